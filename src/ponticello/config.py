@@ -1,0 +1,244 @@
+"""Every tunable number, declared once, with its unit and where it comes from.
+
+A preset is a full `Config`; a library's `ponticello.toml` names a preset and overrides what it likes:
+
+    preset = "small"
+    [semantic]
+    epochs = 40
+
+"Paper" below is HTCL (arXiv 2505.23298); "released" is the behaviour of its authors' code.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ponticello.errors import ConfigError
+
+PRESETS = ("paper", "base", "small", "tiny")
+
+
+class Part(BaseModel):
+    """A frozen group of settings; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MelConfig(Part):
+    """How sound becomes a log-mel spectrogram. Source: paper; the sample rate is the one that makes its sizes round."""
+
+    sample_rate: int = Field(16_000, gt=0)  # Hz; unpublished, see docs/paper.md
+    n_fft: int = Field(2048, gt=0)  # samples, 128 ms, paper
+    hop_length: int = Field(1536, gt=0)  # samples, 96 ms, paper
+    n_mels: int = Field(128, gt=0)  # bands, paper
+    f_min_hz: float = Field(0.0, ge=0)  # Hz, librosa's default
+    f_max_hz: float = Field(8_000.0, gt=0)  # Hz, half the sample rate
+    top_db: float = Field(80.0, gt=0)  # dB kept below the loudest bin, released
+    max_seconds: float = Field(120.0, gt=0)  # s, the first two minutes, paper
+
+    @property
+    def max_frames(self) -> int:
+        """Frames of a track at least `max_seconds` long; 1251 for the paper's numbers."""
+        return 1 + int(self.max_seconds * self.sample_rate) // self.hop_length
+
+
+class AudioEncoderConfig(Part):
+    """Sizes of the audio tower. Source: paper and released layout."""
+
+    conv_channels: tuple[int, ...] = (512, 512, 512)
+    conv_kernels: tuple[int, ...] = (5, 3, 3)  # frames
+    conv_strides: tuple[int, ...] = (2, 2, 2)  # frames
+    hidden_size: int = 768
+    n_layers: int = 12
+    n_heads: int = 12
+    ffn_size: int = 3072
+    dropout: float = Field(0.1, ge=0, lt=1)
+    position_kernel: int = 31  # tokens, odd
+    position_groups: int = 16
+    released_padding: bool = False  # True only in `paper`: padding is normalised, attended to and pooled, as released
+
+
+class TextEncoderConfig(Part):
+    """Which BERT reads the text, and how its tokens become one vector."""
+
+    name: str = "minilm"  # `minilm` (from PyPI), a local folder, or a hub name
+    pooling: Literal["pooler", "mean"] = "mean"  # mean over real tokens: what sentence encoders are trained for
+    max_tokens: int = Field(128, gt=2)  # tokens; longer text is cut
+    trainable: bool = True
+
+
+class HeadsConfig(Part):
+    """The projection heads into the joint space. Source: paper (100 dimensions), released layout."""
+
+    hidden_sizes: tuple[int, ...] = (384, 192)
+    embed_dim: int = 100
+    fusion_hidden_sizes: tuple[int, ...] = (200, 100)
+    dropout: float = Field(0.1, ge=0, lt=1)  # the layout leaves room for it, the rate is not published
+    logit_scale: float = 2.6  # log of the inverse temperature at the start, released
+
+
+class StageConfig(Part):
+    """How one of the two stages is trained."""
+
+    batch_size: int = Field(32, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released
+    epochs: float = Field(20.0, gt=0)  # released
+    max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
+    audio_lr: float = 1e-4
+    text_lr: float = 1e-5
+    heads_lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
+    schedule: Literal["constant", "cosine"] = "cosine"
+    max_grad_norm: float = 1.0  # 0 = no clipping
+    evaluate_every: int = Field(50, ge=1)  # steps between validations, each of which is a checkpoint
+    patience: int = Field(5, ge=1)  # validations without a better one before stopping
+    reset_heads: bool = False  # stage two only: start from fresh heads, as released
+    seed: int = 3407  # released
+
+
+class PairsConfig(Part):
+    """When two tracks count as liked together."""
+
+    sources: tuple[Literal["feedback", "session", "playlist"], ...] = ("feedback", "session", "playlist")
+    min_listeners: int = Field(3, ge=1)  # distinct listeners behind a pair; below 3 a pair may reveal a person
+    min_played_s: float = Field(30.0, ge=0)  # s; a play shorter than this is not a positive
+    session_gap_min: float = Field(30.0, gt=0)  # minutes of silence that end a session
+    max_pairs_per_user: int = Field(1000, ge=1)  # so that one busy listener does not decide
+    max_pairs_per_track: int = Field(50, ge=1)  # so that a hit does not fill the table
+
+
+class SplitsConfig(Part):
+    """What is held out: whole artists for cold tracks, and the last part of the log."""
+
+    validation_share: float = Field(0.15, ge=0, lt=1)  # of artists
+    test_share: float = Field(0.2, ge=0, lt=1)  # of artists
+    train_until: float = Field(0.7, gt=0, lt=1)  # share of events, by time
+    validation_until: float = Field(0.8, gt=0, lt=1)
+    seed: int = 0
+
+
+class SearchConfig(Part):
+    """How a question becomes a ranked list."""
+
+    blend: float = Field(0.5, ge=0, le=1)  # 0 = meaning, 1 = taste
+    recent_seeds: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
+    agreeing_seeds: int = Field(3, ge=1)  # a track's score is the mean over its closest seeds
+
+
+class EvaluateConfig(Part):
+    """How the table is measured."""
+
+    k: int = Field(10, ge=1)  # cut-off of Recall, NDCG and MRR
+    bootstrap_rounds: int = Field(1000, ge=100)
+    seed: int = 0
+
+
+class Config(Part):
+    """All settings of a library and of the models trained in it."""
+
+    preset: Literal["paper", "base", "small", "tiny"] = "small"
+    mel: MelConfig = MelConfig()
+    audio: AudioEncoderConfig = AudioEncoderConfig()
+    text: TextEncoderConfig = TextEncoderConfig()
+    heads: HeadsConfig = HeadsConfig()
+    semantic: StageConfig = StageConfig()
+    preference: StageConfig = StageConfig(audio_lr=1e-5)
+    pairs: PairsConfig = PairsConfig()
+    splits: SplitsConfig = SplitsConfig()
+    search: SearchConfig = SearchConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @classmethod
+    def from_preset(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> "Config":
+        """The named preset with `overrides` (nested like the fields) on top; ConfigError names a bad key."""
+        if preset not in PRESETS:
+            raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+        merged = _merge({**_PRESETS[preset], "preset": preset}, overrides or {})
+        try:
+            return cls.model_validate(merged)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(f"setting {where!r}: {first['msg']}; found {first['input']!r}") from None
+
+    @classmethod
+    def from_toml(cls, path: Path, settings: Sequence[str] = ()) -> "Config":
+        """The settings of a TOML file, with `section.key=value` strings on top."""
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
+        for setting in settings:
+            table = _merge(table, _parse_setting(setting))
+        return cls.from_preset(str(table.pop("preset", "small")), table)
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    # The paper and its released code, exactly: no schedule, decay or clipping.
+    "paper": {
+        "audio": {"released_padding": True},
+        "text": {"name": "bert-base-multilingual-uncased", "pooling": "pooler"},
+        "semantic": {"schedule": "constant", "warmup_share": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0},
+        "preference": {
+            "schedule": "constant",
+            "warmup_share": 0.0,
+            "weight_decay": 0.0,
+            "max_grad_norm": 0.0,
+            "audio_lr": 1e-5,
+            "reset_heads": True,
+        },
+    },
+    # The paper's sizes with masks, a schedule and larger batches, for a real GPU.
+    "base": {
+        "text": {"name": "bert-base-multilingual-uncased"},
+        "semantic": {"batch_size": 256, "evaluate_every": 200},
+        "preference": {"batch_size": 256, "evaluate_every": 200, "audio_lr": 1e-5},
+    },
+    # A library of some thousand tracks on a workstation.
+    "small": {
+        "audio": {"conv_channels": (256, 256, 256), "hidden_size": 256, "n_layers": 4, "n_heads": 4, "ffn_size": 1024},
+        "semantic": {"batch_size": 64, "audio_lr": 3e-4, "heads_lr": 3e-4},
+        "preference": {"batch_size": 64, "audio_lr": 3e-5, "heads_lr": 1e-4},
+    },
+    # Minutes on two cores: the demo and the tests.
+    "tiny": {
+        "mel": {"max_seconds": 30.0},
+        "audio": {
+            "conv_channels": (64, 64, 64),
+            "hidden_size": 64,
+            "n_layers": 2,
+            "n_heads": 4,
+            "ffn_size": 128,
+        },
+        "text": {"trainable": False, "max_tokens": 64},
+        "heads": {"hidden_sizes": (128,), "embed_dim": 64, "fusion_hidden_sizes": (64,)},
+        "semantic": {"epochs": 30, "audio_lr": 1e-3, "heads_lr": 1e-3, "evaluate_every": 10},
+        "preference": {"epochs": 10, "audio_lr": 5e-4, "heads_lr": 5e-4, "evaluate_every": 20},
+    },
+}
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`under` with the keys of `over` on top, group by group."""
+    merged = dict(under)
+    for key, value in over.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _parse_setting(setting: str) -> dict[str, Any]:
+    """`semantic.epochs=3` as {"semantic": {"epochs": 3}}; the value is TOML, or a bare string."""
+    path, equals, value = setting.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"setting {setting!r} must look like section.key=value")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for key in reversed(path.strip().split(".")):
+        parsed = {key: parsed}
+    return dict(parsed)

@@ -1,0 +1,165 @@
+"""The folder that holds everything a user has: where things lie, and how they are written safely.
+
+my-library/
+  ponticello.toml        preset and settings
+  tracks.parquet         one row a track
+  interactions.parquet   one row a listening event
+  pairs.parquet          mined (anchor, positive) pairs
+  splits.parquet         which track and which moment is held out
+  skipped.csv            what could not be used, by step, file and line
+  mels/                  prepared features
+  runs/<name>/           one training run
+  index/                 vectors, ready to ask; CURRENT names the live generation
+  report/                the last evaluation
+"""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ponticello.config import Config
+from ponticello.errors import LibraryError
+
+SETTINGS_FILE = "ponticello.toml"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One thing that could not be used: where it stands and why. `line` counts from 1, the header included."""
+
+    file: str
+    line: int | None
+    field: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The paths of one library. Make one with `create_library` or `open_library`."""
+
+    root: Path
+    config: Config
+
+    @property
+    def tracks(self) -> Path:
+        return self.root / "tracks.parquet"
+
+    @property
+    def interactions(self) -> Path:
+        return self.root / "interactions.parquet"
+
+    @property
+    def pairs(self) -> Path:
+        return self.root / "pairs.parquet"
+
+    @property
+    def splits(self) -> Path:
+        return self.root / "splits.parquet"
+
+    @property
+    def skipped(self) -> Path:
+        return self.root / "skipped.csv"
+
+    @property
+    def mels(self) -> Path:
+        return self.root / "mels"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report"
+
+    def run(self, name: str) -> Path:
+        """The folder of a training run; LibraryError if `name` is not a plain folder name."""
+        if not name or name != Path(name).name or name.startswith("."):
+            raise LibraryError(f"run name {name!r} must be a plain folder name")
+        return self.root / "runs" / name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the library for writing; LibraryError at once if another process holds it."""
+        try:
+            with FileLock(self.root / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise LibraryError(f"{self.root} is being written by another process; wait for it to end") from None
+
+    def record_skipped(self, step: str, rows: Sequence[Skipped]) -> None:
+        """Replaces what `step` had in skipped.csv by `rows`; other steps' rows stay."""
+        header = ["step", "file", "line", "field", "value", "reason"]
+        kept: list[list[str]] = []
+        if self.skipped.exists():
+            with self.skipped.open(encoding="utf-8", newline="") as file:
+                kept = [row for row in list(csv.reader(file))[1:] if row and row[0] != step]
+        new = [[step, r.file, "" if r.line is None else str(r.line), r.field, r.value, r.reason] for r in rows]
+        if not kept and not new:
+            self.skipped.unlink(missing_ok=True)
+            return
+        with replacing(self.skipped) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *kept, *new])
+
+
+def create_library(root: Path | str, preset: str = "small") -> Folder:
+    """A new, empty library at `root`; LibraryError if one is there already."""
+    root = Path(root)
+    settings = root / SETTINGS_FILE
+    if settings.exists():
+        raise LibraryError(f"{root} is a library already; use it, or choose another folder")
+    config = Config.from_preset(preset)
+    root.mkdir(parents=True, exist_ok=True)
+    with replacing(settings) as temporary:
+        temporary.write_text(f'# Settings of this Ponticello library; see docs/config.md.\npreset = "{preset}"\n')
+    return Folder(root.resolve(), config)
+
+
+def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
+    """The library at `root`, with `section.key=value` settings on top of its own; LibraryError if there is none."""
+    root = Path(root)
+    if not (root / SETTINGS_FILE).is_file():
+        raise LibraryError(
+            f"{root} is not a library ({SETTINGS_FILE} is missing); make one with: ponticello init {root}"
+        )
+    return Folder(root.resolve(), Config.from_toml(root / SETTINGS_FILE, settings))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place, whole and synced, when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        sync(_files(temporary))
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        sync([path.parent])
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _files(path: Path) -> list[Path]:
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Asks the disk to hold what `paths` (files or folders) contain."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
