@@ -38,6 +38,7 @@ class MelConfig(Part):
     f_max_hz: float = Field(8_000.0, gt=0)  # Hz, half the sample rate
     top_db: float = Field(80.0, gt=0)  # dB kept below the loudest bin, released
     max_seconds: float = Field(120.0, gt=0)  # s, the first two minutes, paper
+    released_padding: bool = False  # True only in `paper`: padding is normalised, attended to and pooled, as released
 
     @property
     def max_frames(self) -> int:
@@ -58,7 +59,6 @@ class AudioEncoderConfig(Part):
     dropout: float = Field(0.1, ge=0, lt=1)
     position_kernel: int = 31  # tokens, odd
     position_groups: int = 16
-    released_padding: bool = False  # True only in `paper`: padding is normalised, attended to and pooled, as released
 
 
 class TextEncoderConfig(Part):
@@ -136,6 +136,21 @@ class EvaluateConfig(Part):
     seed: int = 0
 
 
+class SimulationConfig(Part):
+    """The make-believe listeners of the demo and the tests. All of it is invented; none of it describes people."""
+
+    n_listeners: int = Field(400, ge=1)
+    sessions_per_listener: int = Field(12, ge=1)  # on average; listeners differ by a power law
+    tracks_per_session: int = Field(6, ge=2)
+    days: float = Field(365.0, gt=0)
+    audible_share: float = Field(0.7, ge=0, le=1)  # of a listener's taste; the rest no encoder can hear
+    n_hidden_traits: int = Field(4, ge=1)
+    sharpness: float = Field(1.5, ge=0)  # how strongly taste decides what is played
+    popularity_exponent: float = Field(0.6, ge=0)  # of rank, as in Zipf's law
+    mood: float = Field(0.6, ge=0)  # how far one session strays from the listener's own taste
+    seed: int = 0
+
+
 class Config(Part):
     """All settings of a library and of the models trained in it."""
 
@@ -150,6 +165,7 @@ class Config(Part):
     splits: SplitsConfig = SplitsConfig()
     search: SearchConfig = SearchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    simulation: SimulationConfig = SimulationConfig()
 
     @classmethod
     def from_preset(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> "Config":
@@ -179,7 +195,7 @@ class Config(Part):
 _PRESETS: dict[str, dict[str, Any]] = {
     # The paper and its released code, exactly: no schedule, decay or clipping.
     "paper": {
-        "audio": {"released_padding": True},
+        "mel": {"released_padding": True},
         "text": {"name": "bert-base-multilingual-uncased", "pooling": "pooler"},
         "semantic": {"schedule": "constant", "warmup_share": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0},
         "preference": {

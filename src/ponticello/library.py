@@ -5,6 +5,7 @@ my-library/
   tracks.parquet         one row a track
   interactions.parquet   one row a listening event
   pairs.parquet          mined (anchor, positive) pairs
+  validation-pairs.parquet  the same with held-out tracks, for validation only
   splits.parquet         which track and which moment is held out
   skipped.csv            what could not be used, by step, file and line
   mels/                  prepared features
@@ -58,6 +59,10 @@ class Folder:
     @property
     def pairs(self) -> Path:
         return self.root / "pairs.parquet"
+
+    @property
+    def validation_pairs(self) -> Path:
+        return self.root / "validation-pairs.parquet"
 
     @property
     def splits(self) -> Path:

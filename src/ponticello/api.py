@@ -1,0 +1,185 @@
+"""The library as Python users meet it: open a folder, ask it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from ponticello.data.catalog import read_tracks
+from ponticello.data.interactions import read_interactions
+from ponticello.data.store import MelStore
+from ponticello.data.text import track_texts
+from ponticello.errors import CheckpointError, DataError
+from ponticello.library import Folder, create_library, open_library
+from ponticello.model.htcl import HTCL
+from ponticello.search.embed import Vectors, embed_library, space_id
+from ponticello.search.filters import matching
+from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, open_index, write_index
+from ponticello.search.recommend import Result, listener_seeds, rank_tracks
+
+CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What `Library.embed` did."""
+
+    n_tracks: int
+    n_new: int
+    generation: Path
+
+
+class Library:
+    """A library folder with its index and models, loaded when first needed.
+
+    library = ponticello.Library.open("my-library")
+    library.search("slow piano at night", k=10, blend=0.3)      # blend 0 = semantic .. 1 = preference
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, root: Path | str, settings: Sequence[str] = ()) -> "Library":
+        """The library at `root`; LibraryError if there is none. settings: `section.key=value` on top of its own."""
+        return cls(open_library(root, settings))
+
+    @classmethod
+    def create(cls, root: Path | str, preset: Literal["paper", "base", "small", "tiny"] = "small") -> "Library":
+        """A new, empty library at `root`; LibraryError if one is there already."""
+        return cls(create_library(root, preset))
+
+    @cached_property
+    def tracks(self) -> pl.DataFrame:
+        """The catalogue, one row a track."""
+        return read_tracks(self.folder)
+
+    @cached_property
+    def index(self) -> EmbeddingIndex:
+        """The live index."""
+        return open_index(self.folder.index)
+
+    def embed(
+        self,
+        semantic_run: str = "semantic",
+        preference_run: str | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> Embedded:
+        """Embeds every prepared track with both runs and makes the new index live; only what is missing is computed.
+
+        preference_run: None before stage two; then the index answers with blend 0 only.
+        """
+        store = MelStore(self.folder.mels)
+        sides: list[Vectors] = []
+        spaces: list[Space] = []
+        n_new = 0
+        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
+            report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
+            vectors, n = embed_library(self.folder.run(run), store, report)
+            sides.append(vectors)
+            spaces.append(self._calibrated(run, vectors))
+            n_new += n
+        generation = write_index(self.folder.index, sides[0], sides[1] if len(sides) == 2 else None, spaces)
+        self.__dict__.pop("index", None)
+        return Embedded(len(sides[0].track_ids), n_new, generation)
+
+    def _calibrated(self, run: str, vectors: Vectors) -> Space:
+        """A run's space with the spread of its cosines, between tracks and between the catalogue's texts and tracks."""
+        model = HTCL.from_pretrained(self.folder.run(run))
+        texts = [text for text in track_texts(self.tracks) if text][:CALIBRATION_TEXTS] or ["music"]
+        audio = calibrate(vectors.matrix, vectors.matrix)
+        return Space(run, vectors.space_id, audio, calibrate(model.encode_text(texts), vectors.matrix))
+
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks that fit `text` best; blend 0 = meaning .. 1 = taste, None = the library's own setting.
+
+        per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or "duration_s<300".
+        """
+        if not text.strip():
+            raise DataError("the search text is empty; say what the music should be like")
+        sides = [model.encode_text([text]) for model in self._models]
+        query = Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
+        return self._rank(query, k, blend, per_artist, where)
+
+    def similar(
+        self,
+        track: str | Path,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks most like `track`: an id of the index (left out of the answer), or any audio file."""
+        if str(track) in self.index.rows:
+            return self._rank(self.index.track_query([str(track)]), k, blend, per_artist, where, excluded=[str(track)])
+        if not Path(track).is_file():
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        sides = [model.encode_audio([track]) for model in self._models]
+        query = Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
+        return self._rank(query, k, blend, per_artist, where)
+
+    def recommend(
+        self,
+        user: str,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks `user` has not played that agree best with several of their latest liked ones."""
+        config = self.folder.config
+        log = read_interactions(self.folder)
+        seeds, met = listener_seeds(log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s)
+        query = self.index.track_query(seeds)
+        return self._rank(query, k, blend, per_artist, where, met, config.search.agreeing_seeds)
+
+    def _rank(
+        self,
+        query: Query,
+        k: int,
+        blend: float | None,
+        per_artist: int | None,
+        where: Sequence[str],
+        excluded: Sequence[str] | set[str] = (),
+        n_agreeing: int = 1,
+    ) -> list[Result]:
+        if k < 1 or (per_artist is not None and per_artist < 1):
+            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
+        if blend is None:
+            blend = self.folder.config.search.blend if self.index.has_preference else 0.0
+        return rank_tracks(
+            self.index,
+            query,
+            matching(self.tracks, where),
+            k=k,
+            blend=blend,
+            n_agreeing=n_agreeing,
+            excluded=excluded,
+            per_artist=per_artist,
+        )
+
+    @cached_property
+    def _models(self) -> list[HTCL]:
+        """The models behind the index's spaces; CheckpointError if a run was trained anew since it was built."""
+        models = []
+        for space in self.index.spaces:
+            found = space_id(self.folder.run(space.run))
+            if found != space.space_id:
+                raise CheckpointError(
+                    f"run {space.run!r} is now space {found}, the index holds {space.space_id}; run: ponticello embed"
+                )
+            models.append(HTCL.from_pretrained(self.folder.run(space.run)))
+        return models

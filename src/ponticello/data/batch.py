@@ -1,0 +1,71 @@
+"""Log-mels of any length and texts, as the tensors the two towers take.
+
+Dimensions: B rows, T frames, F mel bands, L tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponticello.config import MelConfig
+from ponticello.errors import ShapeError
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that a batch needs."""
+
+    def __call__(self, text: list[str], **options: Any) -> Any: ...
+
+
+def pad_mels(mels: Sequence[np.ndarray], config: MelConfig, min_frames: int) -> tuple[Tensor, Tensor]:
+    """Normalised log-mels (B, T, F) float32 and their padding mask (B, T), True = padding.
+
+    mels: (t, F) each, dB, any t >= 1; cut to `config.max_frames`. ShapeError if F is not `config.n_mels`.
+    min_frames: the shortest input the encoder takes; a shorter track is filled up with its floor level
+        (loudest bin minus `top_db`), which then counts as real.
+
+    Each track is brought to mean 0 and standard deviation 1 over its real frames, then padded with zeros. With
+    `config.released_padding` it is padded with its floor level to `max_frames` first, normalised over the whole
+    matrix, and nothing is masked: what the released code does, and what the paper's figures rest on.
+    """
+    tracks = [_fit(mel, config, config.max_frames if config.released_padding else min_frames) for mel in mels]
+    n_frames = torch.tensor([len(track) for track in tracks])
+    batch = torch.zeros(len(tracks), int(n_frames.max()), config.n_mels)  # (B, T, F)
+    for row, track in zip(batch, tracks, strict=True):
+        row[: len(track)] = torch.from_numpy(_normalise(track))
+    return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
+
+
+def _fit(mel: np.ndarray, config: MelConfig, min_frames: int) -> np.ndarray:
+    """`mel` as float32 with at least `min_frames` and at most `max_frames` frames."""
+    if mel.ndim != 2 or mel.shape[1] != config.n_mels or len(mel) == 0:
+        raise ShapeError(f"a log-mel must be (frames, {config.n_mels}) with at least one frame; found {mel.shape}")
+    track = np.asarray(mel[: config.max_frames], dtype=np.float32)
+    missing = min_frames - len(track)
+    if missing > 0:
+        track = np.pad(track, ((0, missing), (0, 0)), constant_values=track.max() - config.top_db)
+    return track
+
+
+def _normalise(track: np.ndarray) -> np.ndarray:
+    """`track` with mean 0 and standard deviation 1 over all its values; a constant track becomes zeros."""
+    centred = track - track.mean(dtype=np.float64)
+    scale = centred.std(dtype=np.float64)
+    normalised: np.ndarray = (centred / max(scale, 1e-5)).astype(np.float32)
+    return normalised
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, (B, L) each, padded to the longest text of the batch."""
+    tokens = tokenizer(
+        list(texts),
+        padding=True,
+        truncation=True,
+        max_length=max_tokens,
+        return_token_type_ids=False,
+        return_tensors="pt",
+    )
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}

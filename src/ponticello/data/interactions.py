@@ -1,0 +1,86 @@
+"""The listening log: events come in from a table, each of them once, and are read back complete."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from ponticello.data.catalog import complete, read_tracks, stacked, stored_table
+from ponticello.data.columns import (
+    EVENT,
+    INTERACTIONS,
+    PLAYED_AT,
+    PLAYED_S,
+    POSITIVE_EVENTS,
+    TRACK_ID,
+    USER_ID,
+)
+from ponticello.data.intake import Imported, read_numbered
+from ponticello.errors import LibraryError
+from ponticello.library import Folder, Skipped, replacing
+
+SAME_EVENT = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)  # rows equal in all of these are one event
+_STEP = "import-history"
+_UNKNOWN = "track is not in the catalogue"
+_MOST_LISTED = 10_000  # rows of unknown tracks named one by one
+
+
+def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str] | None = None) -> Imported:
+    """Adds the events of a table to the library; rows that cannot be used go to skipped.csv.
+
+    columns: our column name -> the table's own, as in {"played_at": "ts"}.
+    A row without `event` is a play. Rows with the same user, track, time and event count once, also over several
+    imports, so n_new is what was not there before and n_updated is 0. Kept in the order of time, user, track.
+    Of the rows whose track is unknown the first 10,000 are listed, the others counted in one further row.
+
+    DataError: see `read_table`. LibraryError: no catalogue yet, or another process is writing.
+
+        import_interactions(folder, Path("plays.parquet"), columns={"user_id": "listener"})
+    """
+    frame, lines, skipped = read_numbered(path, INTERACTIONS, columns)
+    frame = complete(frame, INTERACTIONS).with_columns(pl.col(EVENT).fill_null("play"))
+    with folder.lock():
+        catalogue = read_tracks(folder).select(TRACK_ID)
+        unknown = frame.with_columns(line=lines).join(catalogue, on=TRACK_ID, how="anti").sort("line")
+        new = frame.join(catalogue, on=TRACK_ID, how="semi", maintain_order="left")
+        new = new.unique(SAME_EVENT, keep="first", maintain_order=True)
+        if folder.interactions.is_file():
+            old = stored_table(folder.interactions)
+            new = new.join(old, on=SAME_EVENT, how="anti", maintain_order="left")
+            rows = stacked(old, new, path.name)
+        else:
+            rows = new
+        with replacing(folder.interactions) as temporary:
+            rows.sort(PLAYED_AT, USER_ID, TRACK_ID, EVENT).write_parquet(temporary, compression="zstd")
+        n_skipped = len(skipped) + unknown.height
+        skipped = sorted([*skipped, *_listed(unknown.head(_MOST_LISTED), path.name)], key=lambda row: row.line or 0)
+        if (n_more := unknown.height - _MOST_LISTED) > 0:
+            skipped.append(Skipped(path.name, None, TRACK_ID, f"{n_more} more rows", _UNKNOWN))
+        folder.record_skipped(_STEP, skipped)
+    return Imported(new.height, 0, n_skipped, rows.height)
+
+
+def read_interactions(folder: Folder) -> pl.DataFrame:
+    """The listening log, one row an event, with every column of `INTERACTIONS` (null where nothing is known).
+
+    LibraryError: nothing was imported yet, or the file is damaged.
+    """
+    if not folder.interactions.is_file():
+        raise LibraryError(f"{folder.root} has no listening history; add one with: ponticello import-history TABLE")
+    return complete(stored_table(folder.interactions), INTERACTIONS)
+
+
+def is_positive(min_played_s: float) -> pl.Expr:
+    """True where an event speaks for the track: a `POSITIVE_EVENTS`, or a play of at least `min_played_s` seconds.
+
+    A play of unknown length counts.
+
+        events.filter(is_positive(30.0))
+    """
+    lasted = pl.col(PLAYED_S).is_null() | (pl.col(PLAYED_S) >= min_played_s)
+    return pl.col(EVENT).is_in(POSITIVE_EVENTS) | ((pl.col(EVENT) == "play") & lasted)
+
+
+def _listed(unknown: pl.DataFrame, name: str) -> list[Skipped]:
+    rows = unknown.select("line", TRACK_ID).iter_rows()
+    return [Skipped(name, line, TRACK_ID, track_id, _UNKNOWN) for line, track_id in rows]

@@ -1,0 +1,98 @@
+"""Vectors of a whole library, one run at a time: resumable, and never mixed between models.
+
+runs/<name>/vectors/<space id>/part-00000.parquet    track_id, mel_sha256, vector
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ponticello.data.columns import TRACK_ID
+from ponticello.data.store import MelStore
+from ponticello.errors import CheckpointError
+from ponticello.library import replacing
+from ponticello.model.htcl import HTCL
+
+PART_SIZE = 512  # tracks embedded between two writes: what an interrupted run repeats at most
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors of tracks: row i of `matrix` (n, d) float32 belongs to `track_ids[i]`; ids are sorted."""
+
+    track_ids: list[str]
+    matrix: np.ndarray
+    space_id: str
+
+
+def space_id(run: Path) -> str:
+    """Names the space a model folder puts vectors in: a hash of its weights and of what it does to its input."""
+    weights, config = run / "model.safetensors", run / "config.json"
+    if not weights.is_file() or not config.is_file():
+        raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    settings = json.loads(config.read_text(encoding="utf-8"))["settings"]
+    kept = {part: settings[part] for part in ("mel", "audio", "text", "heads")}
+    digest.update(json.dumps(kept, sort_keys=True).encode())
+    return digest.hexdigest()[:12]
+
+
+def embed_library(
+    run: Path, store: MelStore, on_progress: Callable[[int, int], None] | None = None, batch_size: int = 32
+) -> tuple[Vectors, int]:
+    """Vectors of every prepared track under the model in `run`, and how many were computed now.
+
+    What an earlier, also an interrupted, call has written is kept; a track whose mel changed is embedded again.
+    Deterministic; a vector does not depend on the tracks beside it (to 1e-5).
+    """
+    space = space_id(run)
+    parts = run / "vectors" / space
+    done = read_parts(parts, store)
+    missing = [track_id for track_id in store.track_ids if track_id not in done]
+    if missing:
+        model = HTCL.from_pretrained(run)
+        missing.sort(key=store.n_frames)  # tracks of like length share a batch
+        for number, chunk in _chunks(missing, _next_part(parts)):
+            matrix = model.encode_mels([store.read(track_id) for track_id in chunk], batch_size)
+            _write_part(parts / f"part-{number:05d}.parquet", store, chunk, matrix)
+            done.update(zip(chunk, matrix, strict=True))
+            if on_progress:
+                on_progress(len(done), len(store))
+    track_ids = sorted(done)
+    return Vectors(track_ids, np.stack([done[track_id] for track_id in track_ids]), space), len(missing)
+
+
+def read_parts(parts: Path, store: MelStore) -> dict[str, np.ndarray]:
+    """The vectors written so far that still belong to a track's present mel."""
+    kept: dict[str, np.ndarray] = {}
+    for part in sorted(parts.glob("part-*.parquet")):
+        table = pl.read_parquet(part)
+        matrix = table["vector"].to_numpy()
+        for track_id, sha256, vector in zip(table[TRACK_ID], table["mel_sha256"], matrix, strict=True):
+            if track_id in store and store.sha256(track_id) == sha256:
+                kept[track_id] = vector
+    return kept
+
+
+def _chunks(track_ids: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
+    for number, start in enumerate(range(0, len(track_ids), PART_SIZE), first):
+        yield number, track_ids[start : start + PART_SIZE]
+
+
+def _next_part(parts: Path) -> int:
+    return 1 + max((int(part.stem.removeprefix("part-")) for part in parts.glob("part-*.parquet")), default=-1)
+
+
+def _write_part(path: Path, store: MelStore, track_ids: list[str], matrix: np.ndarray) -> None:
+    table = pl.DataFrame(
+        {TRACK_ID: track_ids, "mel_sha256": [store.sha256(track_id) for track_id in track_ids], "vector": matrix},
+        schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
+    )
+    with replacing(path) as temporary:
+        table.write_parquet(temporary)

@@ -1,0 +1,59 @@
+"""Filters over the catalogue's columns: `artist=Askyel`, `genres=rock`, `duration_s<300`, `title~night`."""
+
+import re
+from collections.abc import Sequence
+
+import polars as pl
+
+from ponticello.errors import DataError
+
+_FILTER = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>|~)\s*(.+?)\s*")
+
+
+def matching(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
+    """The rows of `tracks` that pass every filter `column OP value`, OP one of = != < <= > >= ~ (contains).
+
+    Text is compared without regard to case; a list column matches if one of its entries does; a missing value
+    matches nothing. DataError names a filter that cannot be read or a column that is not there.
+    """
+    for text in filters:
+        match = _FILTER.fullmatch(text)
+        if match is None:
+            raise DataError(f"filter {text!r} must look like column=value (also != < <= > >=, ~ for contains)")
+        column, operator, value = match.groups()
+        if column not in tracks.columns:
+            raise DataError(f"filter {text!r}: there is no column {column!r}; found {', '.join(tracks.columns)}")
+        tracks = tracks.filter(_condition(tracks.schema[column], column, operator, value).fill_null(value=False))
+    return tracks
+
+
+def _condition(kind: pl.DataType, column: str, operator: str, value: str) -> pl.Expr:
+    if isinstance(kind, pl.List):
+        equal = (
+            pl.col(column).list.eval(_compare(pl.element(), "=" if operator == "!=" else operator, value)).list.any()
+        )
+        return ~equal if operator == "!=" else equal
+    if kind.is_numeric():
+        try:
+            number = float(value)
+        except ValueError:
+            raise DataError(f"filter {column}{operator}{value}: column {column!r} holds numbers") from None
+        return _compare(pl.col(column), operator, number)
+    return _compare(pl.col(column).cast(pl.String), operator, value)
+
+
+def _compare(side: pl.Expr, operator: str, value: str | float) -> pl.Expr:
+    if isinstance(value, str):
+        side, value = side.str.to_lowercase(), value.lower()
+        if operator == "~":
+            return side.str.contains(value, literal=True)
+    compared: dict[str, pl.Expr] = {
+        "=": side == value,
+        "!=": side != value,
+        "<": side < value,
+        "<=": side <= value,
+        ">": side > value,
+        ">=": side >= value,
+        "~": side == value,
+    }
+    return compared[operator]

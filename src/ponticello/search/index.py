@@ -1,0 +1,177 @@
+"""The exact index: one vector a track holds both spaces, so any position of the dial is one dot product.
+
+    index/<generation>/vectors.npy     (n, 2d) float32: semantic, then preference; (n, d) before stage two
+    index/<generation>/tracks.parquet  track_id, in row order
+    index/<generation>/index.json      spaces, calibration, sha256 of the other files
+    index/CURRENT                      the live generation's name
+
+Raw cosines of two spaces cannot be compared, so each space is calibrated: a cosine c counts as (c - mean) / std over
+cosines of random pairs. The scale goes to the query, the means become one offset.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from ponticello.data.columns import TRACK_ID
+from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.library import replacing
+from ponticello.search.embed import Vectors
+
+CALIBRATION_PAIRS = 20_000  # random pairs: mean and standard deviation to about 1 %
+Kind = Literal["audio", "text"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Mean and standard deviation of cosines between random queries and tracks."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """One of the two spaces: the run it comes from, its id, and how cosines are distributed in it."""
+
+    run: str
+    space_id: str
+    audio: Calibration  # between two tracks
+    text: Calibration  # between a text and a track
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked, as (q, d) unit vectors in each space; preference None before stage two."""
+
+    semantic: np.ndarray
+    preference: np.ndarray | None
+    kind: Kind
+
+
+class EmbeddingIndex:
+    """Tracks to ask: `track_ids`, their vectors and the spaces' calibration."""
+
+    def __init__(self, track_ids: list[str], vectors: np.ndarray, spaces: list[Space]) -> None:
+        self.track_ids, self.vectors, self.spaces = track_ids, vectors, spaces
+        self.rows = {track_id: row for row, track_id in enumerate(track_ids)}
+        self.embed_dim = vectors.shape[1] // len(spaces)
+
+    @property
+    def has_preference(self) -> bool:
+        return len(self.spaces) == 2
+
+    def track_query(self, track_ids: list[str]) -> Query:
+        """The query "like these tracks", one row each; DataError names the first that is not in the index."""
+        for track_id in track_ids:
+            if track_id not in self.rows:
+                raise DataError(f"track {track_id!r} is not in the index; check the id, or run: ponticello embed")
+        vectors = self.vectors[[self.rows[track_id] for track_id in track_ids]]
+        both = self.has_preference
+        return Query(vectors[:, : self.embed_dim], vectors[:, self.embed_dim :] if both else None, "audio")
+
+    def scores(self, query: Query, blend: float) -> np.ndarray:
+        """(q, n): (1 - blend) * semantic + blend * preference, each calibrated; higher is closer.
+
+        blend: 0 = meaning .. 1 = taste. DataError outside that range, or above 0 before stage two.
+        """
+        scaled, offset = [], 0.0
+        for weight, space, side in self._weighted(query, blend):
+            calibration: Calibration = getattr(space, query.kind)
+            scaled.append(side * np.float32(weight / calibration.std))
+            offset -= weight * calibration.mean / calibration.std
+        found: np.ndarray = np.concatenate(scaled, axis=1) @ self.vectors.T + np.float32(offset)
+        return found
+
+    def parts(self, query: Query, blend: float, rows: np.ndarray) -> np.ndarray:
+        """(q, len(rows), 2): the semantic and the preference part of each score; they add up to it."""
+        parts = np.zeros((len(query.semantic), len(rows), 2))
+        for number, (weight, space, side) in enumerate(self._weighted(query, blend)):
+            calibration: Calibration = getattr(space, query.kind)
+            vectors = self.vectors[rows, number * self.embed_dim : (number + 1) * self.embed_dim]
+            parts[:, :, number] = weight * (side @ vectors.T - calibration.mean) / calibration.std
+        return parts
+
+    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Space, np.ndarray]]:
+        if not 0 <= blend <= 1:
+            raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
+        if not self.has_preference:
+            if blend > 0:
+                raise LibraryError("the index holds no preference space yet: use blend 0, or train stage two and embed")
+            return [(1.0, self.spaces[0], query.semantic)]
+        if query.preference is None:
+            raise DataError("the query has no vector in the preference space")
+        return [(1 - blend, self.spaces[0], query.semantic), (blend, self.spaces[1], query.preference)]
+
+
+def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:
+    """Mean and standard deviation of the cosine between random rows of `queries` (q, d) and of `vectors` (n, d).
+
+    When both are the same array, a row is never paired with itself.
+    """
+    generator = np.random.default_rng(seed)
+    left = generator.integers(len(queries), size=CALIBRATION_PAIRS)
+    right = generator.integers(len(vectors), size=CALIBRATION_PAIRS)
+    if queries is vectors:
+        left, right = left[left != right], right[left != right]
+    cosines = np.einsum("id,id->i", queries[left], vectors[right]) if len(left) else np.zeros(1)
+    return Calibration(float(cosines.mean()), max(float(cosines.std()), 1e-6))
+
+
+def write_index(place: Path, semantic: Vectors, preference: Vectors | None, spaces: list[Space]) -> Path:
+    """A new generation with the tracks both sides have, made live when whole; the one before it is kept."""
+    sides = [semantic] if preference is None else [semantic, preference]
+    track_ids = sorted(set.intersection(*(set(side.track_ids) for side in sides)))
+    matrices = []
+    for side in sides:
+        rows = {track_id: row for row, track_id in enumerate(side.track_ids)}
+        matrices.append(side.matrix[[rows[track_id] for track_id in track_ids]])
+    vectors = np.ascontiguousarray(np.concatenate(matrices, axis=1))
+    name = hashlib.sha256(
+        vectors.tobytes() + json.dumps([track_ids, [asdict(s) for s in spaces]]).encode()
+    ).hexdigest()[:12]
+    with replacing(place / name) as temporary:
+        temporary.mkdir()
+        np.save(temporary / "vectors.npy", vectors, allow_pickle=False)
+        pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).write_parquet(temporary / "tracks.parquet")
+        hashes = {file: _sha256(temporary / file) for file in ("vectors.npy", "tracks.parquet")}
+        record = {"spaces": [asdict(space) for space in spaces], "sha256": hashes}
+        (temporary / "index.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    previous = (place / "CURRENT").read_text().strip() if (place / "CURRENT").is_file() else name
+    with replacing(place / "CURRENT") as temporary:
+        temporary.write_text(name + "\n")
+    for old in place.iterdir():
+        if old.is_dir() and old.name not in {name, previous}:
+            shutil.rmtree(old)
+    return place / name
+
+
+def open_index(place: Path) -> EmbeddingIndex:
+    """The live generation; LibraryError if there is none, CheckpointError if a file is not what was written."""
+    if not (place / "CURRENT").is_file():
+        raise LibraryError("the library has no index yet; run: ponticello embed")
+    generation = place / (place / "CURRENT").read_text().strip()
+    try:
+        record = json.loads((generation / "index.json").read_text(encoding="utf-8"))
+        damaged = [name for name, sha256 in record["sha256"].items() if _sha256(generation / name) != sha256]
+        spaces = [
+            Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"]))
+            for s in record["spaces"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{generation} is damaged ({error}); run: ponticello embed") from None
+    if damaged:
+        raise CheckpointError(f"{generation}: {', '.join(damaged)} is not what was written; run: ponticello embed")
+    vectors = np.load(generation / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    return EmbeddingIndex(pl.read_parquet(generation / "tracks.parquet")[TRACK_ID].to_list(), vectors, spaces)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,105 @@
+"""From a query to a ranked list: seeds that agree, filters, and so many tracks an artist."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from ponticello.data.columns import ARTIST, PLAYED_AT, TITLE, TRACK_ID, USER_ID
+from ponticello.data.interactions import is_positive
+from ponticello.errors import DataError
+from ponticello.search.index import EmbeddingIndex, Query
+
+
+@dataclass(frozen=True)
+class Result:
+    """One track of an answer. `semantic` + `preference` = `score`, in standard deviations above a random track."""
+
+    rank: int
+    track_id: str
+    title: str | None
+    artist: str | None
+    score: float
+    semantic: float
+    preference: float
+
+
+def agreement(scores: np.ndarray, n_agreeing: int) -> tuple[np.ndarray, np.ndarray]:
+    """How close each candidate is to the seeds closest to it: the mean over its `n_agreeing` best, and which they are.
+
+    scores: (s, n), seeds by candidates -> (n,) and (min(s, n_agreeing), n) seed numbers. A listener with several
+    tastes is not averaged into one point between them.
+    """
+    kept = min(n_agreeing, len(scores))
+    best = np.argpartition(-scores, kept - 1, axis=0)[:kept]
+    return np.take_along_axis(scores, best, axis=0).mean(axis=0), best
+
+
+def rank_tracks(
+    index: EmbeddingIndex,
+    query: Query,
+    tracks: pl.DataFrame,
+    *,
+    k: int,
+    blend: float,
+    n_agreeing: int = 1,
+    excluded: Collection[str] = (),
+    per_artist: int | None = None,
+) -> list[Result]:
+    """The `k` best of `tracks` (those that pass the filters) for `query`, best first; ties by track id.
+
+    excluded: ids never returned. per_artist: at most so many tracks an artist (a track without artist counts alone).
+    """
+    scores, seeds = agreement(index.scores(query, blend), n_agreeing)
+    table = tracks.filter(pl.col(TRACK_ID).is_in(list(index.rows)) & ~pl.col(TRACK_ID).is_in(list(excluded)))
+    candidates = np.array([index.rows[track_id] for track_id in table[TRACK_ID]], dtype=np.int64)
+    order = np.argsort(candidates)  # rows of the index stand in order of id
+    order = order[np.argsort(-scores[candidates[order]], kind="stable")]
+    artists = table[ARTIST].to_list()
+    chosen: list[int] = []
+    counts: Counter[str] = Counter()
+    for place in order:
+        artist = artists[place]
+        if per_artist is not None and artist is not None and counts[artist.casefold()] >= per_artist:
+            continue
+        counts[(artist or "").casefold()] += 1
+        chosen.append(int(place))
+        if len(chosen) == k:
+            break
+    rows = candidates[chosen]
+    every_part = index.parts(query, blend, rows)  # (seeds, chosen, 2)
+    parts = np.take_along_axis(every_part, seeds[:, rows][:, :, None], axis=0).mean(axis=0)
+    return [
+        Result(
+            rank=number + 1,
+            track_id=table[TRACK_ID][place],
+            title=table[TITLE][place],
+            artist=artists[place],
+            score=float(parts[number].sum()),
+            semantic=float(parts[number, 0]),
+            preference=float(parts[number, 1]),
+        )
+        for number, place in enumerate(chosen)
+    ]
+
+
+def listener_seeds(
+    interactions: pl.DataFrame, user_id: str, known: Collection[str], n_recent: int, min_played_s: float
+) -> tuple[list[str], set[str]]:
+    """The listener's latest `n_recent` distinct liked tracks that are `known`, newest first, and all they ever met.
+
+    DataError if the listener is not in the log, or liked nothing that is known.
+    """
+    events = interactions.filter(pl.col(USER_ID) == user_id)
+    if events.is_empty():
+        raise DataError(f"listener {user_id!r} is not in the log; check the id, or run: ponticello import-history")
+    liked = (
+        events.filter(is_positive(min_played_s) & pl.col(TRACK_ID).is_in(list(known)))
+        .sort(PLAYED_AT, TRACK_ID, descending=[True, False])
+        .unique(TRACK_ID, keep="first", maintain_order=True)
+    )
+    if liked.is_empty():
+        raise DataError(f"listener {user_id!r} has liked no track of the index; search or use similar instead")
+    return liked[TRACK_ID].head(n_recent).to_list(), set(events[TRACK_ID])

@@ -1,0 +1,45 @@
+"""Rows of every process in one tensor, with gradients that come out as if one process had seen them all."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes train together; 1 outside a launched job."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+class _GatherRows(torch.autograd.Function):
+    """all_gather forwards; backwards each process gets the sum of what all of them felt for its rows."""
+
+    @staticmethod
+    def forward(_: Any, rows: Tensor) -> Tensor:
+        gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        rows = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(rows, gradient.contiguous())
+        return rows
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """(B, ...) on each of W processes -> (W * B, ...) on all, in order of rank. B must be the same everywhere.
+
+    With the mean of the local losses as the loss, DDP's average of the gradients equals the gradient of one process
+    with the joint batch. (The released code gathers without gradient, which scales the encoders' gradient by 1/W.)
+    """
+    if world_size() == 1:
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered

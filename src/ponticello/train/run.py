@@ -1,0 +1,204 @@
+"""A training run from a library's tables to a model folder: stage one, or stage two on top of it."""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, set_seed
+
+from ponticello.data.catalog import read_tracks
+from ponticello.data.columns import TRACK_ID
+from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
+from ponticello.data.pairs import read_pairs
+from ponticello.data.splits import Splits, load_splits
+from ponticello.data.store import MelStore
+from ponticello.data.text import track_texts
+from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.library import Folder, replacing
+from ponticello.model.htcl import HTCL
+from ponticello.train.checkpoints import last_checkpoint, publish
+from ponticello.train.distributed import rank, world_size
+from ponticello.train.progress import LogFile, ProgressBar
+from ponticello.train.stages import Stage, preference_stage, semantic_stage
+from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
+
+logger = logging.getLogger(__name__)
+RUN_FILE = "run.json"  # written last: its presence says that the run is finished
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run amounts to."""
+
+    folder: Path
+    stage: str
+    n_rows: int  # tracks or pairs trained on
+    n_left_out: int  # rows without audio or text
+    n_steps: int
+    best: dict[str, float]  # the validation the kept weights had
+
+
+def train_semantic(
+    folder: Folder,
+    name: str,
+    retrieval: RetrievalReport,
+    *,
+    allow_download: bool = False,
+    callbacks: list[TrainerCallback] | None = None,
+) -> TrainedRun:
+    """Stage one on the training tracks that have audio and text, from a pretrained text tower.
+
+    A run of this name that was interrupted goes on where its last checkpoint stands; a finished one is returned as it
+    is. LibraryError says which earlier step is missing, DataError that there is too little to train on.
+    """
+    run = folder.run(name)
+    if finished := _finished(run, "semantic"):
+        return finished
+    store, texts, splits = _materials(folder)
+    stage = semantic_stage(folder.config)
+    datasets = tuple(
+        track_dataset(store, texts, [track_id for track_id in texts if splits.roles.get(track_id) == role])
+        for role in ("train", "validation")
+    )
+    n_candidates = sum(role == "train" for role in splits.roles.values())
+    set_seed(stage.settings.seed)
+    model = HTCL.from_settings(folder.config, allow_download)
+    return _train(run, stage, model, datasets, n_candidates, retrieval, callbacks or [])
+
+
+def train_preference(
+    folder: Folder,
+    name: str,
+    start: str,
+    retrieval: RetrievalReport,
+    *,
+    callbacks: list[TrainerCallback] | None = None,
+) -> TrainedRun:
+    """Stage two on the mined pairs, from the finished stage-one run `start`, heads included.
+
+    Resumes and raises like `train_semantic`.
+    """
+    run = folder.run(name)
+    if finished := _finished(run, "preference"):
+        return finished
+    if not _finished(folder.run(start), "semantic"):
+        raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
+    store, texts, _ = _materials(folder)
+    stage = preference_stage(folder.config)
+    tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
+    datasets = tuple(pair_dataset(store, texts, pairs) for pairs in tables)
+    set_seed(stage.settings.seed)
+    model = HTCL.from_pretrained(folder.run(start))
+    model.use_settings(folder.config)
+    if stage.settings.reset_heads:
+        model.reset_heads()
+    return _train(
+        run, stage, model, datasets, tables[0].n_unique(["anchor_id", "positive_id"]), retrieval, callbacks or []
+    )
+
+
+def _materials(folder: Folder) -> tuple[MelStore, dict[str, str], Splits]:
+    """The prepared mels, the text of every track, and who is held out."""
+    tracks = read_tracks(folder)
+    splits = load_splits(folder)
+    if splits is None:
+        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+    return MelStore(folder.mels), dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
+
+
+def _finished(run: Path, stage: str) -> TrainedRun | None:
+    """The run at `run` if it is done; CheckpointError if it is of the other stage."""
+    if not (run / RUN_FILE).is_file():
+        return None
+    record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    if record["stage"] != stage:
+        raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
+    return TrainedRun(folder=run, **{key: value for key, value in record.items() if key != "settings"})
+
+
+def _train(
+    run: Path,
+    stage: Stage,
+    model: HTCL,
+    datasets: tuple[TrackTuples, ...],
+    n_candidates: int,
+    retrieval: RetrievalReport,
+    callbacks: list[TrainerCallback],
+) -> TrainedRun:
+    """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder."""
+    training, validation = datasets
+    batch_size = min(stage.settings.batch_size, len(training) // world_size())
+    what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
+    if batch_size < 2 or len(validation) < 2:
+        raise DataError(
+            f"stage {stage.name}: {len(training)} training and {len(validation)} validation {what}; at least 2 of each "
+            "are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits"
+        )
+    if batch_size < stage.settings.batch_size:
+        logger.warning(
+            "batch size %d instead of %d: there are %d %s", batch_size, stage.settings.batch_size, len(training), what
+        )
+    parts = model.parts
+    collator = Collator(
+        model.tokenizer,
+        parts.mel,
+        model.audio_encoder.min_frames,
+        parts.text.max_tokens,
+        None if parts.text.trainable else _text_states(model, training),
+    )
+    stage.freeze_idle(model)
+    checkpoints = run / "checkpoints"
+    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if rank() == 0 else []
+    trainer = HTCLTrainer(
+        model,
+        stage,
+        training,
+        validation,
+        collator,
+        training_arguments(stage.settings, checkpoints, batch_size),
+        retrieval,
+        [LogFile(run / "log.jsonl"), *bar, *callbacks],
+    )
+    resume = last_checkpoint(checkpoints)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    record = {
+        "stage": stage.name,
+        "n_rows": len(training),
+        "n_left_out": n_candidates - len(training),
+        "n_steps": trainer.state.global_step,
+        "best": _best_validation(trainer.state.log_history),
+    }
+    if trainer.args.should_save:
+        model.save_pretrained(run / "finished")
+        publish(run / "finished", run)
+        _write_record(run, {**record, "settings": parts.model_dump(mode="json")})
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    return TrainedRun(folder=run, **record)  # type: ignore[arg-type]
+
+
+def _text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
+    """(n, D) the frozen text encoder's vector of every text number; numbers no track's text has stay 0."""
+    numbers = {dataset.text_numbers[track_id]: text for track_id, text in dataset.texts.items()}
+    states = torch.zeros(len(dataset.texts), model.text_encoder.config.hidden_size)
+    states[list(numbers)] = torch.from_numpy(model.encode_text_states(list(numbers.values())))
+    return states
+
+
+def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:
+    """The validation whose weights were kept: the first with the highest mean reciprocal rank."""
+    validations = [entry for entry in history if BEST_BY in entry]
+    best = max(validations, key=lambda entry: entry[BEST_BY], default={})
+    return {name.removeprefix("eval_"): value for name, value in best.items()}
+
+
+def _write_record(run: Path, record: Mapping[str, Any]) -> None:
+    with replacing(run / RUN_FILE) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,62 @@
+"""What differs between the two stages: the loss, and which parts of the model learn. All else is one trainer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ponticello.config import Config, StageConfig
+from ponticello.model.htcl import HTCL, SCALES
+from ponticello.train.losses import PreferenceLoss, SemanticLoss
+
+StageName = Literal["semantic", "preference"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of HTCL. tracks_per_row: 1 = tracks, 2 = pairs. idle: parts the loss does not reach."""
+
+    name: StageName
+    settings: StageConfig
+    loss: SemanticLoss | PreferenceLoss
+    tracks_per_row: int
+    idle: tuple[str, ...] = ()
+
+    def freeze_idle(self, model: HTCL) -> None:
+        """Marks what this stage does not train, so that DDP and the optimiser leave it alone."""
+        idle = (*self.idle, *(() if model.parts.text.trainable else ("text_encoder.",)))
+        for name, parameter in model.named_parameters():
+            # BERT's pooler has no part in a mean over tokens.
+            unused = model.parts.text.pooling == "mean" and name.startswith("text_encoder.pooler.")
+            parameter.requires_grad_(not (unused or name.startswith(idle)))
+
+
+def semantic_stage(config: Config) -> Stage:
+    """Stage one: audio meets its text."""
+    idle = ("fusion_head.", *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"))
+    return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
+
+
+def preference_stage(config: Config) -> Stage:
+    """Stage two: pairs that listeners confirmed bend the space toward taste."""
+    return Stage("preference", config.preference, PreferenceLoss(), tracks_per_row=2)
+
+
+LearningRate = Callable[[str], float]
+
+
+def learning_rate(settings: StageConfig) -> LearningRate:
+    """The rate of a parameter by its name. Source: paper, one rate a tower and one for heads and scales."""
+
+    def rate(name: str) -> float:
+        if name.startswith("audio_encoder."):
+            return settings.audio_lr
+        return settings.text_lr if name.startswith("text_encoder.") else settings.heads_lr
+
+    return rate
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies: to matrices and kernels, not to norms, biases, scales or the CLS token."""
+    return parameter.ndim >= 2 and not name.endswith("cls_token")

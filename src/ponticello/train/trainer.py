@@ -1,0 +1,185 @@
+"""One thin `transformers.Trainer` for both stages: two towers, several learning rates, losses that see embeddings.
+
+Everything a `Trainer` does already (loop, DDP, schedule, resume) is left to it.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+
+from ponticello.config import StageConfig
+from ponticello.data.dataset import Collator, TrackTuples
+from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.train.checkpoints import COMPLETE
+from ponticello.train.stages import Stage, decays, learning_rate
+
+LOG_EVERY = 5  # steps; the parts of the loss are means over them
+BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
+VALIDATION_ROWS = 2048  # at most, taken in order: validation loss is one contrast over all of them
+
+RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
+"""(queries (n, d), items (m, d), target (n,)) -> figures, "mrr" among them; passed in: metrics live in `evaluate`."""
+
+
+def training_arguments(settings: StageConfig, checkpoints: Path, batch_size: int) -> TrainingArguments:
+    """Our settings in the Trainer's words."""
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=batch_size,
+        num_train_epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.heads_lr,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_share,
+        lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        eval_strategy="steps",
+        eval_steps=settings.evaluate_every,
+        save_strategy="steps",
+        save_steps=settings.evaluate_every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=BEST_BY,
+        greater_is_better=True,
+        logging_steps=LOG_EVERY,
+        logging_nan_inf_filter=False,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.cuda.is_available() else None,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+class HTCLTrainer(Trainer):
+    """A Trainer whose loss is a stage's own, over the embeddings of one forward pass."""
+
+    def __init__(
+        self,
+        model: HTCL,
+        stage: Stage,
+        training: TrackTuples,
+        validation: TrackTuples,
+        collator: Collator,
+        arguments: TrainingArguments,
+        retrieval: RetrievalReport,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        self.htcl, self.stage, self.validation = model, stage, validation
+        self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
+        self.parts: dict[str, list[float]] = defaultdict(list)
+        stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
+        super().__init__(
+            model=model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=training,
+            eval_dataset=validation,
+            callbacks=[stopping, *callbacks],
+        )
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
+        rate, settings = learning_rate(self.stage.settings), self.stage.settings
+        groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+        for name, parameter in (model or self.htcl).named_parameters():
+            if parameter.requires_grad:
+                decay = settings.weight_decay if decays(name, parameter) else 0.0
+                groups[rate(name), decay].append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+        )
+        return self.optimizer
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """The sum of the stage's losses over the batch; its parts are kept for the log."""
+        inputs = dict(inputs)
+        numbers = inputs.pop("track_numbers"), inputs.pop("text_numbers")
+        parts = self.stage.loss(model(**inputs), *numbers)
+        for name, part in parts.items():
+            self.parts[name].append(part.item())
+        return torch.stack(list(parts.values())).sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """The Trainer's log with the mean of every part of the loss beside it."""
+        if "loss" in logs:
+            logs |= {f"loss_{name}": float(np.mean(values)) for name, values in self.parts.items()}
+            self.parts.clear()
+        super().log(logs, start_time)
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Validation loss and retrieval figures in eval mode, over the same rows each time, on every process alike."""
+        rows, tracks, texts = self._embed_validation()
+        alone = replace(self.stage.loss, shared=False)
+        parts = {name: part.item() for name, part in alone(rows, tracks, texts).items()}
+        metrics = {f"eval_loss_{name}": part for name, part in parts.items()}
+        metrics["eval_loss"] = sum(parts.values())
+        figures = self._retrieval(rows, tracks)
+        metrics |= {f"eval_{name}": value for name, value in figures.items()}
+        metrics[BEST_BY] = float(np.mean([value for name, value in figures.items() if name.endswith("_mrr")]))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @torch.no_grad()
+    def _embed_validation(self) -> tuple[Embeddings, Tensor, Tensor]:
+        """Embeddings, track numbers and text numbers of the validation rows, in the losses' order.
+
+        A track that stands in many rows is encoded once.
+        """
+        columns = zip(*self.validation.rows[:VALIDATION_ROWS], strict=True)
+        track_ids = [track_id for column in columns for track_id in column]
+        place = {track_id: number for number, track_id in enumerate(dict.fromkeys(track_ids))}
+        singles = TrackTuples(self.validation.store, self.validation.texts, [(track_id,) for track_id in place])
+        was_training, size = self.htcl.training, self.batch_size
+        self.htcl.train(False)
+        outputs, numbers = [], []
+        for start in range(0, len(singles), size):
+            batch = self.collator([singles[row] for row in range(start, min(start + size, len(singles)))])
+            batch = {name: value.to(self.htcl.device) for name, value in batch.items()}
+            numbers.append((batch.pop("track_numbers"), batch.pop("text_numbers")))
+            outputs.append(self.htcl(**batch))
+        self.htcl.train(was_training)
+        rows = torch.tensor([place[track_id] for track_id in track_ids], device=self.htcl.device)
+        audio, text, fused = (
+            torch.cat([getattr(output, side) for output in outputs])[rows] for side in ("audio", "text", "fused")
+        )
+        track_numbers, text_numbers = (torch.cat(column)[rows] for column in zip(*numbers, strict=True))
+        return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
+
+    def _retrieval(self, rows: Embeddings, track_numbers: Tensor) -> dict[str, float]:
+        """Text to audio over the distinct tracks; where rows are pairs, also anchor to positive."""
+        audio, text = (F.normalize(side, dim=-1).float().cpu().numpy() for side in (rows.audio, rows.text))
+        numbers, first, place = np.unique(track_numbers.cpu().numpy(), return_index=True, return_inverse=True)
+        figures = self.retrieval(text[first], audio[first], np.arange(len(numbers)))
+        named = {f"text_{name}": value for name, value in figures.items()}
+        if self.stage.tracks_per_row == 2:
+            half = len(audio) // 2
+            pairs = self.retrieval(audio[:half], audio[first], place[half:])
+            named |= {f"pair_{name}": value for name, value in pairs.items()}
+        return named
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """The model folder only: the Trainer would add its arguments as a pickle."""
+        if self.args.should_save:
+            self.htcl.save_pretrained(str(output_dir or self.args.output_dir), state_dict=state_dict)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint, then the mark that says it is whole: a killed run never resumes from half of one."""
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            (Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()

@@ -1,0 +1,131 @@
+"""What many tests share: a tiny text encoder, and a small library trained once a session on synthetic sounds."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import polars as pl
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizer
+from transformers.utils import logging as transformers_logging
+
+from ponticello.api import Library
+from ponticello.config import SimulationConfig
+from ponticello.data.catalog import audio_path, import_tracks, read_tracks
+from ponticello.data.columns import PATH, TRACK_ID
+from ponticello.data.interactions import import_interactions
+from ponticello.data.listeners import simulate_listeners
+from ponticello.data.mining import mine_library
+from ponticello.data.store import prepare_mels
+from ponticello.data.synthetic import SyntheticCatalogue, make_catalogue
+from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.train.run import train_preference, train_semantic
+
+transformers_logging.disable_progress_bar()
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] [MASK] by from sounds like artist album piece "
+    "low middle high dark warm bright slow steady fast . ,"
+)
+
+
+@pytest.fixture(scope="session")
+def text_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT with a small vocabulary of whole words and digits, saved as a folder."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(str(folder))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> SyntheticCatalogue:
+    """60 synthetic tracks of 4 s by 20 artists."""
+    return make_catalogue(n_tracks=60, n_artists=20, seconds=4.0, seed=0)
+
+
+def settings_toml(text_encoder: Path) -> str:
+    """Settings that train in seconds."""
+    return f"""preset = "tiny"
+[text]
+name = "{text_encoder.as_posix()}"
+[semantic]
+epochs = 10
+evaluate_every = 5
+[preference]
+epochs = 2
+evaluate_every = 5
+[simulation]
+n_listeners = 80
+[evaluate]
+bootstrap_rounds = 100
+"""
+
+
+@pytest.fixture(scope="session")
+def make_library(
+    tmp_path_factory: pytest.TempPathFactory, text_encoder_folder: Path, catalogue: SyntheticCatalogue
+) -> Callable[[Path], Library]:
+    """A function that makes a library with tracks, simulated listening, mels and pairs, not yet trained, in a folder."""
+    sounds = tmp_path_factory.mktemp("sounds")
+    table = catalogue.write(sounds)
+    log = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=80))
+    log.write_csv(sounds / "log.csv")
+
+    def make(root: Path) -> Library:
+        Library.create(root, "tiny")
+        (root / "ponticello.toml").write_text(settings_toml(text_encoder_folder), encoding="utf-8")
+        library = Library.open(root)
+        import_tracks(library.folder, table)
+        import_interactions(library.folder, sounds / "log.csv")
+        tracks = read_tracks(library.folder).filter(pl.col(PATH).is_not_null())
+        places = {row[TRACK_ID]: audio_path(library.folder, row[PATH]) for row in tracks.iter_rows(named=True)}
+        with library.folder.lock():
+            prepare_mels(library.folder, places)
+            mine_library(library.folder)
+        return library
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_root(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library with both stages trained, embedded and indexed. Read only: copy it to change it."""
+    root = tmp_path_factory.mktemp("trained") / "library"
+    library = make_library(root)
+    train_semantic(library.folder, "semantic", retrieval_figures)
+    train_preference(library.folder, "preference", "semantic", retrieval_figures)
+    library.embed("semantic", "preference")
+    return root
+
+
+@pytest.fixture
+def trained(trained_root: Path) -> Library:
+    """The trained library, to be read."""
+    return Library.open(trained_root)
+
+
+@pytest.fixture
+def trained_copy(trained_root: Path, tmp_path: Path) -> Library:
+    """A copy of the trained library, to be changed."""
+    shutil.copytree(trained_root, tmp_path / "library")
+    return Library.open(tmp_path / "library")
