@@ -26,7 +26,7 @@ from ponticello.data.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train.run import train_preference, train_semantic
 
-transformers_logging.disable_progress_bar()
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 WORDS = (
@@ -85,7 +85,7 @@ bootstrap_rounds = 100
 def make_library(
     tmp_path_factory: pytest.TempPathFactory, text_encoder_folder: Path, catalogue: SyntheticCatalogue
 ) -> Callable[[Path], Library]:
-    """A function that makes a library with tracks, simulated listening, mels and pairs, not yet trained, in a folder."""
+    """A function that makes a library in a folder: tracks, simulated listening, mels and pairs, not yet trained."""
     sounds = tmp_path_factory.mktemp("sounds")
     table = catalogue.write(sounds)
     log = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=80))
