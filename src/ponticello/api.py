@@ -83,7 +83,8 @@ class Library:
             spaces.append(self._calibrated(run, vectors))
             n_new += n
         generation = write_index(self.folder.index, sides[0], sides[1] if len(sides) == 2 else None, spaces)
-        self.__dict__.pop("index", None)
+        for loaded in ("index", "_models"):
+            self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation)
 
     def _calibrated(self, run: str, vectors: Vectors) -> Space:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ponticello.errors import ConfigError
 
@@ -40,6 +40,12 @@ class MelConfig(Part):
     max_seconds: float = Field(120.0, gt=0)  # s, the first two minutes, paper
     released_padding: bool = False  # True only in `paper`: padding is normalised, attended to and pooled, as released
 
+    @model_validator(mode="after")
+    def _check_band(self) -> "MelConfig":
+        if not self.f_min_hz < self.f_max_hz <= self.sample_rate / 2:
+            raise ValueError(f"f_max_hz must lie above f_min_hz and not above half the sample rate {self.sample_rate}")
+        return self
+
     @property
     def max_frames(self) -> int:
         """Frames of a track at least `max_seconds` long; 1251 for the paper's numbers."""
@@ -64,7 +70,7 @@ class AudioEncoderConfig(Part):
 class TextEncoderConfig(Part):
     """Which BERT reads the text, and how its tokens become one vector."""
 
-    name: str = "minilm"  # `minilm` (from PyPI), a local folder, or a hub name
+    name: str = "bert-base-multilingual-uncased"  # a hub name, a local folder, or `minilm` (from PyPI); paper
     pooling: Literal["pooler", "mean"] = "mean"  # mean over real tokens: what sentence encoders are trained for
     max_tokens: int = Field(128, gt=2)  # tokens; longer text is cut
     trainable: bool = True
@@ -83,7 +89,7 @@ class HeadsConfig(Part):
 class StageConfig(Part):
     """How one of the two stages is trained."""
 
-    batch_size: int = Field(32, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released
+    batch_size: int = Field(256, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released: 32
     epochs: float = Field(20.0, gt=0)  # released
     max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
     audio_lr: float = 1e-4
@@ -93,9 +99,12 @@ class StageConfig(Part):
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     schedule: Literal["constant", "cosine"] = "cosine"
     max_grad_norm: float = 1.0  # 0 = no clipping
-    evaluate_every: int = Field(50, ge=1)  # steps between validations, each of which is a checkpoint
+    evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
     reset_heads: bool = False  # stage two only: start from fresh heads, as released
+    crop_seconds: float = Field(
+        0.0, ge=0
+    )  # s; a random part of each track a step, 0 = the whole; validation sees it all
     seed: int = 3407  # released
 
 
@@ -113,8 +122,8 @@ class PairsConfig(Part):
 class SplitsConfig(Part):
     """What is held out: whole artists for cold tracks, and the last part of the log."""
 
-    validation_share: float = Field(0.15, ge=0, lt=1)  # of artists
-    test_share: float = Field(0.2, ge=0, lt=1)  # of artists
+    validation_share: float = Field(0.15, ge=0, lt=1)  # of tracks, by whole artists
+    test_share: float = Field(0.2, ge=0, lt=1)  # of tracks, by whole artists
     train_until: float = Field(0.7, gt=0, lt=1)  # share of events, by time
     validation_until: float = Field(0.8, gt=0, lt=1)
     seed: int = 0
@@ -131,7 +140,7 @@ class SearchConfig(Part):
 class EvaluateConfig(Part):
     """How the table is measured."""
 
-    k: int = Field(10, ge=1)  # cut-off of Recall, NDCG and MRR
+    k: int = Field(10, ge=1)  # cut-off of Recall and NDCG
     bootstrap_rounds: int = Field(1000, ge=100)
     seed: int = 0
 
@@ -143,18 +152,18 @@ class SimulationConfig(Part):
     sessions_per_listener: int = Field(12, ge=1)  # on average; listeners differ by a power law
     tracks_per_session: int = Field(6, ge=2)
     days: float = Field(365.0, gt=0)
-    audible_share: float = Field(0.7, ge=0, le=1)  # of a listener's taste; the rest no encoder can hear
+    audible_share: float = Field(0.8, ge=0, le=1)  # of a listener's taste; the rest no encoder can hear
     n_hidden_traits: int = Field(4, ge=1)
-    sharpness: float = Field(1.5, ge=0)  # how strongly taste decides what is played
+    sharpness: float = Field(3.0, ge=0)  # how strongly taste decides what is played
     popularity_exponent: float = Field(0.6, ge=0)  # of rank, as in Zipf's law
-    mood: float = Field(0.6, ge=0)  # how far one session strays from the listener's own taste
+    mood: float = Field(0.3, ge=0)  # how far one session strays from the listener's own taste
     seed: int = 0
 
 
 class Config(Part):
     """All settings of a library and of the models trained in it."""
 
-    preset: Literal["paper", "base", "small", "tiny"] = "small"
+    preset: Literal["paper", "base", "small", "tiny"] = "base"
     mel: MelConfig = MelConfig()
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
@@ -172,7 +181,7 @@ class Config(Part):
         """The named preset with `overrides` (nested like the fields) on top; ConfigError names a bad key."""
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
-        merged = _merge({**_PRESETS[preset], "preset": preset}, overrides or {})
+        merged = _merge(_merge(cls().model_dump(), {**_PRESETS[preset], "preset": preset}), overrides or {})
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -192,32 +201,30 @@ class Config(Part):
         return cls.from_preset(str(table.pop("preset", "small")), table)
 
 
+_AS_RELEASED = {
+    "batch_size": 32,
+    "schedule": "constant",
+    "warmup_share": 0.0,
+    "weight_decay": 0.0,
+    "max_grad_norm": 0.0,
+}
 _PRESETS: dict[str, dict[str, Any]] = {
-    # The paper and its released code, exactly: no schedule, decay or clipping.
+    # The paper and its released code: no schedule, decay or clipping. Early stopping and the choice of the best
+    # checkpoint stay ours.
     "paper": {
         "mel": {"released_padding": True},
-        "text": {"name": "bert-base-multilingual-uncased", "pooling": "pooler"},
-        "semantic": {"schedule": "constant", "warmup_share": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0},
-        "preference": {
-            "schedule": "constant",
-            "warmup_share": 0.0,
-            "weight_decay": 0.0,
-            "max_grad_norm": 0.0,
-            "audio_lr": 1e-5,
-            "reset_heads": True,
-        },
+        "text": {"pooling": "pooler"},
+        "semantic": _AS_RELEASED,
+        "preference": {**_AS_RELEASED, "reset_heads": True},
     },
-    # The paper's sizes with masks, a schedule and larger batches, for a real GPU.
-    "base": {
-        "text": {"name": "bert-base-multilingual-uncased"},
-        "semantic": {"batch_size": 256, "evaluate_every": 200},
-        "preference": {"batch_size": 256, "evaluate_every": 200, "audio_lr": 1e-5},
-    },
+    # The paper's sizes with masks, a schedule and larger batches, for a real GPU: the defaults above.
+    "base": {},
     # A library of some thousand tracks on a workstation.
     "small": {
         "audio": {"conv_channels": (256, 256, 256), "hidden_size": 256, "n_layers": 4, "n_heads": 4, "ffn_size": 1024},
-        "semantic": {"batch_size": 64, "audio_lr": 3e-4, "heads_lr": 3e-4},
-        "preference": {"batch_size": 64, "audio_lr": 3e-5, "heads_lr": 1e-4},
+        "text": {"name": "minilm"},
+        "semantic": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-4, "heads_lr": 3e-4},
+        "preference": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-5},
     },
     # Minutes on two cores: the demo and the tests.
     "tiny": {
@@ -229,10 +236,24 @@ _PRESETS: dict[str, dict[str, Any]] = {
             "n_heads": 4,
             "ffn_size": 128,
         },
-        "text": {"trainable": False, "max_tokens": 64},
+        "text": {"name": "minilm", "trainable": False, "max_tokens": 64},
         "heads": {"hidden_sizes": (128,), "embed_dim": 64, "fusion_hidden_sizes": (64,)},
-        "semantic": {"epochs": 30, "audio_lr": 1e-3, "heads_lr": 1e-3, "evaluate_every": 10},
-        "preference": {"epochs": 10, "audio_lr": 5e-4, "heads_lr": 5e-4, "evaluate_every": 20},
+        "semantic": {
+            "batch_size": 32,
+            "epochs": 60,
+            "audio_lr": 1e-3,
+            "heads_lr": 1e-3,
+            "evaluate_every": 10,
+            "crop_seconds": 10.0,
+        },
+        "preference": {
+            "batch_size": 32,
+            "epochs": 10,
+            "audio_lr": 5e-4,
+            "heads_lr": 5e-4,
+            "evaluate_every": 20,
+            "crop_seconds": 10.0,
+        },
     },
 }
 

@@ -120,6 +120,8 @@ def create_library(root: Path | str, preset: str = "small") -> Folder:
     settings = root / SETTINGS_FILE
     if settings.exists():
         raise LibraryError(f"{root} is a library already; use it, or choose another folder")
+    if root.exists() and not root.is_dir():
+        raise LibraryError(f"{root} is a file; choose another folder")
     config = Config.from_preset(preset)
     root.mkdir(parents=True, exist_ok=True)
     with replacing(settings) as temporary:

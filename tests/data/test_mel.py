@@ -10,7 +10,6 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-import ponticello
 from ponticello.config import MelConfig
 from ponticello.data.audio import load_audio
 from ponticello.data.mel import log_mel, mel_of_file
@@ -20,7 +19,7 @@ CONFIG = MelConfig()
 RATE = CONFIG.sample_rate
 TOLERANCE_DB = 1e-3
 FLOAT16_STEP_DB = 1 / 16  # between 64 and 128
-DEMO_AUDIO = Path(ponticello.__file__).parent / "demo" / "audio" if ponticello.__file__ else Path("demo/audio")
+DEMO_AUDIO = Path(__file__).parents[2] / "demo" / "audio"
 
 ODD = MelConfig(sample_rate=22_050, n_fft=1024, hop_length=300, n_mels=40, f_min_hz=30, f_max_hz=9000, top_db=60)
 

@@ -1,6 +1,7 @@
 """How a track's columns become one text."""
 
 import polars as pl
+import pytest
 
 from ponticello.data.text import track_text, track_texts
 
@@ -26,6 +27,23 @@ def test_empty_fields_leave_no_trace() -> None:
     assert track_text({"title": " ", "artist": None, "genres": [], "tags": ["", None], "machine_tags": None}) == ""
     assert track_text({}) == ""
     assert track_text({"title": None, "artist": "Ada"}) == "by Ada"
+
+
+@pytest.mark.parametrize(
+    ("title", "wanted"),
+    [
+        ("Dr. No.", "Dr. No. by Ada"),
+        ("And then ...", "And then. by Ada"),
+        ("Why?", "Why? by Ada"),
+        ("Go!.", "Go! by Ada"),
+        ("なぜ。", "なぜ。 by Ada"),
+        ("...", "by Ada"),
+    ],
+)
+def test_a_part_that_ends_a_sentence_gets_no_further_full_stop(title: str, wanted: str) -> None:
+    assert track_text({"title": title, "artist": "Ada"}) == wanted
+    assert track_text({"title": title, "artist": "Ada."}) == wanted
+    assert track_text({"title": title, "artist": "Ada", "lyrics": "Why?"}) == f"{wanted}. Why?"
 
 
 def test_braces_in_a_title_are_only_text() -> None:

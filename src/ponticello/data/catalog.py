@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from ponticello.data.columns import PATH, TITLE, TRACK_ID, TRACKS, Table
-from ponticello.data.intake import DTYPES, Imported, lines_of, read_numbered
+from ponticello.data.formats import lines_of
+from ponticello.data.intake import DTYPES, Imported, read_numbered
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, Skipped, replacing
 

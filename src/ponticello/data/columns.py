@@ -40,7 +40,6 @@ SOURCE = "source"
 
 EVENTS = ("play", "complete", "like", "collect", "skip", "dislike", "playlist")
 POSITIVE_EVENTS = ("complete", "like", "collect", "playlist")  # `play` counts too, if it lasted
-NEGATIVE_EVENTS = ("skip", "dislike")
 
 Kind = Literal["text", "texts", "number", "time"]
 
@@ -89,10 +88,4 @@ INTERACTIONS = Table(
         SESSION_ID: "text",
     },
     required=(USER_ID, TRACK_ID, PLAYED_AT),
-)
-
-PAIRS = Table(
-    "pairs",
-    {ANCHOR_ID: "text", POSITIVE_ID: "text", N_USERS: "number", WEIGHT: "number", SOURCE: "text"},
-    required=(ANCHOR_ID, POSITIVE_ID),
 )

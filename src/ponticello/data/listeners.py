@@ -11,12 +11,24 @@ import numpy as np
 import polars as pl
 
 from ponticello.config import SimulationConfig
-from ponticello.data.columns import CONTEXT_TRACK_ID, EVENT, PLAYED_AT, PLAYED_S, SESSION_ID, TRACK_ID, USER_ID
+from ponticello.data.columns import (
+    CONTEXT_TRACK_ID,
+    EVENT,
+    MACHINE_TAGS,
+    PLAYED_AT,
+    PLAYED_S,
+    SESSION_ID,
+    TRACK_ID,
+    USER_ID,
+)
+from ponticello.data.store import MelStore
 from ponticello.errors import ShapeError
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 LISTENED_S = 30.0  # s, how long a track that is heard to the end lasts
 USER_PREFIX = "simulated-"
+N_TRAITS = 6  # at most; each listener likes a direction among them
+TAG_SHARES = (0.08, 0.6)  # a tag that fewer or more tracks carry tells little about taste
 
 
 def simulate_listeners(track_ids: list[str], traits: np.ndarray, config: SimulationConfig) -> pl.DataFrame:
@@ -54,6 +66,34 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     CONTEXT_TRACK_ID: pl.String,
     SESSION_ID: pl.String,
 }
+
+
+def audible_traits(tracks: pl.DataFrame, store: MelStore) -> dict[str, np.ndarray]:
+    """What one can hear of each prepared track, as (t,) uncorrelated traits of equal spread, by track id.
+
+    Drawn from brightness, bass, dynamics and attacks, measured on the mel, and from the machine tags that neither
+    nearly all tracks nor next to none carry.
+    """
+    table = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids)).sort(TRACK_ID)
+    heard = np.array([_describe(store.read(track_id)) for track_id in table[TRACK_ID]])
+    tags = [set(entry or ()) for entry in table[MACHINE_TAGS].to_list()]
+    known = sorted(set().union(*tags))
+    carried = np.array([[tag in entry for tag in known] for entry in tags], dtype=np.float64).reshape(len(tags), -1)
+    useful = (carried.mean(axis=0) > TAG_SHARES[0]) & (carried.mean(axis=0) < TAG_SHARES[1])
+    both = np.concatenate([_standardised(heard), _standardised(carried[:, useful])], axis=1)
+    left, spread, _ = np.linalg.svd(both, full_matrices=False)
+    n_traits = min(N_TRAITS, int((spread > 1e-6 * spread[0]).sum()))
+    return dict(zip(table[TRACK_ID], left[:, :n_traits] * np.sqrt(len(left)), strict=True))
+
+
+def _describe(mel: np.ndarray) -> np.ndarray:
+    """(4,): brightness (centre of the spectrum, in bands), bass share, dynamics and attacks (both dB)."""
+    frames = np.asarray(mel, dtype=np.float64)  # (T, F), dB
+    power = 10.0 ** ((frames - frames.max()) / 10.0)
+    level = 10.0 * np.log10(power.sum(axis=1) + 1e-9)
+    spectrum = power.mean(axis=0) / power.mean(axis=0).sum()
+    rises = np.maximum(np.diff(frames, axis=0), 0.0).mean() if len(frames) > 1 else 0.0
+    return np.array([spectrum @ np.arange(len(spectrum)), spectrum[: len(spectrum) // 8].sum(), level.std(), rises])
 
 
 def _n_sessions(config: SimulationConfig, generator: np.random.Generator) -> int:

@@ -32,7 +32,7 @@ def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.flo
 
     Raises ShapeError unless the waveform has one dimension, DataError when it is empty or not finite.
 
-    Source: librosa 0.11, `power_to_db(melspectrogram(...), ref=1.0)` with its defaults, which the released code calls.
+    Source: librosa 0.11, `power_to_db(melspectrogram(...), ref=1.0)` with its defaults.
     Computed in float64: beside a pure tone, float32 is off by half a thousandth of a dB, and the order in which threads
     sum could move a value across a float16 step. Cost: 40 ms for two minutes on one core.
 

@@ -36,8 +36,8 @@ def refresh_splits(folder: Folder) -> Splits:
 def mine_library(folder: Folder) -> Mined:
     """Writes pairs.parquet from the training window alone, and validation-pairs.parquet for watching stage two.
 
-    Validation pairs come from the log before the test window and hold at least one validation track; neither table
-    holds a test track. The caller holds the library's lock.
+    Validation pairs come from the log before the test window, each of a training and a validation track; neither
+    table holds a test track. The caller holds the library's lock.
     """
     interactions = read_interactions(folder)
     splits = refresh_splits(folder)
@@ -49,7 +49,7 @@ def mine_library(folder: Folder) -> Mined:
     unseen = [track_id for track_id, role in splits.roles.items() if role == "validation"]
     before_test = interactions.filter(pl.col(TRACK_ID).is_in(seen) & (pl.col(PLAYED_AT) < splits.validation_until))
     validation, _ = mine_pairs(_without_triggers(before_test, seen), folder.config.pairs)
-    validation = validation.filter(pl.col(ANCHOR_ID).is_in(unseen) | pl.col(POSITIVE_ID).is_in(unseen))
+    validation = validation.filter(pl.col(ANCHOR_ID).is_in(unseen) != pl.col(POSITIVE_ID).is_in(unseen))
     write_pairs(folder, pairs)
     with replacing(folder.validation_pairs) as temporary:
         validation.write_parquet(temporary, compression="zstd")

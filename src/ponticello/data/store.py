@@ -248,6 +248,7 @@ class MelStore:
         self._row_of = {track_id: row for row, track_id in enumerate(self.track_ids)}
         self._places: NDArray[np.int64] = manifest.select("shard", "start", "n_frames").to_numpy()  # (tracks, 3)
         self._hashes: list[str] = manifest["sha256"].to_list()
+        self._keys = set(manifest["mel_key"])
         self._shards: dict[int, Mel] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -258,6 +259,12 @@ class MelStore:
 
     def __contains__(self, track_id: object) -> bool:
         return track_id in self._row_of
+
+    def require(self, config: MelConfig) -> None:
+        """LibraryError unless there are mels and all were prepared with these settings."""
+        if self._keys != {mel_key(config)}:
+            found = "with other [mel] settings" if self._keys else "from no track yet"
+            raise LibraryError(f"mels were prepared {found}; {AGAIN}, with the settings the model was made with")
 
     def n_frames(self, track_id: str) -> int:
         """T of the track's mel."""

@@ -17,6 +17,7 @@ from ponticello.data.columns import (
     TITLE,
 )
 
+_SENTENCE_ENDS = ("!", "?", "…", "。", "！", "？")
 MAX_CHARACTERS = 400  # of description and of lyrics, so that neither pushes the rest out of the encoder's window
 TEMPLATE = (
     (TITLE, "{}"),
@@ -34,7 +35,8 @@ TEMPLATE = (
 def track_text(row: Mapping[str, Any]) -> str:
     """The text of one track: `TEMPLATE` over the columns it has, joined by ". "; "" if it has none.
 
-    Lists are joined by ", ", white space is collapsed, description and lyrics are cut at 400 characters.
+    Lists are joined by ", ", white space is collapsed, description and lyrics are cut at 400 characters. A column's
+    own full stops at its end are dropped; where it ends in another sentence mark, as in "Why?", no stop is added.
 
         >>> track_text({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"], "album": None})
         'Blue Hour. by Ada. jazz, piano'
@@ -45,10 +47,10 @@ def track_text(row: Mapping[str, Any]) -> str:
         words = [value] if isinstance(value, str) else [item for item in value or () if item]
         text = ", ".join(clean for word in words if (clean := " ".join(word.split())))
         if column in (DESCRIPTION, LYRICS):
-            text = text[:MAX_CHARACTERS].rstrip()
-        if text:
+            text = text[:MAX_CHARACTERS]
+        if text := text.rstrip(" ."):
             parts.append(form.replace("{}", text))
-    return ". ".join(parts)
+    return " ".join(part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts).removesuffix(".")
 
 
 def track_texts(tracks: pl.DataFrame) -> list[str]:

@@ -75,6 +75,10 @@ def evaluate_library(
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
+    interactions = read_interactions(folder) if folder.interactions.is_file() else None
+    if folder.pairs.is_file():
+        events = None if interactions is None else train_events(interactions, splits)
+        check_no_leak(splits, read_tracks(folder), read_pairs(folder), events)
     evaluation = Evaluation()
     say = on_progress or (lambda _: None)
     materials = _gather(folder, runs, splits, say)
@@ -83,11 +87,11 @@ def evaluate_library(
     if label is not None:
         say("meaning: probe")
         _measure_probe(evaluation, materials, label)
-    if folder.interactions.is_file():
-        say("taste: ranking")
-        _measure_taste(evaluation, folder, materials, splits)
-    else:
+    if interactions is None:
         evaluation.notes.append("No listening has been imported: the taste side is not measured.")
+    else:
+        say("taste: ranking")
+        _measure_taste(evaluation, interactions, materials, splits)
     return evaluation
 
 
@@ -183,11 +187,9 @@ def _measure_probe(evaluation: Evaluation, materials: _Materials, label: str) ->
     )
 
 
-def _measure_taste(evaluation: Evaluation, folder: Folder, materials: _Materials, splits: Splits) -> None:
+def _measure_taste(evaluation: Evaluation, interactions: pl.DataFrame, materials: _Materials, splits: Splits) -> None:
     """Full ranking for warm and strictly cold tracks."""
-    interactions, config = read_interactions(folder), materials.config
-    if folder.pairs.is_file():
-        check_no_leak(splits, materials.tracks, read_pairs(folder), train_events(interactions, splits))
+    config = materials.config
     if interactions[USER_ID].str.starts_with(USER_PREFIX).any():
         evaluation.notes.append(
             "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."

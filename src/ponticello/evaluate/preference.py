@@ -21,7 +21,8 @@ class Task:
     """What is ranked for whom.
 
     seeds: each listener's latest liked training tracks before the test window, newest first.
-    relevant: (U, n), liked in the test window. allowed: (U, n), False = played before, so not ranked.
+    relevant: (U, n), liked in the test window. allowed: (U, n), False = a warm track played before, so not ranked; cold
+    tracks count as released only now, and are all ranked.
     """
 
     name: str

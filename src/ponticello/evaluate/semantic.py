@@ -39,7 +39,8 @@ def linear_probe(vectors: np.ndarray, labels: list[Any], roles: list[str]) -> Pr
     """Logistic regression on frozen vectors (n, d): fitted on training tracks, its strength chosen on validation ones.
 
     labels: a text or a list of texts a track; None or [] = unlabelled, left out. Test labels never seen in training
-    cannot be answered and are left out too. DataError, saying why, if nothing is left to measure.
+    cannot be answered and are left out too; with no labelled validation track the strength is 1. DataError, saying
+    why, if nothing is left to measure.
     """
     several = any(isinstance(label, list) for label in labels)
     sets = [set(label) if isinstance(label, list) else ({label} if label else set()) for label in labels]
@@ -58,11 +59,15 @@ def linear_probe(vectors: np.ndarray, labels: list[Any], roles: list[str]) -> Pr
     measure = _macro_auc if several else _accuracy
     if not several:
         targets = targets.argmax(axis=1)
-    best = max(
-        STRENGTHS,
-        key=lambda strength: _mean(
-            measure(_fit(scaled[train], targets[train], strength), scaled, targets, rows["validation"])
-        ),
+    best = (
+        1.0
+        if len(rows["validation"]) == 0
+        else max(
+            STRENGTHS,
+            key=lambda strength: _mean(
+                measure(_fit(scaled[train], targets[train], strength), scaled, targets, rows["validation"])
+            ),
+        )
     )
     per_query = measure(_fit(scaled[train], targets[train], best), scaled, targets, rows["test"])
     if not np.isfinite(per_query).any():

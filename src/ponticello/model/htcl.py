@@ -4,6 +4,7 @@ Dimensions: B rows, T frames, F mel bands, L tokens, d joint dimensions.
 Source: HTCL (arXiv 2505.23298).
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
@@ -41,7 +44,10 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     @property
     def parts(self) -> Config:
         """The settings, checked."""
-        return Config.model_validate(self.settings)
+        try:
+            return Config.model_validate(self.settings)
+        except ValidationError as error:
+            raise CheckpointError(f"config.json: {str(error).splitlines()[1]}: {error.errors()[0]['msg']}") from None
 
 
 @dataclass(frozen=True)
@@ -95,16 +101,21 @@ class HTCL(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, place: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
-        """The model and tokenizer saved at `place`, in eval mode; CheckpointError if there is none."""
-        if not isinstance(options.get("config"), HTCLConfig) and not (Path(place) / "config.json").is_file():
-            raise CheckpointError(f"{place} holds no model (config.json is missing); train one, or check the path")
-        options = {"local_files_only": True, "use_safetensors": True, **options}
+        """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no whole HTCL."""
+        place = Path(place)
+        if place.is_dir() or options.get("local_files_only", True):
+            _check_kind(place / "config.json")
+        options = {"local_files_only": True, "use_safetensors": True, **options, "output_loading_info": True}
         try:
-            model: HTCL = super().from_pretrained(str(place), *args, **options)
-        except OSError as error:
+            loaded: Any = super().from_pretrained(str(place), *args, **options)
+            model: HTCL = loaded[0]
+            if (place / "tokenizer_config.json").is_file():
+                model.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{place} cannot be loaded: {str(error).splitlines()[0]}") from None
-        if (Path(place) / "tokenizer_config.json").is_file():
-            model.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+        wrong = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
+        if wrong:
+            raise CheckpointError(f"{place} does not hold the weights its config.json asks for: {', '.join(wrong[:5])}")
         return model
 
     def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
@@ -211,13 +222,28 @@ class HTCL(PreTrainedModel):
         """`project` over all rows in eval mode, rows of like size together; (n, n_columns) in the given order."""
         vectors = np.empty((len(sizes), n_columns), dtype=np.float32)
         order = sorted(range(len(sizes)), key=lambda row: sizes[row])
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.train(False)
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            vectors[rows] = project(rows).float().cpu().numpy()
-        self.train(was_training)
+        try:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                vectors[rows] = project(rows).float().cpu().numpy()
+        finally:
+            for module, mode in modes:
+                module.training = mode
         return vectors
+
+
+def _check_kind(config: Path) -> None:
+    """CheckpointError unless `config` is the config.json of an HTCL."""
+    if not config.is_file():
+        raise CheckpointError(f"{config.parent} holds no model (config.json is missing); train one, or check the path")
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError):
+        kind = "damaged"
+    if kind != "htcl":
+        raise CheckpointError(f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'")
 
 
 AutoConfig.register("htcl", HTCLConfig)

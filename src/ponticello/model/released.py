@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig
@@ -42,10 +43,13 @@ RENAMES = (  # released name -> ours, tried in order
 
 def rename_released(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`weights` under our names; CheckpointError for a name the released layout does not have."""
-    prefix = "" if any(name.startswith("audio_model.") for name in weights) else "audio_model."
+    plain_names = [name.removeprefix("module.") for name in weights]  # "module." is what DDP puts in front
+    prefix = "" if any(name.startswith("audio_model.") for name in plain_names) else "audio_model."
     renamed = {}
-    for name, weight in weights.items():
-        plain = prefix + name.removeprefix("module.")
+    for name, weight in zip(plain_names, weights.values(), strict=True):
+        if name.endswith("embeddings.position_ids"):
+            continue  # a buffer that older transformers saved: 0, 1, 2, ...
+        plain = prefix + name
         for pattern, ours in RENAMES:
             new, n = re.subn(pattern, ours, plain)
             if n:
@@ -61,10 +65,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read as plain weights: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         converted = Path(folder) / "weights.safetensors"
-        command = [sys.executable, "-m", "ponticello.model.pth_reader", str(path), str(converted)]
+        command = [sys.executable, "-P", "-m", "ponticello.model.pth_reader", str(path), str(converted)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if result.returncode != 0:
             reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -131,10 +138,10 @@ def import_released(
     CheckpointError if the file is not of the released layout, or a tensor has the wrong shape.
     """
     weights = rename_released(read_weights(path))
-    model = HTCL(released_config(weights, n_heads, text_heads))
     try:
+        model = HTCL(released_config(weights, n_heads, text_heads))
         missing, unexpected = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
+    except (RuntimeError, LookupError, ValueError, ArithmeticError) as error:
         raise CheckpointError(f"{path} does not fit the released layout: {str(error).splitlines()[-1]}") from None
     if unexpected:
         raise CheckpointError(f"{path} holds tensors the layout does not have: {', '.join(unexpected[:5])}")

@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -30,11 +31,10 @@ def locate_text_encoder(name: str) -> str:
             "or name another with --set text.name=FOLDER"
         )
     folder = Path(spec.origin).parent / "model"
-    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    weights = folder / "model.safetensors"
+    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "missing"
     if found != MINILM_SHA256:
-        raise CheckpointError(
-            f"{folder / 'model.safetensors'} is not the published MiniLM (sha256 {found}); reinstall it"
-        )
+        raise CheckpointError(f"{weights} is not the published MiniLM (sha256 {found}); reinstall it")
     return str(folder)
 
 
@@ -44,10 +44,13 @@ def load_text_encoder(name: str, allow_download: bool = False) -> tuple[Any, Any
     name: `minilm`, a local folder or a hub name. Only safetensors weights are read.
     """
     place = locate_text_encoder(name)
+    options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
-        encoder = AutoModel.from_pretrained(place, local_files_only=not allow_download, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=not allow_download)
-    except (OSError, ValueError) as error:
+        encoder = AutoModel.from_pretrained(place, use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
+            raise ValueError("it has no tokenizer files")
+    except (OSError, ValueError, SafetensorError) as error:
         hint = "" if allow_download else " (nothing is fetched unasked: give --allow-download, or a local folder)"
         raise CheckpointError(f"text encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}{hint}") from None
     return encoder, tokenizer

@@ -4,7 +4,9 @@ runs/<name>/vectors/<space id>/part-00000.parquet    track_id, mel_sha256, vecto
 """
 
 import hashlib
+import io
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ponticello.config import Config
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.store import MelStore
 from ponticello.errors import CheckpointError
 from ponticello.library import replacing
 from ponticello.model.htcl import HTCL
 
+logger = logging.getLogger(__name__)
 PART_SIZE = 512  # tracks embedded between two writes: what an interrupted run repeats at most
 
 
@@ -30,16 +34,23 @@ class Vectors:
     space_id: str
 
 
+def run_config(run: Path) -> Config:
+    """The settings the model in `run` was made with; CheckpointError if there is no model, or its config is damaged."""
+    path = run / "config.json"
+    if not path.is_file() or not (run / "model.safetensors").is_file():
+        raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
+    try:
+        return Config.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
 def space_id(run: Path) -> str:
     """Names the space a model folder puts vectors in: a hash of its weights and of what it does to its input."""
-    weights, config = run / "model.safetensors", run / "config.json"
-    if not weights.is_file() or not config.is_file():
-        raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
-    with weights.open("rb") as file:
+    config = run_config(run)
+    with (run / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    settings = json.loads(config.read_text(encoding="utf-8"))["settings"]
-    kept = {part: settings[part] for part in ("mel", "audio", "text", "heads")}
-    digest.update(json.dumps(kept, sort_keys=True).encode())
+    digest.update(config.model_dump_json(include={"mel", "audio", "text", "heads"}).encode())
     return digest.hexdigest()[:12]
 
 
@@ -49,8 +60,10 @@ def embed_library(
     """Vectors of every prepared track under the model in `run`, and how many were computed now.
 
     What an earlier, also an interrupted, call has written is kept; a track whose mel changed is embedded again.
-    Deterministic; a vector does not depend on the tracks beside it (to 1e-5).
+    Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the mels were prepared
+    with other settings than the model's.
     """
+    store.require(run_config(run).mel)
     space = space_id(run)
     parts = run / "vectors" / space
     done = read_parts(parts, store)
@@ -60,7 +73,7 @@ def embed_library(
         missing.sort(key=store.n_frames)  # tracks of like length share a batch
         for number, chunk in _chunks(missing, _next_part(parts)):
             matrix = model.encode_mels([store.read(track_id) for track_id in chunk], batch_size)
-            _write_part(parts / f"part-{number:05d}.parquet", store, chunk, matrix)
+            _write_part(parts, number, store, chunk, matrix)
             done.update(zip(chunk, matrix, strict=True))
             if on_progress:
                 on_progress(len(done), len(store))
@@ -69,10 +82,14 @@ def embed_library(
 
 
 def read_parts(parts: Path, store: MelStore) -> dict[str, np.ndarray]:
-    """The vectors written so far that still belong to a track's present mel."""
+    """The vectors written so far that still belong to a track's present mel; a damaged part counts as not written."""
     kept: dict[str, np.ndarray] = {}
     for part in sorted(parts.glob("part-*.parquet")):
-        table = pl.read_parquet(part)
+        data = part.read_bytes()
+        if hashlib.sha256(data).hexdigest() != part.stem.split("-")[-1]:
+            logger.warning("%s is damaged: its vectors are computed again", part)
+            continue
+        table = pl.read_parquet(io.BytesIO(data))
         matrix = table["vector"].to_numpy()
         for track_id, sha256, vector in zip(table[TRACK_ID], table["mel_sha256"], matrix, strict=True):
             if track_id in store and store.sha256(track_id) == sha256:
@@ -86,13 +103,16 @@ def _chunks(track_ids: list[str], first: int) -> Iterator[tuple[int, list[str]]]
 
 
 def _next_part(parts: Path) -> int:
-    return 1 + max((int(part.stem.removeprefix("part-")) for part in parts.glob("part-*.parquet")), default=-1)
+    return 1 + max((int(part.stem.split("-")[1]) for part in parts.glob("part-*.parquet")), default=-1)
 
 
-def _write_part(path: Path, store: MelStore, track_ids: list[str], matrix: np.ndarray) -> None:
+def _write_part(parts: Path, number: int, store: MelStore, track_ids: list[str], matrix: np.ndarray) -> None:
     table = pl.DataFrame(
         {TRACK_ID: track_ids, "mel_sha256": [store.sha256(track_id) for track_id in track_ids], "vector": matrix},
         schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
     )
-    with replacing(path) as temporary:
-        table.write_parquet(temporary)
+    data = io.BytesIO()
+    table.write_parquet(data)
+    sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+    with replacing(parts / f"part-{number:05d}-{sha256}.parquet") as temporary:
+        temporary.write_bytes(data.getvalue())

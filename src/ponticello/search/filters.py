@@ -13,8 +13,9 @@ _FILTER = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>|~)\s*(.+?)\s*")
 def matching(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
     """The rows of `tracks` that pass every filter `column OP value`, OP one of = != < <= > >= ~ (contains).
 
-    Text is compared without regard to case; a list column matches if one of its entries does; a missing value
-    matches nothing. DataError names a filter that cannot be read or a column that is not there.
+    Text is compared without regard to case; a list column matches if one of its entries does (with !=, if none is
+    equal); a missing value or NaN matches nothing. DataError names a filter that cannot be read or a column that is
+    not there.
     """
     for text in filters:
         match = _FILTER.fullmatch(text)
@@ -28,25 +29,26 @@ def matching(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
 
 
 def _condition(kind: pl.DataType, column: str, operator: str, value: str) -> pl.Expr:
-    if isinstance(kind, pl.List):
-        equal = (
-            pl.col(column).list.eval(_compare(pl.element(), "=" if operator == "!=" else operator, value)).list.any()
-        )
-        return ~equal if operator == "!=" else equal
-    if kind.is_numeric():
+    entry = kind.inner if isinstance(kind, pl.List) else kind
+    wanted: str | float = value
+    if pl.Series(dtype=entry).dtype.is_numeric():
         try:
-            number = float(value)
+            wanted = float(value)
         except ValueError:
             raise DataError(f"filter {column}{operator}{value}: column {column!r} holds numbers") from None
-        return _compare(pl.col(column), operator, number)
-    return _compare(pl.col(column).cast(pl.String), operator, value)
+    if not isinstance(kind, pl.List):
+        return _compare(pl.col(column), operator, wanted)
+    found = pl.col(column).list.eval(_compare(pl.element(), operator.replace("!=", "="), wanted)).list.any()
+    return ~found if operator == "!=" else found
 
 
 def _compare(side: pl.Expr, operator: str, value: str | float) -> pl.Expr:
     if isinstance(value, str):
-        side, value = side.str.to_lowercase(), value.lower()
+        side, value = side.cast(pl.String).str.to_lowercase(), value.lower()
         if operator == "~":
             return side.str.contains(value, literal=True)
+    else:
+        side = side.cast(pl.Float64).fill_nan(None)
     compared: dict[str, pl.Expr] = {
         "=": side == value,
         "!=": side != value,

@@ -2,7 +2,7 @@
 
     index/<generation>/vectors.npy     (n, 2d) float32: semantic, then preference; (n, d) before stage two
     index/<generation>/tracks.parquet  track_id, in row order
-    index/<generation>/index.json      spaces, calibration, sha256 of the other files
+    index/<generation>/index.json      spaces, calibration, sha256 of the other files; its own sha256 is the name
     index/CURRENT                      the live generation's name
 
 Raw cosines of two spaces cannot be compared, so each space is calibrated: a cosine c counts as (c - mean) / std over
@@ -25,6 +25,7 @@ from ponticello.library import replacing
 from ponticello.search.embed import Vectors
 
 CALIBRATION_PAIRS = 20_000  # random pairs: mean and standard deviation to about 1 %
+FILES = ("vectors.npy", "tracks.parquet")
 Kind = Literal["audio", "text"]
 
 
@@ -132,23 +133,30 @@ def write_index(place: Path, semantic: Vectors, preference: Vectors | None, spac
     for side in sides:
         rows = {track_id: row for row, track_id in enumerate(side.track_ids)}
         matrices.append(side.matrix[[rows[track_id] for track_id in track_ids]])
-    vectors = np.ascontiguousarray(np.concatenate(matrices, axis=1))
-    name = hashlib.sha256(
-        vectors.tobytes() + json.dumps([track_ids, [asdict(s) for s in spaces]]).encode()
-    ).hexdigest()[:12]
-    with replacing(place / name) as temporary:
+    building = place / "building"
+    with replacing(building) as temporary:
         temporary.mkdir()
-        np.save(temporary / "vectors.npy", vectors, allow_pickle=False)
-        pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).write_parquet(temporary / "tracks.parquet")
-        hashes = {file: _sha256(temporary / file) for file in ("vectors.npy", "tracks.parquet")}
-        record = {"spaces": [asdict(space) for space in spaces], "sha256": hashes}
-        (temporary / "index.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    previous = (place / "CURRENT").read_text().strip() if (place / "CURRENT").is_file() else name
+        np.save(temporary / FILES[0], np.concatenate(matrices, axis=1), allow_pickle=False)
+        pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).write_parquet(temporary / FILES[1])
+        hashes = {file: _sha256(temporary / file) for file in FILES}
+        record = json.dumps({"spaces": [asdict(space) for space in spaces], "sha256": hashes}, indent=1) + "\n"
+        (temporary / "index.json").write_text(record, encoding="utf-8")
+    name = hashlib.sha256(record.encode()).hexdigest()[:16]
+    return _make_live(place, building, name)
+
+
+def _make_live(place: Path, building: Path, name: str) -> Path:
+    """Gives the finished generation its name and points CURRENT at it; of the others only the last live one stays."""
+    previous = (place / "CURRENT").read_text(errors="replace").strip() if (place / "CURRENT").is_file() else name
+    if (place / name).exists():
+        shutil.rmtree(place / name)
+    building.rename(place / name)
     with replacing(place / "CURRENT") as temporary:
         temporary.write_text(name + "\n")
-    for old in place.iterdir():
-        if old.is_dir() and old.name not in {name, previous}:
-            shutil.rmtree(old)
+    if previous != name:
+        for old in place.iterdir():
+            if old.is_dir() and old.name not in {name, previous}:
+                shutil.rmtree(old)
     return place / name
 
 
@@ -156,20 +164,22 @@ def open_index(place: Path) -> EmbeddingIndex:
     """The live generation; LibraryError if there is none, CheckpointError if a file is not what was written."""
     if not (place / "CURRENT").is_file():
         raise LibraryError("the library has no index yet; run: ponticello embed")
-    generation = place / (place / "CURRENT").read_text().strip()
+    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
     try:
-        record = json.loads((generation / "index.json").read_text(encoding="utf-8"))
-        damaged = [name for name, sha256 in record["sha256"].items() if _sha256(generation / name) != sha256]
-        spaces = [
-            Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"]))
-            for s in record["spaces"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        text = (generation / "index.json").read_bytes()
+        if hashlib.sha256(text).hexdigest()[:16] != generation.name:
+            raise ValueError("index.json is not what was written")
+        record = json.loads(text)
+        for file in FILES:
+            if _sha256(generation / file) != record["sha256"][file]:
+                raise ValueError(f"{file} is not what was written")
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{generation} is damaged ({error}); run: ponticello embed") from None
-    if damaged:
-        raise CheckpointError(f"{generation}: {', '.join(damaged)} is not what was written; run: ponticello embed")
-    vectors = np.load(generation / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return EmbeddingIndex(pl.read_parquet(generation / "tracks.parquet")[TRACK_ID].to_list(), vectors, spaces)
+    spaces = [
+        Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"])) for s in record["spaces"]
+    ]
+    vectors = np.load(generation / FILES[0], mmap_mode="r", allow_pickle=False)
+    return EmbeddingIndex(pl.read_parquet(generation / FILES[1])[TRACK_ID].to_list(), vectors, spaces)
 
 
 def _sha256(path: Path) -> str:

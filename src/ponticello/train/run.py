@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import TRACK_ID
+from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, load_splits
@@ -70,7 +70,7 @@ def train_semantic(
     n_candidates = sum(role == "train" for role in splits.roles.values())
     set_seed(stage.settings.seed)
     model = HTCL.from_settings(folder.config, allow_download)
-    return _train(run, stage, model, datasets, n_candidates, retrieval, callbacks or [])
+    return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
 
 
 def train_preference(
@@ -90,7 +90,7 @@ def train_preference(
         return finished
     if not _finished(folder.run(start), "semantic"):
         raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
-    store, texts, _ = _materials(folder)
+    store, texts, splits = _materials(folder)
     stage = preference_stage(folder.config)
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
     datasets = tuple(pair_dataset(store, texts, pairs) for pairs in tables)
@@ -99,9 +99,8 @@ def train_preference(
     model.use_settings(folder.config)
     if stage.settings.reset_heads:
         model.reset_heads()
-    return _train(
-        run, stage, model, datasets, tables[0].n_unique(["anchor_id", "positive_id"]), retrieval, callbacks or []
-    )
+    n_candidates = tables[0].n_unique([ANCHOR_ID, POSITIVE_ID])
+    return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
 
 
 def _materials(folder: Folder) -> tuple[MelStore, dict[str, str], Splits]:
@@ -110,12 +109,19 @@ def _materials(folder: Folder) -> tuple[MelStore, dict[str, str], Splits]:
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    return MelStore(folder.mels), dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
+    store = MelStore(folder.mels)
+    store.require(folder.config.mel)
+    return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run at `run` has ended and its model can be used."""
+    return (run / RUN_FILE).is_file()
 
 
 def _finished(run: Path, stage: str) -> TrainedRun | None:
     """The run at `run` if it is done; CheckpointError if it is of the other stage."""
-    if not (run / RUN_FILE).is_file():
+    if not is_finished(run):
         return None
     record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     if record["stage"] != stage:
@@ -128,6 +134,7 @@ def _train(
     stage: Stage,
     model: HTCL,
     datasets: tuple[TrackTuples, ...],
+    splits: Splits,
     n_candidates: int,
     retrieval: RetrievalReport,
     callbacks: list[TrainerCallback],
@@ -163,6 +170,7 @@ def _train(
         validation,
         collator,
         training_arguments(stage.settings, checkpoints, batch_size),
+        frozenset(track_id for track_id, role in splits.roles.items() if role == "validation"),
         retrieval,
         [LogFile(run / "log.jsonl"), *bar, *callbacks],
     )

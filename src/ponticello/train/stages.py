@@ -59,4 +59,5 @@ def learning_rate(settings: StageConfig) -> LearningRate:
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Whether weight decay applies: to matrices and kernels, not to norms, biases, scales or the CLS token."""
-    return parameter.ndim >= 2 and not name.endswith("cls_token")
+    is_scale = name.endswith("parametrizations.weight.original0")  # the length of a weight-normalised kernel
+    return parameter.ndim >= 2 and not is_scale and not name.endswith("cls_token")

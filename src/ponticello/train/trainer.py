@@ -3,6 +3,7 @@
 Everything a `Trainer` does already (loop, DDP, schedule, resume) is left to it.
 """
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ponticello.config import StageConfig
 from ponticello.data.dataset import Collator, TrackTuples
@@ -24,7 +25,7 @@ from ponticello.train.stages import Stage, decays, learning_rate
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
-VALIDATION_ROWS = 2048  # at most, taken in order: validation loss is one contrast over all of them
+VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 """(queries (n, d), items (m, d), target (n,)) -> figures, "mrr" among them; passed in: metrics live in `evaluate`."""
@@ -65,7 +66,10 @@ def training_arguments(settings: StageConfig, checkpoints: Path, batch_size: int
 
 
 class HTCLTrainer(Trainer):
-    """A Trainer whose loss is a stage's own, over the embeddings of one forward pass."""
+    """A Trainer whose loss is a stage's own, over the embeddings of one forward pass.
+
+    unseen: the validation tracks; a validation row holds one of them, in stage two beside a training track.
+    """
 
     def __init__(
         self,
@@ -75,10 +79,11 @@ class HTCLTrainer(Trainer):
         validation: TrackTuples,
         collator: Collator,
         arguments: TrainingArguments,
+        unseen: frozenset[str],
         retrieval: RetrievalReport,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.htcl, self.stage, self.validation = model, stage, validation
+        self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
@@ -90,6 +95,7 @@ class HTCLTrainer(Trainer):
             eval_dataset=validation,
             callbacks=[stopping, *callbacks],
         )
+        self.remove_callback(PrinterCallback)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
@@ -103,6 +109,12 @@ class HTCLTrainer(Trainer):
             [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
         )
         return self.optimizer
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's own, over random parts of the tracks where the stage asks for them."""
+        crop = self.stage.settings.crop_seconds
+        self.data_collator = replace(self.collator, crop_seconds=crop)
+        return super().get_train_dataloader()
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """The sum of the stage's losses over the batch; its parts are kept for the log."""
@@ -127,12 +139,17 @@ class HTCLTrainer(Trainer):
         parts = {name: part.item() for name, part in alone(rows, tracks, texts).items()}
         metrics = {f"eval_loss_{name}": part for name, part in parts.items()}
         metrics["eval_loss"] = sum(parts.values())
-        figures = self._retrieval(rows, tracks)
+        figures = self._retrieval(rows)
         metrics |= {f"eval_{name}": value for name, value in figures.items()}
         metrics[BEST_BY] = float(np.mean([value for name, value in figures.items() if name.endswith("_mrr")]))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _validation_rows(self) -> list[tuple[str, ...]]:
+        """The same rows each time: all, or so many of them, spread evenly."""
+        rows = self.validation.rows
+        return list(rows[:: math.ceil(len(rows) / VALIDATION_ROWS)])
 
     @torch.no_grad()
     def _embed_validation(self) -> tuple[Embeddings, Tensor, Tensor]:
@@ -140,7 +157,7 @@ class HTCLTrainer(Trainer):
 
         A track that stands in many rows is encoded once.
         """
-        columns = zip(*self.validation.rows[:VALIDATION_ROWS], strict=True)
+        columns = zip(*self._validation_rows(), strict=True)
         track_ids = [track_id for column in columns for track_id in column]
         place = {track_id: number for number, track_id in enumerate(dict.fromkeys(track_ids))}
         singles = TrackTuples(self.validation.store, self.validation.texts, [(track_id,) for track_id in place])
@@ -160,17 +177,21 @@ class HTCLTrainer(Trainer):
         track_numbers, text_numbers = (torch.cat(column)[rows] for column in zip(*numbers, strict=True))
         return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
 
-    def _retrieval(self, rows: Embeddings, track_numbers: Tensor) -> dict[str, float]:
-        """Text to audio over the distinct tracks; where rows are pairs, also anchor to positive."""
+    def _retrieval(self, rows: Embeddings) -> dict[str, float]:
+        """Among the unseen tracks: text to audio; where rows are pairs, also from the known track to its partner."""
         audio, text = (F.normalize(side, dim=-1).float().cpu().numpy() for side in (rows.audio, rows.text))
-        numbers, first, place = np.unique(track_numbers.cpu().numpy(), return_index=True, return_inverse=True)
-        figures = self.retrieval(text[first], audio[first], np.arange(len(numbers)))
-        named = {f"text_{name}": value for name, value in figures.items()}
+        columns = list(zip(*self._validation_rows(), strict=True))
+        track_ids = [track_id for column in columns for track_id in column]
+        first = {track_id: row for row, track_id in enumerate(track_ids) if track_id in self.unseen}
+        items = list(first.values())
+        figures = {"text": self.retrieval(text[items], audio[items], np.arange(len(items)))}
         if self.stage.tracks_per_row == 2:
-            half = len(audio) // 2
-            pairs = self.retrieval(audio[:half], audio[first], place[half:])
-            named |= {f"pair_{name}": value for name, value in pairs.items()}
-        return named
+            place = {track_id: number for number, track_id in enumerate(first)}
+            half = len(columns[0])
+            known = [row if positive in place else row + half for row, positive in enumerate(columns[1])]
+            partner = [place[p if p in place else a] for a, p in zip(*columns, strict=True)]
+            figures["pair"] = self.retrieval(audio[known], audio[items], np.array(partner))
+        return {f"{task}_{name}": value for task, found in figures.items() for name, value in found.items()}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The model folder only: the Trainer would add its arguments as a pickle."""

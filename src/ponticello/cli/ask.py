@@ -1,0 +1,120 @@
+"""embed, search, similar, recommend: vectors, and answers from them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ponticello.cli.console import HERE, JsonOption, LibraryOption, open_folder, print_json, print_results, progress
+
+if TYPE_CHECKING:
+    from ponticello.api import Embedded, Library
+    from ponticello.library import Folder
+
+KOption = Annotated[int, typer.Option("-k", min=1, help="How many tracks.")]
+BlendOption = Annotated[
+    float | None, typer.Option(min=0, max=1, help="0 = meaning .. 1 = taste; else the library's setting.")
+]
+PerArtistOption = Annotated[int | None, typer.Option(min=1, help="At most so many tracks an artist.")]
+WhereOption = Annotated[
+    list[str] | None, typer.Option(help="A filter such as genres=rock, duration_s<300, title~night; may be repeated.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this file's commands."""
+    app.command("embed")(embed)
+    app.command("search")(search)
+    app.command("similar")(similar)
+    app.command("recommend")(recommend)
+
+
+def embed(
+    library: LibraryOption = HERE,
+    semantic: Annotated[str, typer.Option(help="The stage-one run.")] = "semantic",
+    preference: Annotated[
+        str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Gives every prepared track its vectors and makes them ready to ask; only what is missing is computed.
+
+    Example: ponticello embed -L my-library
+    """
+    done, with_taste = embed_folder(open_folder(library), semantic, preference)
+    if as_json:
+        print_json(
+            {"n_tracks": done.n_tracks, "n_new": done.n_new, "index": done.generation.name, "preference": with_taste}
+        )
+        return
+    spaces = "meaning and taste" if with_taste else "meaning only: train stage two for taste"
+    typer.echo(f"{done.n_tracks:,} tracks ready to ask ({spaces}), {done.n_new:,} vectors new; in {done.generation}")
+
+
+def embed_folder(folder: "Folder", semantic: str, preference: str | None) -> tuple["Embedded", bool]:
+    """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
+    from ponticello.api import Library
+    from ponticello.train.run import is_finished
+
+    if preference is None and is_finished(folder.run("preference")):
+        preference = "preference"
+    with folder.lock(), progress("embedding", "tracks") as report:
+        done = Library(folder).embed(semantic, preference, lambda _, n, total: report(n, total))
+    return done, preference is not None
+
+
+def search(
+    text: Annotated[str, typer.Argument(help="What the music should be like.")],
+    library: LibraryOption = HERE,
+    k: KOption = 10,
+    blend: BlendOption = None,
+    per_artist: PerArtistOption = None,
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tracks that fit some words.
+
+    Example: ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
+    """
+    results = _open(library).search(text, k, blend, per_artist=per_artist, where=where or ())
+    print_results(results, as_json)
+
+
+def similar(
+    track: Annotated[str, typer.Argument(help="A track id, or any audio file.")],
+    library: LibraryOption = HERE,
+    k: KOption = 10,
+    blend: BlendOption = None,
+    per_artist: PerArtistOption = None,
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tracks like this one.
+
+    Example: ponticello similar song.flac -L my-library -k 5
+    """
+    results = _open(library).similar(track, k, blend, per_artist=per_artist, where=where or ())
+    print_results(results, as_json)
+
+
+def recommend(
+    user: Annotated[str, typer.Argument(help="A user id of the log.")],
+    library: LibraryOption = HERE,
+    k: KOption = 10,
+    blend: BlendOption = None,
+    per_artist: PerArtistOption = None,
+    where: WhereOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tracks this listener has not played and would probably like.
+
+    Example: ponticello recommend alice -L my-library --per-artist 1
+    """
+    results = _open(library).recommend(user, k, blend, per_artist=per_artist, where=where or ())
+    print_results(results, as_json)
+
+
+def _open(library: Path) -> "Library":
+    from ponticello.api import Library
+
+    return Library.open(library)

@@ -1,0 +1,99 @@
+"""What commands share: their common options, bars on stderr, results on stdout."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ponticello.library import Folder
+    from ponticello.search.recommend import Result
+
+LibraryOption = Annotated[
+    Path,
+    typer.Option("--library", "-L", envvar="PONTICELLO_LIBRARY", help="The library folder.", show_default="here"),
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting on top of the library's own: section.key=value.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ColumnsOption = Annotated[
+    list[str] | None, typer.Option("--columns", help="Our column = the table's column, such as track_id=id.")
+]
+HERE = Path()
+
+
+def open_folder(library: Path, settings: Sequence[str] | None = None) -> "Folder":
+    """The library's folder with the settings of the command line on top."""
+    from ponticello.library import open_library
+
+    return open_library(library, settings or ())
+
+
+def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
+    """`["track_id=id"]` as {"track_id": "id"}; ConfigError for anything else."""
+    from ponticello.errors import ConfigError
+
+    for column in columns or ():
+        if column.count("=") != 1:
+            raise ConfigError(f"--columns {column!r} must look like ours=theirs, such as track_id=id")
+    return dict(column.split("=") for column in columns or ())
+
+
+@contextmanager
+def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with rate and time left; gives the function to call with (done, total)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None, rate="")
+
+        def report(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.0f} {unit}/s" if speed else "")
+
+        yield report
+
+
+def print_json(value: Any) -> None:
+    """`value` as JSON on stdout."""
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def print_results(results: "Sequence[Result]", as_json: bool) -> None:
+    """A ranked list: rank, the score and its two parts, title, artist, id."""
+    if as_json:
+        print_json([asdict(result) for result in results])
+        return
+    if not results:
+        typer.echo("nothing found")
+        return
+    typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   title, artist [track id]")
+    for result in results:
+        name = clean(result.title or "(untitled)") + (f", {clean(result.artist)}" if result.artist else "")
+        typer.echo(
+            f"{result.rank:>3}  {result.score:>6.2f} = {result.semantic:>6.2f} + {result.preference:>6.2f}   "
+            f"{name} [{clean(result.track_id)}]"
+        )
+
+
+def clean(text: str) -> str:
+    """`text` without control characters, which a file's tags could use to rewrite a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def skipped_note(n_skipped: int, folder: "Folder") -> str:
+    """`, 3 skipped (see .../skipped.csv)`, or that nothing was."""
+    return f", {n_skipped:,} skipped (see {folder.skipped})" if n_skipped else ", none skipped"

@@ -1,0 +1,108 @@
+"""demo: everything once, on real music with simulated listeners, in minutes."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ponticello.cli.ask import embed_folder
+from ponticello.cli.console import print_results
+from ponticello.cli.evaluate import evaluate_folder
+from ponticello.cli.prepare import prepare_library, print_mined
+
+if TYPE_CHECKING:
+    from ponticello.library import Folder
+
+DATA = Path(__file__).parents[3] / "demo"  # beside the source; a wheel does not carry the music
+SEARCHES = (
+    "heavy metal with electric guitars",
+    "calm ambient space music",
+    "jazz",
+    "fast electronic dance music",
+    "acoustic folk from an old village",
+)
+LABEL = "game"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this file's command."""
+    app.command("demo")(demo)
+
+
+def demo(
+    library: Annotated[Path, typer.Option("--library", "-L", help="The library to make.")] = Path("demo-library"),
+    data: Annotated[
+        Path, typer.Option(help="The folder with tracks.csv and audio/.", show_default="the source's demo/")
+    ] = DATA,
+) -> None:
+    """Runs everything on the built-in catalogue: both stages, before and after, five searches.
+
+    Example: ponticello demo --library demo-library
+    """
+    from ponticello.data.catalog import import_tracks
+    from ponticello.data.mining import mine_library
+    from ponticello.errors import LibraryError
+    from ponticello.evaluate.report import as_markdown, write_report
+    from ponticello.evaluate.semantic import retrieval_figures
+    from ponticello.library import SETTINGS_FILE, create_library, open_library
+    from ponticello.train.run import train_preference, train_semantic
+
+    started = time.monotonic()
+    if not (data / "tracks.csv").is_file():
+        raise LibraryError(f"{data} has no tracks.csv: get the source with its demo/ folder, and pass --data demo")
+    folder = open_library(library) if (library / SETTINGS_FILE).is_file() else create_library(library, "tiny")
+    _say("1/6", "the catalogue")
+    imported = import_tracks(folder, data / "tracks.csv")
+    prepared = prepare_library(folder, None)
+    typer.echo(
+        f"{imported.n_total} tracks of game music, {prepared.n_new} prepared; licences: {data / 'ATTRIBUTION.md'}"
+    )
+    _say("2/6", "SIMULATED listeners: nobody real listened; tastes are planted, and partly cannot be heard")
+    _simulate(folder)
+    _say("3/6", "pairs of tracks that listeners confirmed")
+    with folder.lock():
+        print_mined(mine_library(folder), folder)
+    _say("4/6", "stage one (audio meets text), then stage two (pairs bend the space toward taste)")
+    train_semantic(folder, "semantic", retrieval_figures)
+    train_preference(folder, "preference", "semantic", retrieval_figures)
+    _say("5/6", "vectors, and what they are worth on tracks and days that training never saw")
+    embed_folder(folder, "semantic", "preference")
+    evaluation = evaluate_folder(folder, "semantic", "preference", LABEL)
+    report = write_report(folder.report, evaluation)
+    typer.echo(as_markdown(evaluation))
+    _say("6/6", "five searches")
+    _search(folder)
+    typer.echo(f"\nlibrary {folder.root}\nreport  {report[2]}\nmodel   {folder.run('preference')}")
+    typer.echo(f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3")
+    typer.echo(f"done in {time.monotonic() - started:.0f} s. The taste figures come from SIMULATED listeners.")
+
+
+def _say(step: str, what: str) -> None:
+    typer.echo(f"\n== {step} {what}")
+
+
+def _simulate(folder: "Folder") -> None:
+    """Simulated listening over what can be heard in the catalogue, saved beside the library's tables and imported."""
+    import numpy as np
+
+    from ponticello.data.catalog import read_tracks
+    from ponticello.data.interactions import import_interactions
+    from ponticello.data.listeners import audible_traits, simulate_listeners
+    from ponticello.data.store import MelStore
+
+    traits = audible_traits(read_tracks(folder), MelStore(folder.mels))
+    log = simulate_listeners(list(traits), np.stack(list(traits.values())), folder.config.simulation)
+    table = folder.root / "simulated-listening.csv"
+    log.write_csv(table)
+    done = import_interactions(folder, table)
+    typer.echo(f"{done.n_total:,} simulated events of {log['user_id'].n_unique()} simulated listeners, in {table}")
+
+
+def _search(folder: "Folder") -> None:
+    from ponticello.api import Library
+
+    library = Library(folder)
+    for text in SEARCHES:
+        typer.echo(f"\n{text!r}")
+        print_results(library.search(text, k=5, blend=0.0, per_artist=2), as_json=False)

@@ -1,0 +1,95 @@
+"""init, import-tracks, import-history: a library and its tables."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ponticello.cli.console import (
+    HERE,
+    ColumnsOption,
+    JsonOption,
+    LibraryOption,
+    open_folder,
+    print_json,
+    read_columns,
+    skipped_note,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this file's commands."""
+    app.command("init")(init)
+    app.command("import-tracks")(import_tracks)
+    app.command("import-history")(import_history)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    preset: Annotated[str, typer.Option(help="paper, base, small or tiny: how large, how long.")] = "small",
+) -> None:
+    """Makes an empty library.
+
+    Example: ponticello init my-library --preset small
+    """
+    from ponticello.library import create_library
+
+    made = create_library(folder, preset)
+    typer.echo(f"made {made.root} with preset {preset}; next: ponticello import-tracks TABLE -L {folder}")
+
+
+def import_tracks(
+    table: Annotated[
+        Path, typer.Argument(help="CSV, Parquet or JSONL with a track_id column; or a .txt/.m3u of paths.")
+    ],
+    library: LibraryOption = HERE,
+    audio_root: Annotated[
+        Path | None, typer.Option(help="What relative paths start from; else the table's folder.")
+    ] = None,
+    columns: ColumnsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Brings a catalogue in; known tracks are updated.
+
+    Example: ponticello import-tracks tracks.csv --columns path=file -L my-library
+    """
+    from dataclasses import asdict
+
+    from ponticello.data import catalog
+
+    folder = open_folder(library)
+    if table.suffix.lower() in catalog.LIST_SUFFIXES:
+        done = catalog.import_track_list(folder, table)
+    else:
+        done = catalog.import_tracks(folder, table, audio_root=audio_root, columns=read_columns(columns))
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(
+        f"{done.n_new:,} tracks new, {done.n_updated:,} updated{skipped_note(done.n_skipped, folder)}; "
+        f"{done.n_total:,} in {folder.tracks}"
+    )
+
+
+def import_history(
+    table: Annotated[Path, typer.Argument(help="CSV, Parquet or JSONL with user_id, track_id and played_at.")],
+    library: LibraryOption = HERE,
+    columns: ColumnsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Brings listening in; what was imported before is not counted twice.
+
+    Example: ponticello import-history listening.csv --columns played_at=timestamp -L my-library
+    """
+    from dataclasses import asdict
+
+    from ponticello.data.interactions import import_interactions
+
+    folder = open_folder(library)
+    done = import_interactions(folder, table, columns=read_columns(columns))
+    if as_json:
+        print_json(asdict(done))
+        return
+    typer.echo(
+        f"{done.n_new:,} events new{skipped_note(done.n_skipped, folder)}; {done.n_total:,} in {folder.interactions}"
+    )

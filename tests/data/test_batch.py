@@ -1,0 +1,174 @@
+"""Log-mels and texts as tensors: normalised over real frames, padded, masked, cut."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from ponticello.config import MelConfig
+from ponticello.data.batch import pad_mels, tokenize
+from ponticello.errors import ShapeError
+
+SMALL = MelConfig(n_mels=2, max_seconds=0.96)  # at most 1 + 15360 // 1536 = 11 frames
+RELEASED = SMALL.model_copy(update={"released_padding": True})
+
+
+def noise(*n_frames: int, n_mels: int = 2, seed: int = 0) -> list[np.ndarray]:
+    """Log-mels of these lengths, float16 as the store keeps them, about -40 dB."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(-40, 12, (n, n_mels)).astype(np.float16) for n in n_frames]
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=0, atol=1e-5)
+
+
+def test_track_is_brought_to_mean_zero_and_deviation_one() -> None:
+    """(-10, -30), (-30, -50): mean -30, squared distances 400, 0, 0, 400, so deviation sqrt(200) = 14.1421.
+
+    The ends become 20 / 14.1421 = +-1.414214, the others 0.
+    """
+    mel = np.array([[-10.0, -30.0], [-30.0, -50.0]], dtype=np.float32)
+    batch, mask = pad_mels([mel], SMALL, min_frames=1)
+    assert batch.dtype == torch.float32
+    assert_close(batch[0], [[1.414214, 0.0], [0.0, -1.414214]])
+    assert mask.dtype == torch.bool
+    assert mask.tolist() == [[False, False]]
+
+
+def test_each_track_is_normalised_over_its_own_real_frames() -> None:
+    batch, mask = pad_mels(noise(3, 11, 7), SMALL, min_frames=1)
+    for row, padded in zip(batch, mask, strict=True):
+        assert row[~padded].mean().item() == pytest.approx(0.0, abs=1e-6)
+        assert row[~padded].std(unbiased=False).item() == pytest.approx(1.0, abs=1e-5)
+        assert (row[padded] == 0).all()
+    assert (~mask).sum(1).tolist() == [3, 11, 7]
+    assert mask.tolist() == [[False] * n + [True] * (11 - n) for n in (3, 11, 7)]
+
+
+def test_longer_neighbours_change_no_value() -> None:
+    mels = noise(4, 11, 6)
+    together, _ = pad_mels(mels, SMALL, min_frames=1)
+    for row, mel in zip(together, mels, strict=True):
+        alone, _ = pad_mels([mel], SMALL, min_frames=1)
+        assert torch.equal(alone[0], row[: len(mel)])
+
+
+def test_batch_is_as_long_as_its_longest_track() -> None:
+    assert pad_mels(noise(4, 6), SMALL, min_frames=1)[0].shape == (2, 6, 2)
+
+
+def test_constant_track_becomes_zeros() -> None:
+    mel = np.full((5, 2), -100.0, dtype=np.float16)
+    for config in (SMALL, SMALL.model_copy(update={"top_db": 1e-9})):
+        batch, mask = pad_mels([mel], config, min_frames=1)
+        assert torch.equal(batch, torch.zeros(1, 5, 2))
+        assert not mask.any()
+
+
+def test_level_and_contrast_of_a_track_do_not_matter() -> None:
+    mel = noise(8)[0].astype(np.float32)
+    batch, _ = pad_mels([mel, mel + 15, 0.5 * mel], SMALL, min_frames=1)
+    assert_close(batch[1], batch[0])
+    assert_close(batch[2], batch[0])
+
+
+def test_track_is_cut_to_max_frames_before_it_is_normalised() -> None:
+    mel = noise(30)[0]
+    assert SMALL.max_frames == 11
+    batch, mask = pad_mels([mel], SMALL, min_frames=1)
+    assert batch.shape == (1, 11, 2)
+    assert not mask.any()
+    assert torch.equal(batch, pad_mels([mel[:11]], SMALL, min_frames=1)[0])
+
+
+def test_track_of_min_frames_is_left_alone() -> None:
+    mel = noise(5)[0]
+    assert torch.equal(pad_mels([mel], SMALL, min_frames=5)[0], pad_mels([mel], SMALL, min_frames=1)[0])
+
+
+def test_shorter_track_is_filled_with_its_floor_which_counts_as_real() -> None:
+    """Loudest -10 dB, so the floor is -90. Values -10, -50, -90, -90: mean -60, squares 2500, 100, 900, 900,
+    mean 1100, deviation 33.1662; (-10 + 60) / 33.1662 = 1.507557, 10 / 33.1662 = 0.301511, -30 / ... = -0.904534."""
+    mel = np.array([[-10.0, -50.0]], dtype=np.float16)
+    batch, mask = pad_mels([mel], SMALL, min_frames=2)
+    assert_close(batch[0], [[1.507557, 0.301511], [-0.904534, -0.904534]])
+    assert mask.tolist() == [[False, False]]
+
+
+def test_released_padding_is_the_released_recipe() -> None:
+    """Written anew: fill with (loudest - 80 dB) to `max_frames`, normalise over the whole matrix, mask nothing."""
+    mels = noise(3, 11, 7, 20)
+    batch, mask = pad_mels(mels, RELEASED, min_frames=1)
+    assert batch.shape == (4, 11, 2)
+    assert not mask.any()
+    for row, mel in zip(batch, mels, strict=True):
+        matrix = [[float(value) for value in frame] for frame in mel[:11]]
+        floor = max(max(frame) for frame in matrix) - 80.0
+        matrix += [[floor, floor]] * (11 - len(matrix))
+        values = [value for frame in matrix for value in frame]
+        mean = sum(values) / len(values)
+        deviation = (sum((value - mean) ** 2 for value in values) / len(values)) ** 0.5
+        assert_close(row, [[(value - mean) / deviation for value in frame] for frame in matrix])
+
+
+def test_released_padding_pads_one_short_track_to_max_frames() -> None:
+    batch, mask = pad_mels(noise(3), RELEASED, min_frames=1)
+    assert batch.shape == (1, 11, 2)
+    assert not mask.any()
+    assert batch[0, 3:].max() == batch[0, 3:].min() < batch[0, :3].min()
+
+
+def test_mels_are_not_written_to() -> None:
+    mels = noise(3, 5)
+    before = [mel.copy() for mel in mels]
+    for mel in mels:
+        mel.flags.writeable = False
+    for config in (SMALL, RELEASED):
+        pad_mels(mels, config, min_frames=4)
+    for mel, same in zip(mels, before, strict=True):
+        np.testing.assert_array_equal(mel, same)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5,), (0, 2), (1, 5, 2)])
+def test_log_mels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError) as caught:
+        pad_mels([*noise(4), np.zeros(shape, dtype=np.float16)], SMALL, min_frames=1)
+    assert str(caught.value) == f"a log-mel must be (frames, 2) with at least one frame; found {shape}"
+
+
+# Texts
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_encoder_folder: Path) -> BertTokenizer:
+    return BertTokenizer(str(text_encoder_folder / "vocab.txt"))
+
+
+def words(tokenizer: BertTokenizer, ids: Sequence[int]) -> list[str]:
+    return [str(word) for word in tokenizer.convert_ids_to_tokens(list(ids))]
+
+
+def test_texts_are_padded_to_the_longest(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize(["slow", "fast piece by 7"], tokenizer, max_tokens=32)
+    assert set(tokens) == {"input_ids", "attention_mask"}
+    assert [words(tokenizer, ids) for ids in tokens["input_ids"].tolist()] == [
+        ["[CLS]", "slow", "[SEP]", "[PAD]", "[PAD]", "[PAD]"],
+        ["[CLS]", "fast", "piece", "by", "7", "[SEP]"],
+    ]
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
+
+
+def test_long_text_is_cut_and_keeps_its_last_separator(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize(["slow fast low high warm bright"], tokenizer, max_tokens=5)
+    assert words(tokenizer, tokens["input_ids"][0].tolist()) == ["[CLS]", "slow", "fast", "low", "[SEP]"]
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 1, 1]]
+
+
+def test_empty_text_is_two_special_tokens(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize([""], tokenizer, max_tokens=5)
+    assert words(tokenizer, tokens["input_ids"][0].tolist()) == ["[CLS]", "[SEP]"]

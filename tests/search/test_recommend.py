@@ -1,0 +1,193 @@
+"""From scores to a list: seeds that agree, ties, artists, what is left out; and a listener's own seeds."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ponticello.errors import DataError
+from ponticello.search.index import Calibration, EmbeddingIndex, Query, Space
+from ponticello.search.recommend import Result, agreement, listener_seeds, rank_tracks
+
+PLAIN = Calibration(0.0, 1.0)  # a score is the cosine itself
+SPACES = [Space("one", "aaaa", PLAIN, PLAIN), Space("two", "bbbb", PLAIN, PLAIN)]
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def _index(semantic: list[float], preference: list[float]) -> EmbeddingIndex:
+    """Tracks a, b, c, ... whose score against `QUERY` is the given number in each space."""
+    matrix = np.array([[s, 0.0, p, 0.0] for s, p in zip(semantic, preference, strict=True)], dtype=np.float32)
+    return EmbeddingIndex([chr(ord("a") + row) for row in range(len(semantic))], matrix, SPACES)
+
+
+QUERY = Query(np.array([[1.0, 0.0]], np.float32), np.array([[1.0, 0.0]], np.float32), "text")
+
+
+def _tracks(artists: list[str | None]) -> pl.DataFrame:
+    ids = [chr(ord("a") + row) for row in range(len(artists))]
+    return pl.DataFrame(
+        {"track_id": ids, "title": [f"Title {i}" for i in ids], "artist": artists},
+        schema_overrides={"artist": pl.String},
+    )
+
+
+def _ids(results: list[Result]) -> str:
+    return "".join(result.track_id for result in results)
+
+
+def test_agreement_is_the_mean_over_the_closest_seeds() -> None:
+    """Three seeds, two agree: track 0 gets (3 + 2) / 2 of seeds 2 and 1, track 1 gets (9 + 1) / 2 of seeds 0 and 2."""
+    values, seeds = agreement(np.array([[1.0, 9.0], [2.0, 0.0], [3.0, 1.0]]), 2)
+    assert values.tolist() == [2.5, 5.0]
+    assert set(seeds[:, 0]) == {1, 2}
+    assert set(seeds[:, 1]) == {0, 2}
+
+
+def test_agreement_of_one_is_the_best_seed() -> None:
+    values, seeds = agreement(np.array([[1.0, 9.0], [2.0, 0.0]]), 1)
+    assert values.tolist() == [2.0, 9.0]
+    assert seeds.tolist() == [[1, 0]]
+
+
+def test_with_fewer_seeds_than_asked_all_of_them_count() -> None:
+    values, seeds = agreement(np.array([[1.0, 4.0], [2.0, 0.0]]), 5)
+    assert values.tolist() == [1.5, 2.0]
+    assert seeds.shape == (2, 2)
+
+
+def test_agreement_is_a_plain_sort_on_random_scores() -> None:
+    scores = np.random.default_rng(0).standard_normal((7, 30))
+    for m in (1, 3, 6, 7, 9):
+        wanted = np.sort(scores, axis=0)[::-1][:m].mean(axis=0)
+        values, seeds = agreement(scores, m)
+        assert np.allclose(values, wanted)
+        assert np.allclose(np.take_along_axis(scores, seeds, axis=0).mean(axis=0), wanted)
+
+
+def test_best_comes_first_with_its_parts() -> None:
+    """Blend 0.25: a 0.75 * 0.4 + 0.25 * 0.8 = 0.5, b 0.75 * 0.8 + 0 = 0.6, c 0 + 0.25 * 1 = 0.25."""
+    index = _index([0.4, 0.8, 0.0], [0.8, 0.0, 1.0])
+    found = rank_tracks(index, QUERY, _tracks(["X", "Y", None]), k=3, blend=0.25)
+    assert [(r.rank, r.track_id, r.title, r.artist) for r in found] == [
+        (1, "b", "Title b", "Y"),
+        (2, "a", "Title a", "X"),
+        (3, "c", "Title c", None),
+    ]
+    assert [r.score for r in found] == pytest.approx([0.6, 0.5, 0.25], abs=1e-6)
+    assert [r.semantic for r in found] == pytest.approx([0.6, 0.3, 0.0], abs=1e-6)
+    assert [r.preference for r in found] == pytest.approx([0.0, 0.2, 0.25], abs=1e-6)
+
+
+@pytest.mark.parametrize(("blend", "wanted"), [(0.0, "bac"), (1.0, "cab")])
+def test_ends_of_the_dial_rank_by_one_space_alone(blend: float, wanted: str) -> None:
+    index = _index([0.4, 0.8, 0.0], [0.8, 0.0, 1.0])
+    assert _ids(rank_tracks(index, QUERY, _tracks([None] * 3), k=3, blend=blend)) == wanted
+
+
+def test_ties_go_by_track_id_whatever_the_catalogues_order() -> None:
+    index = _index([0.5, 0.9, 0.5, 0.5], [0.0] * 4)
+    tracks = _tracks([None] * 4)
+    for order in ([3, 1, 0, 2], [0, 1, 2, 3], [2, 3, 1, 0]):
+        assert _ids(rank_tracks(index, QUERY, tracks[order], k=4, blend=0.0)) == "bacd"
+
+
+def test_score_is_the_mean_over_agreeing_seeds_and_so_are_the_parts() -> None:
+    """Seeds (1, 0) and (0, 1), both agree: a track (x, y) gets (x + y) / 2 in each space, weighed by half."""
+    matrix = np.array([[0.6, 0.8, 0.0, 0.0], [0.0, 0.2, 1.0, 0.4]], dtype=np.float32)
+    index = EmbeddingIndex(["a", "b"], matrix, SPACES)
+    both = np.eye(2, dtype=np.float32)
+    first, second = rank_tracks(index, Query(both, both, "audio"), _tracks([None] * 2), k=2, blend=0.5, n_agreeing=2)
+    assert (first.track_id, second.track_id) == ("b", "a")
+    assert (first.semantic, first.preference) == pytest.approx((0.05, 0.35))
+    assert (second.semantic, second.preference) == pytest.approx((0.35, 0.0))
+    assert first.score == pytest.approx(0.4)
+
+
+def test_at_most_so_many_tracks_an_artist_whatever_the_case() -> None:
+    index = _index([0.9, 0.8, 0.7, 0.6, 0.5], [0.0] * 5)
+    tracks = _tracks(["Ada", "ADA", "ada", "Bo", "Bo"])
+    assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0, per_artist=1)) == "ad"
+    assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0, per_artist=2)) == "abd"
+    assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0)) == "abcde"
+
+
+def test_tracks_without_an_artist_are_not_capped() -> None:
+    index = _index([0.9, 0.8, 0.7, 0.6], [0.0] * 4)
+    tracks = _tracks([None, "Ada", None, None])
+    assert _ids(rank_tracks(index, QUERY, tracks, k=4, blend=0.0, per_artist=1)) == "abcd"
+
+
+def test_excluded_tracks_and_those_without_a_vector_are_never_returned() -> None:
+    index = _index([0.9, 0.8, 0.7], [0.0] * 3)
+    tracks = _tracks([None] * 5)  # d and e have no vector
+    assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0, excluded=["a", "e", "z"])) == "bc"
+
+
+def test_fewer_candidates_than_k_gives_them_all_and_none_gives_none() -> None:
+    index = _index([0.9, 0.8], [0.0] * 2)
+    tracks = _tracks([None] * 2)
+    assert _ids(rank_tracks(index, QUERY, tracks, k=50, blend=0.0)) == "ab"
+    assert rank_tracks(index, QUERY, tracks.clear(), k=5, blend=0.5) == []
+    assert rank_tracks(index, QUERY, tracks, k=5, blend=0.5, excluded={"a", "b"}) == []
+
+
+def _log(rows: list[tuple[str, str, int, str, float | None]]) -> pl.DataFrame:
+    """user, track, hour, event, played_s."""
+    schema: dict[str, Any] = {
+        "user_id": pl.String,
+        "track_id": pl.String,
+        "played_at": pl.Datetime("us", "UTC"),
+        "event": pl.String,
+        "played_s": pl.Float64,
+    }
+    return pl.DataFrame(
+        [(u, t, START + timedelta(hours=hour), e, s) for u, t, hour, e, s in rows], schema=schema, orient="row"
+    )
+
+
+LOG = _log(
+    [
+        ("u", "old", 0, "like", None),
+        ("u", "twice", 1, "complete", 40.0),
+        ("u", "skipped", 2, "skip", 3.0),
+        ("u", "short", 3, "play", 29.9),
+        ("u", "long", 4, "play", 30.0),
+        ("u", "unknown", 5, "like", None),
+        ("u", "twice", 6, "play", None),
+        ("u", "tie b", 7, "collect", None),
+        ("u", "tie a", 7, "playlist", None),
+        ("v", "other", 8, "like", None),
+        ("w", "skipped", 9, "skip", 1.0),
+    ]
+)
+KNOWN = {"old", "twice", "skipped", "short", "long", "tie a", "tie b", "other"}
+
+
+def test_seeds_are_the_latest_distinct_liked_known_tracks_newest_first() -> None:
+    seeds, met = listener_seeds(LOG, "u", KNOWN, 20, 30.0)
+    assert seeds == ["tie a", "tie b", "twice", "long", "old"]
+    assert met == {"old", "twice", "skipped", "short", "long", "unknown", "tie a", "tie b"}
+
+
+def test_only_so_many_recent_seeds_are_kept_but_all_that_was_met() -> None:
+    seeds, met = listener_seeds(LOG, "u", KNOWN, 3, 30.0)
+    assert seeds == ["tie a", "tie b", "twice"]
+    assert "old" in met
+
+
+def test_seeds_do_not_depend_on_the_logs_order() -> None:
+    assert listener_seeds(LOG.reverse(), "u", KNOWN, 20, 30.0) == listener_seeds(LOG, "u", KNOWN, 20, 30.0)
+
+
+def test_unknown_listener_is_named() -> None:
+    with pytest.raises(
+        DataError, match="listener 'x' is not in the log; check the id, or run: ponticello import-history"
+    ):
+        listener_seeds(LOG, "x", KNOWN, 20, 30.0)
+
+
+def test_listener_who_liked_nothing_known_is_told_so() -> None:
+    with pytest.raises(DataError, match="listener 'w' has liked no track of the index; search or use similar instead"):
+        listener_seeds(LOG, "w", KNOWN, 20, 30.0)

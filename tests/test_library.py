@@ -1,0 +1,202 @@
+"""The library's folder: where things lie, who may write, and that a file is replaced whole or not at all."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from ponticello.config import Config
+from ponticello.errors import ConfigError, LibraryError, PonticelloError
+from ponticello.library import Folder, Skipped, create_library, open_library, replacing
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return create_library(tmp_path / "lib", "tiny")
+
+
+def _rows(folder: Folder) -> list[list[str]]:
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def _row(value: str, line: int | None = 1) -> Skipped:
+    return Skipped("a.csv", line, "title", value, "is odd, or so")
+
+
+def test_new_library_holds_its_settings_and_nothing_else(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "deep" / "lib", "tiny")
+    assert [path.name for path in folder.root.iterdir()] == ["ponticello.toml"]
+    assert (folder.root / "ponticello.toml").read_text().endswith('preset = "tiny"\n')
+    assert folder.config == Config.from_preset("tiny")
+
+
+def test_opening_gives_what_creating_gave(folder: Folder) -> None:
+    assert open_library(folder.root) == folder
+    assert open_library(str(folder.root)) == folder
+    assert folder.root.is_absolute()
+
+
+def test_preset_of_a_new_library_is_small_unless_named(tmp_path: Path) -> None:
+    assert create_library(tmp_path).config.preset == "small"
+
+
+def test_files_around_a_new_library_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    create_library(tmp_path, "tiny")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_library_is_not_made_twice(folder: Folder) -> None:
+    (folder.root / "ponticello.toml").write_text('preset = "base"\n')
+    with pytest.raises(LibraryError, match="is a library already; use it, or choose another folder"):
+        create_library(folder.root, "tiny")
+    assert (folder.root / "ponticello.toml").read_text() == 'preset = "base"\n'
+
+
+def test_unknown_preset_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="preset 'huge' is unknown; use one of paper, base, small, tiny"):
+        create_library(tmp_path / "lib", "huge")
+    assert not (tmp_path / "lib").exists()
+
+
+def test_library_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(PonticelloError, match="file"):
+        create_library(tmp_path / "file", "tiny")
+
+
+def test_opening_what_is_no_library_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(LibraryError) as caught:
+        open_library(tmp_path)
+    wanted = f"{tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}"
+    assert str(caught.value) == wanted
+
+
+def test_settings_come_from_the_file_with_those_given_on_top(folder: Folder) -> None:
+    (folder.root / "ponticello.toml").write_text('preset = "tiny"\n[semantic]\nepochs = 3\nseed = 5\n')
+    config = open_library(folder.root, ["semantic.seed=9", "search.blend=0.25"]).config
+    assert (config.semantic.epochs, config.semantic.seed, config.search.blend) == (3, 9, 0.25)
+
+
+def test_everything_lies_where_the_map_says(folder: Folder) -> None:
+    places = {
+        folder.tracks: "tracks.parquet",
+        folder.interactions: "interactions.parquet",
+        folder.pairs: "pairs.parquet",
+        folder.validation_pairs: "validation-pairs.parquet",
+        folder.splits: "splits.parquet",
+        folder.skipped: "skipped.csv",
+        folder.mels: "mels",
+        folder.index: "index",
+        folder.report: "report",
+        folder.run("taste 2"): "runs/taste 2",
+    }
+    assert {path.relative_to(folder.root).as_posix() for path in places} == set(places.values())
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a/", "../a", "/etc", "/"])
+def test_run_name_that_is_no_plain_folder_name_is_refused(folder: Folder, name: str) -> None:
+    with pytest.raises(LibraryError, match=f"run name '{name}' must be a plain folder name"):
+        folder.run(name)
+
+
+def test_library_held_by_another_writer_is_refused_at_once(folder: Folder) -> None:
+    with (
+        FileLock(folder.root / ".lock"),
+        pytest.raises(LibraryError, match="is being written by another process; wait for it to end"),
+        folder.lock(),
+    ):
+        pass
+    with folder.lock():
+        pass
+
+
+def test_lock_is_given_back_when_the_block_fails(folder: Folder) -> None:
+    with pytest.raises(KeyError), folder.lock():
+        raise KeyError
+    with folder.lock():
+        pass
+
+
+def test_skipped_rows_replace_those_of_their_own_step_only(folder: Folder) -> None:
+    folder.record_skipped("one", [_row("a"), _row("b", None)])
+    folder.record_skipped("two", [_row("c")])
+    folder.record_skipped("one", [_row('d, "quoted"\nand broken')])
+    assert _rows(folder) == [
+        ["step", "file", "line", "field", "value", "reason"],
+        ["two", "a.csv", "1", "title", "c", "is odd, or so"],
+        ["one", "a.csv", "1", "title", 'd, "quoted"\nand broken', "is odd, or so"],
+    ]
+
+
+def test_line_that_is_not_known_is_left_empty(folder: Folder) -> None:
+    folder.record_skipped("one", [_row("a", None)])
+    assert _rows(folder)[1] == ["one", "a.csv", "", "title", "a", "is odd, or so"]
+
+
+def test_file_of_skipped_rows_goes_when_none_are_left(folder: Folder) -> None:
+    folder.record_skipped("one", [])
+    assert not folder.skipped.exists()
+    folder.record_skipped("one", [_row("a")])
+    folder.record_skipped("two", [])
+    assert len(_rows(folder)) == 2
+    folder.record_skipped("one", [])
+    assert not folder.skipped.exists()
+
+
+def test_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    for content in ("one", "two"):
+        with replacing(path) as temporary:
+            temporary.write_text(content)
+            assert temporary.parent == path.parent
+            assert not path.exists() or path.read_text() == "one"
+        assert path.read_text() == content
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_error_while_writing_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def write_half(temporary: Path) -> None:
+        temporary.write_text("hal")
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
+        write_half(temporary)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
+
+
+def test_error_before_writing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), replacing(tmp_path / "file.txt"):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    for content in ("one", "two"):
+        with replacing(path) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [p.name for p in path.iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_error_in_a_folder_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+
+    def write_half(temporary: Path) -> None:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+        raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
+        write_half(temporary)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert [p.name for p in path.iterdir()] == ["old"]
