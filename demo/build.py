@@ -17,7 +17,10 @@ from pathlib import Path
 PER_GAME = 28
 TAG_SCORE = 0.1  # machine-made tags below this are left out
 HERE = Path(__file__).parent
-COLUMNS = ["track_id", "path", "title", "artist", "album", "genres", "description", "game", "release_date", "machine_tags", "license", "attribution", "source"]
+COLUMNS = (
+    *("track_id", "path", "title", "artist", "album", "genres", "description", "game"),
+    *("release_date", "machine_tags", "license", "attribution", "source"),
+)
 
 
 def main(source: Path) -> None:
@@ -94,10 +97,10 @@ def attribution(rows: list[dict[str, str]]) -> str:
     lines = [
         "# The demo's music",
         "",
-        "Each file in `audio/` is an excerpt of at most 30 s, mixed to mono and encoded as Opus at 32 kbit/s, of a piece of",
-        "game music that Debian distributes; nothing else was changed. The excerpts stay under the licences below, whose",
-        "texts and copyright statements are in `licenses/<package>.txt`. The `machine_tags` in `tracks.csv` were made by a",
-        "tagger (MSD_musicnn, ISC licence), not by people.",
+        "Each file in `audio/` is an excerpt of at most 30 s, mixed to mono and encoded as Opus at 32 kbit/s, of",
+        "game music that Debian distributes; nothing else was changed. The excerpts stay under the licences below,",
+        "whose texts and copyright statements are in `licenses/<package>.txt`. The `machine_tags` in `tracks.csv` were",
+        "made by a tagger (MSD_musicnn, ISC licence), not by people.",
         "",
         "| excerpt | title | by | licence | package: file |",
         "|---|---|---|---|---|",

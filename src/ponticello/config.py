@@ -116,7 +116,7 @@ class PairsConfig(Part):
     min_played_s: float = Field(30.0, ge=0)  # s; a play shorter than this is not a positive
     session_gap_min: float = Field(30.0, gt=0)  # minutes of silence that end a session
     max_pairs_per_user: int = Field(1000, ge=1)  # so that one busy listener does not decide
-    max_pairs_per_track: int = Field(50, ge=1)  # so that a hit does not fill the table
+    max_pairs_per_track: int = Field(20, ge=1)  # its strongest, a source; few and clear beats many and vague
 
 
 class SplitsConfig(Part):
@@ -238,6 +238,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         },
         "text": {"name": "minilm", "trainable": False, "max_tokens": 64},
         "heads": {"hidden_sizes": (128,), "embed_dim": 64, "fusion_hidden_sizes": (64,)},
+        "pairs": {"max_pairs_per_track": 10},
         "semantic": {
             "batch_size": 32,
             "epochs": 60,
@@ -248,10 +249,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
         },
         "preference": {
             "batch_size": 32,
-            "epochs": 10,
-            "audio_lr": 5e-4,
-            "heads_lr": 5e-4,
-            "evaluate_every": 20,
+            "epochs": 15,
+            "audio_lr": 1e-3,
+            "heads_lr": 1e-3,
+            "evaluate_every": 80,
             "crop_seconds": 10.0,
         },
     },

@@ -10,7 +10,7 @@ import torch
 from transformers import BertTokenizer
 
 from ponticello.config import MelConfig
-from ponticello.data.batch import pad_mels, tokenize
+from ponticello.data.batch import pad_mels, random_crop, tokenize
 from ponticello.errors import ShapeError
 
 SMALL = MelConfig(n_mels=2, max_seconds=0.96)  # at most 1 + 15360 // 1536 = 11 frames
@@ -172,3 +172,28 @@ def test_long_text_is_cut_and_keeps_its_last_separator(tokenizer: BertTokenizer)
 def test_empty_text_is_two_special_tokens(tokenizer: BertTokenizer) -> None:
     tokens = tokenize([""], tokenizer, max_tokens=5)
     assert words(tokenizer, tokens["input_ids"][0].tolist()) == ["[CLS]", "[SEP]"]
+
+
+def test_random_crop_takes_a_run_of_real_frames() -> None:
+    """Frame t holds the value t: a crop of 5 counts up by one from some start, and never reaches into the padding."""
+    mel = torch.arange(20.0)[None, :, None].expand(512, 20, 3)
+    padding_mask = torch.zeros(512, 20, dtype=torch.bool)
+    padding_mask[256:, 12:] = True
+    torch.manual_seed(0)
+    cropped, mask = random_crop(mel, padding_mask, 5)
+    assert cropped.shape == (512, 5, 3)
+    assert not mask.any()
+    assert torch.equal(cropped[:, :, 0] - cropped[:, :1, 0], torch.arange(5.0).expand(512, 5))
+    assert set(cropped[:256, 0, 0].tolist()) == set(range(16))
+    assert set(cropped[256:, 0, 0].tolist()) == set(range(8))
+
+
+def test_random_crop_leaves_a_shorter_track_whole() -> None:
+    mel = torch.arange(8.0)[None, :, None].expand(2, 8, 1)
+    padding_mask = torch.tensor([[False] * 8, [False] * 3 + [True] * 5])
+    cropped, mask = random_crop(mel, padding_mask, 6)
+    assert cropped[1, :3, 0].tolist() == [0.0, 1.0, 2.0]
+    assert mask.tolist() == [[False] * 6, [False] * 3 + [True] * 3]
+    whole, mask = random_crop(mel, padding_mask, 50)
+    assert torch.equal(whole, mel)
+    assert torch.equal(mask, padding_mask)

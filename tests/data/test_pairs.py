@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ponticello.config import PairsConfig
+from ponticello.data import evidence as evidence_module
 from ponticello.data import pairs as pairs_module
 from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
-from ponticello.data.pairs import PAIRS_SCHEMA, PLAYLIST_LIMIT, mine_pairs, read_pairs, write_pairs
+from ponticello.data.evidence import PLAYLIST_LIMIT
+from ponticello.data.pairs import PAIRS_SCHEMA, mine_pairs, read_pairs, write_pairs
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import create_library
 
@@ -131,6 +133,15 @@ def test_a_track_keeps_its_strongest_pairs_on_either_side() -> None:
     assert _mined(config, *events) == [("a", "b", 3, 3.0, "feedback"), ("d", "e", 1, 1.0, "feedback")]
 
 
+def test_a_partner_that_pairs_with_everybody_counts_for_less() -> None:
+    """Of a's two pairs, 3 listeners each: hit has 3 + 3 + 3 in all, rare only 3; 9 / 9 against 9 / 3, so rare wins."""
+    config = PairsConfig(min_listeners=1, max_pairs_per_track=1)
+    rows = [("hit", "a"), ("hit", "b"), ("hit", "c"), ("rare", "a")]
+    events = [_event(user, to, 9 * n, context_track_id=by) for n, (by, to) in enumerate(rows) for user in "uvw"]
+    assert ("rare", "a") in [row[:2] for row in _mined(config, *events)]
+    assert ("hit", "a") not in [row[:2] for row in _mined(config, *events)]
+
+
 def test_the_funnel_says_what_was_left_and_dropped() -> None:
     """u: a-b and b-c; v: a-b. Of 6 events the short play is dropped; with two listeners asked for, b-c goes too."""
     likes = [_event(user, track, i) for user, tracks in (("u", "abc"), ("v", "ab")) for i, track in enumerate(tracks)]
@@ -181,14 +192,19 @@ def _reference(log: list[Event], config: PairsConfig) -> list[Row]:
         table[key[1:]][0] += 1
         table[key[1:]][1] += sum(weight for _, weight in found[key])
     pairs = {pair: counts for pair, counts in table.items() if counts[0] >= config.min_listeners}
-    seen: dict[tuple[str, str], int] = defaultdict(int)
-    rows = []
-    for pair in sorted(pairs, key=lambda pair: (-pairs[pair][0], -pairs[pair][1], pair)):
-        ends = [(end, pair[2]) for end in pair[:2]]
-        if max(seen[end] for end in ends) < config.max_pairs_per_track:
-            rows.append((*pair[:2], int(pairs[pair][0]), pairs[pair][1], pair[2]))
-        for end in ends:
-            seen[end] += 1
+    lists: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
+    for pair in pairs:
+        for end in pair[:2]:
+            lists[end, pair[2]].append(pair)
+    totals = {end: sum(int(pairs[pair][0]) for pair in found) for end, found in lists.items()}
+    within: dict[tuple[str, str, str], int] = defaultdict(int)
+    for (end, source), partners in lists.items():
+        other = {pair: pair[1] if pair[0] == end else pair[0] for pair in partners}
+        strength = {pair: int(pairs[pair][0]) ** 2 / totals[other[pair], source] for pair in partners}
+        partners.sort(key=lambda pair: (-strength[pair], -pairs[pair][0], -pairs[pair][1], pair))
+        for pair in partners[: config.max_pairs_per_track]:
+            within[pair] += 1
+    rows = [(*pair[:2], int(pairs[pair][0]), pairs[pair][1], pair[2]) for pair in pairs if within[pair] == 2]
     return sorted(rows, key=lambda row: (row[0], row[1], row[4]))
 
 
@@ -230,7 +246,7 @@ def _playlists(events: list[Event]) -> Found:
         if event["event"] == "playlist" and event["session_id"] is not None:
             members[event["session_id"]][event["track_id"]] = event
     found: Found = []
-    for tracks in [tracks for tracks in members.values() if len(tracks) <= pairs_module.PLAYLIST_LIMIT]:
+    for tracks in [tracks for tracks in members.values() if len(tracks) <= PLAYLIST_LIMIT]:
         for one, other in itertools.combinations(sorted(tracks), 2):
             later = max(tracks[one], tracks[other], key=lambda e: (e["played_at"], e["track_id"]))
             found.append((one, other, "playlist", later))
@@ -261,7 +277,8 @@ configs = st.builds(
 def test_any_log_gives_what_plain_loops_give(
     monkeypatch: pytest.MonkeyPatch, events: list[Event], config: PairsConfig
 ) -> None:
-    monkeypatch.setattr(pairs_module, "PLAYLIST_LIMIT", 4)
+    for module in (evidence_module, pairs_module):
+        monkeypatch.setattr(module, "PLAYLIST_LIMIT", 4)
     assert _mined(config, *events) == _reference(events, config)
 
 

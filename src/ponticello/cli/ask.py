@@ -39,7 +39,9 @@ def embed(
 ) -> None:
     """Gives every prepared track its vectors and makes them ready to ask; only what is missing is computed.
 
-    Example: ponticello embed -L my-library
+    \b
+    Example:
+    ponticello embed -L my-library
     """
     done, with_taste = embed_folder(open_folder(library), semantic, preference)
     if as_json:
@@ -74,7 +76,9 @@ def search(
 ) -> None:
     """Tracks that fit some words.
 
-    Example: ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
+    \b
+    Example:
+    ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
     """
     results = _open(library).search(text, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
@@ -91,7 +95,9 @@ def similar(
 ) -> None:
     """Tracks like this one.
 
-    Example: ponticello similar song.flac -L my-library -k 5
+    \b
+    Example:
+    ponticello similar song.flac -L my-library -k 5
     """
     results = _open(library).similar(track, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
@@ -108,7 +114,9 @@ def recommend(
 ) -> None:
     """Tracks this listener has not played and would probably like.
 
-    Example: ponticello recommend alice -L my-library --per-artist 1
+    \b
+    Example:
+    ponticello recommend alice -L my-library --per-artist 1
     """
     results = _open(library).recommend(user, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)

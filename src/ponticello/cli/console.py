@@ -38,10 +38,13 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
     """`["track_id=id"]` as {"track_id": "id"}; ConfigError for anything else."""
     from ponticello.errors import ConfigError
 
+    renamed = {}
     for column in columns or ():
-        if column.count("=") != 1:
+        ours, _, theirs = column.partition("=")
+        if not ours or not theirs or "=" in theirs:
             raise ConfigError(f"--columns {column!r} must look like ours=theirs, such as track_id=id")
-    return dict(column.split("=") for column in columns or ())
+        renamed[ours] = theirs
+    return renamed
 
 
 @contextmanager

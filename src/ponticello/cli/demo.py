@@ -38,7 +38,9 @@ def demo(
 ) -> None:
     """Runs everything on the built-in catalogue: both stages, before and after, five searches.
 
-    Example: ponticello demo --library demo-library
+    \b
+    Example:
+    ponticello demo --library demo-library
     """
     from ponticello.data.catalog import import_tracks
     from ponticello.data.mining import mine_library
@@ -60,7 +62,7 @@ def demo(
     )
     _say("2/6", "SIMULATED listeners: nobody real listened; tastes are planted, and partly cannot be heard")
     _simulate(folder)
-    _say("3/6", "pairs of tracks that listeners confirmed")
+    _say("3/6", "pairs of tracks that the SIMULATED listeners confirmed")
     with folder.lock():
         print_mined(mine_library(folder), folder)
     _say("4/6", "stage one (audio meets text), then stage two (pairs bend the space toward taste)")

@@ -26,7 +26,9 @@ def evaluate(
 ) -> None:
     """Measures meaning and taste of both stages beside random, popularity and mel statistics, on held-out tracks.
 
-    Example: ponticello evaluate -L my-library --label genres
+    \b
+    Example:
+    ponticello evaluate -L my-library --label genres
     """
     from ponticello.evaluate.report import as_markdown, as_record, write_report
 
@@ -47,4 +49,6 @@ def evaluate_folder(folder: "Folder", semantic: str, preference: str, label: str
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}
     runs = {method: run for method, run in named.items() if is_finished(folder.run(run))}
+    for method in [method for method in named if method not in runs]:
+        print(f"{method} is left out: run {named[method]!r} is not finished", file=sys.stderr)
     return evaluate_library(folder, runs, label, lambda step: print(f"measuring {step}", file=sys.stderr))

@@ -1,6 +1,7 @@
 """The `ponticello` command: its groups, and what a failure looks like.
 
-Nothing heavy is imported here; each command imports what it needs when it runs.
+Nothing heavy is imported here; each command imports what it needs when it runs. A `\\b` line in a command's docstring
+keeps the paragraph under it from being wrapped in --help, so that an example can be copied.
 """
 
 import logging
@@ -10,7 +11,10 @@ import sys
 import typer
 
 from ponticello.cli import ask, demo, evaluate, prepare, released, tables, train
+from ponticello.cli.console import clean
 from ponticello.errors import PonticelloError
+
+INTERRUPTED = 130  # the exit code typer makes of Ctrl-C: 128 + SIGINT
 
 app = typer.Typer(
     name="ponticello",
@@ -32,9 +36,10 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
-    except PonticelloError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (PonticelloError, OSError) as error:
+        print(f"error: {clean(' '.join(str(error).splitlines()))}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("stopped; run the same command again to go on", file=sys.stderr)
+        raise

@@ -34,7 +34,9 @@ def prepare(
 ) -> None:
     """Decodes every track once and keeps its log-mel; a second run does only what is missing or changed.
 
-    Example: ponticello prepare -L my-library
+    \b
+    Example:
+    ponticello prepare -L my-library
     """
     folder = open_folder(library)
     done = prepare_library(folder, workers)
@@ -72,7 +74,9 @@ def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
 def pairs(library: LibraryOption = HERE, settings: SetOption = None, as_json: JsonOption = False) -> None:
     """Mines the pairs of tracks that listeners confirmed belong together, from the training window alone.
 
-    Example: ponticello pairs -L my-library --set pairs.min_listeners=3
+    \b
+    Example:
+    ponticello pairs -L my-library --set pairs.min_listeners=3
     """
     from ponticello.data.mining import mine_library
 

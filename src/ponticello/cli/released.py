@@ -25,7 +25,9 @@ def import_released(
 ) -> None:
     """Turns released HTCL weights into a model folder; a .pth file is read without running code, in its own process.
 
-    Example: ponticello import-released model-20.pth runs/released --tokenizer ./bert-base-multilingual-uncased
+    \b
+    Example:
+    ponticello import-released model-20.pth runs/released --tokenizer ./bert-base-multilingual-uncased
     """
     from ponticello.model.released import import_released as convert
 

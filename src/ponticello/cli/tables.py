@@ -30,7 +30,9 @@ def init(
 ) -> None:
     """Makes an empty library.
 
-    Example: ponticello init my-library --preset small
+    \b
+    Example:
+    ponticello init my-library --preset small
     """
     from ponticello.library import create_library
 
@@ -51,14 +53,22 @@ def import_tracks(
 ) -> None:
     """Brings a catalogue in; known tracks are updated.
 
-    Example: ponticello import-tracks tracks.csv --columns path=file -L my-library
+    \b
+    Example:
+    ponticello import-tracks tracks.csv --columns path=file -L my-library
     """
     from dataclasses import asdict
 
     from ponticello.data import catalog
+    from ponticello.errors import ConfigError
 
     folder = open_folder(library)
     if table.suffix.lower() in catalog.LIST_SUFFIXES:
+        if audio_root or columns:
+            raise ConfigError(
+                f"{table.name} is a list of paths: it has no columns, and its paths start from its own folder; "
+                "leave --columns and --audio-root out"
+            )
         done = catalog.import_track_list(folder, table)
     else:
         done = catalog.import_tracks(folder, table, audio_root=audio_root, columns=read_columns(columns))
@@ -79,7 +89,9 @@ def import_history(
 ) -> None:
     """Brings listening in; what was imported before is not counted twice.
 
-    Example: ponticello import-history listening.csv --columns played_at=timestamp -L my-library
+    \b
+    Example:
+    ponticello import-history listening.csv --columns played_at=timestamp -L my-library
     """
     from dataclasses import asdict
 

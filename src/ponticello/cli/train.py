@@ -29,9 +29,13 @@ def semantic(
 ) -> None:
     """Stage one: audio meets its text. An interrupted run goes on where it stopped.
 
-    Example: ponticello train semantic -L my-library --set semantic.epochs=40
+    \b
+    Example:
+    ponticello train semantic -L my-library --set semantic.epochs=40
 
-    Several processes: torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
+    \b
+    Several processes:
+    torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.train.run import train_semantic
@@ -49,7 +53,9 @@ def preference(
 ) -> None:
     """Stage two: pairs bend the space toward taste. Starts from stage one with its heads.
 
-    Example: ponticello train preference -L my-library --from semantic
+    \b
+    Example:
+    ponticello train preference -L my-library --from semantic
     """
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.train.run import train_preference

@@ -39,6 +39,21 @@ def pad_mels(mels: Sequence[np.ndarray], config: MelConfig, min_frames: int) -> 
     return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
 
 
+def random_crop(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+    """A random run of at most `n_frames` real frames of each track: (B, n, F) and its mask (B, n), n <= n_frames.
+
+    mel: (B, T, F) and padding_mask: (B, T) as `pad_mels` gives them; a shorter track stays whole. The starts are drawn
+    from torch's global generator, one number a row.
+    """
+    n_real = (~padding_mask).sum(dim=1)  # (B,)
+    spare = (n_real - n_frames).clamp(min=0)
+    start = (torch.rand(len(mel), device=mel.device) * (spare + 1)).long().clamp(max=spare)
+    place = start[:, None] + torch.arange(min(n_frames, mel.shape[1]), device=mel.device)  # (B, n)
+    within = place.clamp(max=mel.shape[1] - 1)
+    cropped = mel.gather(1, within[..., None].expand(-1, -1, mel.shape[2]))
+    return cropped, place >= n_real[:, None]
+
+
 def _fit(mel: np.ndarray, config: MelConfig, min_frames: int) -> np.ndarray:
     """`mel` as float32 with at least `min_frames` and at most `max_frames` frames."""
     if mel.ndim != 2 or mel.shape[1] != config.n_mels or len(mel) == 0:

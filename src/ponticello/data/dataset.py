@@ -81,7 +81,6 @@ def pair_dataset(store: MelStore, texts: Mapping[str, str], pairs: pl.DataFrame)
 class Collator:
     """Tuples of tracks as one batch; picklable, for loader workers.
 
-    crop_seconds: a random part of each track, drawn from torch's global generator; 0 = the whole.
     text_states: (n, D) what a frozen text encoder says of each text number, so that no step encodes it again.
     """
 
@@ -90,12 +89,11 @@ class Collator:
     min_frames: int
     max_tokens: int
     text_states: Tensor | None = None
-    crop_seconds: float = 0.0
 
     def __call__(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Tensor]:
         """`mel`, `padding_mask`, the texts (`input_ids`, `attention_mask`; or `text_states`) and the rows' numbers."""
         items = [item for column in zip(*rows, strict=True) for item in column]
-        mel, padding_mask = pad_mels([self._crop(item.mel) for item in items], self.mel, self.min_frames)
+        mel, padding_mask = pad_mels([item.mel for item in items], self.mel, self.min_frames)
         text_numbers = torch.tensor([item.text_number for item in items])
         if self.text_states is None:
             texts = tokenize([item.text for item in items], self.tokenizer, self.max_tokens)
@@ -108,11 +106,3 @@ class Collator:
             "track_numbers": torch.tensor([item.track_number for item in items]),
             "text_numbers": text_numbers,
         }
-
-    def _crop(self, mel: np.ndarray) -> np.ndarray:
-        n_frames = 1 + int(self.crop_seconds * self.mel.sample_rate) // self.mel.hop_length
-        spare = min(len(mel), self.mel.max_frames) - n_frames
-        if self.crop_seconds == 0 or spare <= 0:
-            return mel
-        start = int(torch.randint(spare + 1, ()))
-        return mel[start : start + n_frames]

@@ -80,7 +80,8 @@ def audible_traits(tracks: pl.DataFrame, store: MelStore) -> dict[str, np.ndarra
     known = sorted(set().union(*tags))
     carried = np.array([[tag in entry for tag in known] for entry in tags], dtype=np.float64).reshape(len(tags), -1)
     useful = (carried.mean(axis=0) > TAG_SHARES[0]) & (carried.mean(axis=0) < TAG_SHARES[1])
-    both = np.concatenate([_standardised(heard), _standardised(carried[:, useful])], axis=1)
+    balance = np.sqrt(max(int(useful.sum()), 1) / heard.shape[1])  # so that sound and tags weigh the same
+    both = np.concatenate([balance * _standardised(heard), _standardised(carried[:, useful])], axis=1)
     left, spread, _ = np.linalg.svd(both, full_matrices=False)
     n_traits = min(N_TRAITS, int((spread > 1e-6 * spread[0]).sum()))
     return dict(zip(table[TRACK_ID], left[:, :n_traits] * np.sqrt(len(left)), strict=True))

@@ -24,7 +24,6 @@ from ponticello.data.columns import (
     N_USERS,
     PLAYED_AT,
     PLAYED_S,
-    POSITIVE_EVENTS,
     POSITIVE_ID,
     SESSION_ID,
     SOURCE,
@@ -32,16 +31,23 @@ from ponticello.data.columns import (
     USER_ID,
     WEIGHT,
 )
+from ponticello.data.evidence import (
+    AT,
+    PLAYLIST_LIMIT,
+    feedback_events,
+    playlist_events,
+    playlist_members,
+    positive_events,
+    session_events,
+)
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-PLAYLIST_LIMIT = 200  # tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
 WEIGHT_UNIT = 1_000_000  # weights count in whole millionths
 WEIGHT_LIMIT = 1_000_000  # of one event, so that millions of them still add up within 64 bits
-_MICROSECONDS_A_MINUTE = 60_000_000
 
 _EVENTS_SCHEMA = {
     USER_ID: pl.String(),
@@ -61,7 +67,6 @@ PAIRS_SCHEMA = {
     SOURCE: pl.String(),
 }
 _PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
-_AT = "at"  # the moment of an event, in whole microseconds
 
 
 @dataclass(frozen=True)
@@ -140,65 +145,10 @@ def read_pairs(folder: Folder) -> pl.DataFrame:
         raise DataError(f"{folder.pairs.name} cannot be read ({error}); mine the pairs again") from None
 
 
-def _positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
-    """The rows that speak for a track: liked, finished, collected, put in a playlist, or played long enough."""
-    lasted = (log[EVENT] == "play") & (log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s))
-    return log.filter(log[EVENT].isin(POSITIVE_EVENTS) | lasted)
-
-
-def _feedback_events(positives: "ir.Table") -> "ir.Table":
-    """(trigger, track) of each positive event that another track set off; directed, as in the paper."""
-    triggered = positives.filter(positives[CONTEXT_TRACK_ID].notnull())
-    return _pair_events(triggered, triggered[CONTEXT_TRACK_ID], triggered[TRACK_ID], "feedback")
-
-
-def _session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
-    """Each two consecutive positive events of one sitting, undirected; playlist events take no part.
-
-    A sitting is the given session_id; without one, it ends where the user's next event of any kind, or of any
-    session, comes more than `gap_min` minutes later.
-    """
-    import ibis
-
-    heard = log.filter(log[EVENT] != "playlist")
-    gap = heard[_AT] - heard[_AT].lag().over(ibis.window(group_by=USER_ID, order_by=[_AT, TRACK_ID]))
-    heard = heard.mutate(cut=(gap > round(gap_min * _MICROSECONDS_A_MINUTE)).fill_null(False).cast("int64"))
-    # A range window: events of one moment fall on the same side of a cut, whichever of them the gap was measured to.
-    until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=_AT)
-    heard = heard.mutate(sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1))
-    liked = _positive_events(heard, min_played_s)
-    in_order = ibis.window(group_by=[USER_ID, SESSION_ID, "sitting"], order_by=[_AT, TRACK_ID, WEIGHT])
-    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(in_order))
-    liked = liked.filter(liked["previous"].notnull())
-    two = liked["previous"], liked[TRACK_ID]
-    return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
-
-
-def _playlist_members(log: "ir.Table") -> "ir.Table":
-    """One row a playlist and track, with `n_tracks` of the playlist; of a track added twice, the last addition."""
-    import ibis
-
-    added = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
-    latest = ibis.window(group_by=[USER_ID, SESSION_ID, TRACK_ID], order_by=[added[_AT].desc(), added[WEIGHT].desc()])
-    members = added.mutate(rank=ibis.row_number().over(latest)).filter(lambda t: t["rank"] == 0)
-    whole = ibis.window(group_by=[USER_ID, SESSION_ID])
-    return members.mutate(n_tracks=members[TRACK_ID].count().over(whole))
-
-
-def _playlist_events(members: "ir.Table") -> "ir.Table":
-    """Every two tracks of a playlist no longer than PLAYLIST_LIMIT; moment and weight are of the one added later."""
-    left = members.filter(members["n_tracks"] <= PLAYLIST_LIMIT).select(USER_ID, SESSION_ID, TRACK_ID, _AT, WEIGHT)
-    right = left.view()
-    both = left.join(right, [USER_ID, SESSION_ID, left[TRACK_ID] < right[TRACK_ID]])
-    is_later = both[f"{_AT}_right"] >= both[_AT]
-    later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (_AT, WEIGHT)}
-    return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "playlist")
-
-
 def _one_row_a_listener(pair_events: "ir.Table") -> "ir.Table":
     """Each listener's distinct pairs, with the weight they gave it in all and the moment they last did."""
     return pair_events.group_by([USER_ID, *_PAIR]).agg(
-        **{_AT: pair_events[_AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
+        **{AT: pair_events[AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
     )
 
 
@@ -206,7 +156,7 @@ def _cap_listeners(candidates: "ir.Table", limit: int) -> "ir.Table":
     """The latest `limit` pairs of each listener."""
     import ibis
 
-    latest = ibis.window(group_by=USER_ID, order_by=[candidates[_AT].desc(), *_PAIR])
+    latest = ibis.window(group_by=USER_ID, order_by=[candidates[AT].desc(), *_PAIR])
     ranked = candidates.mutate(rank=ibis.row_number().over(latest))
     return ranked.filter(ranked["rank"] < limit).drop("rank")
 
@@ -221,13 +171,18 @@ def _count_listeners(candidates: "ir.Table") -> "ir.Table":
 def _cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     """The pairs that rank within `limit` for both their tracks, among all of a track's pairs of that source.
 
-    A track's pairs are those it stands in, on either side, by n_users, weight, then ids; so no track keeps more than
-    `limit` a source.
+    A track's pairs are those it stands in, on either side, strongest first, then by n_users, weight and ids; so no
+    track keeps more than `limit` a source. Strength is n_users squared over the listeners of all the partner's pairs:
+    a hit shares listeners with everybody, which says little.
     """
     import ibis
 
-    ends = pairs.mutate(end=pairs[ANCHOR_ID]).union(pairs.mutate(end=pairs[POSITIVE_ID]))
-    order = [ends[N_USERS].desc(), ends[WEIGHT].desc(), ANCHOR_ID, POSITIVE_ID]
+    left = pairs.mutate(end=pairs[ANCHOR_ID], other=pairs[POSITIVE_ID])
+    ends = left.union(pairs.mutate(end=pairs[POSITIVE_ID], other=pairs[ANCHOR_ID]))
+    totals = ends.group_by(["end", SOURCE]).agg(total=ends[N_USERS].sum()).rename(other="end")
+    ends = ends.join(totals, ["other", SOURCE])
+    strength = ends[N_USERS] * ends[N_USERS] / ends["total"]
+    order = [strength.desc(), ends[N_USERS].desc(), ends[WEIGHT].desc(), ANCHOR_ID, POSITIVE_ID]
     ranked = ends.mutate(rank=ibis.row_number().over(ibis.window(group_by=["end", SOURCE], order_by=order)))
     kept = ranked.filter(ranked["rank"] < limit)
     kept = kept.group_by([*_PAIR, N_USERS, WEIGHT]).agg(n_ends=kept.count())
@@ -238,11 +193,11 @@ def _mine(connection: Any, log: "ir.Table", config: PairsConfig) -> tuple[pl.Dat
     """Runs the rules; what two steps need is computed once and handed on as Arrow."""
     import ibis
 
-    positives, members = _positive_events(log, config.min_played_s), _playlist_members(log)
+    positives, members = positive_events(log, config.min_played_s), playlist_members(log)
     mined = {
-        "feedback": _feedback_events(positives),
-        "session": _session_events(log, config.min_played_s, config.session_gap_min),
-        "playlist": _playlist_events(members),
+        "feedback": feedback_events(positives),
+        "session": session_events(log, config.min_played_s, config.session_gap_min),
+        "playlist": playlist_events(members),
     }
     mined = {source: found for source, found in mined.items() if source in config.sources}
     candidates = ibis.union(*[_one_row_a_listener(found) for found in mined.values()])
@@ -287,13 +242,4 @@ def _as_log(events: pl.DataFrame) -> pl.DataFrame:
     if not (events[WEIGHT].abs() <= WEIGHT_LIMIT).all():  # NaN is not; null is passed over
         raise DataError(f"interactions: column 'weight' must lie within ±{WEIGHT_LIMIT:,}; correct the history")
     weight = (pl.col(WEIGHT).fill_null(1.0) * WEIGHT_UNIT).round().cast(pl.Int64)
-    return events.with_columns(weight, pl.col(PLAYED_AT).to_physical().alias(_AT)).drop(PLAYED_AT)
-
-
-def _pair_events(events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str) -> "ir.Table":
-    """(user_id, anchor_id, positive_id, source, at, weight) of `events`, without a track paired with itself."""
-    import ibis
-
-    named = {ANCHOR_ID: anchor, POSITIVE_ID: positive, SOURCE: ibis.literal(source)}
-    pairs = events.select(USER_ID, _AT, WEIGHT, **named)
-    return pairs.filter(pairs[ANCHOR_ID] != pairs[POSITIVE_ID])
+    return events.with_columns(weight, pl.col(PLAYED_AT).to_physical().alias(AT)).drop(PLAYED_AT)

