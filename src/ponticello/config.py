@@ -241,7 +241,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "pairs": {"max_pairs_per_track": 10},
         "semantic": {
             "batch_size": 32,
-            "epochs": 60,
+            "epochs": 100,
+            "patience": 10,
             "audio_lr": 1e-3,
             "heads_lr": 1e-3,
             "evaluate_every": 10,

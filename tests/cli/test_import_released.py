@@ -38,7 +38,7 @@ def test_tokenizer_of_a_local_folder_is_saved_beside(tmp_path: Path, text_encode
 
 def test_tokenizer_that_is_not_here_is_not_fetched_unasked(tmp_path: Path) -> None:
     message = error(
-        PonticelloError, "import-released", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", tmp_path / "nowhere"
+        CheckpointError, "import-released", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", tmp_path / "nowhere"
     )
     assert message.startswith(f"text encoder '{tmp_path / 'nowhere'}' cannot be loaded: ")
     assert message.endswith("(nothing is fetched unasked: give --allow-download, or a local folder)")
@@ -65,7 +65,7 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
 def test_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     message = error(
-        PonticelloError, "import-released", tmp_path / "bad.safetensors", tmp_path / "model", "--tokenizer", ""
+        CheckpointError, "import-released", tmp_path / "bad.safetensors", tmp_path / "model", "--tokenizer", ""
     )
     assert message.startswith(f"{tmp_path / 'bad.safetensors'} cannot be read as plain weights: ")
     assert "\n" not in message
@@ -75,7 +75,7 @@ def test_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
 def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     message = error(
-        PonticelloError, "import-released", tmp_path / "other.safetensors", tmp_path / "model", "--tokenizer", ""
+        CheckpointError, "import-released", tmp_path / "other.safetensors", tmp_path / "model", "--tokenizer", ""
     )
     assert message == "weight 'layer.weight' is not part of the released layout; is this an HTCL file?"
 

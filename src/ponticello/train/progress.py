@@ -17,7 +17,7 @@ class ProgressBar(TrainerCallback):
     def __init__(self, title: str) -> None:
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
@@ -44,7 +44,7 @@ class ProgressBar(TrainerCallback):
         if "loss" in logs:
             self.notes["loss"] = f"loss {logs['loss']:.3f}"
         if "eval_mrr" in logs:
-            self.notes["validation"] = f"validation mrr {logs['eval_mrr']:.3f}"
+            self.notes["validation"] = f"validation MRR {logs['eval_mrr']:.3f}"
         self.bar.update(self.task, note="  ".join(note for note in self.notes.values() if note))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
