@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ponticello.cli.main import app
-from ponticello.errors import CheckpointError
+from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model.htcl import HTCL
 
 RELEASED = Path(__file__).parents[1] / "reference" / "released_layout_tiny.safetensors"
@@ -81,8 +81,8 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
-    message = error(CheckpointError, "import-released", RELEASED, tmp_path / "model", "--heads", "7", "--tokenizer", "")
-    assert message == "n_heads 7 must divide hidden_size 48"
+    message = error(ConfigError, "import-released", RELEASED, tmp_path / "model", "--heads", "7", "--tokenizer", "")
+    assert message == "n_heads 7 must divide hidden_size 48; change one of them"
 
 
 @pytest.mark.parametrize("option", ["--heads", "--text-heads"])

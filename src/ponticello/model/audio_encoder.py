@@ -50,7 +50,9 @@ class AudioEncoder(nn.Module):
         if not len(config.conv_channels) == len(self.kernels) == len(self.strides):
             raise ConfigError("conv_channels, conv_kernels and conv_strides must be of one length")
         if config.hidden_size % config.n_heads:
-            raise ConfigError(f"n_heads {config.n_heads} must divide hidden_size {config.hidden_size}")
+            raise ConfigError(
+                f"n_heads {config.n_heads} must divide hidden_size {config.hidden_size}; change one of them"
+            )
         sizes = (n_mels, *config.conv_channels)
         self.convs = nn.ModuleList(
             ConvLayer(n_in, n_out, kernel, stride)
