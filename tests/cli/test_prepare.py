@@ -186,8 +186,8 @@ def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("pairs.min_lovers=3", "setting 'pairs.min_lovers': Extra inputs are not permitted; found 3"),
-        ("pears.min_listeners=3", "setting 'pears': Extra inputs are not permitted; found {'min_listeners': 3}"),
+        ("pairs.min_lovers=3", "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, "),
+        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, mel, audio, text, "),
         ("pairs.min_listeners=0", "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0"),
         ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
     ],
@@ -196,4 +196,4 @@ def test_wrong_setting_is_one_line_that_names_it(mined: Folder, setting: str, me
     result = CliRunner().invoke(app, ["pairs", "-L", str(mined.root), "--set", setting])
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, ConfigError)
-    assert str(result.exception) == message
+    assert str(result.exception).startswith(message)
