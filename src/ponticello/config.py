@@ -188,8 +188,8 @@ class Config(Part):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                group = cls.model_fields[str(first["loc"][0])].annotation if len(first["loc"]) > 1 else cls
-                known = ", ".join(getattr(group, "model_fields", {}))
+                inner: Any = cls.model_fields[str(first["loc"][0])].annotation if len(first["loc"]) > 1 else cls
+                known = ", ".join(inner.model_fields)
                 raise ConfigError(f"setting {where!r} is unknown; there are {known} (docs/config.md)") from None
             raise ConfigError(f"setting {where!r}: {first['msg']}; found {first['input']!r}") from None
 

@@ -213,3 +213,35 @@ def test_weights_that_are_not_finite_are_never_saved(trained: Library, tmp_path:
     with pytest.raises(CheckpointError, match=r"audio_head.linears.0.weight is not finite: nothing was saved"):
         model.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_finished_run_with_other_settings_is_not_passed_off_as_the_one_asked_for(trained: Library) -> None:
+    folder = Library.open(trained.folder.root, ["semantic.epochs=11"]).folder
+    with pytest.raises(CheckpointError, match=r"run 'semantic' is finished, with other settings in \[semantic\]"):
+        train_semantic(folder, "semantic", retrieval_figures)
+
+
+class StopAt(TrainerCallback):
+    """Ends training by an error, as Ctrl-C does, after a step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_run_refuses_to_go_on_with_other_settings_or_data(
+    make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
+    """A checkpoint at step 3, stopped at step 4; then another rate, and then one text less, are refused by name."""
+    make_library(tmp_path / "library")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "library", "semantic", [StopAt()])
+    folder = Library.open(tmp_path / "library", [*SHORT, "semantic.audio_lr=0.5"]).folder
+    with pytest.raises(CheckpointError, match="was interrupted and cannot go on: semantic changed since"):
+        train_semantic(folder, "semantic", retrieval_figures)
+    tracks = pl.read_parquet(folder.tracks)
+    tracks.with_columns(pl.lit("other").alias("title")).write_parquet(folder.tracks)
+    with pytest.raises(CheckpointError, match="cannot go on: training rows changed since"):
+        train(tmp_path / "library", "semantic")
+    tracks.write_parquet(folder.tracks)
+    assert train(tmp_path / "library", "semantic").is_file()

@@ -1,9 +1,12 @@
 """Which checkpoint a run goes on from, and what is left behind when it is done."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
-from ponticello.library import sync
+from ponticello.errors import CheckpointError
+from ponticello.library import replacing, sync
 
 COMPLETE = "complete"  # an empty file, written after everything else of a checkpoint
 
@@ -15,8 +18,23 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
         if (folder / COMPLETE).is_file():
             whole.append(folder)
         else:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
     return max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")), default=None)
+
+
+def begin(run: Path, started: dict[str, Any]) -> None:
+    """Notes what a run starts from; CheckpointError if it was begun from something else and was interrupted."""
+    note = run / "checkpoints" / "started.json"
+    if last_checkpoint(run / "checkpoints") and note.is_file():
+        before = json.loads(note.read_text(encoding="utf-8"))
+        changed = ", ".join(key for key in started if before.get(key) != started[key])
+        if changed:
+            raise CheckpointError(
+                f"run {run.name!r} was interrupted and cannot go on: {changed} changed since; choose another --name, "
+                f"or delete {run}"
+            )
+    with replacing(note) as temporary:
+        temporary.write_text(json.dumps(started), encoding="utf-8")
 
 
 def publish(model_folder: Path, run: Path) -> None:

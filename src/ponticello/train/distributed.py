@@ -1,5 +1,6 @@
 """Rows of every process in one tensor, with gradients that come out as if one process had seen them all."""
 
+import os
 from typing import Any
 
 import torch
@@ -7,13 +8,18 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def launched() -> tuple[int, int]:
+    """(rank, processes) as `torchrun` announces them, also before the processes have met; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def world_size() -> int:
-    """How many processes train together; 1 outside a launched job."""
+    """How many processes have met to train together; 1 if this one is alone."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Which of the processes that have met this is, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 

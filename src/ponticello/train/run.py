@@ -1,5 +1,6 @@
 """A training run from a library's tables to a model folder: stage one, or stage two on top of it."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
+from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
@@ -23,13 +25,14 @@ from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 from ponticello.model.htcl import HTCL
-from ponticello.train.checkpoints import last_checkpoint, publish
-from ponticello.train.distributed import rank, world_size
+from ponticello.train.checkpoints import begin, last_checkpoint, publish
+from ponticello.train.distributed import launched
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
 
 logger = logging.getLogger(__name__)
+MODEL_PARTS = ("mel", "audio", "text", "heads")
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 
 
@@ -56,10 +59,11 @@ def train_semantic(
     """Stage one on the training tracks that have audio and text, from a pretrained text tower.
 
     A run of this name that was interrupted goes on where its last checkpoint stands; a finished one is returned as it
-    is. LibraryError says which earlier step is missing, DataError that there is too little to train on.
+    is. LibraryError says which earlier step is missing, DataError that there is too little to train on,
+    CheckpointError that a run of this name was made with other settings or data.
     """
     run = folder.run(name)
-    if finished := _finished(run, "semantic"):
+    if finished := _finished(run, "semantic", folder.config):
         return finished
     store, texts, splits = _materials(folder)
     stage = semantic_stage(folder.config)
@@ -86,10 +90,12 @@ def train_preference(
     Resumes and raises like `train_semantic`.
     """
     run = folder.run(name)
-    if finished := _finished(run, "preference"):
+    if finished := _finished(run, "preference", folder.config):
         return finished
-    if not _finished(folder.run(start), "semantic"):
+    if not _finished(folder.run(start), "semantic", None):
         raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
+    if not folder.validation_pairs.is_file():
+        raise LibraryError("there are no validation pairs; run: ponticello pairs")
     store, texts, splits = _materials(folder)
     stage = preference_stage(folder.config)
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
@@ -119,13 +125,20 @@ def is_finished(run: Path) -> bool:
     return (run / RUN_FILE).is_file()
 
 
-def _finished(run: Path, stage: str) -> TrainedRun | None:
-    """The run at `run` if it is done; CheckpointError if it is of the other stage."""
+def _finished(run: Path, stage: str, config: Config | None) -> TrainedRun | None:
+    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`."""
     if not is_finished(run):
         return None
     record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     if record["stage"] != stage:
         raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
+    settings = config.model_dump(mode="json") if config else record["settings"]
+    changed = [part for part in (stage, *MODEL_PARTS) if settings[part] != record["settings"][part]]
+    if changed:
+        raise CheckpointError(
+            f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
+            f"or delete {run}"
+        )
     return TrainedRun(folder=run, **{key: value for key, value in record.items() if key != "settings"})
 
 
@@ -141,7 +154,8 @@ def _train(
 ) -> TrainedRun:
     """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder."""
     training, validation = datasets
-    batch_size = min(stage.settings.batch_size, len(training) // world_size())
+    process, n_processes = launched()
+    batch_size = min(stage.settings.batch_size, len(training) // n_processes)
     what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
     if batch_size < 2 or len(validation) < 2:
         raise DataError(
@@ -162,7 +176,9 @@ def _train(
     )
     stage.freeze_idle(model)
     checkpoints = run / "checkpoints"
-    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if rank() == 0 else []
+    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if process == 0 else []
+    if process == 0:
+        begin(run, _start(stage, model, training))
     trainer = HTCLTrainer(
         model,
         stage,
@@ -190,6 +206,13 @@ def _train(
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder=run, **record)  # type: ignore[arg-type]
+
+
+def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
+    """What a run that goes on must still agree with: settings, and the very rows in their order."""
+    rows = hashlib.sha256(repr([training.rows, sorted(training.texts.items())]).encode()).hexdigest()
+    parts = model.parts.model_dump(mode="json")
+    return {stage.name: parts[stage.name], **{part: parts[part] for part in MODEL_PARTS}, "training rows": rows}
 
 
 def _text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
