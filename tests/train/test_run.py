@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,22 @@ def test_run_killed_at_any_step_resumes_to_identical_weights(
         found = load_file(train(root, stage))
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected), root.name
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run_together(make_library: Callable[[Path], Library], tmp_path: Path) -> None:
+    """As `torchrun` starts them from the command line: one receipt, one model, nothing on stderr but the bar."""
+    make_library(tmp_path / "library")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ponticello", "train", "semantic"]
+    limits = ["-L", str(tmp_path / "library"), "--set", "semantic.max_steps=6", "--set", "semantic.evaluate_every=3"]
+    result = subprocess.run(
+        [sys.executable, *launch, *limits], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("stage semantic: 6 steps on 39 tracks") == 1
+    assert "Warning" not in result.stderr
+    assert is_finished(tmp_path / "library" / "runs" / "semantic")
+    assert not (tmp_path / "library" / "runs" / "semantic" / "checkpoints").exists()
 
 
 def test_half_written_checkpoint_is_passed_over_and_removed(tmp_path: Path) -> None:

@@ -23,19 +23,24 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+# torch 2.13 renames both and warns of the old names; drop the old ones when it is the oldest we support.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class _GatherRows(torch.autograd.Function):
     """all_gather forwards; backwards each process gets the sum of what all of them felt for its rows."""
 
     @staticmethod
     def forward(_: Any, rows: Tensor) -> Tensor:
         gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
-        dist.all_gather_into_tensor(gathered, rows.contiguous())
+        _all_gather(gathered, rows.contiguous())
         return gathered
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
         rows = gradient.new_empty(len(gradient) // world_size(), *gradient.shape[1:])
-        dist.reduce_scatter_tensor(rows, gradient.contiguous())
+        _reduce_scatter(rows, gradient.contiguous())
         return rows
 
 

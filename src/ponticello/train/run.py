@@ -192,6 +192,7 @@ def _train(
     )
     resume = last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record = {
         "stage": stage.name,
         "n_rows": len(training),
