@@ -44,7 +44,9 @@ def test_every_row_of_the_table_is_there_once(evaluation: Evaluation) -> None:
     wanted |= set(product(["meaning"], RETRIEVAL, ["R@1", "R@5", "R@10", "median rank"], ["random", *stages]))
     wanted |= set(product(["meaning"], ["probe: tags"], ["macro ROC-AUC"], ["random", "mel statistics", *stages]))
     methods = ["random", "popularity", "mel statistics", *stages]
-    wanted |= set(product(["taste"], ["warm tracks", "cold tracks"], TASTE, methods))
+    wanted |= set(
+        product(["taste"], ["warm tracks, SIMULATED listeners", "cold tracks, SIMULATED listeners"], TASTE, methods)
+    )
     found = _rows(evaluation.figures)
     assert set(found) == wanted
     assert len(found) == len(evaluation.figures)
@@ -85,7 +87,7 @@ def test_retrieval_figures_are_those_of_a_plain_search(evaluation: Evaluation, t
 
 
 def test_popularity_says_nothing_about_cold_tracks(evaluation: Evaluation) -> None:
-    assert _rows(evaluation.figures)["taste", "cold tracks", "AUC", "popularity"].value == 0.5
+    assert _rows(evaluation.figures)["taste", "cold tracks, SIMULATED listeners", "AUC", "popularity"].value == 0.5
 
 
 def test_differences_are_stage_two_minus_stage_one(evaluation: Evaluation) -> None:
@@ -103,7 +105,7 @@ def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Evaluati
     assert "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else." in evaluation.notes
     (warm,) = (note for note in evaluation.notes if note.startswith("Taste, warm: "))
     (cold,) = (note for note in evaluation.notes if note.startswith("Taste, cold: "))
-    n = _rows(evaluation.figures)["taste", "cold tracks", "MRR", "random"].n
+    n = _rows(evaluation.figures)["taste", "cold tracks, SIMULATED listeners", "MRR", "random"].n
     assert cold == f"Taste, cold: {n} listeners, 12 candidates, all of them ranked."
     assert warm.endswith("candidates, all of them ranked.")
     assert any(note.startswith("Probe on 'tags': logistic regression on ") for note in evaluation.notes)
@@ -112,7 +114,8 @@ def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Evaluati
 def test_listeners_of_flesh_are_not_called_simulated(trained_copy: Library) -> None:
     log = pl.read_parquet(trained_copy.folder.interactions)
     log.with_columns(pl.col("user_id").str.replace("simulated-", "u")).write_parquet(trained_copy.folder.interactions)
-    assert not any("SIMULATED" in note for note in evaluate_library(trained_copy.folder, {}, None).notes)
+    evaluation = evaluate_library(trained_copy.folder, {}, None)
+    assert not any("SIMULATED" in text for text in [*evaluation.notes, *(figure.task for figure in evaluation.figures)])
 
 
 def test_one_seed_gives_the_same_bytes_twice(evaluation: Evaluation, trained: Library, tmp_path: Path) -> None:

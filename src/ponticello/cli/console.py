@@ -61,11 +61,11 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, rate="")
+        task = bar.add_task(title, total=None, rate="", visible=False)  # shown once there is something to do
 
         def report(done: int, total: int) -> None:
             speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.0f} {unit}/s" if speed else "")
+            bar.update(task, completed=done, total=total, visible=True, rate=f"{speed:.0f} {unit}/s" if speed else "")
 
         yield report
 

@@ -190,7 +190,8 @@ def _measure_probe(evaluation: Evaluation, materials: _Materials, label: str) ->
 def _measure_taste(evaluation: Evaluation, interactions: pl.DataFrame, materials: _Materials, splits: Splits) -> None:
     """Full ranking for warm and strictly cold tracks."""
     config = materials.config
-    if interactions[USER_ID].str.starts_with(USER_PREFIX).any():
+    simulated = interactions[USER_ID].str.starts_with(USER_PREFIX).any()
+    if simulated:
         evaluation.notes.append(
             "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
         )
@@ -201,7 +202,8 @@ def _measure_taste(evaluation: Evaluation, interactions: pl.DataFrame, materials
             evaluation.notes.append(f"Taste, {task.name}: no listener has anything to find in the test window.")
             continue
         for metric, by_method in _rank(task, materials, trained).items():
-            _add(evaluation, ("taste", f"{task.name} tracks", metric), by_method, None, config)
+            name = f"{task.name} tracks" + (", SIMULATED listeners" if simulated else "")
+            _add(evaluation, ("taste", name, metric), by_method, None, config)
         evaluation.notes.append(
             f"Taste, {task.name}: {len(task.users)} listeners, {len(task.candidates)} candidates, all of them ranked."
         )
