@@ -37,7 +37,7 @@ def embed(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Gives every prepared track its vectors and makes them ready to ask; only what is missing is computed.
+    """Gives every track its vectors. Only what is missing is computed; then the library can be asked.
 
     \b
     Example:
@@ -112,7 +112,7 @@ def recommend(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tracks this listener has not played and would probably like.
+    """Tracks for this listener. None they have played, and those that agree best with what they liked lately.
 
     \b
     Example:

@@ -36,7 +36,7 @@ def demo(
         Path, typer.Option(help="The folder with tracks.csv and audio/.", show_default="the source's demo/")
     ] = DATA,
 ) -> None:
-    """Runs everything on the built-in catalogue: both stages, before and after, five searches.
+    """Runs everything on the built-in music. Both stages, before and after, five searches.
 
     \b
     Example:

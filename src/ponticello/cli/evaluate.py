@@ -24,7 +24,7 @@ def evaluate(
     label: Annotated[str | None, typer.Option(help="The column a linear probe reads; else no probe.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures meaning and taste of both stages beside random, popularity and mel statistics, on held-out tracks.
+    """Measures meaning and taste. Both stages beside random, popularity and mel statistics, on held-out tracks.
 
     \b
     Example:

@@ -32,7 +32,7 @@ def prepare(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode; else one a core.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decodes every track once and keeps its log-mel; a second run does only what is missing or changed.
+    """Decodes every track into a log-mel. A second run does only what is missing or changed.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
 
 
 def pairs(library: LibraryOption = HERE, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Mines the pairs of tracks that listeners confirmed belong together, from the training window alone.
+    """Mines pairs of tracks liked together. Only the training window and training tracks are looked at.
 
     \b
     Example:

@@ -23,7 +23,7 @@ def import_released(
         bool, typer.Option("--allow-download", help="Fetch the tokenizer if it is not here.")
     ] = False,
 ) -> None:
-    """Turns released HTCL weights into a model folder; a .pth file is read without running code, in its own process.
+    """Turns released weights into a model. A .pth file is read without running code, in a process of its own.
 
     \b
     Example:

@@ -51,7 +51,7 @@ def import_tracks(
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Brings a catalogue in; known tracks are updated.
+    """Brings a catalogue in. Known tracks are updated.
 
     \b
     Example:
@@ -87,7 +87,7 @@ def import_history(
     columns: ColumnsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Brings listening in; what was imported before is not counted twice.
+    """Brings listening in. What was imported before is not counted twice.
 
     \b
     Example:
