@@ -154,18 +154,7 @@ def _train(
 ) -> TrainedRun:
     """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder."""
     training, validation = datasets
-    process, n_processes = launched()
-    batch_size = min(stage.settings.batch_size, len(training) // n_processes)
-    what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
-    if batch_size < 2 or len(validation) < 2:
-        raise DataError(
-            f"stage {stage.name}: {len(training)} training and {len(validation)} validation {what}; at least 2 of each "
-            "are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits"
-        )
-    if batch_size < stage.settings.batch_size:
-        logger.warning(
-            "batch size %d instead of %d: there are %d %s", batch_size, stage.settings.batch_size, len(training), what
-        )
+    batch_size, (process, _) = _batch_size(stage, training, validation), launched()
     parts = model.parts
     collator = Collator(
         model.tokenizer,
@@ -207,6 +196,21 @@ def _train(
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder=run, **record)  # type: ignore[arg-type]
+
+
+def _batch_size(stage: Stage, training: TrackTuples, validation: TrackTuples) -> int:
+    """The stage's batch size, or less where there are fewer rows, said aloud; DataError if there are too few at all."""
+    batch_size = min(stage.settings.batch_size, len(training) // launched()[1])
+    what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
+    if batch_size < 2 or len(validation) < 2:
+        raise DataError(
+            f"stage {stage.name}: {len(training)} training and {len(validation)} validation {what}; at least 2 of each "
+            "are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits"
+        )
+    if batch_size < stage.settings.batch_size:
+        wanted, n_rows = stage.settings.batch_size, len(training)
+        logger.warning("batch size %d instead of %d: there are %d %s", batch_size, wanted, n_rows, what)
+    return batch_size
 
 
 def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
