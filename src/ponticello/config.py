@@ -226,7 +226,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     # A library of some thousand tracks on a workstation.
     "small": {
         "audio": {"conv_channels": (256, 256, 256), "hidden_size": 256, "n_layers": 4, "n_heads": 4, "ffn_size": 1024},
-        "text": {"name": "minilm"},
+        "text": {"name": "minilm", "trainable": False},  # each text encoded once: minutes instead of hours on a CPU
         "semantic": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-4, "heads_lr": 3e-4},
         "preference": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-5},
     },

@@ -13,13 +13,17 @@ from ponticello.data.pairs import read_pairs, write_pairs
 from ponticello.data.splits import load_splits
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.evaluate.joint import Evaluation, Figure, evaluate_library
+from ponticello.evaluate.figures import Evaluation, Figure
+from ponticello.evaluate.joint import evaluate_library
 from ponticello.evaluate.report import write_report
 from ponticello.model.htcl import HTCL
 
 RUNS = {"stage one": "semantic", "stage two": "preference"}
 RETRIEVAL = ("text to audio", "audio to text")
-TASTE = ("Recall@10", "NDCG@10", "MRR", "AUC")
+TASTE = ["Recall@10", "NDCG@10", "MRR", "AUC", "HitRate@10", "MAP@10"]
+LISTS = ["mean plays@10", "same artist@10", "coverage@10", "hubness@10"]
+SPACE = ["vectors not finite", "effective rank", "mean cosine", "uniformity", "hubness"]
+SPACE += ["audio-text alignment", "modality gap"]
 Row = tuple[str, str, str, str]
 
 
@@ -43,10 +47,16 @@ def test_every_row_of_the_table_is_there_once(evaluation: Evaluation) -> None:
     wanted: set[Row] = set()
     wanted |= set(product(["meaning"], RETRIEVAL, ["R@1", "R@5", "R@10", "median rank"], ["random", *stages]))
     wanted |= set(product(["meaning"], ["probe: tags"], ["macro ROC-AUC"], ["random", "mel statistics", *stages]))
-    methods = ["random", "popularity", "mel statistics", *stages]
-    wanted |= set(
-        product(["taste"], ["warm tracks, SIMULATED listeners", "cold tracks, SIMULATED listeners"], TASTE, methods)
-    )
+    methods = ["random", "popularity", "mel statistics", "text only", *stages]
+    collaborative = ["item-kNN", "EASE", "ALS", "BPR"]
+    wanted |= set(product(["taste"], ["warm tracks, SIMULATED listeners"], TASTE, [*methods, *collaborative]))
+    wanted |= set(product(["taste"], ["cold tracks, SIMULATED listeners"], TASTE, [*methods, "vectors to factors"]))
+    lists = {
+        (row[0], f"{row[1]}: the lists", metric, row[3]) for row in wanted if row[0] == "taste" for metric in LISTS
+    }
+    wanted |= lists
+    wanted |= set(product(["integrity"], ["the space"], SPACE, stages))
+    wanted.add(("integrity", "neighbours kept from stage one", "overlap@10", "stage two"))
     found = _rows(evaluation.figures)
     assert set(found) == wanted
     assert len(found) == len(evaluation.figures)
@@ -55,6 +65,8 @@ def test_every_row_of_the_table_is_there_once(evaluation: Evaluation) -> None:
 def test_every_figure_lies_within_its_interval_and_its_range(evaluation: Evaluation) -> None:
     for figure in evaluation.figures:
         assert figure.n > 0
+        if figure.task == "the space" or figure.task.endswith("the lists"):
+            continue  # single numbers without intervals, or without a range
         assert (
             figure.low - 1e-12 <= figure.value <= figure.high + 1e-12
         )  # means of equal numbers differ in the last bit
@@ -92,7 +104,7 @@ def test_popularity_says_nothing_about_cold_tracks(evaluation: Evaluation) -> No
 
 def test_differences_are_stage_two_minus_stage_one(evaluation: Evaluation) -> None:
     found = _rows(evaluation.figures)
-    wanted = {(side, task, metric) for side, task, metric, _ in found if metric != "median rank"}
+    wanted = {row[:3] for row in found if row[2] != "median rank" and row[0] != "integrity" and "lists" not in row[1]}
     assert {(d.side, d.task, d.metric) for d in evaluation.differences} == wanted
     for change in evaluation.differences:
         one, two = (found[change.side, change.task, change.metric, method] for method in RUNS)
@@ -128,7 +140,9 @@ def test_one_seed_gives_the_same_bytes_twice(evaluation: Evaluation, trained: Li
 
 def test_one_stage_alone_has_figures_but_no_differences(trained: Library) -> None:
     evaluation = evaluate_library(trained.folder, {"stage one": "semantic"}, None)
-    assert {figure.method for figure in evaluation.figures} == {"random", "popularity", "mel statistics", "stage one"}
+    methods = {figure.method for figure in evaluation.figures}
+    assert {"random", "popularity", "mel statistics", "text only", "ALS", "stage one"} <= methods
+    assert "stage two" not in methods
     assert evaluation.differences == []
     assert not any("probe" in figure.task for figure in evaluation.figures)
 
@@ -161,15 +175,15 @@ def test_leaking_pairs_are_refused_without_a_log_too(trained_copy: Library) -> N
 def test_without_a_log_the_taste_side_is_said_to_be_not_measured(trained_copy: Library) -> None:
     trained_copy.folder.interactions.unlink()
     evaluation = evaluate_library(trained_copy.folder, RUNS, None)
-    assert {figure.side for figure in evaluation.figures} == {"meaning"}
-    assert evaluation.notes == ["No listening has been imported: the taste side is not measured."]
+    assert {figure.side for figure in evaluation.figures} == {"meaning", "integrity"}
+    assert "No listening has been imported: the taste side is not measured." in evaluation.notes
 
 
 def test_without_texts_retrieval_is_said_to_be_not_measured(trained_copy: Library) -> None:
     trained_copy.folder.interactions.unlink()
     trained_copy.tracks.select("track_id").write_parquet(trained_copy.folder.tracks)
     evaluation = evaluate_library(trained_copy.folder, RUNS, None)
-    assert evaluation.figures == []
+    assert {figure.side for figure in evaluation.figures} == {"integrity"}
     assert evaluation.notes[0] == "Fewer than two test tracks have a text: retrieval is not measured."
 
 
@@ -198,7 +212,8 @@ def test_library_without_splits_or_run_says_what_to_run(trained_copy: Library) -
 def test_progress_says_what_is_done(trained: Library) -> None:
     said: list[str] = []
     evaluate_library(trained.folder, {"stage one": "semantic"}, None, said.append)
-    assert said == ["vectors of stage one", "meaning: retrieval", "taste: ranking"]
+    steps = ["vectors of stage one", "text vectors", "meaning: retrieval", "integrity", "taste: ranking"]
+    assert said == steps
 
 
 def test_no_value_is_missing_in_a_library_where_everything_can_be_measured(evaluation: Evaluation) -> None:

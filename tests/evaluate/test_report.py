@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.evaluate.joint import Evaluation, Figure
+from ponticello.evaluate.figures import Evaluation, Figure
 from ponticello.evaluate.report import as_markdown, as_record, shown, verdict, write_report
 
 

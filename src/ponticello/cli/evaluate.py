@@ -8,7 +8,7 @@ import typer
 from ponticello.cli.console import HERE, JsonOption, LibraryOption, open_folder, print_json
 
 if TYPE_CHECKING:
-    from ponticello.evaluate.joint import Evaluation
+    from ponticello.evaluate.figures import Evaluation
     from ponticello.library import Folder
 
 
@@ -44,7 +44,8 @@ def evaluate(
 
 def evaluate_folder(folder: "Folder", semantic: str, preference: str, label: str | None) -> "Evaluation":
     """Evaluates the runs that are finished, saying on stderr what is being done."""
-    from ponticello.evaluate.joint import STAGE_ONE, STAGE_TWO, evaluate_library
+    from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
+    from ponticello.evaluate.joint import evaluate_library
     from ponticello.train.run import is_finished
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}

@@ -9,7 +9,7 @@ from ponticello.data.store import MelStore
 
 def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
     """(n, d) float32 unit vectors that know nothing."""
-    return _unit(np.random.default_rng(seed).standard_normal((n, d)))
+    return unit(np.random.default_rng(seed).standard_normal((n, d)))
 
 
 def mel_statistics(store: MelStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
@@ -23,7 +23,7 @@ def mel_statistics(store: MelStore, track_ids: list[str], reference_ids: list[st
         return np.stack([np.concatenate([mel.mean(axis=0), mel.std(axis=0)]) for mel in mels])
 
     reference, described = describe(reference_ids), describe(track_ids)
-    return _unit((described - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
+    return unit((described - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
 
 
 def popularity(events: pl.DataFrame, candidates: list[str]) -> np.ndarray:
@@ -32,6 +32,8 @@ def popularity(events: pl.DataFrame, candidates: list[str]) -> np.ndarray:
     return np.array([counts.get(track_id, 0) for track_id in candidates], dtype=np.float64)
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return unit
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """(n, d) float32: each row at unit length; a row of zeros stays zeros."""
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    scaled: np.ndarray = (vectors / lengths).astype(np.float32)
+    return scaled

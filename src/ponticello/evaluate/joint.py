@@ -1,7 +1,8 @@
 """The joint measurement: meaning and taste of the same vectors, on the same held-out tracks, in one list of figures."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,46 +10,24 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import ARTIST, PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.data.columns import ARTIST, TRACK_ID
 from ponticello.data.interactions import read_interactions
-from ponticello.data.listeners import USER_PREFIX
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, check_no_leak, load_splits, train_events
 from ponticello.data.store import MelStore
 from ponticello.data.text import track_texts
 from ponticello.errors import DataError, LibraryError
-from ponticello.evaluate.baselines import mel_statistics, popularity, random_vectors
-from ponticello.evaluate.metrics import bootstrap_mean, paired_difference, rank_metrics, retrieval_ranks
-from ponticello.evaluate.preference import Task, make_tasks, scores_at_random, scores_by_vectors
+from ponticello.evaluate.baselines import mel_statistics, random_vectors, unit
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Figure, add_figures
+from ponticello.evaluate.integrity import alignment, modality_gap, most_moved, neighbour_overlap, space_health
+from ponticello.evaluate.metrics import retrieval_ranks
 from ponticello.evaluate.semantic import linear_probe
+from ponticello.evaluate.taste import measure_taste
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.search.embed import embed_library
 
-STAGE_ONE, STAGE_TWO = "stage one", "stage two"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of the table with its 95 % bootstrap interval; n = queries, listeners or labels it is a mean over."""
-
-    side: str  # meaning | taste
-    task: str
-    metric: str
-    method: str
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass
-class Evaluation:
-    """All figures, the paired differences stage two minus stage one, and what a reader must know beside them."""
-
-    figures: list[Figure] = field(default_factory=list)
-    differences: list[Figure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
@@ -61,7 +40,14 @@ class _Materials:
     roles: list[str]
     texts: list[str]
     vectors: dict[str, np.ndarray]  # a method's (n, d) unit vectors, row i for ids[i]
+    text_vectors: np.ndarray  # (n, D) unit vectors of the pretrained text encoder; 0 for a track without text
     models: dict[str, HTCL]
+
+    @property
+    def known(self) -> dict[str, np.ndarray]:
+        """The methods that know a track by its content, the two stages last."""
+        stages = {method: self.vectors[method] for method in (STAGE_ONE, STAGE_TWO) if method in self.vectors}
+        return {"mel statistics": self.vectors["mel statistics"], "text only": self.text_vectors, **stages}
 
 
 def evaluate_library(
@@ -87,11 +73,14 @@ def evaluate_library(
     if label is not None:
         say("meaning: probe")
         _measure_probe(evaluation, materials, label)
+    say("integrity")
+    _measure_integrity(evaluation, materials)
     if interactions is None:
         evaluation.notes.append("No listening has been imported: the taste side is not measured.")
     else:
         say("taste: ranking")
-        _measure_taste(evaluation, interactions, materials, splits)
+        vectors = {name: dict(zip(materials.ids, side, strict=True)) for name, side in materials.known.items()}
+        measure_taste(evaluation, interactions, splits, materials.tracks, vectors, materials.config)
     return evaluation
 
 
@@ -112,26 +101,12 @@ def _gather(folder: Folder, runs: dict[str, str], splits: Splits, say: Callable[
         rows = {track_id: row for row, track_id in enumerate(found.track_ids)}
         vectors[method] = found.matrix[[rows[track_id] for track_id in ids]]
         models[method] = HTCL.from_pretrained(folder.run(run))
-    return _Materials(folder.config, tracks, ids, roles, track_texts(tracks), vectors, models)
-
-
-def _add(
-    evaluation: Evaluation,
-    where: tuple[str, str, str],
-    per_query: dict[str, np.ndarray],
-    clusters: np.ndarray | None,
-    config: Config,
-) -> None:
-    """One figure a method, and the paired difference of the two stages where both were measured."""
-    options = {"rounds": config.evaluate.bootstrap_rounds, "seed": config.evaluate.seed}
-    for method, values in per_query.items():
-        n = int(np.isfinite(values).sum())
-        evaluation.figures.append(Figure(*where, method, *bootstrap_mean(values, clusters, **options), n))
-    if {STAGE_ONE, STAGE_TWO} <= per_query.keys():
-        one, two = per_query[STAGE_ONE], per_query[STAGE_TWO]
-        n = int((np.isfinite(one) & np.isfinite(two)).sum())
-        change = paired_difference(two, one, clusters, **options)
-        evaluation.differences.append(Figure(*where, "stage two - stage one", *change, n))
+    say("text vectors")
+    texts = track_texts(tracks)
+    states = (
+        HTCL.from_settings(folder.config).encode_text_states(texts) * np.array([bool(text) for text in texts])[:, None]
+    )
+    return _Materials(folder.config, tracks, ids, roles, texts, vectors, unit(states), models)
 
 
 def _measure_retrieval(evaluation: Evaluation, materials: _Materials) -> None:
@@ -152,7 +127,7 @@ def _measure_retrieval(evaluation: Evaluation, materials: _Materials) -> None:
         for k in (1, 5, 10):
             hits = {method: (found <= k).astype(np.float64) for method, found in by_method.items()}
             chance = {"random": np.full(len(rows), min(k / len(rows), 1.0))}
-            _add(evaluation, ("meaning", task, f"R@{k}"), {**chance, **hits}, clusters, materials.config)
+            add_figures(evaluation, ("meaning", task, f"R@{k}"), {**chance, **hits}, clusters, materials.config)
         for method, found in {"random": np.full(len(rows), (len(rows) + 1) / 2), **by_method}.items():
             low, high = _median_interval(found, materials.config)
             median = float(np.median(found))
@@ -180,47 +155,39 @@ def _measure_probe(evaluation: Evaluation, materials: _Materials, label: str) ->
             return
     first = next(iter(probes.values()))
     per_query = {method: probe.per_query for method, probe in probes.items()}
-    _add(evaluation, ("meaning", f"probe: {label}", first.metric), per_query, None, materials.config)
+    add_figures(evaluation, ("meaning", f"probe: {label}", first.metric), per_query, None, materials.config)
     evaluation.notes.append(
         f"Probe on {label!r}: logistic regression on {first.n_train} training tracks, {first.n_classes} labels, "
         "strength chosen on validation tracks."
     )
 
 
-def _measure_taste(evaluation: Evaluation, interactions: pl.DataFrame, materials: _Materials, splits: Splits) -> None:
-    """Full ranking for warm and strictly cold tracks."""
-    config = materials.config
-    simulated = interactions[USER_ID].str.starts_with(USER_PREFIX).any()
-    if simulated:
-        evaluation.notes.append(
-            "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
-        )
-    past = interactions.filter(pl.col(PLAYED_AT) < splits.validation_until)
-    trained = past.filter(pl.col(TRACK_ID).is_in([t for t, role in splits.roles.items() if role == "train"]))
-    for task in make_tasks(interactions, splits, set(materials.ids), config):
-        if not task.users:
-            evaluation.notes.append(f"Taste, {task.name}: no listener has anything to find in the test window.")
-            continue
-        for metric, by_method in _rank(task, materials, trained).items():
-            name = f"{task.name} tracks" + (", SIMULATED listeners" if simulated else "")
-            _add(evaluation, ("taste", name, metric), by_method, None, config)
-        evaluation.notes.append(
-            f"Taste, {task.name}: {len(task.users)} listeners, {len(task.candidates)} candidates, all of them ranked."
-        )
-
-
-def _rank(task: Task, materials: _Materials, trained: pl.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """{metric: {method: one number a listener}}."""
-    config = materials.config
-    scores = {
-        "random": scores_at_random(task, config.evaluate.seed),
-        "popularity": np.tile(popularity(trained, task.candidates), (len(task.users), 1)),
-    }
-    for method, vectors in materials.vectors.items():
-        if method != "random":
-            by_id = dict(zip(materials.ids, vectors, strict=True))
-            scores[method] = scores_by_vectors(task, by_id, config.search.agreeing_seeds)
-    k = config.evaluate.k
-    measured = {m: rank_metrics(found, task.relevant, k, task.allowed) for m, found in scores.items()}
-    names = {f"recall@{k}": f"Recall@{k}", f"ndcg@{k}": f"NDCG@{k}", "mrr": "MRR", "auc": "AUC"}
-    return {shown: {method: figures[name] for method, figures in measured.items()} for name, shown in names.items()}
+def _measure_integrity(evaluation: Evaluation, materials: _Materials) -> None:
+    """What became of the space: its health under both stages, and how far stage two moved each track's neighbours."""
+    with_text = [row for row, text in enumerate(materials.texts) if text]
+    for method, model in materials.models.items():
+        vectors = materials.vectors[method]
+        health = space_health(vectors)
+        shown = {
+            "vectors not finite": float(health.n_nan),
+            "effective rank": health.effective_rank,
+            "mean cosine": health.mean_cosine,
+            "uniformity": health.uniformity,
+            "hubness": health.hubness,
+        }
+        if with_text:
+            text = model.encode_text([materials.texts[row] for row in with_text])
+            shown["audio-text alignment"] = alignment(vectors[with_text], text)
+            shown["modality gap"] = modality_gap(vectors[with_text], text)
+        for metric, value in shown.items():
+            figure = Figure("integrity", "the space", metric, method, value, math.nan, math.nan, len(vectors))
+            evaluation.figures.append(figure)
+        if health.is_collapsed:
+            evaluation.notes.append(f"COLLAPSED: the vectors of {method} hardly differ; do not serve them.")
+    if {STAGE_ONE, STAGE_TWO} <= materials.models.keys() and len(materials.ids) > NEIGHBOURS:
+        one, two = materials.vectors[STAGE_ONE], materials.vectors[STAGE_TWO]
+        kept = {STAGE_TWO: neighbour_overlap(one, two, NEIGHBOURS)}
+        where = ("integrity", "neighbours kept from stage one", f"overlap@{NEIGHBOURS}")
+        add_figures(evaluation, where, kept, None, materials.config)
+        moved = ", ".join(materials.ids[row] for row in most_moved(one, two, NEIGHBOURS)[:5])
+        evaluation.notes.append(f"Stage two moved these tracks most: {moved}.")

@@ -3,6 +3,7 @@
 Dimensions: U listeners, n candidates, d vector size.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +34,13 @@ class Task:
     allowed: np.ndarray
 
 
-def make_tasks(interactions: pl.DataFrame, splits: Splits, usable: set[str], config: Config) -> list[Task]:
+def make_tasks(
+    interactions: pl.DataFrame, splits: Splits, usable: set[str], config: Config, cold_role: str = "test"
+) -> list[Task]:
     """`warm`: training tracks a listener has not played; `cold`: test tracks, in no training event and in no pair.
 
-    Listeners with a seed and something relevant take part; usable: tracks that have vectors. DataError if the log is
-    too short for a test window.
+    Listeners with a seed and something relevant take part. usable: tracks that have vectors. cold_role: whose tracks
+    are the cold ones; "validation" where something is to be tuned. DataError if the log is too short for a test window.
     """
     if splits.validation_until is None:
         raise DataError("nothing is held out in time: import listening first, then run: ponticello pairs")
@@ -48,7 +51,7 @@ def make_tasks(interactions: pl.DataFrame, splits: Splits, usable: set[str], con
     )
     by_role = {
         role: sorted(track_id for track_id in usable if splits.roles.get(track_id) == role)
-        for role in ("train", "test")
+        for role in ("train", cold_role)
     }
     liked = is_positive(config.pairs.min_played_s)
     seeds = _recent(past.filter(liked & pl.col(TRACK_ID).is_in(by_role["train"])), config.search.recent_seeds)
@@ -57,7 +60,7 @@ def make_tasks(interactions: pl.DataFrame, splits: Splits, usable: set[str], con
     history, targets = dict(played.iter_rows()), dict(wanted.iter_rows())
     return [
         _task(name, by_role[role], seeds, history if name == "warm" else {}, targets)
-        for name, role in (("warm", "train"), ("cold", "test"))
+        for name, role in (("warm", "train"), ("cold", cold_role))
     ]
 
 
@@ -96,7 +99,7 @@ def _task(
     )
 
 
-def scores_by_vectors(task: Task, vectors: dict[str, np.ndarray], n_agreeing: int) -> np.ndarray:
+def scores_by_vectors(task: Task, vectors: Mapping[str, np.ndarray], n_agreeing: int) -> np.ndarray:
     """(U, n): how close each candidate is to the listener's seeds that are closest to it; `vectors` are unit length."""
     matrix = np.stack([vectors[track_id] for track_id in task.candidates])
     rows = [np.stack([vectors[track_id] for track_id in seeds]) @ matrix.T for seeds in task.seeds]

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from itertools import groupby
 from pathlib import Path
 
-from ponticello.evaluate.joint import Evaluation, Figure
+from ponticello.evaluate.figures import Evaluation, Figure
 from ponticello.library import replacing
 
 
@@ -53,7 +53,7 @@ def shown(figure: Figure) -> str:
     """`0.412 [0.380, 0.441]`, or a dash for what was not measured."""
     if figure.value != figure.value:
         return "-"
-    digits = 1 if figure.metric == "median rank" else 3
+    digits = 1 if figure.metric == "median rank" or abs(figure.value) >= 100 else 3
     interval = "" if figure.low != figure.low else f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
     return f"{figure.value:.{digits}f}{interval}"
 
