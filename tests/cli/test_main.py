@@ -40,6 +40,7 @@ COMMANDS = (
     "recommend",
     "evaluate",
     "import-released",
+    "import-dataset",
     "demo",
 )
 

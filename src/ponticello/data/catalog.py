@@ -130,19 +130,28 @@ def stacked(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
         raise
 
 
+def merge_tracks(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int]:
+    """Adds rows with distinct ids to tracks.parquet, replacing those it has; gives (n_updated, n_total).
+
+    The caller holds `folder.lock()`. name: what an error calls these rows.
+    """
+    old = stored_table(folder.tracks) if folder.tracks.is_file() else new.clear()
+    n_updated = new.join(old, on=TRACK_ID, how="semi").height
+    kept = [column for column in old.columns if column not in new.columns]
+    ids = pl.concat([old.select(TRACK_ID), new.select(TRACK_ID)]).unique(maintain_order=True)
+    new = new.join(old.select(TRACK_ID, *kept), on=TRACK_ID, how="left")
+    rows = stacked(old.join(new, on=TRACK_ID, how="anti"), new, name)
+    rows = ids.join(rows, on=TRACK_ID, how="left", maintain_order="left")
+    with replacing(folder.tracks) as temporary:
+        rows.write_parquet(temporary, compression="zstd")
+    return n_updated, rows.height
+
+
 def _upsert(folder: Folder, new: pl.DataFrame, skipped: list[Skipped], name: str) -> Imported:
     with folder.lock():
-        old = stored_table(folder.tracks) if folder.tracks.is_file() else new.clear()
-        n_updated = new.join(old, on=TRACK_ID, how="semi").height
-        kept = [column for column in old.columns if column not in new.columns]
-        ids = pl.concat([old.select(TRACK_ID), new.select(TRACK_ID)]).unique(maintain_order=True)
-        new = new.join(old.select(TRACK_ID, *kept), on=TRACK_ID, how="left")
-        rows = stacked(old.join(new, on=TRACK_ID, how="anti"), new, name)
-        rows = ids.join(rows, on=TRACK_ID, how="left", maintain_order="left")
-        with replacing(folder.tracks) as temporary:
-            rows.write_parquet(temporary, compression="zstd")
+        n_updated, n_total = merge_tracks(folder, new, name)
         folder.record_skipped(_STEP, sorted(skipped, key=lambda row: row.line or 0))
-    return Imported(new.height - n_updated, n_updated, len(skipped), rows.height)
+    return Imported(new.height - n_updated, n_updated, len(skipped), n_total)
 
 
 def _locate(folder: Folder, root: Path, value: str) -> tuple[str, str]:

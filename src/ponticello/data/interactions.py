@@ -43,21 +43,30 @@ def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str
         catalogue = read_tracks(folder).select(TRACK_ID)
         unknown = frame.with_columns(line=lines).join(catalogue, on=TRACK_ID, how="anti").sort("line")
         new = frame.join(catalogue, on=TRACK_ID, how="semi", maintain_order="left")
-        new = new.unique(SAME_EVENT, keep="first", maintain_order=True)
-        if folder.interactions.is_file():
-            old = stored_table(folder.interactions)
-            new = new.join(old, on=SAME_EVENT, how="anti", maintain_order="left")
-            rows = stacked(old, new, path.name)
-        else:
-            rows = new
-        with replacing(folder.interactions) as temporary:
-            rows.sort(PLAYED_AT, USER_ID, TRACK_ID, EVENT).write_parquet(temporary, compression="zstd")
+        n_new, n_total = merge_interactions(folder, new, path.name)
         n_skipped = len(skipped) + unknown.height
         skipped = sorted([*skipped, *_listed(unknown.head(_MOST_LISTED), path.name)], key=lambda row: row.line or 0)
         if (n_more := unknown.height - _MOST_LISTED) > 0:
             skipped.append(Skipped(path.name, None, TRACK_ID, f"{n_more} more rows", _UNKNOWN))
         folder.record_skipped(_STEP, skipped)
-    return Imported(new.height, 0, n_skipped, rows.height)
+    return Imported(n_new, 0, n_skipped, n_total)
+
+
+def merge_interactions(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int]:
+    """Adds the events that are not there yet to interactions.parquet; gives (n_new, n_total).
+
+    The caller holds `folder.lock()`. name: what an error calls these rows.
+    """
+    new = complete(new, INTERACTIONS).unique(SAME_EVENT, keep="first", maintain_order=True)
+    if folder.interactions.is_file():
+        old = stored_table(folder.interactions)
+        new = new.join(old, on=SAME_EVENT, how="anti", maintain_order="left")
+        rows = stacked(old, new, name)
+    else:
+        rows = new
+    with replacing(folder.interactions) as temporary:
+        rows.sort(PLAYED_AT, USER_ID, TRACK_ID, EVENT).write_parquet(temporary, compression="zstd")
+    return new.height, rows.height
 
 
 def read_interactions(folder: Folder) -> pl.DataFrame:

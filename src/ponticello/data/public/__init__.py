@@ -1,0 +1,1 @@
+"""Readers for public music data sets, one file a family; `sets` lists them all."""
