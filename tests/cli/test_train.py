@@ -73,7 +73,7 @@ def test_finished_run_is_told_again_without_training(
 
     monkeypatch.setattr("ponticello.train.run._train", train)
     root, *firsts = trained_by_command
-    again = _run("train", stage, "-L", root)
+    again = _run("train", stage, "-L", root, *SHORT)
     assert again.exit_code == 0, again.output
     assert again.stdout == firsts[stage == "preference"].stdout
     assert again.stderr == ""
@@ -82,7 +82,7 @@ def test_finished_run_is_told_again_without_training(
 def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -> None:
     root = trained_by_command[0]
     record = json.loads((root / "runs" / "preference" / "run.json").read_text(encoding="utf-8"))
-    printed = json.loads(_run("train", "preference", "-L", root, "--json").stdout)
+    printed = json.loads(_run("train", "preference", "-L", root, *SHORT, "--json").stdout)
     assert printed == {
         "run": "preference",
         "stage": "preference",
@@ -96,7 +96,7 @@ def test_only_the_first_process_prints(
     trained_by_command: tuple[Path, Result, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ponticello.train.distributed.rank", lambda: 1)
-    result = _run("train", "semantic", "-L", trained_by_command[0])
+    result = _run("train", "semantic", "-L", trained_by_command[0], *SHORT)
     assert (result.exit_code, result.stdout) == (0, "")
 
 
