@@ -25,13 +25,13 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)
-	$(BIN)/ruff check src tests demo
-	$(BIN)/ruff format --check src tests demo
+	$(BIN)/ruff check src tests demo bench
+	$(BIN)/ruff format --check src tests demo bench
 	$(BIN)/mypy
 
 format: $(READY)
-	$(BIN)/ruff check --fix src tests demo
-	$(BIN)/ruff format src tests demo
+	$(BIN)/ruff check --fix src tests demo bench
+	$(BIN)/ruff format src tests demo bench
 
 clean:
 	rm -rf $(VENV) demo-library dist
