@@ -197,3 +197,11 @@ def test_wrong_setting_is_one_line_that_names_it(mined: Folder, setting: str, me
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception).startswith(message)
+
+
+def test_log_of_which_nothing_was_usable_is_said(folder: Folder, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,track_id,played_at\nu,nobody,2024-01-01\n", encoding="utf-8")
+    out("import-history", tmp_path / "log.csv", "-L", folder.root)
+    result = CliRunner().invoke(app, ["pairs", "-L", str(folder.root)])
+    assert result.exit_code == 1
+    assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")

@@ -9,6 +9,7 @@ from ponticello.data.columns import ANCHOR_ID, CONTEXT_TRACK_ID, PLAYED_AT, POSI
 from ponticello.data.interactions import read_interactions
 from ponticello.data.pairs import Funnel, mine_pairs, write_pairs
 from ponticello.data.splits import Splits, check_no_leak, load_splits, make_splits, save_splits, train_events
+from ponticello.errors import DataError
 from ponticello.library import Folder, replacing
 
 
@@ -37,10 +38,12 @@ def mine_library(folder: Folder) -> Mined:
     """Writes pairs.parquet from the training window alone, and validation-pairs.parquet for watching stage two.
 
     Validation pairs come from the log before the test window, each of a training and a validation track; neither
-    table holds a test track. The caller holds the library's lock.
+    table holds a test track. DataError if the log is empty. The caller holds the library's lock.
     """
     interactions = read_interactions(folder)
     splits = refresh_splits(folder)
+    if splits.train_until is None:
+        raise DataError("the log holds no event yet: see skipped.csv, then run: ponticello import-history")
     training = [track_id for track_id, role in splits.roles.items() if role == "train"]
     events = _without_triggers(train_events(interactions, splits), training)
     pairs, funnel = mine_pairs(events, folder.config.pairs)
