@@ -22,7 +22,6 @@ from ponticello.evaluate.metrics import (
     recall_at_k,
     reciprocal_rank,
     retrieval_ranks,
-    retrieval_summary,
 )
 
 Case = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -193,11 +192,7 @@ def test_copies_of_an_item_share_their_rank() -> None:
     assert (ranks == 4.0).all()
 
 
-def test_retrieval_summary_counts_ranks_within_k() -> None:
-    """Of 1, 1.5, 5, 10, 11: one is <= 1, three are <= 5, four are <= 10; the middle one is 5."""
-    found = retrieval_summary(np.array([11.0, 1.0, 5.0, 1.5, 10.0]))
-    assert found == {"r@1": 0.2, "r@5": 0.6, "r@10": 0.8, "median_rank": 5.0}
-    assert all(math.isnan(value) for value in retrieval_summary(np.array([])).values())
+def test_no_query_has_no_rank() -> None:
     assert retrieval_ranks(np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=int)).shape == (0,)
 
 

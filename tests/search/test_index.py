@@ -254,3 +254,15 @@ def test_current_naming_a_generation_that_is_gone_is_refused(tmp_path: Path) -> 
     shutil.rmtree(write_index(tmp_path, *_sides(), SPACES))
     with pytest.raises(CheckpointError, match="run: ponticello embed"):
         open_index(tmp_path)
+
+
+def test_writing_the_same_index_again_leaves_its_files_alone_unless_they_are_damaged(tmp_path: Path) -> None:
+    """A reader that has the file open keeps what it reads; a damaged file is made anew."""
+    file = write_index(tmp_path, *_sides(), SPACES) / "vectors.npy"
+    whole, number = file.read_bytes(), file.stat().st_ino
+    write_index(tmp_path, *_sides(), SPACES)
+    assert file.stat().st_ino == number
+    file.write_bytes(whole[:-1])
+    write_index(tmp_path, *_sides(), SPACES)
+    assert file.read_bytes() == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"CURRENT", file.parent.name}

@@ -58,6 +58,7 @@ class Contenders:
         early = self.past.filter(pl.col(PLAYED_AT) < splits.train_until)
         warm = self.tuning[0].candidates
         self.early, self.late = (_Fits(events, warm, config) for events in (early, self.past))
+        self.chosen: dict[str, tuple[dict[str, Any], Scorer]] = {}
         self.notes: list[str] = []
 
     def scores(self, task: Task) -> dict[str, np.ndarray]:
@@ -92,10 +93,9 @@ class Contenders:
         if find_spec("implicit") is None or not tuning.users:
             self.notes.append("Regression to factors is not measured: it needs implicit and validation events.")
             return {}
-        point, _ = self._tuned("ALS")
-        early, late = (
-            fit_als(fits.matrix, **point, seed=self.config.evaluate.seed) for fits in (self.early, self.late)
-        )
+        point, late = self._tuned("ALS")
+        assert isinstance(late, Factors)
+        early = fit_als(self.early.matrix, **point, seed=self.config.evaluate.seed)
         by_strength = {l2: self._regressed(early, self.early, tuning, l2) for l2 in REGRESSION_GRID}
         best = max(by_strength, key=lambda l2: _ndcg(by_strength[l2], tuning))
         self.notes.append(f"vectors to factors, ridge strength {best:g}, chosen on validation tracks.")
@@ -109,7 +109,12 @@ class Contenders:
         return scores
 
     def _tuned(self, name: str) -> tuple[dict[str, Any], Scorer]:
-        """The grid point with the highest validation NDCG, and its model fitted on all the past."""
+        """The grid point with the highest validation NDCG, and its model fitted on all the past; searched for once."""
+        if name not in self.chosen:
+            self.chosen[name] = self._search_grid(name)
+        return self.chosen[name]
+
+    def _search_grid(self, name: str) -> tuple[dict[str, Any], Scorer]:
         seed, tuning = self.config.evaluate.seed, self.tuning[0]
         points = {str(point): point for point in GRIDS[name]}
         fits = {label: partial(_fit, name, self.early.matrix, point, seed) for label, point in points.items()}

@@ -106,18 +106,6 @@ def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
     return ranks
 
 
-def retrieval_summary(ranks: Floats) -> dict[str, float]:
-    """{"r@1", "r@5", "r@10", "median_rank"}: shares in [0, 1] of ranks <= k, and the median; nan where ranks is empty.
-
-    ranks: (n,), as `retrieval_ranks` gives them; a target tied with one other for the first place ranks 1.5 and
-    misses r@1.
-    """
-    if not len(ranks):
-        return dict.fromkeys(("r@1", "r@5", "r@10", "median_rank"), float("nan"))
-    shares = {f"r@{k}": float(np.mean(ranks <= k)) for k in (1, 5, 10)}
-    return {**shares, "median_rank": float(np.median(ranks))}
-
-
 class Interval(NamedTuple):
     """A mean and the ends of its 95 % interval."""
 

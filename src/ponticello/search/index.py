@@ -148,9 +148,11 @@ def write_index(place: Path, semantic: Vectors, preference: Vectors | None, spac
 def _make_live(place: Path, building: Path, name: str) -> Path:
     """Gives the finished generation its name and points CURRENT at it; of the others only the last live one stays."""
     previous = (place / "CURRENT").read_text(errors="replace").strip() if (place / "CURRENT").is_file() else name
-    if (place / name).exists():
-        shutil.rmtree(place / name)
-    building.rename(place / name)
+    if (place / name).exists() and not _fault(place / name):
+        shutil.rmtree(building)  # the very same index: what readers have open stays
+    else:
+        shutil.rmtree(place / name, ignore_errors=True)
+        building.rename(place / name)
     with replacing(place / "CURRENT") as temporary:
         temporary.write_text(name + "\n")
     if previous != name:
@@ -165,21 +167,27 @@ def open_index(place: Path) -> EmbeddingIndex:
     if not (place / "CURRENT").is_file():
         raise LibraryError("the library has no index yet; run: ponticello embed")
     generation = place / (place / "CURRENT").read_text(errors="replace").strip()
-    try:
-        text = (generation / "index.json").read_bytes()
-        if hashlib.sha256(text).hexdigest()[:16] != generation.name:
-            raise ValueError("index.json is not what was written")
-        record = json.loads(text)
-        for file in FILES:
-            if _sha256(generation / file) != record["sha256"][file]:
-                raise ValueError(f"{file} is not what was written")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{generation} is damaged ({error}); run: ponticello embed") from None
+    if fault := _fault(generation):
+        raise CheckpointError(f"{generation} is damaged ({fault}); run: ponticello embed")
+    record = json.loads((generation / "index.json").read_bytes())
     spaces = [
         Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"])) for s in record["spaces"]
     ]
     vectors = np.load(generation / FILES[0], mmap_mode="r", allow_pickle=False)
     return EmbeddingIndex(pl.read_parquet(generation / FILES[1])[TRACK_ID].to_list(), vectors, spaces)
+
+
+def _fault(generation: Path) -> str:
+    """What is wrong with a generation's files; empty if they are what was written."""
+    try:
+        text = (generation / "index.json").read_bytes()
+        if hashlib.sha256(text).hexdigest()[:16] != generation.name:
+            return "index.json is not what was written"
+        hashes = json.loads(text)["sha256"]
+        changed = [file for file in FILES if _sha256(generation / file) != hashes[file]]
+        return f"{changed[0]} is not what was written" if changed else ""
+    except (OSError, ValueError) as error:
+        return str(error)
 
 
 def _sha256(path: Path) -> str:
