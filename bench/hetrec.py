@@ -33,13 +33,14 @@ from ponticello.evaluate.collaborative import (
     Interactions,
     Scorer,
     choose,
-    content_to_factors,
     fit_als,
     fit_bpr,
     fit_ease,
     fit_item_knn,
 )
-from ponticello.evaluate.metrics import bootstrap_mean, rank_metrics
+from ponticello.evaluate.content import content_to_factors
+from ponticello.evaluate.intervals import bootstrap_mean
+from ponticello.evaluate.metrics import rank_metrics
 from ponticello.model.text_encoder import load_text_encoder, text_vector
 from ponticello.search.recommend import agreement
 
@@ -51,7 +52,7 @@ K = 10
 BATCH_TEXTS = 64
 BOOTSTRAP_ROUNDS = 1000
 CONTENT_L2 = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the regression from text to factors
-METRICS = {f"ndcg@{K}": f"NDCG@{K}", f"recall@{K}": f"Recall@{K}", "mrr": "MRR", "auc": "AUC"}
+METRICS = (f"NDCG@{K}", f"Recall@{K}", "MRR", "AUC")
 
 FITS: dict[str, Callable[..., Any]] = {  # (matrix, seed, **one point of GRIDS) -> Scorer
     "item-kNN": lambda matrix, _seed, **point: fit_item_knn(matrix, **point),
@@ -82,7 +83,7 @@ class Task:
 
     def ndcg(self, model: Scorer) -> float:
         """The mean NDCG@K of `model`: what settings are chosen by."""
-        return float(np.nanmean(self.measure(model(np.arange(len(self.relevant))))[f"ndcg@{K}"]))
+        return float(np.nanmean(self.measure(model(np.arange(len(self.relevant))))[f"NDCG@{K}"]))
 
 
 @dataclass(frozen=True)
@@ -244,7 +245,7 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def as_markdown(figures: dict[str, dict[str, Any]]) -> str:
     """One part's table: mean ± standard deviation over seeds, and in brackets seed 0's interval."""
-    lines = [f"| method | {' | '.join(METRICS.values())} |", "|---" * (len(METRICS) + 1) + "|"]
+    lines = [f"| method | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for name, row in figures.items():
         cells = []
         for metric in METRICS:
@@ -271,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     splits = (split_listening(listening.matrix, seed) for seed in range(given.seeds))
     runs = [run_seed(split, vectors, settings, seed) for seed, split in enumerate(splits)]
     figures = summarise(runs)
-    asked = {part: int((~np.isnan(runs[0][part]["random"]["mrr"])).sum()) for part in figures}
+    asked = {part: int((~np.isnan(runs[0][part]["random"]["MRR"])).sum()) for part in figures}
     n_users, n_artists = listening.matrix.shape
     counts = {"listeners": n_users, "artists": n_artists, "entries": listening.matrix.nnz}
     counts |= {"artists without tags": listening.texts.count("")}

@@ -79,6 +79,7 @@ evaluate_every = 5
 n_listeners = 80
 [evaluate]
 bootstrap_rounds = 100
+baselines = ["item-kNN", "ALS", "vectors to factors"]
 """
 
 

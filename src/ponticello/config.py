@@ -12,12 +12,17 @@ A preset is a full `Config`; a library's `ponticello.toml` names a preset and ov
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ponticello.errors import ConfigError
 
+# fmt: off
+Baseline = Literal[
+    "item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN", "vectors to factors", "artist prior"
+]
+# fmt: on
 PRESETS = ("paper", "base", "small", "tiny")
 
 
@@ -120,10 +125,13 @@ class PairsConfig(Part):
 
 
 class SplitsConfig(Part):
-    """What is held out: whole artists for cold tracks, and the last part of the log."""
+    """What is held out: tracks that are cold, and the last part of the log."""
 
-    validation_share: float = Field(0.15, ge=0, lt=1)  # of tracks, by whole artists
-    test_share: float = Field(0.2, ge=0, lt=1)  # of tracks, by whole artists
+    tracks: Literal["artist", "track", "column"] = "artist"  # what is held out as one
+    column: str = ""  # of the tracks table, which holds official roles; for tracks = "column"
+    events: Literal["time", "last-session"] = "time"  # one moment for all, or each listener's last session
+    validation_share: float = Field(0.15, ge=0, lt=1)  # of tracks
+    test_share: float = Field(0.2, ge=0, lt=1)  # of tracks
     train_until: float = Field(0.7, gt=0, lt=1)  # share of events, by time
     validation_until: float = Field(0.8, gt=0, lt=1)
     seed: int = 0
@@ -141,6 +149,9 @@ class EvaluateConfig(Part):
     """How the table is measured."""
 
     k: int = Field(10, ge=1)  # cut-off of Recall and NDCG
+    baselines: tuple[Baseline, ...] = get_args(
+        Baseline
+    )  # those that are tuned and fitted; popularity and chance always
     bootstrap_rounds: int = Field(1000, ge=100)
     seed: int = 0
 

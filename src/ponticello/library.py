@@ -7,6 +7,7 @@ my-library/
   pairs.parquet          mined (anchor, positive) pairs
   validation-pairs.parquet  the same with held-out tracks, for validation only
   splits.parquet         which track and which moment is held out
+  splits-listeners.parquet  each listener's own moments, where splits.events is last-session
   skipped.csv            what could not be used, by step, file and line
   mels/                  prepared features
   runs/<name>/           one training run

@@ -1,18 +1,41 @@
 """What is held out, and that none of it reaches training."""
 
+import doctest
+import hashlib
+import json
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ponticello.config import SplitsConfig
-from ponticello.data.splits import Splits, check_no_leak, load_splits, make_splits, save_splits, train_events
-from ponticello.errors import ConfigError, DataError
+from ponticello.data import splits as splits_module
+from ponticello.data.leaks import check_no_leak
+from ponticello.data.splits import (
+    Scheme,
+    Splits,
+    before_test,
+    before_validation,
+    describe,
+    in_test,
+    load_splits,
+    make_splits,
+    one_window_earlier,
+    save_splits,
+    splits_sha256,
+    train_events,
+    window,
+    with_role,
+)
+from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import create_library
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -139,23 +162,6 @@ def test_training_events_are_early_and_on_train_tracks() -> None:
     check_no_leak(splits, _tracks([]), None, train_events(events, splits))
 
 
-def test_every_leak_is_named() -> None:
-    tracks = pl.DataFrame([("a", "Ada", None), ("b", "ada ", None)], schema=SCHEMA, orient="row")
-    splits = Splits({"a": "train", "b": "test"}, START + timedelta(hours=2), None)
-    with pytest.raises(DataError) as error:
-        check_no_leak(splits, tracks, None, None)
-    named = "track_id=a, group=artist:ada, role=train; track_id=b, group=artist:ada, role=test"
-    assert str(error.value) == f"an artist or album is in two roles (2 rows): {named}; make the splits again"
-    tracks = tracks.head(1)
-    pairs = pl.DataFrame({"anchor_id": ["a", "a"], "positive_id": ["a", "b"], "weight": [1, 1]})
-    with pytest.raises(DataError, match=r"not for training \(1 rows\): anchor_id=a, positive_id=b; make"):
-        check_no_leak(splits, tracks, pairs, None)
-    with pytest.raises(DataError, match=r"event is on a track that is not for training \(1 rows\): track_id=b"):
-        check_no_leak(splits, tracks, pairs.head(1), _events(1, "b"))
-    with pytest.raises(DataError, match=r"event is not before 2024-01-01 02:00:00\+00:00 \(3 rows\): track_id=a"):
-        check_no_leak(splits, tracks, None, _events(5, "a"))
-
-
 def test_events_without_a_moment_are_refused() -> None:
     splits = Splits({"a": "train"}, None, None)
     for check in (
@@ -165,3 +171,206 @@ def test_events_without_a_moment_are_refused() -> None:
         with pytest.raises(DataError, match="made without a listening history, so no moment ends training; make the"):
             check()
     assert train_events(_events(0), splits).height == 0
+
+
+def _of_split(values: list[str | None]) -> pl.DataFrame:
+    return pl.DataFrame({"track_id": [f"t{n}" for n in range(len(values))], "split": values})
+
+
+def _heard(*rows: tuple[str, float]) -> pl.DataFrame:
+    """Events of (listener, hours after the start), on track `a`."""
+    table = [(user, "a", START + timedelta(hours=hours)) for user, hours in rows]
+    return pl.DataFrame(table, schema=["user_id", "track_id", "played_at"], orient="row")
+
+
+def test_single_tracks_are_held_out_even_of_one_artist() -> None:
+    splits = make_splits(_tracks([("a", None)] * 100), None, SplitsConfig(tracks="track"))
+    assert Counter(splits.roles.values()) == {"train": 65, "test": 20, "validation": 15}
+
+
+def test_new_tracks_of_one_recording_get_one_role() -> None:
+    """Every track of a chain of copies is held out with the others, whoever the artist; old roles stay."""
+    tracks = _tracks([(f"artist {n}", None) for n in range(100)])
+    copies = pl.DataFrame([(f"t{n}", f"t{n + 1}") for n in range(0, 40)], schema=["track_id", "other_id"], orient="row")
+    for scheme in ("artist", "track"):
+        config = SplitsConfig.model_validate({"tracks": scheme})
+        splits = make_splits(tracks, None, config, duplicates=copies)
+        assert len({splits.roles[f"t{n}"] for n in range(41)}) == 1
+        assert set(splits.roles.values()) == {"train", "validation", "test"}
+        before = Splits({"t3": "test"}, None, None, scheme=Scheme(scheme))
+        after = make_splits(tracks, None, config, before, duplicates=copies[::-1])
+        assert {after.roles[f"t{n}"] for n in range(41)} == {"test"}
+
+
+def test_official_roles_are_read_from_a_column_in_any_wording() -> None:
+    values = ["train", " Training", "VALID", "val", "Validation", "test", "TEST ", None, "unused", ""]
+    config = SplitsConfig(tracks="column", column="split")
+    splits = make_splits(_of_split(values), None, config)
+    roles = ["train"] * 2 + ["validation"] * 3 + ["test"] * 2
+    assert splits.roles == {f"t{n}": role for n, role in enumerate(roles)}
+    assert splits.n_without_role == 3
+    assert "2 train, 3 validation and 2 test tracks (3 more have no role)" in describe(splits)
+    again = make_splits(_of_split(values), None, config, splits)
+    assert again == splits
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("split_0", ["train", "test"], "the tracks have no column 'split_0'; choose one of track_id, split"),
+        ("", ["train", "test"], "the tracks have no column ''; choose one of track_id, split"),
+        ("split", ["train", "dev"], "column 'split' names no test track; wanted .*, found 'dev', 'train'"),
+        ("split", ["test", None], "column 'split' names no training track; wanted .*, found 'test'"),
+        ("split", [None, None], "column 'split' names no training track; wanted .*, found no text"),
+    ],
+)
+def test_a_column_without_official_roles_is_refused(column: str, values: list[str | None], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_splits(_of_split(values), None, SplitsConfig(tracks="column", column=column))
+
+
+def test_a_column_of_lists_is_refused() -> None:
+    tracks = pl.DataFrame({"track_id": ["t0"], "split": [["train"]]})
+    with pytest.raises(ConfigError, match=r"names no training track; wanted .*, found no text"):
+        make_splits(tracks, None, SplitsConfig(tracks="column", column="split"))
+
+
+def test_a_column_that_moves_a_track_is_refused() -> None:
+    config = SplitsConfig(tracks="column", column="split")
+    before = make_splits(_of_split(["train", "test", "test"]), None, config)
+    with pytest.raises(LibraryError) as error:
+        make_splits(_of_split(["train", "train", "test"]), None, config, before)
+    assert str(error.value) == (
+        "column 'split' moves 1 tracks: t1 was test and is train; "
+        "delete splits.parquet, run `ponticello pairs` and train again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"tracks": "track"}, "single tracks and events by time"),
+        ({"events": "last-session"}, "whole artists and each listener's last session"),
+        ({"tracks": "column", "column": "artist"}, "the tracks of column 'artist' and events by time"),
+    ],
+)
+def test_roles_made_another_way_are_not_mixed_in(settings: dict[str, str], named: str) -> None:
+    tracks = _tracks([("train", None), ("test", None)])
+    config = SplitsConfig.model_validate(settings)
+    before = make_splits(tracks, None, SplitsConfig())
+    with pytest.raises(LibraryError) as error:
+        make_splits(tracks, None, config, before)
+    assert str(error.value) == (
+        f"splits.parquet holds out whole artists and events by time; the settings say {named}: "
+        "delete splits.parquet, run `ponticello pairs` and train again, or set them back"
+    )
+    assert make_splits(tracks, None, config, Splits({}, None, None)).scheme != Scheme()
+
+
+def test_last_session_is_the_test_window_and_the_one_before_it_validation() -> None:
+    """Silences of up to 30 minutes keep a session together: u sits at 0 (and 0.5), 2, and 4 (and 4.4) hours."""
+    log = _heard(("u", 4.4), ("u", 0), ("u", 0.5), ("u", 2), ("u", 4), ("two", 0), ("two", 9), ("one", 1))
+    splits = make_splits(_tracks([]), log, SplitsConfig(events="last-session"))
+    assert (splits.train_until, splits.validation_until) == (None, None)
+    assert splits.listeners is not None
+    assert splits.listeners["u"] == (START + timedelta(hours=2), START + timedelta(hours=4))
+    windows = ["test", "train", "train", "validation", "test", "train", "train", "train"]
+    assert window(splits, log).to_list() == windows
+    assert before_validation(splits, log).equals(log.filter(pl.Series(windows) == "train"))
+    assert before_test(splits, log).equals(log.filter(pl.Series(windows) != "test"))
+    assert in_test(splits, log).equals(log.filter(pl.Series(windows) == "test"))
+    assert "the last two sessions of 1 of 3 listeners" in describe(splits)
+    longer = make_splits(_tracks([]), log, SplitsConfig(events="last-session"), session_gap_min=89)
+    assert longer.listeners == splits.listeners
+    one = make_splits(_tracks([]), log, SplitsConfig(events="last-session"), session_gap_min=90)
+    assert set(window(one, log)) == {"train"}
+
+
+def test_events_newer_than_last_session_splits_train_nothing() -> None:
+    """A listener the splits do not know has no window; a known one with few sessions is past training."""
+    log = _heard(("u", 0), ("u", 2), ("u", 4), ("one", 0))
+    splits = make_splits(_tracks([("x", None)]), log, SplitsConfig(events="last-session"))
+    newer = _heard(("new", 0), ("one", 5), ("u", 5))
+    assert window(splits, newer).to_list() == [None, "test", "test"]
+    splits = replace(splits, roles={"a": "train"})
+    assert train_events(newer, splits).is_empty()
+    assert before_test(splits, newer).is_empty()
+    assert in_test(splits, newer)["user_id"].to_list() == ["one", "u"]
+
+
+def test_windows_of_time_meet_at_the_moments() -> None:
+    splits = Splits({}, START + timedelta(hours=1), START + timedelta(hours=3))
+    assert window(splits, _events(5)).to_list() == ["train", "validation", "validation", "test", "test"]
+
+
+def test_one_window_earlier_tests_on_the_validation_window() -> None:
+    log = _heard(("u", 0), ("u", 2), ("u", 4), ("one", 0))
+    by_time = Splits({}, START + timedelta(hours=1), START + timedelta(hours=3))
+    for splits in (by_time, make_splits(_tracks([]), log, SplitsConfig(events="last-session"))):
+        past = before_test(splits, log)
+        assert window(one_window_earlier(splits), past).to_list() == ["train", "test", "train"]
+
+
+def test_roles_can_be_asked_for() -> None:
+    splits = Splits({"a": "train", "b": "test", "c": "validation"}, None, None)
+    assert with_role(splits, "train", "validation") == ["a", "c"]
+
+
+def test_every_scheme_comes_back_from_disk_and_a_changed_moment_is_noticed(tmp_path: Path) -> None:
+    folder = create_library(tmp_path, "tiny")
+    own = {"u": (START, START + timedelta(hours=1)), "v": (START, START)}
+    scheme = Scheme("column", "split", "last-session")
+    for splits in (
+        Splits({"a": "train"}, None, None, own, scheme, 4),
+        Splits({"a": "train"}, None, None, None, scheme),
+        Splits({"a": "train"}, None, None, {}, scheme),
+        Splits({"a": "train"}, START, START, None, Scheme("track")),
+    ):
+        save_splits(folder, splits)
+        assert load_splits(folder) == splits
+    listeners = folder.root / "splits-listeners.parquet"
+    assert not listeners.exists()
+    save_splits(folder, Splits({"a": "train"}, None, None, own, scheme))
+    late = pl.read_parquet(listeners).with_columns(pl.col("train_until") + timedelta(microseconds=1))
+    for damage in (late.write_parquet, lambda file: file.write_bytes(b""), lambda file: file.unlink()):
+        damage(listeners)
+        with pytest.raises(DataError, match=r"splits\.parquet does not fit its own SHA-256; delete it and make"):
+            load_splits(folder)
+
+
+def test_hash_covers_everything_and_the_default_scheme_keeps_the_hash_it_always_had() -> None:
+    own = {"u": (START, START)}
+    splits = Splits({"a": "train", "b": "test"}, START, START)
+    others = [
+        replace(splits, roles={"a": "train"}),
+        replace(splits, validation_until=None),
+        replace(splits, scheme=Scheme("track")),
+        replace(splits, scheme=Scheme("column", "split")),
+        replace(splits, scheme=Scheme("column", "split_0")),
+        replace(splits, scheme=Scheme(events="last-session")),
+        replace(splits, scheme=Scheme(events="last-session"), listeners={}),
+        replace(splits, scheme=Scheme(events="last-session"), listeners=own),
+        replace(splits, n_without_role=1),
+    ]
+    assert len({splits_sha256(found) for found in [splits, *others]}) == 10
+    assert splits_sha256(splits) == splits_sha256(replace(splits, roles={"b": "test", "a": "train"}))
+    content = [[["a", "train"], ["b", "test"]], [START.isoformat()] * 2]
+    assert splits_sha256(splits) == hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def test_a_file_from_before_there_were_schemes_is_read(tmp_path: Path) -> None:
+    folder = create_library(tmp_path, "tiny")
+    splits = Splits({"a": "train", "b": "test"}, START, START)
+    notes = {"moments": json.dumps([START.isoformat()] * 2), "sha256": splits_sha256(splits)}
+    table = pa.table({"track_id": ["a", "b"], "role": ["train", "test"]})
+    pa.parquet.write_table(table.replace_schema_metadata(notes), folder.splits)
+    assert load_splits(folder) == splits
+
+
+def test_splits_are_described_in_one_sentence() -> None:
+    splits = Splits({"a": "train", "b": "test"}, START, START + timedelta(days=1))
+    assert describe(splits) == (
+        "Held out: whole artists and events by time; 1 train, 0 validation and 1 test tracks; "
+        "training before 2024-01-01 00:00 UTC, test from 2024-01-02 00:00 UTC."
+    )
+    assert doctest.testmod(splits_module).failed == 0

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import ConfigError, DataError
 from ponticello.evaluate.collaborative import (
     CANNOT,
     GRIDS,
@@ -19,7 +19,6 @@ from ponticello.evaluate.collaborative import (
     Scorer,
     as_matrix,
     choose,
-    content_to_factors,
     fit_als,
     fit_bpr,
     fit_ease,
@@ -215,35 +214,6 @@ def test_missing_implicit_says_how_to_install_it(name: str, blocks: Any, monkeyp
     monkeypatch.setitem(sys.modules, "implicit", None)
     with pytest.raises(ConfigError, match=f"{name} needs the package implicit.*run: pip install implicit"):
         FITS[name](blocks)
-
-
-def test_content_to_factors_recovers_a_linear_map_and_ignores_tracks_without_factors() -> None:
-    generator = np.random.default_rng(3)
-    content = generator.standard_normal((40, 5))
-    content /= np.linalg.norm(content, axis=1, keepdims=True)
-    slope, intercept = generator.standard_normal((5, 3)), generator.standard_normal(3)
-    factors = content @ slope + intercept
-    expected = factors[30:].copy()
-    factors[10:20] = 0
-    found = content_to_factors(factors[:30], content[:30], content[30:], 1e-9)
-    assert np.allclose(found, expected, atol=1e-6)
-
-
-def test_content_to_factors_shrinks_towards_the_mean_track() -> None:
-    """Content -1 and 1, factors 0.5 and 2.5: slope 2 / (2 + l2) around 1.5, so at l2 = 2 content 1 gives 1.5 + 0.5."""
-    found = content_to_factors(np.array([[0.5], [2.5]]), np.array([[-1.0], [1.0]]), np.array([[1.0]]), 2.0)
-    assert np.allclose(found, [[2.0]], atol=1e-12)
-
-
-def test_content_to_factors_refuses_what_does_not_fit() -> None:
-    ones = np.ones((4, 2))
-    for content, new in ((ones[:3], ones), (ones, ones[:, :1]), (ones[0], ones), (ones, ones[0])):
-        with pytest.raises(ShapeError, match=r"must be \(I, f\) item factors, \(I, d\) and \(m, d\) content; found \("):
-            content_to_factors(ones, content, new, 1.0)
-    with pytest.raises(DataError, match="none of the 4 tracks has factors to learn from"):
-        content_to_factors(np.zeros((4, 2)), ones, ones, 1.0)
-    with pytest.raises(ConfigError, match=r"l2 must be above 0; found 0\.0"):
-        content_to_factors(ones, ones, ones, 0.0)
 
 
 def _choose(values: dict[str, float]) -> str:

@@ -7,12 +7,18 @@ import polars as pl
 import pytest
 
 from ponticello.api import Library
+from ponticello.config import Config
+from ponticello.data.catalog import artists_of
 from ponticello.data.interactions import read_interactions
-from ponticello.data.splits import Splits, load_splits
-from ponticello.evaluate.collaborative import GRIDS, as_matrix, fit_als
-from ponticello.evaluate.contenders import Contenders
-from ponticello.evaluate.metrics import rank_metrics
-from ponticello.evaluate.preference import Task, make_tasks
+from ponticello.data.splits import Splits, before_test, load_splits
+from ponticello.evaluate import contenders
+from ponticello.evaluate.collaborative import GRIDS
+from ponticello.evaluate.contenders import ANSWERS, Contenders
+from ponticello.evaluate.ranking import Task, rank_task
+from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM
+from ponticello.evaluate.taste import Listening, taste_tasks
+
+NO_PAIRS = pl.DataFrame(schema={"anchor_id": pl.String, "positive_id": pl.String})
 
 
 @pytest.fixture(scope="module")
@@ -22,79 +28,130 @@ def splits(trained_root: object) -> Splits:
     return found
 
 
-def contenders(library: Library, splits: Splits) -> Contenders:
-    return Contenders(read_interactions(library.folder), splits, content(library), library.folder.config)
-
-
 def content(library: Library) -> Mapping[str, np.ndarray]:
     vectors = library.index.vectors[:, : library.index.embed_dim]
     return dict(zip(library.index.track_ids, vectors, strict=True))
 
 
-def tasks(library: Library, splits: Splits) -> list[Task]:
-    return make_tasks(read_interactions(library.folder), splits, set(content(library)), library.folder.config)
+def config(library: Library, *baselines: str) -> Config:
+    settings = library.folder.config
+    return settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"baselines": baselines})})
 
 
-def test_tuning_never_looks_into_the_test_window(trained: Library, splits: Splits) -> None:
+def made(library: Library, splits: Splits, *baselines: str, log: pl.DataFrame | None = None) -> Contenders:
+    events = read_interactions(library.folder) if log is None else log
+    artists = artists_of(library.tracks)
+    return Contenders(events, splits, content(library), artists, config(library, *baselines), seed=0)
+
+
+def tasks(library: Library, splits: Splits) -> dict[str, Task]:
+    listening = Listening(read_interactions(library.folder), splits, NO_PAIRS, artists_of(library.tracks))
+    return {task.name: task for task in taste_tasks(listening, set(content(library)), library.folder.config)}
+
+
+def scores(found: Contenders, task: Task) -> dict[str, np.ndarray]:
+    return {name: scorer(np.arange(len(task.queries))) for name, scorer in found.scorers(task).items()}
+
+
+@pytest.mark.slow
+def test_every_declared_method_answers_its_tasks_with_finite_scores(trained: Library, splits: Splits) -> None:
+    """But the artist prior: whole artists are held out, so nobody knows the artist of a cold track."""
+    everyone = {name for names in ANSWERS.values() for name in names}
+    found = made(trained, splits, *sorted(everyone))
+    for name, task in tasks(trained, splits).items():
+        if not task.queries:
+            continue
+        by_method = scores(found, task)
+        order = "activity" if name == AUDIENCE else "popularity"
+        assert set(by_method) == {"random", order, *ANSWERS.get(name, ())} - {"artist prior"}
+        for table in by_method.values():
+            assert table.shape == (len(task.queries), len(task.candidates))
+            assert np.isfinite(table).all()
+    assert f"artist prior is not measured on {COLD}: every cold track is by an artist that training does not know." in (
+        found.notes
+    )
+    for method in everyone - {"artist prior"}:
+        assert any(note.startswith(f"{method} cannot answer: ") for note in found.notes)
+
+
+def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Splits) -> None:
     """The log without its test window gives the same choices and the same scores for the same task."""
-    warm, cold = tasks(trained, splits)
-    log = read_interactions(trained.folder)
-    blind = log.filter(pl.col("played_at") < splits.validation_until)
-    cut = Contenders(blind, splits, content(trained), trained.folder.config)
-    whole = contenders(trained, splits)
-    for task in (warm, cold):
-        here, there = whole.scores(task), cut.scores(task)
-        assert here.keys() == there.keys()
-        assert all(np.array_equal(here[name], there[name]) for name in here)
-    assert whole.notes == cut.notes
-
-
-def test_warm_scores_are_those_of_the_chosen_point_on_all_the_past(trained: Library, splits: Splits) -> None:
-    warm, _ = tasks(trained, splits)
-    found = contenders(trained, splits)
-    scores = found.scores(warm)["ALS"]
-    past = read_interactions(trained.folder).filter(pl.col("played_at") < splits.validation_until)
-    past = past.filter(pl.col("track_id").is_in(warm.candidates))
-    users = sorted(past["user_id"].unique())
-    matrix = as_matrix(past, users, warm.candidates, trained.folder.config.pairs.min_played_s)
-    rows = np.array([users.index(user) for user in warm.users])
-    by_point = [fit_als(matrix, **point, seed=0).scores(rows) for point in GRIDS["ALS"]]
-    assert any(np.array_equal(scores, wanted) for wanted in by_point)
+    blind = before_test(splits, read_interactions(trained.folder))
+    here, there = (made(trained, splits, "item-kNN", "ALS", "vectors to factors", log=log) for log in (None, blind))
+    for name in (WARM, COLD):
+        one, two = scores(here, tasks(trained, splits)[name]), scores(there, tasks(trained, splits)[name])
+        assert one.keys() == two.keys()
+        assert all(np.array_equal(one[method], two[method]) for method in one)
+    assert here.notes == there.notes
 
 
 def test_collaborative_models_beat_chance_on_planted_taste(trained: Library, splits: Splits) -> None:
-    warm, _ = tasks(trained, splits)
-    found = contenders(trained, splits).scores(warm)
-    auc = {
-        name: float(np.nanmean(rank_metrics(s, warm.relevant, 10, warm.allowed)["auc"])) for name, s in found.items()
-    }
+    warm = tasks(trained, splits)[WARM]
+    found = made(trained, splits, *GRIDS).scorers(warm)
+    auc = {name: float(np.nanmean(rank_task(warm, scorer, 10).metrics["AUC"])) for name, scorer in found.items()}
     assert min(auc[name] for name in GRIDS) > auc["random"] + 0.05
 
 
-def test_cold_tracks_are_reached_through_content_only(trained: Library, splits: Splits) -> None:
-    _, cold = tasks(trained, splits)
-    assert set(contenders(trained, splits).scores(cold)) == {"random", "popularity", "vectors to factors"}
+def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(trained: Library, splits: Splits) -> None:
+    found = made(trained, splits, "content-kNN", "vectors to factors")
+    cold, people = tasks(trained, splits)[COLD], tasks(trained, splits)[AUDIENCE]
+    forwards, backwards = scores(found, cold), scores(found, people)
+    rows = [people.queries.index(track_id) for track_id in cold.candidates if track_id in people.queries]
+    kept = [column for column, track_id in enumerate(cold.candidates) if track_id in people.queries]
+    columns = [people.candidates.index(listener) for listener in cold.queries]
+    for method in ("content-kNN", "vectors to factors"):
+        turned = backwards[method][np.ix_(rows, columns)].T
+        np.testing.assert_allclose(turned, forwards[method][:, kept], rtol=0, atol=1e-6)
+
+
+def test_the_artist_prior_cannot_tell_tracks_of_one_artist_apart(trained: Library, splits: Splits) -> None:
+    """Every track by one artist: all cold tracks tie, and it is measured."""
+    artists = dict.fromkeys(content(trained), "ann")
+    log = read_interactions(trained.folder)
+    found = Contenders(log, splits, content(trained), artists, config(trained, "artist prior"), seed=0)
+    table = scores(found, tasks(trained, splits)[COLD])["artist prior"]
+    assert np.ptp(table, axis=1).max() < 1e-12
+
+
+def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:
+    found = made(trained, splits, "EASE")
+    assert set(found.scorers(tasks(trained, splits)[WARM])) == {"random", "popularity", "EASE"}
+    assert set(found.scorers(tasks(trained, splits)[COLD])) == {"random", "popularity"}
+    assert not any("ALS" in note for note in found.notes)
+
+
+def test_pairs_are_ranked_beside_chance_and_popularity_alone(trained: Library, splits: Splits) -> None:
+    task = tasks(trained, splits)[PAIRS]
+    assert set(made(trained, splits, "ALS", "EASE").scorers(task)) == {"random", "popularity"}
 
 
 def test_missing_implicit_is_said_and_the_rest_is_measured(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ponticello.evaluate.contenders.find_spec", lambda _: None)
-    warm, cold = tasks(trained, splits)
-    found = contenders(trained, splits)
-    assert set(found.scores(warm)) == {"random", "popularity", "item-kNN", "EASE"}
-    assert set(found.scores(cold)) == {"random", "popularity"}
-    assert {"ALS is not measured: pip install implicit", "BPR is not measured: pip install implicit"} <= set(
-        found.notes
-    )
-    assert "Regression to factors is not measured: it needs implicit and validation events." in found.notes
+    monkeypatch.setattr(contenders, "find_spec", lambda _: None)
+    found = made(trained, splits, "item-kNN", "ALS", "vectors to factors")
+    assert set(found.scorers(tasks(trained, splits)[WARM])) == {"random", "popularity", "item-kNN"}
+    assert set(found.scorers(tasks(trained, splits)[COLD])) == {"random", "popularity"}
+    wanted = "ALS is not measured on next tracks, warm: it needs the package implicit; run: pip install implicit"
+    assert wanted in found.notes
 
 
-def test_ease_stands_back_from_a_catalogue_too_large_for_it(
+def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ponticello.evaluate.contenders.LARGEST_EASE", 5)
-    warm, _ = tasks(trained, splits)
-    found = contenders(trained, splits)
-    assert "EASE" not in found.scores(warm)
-    assert any(note.startswith("EASE is not measured: ") for note in found.notes)
+    monkeypatch.setattr(contenders, "LARGEST", {"EASE": 5})
+    warm = tasks(trained, splits)[WARM]
+    found = made(trained, splits, "EASE")
+    assert "EASE" not in found.scorers(warm)
+    n = len(warm.candidates)
+    assert f"EASE is not measured on {WARM}: {n} tracks are too many for it; 5 are the most" in found.notes
+
+
+def test_settings_of_many_listeners_are_chosen_on_a_drawn_part_of_them(
+    trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "TUNING_LISTENERS", 5)
+    found = made(trained, splits, "item-kNN")
+    assert len(found.tuning[WARM].queries) == 5
+    assert any(note.startswith("Settings are chosen on 5 of ") for note in found.notes)
+    assert np.isfinite(scores(found, tasks(trained, splits)[WARM])["item-kNN"]).all()

@@ -15,16 +15,15 @@ from ponticello.errors import ConfigError, DataError, ShapeError
 from ponticello.evaluate import lists
 from ponticello.evaluate.lists import (
     average_precision,
-    average_precision_at_k,
     coverage,
     graded_ndcg_at_k,
-    hit_rate_at_k,
     hubness,
     mean_popularity,
     same_artist_share,
     top_k,
     top_k_blocked,
 )
+from ponticello.evaluate.metrics import average_precision_at_k, hit_rate_at_k
 
 Scores = NDArray[np.float64]
 Hits = NDArray[np.bool_]

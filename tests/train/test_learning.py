@@ -16,9 +16,11 @@ from ponticello.data.mining import mine_library
 from ponticello.data.splits import load_splits
 from ponticello.data.store import MelStore, prepare_mels
 from ponticello.data.synthetic import make_catalogue
-from ponticello.evaluate.metrics import paired_difference, rank_metrics
-from ponticello.evaluate.preference import make_tasks, scores_by_vectors
+from ponticello.evaluate.intervals import paired_difference
+from ponticello.evaluate.ranking import rank_task
+from ponticello.evaluate.scorers import by_vectors
 from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.evaluate.tasks import next_tracks
 from ponticello.search.embed import embed_library
 from ponticello.train.run import train_preference, train_semantic
 
@@ -62,11 +64,10 @@ def cold_ndcg(library: Library, run: str) -> np.ndarray:
     store, splits = MelStore(folder.mels), load_splits(folder)
     assert splits is not None
     vectors, _ = embed_library(folder.run(run), store)
-    _, cold = make_tasks(read_interactions(folder), splits, set(vectors.track_ids), folder.config)
+    _, cold = next_tracks(read_interactions(folder), splits, set(vectors.track_ids), folder.config)
     by_id = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
-    scores = scores_by_vectors(cold, by_id, folder.config.search.agreeing_seeds)
-    ndcg: np.ndarray = rank_metrics(scores, cold.relevant, 10, cold.allowed)["ndcg@10"]
-    return ndcg
+    scorer = by_vectors(cold, by_id, folder.config.search.agreeing_seeds)
+    return rank_task(cold, scorer, 10).metrics["NDCG@10"]
 
 
 def gain(root: Path, run: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import typer
 
 from ponticello.cli.ask import embed_folder
 from ponticello.cli.console import print_results
-from ponticello.cli.evaluate import evaluate_folder
+from ponticello.cli.evaluate import compare, measure, print_summary
 from ponticello.cli.prepare import prepare_library, print_mined
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SEARCHES = (
     "fast electronic dance music",
     "acoustic folk from an old village",
 )
-LABEL = "game"
+LABELS = ["game", "machine_tags"]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def demo(
     from ponticello.data.catalog import import_tracks
     from ponticello.data.mining import mine_library
     from ponticello.errors import LibraryError
-    from ponticello.evaluate.report import as_markdown, write_report
+    from ponticello.evaluate.report.write import write_report
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.library import SETTINGS_FILE, create_library, open_library
     from ponticello.train.run import train_preference, train_semantic
@@ -70,12 +70,12 @@ def demo(
     train_preference(folder, "preference", "semantic", retrieval_figures)
     _say("5/6", "vectors, and what they are worth on tracks and days that training never saw")
     embed_folder(folder, "semantic", "preference")
-    evaluation = evaluate_folder(folder, "semantic", "preference", LABEL)
-    report = write_report(folder.report, evaluation)
-    typer.echo(as_markdown(evaluation))
+    by_seed = compare(folder, "semantic", "preference", LABELS, (), 1)
+    summary, evaluations = measure(folder, by_seed, "ponticello demo")
+    print_summary(summary, write_report(folder.report, summary, evaluations)[0])
     _say("6/6", "five searches")
     _search(folder)
-    typer.echo(f"\nlibrary {folder.root}\nreport  {report[2]}\nmodel   {folder.run('preference')}")
+    typer.echo(f"\nlibrary {folder.root}\nreport  {folder.report / 'index.html'}\nmodel   {folder.run('preference')}")
     typer.echo(f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3")
     typer.echo(f"done in {time.monotonic() - started:.0f} s. The taste figures come from SIMULATED listeners.")
 

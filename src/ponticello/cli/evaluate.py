@@ -1,14 +1,18 @@
-"""evaluate: meaning and taste in one table."""
+"""evaluate: meaning and taste in one report."""
 
+import shlex
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.console import HERE, JsonOption, LibraryOption, open_folder, print_json
+from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, open_folder, print_json
 
 if TYPE_CHECKING:
-    from ponticello.evaluate.figures import Evaluation
+    from ponticello.evaluate.figures import Evaluation, Summary
+    from ponticello.evaluate.joint import Compared
     from ponticello.library import Folder
 
 
@@ -19,37 +23,94 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     library: LibraryOption = HERE,
-    semantic: Annotated[str, typer.Option(help="The stage-one run.")] = "semantic",
+    semantic: Annotated[str, typer.Option(help="The stage-one run, if it is finished.")] = "semantic",
     preference: Annotated[str, typer.Option(help="The stage-two run, if it is finished.")] = "preference",
-    label: Annotated[str | None, typer.Option(help="The column a linear probe reads; else no probe.")] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column of labels to read off the vectors; several may be given.", show_default="all there are"
+        ),
+    ] = None,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); several may be given."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds were trained, see: train --seeds.")] = 1,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures meaning and taste. Both stages beside random, popularity and mel statistics, on held-out tracks.
+    """Measures meaning and taste. Both stages beside the baselines, on held-out tracks and days, as a report.
 
     \b
     Example:
     ponticello evaluate -L my-library --label genres
+
+    \b
+    Any encoder's vectors in the same table:
+    ponticello evaluate -L my-library --vectors mert=mert.npz
     """
-    from ponticello.evaluate.report import as_markdown, as_record, write_report
+    from ponticello.evaluate.report.record import as_record
+    from ponticello.evaluate.report.write import write_report
 
-    folder = open_folder(library)
-    evaluation = evaluate_folder(folder, semantic, preference, label)
-    paths = write_report(folder.report, evaluation)
+    folder = open_folder(library, settings)
+    by_seed = compare(folder, semantic, preference, label, vectors or (), seeds)
+    summary, evaluations = measure(folder, by_seed, shlex.join(["ponticello", *sys.argv[1:]]))
+    page = write_report(folder.report, summary, evaluations)[0]
     if as_json:
-        print_json(as_record(evaluation))
-        return
-    typer.echo(as_markdown(evaluation))
-    typer.echo(f"{len(evaluation.figures):,} figures in {paths[0].parent}")
+        print_json(as_record(summary))
+    else:
+        print_summary(summary, page)
 
 
-def evaluate_folder(folder: "Folder", semantic: str, preference: str, label: str | None) -> "Evaluation":
-    """Evaluates the runs that are finished, saying on stderr what is being done."""
+def compare(
+    folder: "Folder",
+    semantic: str,
+    preference: str,
+    labels: Sequence[str] | None,
+    vectors: Sequence[str],
+    seeds: int,
+) -> "list[Compared]":
+    """What is measured with each seed; LibraryError names the run that one seed lacks."""
+    from ponticello.errors import LibraryError
     from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
-    from ponticello.evaluate.joint import evaluate_library
+    from ponticello.evaluate.joint import Compared
     from ponticello.train.run import is_finished
+    from ponticello.train.seeds import seed_run
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}
-    runs = {method: run for method, run in named.items() if is_finished(folder.run(run))}
-    for method in [method for method in named if method not in runs]:
+    there = {method: run for method, run in named.items() if is_finished(folder.run(run))}
+    for method in [method for method in named if method not in there]:
         print(f"{method} is left out: run {named[method]!r} is not finished", file=sys.stderr)
-    return evaluate_library(folder, runs, label, lambda step: print(f"measuring {step}", file=sys.stderr))
+    by_seed = []
+    for number in range(1, seeds + 1):
+        runs = {method: seed_run(run, number) for method, run in there.items()}
+        for method, run in runs.items():
+            if not is_finished(folder.run(run)):
+                stage = "semantic" if method == STAGE_ONE else "preference"
+                raise LibraryError(f"run {run!r} is not finished; run: ponticello train {stage} --seeds {seeds}")
+        by_seed.append(Compared(runs, _named_files(vectors), labels or None))
+    return by_seed
+
+
+def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
+    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}."""
+    files = {}
+    for given in vectors:
+        name, equals, path = given.partition("=")
+        files[name if equals else Path(given).stem] = Path(path if equals else given)
+    return files
+
+
+def measure(folder: "Folder", by_seed: "Sequence[Compared]", command: str) -> "tuple[Summary, list[Evaluation]]":
+    """Measures, saying on stderr what is being done."""
+    from ponticello.evaluate.about import evaluate_seeds
+
+    return evaluate_seeds(folder, by_seed, command, lambda step: print(f"measuring {step}", file=sys.stderr))
+
+
+def print_summary(summary: "Summary", page: Path) -> None:
+    """What a report says in short, and where it is."""
+    from ponticello.evaluate.report.brief import as_brief
+
+    typer.echo(as_brief(summary))
+    typer.echo(f"\n{len(summary.figures):,} figures and {len(summary.claims):,} claims, with the data, in {page}")

@@ -101,5 +101,10 @@ def print_mined(mined: "Mined", folder: "Folder") -> None:
         typer.echo(line)
     roles = list(mined.splits.roles.values())
     held_out = ", ".join(f"{roles.count(role):,} {role}" for role in ("train", "validation", "test"))
-    typer.echo(f"tracks: {held_out}; events count for training before {mined.splits.train_until:%Y-%m-%d %H:%M}")
+    unused = f", {mined.splits.n_without_role:,} without a role" if mined.splits.n_without_role else ""
+    until = mined.splits.train_until
+    limit = f"{until:%Y-%m-%d %H:%M}" if until else "each listener's last two sessions"
+    for note in mined.notes:
+        typer.echo(note)
+    typer.echo(f"tracks: {held_out}{unused}; events count for training before {limit}")
     typer.echo(f"{mined.n_pairs:,} pairs in {folder.pairs}, {mined.n_validation_pairs:,} held out for validation")

@@ -9,6 +9,7 @@ from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, o
 if TYPE_CHECKING:
     from ponticello.train.run import TrainedRun
 
+SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
 DownloadOption = Annotated[bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")]
 
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
 def semantic(
     library: LibraryOption = HERE,
     name: Annotated[str, typer.Option(help="The run's name.")] = "semantic",
+    seeds: SeedsOption = 1,
     settings: SetOption = None,
     allow_download: DownloadOption = False,
     as_json: JsonOption = False,
@@ -39,15 +41,26 @@ def semantic(
     """
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.train.run import train_semantic
+    from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
-    _print(train_semantic(folder, name, retrieval_figures, allow_download=allow_download), as_json)
+    runs = [
+        train_semantic(
+            with_seed(folder, "semantic", number),
+            seed_run(name, number),
+            retrieval_figures,
+            allow_download=allow_download,
+        )
+        for number in range(1, seeds + 1)
+    ]
+    _print(runs, as_json)
 
 
 def preference(
     library: LibraryOption = HERE,
     name: Annotated[str, typer.Option(help="The run's name.")] = "preference",
     start: Annotated[str, typer.Option("--from", help="The stage-one run to start from.")] = "semantic",
+    seeds: SeedsOption = 1,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,28 +69,43 @@ def preference(
     \b
     Example:
     ponticello train preference -L my-library --from semantic
+
+    \b
+    Five seeds, each from the stage one of the same seed:
+    ponticello train preference -L my-library --seeds 5
     """
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.train.run import train_preference
+    from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
-    _print(train_preference(folder, name, start, retrieval_figures), as_json)
+    runs = [
+        train_preference(
+            with_seed(folder, "preference", number), seed_run(name, number), seed_run(start, number), retrieval_figures
+        )
+        for number in range(1, seeds + 1)
+    ]
+    _print(runs, as_json)
 
 
-def _print(run: "TrainedRun", as_json: bool) -> None:
+def _print(runs: "list[TrainedRun]", as_json: bool) -> None:
     from ponticello.train.distributed import rank
 
     if rank() != 0:
         return
     if as_json:
-        print_json(
+        records = [
             {"run": run.folder.name, "stage": run.stage, "n_rows": run.n_rows, "n_steps": run.n_steps, "best": run.best}
-        )
+            for run in runs
+        ]
+        print_json(records if len(records) > 1 else records[0])
         return
-    what = "tracks" if run.stage == "semantic" else "pairs"
-    left_out = f" ({run.n_left_out:,} left out: no audio or no text)" if run.n_left_out else ""
-    figures = ", ".join(f"{name} {value:.3f}" for name, value in run.best.items() if "recall" in name or name == "mrr")
-    typer.echo(
-        f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {what}{left_out}; "
-        f"best validation {figures}; in {run.folder}"
-    )
+    for run in runs:
+        what = "tracks" if run.stage == "semantic" else "pairs"
+        left_out = f" ({run.n_left_out:,} left out: no audio or no text)" if run.n_left_out else ""
+        shown = [name for name in run.best if "recall" in name or name == "mrr"]
+        figures = ", ".join(f"{name} {run.best[name]:.3f}" for name in shown)
+        typer.echo(
+            f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {what}{left_out}; "
+            f"best validation {figures}; in {run.folder}"
+        )

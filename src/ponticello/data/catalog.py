@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ponticello.data.columns import PATH, TITLE, TRACK_ID, TRACKS, Table
+from ponticello.data.columns import ARTIST, PATH, TITLE, TRACK_ID, TRACKS, Table
 from ponticello.data.formats import lines_of
 from ponticello.data.intake import DTYPES, Imported, read_numbered
 from ponticello.errors import DataError, LibraryError
@@ -100,6 +100,12 @@ def read_tracks(folder: Folder) -> pl.DataFrame:
 def audio_path(folder: Folder, path: str) -> Path:
     """Where the audio of a catalogue row lies: its `path` column, seen from the library."""
     return folder.root / path
+
+
+def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
+    """{track_id: artist}, lower-cased, for tracks whose artist is known."""
+    rows = tracks.select(TRACK_ID, ARTIST).drop_nulls().iter_rows()
+    return {track_id: " ".join(artist.casefold().split()) for track_id, artist in rows if artist.strip()}
 
 
 def stored_table(path: Path) -> pl.DataFrame:

@@ -1,74 +1,111 @@
-"""What is held out: whole artists, so that no test track has a sibling in training, and the last part of the log."""
+"""What is held out: tracks by role, and events by time. Written to disk once, and known by its hash.
+
+No code but this file looks at the moments: ask `window`, `before_test`, `before_validation` and `in_test`, which know
+both ways to hold out events.
+"""
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import astuple, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 
-from ponticello.config import SplitsConfig
-from ponticello.data.columns import ALBUM, ANCHOR_ID, ARTIST, PLAYED_AT, POSITIVE_ID, TRACK_ID
-from ponticello.errors import ConfigError, DataError
+from ponticello.config import PairsConfig, SplitsConfig
+from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.data.roles import artist_groups, roles_by_column, roles_by_group
+from ponticello.data.windows import last_sessions, moment
+from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 
-ROLES = ("test", "validation", "train")  # in the order they are filled
-_N_NAMED = 3  # rows an error names
-_AGAIN = "make the splits again"
+AGAIN = "make the splits again"
+_SESSION_GAP_MIN = PairsConfig().session_gap_min
+_N_NAMED = 3  # tracks an error names
+_TIME = pl.Datetime("us", "UTC")
+_LISTENERS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How tracks and events are held out, as in `SplitsConfig`; `column` is empty unless the tracks go by one."""
+
+    tracks: str = "artist"
+    column: str = ""
+    events: str = "time"
+
+    def __str__(self) -> str:
+        held = {"artist": "whole artists", "track": "single tracks", "column": f"the tracks of column {self.column!r}"}
+        when = {"time": "events by time", "last-session": "each listener's last session"}
+        return f"{held[self.tracks]} and {when[self.events]}"
 
 
 @dataclass(frozen=True)
 class Splits:
     """The role of every track, and the moments (UTC) before which an event is training or validation."""
 
-    roles: dict[str, str]  # track_id -> "train", "validation" or "test"
-    train_until: datetime | None  # None: there was no listening history
+    roles: dict[str, str]  # track_id -> "train", "validation" or "test"; a track without one is not used
+    train_until: datetime | None  # None: there was no listening history, or each listener has moments of their own
     validation_until: datetime | None
+    listeners: dict[str, tuple[datetime, datetime]] | None = None  # user_id -> the same two; None: one for all
+    scheme: Scheme = Scheme()
+    n_without_role: int = 0  # tracks, all of a column that names no role for them
 
 
 def make_splits(
-    tracks: pl.DataFrame, interactions: pl.DataFrame | None, config: SplitsConfig, previous: Splits | None = None
+    tracks: pl.DataFrame,
+    interactions: pl.DataFrame | None,
+    config: SplitsConfig,
+    previous: Splits | None = None,
+    *,
+    duplicates: pl.DataFrame | None = None,
+    session_gap_min: float = _SESSION_GAP_MIN,
 ) -> Splits:
-    """Roles by artist and moments by time, the same for the same tracks in any order.
+    """Roles of tracks and moments of events, the same for the same rows in any order.
 
-    A track's group is its artist, else its album, else itself. Groups go by the SHA-256 of seed and name: to test
-    while they fit its share of tracks, then to validation, then to train. A share above 0 gets the smallest group
-    even if that is too large, as long as another is left to train on.
-    previous: a track keeps the role it had, and a new track of a known group joins it.
-    train_until, validation_until: the moments with the configured shares of events before them.
+    Tracks, by `config.tracks`: `roles_by_group` of artists or of single tracks, or `roles_by_column`.
+    Events, by `config.events`: the moments with the configured shares of events before them, or `last_sessions`.
+    previous: a track keeps the role it had. duplicates: as `near_duplicates` gives them; tracks of one recording that
+        have no role yet get the same one. A column's roles are taken as they are.
 
-    ConfigError: test and validation leave nothing to train on, or end before training does.
+    ConfigError: a share, moment or column that cannot be used. LibraryError: `previous` was made another way, or the
+    column gives a track another role than it had.
 
         splits = make_splits(read_tracks(folder), None, SplitsConfig())
     """
-    if config.validation_share + config.test_share >= 1:
-        raise ConfigError("splits.validation_share and splits.test_share must sum to less than 1; lower one")
+    scheme = Scheme(config.tracks, config.column if config.tracks == "column" else "", config.events)
+    if previous and previous.roles and previous.scheme != scheme:
+        raise LibraryError(
+            f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: {_start_over()}, or set them back"
+        )
+    known = previous.roles if previous else {}
+    if config.tracks == "column":
+        roles = roles_by_column(tracks, config.column)
+        _refuse_moved(known, roles, config.column)
+    else:
+        singles = [f"track:{track_id}" for track_id in tracks[TRACK_ID]]
+        groups = artist_groups(tracks) if config.tracks == "artist" else singles
+        roles = roles_by_group(tracks, groups, duplicates, known, config)
+    n_without_role = tracks.height - len(roles)
+    if config.events == "last-session":
+        nobody = interactions is None or interactions.is_empty()
+        listeners = None if nobody or interactions is None else last_sessions(interactions, session_gap_min)
+        return Splits(roles, None, None, listeners, scheme, n_without_role)
     if config.validation_until < config.train_until:
         raise ConfigError("splits.validation_until must not be below splits.train_until; raise it")
-    members: dict[str, list[str]] = defaultdict(list)
-    for track_id, group in zip(tracks[TRACK_ID], _groups(tracks), strict=True):
-        members[group].append(track_id)
-    known = previous.roles if previous else {}
-    roles = {track_id: known[track_id] for track_id in tracks[TRACK_ID] if track_id in known}
-    new_groups = {}
-    for group, ids in members.items():
-        had = Counter(roles[track_id] for track_id in ids if track_id in roles)
-        if had:
-            role = max(ROLES, key=lambda role: had[role])
-            roles |= {track_id: roles.get(track_id, role) for track_id in ids}
-        else:
-            new_groups[group] = len(ids)
-    assigned = _assign(new_groups, Counter(roles.values()), tracks.height, config)
-    roles |= {track_id: role for group, role in assigned.items() for track_id in members[group]}
-    times = pl.Series(dtype=pl.Datetime("us", "UTC")) if interactions is None else interactions[PLAYED_AT]
-    return Splits(roles, _moment(times, config.train_until), _moment(times, config.validation_until))
+    times = pl.Series(dtype=_TIME) if interactions is None else interactions[PLAYED_AT]
+    moments = moment(times, config.train_until), moment(times, config.validation_until)
+    return Splits(roles, *moments, None, scheme, n_without_role)
 
 
 def save_splits(folder: Folder, splits: Splits) -> None:
-    """Writes splits.parquet: track_id and role, with the two moments and a SHA-256 of it all beside them."""
+    """Writes splits.parquet: track_id and role, with the rest and a SHA-256 of it all beside them.
+
+    Listeners' own moments go to splits-listeners.parquet, which the same SHA-256 covers.
+    """
     rows = sorted(splits.roles.items())
     table = pa.table(
         {
@@ -76,129 +113,166 @@ def save_splits(folder: Folder, splits: Splits) -> None:
             "role": pa.array([row[1] for row in rows], pa.string()),
         }
     )
-    notes = {"moments": json.dumps(_moments(splits)), "sha256": _fingerprint(splits)}
+    notes = {
+        "moments": json.dumps(_moments(splits)),
+        "scheme": json.dumps(astuple(splits.scheme)),
+        "n_without_role": str(splits.n_without_role),
+        "sha256": splits_sha256(splits),
+    }
+    if splits.listeners is not None:
+        with replacing(_listeners_file(folder)) as temporary:
+            _listeners_table(splits.listeners).write_parquet(temporary, compression="zstd")
     with replacing(folder.splits) as temporary:
         pa.parquet.write_table(table.replace_schema_metadata(notes), temporary, compression="zstd")
+    if splits.listeners is None:
+        _listeners_file(folder).unlink(missing_ok=True)
 
 
 def load_splits(folder: Folder) -> Splits | None:
-    """What `save_splits` wrote, or None if it never did; DataError if the file was changed or damaged since."""
+    """What `save_splits` wrote, or None if it never did; DataError if a file was changed or damaged since.
+
+    A file that names no scheme is of a version that had only the default one.
+    """
     if not folder.splits.is_file():
         return None
-    problem = DataError(f"{folder.splits.name} does not fit its own SHA-256; delete it and {_AGAIN}")
+    problem = DataError(f"{folder.splits.name} does not fit its own SHA-256; delete it and {AGAIN}")
     try:
         table = pa.parquet.read_table(folder.splits)
         notes = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        moments = [None if text is None else datetime.fromisoformat(text) for text in json.loads(notes["moments"])]
+        first, second = (None if at is None else datetime.fromisoformat(at) for at in json.loads(notes["moments"]))
+        scheme = Scheme(*json.loads(notes["scheme"])) if "scheme" in notes else Scheme()
+        own = scheme.events == "last-session" and _listeners_file(folder).is_file()
         rows = table.to_pydict()
-        splits = Splits(dict(zip(rows[TRACK_ID], rows["role"], strict=True)), *moments)
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        splits = Splits(
+            dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
+            first,
+            second,
+            _read_listeners(_listeners_file(folder)) if own else None,
+            scheme,
+            int(notes.get("n_without_role", 0)),
+        )
+        whole = notes.get("sha256") == splits_sha256(splits)
+    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError, AttributeError):
         raise problem from None
-    if notes.get("sha256") != _fingerprint(splits):
+    if not whole:
         raise problem
     return splits
 
 
-def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
-    """The events a model may learn from: on train tracks, before `train_until`; DataError if that is not known."""
-    return interactions.filter(_in_train(TRACK_ID, splits) & _is_early(splits, interactions))
+def splits_sha256(splits: Splits) -> str:
+    """The SHA-256, in hex, of everything in `splits`, whatever the order of tracks and listeners."""
+    content: list[object] = [sorted(splits.roles.items()), _moments(splits)]
+    if (splits.listeners, splits.scheme, splits.n_without_role) != (None, Scheme(), 0):  # the default keeps its hash
+        own = None if splits.listeners is None else sorted(splits.listeners.items())
+        content += [astuple(splits.scheme), own, splits.n_without_role]
+    return hashlib.sha256(json.dumps(content, default=datetime.isoformat).encode()).hexdigest()
 
 
-def check_no_leak(
-    splits: Splits, tracks: pl.DataFrame, pairs: pl.DataFrame | None, events: pl.DataFrame | None
-) -> None:
-    """Passes if nothing held out can reach training; DataError names the first rows that leak.
+def describe(splits: Splits) -> str:
+    """One sentence for reports: what is held out, with counts and moments.
 
-    pairs: anchor_id, positive_id, as mined for training. events: as meant for training. Neither is looked at if None.
+    >>> describe(Splits({"a": "train", "b": "test"}, None, None))
+    'Held out: whole artists and events by time; 1 train, 0 validation and 1 test tracks; no listening history.'
     """
-    roles = pl.DataFrame({TRACK_ID: list(splits.roles), "role": list(splits.roles.values())}, schema=_ROLE_SCHEMA)
-    groups = tracks.select(TRACK_ID, group=pl.Series(_groups(tracks), dtype=pl.String)).join(roles, on=TRACK_ID)
-    torn = groups.filter(pl.col("role").n_unique().over("group") > 1).sort("group", TRACK_ID)
-    _refuse(torn, "an artist or album is in two roles")
-    if pairs is not None:
-        outside = pairs.filter(~(_in_train(ANCHOR_ID, splits) & _in_train(POSITIVE_ID, splits)))
-        _refuse(outside.select(ANCHOR_ID, POSITIVE_ID), "a training pair holds a track that is not for training")
-    if events is not None:
-        _refuse(events.filter(~_in_train(TRACK_ID, splits)), "a training event is on a track that is not for training")
-        late = events.filter(~_is_early(splits, events))
-        _refuse(late, f"a training event is not before {splits.train_until}")
+    counts = Counter(splits.roles.values())
+    tracks = ", ".join(f"{counts[role]:,} {role}" for role in ("train", "validation"))
+    unused = f" ({splits.n_without_role:,} more have no role)" if splits.n_without_role else ""
+    if splits.listeners is not None:
+        n_held = sum(train_until < test_from for train_until, test_from in splits.listeners.values())
+        moments = f"the last two sessions of {n_held:,} of {len(splits.listeners):,} listeners"
+    elif splits.train_until is None or splits.validation_until is None:
+        moments = "no listening history"
+    else:
+        moments = (
+            f"training before {splits.train_until:%Y-%m-%d %H:%M} UTC, "
+            f"test from {splits.validation_until:%Y-%m-%d %H:%M} UTC"
+        )
+    return f"Held out: {splits.scheme}; {tracks} and {counts['test']:,} test tracks{unused}; {moments}."
 
 
-_ROLE_SCHEMA = {TRACK_ID: pl.String, "role": pl.String}
+def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
+    """(events.height,) "train", "validation" or "test" for each event's time, whatever its track; null for nowhere.
+
+    events: played_at, and user_id where listeners have moments of their own. A listener such splits do not know, whose
+    events are newer than the splits, has none: null, so that no event is trained on that may be measured later.
+    DataError: there are events, but the splits were made without a listening history.
+
+        test = interactions.filter(window(splits, interactions) == "test")
+    """
+    if splits.train_until is None and splits.listeners is None:
+        if events.height:
+            raise DataError(f"the splits were made without a listening history, so no moment ends training; {AGAIN}")
+        return pl.Series("window", dtype=pl.String)
+    at, known = pl.col(PLAYED_AT), pl.lit(True)
+    train_until, validation_until = pl.lit(splits.train_until, _TIME), pl.lit(splits.validation_until, _TIME)
+    if splits.listeners is not None:
+        moments = _listeners_table(splits.listeners)
+        events = events.select(USER_ID, PLAYED_AT).join(moments, on=USER_ID, how="left", maintain_order="left")
+        train_until, validation_until = pl.col("train_until"), pl.col("validation_until")
+        known = train_until.is_not_null()
+    when = pl.when(at < train_until).then(pl.lit("train")).when(at < validation_until).then(pl.lit("validation"))
+    return events.select(window=pl.when(known).then(when.otherwise(pl.lit("test")))).to_series()
 
 
-def _groups(tracks: pl.DataFrame) -> list[str]:
-    """The group of every track, as `artist:...`, `album:...` or `track:...`."""
-    nothing = [None] * tracks.height
-    artists = tracks[ARTIST] if ARTIST in tracks.columns else nothing
-    albums = tracks[ALBUM] if ALBUM in tracks.columns else nothing
-    groups = []
-    for track_id, artist, album in zip(tracks[TRACK_ID], artists, albums, strict=True):
-        if name := _normalised(artist):
-            groups.append(f"artist:{name}")
-        elif name := _normalised(album):
-            groups.append(f"album:{name}")
-        else:
-            groups.append(f"track:{track_id}")
-    return groups
+def before_validation(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
+    """The events of the training window, on any track; errors as `window`."""
+    return events.filter(window(splits, events) == "train")
 
 
-def _normalised(name: str | None) -> str:
-    return " ".join((name or "").casefold().split())
+def before_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
+    """The events of the training and the validation window, on any track; errors as `window`."""
+    return events.filter(window(splits, events).is_in(["train", "validation"]))
 
 
-def _assign(sizes: dict[str, int], n_held: Counter[str], n_tracks: int, config: SplitsConfig) -> dict[str, str]:
-    """A role for every group (name -> tracks), on top of the tracks that roles hold already."""
-    shares = {"test": config.test_share, "validation": config.validation_share}
-    ordered = sorted(sizes, key=lambda group: hashlib.sha256(f"{config.seed}:{group}".encode()).digest())
-    counts = n_held.copy()
-    roles = dict.fromkeys(ordered, "train")
-    for group in ordered:
-        for role, share in shares.items():
-            if counts[role] + sizes[group] <= share * n_tracks + 1e-9:
-                roles[group] = role
-                break
-        counts[roles[group]] += sizes[group]
-    for role, share in shares.items():
-        spare = [group for group in ordered if roles[group] == "train"]
-        if share > 0 and not counts[role] and spare and counts["train"] > sizes[min(spare, key=sizes.__getitem__)]:
-            group = min(spare, key=sizes.__getitem__)
-            roles[group] = role
-            counts["train"] -= sizes[group]
-            counts[role] += sizes[group]
-    return roles
+def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
+    """The events of the test window, on any track; errors as `window`."""
+    return events.filter(window(splits, events) == "test")
 
 
-def _moment(times: pl.Series, share: float) -> datetime | None:
-    """The moment with `share` of the events before it, fewer if others fall on the same moment."""
-    if not len(times):
-        return None
-    moment: datetime = times.sort()[min(int(share * len(times) + 1e-9), len(times) - 1)]
-    return moment
+def one_window_earlier(splits: Splits) -> Splits:
+    """`splits` with the validation window in the place of the test window, to choose on as one tests later.
+
+    To be asked only about events before the test window (`before_test`): it takes later ones for its test window too.
+    """
+    own = splits.listeners
+    listeners = None if own is None else {user: (first, first) for user, (first, _) in own.items()}
+    return replace(splits, validation_until=splits.train_until, listeners=listeners)
+
+
+def with_role(splits: Splits, *roles: str) -> list[str]:
+    """The ids of the tracks that have one of `roles`."""
+    return [track_id for track_id, role in splits.roles.items() if role in roles]
+
+
+def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
+    """The events a model may learn from: on train tracks, in the training window; DataError if that is not known."""
+    return before_validation(splits, interactions).filter(pl.col(TRACK_ID).is_in(with_role(splits, "train")))
+
+
+def _start_over() -> str:
+    return "delete splits.parquet, run `ponticello pairs` and train again"
+
+
+def _refuse_moved(known: dict[str, str], roles: dict[str, str], column: str) -> None:
+    """Refuses a column that came to give tracks another role than the one they had."""
+    moved = [(track_id, role) for track_id, role in sorted(known.items()) if roles.get(track_id, role) != role]
+    if moved:
+        named = "; ".join(f"{track_id} was {role} and is {roles[track_id]}" for track_id, role in moved[:_N_NAMED])
+        raise LibraryError(f"column {column!r} moves {len(moved)} tracks: {named}; {_start_over()}")
 
 
 def _moments(splits: Splits) -> list[str | None]:
     return [None if at is None else at.isoformat() for at in (splits.train_until, splits.validation_until)]
 
 
-def _fingerprint(splits: Splits) -> str:
-    content = json.dumps([sorted(splits.roles.items()), _moments(splits)])
-    return hashlib.sha256(content.encode()).hexdigest()
+def _listeners_file(folder: Folder) -> Path:
+    return folder.splits.with_name("splits-listeners.parquet")
 
 
-def _in_train(column: str, splits: Splits) -> pl.Expr:
-    return pl.col(column).is_in([track_id for track_id, role in splits.roles.items() if role == "train"])
+def _listeners_table(listeners: dict[str, tuple[datetime, datetime]]) -> pl.DataFrame:
+    rows = [(user, *moments) for user, moments in sorted(listeners.items())]
+    return pl.DataFrame(rows, schema=_LISTENERS, orient="row")
 
 
-def _is_early(splits: Splits, events: pl.DataFrame) -> pl.Expr:
-    if splits.train_until is not None:
-        return pl.col(PLAYED_AT) < splits.train_until
-    if events.height:
-        raise DataError(f"the splits were made without a listening history, so no moment ends training; {_AGAIN}")
-    return pl.lit(False)
-
-
-def _refuse(rows: pl.DataFrame, what: str) -> None:
-    if rows.height:
-        named = "; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in rows.head(_N_NAMED).to_dicts())
-        raise DataError(f"{what} ({rows.height} rows): {named}; {_AGAIN}")
+def _read_listeners(path: Path) -> dict[str, tuple[datetime, datetime]]:
+    return {user: (first, second) for user, first, second in pl.read_parquet(path).select(*_LISTENERS).iter_rows()}

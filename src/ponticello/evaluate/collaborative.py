@@ -1,6 +1,6 @@
 """Recommenders that read only who liked what: the baselines every taste figure has to stand beside.
 
-Dimensions: U listeners, I warm tracks, b listeners asked about at once, f factors, d content vector size.
+Dimensions: U listeners, I warm tracks, b listeners asked about at once, f factors.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import ConfigError, DataError
 
 Interactions: TypeAlias = csr_matrix  # (U, I) float64: how often, or how strongly, each listener liked each track
 Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]  # (b,) int rows of the Interactions -> (b, I) float64 scores
@@ -51,7 +51,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 class ItemWeights:
     """Scores as a weighted sum over what a listener liked; a Scorer.
 
-    weights: (I, I), sparse or dense; weights[j, i] is what liking track j says for track i.
+    weights: (I, I), sparse or dense; weights[j, i] is what liking track j says for track i. With (I, m) weights the
+    scores, (b, m), are those of m other tracks.
     """
 
     interactions: Interactions
@@ -176,33 +177,6 @@ def fit_bpr(matrix: Interactions, factors: int, learning_rate: float, l2: float,
     options = {"factors": factors, "learning_rate": learning_rate, "regularization": l2}
     options |= {"iterations": BPR_ITERATIONS, "random_state": seed}
     return _factorise("BPR", lambda implicit: implicit.bpr.BayesianPersonalizedRanking, options, _checked(matrix))
-
-
-def content_to_factors(item_factors: np.ndarray, content: np.ndarray, new_content: np.ndarray, l2: float) -> np.ndarray:
-    """(m, f) factors of tracks nobody has played, from their sound: `factors.users[rows] @ these.T` are cold scores.
-
-    item_factors: (I, f) of `fit_als`; content: (I, d) and new_content: (m, d), unit length. ShapeError if they do not
-    fit together. Ridge regression, l2 > 0 (ConfigError), with an intercept that is not penalised. Rows of zero factors
-    teach nothing and are left out; DataError if no other is left.
-
-    Source: Gantner et al. 2010, the linear map, fitted in least squares instead of to the ranking.
-    """
-    _require("l2", l2, l2 > 0, "above 0")
-    factors, old, new = item_factors.shape, content.shape, new_content.shape
-    if not len(factors) == len(old) == len(new) == 2 or factors[0] != old[0] or old[1] != new[1]:
-        raise ShapeError(f"must be (I, f) item factors, (I, d) and (m, d) content; found {factors}, {old}, {new}")
-    known = np.flatnonzero((item_factors != 0).any(axis=1))
-    if not len(known):
-        raise DataError(
-            f"none of the {factors[0]} tracks has factors to learn from; fit_als needs tracks with listeners"
-        )
-    vectors, wanted = content[known].astype(np.float64), item_factors[known].astype(np.float64)
-    middle, intercept = vectors.mean(axis=0), wanted.mean(axis=0)
-    vectors = vectors - middle
-    ridge = vectors.T @ vectors + l2 * np.eye(vectors.shape[1])  # (d, d)
-    slope = np.linalg.solve(ridge, vectors.T @ (wanted - intercept))  # (d, f)
-    mapped: np.ndarray = (new_content - middle) @ slope + intercept
-    return mapped
 
 
 def choose(candidates: Mapping[str, Callable[[], S]], measure: Callable[[S], float]) -> tuple[str, S]:

@@ -1,11 +1,10 @@
 """Everything that is ranked beside the two stages: who else could answer a taste task, tuned on validation only.
 
-Collaborative models know warm tracks alone; a cold track is reached by regression from what can be heard to their
-factors. Each is chosen from a small declared grid on the validation window, then fitted anew on all the past.
+Each method's settings come from its small declared grid, by NDCG@10 on the validation window; it is then fitted anew on
+all events before the test window. What a method cannot answer it is not asked, and a note says so.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,141 +13,223 @@ import numpy as np
 import polars as pl
 
 from ponticello.config import Config
-from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
-from ponticello.data.splits import Splits
+from ponticello.data.columns import TRACK_ID, USER_ID
+from ponticello.data.splits import Splits, before_test, before_validation, one_window_earlier
 from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.collaborative import (
+    CANNOT,
     GRIDS,
-    Factors,
-    Interactions,
-    Scorer,
     as_matrix,
     choose,
-    content_to_factors,
     fit_als,
     fit_bpr,
     fit_ease,
     fit_item_knn,
 )
-from ponticello.evaluate.metrics import rank_metrics
-from ponticello.evaluate.preference import Task, make_tasks, scores_at_random
+from ponticello.evaluate.content import (
+    CANNOT_FROM_CONTENT,
+    GRID_CONTENT_KNN,
+    artist_centroids,
+    content_to_factors,
+    fit_content_knn,
+)
+from ponticello.evaluate.figures import RANDOM
+from ponticello.evaluate.ranking import Scorer, Task, rank_task
+from ponticello.evaluate.scorers import by_chance, by_factors, by_order
+from ponticello.evaluate.sequence import CANNOT_SASREC, GRID_SASREC, LARGEST_SASREC, as_sequences, fit_sasrec
+from ponticello.evaluate.tasks import AUDIENCE, COLD, WARM, next_tracks
 
-LARGEST_EASE = 10_000  # tracks; EASE inverts a matrix of that many rows, three of which must fit in memory
-REGRESSION_GRID = (0.1, 1.0, 10.0, 100.0)  # ridge strength from vectors to factors
-NEEDS_IMPLICIT = ("ALS", "BPR")
+ANSWERS = {  # which method answers which task
+    WARM: ("item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN"),
+    COLD: ("vectors to factors", "SASRec on content", "content-kNN", "artist prior"),
+    AUDIENCE: ("vectors to factors", "SASRec on content", "content-kNN", "artist prior"),
+}
+ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
+    **GRIDS,
+    "SASRec": GRID_SASREC,
+    "SASRec on content": GRID_SASREC,
+    "content-kNN": GRID_CONTENT_KNN,
+    "vectors to factors": [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)],
+    "artist prior": [{}],
+}
+LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
+NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", "artist prior")
+ON_FACTORS = ("vectors to factors", "artist prior")  # they carry the factors of ALS, as tuned for warm tracks
+LARGEST = {  # tracks
+    "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory
+    "SASRec": LARGEST_SASREC,
+    "SASRec on content": LARGEST_SASREC,
+}
+LEAST_SEQUENCES = 2  # listeners with something that follows something, without which SASRec has nothing to learn
+TUNING_LISTENERS = 2_000  # drawn where there are more; all candidates are ranked for them
 
 
 class Contenders:
-    """The other methods of one library's log, fitted when first asked for.
+    """The other methods of one library's log, each fitted when first asked for.
 
-    vectors: unit vectors by track id, from which the factors of cold tracks are regressed.
+    content: unit vectors by track id, from which cold tracks are reached. artists: by track id. Randomness: `seed`.
     """
 
     def __init__(
         self,
         interactions: pl.DataFrame,
         splits: Splits,
-        vectors: Mapping[str, np.ndarray],
+        content: Mapping[str, np.ndarray],
+        artists: Mapping[str, str],
         config: Config,
+        seed: int,
     ) -> None:
-        self.config, self.vectors = config, vectors
-        self.past = interactions.filter(pl.col(PLAYED_AT) < splits.validation_until)
-        earlier = replace(splits, validation_until=splits.train_until)
-        self.tuning = make_tasks(self.past, earlier, set(vectors), config, cold_role="validation")
-        early = self.past.filter(pl.col(PLAYED_AT) < splits.train_until)
-        warm = self.tuning[0].candidates
-        self.early, self.late = (_Fits(events, warm, config) for events in (early, self.past))
-        self.chosen: dict[str, tuple[dict[str, Any], Scorer]] = {}
+        self.config, self.content, self.artists, self.seed = config, content, artists, seed
         self.notes: list[str] = []
+        past = before_test(splits, interactions)
+        warm, cold = next_tracks(past, one_window_earlier(splits), set(content), config, cold_role="validation")
+        self.early = _Fits(before_validation(splits, interactions), warm.candidates, config)
+        self.late = _Fits(past, warm.candidates, config)
+        self.tuning = {WARM: self._sampled(warm), COLD: self._sampled(cold), AUDIENCE: self._sampled(cold)}
+        self.models: dict[tuple[str, str, bool], Any] = {}
+        self.points: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def scores(self, task: Task) -> dict[str, np.ndarray]:
-        """(U, n) scores by method, for `warm` or for `cold`."""
-        plays = self.late.plays
-        found = {
-            "random": scores_at_random(task, self.config.evaluate.seed),
-            "popularity": np.tile(popularity(plays, task.candidates), (len(task.users), 1)),
-        }
-        if not self.early.users or not self.tuning[0].users:
-            self.notes.append("Collaborative baselines are not measured: the validation window is empty.")
-            return found
-        return {**found, **(self._warm(task) if task.name == "warm" else self._cold(task))}
+    def scorers(self, task: Task) -> dict[str, Scorer]:
+        """A scorer a method; only chance and popularity where no other is declared in `ANSWERS`."""
+        counts = dict(self.late.events.group_by(USER_ID).len().iter_rows())
+        order = (
+            {"activity": by_order(np.array([counts.get(user, 0) for user in task.candidates], dtype=np.float64))}
+            if task.seeds_of_candidates
+            else {"popularity": by_order(popularity(self.late.events, task.candidates))}
+        )
+        return {RANDOM: by_chance(task, self.seed), **order, **{n: self._tuned(n, task) for n in self._able(task)}}
 
-    def _warm(self, task: Task) -> dict[str, np.ndarray]:
-        found = {}
-        for name in GRIDS:
-            if name in NEEDS_IMPLICIT and find_spec("implicit") is None:
-                self.notes.append(f"{name} is not measured: pip install implicit")
-            elif name == "EASE" and len(task.candidates) > LARGEST_EASE:
-                self.notes.append(f"EASE is not measured: {len(task.candidates):,} tracks are too many for it")
+    def _sampled(self, task: Task) -> Task:
+        if len(task.queries) <= TUNING_LISTENERS:
+            return task
+        self.notes.append(f"Settings are chosen on {TUNING_LISTENERS:,} of {len(task.queries):,} listeners.")
+        drawn = np.random.default_rng(self.seed).choice(len(task.queries), TUNING_LISTENERS, replace=False)
+        return task.rows(np.sort(drawn))
+
+    def _able(self, task: Task) -> list[str]:
+        able: list[str] = []
+        for name in ANSWERS.get(task.name, ()):
+            if name not in self.config.evaluate.baselines:
+                continue
+            reason = self._hindrance(name, task)
+            if reason:
+                self.notes.append(f"{name} is not measured on {task.name}: {reason}")
             else:
-                point, scorer = self._tuned(name)
-                found[name] = self.late.rank(scorer, task)
-                shown = ", ".join(f"{key} {value:g}" for key, value in point.items())
-                self.notes.append(f"{name}: {shown}, chosen on the validation window.")
-        return found
+                able.append(name)
+                self.notes.append(f"{name} cannot answer: {LIMITS[name]}.")
+        return able
 
-    def _cold(self, task: Task) -> dict[str, np.ndarray]:
-        """Ridge regression from stage-one vectors to ALS factors, for tracks the factors do not know."""
-        tuning = self.tuning[1]
-        if find_spec("implicit") is None or not tuning.users:
-            self.notes.append("Regression to factors is not measured: it needs implicit and validation events.")
-            return {}
-        point, late = self._tuned("ALS")
-        assert isinstance(late, Factors)
-        early = fit_als(self.early.matrix, **point, seed=self.config.evaluate.seed)
-        by_strength = {l2: self._regressed(early, self.early, tuning, l2) for l2 in REGRESSION_GRID}
-        best = max(by_strength, key=lambda l2: _ndcg(by_strength[l2], tuning))
-        self.notes.append(f"vectors to factors, ridge strength {best:g}, chosen on validation tracks.")
-        return {"vectors to factors": self._regressed(late, self.late, task, best)}
+    def _hindrance(self, name: str, task: Task) -> str:
+        n_tracks = len(self.late.track_ids)
+        needed = (task.name, WARM) if name in ON_FACTORS else (task.name,)
+        if name in NEED_IMPLICIT and find_spec("implicit") is None:
+            return "it needs the package implicit; run: pip install implicit"
+        if n_tracks > LARGEST.get(name, n_tracks):
+            return f"{n_tracks:,} tracks are too many for it; {LARGEST[name]:,} are the most"
+        if any(not self.tuning[kind].queries for kind in needed) or not self.early.matrix.nnz:
+            return "the validation window holds nothing to choose its settings by."
+        if "SASRec" in name and sum(len(liked) > 1 for liked in self.early.sequences()) < LEAST_SEQUENCES:
+            return f"fewer than {LEAST_SEQUENCES} listeners liked two tracks."
+        artists = {self.artists.get(track_id) for track_id in self.late.track_ids} - {None}
+        tracks = task.queries if task.seeds_of_candidates else task.candidates
+        if name == "artist prior" and not any(self.artists.get(track_id) in artists for track_id in tracks):
+            return "every cold track is by an artist that training does not know."
+        return ""
 
-    def _regressed(self, factors: Factors, fits: "_Fits", task: Task, l2: float) -> np.ndarray:
-        known = np.stack([self.vectors[track_id] for track_id in fits.track_ids])
-        new = np.stack([self.vectors[track_id] for track_id in task.candidates])
-        items = content_to_factors(factors.items, known, new, l2)
-        scores: np.ndarray = factors.users[fits.rows(task.users)] @ items.T
-        return scores
+    def _tuned(self, name: str, task: Task) -> Scorer:
+        return self._scorer(name, self._point(name, task.name), self.late, task)
 
-    def _tuned(self, name: str) -> tuple[dict[str, Any], Scorer]:
-        """The grid point with the highest validation NDCG, and its model fitted on all the past; searched for once."""
-        if name not in self.chosen:
-            self.chosen[name] = self._search_grid(name)
-        return self.chosen[name]
+    def _point(self, name: str, kind: str) -> dict[str, Any]:
+        """The grid point with the highest NDCG@10 on the validation window; searched for once."""
+        kind = COLD if kind == AUDIENCE else kind
+        if (name, kind) not in self.points:
+            grid, task = {str(point): point for point in ALL_GRIDS[name]}, self.tuning[kind]
+            if len(grid) == 1:
+                self.points[name, kind] = next(iter(grid.values()))
+                return self.points[name, kind]
+            fits = {label: partial(self._scorer, name, point, self.early, task) for label, point in grid.items()}
+            best, _ = choose(fits, lambda scorer: float(np.nanmean(rank_task(task, scorer, 10).metrics["NDCG@10"])))
+            self.points[name, kind] = grid[best]
+            self._forget(name, grid[best])
+            shown = ", ".join(f"{key} {value:g}" for key, value in grid[best].items())
+            self.notes.append(f"{name}, {kind.split(', ')[-1]}: {shown}, chosen on the validation window.")
+        return self.points[name, kind]
 
-    def _search_grid(self, name: str) -> tuple[dict[str, Any], Scorer]:
-        seed, tuning = self.config.evaluate.seed, self.tuning[0]
-        points = {str(point): point for point in GRIDS[name]}
-        fits = {label: partial(_fit, name, self.early.matrix, point, seed) for label, point in points.items()}
-        best, _ = choose(fits, lambda scorer: _ndcg(self.early.rank(scorer, tuning), tuning))
-        return points[best], _fit(name, self.late.matrix, points[best], seed)
+    def _scorer(self, name: str, point: dict[str, Any], fits: "_Fits", task: Task) -> Scorer:
+        """The method with the settings of `point`, fitted on `fits`, as asked by `task`."""
+        listeners = fits.rows(task.candidates if task.seeds_of_candidates else task.queries)
+        tracks = task.queries if task.seeds_of_candidates else task.candidates
+        if name == "content-kNN":
+            new = None if task.name == WARM else self._contents(tracks)
+            weights = fit_content_knn(fits.matrix, self._contents(fits.track_ids), new, **point)
+            if not task.seeds_of_candidates:
+                return lambda rows: weights(listeners[rows])
+            own, by_track = fits.matrix[listeners], weights.weights.tocsc()
+            return lambda rows: np.asarray((own @ by_track[:, rows]).toarray().T)
+        model = self._model(name, point, fits)
+        if task.name == WARM:
+            return lambda rows: model(listeners[rows])
+        users = model.users[listeners]
+        items = self._cold_items(name, model, point, fits, tracks)
+        return by_factors(items, users) if task.seeds_of_candidates else by_factors(users, items)
+
+    def _cold_items(self, name: str, model: Any, point: dict[str, Any], fits: "_Fits", tracks: list[str]) -> np.ndarray:
+        """(m, f) of tracks that nobody has played."""
+        if name == "artist prior":
+            artists = [[self.artists.get(track_id) for track_id in ids] for ids in (fits.track_ids, tracks)]
+            return artist_centroids(model.items, *artists).items
+        if name == "vectors to factors":
+            known, new = self._contents(fits.track_ids), self._contents(tracks)
+            return content_to_factors(model.items, known, new, point["ridge"])
+        items: np.ndarray = model.items(self._contents(tracks))
+        return items
+
+    def _model(self, name: str, point: dict[str, Any], fits: "_Fits") -> Any:
+        if name in ON_FACTORS:
+            return self._model("ALS", self._point("ALS", WARM), fits)
+        key = (name, str(point), fits is self.late)
+        if key not in self.models:
+            self.models[key] = self._fit(name, point, fits)
+        return self.models[key]
+
+    def _forget(self, name: str, kept: dict[str, Any]) -> None:
+        """Drops the models of settings that were not chosen."""
+        for key in [key for key in self.models if key[0] == name and key[1] != str(kept)]:
+            del self.models[key]
+
+    def _fit(self, name: str, point: dict[str, Any], fits: "_Fits") -> Any:
+        match name:
+            case "item-kNN":
+                return fit_item_knn(fits.matrix, **point)
+            case "EASE":
+                return fit_ease(fits.matrix, **point)
+            case "ALS":
+                return fit_als(fits.matrix, **point, seed=self.seed)
+            case "BPR":
+                return fit_bpr(fits.matrix, **point, seed=self.seed)
+        content = None if name == "SASRec" else self._contents(fits.track_ids)
+        return fit_sasrec(fits.sequences(), len(fits.track_ids), **point, seed=self.seed, content=content)
+
+    def _contents(self, track_ids: list[str]) -> np.ndarray:
+        return np.stack([self.content[track_id] for track_id in track_ids])
 
 
 class _Fits:
-    """The log up to a moment, as the matrix collaborative models are fitted on."""
+    """The log up to a moment, as methods are fitted on."""
 
     def __init__(self, events: pl.DataFrame, track_ids: list[str], config: Config) -> None:
-        self.plays = events.filter(pl.col(TRACK_ID).is_in(track_ids))
-        self.track_ids, self.users = track_ids, sorted(self.plays[USER_ID].unique())
+        self.events = events.filter(pl.col(TRACK_ID).is_in(track_ids))
+        self.track_ids, self.users = track_ids, sorted(self.events[USER_ID].unique())
         self.place = {user: row for row, user in enumerate(self.users)}
-        self.matrix = as_matrix(self.plays, self.users, track_ids, config.pairs.min_played_s)
+        self.min_played_s = config.pairs.min_played_s
+        self.matrix = as_matrix(self.events, self.users, track_ids, self.min_played_s)
 
     def rows(self, users: list[str]) -> np.ndarray:
         """(U,) the matrix rows of `users`, all of whom have a past."""
         return np.array([self.place[user] for user in users], dtype=np.int64)
 
-    def rank(self, scorer: Scorer, task: Task) -> np.ndarray:
-        """(U, n) scores of a task over the very tracks of the matrix."""
-        return scorer(self.rows(task.users))
+    def sequences(self) -> list[np.ndarray]:
+        return as_sequences(self.events, self.users, self.track_ids, self.min_played_s, MAX_LENGTH)
 
 
-def _fit(name: str, matrix: Interactions, point: Mapping[str, Any], seed: int) -> Scorer:
-    fits: dict[str, Callable[..., Scorer]] = {
-        "item-kNN": fit_item_knn,
-        "EASE": fit_ease,
-        "ALS": partial(fit_als, seed=seed),
-        "BPR": partial(fit_bpr, seed=seed),
-    }
-    return fits[name](matrix, **point)
-
-
-def _ndcg(scores: np.ndarray, task: Task) -> float:
-    return float(np.nanmean(rank_metrics(scores, task.relevant, 10, task.allowed)["ndcg@10"]))
+MAX_LENGTH = 1_000  # latest liked tracks of a listener that SASRec learns from

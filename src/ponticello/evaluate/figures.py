@@ -1,20 +1,71 @@
-"""The numbers of an evaluation, each with its interval, and the paired differences between the stages."""
+"""What an evaluation consists of: first what every method got on every query, then the numbers drawn from that.
+
+measuring   Scores (a number a query), Fact (a number of a whole), notes  ->  Evaluation, one a seed
+summarising Evaluations of all seeds  ->  Summary: Figures, Differences, claims  ->  the report
+"""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from ponticello.config import Config
-from ponticello.evaluate.metrics import bootstrap_mean, paired_difference
-
 STAGE_ONE, STAGE_TWO = "stage one", "stage two"
+RANDOM = "random"
+Side = Literal["meaning", "taste", "integrity", "front"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What every method got on each query of one task, in one metric.
+
+    task: says the data too, as in "next tracks, cold"; with simulated listeners it ends in ", SIMULATED listeners".
+    queries: what was asked, in order: ids of listeners, tracks or playlists, or labels; distinct.
+    clusters: (n,) names; queries of one cluster (an artist's tracks) are drawn together. None = each alone.
+    by_method: (n,) float64 each; nan = not to be counted. A method that cannot answer the task is not there.
+    of_record: the one metric of the task that is tested and claimed with.
+    """
+
+    side: Side
+    task: str
+    metric: str
+    queries: list[str]
+    clusters: list[str] | None
+    by_method: dict[str, np.ndarray]
+    of_record: bool = False
+    statistic: Literal["mean", "median"] = "mean"
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of a whole, without queries behind it: coverage, effective rank. n = rows it is about."""
+
+    side: Side
+    task: str
+    metric: str
+    method: str
+    value: float
+    n: int
+
+
+@dataclass
+class Evaluation:
+    """All that was measured with one seed, and what a reader must know beside it."""
+
+    scores: list[Scores] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number of the table with its 95 % bootstrap interval; n = queries, listeners or labels it is a mean over."""
+    """One number of the table.
 
-    side: str  # meaning | taste
+    low, high: 95 % bootstrap interval over queries, nan where there is none; n: queries behind it, or rows of a Fact.
+    seed_sd: standard deviation over seeds, nan with one seed; value and interval are of each query's mean over seeds.
+    """
+
+    side: Side
     task: str
     metric: str
     method: str
@@ -22,31 +73,56 @@ class Figure:
     low: float
     high: float
     n: int
+    seed_sd: float
+    of_record: bool
+    higher_is_better: bool
 
 
-@dataclass
-class Evaluation:
-    """All figures, the paired differences stage two minus stage one, and what a reader must know beside them."""
+@dataclass(frozen=True)
+class Difference:
+    """`method` minus `against`, paired by query, as `Figure`; the sign is turned so that above 0 is better.
 
-    figures: list[Figure] = field(default_factory=list)
-    differences: list[Figure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    p: of a paired sign-flip test over clusters; p_holm: after Holm's correction over all tested differences of the
+    summary; both nan where not tested (only metrics of record are).
+    """
+
+    side: Side
+    task: str
+    metric: str
+    method: str
+    against: str
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    p_holm: float
 
 
-def add_figures(
-    evaluation: Evaluation,
-    where: tuple[str, str, str],
-    per_query: dict[str, np.ndarray],
-    clusters: np.ndarray | None,
-    config: Config,
-) -> None:
-    """One figure a method, and the paired difference of the two stages where both were measured."""
-    options = {"rounds": config.evaluate.bootstrap_rounds, "seed": config.evaluate.seed}
-    for method, values in per_query.items():
-        n = int(np.isfinite(values).sum())
-        evaluation.figures.append(Figure(*where, method, *bootstrap_mean(values, clusters, **options), n))
-    if {STAGE_ONE, STAGE_TWO} <= per_query.keys():
-        one, two = per_query[STAGE_ONE], per_query[STAGE_TWO]
-        n = int((np.isfinite(one) & np.isfinite(two)).sum())
-        change = paired_difference(two, one, clusters, **options)
-        evaluation.differences.append(Figure(*where, "stage two - stage one", *change, n))
+@dataclass(frozen=True)
+class About:
+    """What data, split, seeds and command the numbers come from."""
+
+    library: str
+    version: str
+    preset: str
+    runs: dict[str, str]  # method -> run folder or vectors file
+    n_tracks: int
+    n_listeners: int
+    n_events: int
+    held_out: str  # a sentence: how tracks and events were held out
+    splits_sha256: str
+    seeds: tuple[int, ...]
+    command: str
+    is_simulated: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All a report shows. claims: sentences that say only what intervals and corrected tests allow."""
+
+    about: About
+    figures: list[Figure]
+    differences: list[Difference]
+    claims: list[str]
+    notes: list[str]

@@ -1,170 +1,156 @@
-"""The joint measurement: meaning and taste of the same vectors, on the same held-out tracks, in one list of figures."""
+"""The joint measurement: meaning and taste of the same vectors, on the same held-out tracks."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from ponticello.config import Config
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import ARTIST, TRACK_ID
+from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.columns import ARTIST, GENRES, MACHINE_TAGS, TAGS, TITLE, TRACK_ID
 from ponticello.data.interactions import read_interactions
+from ponticello.data.leaks import check_no_leak
+from ponticello.data.mining import find_duplicates, mine_test_pairs
 from ponticello.data.pairs import read_pairs
-from ponticello.data.splits import Splits, check_no_leak, load_splits
-from ponticello.data.store import MelStore
-from ponticello.data.text import track_texts
+from ponticello.data.splits import Splits, load_splits
 from ponticello.errors import DataError, LibraryError
-from ponticello.evaluate.baselines import mel_statistics, random_vectors, unit
-from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Figure, add_figures
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Fact, Scores
+from ponticello.evaluate.front import measure_front
 from ponticello.evaluate.integrity import alignment, modality_gap, most_moved, neighbour_overlap, space_health
-from ponticello.evaluate.metrics import retrieval_ranks
-from ponticello.evaluate.semantic import linear_probe
-from ponticello.evaluate.taste import measure_taste
+from ponticello.evaluate.materials import TEXT, Materials, gather
+from ponticello.evaluate.probe import probe_scores
+from ponticello.evaluate.semantic import music_to_music_scores, retrieval_scores
+from ponticello.evaluate.tagging import ensemble, known_labels, prompts, zero_shot_scores
+from ponticello.evaluate.tasks import next_tracks
+from ponticello.evaluate.taste import Listening, measure_taste
 from ponticello.library import Folder
-from ponticello.model.htcl import HTCL
-from ponticello.search.embed import embed_library
 
 NEIGHBOURS = 10
+LABELS = (GENRES, TAGS, MACHINE_TAGS)  # probed where they hold something and no others are named
+N_MOVED = 5  # tracks named
 
 
 @dataclass(frozen=True)
-class _Materials:
-    """What every part of the measurement reads."""
+class Compared:
+    """What is measured: run names and files of vectors, by method, and label columns (None = those of `LABELS`)."""
 
-    config: Config
-    tracks: pl.DataFrame  # with a prepared mel, in order of id
-    ids: list[str]
-    roles: list[str]
-    texts: list[str]
-    vectors: dict[str, np.ndarray]  # a method's (n, d) unit vectors, row i for ids[i]
-    text_vectors: np.ndarray  # (n, D) unit vectors of the pretrained text encoder; 0 for a track without text
-    models: dict[str, HTCL]
-
-    @property
-    def known(self) -> dict[str, np.ndarray]:
-        """The methods that know a track by its content, the two stages last."""
-        stages = {method: self.vectors[method] for method in (STAGE_ONE, STAGE_TWO) if method in self.vectors}
-        return {"mel statistics": self.vectors["mel statistics"], "text only": self.text_vectors, **stages}
+    runs: Mapping[str, str]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    labels: Sequence[str] | None = None
 
 
 def evaluate_library(
-    folder: Folder, runs: dict[str, str], label: str | None, on_progress: Callable[[str], None] | None = None
+    folder: Folder, compared: Compared, seed: int, say: Callable[[str], None] = lambda _: None
 ) -> Evaluation:
-    """Measures the runs named in `runs` ({"stage one": run, "stage two": run}, either may be left out).
+    """Measures meaning, taste, the front between the stages, and the health of the space, on test tracks and events.
 
-    label: the column a linear probe reads; None = no probe. Uses test tracks and the test window only; refuses, naming
-    rows, if something held out stands in the training pairs.
+    seed: of what is random in the baselines. say: told each step. Refuses, naming rows, if something held out stands
+    in the training pairs or beside its own copy.
     """
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    interactions = read_interactions(folder) if folder.interactions.is_file() else None
-    if folder.pairs.is_file():
-        check_no_leak(splits, read_tracks(folder), read_pairs(folder), None)
+    say("leaks")
     evaluation = Evaluation()
-    say = on_progress or (lambda _: None)
-    materials = _gather(folder, runs, splits, say)
-    say("meaning: retrieval")
+    pairs = read_pairs(folder) if folder.pairs.is_file() else None
+    evaluation.notes += check_no_leak(splits, read_tracks(folder), pairs, None, find_duplicates(folder, splits))
+    materials = gather(folder, compared.runs, compared.files, splits, evaluation.notes, say)
+    say("meaning")
     _measure_retrieval(evaluation, materials)
-    if label is not None:
-        say("meaning: probe")
-        _measure_probe(evaluation, materials, label)
-    say("integrity")
-    _measure_integrity(evaluation, materials)
-    if interactions is None:
+    for column in _label_columns(materials, compared.labels):
+        _measure_labels(evaluation, materials, column, say)
+    listening = _listening(folder, splits, materials)
+    if listening is None:
         evaluation.notes.append("No listening has been imported: the taste side is not measured.")
     else:
-        say("taste: ranking")
-        vectors = {name: dict(zip(materials.ids, side, strict=True)) for name, side in materials.known.items()}
-        measure_taste(evaluation, interactions, splits, materials.tracks, vectors, materials.config)
+        if listening.is_simulated:
+            evaluation.notes.append(
+                "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
+            )
+        vectors = {method: materials.by_id(method) for method in materials.vectors}
+        measure_taste(evaluation, listening, vectors, materials.content, materials.config, seed, say)
+        _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
+        suffix = ", SIMULATED listeners" if listening.is_simulated else ""
+        measure_front(evaluation, materials, cold, suffix, say)
+    say("integrity")
+    _measure_integrity(evaluation, materials)
     return evaluation
 
 
-def _gather(folder: Folder, runs: dict[str, str], splits: Splits, say: Callable[[str], None]) -> _Materials:
-    store = MelStore(folder.mels)
-    tracks = read_tracks(folder).filter(pl.col(TRACK_ID).is_in(store.track_ids)).sort(TRACK_ID)
-    ids = tracks[TRACK_ID].to_list()
-    roles = [splits.roles.get(track_id, "new") for track_id in ids]
-    training = [track_id for track_id, role in zip(ids, roles, strict=True) if role == "train"]
-    vectors = {
-        "random": random_vectors(len(ids), 64, folder.config.evaluate.seed),
-        "mel statistics": mel_statistics(store, ids, training),
-    }
-    models = {}
-    for method, run in runs.items():
-        say(f"vectors of {method}")
-        found, _ = embed_library(folder.run(run), store)
-        rows = {track_id: row for row, track_id in enumerate(found.track_ids)}
-        vectors[method] = found.matrix[[rows[track_id] for track_id in ids]]
-        models[method] = HTCL.from_pretrained(folder.run(run))
-    say("text vectors")
-    texts = track_texts(tracks)
-    states = (
-        HTCL.from_settings(folder.config).encode_text_states(texts) * np.array([bool(text) for text in texts])[:, None]
-    )
-    return _Materials(folder.config, tracks, ids, roles, texts, vectors, unit(states), models)
+def _listening(folder: Folder, splits: Splits, materials: Materials) -> Listening | None:
+    if not folder.interactions.is_file():
+        return None
+    return Listening(read_interactions(folder), splits, mine_test_pairs(folder), artists_of(materials.tracks))
 
 
-def _measure_retrieval(evaluation: Evaluation, materials: _Materials) -> None:
-    """Text to audio and back, among the test tracks that have a text; queries of one artist are drawn together."""
-    rows = [row for row, role in enumerate(materials.roles) if role == "test" and materials.texts[row]]
+def _measure_retrieval(evaluation: Evaluation, materials: Materials) -> None:
+    """Text to audio and back, among the test tracks that have a text."""
+    rows = [row for row in materials.rows_of("test") if materials.texts[row]]
     if len(rows) < 2:
         evaluation.notes.append("Fewer than two test tracks have a text: retrieval is not measured.")
         return
-    target = np.arange(len(rows))
-    artists = materials.tracks[ARTIST].fill_null(materials.tracks[TRACK_ID])[rows].to_list()
-    clusters = np.unique(artists, return_inverse=True)[1]
-    ranks: dict[str, dict[str, np.ndarray]] = {"text to audio": {}, "audio to text": {}}
-    for method, model in materials.models.items():
-        text, audio = model.encode_text([materials.texts[row] for row in rows]), materials.vectors[method][rows]
-        ranks["text to audio"][method] = retrieval_ranks(text, audio, target)
-        ranks["audio to text"][method] = retrieval_ranks(audio, text, target)
-    for task, by_method in ranks.items():
-        for k in (1, 5, 10):
-            hits = {method: (found <= k).astype(np.float64) for method, found in by_method.items()}
-            chance = {"random": np.full(len(rows), min(k / len(rows), 1.0))}
-            add_figures(evaluation, ("meaning", task, f"R@{k}"), {**chance, **hits}, clusters, materials.config)
-        for method, found in {"random": np.full(len(rows), (len(rows) + 1) / 2), **by_method}.items():
-            low, high = _median_interval(found, materials.config)
-            median = float(np.median(found))
-            evaluation.figures.append(Figure("meaning", task, "median rank", method, median, low, high, len(rows)))
+    if not materials.models:
+        evaluation.notes.append("No method has a text tower: retrieval is not measured.")
+        return
+    words = [materials.texts[row] for row in rows]
+    texts = {method: model.encode_text(words) for method, model in materials.models.items()}
+    audio = {method: materials.vectors[method][rows] for method in materials.models}
+    evaluation.scores += retrieval_scores(texts, audio, *_asked(materials, rows))
 
 
-def _median_interval(ranks: np.ndarray, config: Config) -> tuple[float, float]:
-    generator = np.random.default_rng(config.evaluate.seed)
-    draws = generator.integers(len(ranks), size=(config.evaluate.bootstrap_rounds, len(ranks)))
-    low, high = np.quantile(np.median(ranks[draws], axis=1), [0.025, 0.975])
-    return float(low), float(high)
+def _label_columns(materials: Materials, named: Sequence[str] | None) -> list[str]:
+    if named is None:
+        columns = [column for column in LABELS if column in materials.tracks.columns]
+        return [column for column in columns if any(known_labels(materials.tracks[column].to_list())[0])]
+    for column in named:
+        if column not in materials.tracks.columns:
+            found = ", ".join(materials.tracks.columns)
+            raise DataError(f"tracks have no column {column!r} to read labels from; found {found}")
+    return list(named)
 
 
-def _measure_probe(evaluation: Evaluation, materials: _Materials, label: str) -> None:
-    """A straight line from every method's vectors to the label column."""
-    if label not in materials.tracks.columns:
-        raise DataError(f"tracks have no column {label!r} to probe; found {', '.join(materials.tracks.columns)}")
-    labels: list[Any] = materials.tracks[label].to_list()
-    probes = {}
-    for method, vectors in materials.vectors.items():
-        try:
-            probes[method] = linear_probe(vectors, labels, materials.roles)
-        except DataError as error:
-            evaluation.notes.append(f"The probe on {label!r} is not measured: {error}.")
-            return
-    first = next(iter(probes.values()))
-    per_query = {method: probe.per_query for method, probe in probes.items()}
-    add_figures(evaluation, ("meaning", f"probe: {label}", first.metric), per_query, None, materials.config)
-    evaluation.notes.append(
-        f"Probe on {label!r}: logistic regression on {first.n_train} training tracks, {first.n_classes} labels, "
-        "strength chosen on validation tracks."
-    )
+def _measure_labels(evaluation: Evaluation, materials: Materials, column: str, say: Callable[[str], None]) -> None:
+    """Can labels be read off the vectors, do prompts name them, do neighbours share them?
+
+    The text encoder alone is not asked: its text may hold the very labels.
+    """
+    labels = materials.tracks[column].to_list()
+    sets, _ = known_labels(labels)
+    heard = {method: vectors for method, vectors in materials.vectors.items() if method != TEXT}
+    rows = [row for row in materials.rows_of("test") if sets[row]]
+    say(f"meaning: {column}, probe")
+    scores, notes = probe_scores(heard, labels, materials.roles, materials.ids, materials.clusters, column)
+    if materials.models and rows:
+        say(f"meaning: {column}, prompts")
+        known = sorted(set().union(*sets))
+        asked = prompts(known)
+        vectors = {
+            method: np.stack([ensemble(model.encode_text(words)) for words in asked])
+            for method, model in materials.models.items()
+        }
+        audio = {method: materials.vectors[method][rows] for method in materials.models}
+        queries, clusters = _asked(materials, rows)
+        shot = zero_shot_scores(audio, vectors, [sets[row] for row in rows], known, queries, clusters, column)
+        scores, notes = scores + shot[0], notes + shot[1]
+    if len(rows) > 1:
+        say(f"meaning: {column}, neighbours")
+        test = {method: vectors[rows] for method, vectors in heard.items()}
+        scores += music_to_music_scores(test, [sets[row] for row in rows], *_asked(materials, rows), column)
+    evaluation.scores += scores
+    evaluation.notes += notes
 
 
-def _measure_integrity(evaluation: Evaluation, materials: _Materials) -> None:
-    """What became of the space: its health under both stages, and how far stage two moved each track's neighbours."""
+def _asked(materials: Materials, rows: list[int]) -> tuple[list[str], list[str]]:
+    """The ids and the clusters of some rows."""
+    return [materials.ids[row] for row in rows], [materials.clusters[row] for row in rows]
+
+
+def _measure_integrity(evaluation: Evaluation, materials: Materials) -> None:
+    """What became of the space: its health under every encoder, and how far stage two moved each track's neighbours."""
     with_text = [row for row, text in enumerate(materials.texts) if text]
-    for method, model in materials.models.items():
+    encoders = [method for method in materials.vectors if method != TEXT]
+    for method in encoders:
         vectors = materials.vectors[method]
         health = space_health(vectors)
         shown = {
@@ -174,19 +160,23 @@ def _measure_integrity(evaluation: Evaluation, materials: _Materials) -> None:
             "uniformity": health.uniformity,
             "hubness": health.hubness,
         }
-        if with_text:
-            text = model.encode_text([materials.texts[row] for row in with_text])
+        if with_text and method in materials.models:
+            text = materials.models[method].encode_text([materials.texts[row] for row in with_text])
             shown["audio-text alignment"] = alignment(vectors[with_text], text)
             shown["modality gap"] = modality_gap(vectors[with_text], text)
         for metric, value in shown.items():
-            figure = Figure("integrity", "the space", metric, method, value, math.nan, math.nan, len(vectors))
-            evaluation.figures.append(figure)
+            evaluation.facts.append(Fact("integrity", "the space", metric, method, value, len(vectors)))
         if health.is_collapsed:
             evaluation.notes.append(f"COLLAPSED: the vectors of {method} hardly differ; do not serve them.")
     if {STAGE_ONE, STAGE_TWO} <= materials.models.keys() and len(materials.ids) > NEIGHBOURS:
         one, two = materials.vectors[STAGE_ONE], materials.vectors[STAGE_TWO]
         kept = {STAGE_TWO: neighbour_overlap(one, two, NEIGHBOURS)}
-        where = ("integrity", "neighbours kept from stage one", f"overlap@{NEIGHBOURS}")
-        add_figures(evaluation, where, kept, None, materials.config)
-        moved = ", ".join(materials.ids[row] for row in most_moved(one, two, NEIGHBOURS)[:5])
-        evaluation.notes.append(f"Stage two moved these tracks most: {moved}.")
+        task, metric = "neighbours kept from stage one", f"overlap@{NEIGHBOURS}"
+        evaluation.scores.append(Scores("integrity", task, metric, materials.ids, materials.clusters, kept))
+        names = ", ".join(_name(materials.tracks, row) for row in most_moved(one, two, NEIGHBOURS)[:N_MOVED].tolist())
+        evaluation.notes.append(f"Stage two moved these tracks most: {names}.")
+
+
+def _name(tracks: pl.DataFrame, row: int) -> str:
+    title, artist = tracks[TITLE][row], tracks[ARTIST][row]
+    return f"{title or tracks[TRACK_ID][row]}{f' by {artist}' if artist else ''}"

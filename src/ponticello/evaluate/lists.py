@@ -12,53 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ponticello.errors import ConfigError, DataError, ShapeError
-from ponticello.evaluate.metrics import Bools, Floats, Ints, _checked_k, _tie_groups
+from ponticello.evaluate.metrics import Bools, Floats, Ints, _checked_k, _hit_groups
 
 EMPTY = -1  # the id of a place for which no item was left; also the number of an artist nobody knows
-
-
-def hit_rate_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Chance that at least one of the first k places holds a relevant item; nan if there are none.
-
-    scores: (n,), no NaN (DataError); relevant: (n,) bool, or ShapeError, DataError. k >= 1 (ConfigError), may exceed n.
-    Source: the tie that the k-th place cuts is drawn from without replacement, so its misses are hypergeometric.
-
-    >>> round(hit_rate_at_k(np.array([0.5, 0.5, 0.5, 0.5]), np.array([True, True, False, False]), k=2), 4)
-    0.8333
-    """
-    k, groups = _checked_k(k), _tie_groups(scores, relevant)
-    if not groups.n_relevant:
-        return float("nan")
-    first = int((groups.hits > 0).argmax())  # no group above it has a hit
-    size, hits = int(groups.size[first]), int(groups.hits[first])
-    places = min(max(0, k - int(groups.before[first])), size)
-    if places == 0 or places > size - hits:
-        return float(places > 0)
-    fewer, more = sorted((places, hits))  # C(size - hits, places) / C(size, places) is symmetric in the two
-    return float(-np.expm1(np.log1p(-more / (size - np.arange(fewer))).sum()))
-
-
-def average_precision_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Expected sum of the precision at each hit in the first k places, divided by min(k, number of relevant items).
-
-    scores, relevant, k: as in `hit_rate_at_k`. nan if nothing is relevant. With that denominator, a perfect ranking
-    gets 1.0 whatever k is; others divide by the number of relevant items and cannot compare values of k.
-
-    Source: McSherry and Najork 2008, average precision with ties, cut at k.
-
-    >>> average_precision_at_k(np.array([0.9, 0.5, 0.1]), np.array([True, False, True]), k=2)
-    0.5
-    """
-    k, groups = _checked_k(k), _tie_groups(scores, relevant)
-    if not groups.n_relevant:
-        return float("nan")
-    place = np.arange(min(k, int(groups.size.sum())))
-    group = np.searchsorted(groups.before, place, side="right") - 1
-    size, hits = groups.size[group], groups.hits[group]
-    hits_above = (np.cumsum(groups.hits) - groups.hits)[group]
-    earlier = (place - groups.before[group]) * (hits - 1) / np.maximum(size - 1, 1)  # other hits of the same tie
-    precision = (hits_above + earlier + 1) / (place + 1)  # expected, if this place is a hit
-    return float((hits / size * precision).sum() / min(k, groups.n_relevant))
 
 
 def average_precision(scores: Floats, relevant: Bools) -> float:
@@ -71,10 +27,10 @@ def average_precision(scores: Floats, relevant: Bools) -> float:
     >>> average_precision(np.array([0.5, 0.5]), np.array([True, False]))
     0.5
     """
-    groups = _tie_groups(scores, relevant)
+    groups = _hit_groups(scores, relevant)
     if not groups.n_relevant:
         return float("nan")
-    precision = np.cumsum(groups.hits) / np.cumsum(groups.size)
+    precision = np.cumsum(groups.hits) / (groups.before + groups.size)
     return float((groups.hits * precision).sum() / groups.n_relevant)
 
 
@@ -94,15 +50,18 @@ def graded_ndcg_at_k(scores: Floats, gains: Floats, k: int) -> float:
         raise ShapeError(f"gains {gains.shape} must have the shape of scores {scores.shape}")
     if not (np.isfinite(gains) & (gains >= 0)).all():
         raise DataError("gains must be finite and not below 0; leave out items whose gain is unknown")
-    groups = _tie_groups(scores, gains > 0)
-    if not groups.n_relevant:
+    if np.isnan(scores).any():
+        raise DataError(f"score {int(np.isnan(scores).argmax())} is NaN and has no rank; leave that item out")
+    if not (gains > 0).any():
         return float("nan")
-    ordered = (gains / gains.max())[np.argsort(-scores.astype(np.float64))].astype(np.float64)
+    order = np.argsort(-scores.astype(np.float64))
+    ordered = (gains / gains.max())[order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) != 0])
     worth = 1.0 / np.log2(np.arange(len(scores)) + 2.0)
     worth[k:] = 0.0
-    mean_worth = np.add.reduceat(worth, groups.before) / groups.size
+    mean_worth = np.add.reduceat(worth, starts) / np.diff(starts, append=len(scores))
     best = np.sort(ordered)[::-1]
-    return float((np.add.reduceat(ordered, groups.before) * mean_worth).sum() / (best * worth).sum())
+    return float((np.add.reduceat(ordered, starts) * mean_worth).sum() / (best * worth).sum())
 
 
 def top_k(scores: Floats, k: int, allowed: Bools | None = None) -> NDArray[np.int64]:

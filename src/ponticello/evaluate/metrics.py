@@ -1,4 +1,4 @@
-"""How good a ranking is, how good a retrieval is, and how sure we are of a mean.
+"""How good a ranking is, and how good a retrieval is.
 
 Ties: every ranking metric is its expected value under a uniformly random order among equal scores. The order of rows
 therefore never matters, and a model that scores everything alike gets what chance would give it.
@@ -6,13 +6,23 @@ therefore never matters, and a model that scores everything alike gets what chan
 A query with nothing relevant gives nan: it cannot be ranked well or badly, so it must not count.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.evaluate.hits import (
+    HitGroups,
+    all_metrics,
+    auc_of,
+    average_precision_of,
+    hit_rate_of,
+    ndcg_of,
+    place_hits,
+    recall_of,
+    reciprocal_rank_of,
+)
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -31,7 +41,7 @@ def recall_at_k(scores: Floats, relevant: Bools, k: int) -> float:
     >>> recall_at_k(np.array([0.9, 0.5, 0.1]), np.array([True, False, True]), k=2)
     0.5
     """
-    return _recall(_tie_groups(scores, relevant), _checked_k(k))
+    return recall_of(_hit_groups(scores, relevant), _checked_k(k))
 
 
 def ndcg_at_k(scores: Floats, relevant: Bools, k: int) -> float:
@@ -42,7 +52,7 @@ def ndcg_at_k(scores: Floats, relevant: Bools, k: int) -> float:
 
     Source: Järvelin and Kekäläinen 2002 with the tie average of McSherry and Najork 2008, as in scikit-learn.
     """
-    return _ndcg(_tie_groups(scores, relevant), _checked_k(k))
+    return ndcg_of(_hit_groups(scores, relevant), _checked_k(k))
 
 
 def reciprocal_rank(scores: Floats, relevant: Bools, k: int | None = None) -> float:
@@ -50,7 +60,7 @@ def reciprocal_rank(scores: Floats, relevant: Bools, k: int | None = None) -> fl
 
     scores, relevant, k: as in `recall_at_k`; k = None never cuts.
     """
-    return _reciprocal_rank(_tie_groups(scores, relevant), None if k is None else _checked_k(k))
+    return reciprocal_rank_of(_hit_groups(scores, relevant), None if k is None else _checked_k(k))
 
 
 def auc(scores: Floats, relevant: Bools) -> float:
@@ -58,27 +68,54 @@ def auc(scores: Floats, relevant: Bools) -> float:
 
     scores, relevant: as in `recall_at_k`. nan if nothing or everything is relevant.
     """
-    return _auc(_tie_groups(scores, relevant))
+    return auc_of(_hit_groups(scores, relevant))
+
+
+def hit_rate_at_k(scores: Floats, relevant: Bools, k: int) -> float:
+    """Chance that at least one of the first k places holds a relevant item; nan if there are none.
+
+    scores: (n,), no NaN (DataError); relevant: (n,) bool, or ShapeError, DataError. k >= 1 (ConfigError), may exceed n.
+    Source: the tie that the k-th place cuts is drawn from without replacement, so its misses are hypergeometric.
+
+    >>> round(hit_rate_at_k(np.array([0.5, 0.5, 0.5, 0.5]), np.array([True, True, False, False]), k=2), 4)
+    0.8333
+    """
+    return hit_rate_of(_hit_groups(scores, relevant), _checked_k(k))
+
+
+def average_precision_at_k(scores: Floats, relevant: Bools, k: int) -> float:
+    """Expected sum of the precision at each hit in the first k places, divided by min(k, number of relevant items).
+
+    scores, relevant, k: as in `hit_rate_at_k`. nan if nothing is relevant. With that denominator, a perfect ranking
+    gets 1.0 whatever k is; others divide by the number of relevant items and cannot compare values of k.
+
+    Source: McSherry and Najork 2008, average precision with ties, cut at k.
+
+    >>> average_precision_at_k(np.array([0.9, 0.5, 0.1]), np.array([True, False, True]), k=2)
+    0.5
+    """
+    return average_precision_of(_hit_groups(scores, relevant), _checked_k(k))
 
 
 def rank_metrics(scores: Floats, relevant: Bools, k: int, candidates: Bools | None = None) -> dict[str, Floats]:
-    """Each user's metrics as {"recall@k", "ndcg@k", "mrr" (never cut), "auc"}, arrays of (U,) float64.
+    """Each user's metrics by the names of `hits.all_metrics`, arrays of (U,) float64.
 
     scores: (U, n); relevant, candidates: (U, n) bool, or ShapeError. An item whose candidate is False is not in that
         user's ranking at all (already played, say): its score may be NaN and its relevance is ignored.
-    Cost: one sort a user; a second for 1,000 users and 10,000 items.
+    Cost: one sort a user; a second for 1,000 users and 10,000 items. Where the scores do not fit in memory:
+    `ranking.rank_task`.
     """
     k = _checked_k(k)
     if scores.ndim != 2 or (candidates is not None and candidates.shape != scores.shape):
         found = "" if candidates is None else f" and candidates {candidates.shape}"
         raise ShapeError(f"scores {scores.shape}{found} must be (users, items), of equal shape")
     _check_relevant(scores, relevant)
-    rows = np.empty((4, len(scores)))
+    rows = []
     for user in range(len(scores)):
         kept = slice(None) if candidates is None else candidates[user]
-        groups = _tie_groups(scores[user][kept], relevant[user][kept])
-        rows[:, user] = _recall(groups, k), _ndcg(groups, k), _reciprocal_rank(groups, None), _auc(groups)
-    return dict(zip((f"recall@{k}", f"ndcg@{k}", "mrr", "auc"), rows, strict=True))
+        rows.append(all_metrics(_hit_groups(scores[user][kept], relevant[user][kept]), k))
+    names = all_metrics(place_hits(np.zeros(1), np.zeros(1)), k)
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
 
 
 def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
@@ -106,122 +143,11 @@ def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
     return ranks
 
 
-class Interval(NamedTuple):
-    """A mean and the ends of its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap_mean(values: Floats, clusters: Ints | None, rounds: int, seed: int) -> Interval:
-    """The mean of `values` with its 95 % percentile bootstrap interval; nan values are left out.
-
-    values: (n,); clusters: (n,) int, or None. Rows of one cluster (a listener, an artist) are drawn together, because
-        they are not independent. rounds >= 1 (ConfigError).
-    No value at all gives nans; a single cluster gives its mean and nan ends, as there is nothing to compare it with.
-    Randomness: numpy's default generator, from `seed`.
-    """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1; found {rounds}")
-    if values.ndim != 1 or (clusters is not None and clusters.shape != values.shape):
-        found = "" if clusters is None else f" and clusters {clusters.shape}"
-        raise ShapeError(f"values {values.shape}{found} must be one-dimensional and of equal length")
-    kept = ~np.isnan(values)
-    if not kept.any():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    values = values[kept].astype(np.float64)
-    number = np.arange(len(values)) if clusters is None else np.unique(clusters[kept], return_inverse=True)[1]
-    sums, sizes = np.bincount(number, values), np.bincount(number)
-    mean = float(values.mean())
-    if len(sums) == 1:
-        return Interval(mean, float("nan"), float("nan"))
-    generator = np.random.default_rng(seed)
-    means = np.empty(rounds)
-    for i in range(rounds):
-        drawn = generator.integers(0, len(sums), len(sums))
-        means[i] = sums[drawn].sum() / sizes[drawn].sum()
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(mean, float(low), float(high))
-
-
-def paired_difference(a: Floats, b: Floats, clusters: Ints | None, rounds: int, seed: int) -> Interval:
-    """The mean of a - b with its interval, as `bootstrap_mean`; pairs where either is nan are left out.
-
-    a, b: (n,), row i of both about the same query; ShapeError if they differ in length.
-    """
-    if a.shape != b.shape:
-        raise ShapeError(f"a {a.shape} and b {b.shape} must have the same shape: they are compared row by row")
-    return bootstrap_mean(a.astype(np.float64) - b.astype(np.float64), clusters, rounds, seed)
-
-
-@dataclass(frozen=True)
-class _TieGroups:
-    """Items of equal score, best first, as three (groups,) arrays of counts."""
-
-    before: NDArray[np.int64]  # items that score higher
-    size: NDArray[np.int64]
-    hits: NDArray[np.int64]  # relevant ones among `size`
-
-    @property
-    def n_relevant(self) -> int:
-        return int(self.hits.sum())
-
-
-def _tie_groups(scores: Floats, relevant: Bools) -> _TieGroups:
+def _hit_groups(scores: Floats, relevant: Bools) -> HitGroups:
     if scores.ndim != 1:
         raise ShapeError(f"scores must be one query's, (n,); found {scores.shape}")
     _check_relevant(scores, relevant)
-    if np.isnan(scores).any():
-        raise DataError(f"score {int(np.isnan(scores).argmax())} is NaN and has no rank; leave that item out")
-    order = np.argsort(-scores.astype(np.float64))
-    ordered = scores[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]][: len(ordered)])
-    if not len(starts):  # reduceat refuses an empty list
-        return _TieGroups(starts, starts, starts)
-    hits = np.add.reduceat(relevant[order].astype(np.int64), starts)
-    return _TieGroups(starts, np.diff(starts, append=len(ordered)), hits)
-
-
-def _recall(groups: _TieGroups, k: int) -> float:
-    if not groups.n_relevant:
-        return float("nan")
-    places = np.clip(k - groups.before, 0, groups.size)  # of the first k, those this group fills
-    return float((groups.hits * places / groups.size).sum() / min(k, groups.n_relevant))
-
-
-def _ndcg(groups: _TieGroups, k: int) -> float:
-    if not groups.n_relevant:
-        return float("nan")
-    n = int(groups.size.sum())
-    worth = 1.0 / np.log2(np.arange(n) + 2.0)
-    worth[k:] = 0.0
-    mean_worth = np.add.reduceat(worth, groups.before) / groups.size
-    return float((groups.hits * mean_worth).sum() / worth[: groups.n_relevant].sum())
-
-
-def _reciprocal_rank(groups: _TieGroups, k: int | None) -> float:
-    """The first hit lies in the first group with any, at place j of its s places and r hits with p(j):
-
-    p(1) = r / s and p(j + 1) / p(j) = (s - r - j + 1) / (s - j), the negative hypergeometric distribution; a product of
-    factors in [0, 1] cannot overflow as binomials would.
-    """
-    if not groups.n_relevant:
-        return float("nan")
-    first = int((groups.hits > 0).argmax())
-    before, size, hits = int(groups.before[first]), int(groups.size[first]), int(groups.hits[first])
-    j = np.arange(1, size - hits + 1, dtype=np.float64)
-    chance = np.cumprod(np.r_[hits / size, (size - hits - j + 1) / (size - j)])
-    return float((chance / (before + np.arange(1, len(chance) + 1)))[: None if k is None else max(0, k - before)].sum())
-
-
-def _auc(groups: _TieGroups) -> float:
-    others = groups.size - groups.hits
-    n_pairs = groups.n_relevant * int(others.sum())
-    if not n_pairs:
-        return float("nan")
-    below = others.sum() - np.cumsum(others)
-    return float((groups.hits * (below + others / 2)).sum() / n_pairs)
+    return place_hits(scores, scores[relevant])
 
 
 def _checked_k(k: int) -> int:

@@ -1,112 +1,144 @@
-"""The taste side of the table: how well each method ranks what listeners play next, and what its lists are like."""
+"""The taste side of the table: how well each method ranks what listeners want, and what its lists are like."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from ponticello.config import Config
-from ponticello.data.columns import ARTIST, TRACK_ID, USER_ID
+from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.listeners import USER_PREFIX
 from ponticello.data.splits import Splits
 from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.contenders import Contenders
-from ponticello.evaluate.figures import STAGE_ONE, Evaluation, Figure, add_figures
-from ponticello.evaluate.lists import (
-    EMPTY,
-    average_precision_at_k,
-    coverage,
-    hit_rate_at_k,
-    hubness,
-    mean_popularity,
-    same_artist_share,
-    top_k,
-)
-from ponticello.evaluate.metrics import bootstrap_mean, rank_metrics
-from ponticello.evaluate.preference import Task, make_tasks, scores_by_vectors
+from ponticello.evaluate.figures import Evaluation, Fact, Scores
+from ponticello.evaluate.lists import EMPTY, coverage, hubness, mean_popularity, same_artist_share
+from ponticello.evaluate.ranking import Ranked, Task, rank_task
+from ponticello.evaluate.scorers import by_vectors
+from ponticello.evaluate.tasks import COLD, WARM, audience, next_tracks, pair_ranking, playlist_continuation
+
+POPULAR_SHARE = 0.2  # of the candidates, the most played: the head of the head-and-tail strata
+STRATUM_METRICS = ("NDCG", "Recall")
+
+
+@dataclass(frozen=True)
+class Listening:
+    """What the taste side reads. pairs: anchor_id, positive_id for `pair_ranking`; artists: by track id, known ones."""
+
+    interactions: pl.DataFrame
+    splits: Splits
+    pairs: pl.DataFrame
+    artists: Mapping[str, str]
+
+    @property
+    def is_simulated(self) -> bool:
+        return bool(self.interactions[USER_ID].str.starts_with(USER_PREFIX).any())
+
+
+def taste_tasks(listening: Listening, usable: set[str], config: Config) -> list[Task]:
+    """Every taste task of a library, in the order of the report; those nobody asks are there too."""
+    log, splits, artists = listening.interactions, listening.splits, listening.artists
+    warm, cold = next_tracks(log, splits, usable, config)
+    return [
+        warm,
+        cold,
+        pair_ranking(listening.pairs, splits, usable, artists),
+        *playlist_continuation(log, splits, usable),
+        audience(log, splits, usable, config, artists),
+    ]
 
 
 def measure_taste(
     evaluation: Evaluation,
-    interactions: pl.DataFrame,
-    splits: Splits,
-    tracks: pl.DataFrame,
+    listening: Listening,
     vectors: Mapping[str, Mapping[str, np.ndarray]],
+    content: str,
     config: Config,
+    seed: int,
+    say: Callable[[str], None],
 ) -> None:
-    """Full ranking for warm and strictly cold tracks, of every method.
+    """Full ranking by every method.
 
-    vectors: unit vectors by method and track id; those of stage one, or of mel statistics before there is a stage one,
-        carry collaborative factors to cold tracks.
+    vectors: unit vectors by method and track id, of the same tracks. content: the method whose vectors carry what
+    collaborative methods know to cold tracks.
     """
-    content = vectors.get(STAGE_ONE, vectors["mel statistics"])
-    contenders = Contenders(interactions, splits, content, config)
-    simulated = interactions[USER_ID].str.starts_with(USER_PREFIX).any()
-    if simulated:
-        evaluation.notes.append(
-            "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
-        )
-    for task in make_tasks(interactions, splits, set(content), config):
-        if not task.users:
-            evaluation.notes.append(f"Taste, {task.name}: no listener has anything to find in the test window.")
+    contenders = Contenders(listening.interactions, listening.splits, vectors[content], listening.artists, config, seed)
+    suffix = ", SIMULATED listeners" if listening.is_simulated else ""
+    for task in taste_tasks(listening, set(vectors[content]), config):
+        if not task.queries:
+            evaluation.notes.append(f"Taste, {task.name}: not measured, nothing held out is to be found.")
             continue
-        scores = contenders.scores(task)
-        for method, by_id in vectors.items():
-            scores[method] = scores_by_vectors(task, by_id, config.search.agreeing_seeds)
-        name = f"{task.name} tracks" + (", SIMULATED listeners" if simulated else "")
-        for metric, by_method in _rankings(task, scores, config.evaluate.k).items():
-            add_figures(evaluation, ("taste", name, metric), by_method, None, config)
-        plays = popularity(contenders.late.plays, task.candidates)
-        _describe_lists(evaluation, f"{name}: the lists", task, scores, plays, tracks, config)
-        evaluation.notes.append(
-            f"Taste, {task.name}: {len(task.users)} listeners, {len(task.candidates)} candidates, all of them ranked."
+        say(f"taste: {task.name}, fitting the baselines")
+        scorers = contenders.scorers(task)
+        scorers |= {name: by_vectors(task, by_id, config.search.agreeing_seeds) for name, by_id in vectors.items()}
+        strata = _strata(task, listening, contenders.late.events)
+        say(f"taste: {task.name}, {len(scorers)} methods")
+        ranked = {method: rank_task(task, scorer, config.evaluate.k, strata) for method, scorer in scorers.items()}
+        _add_scores(evaluation, task, ranked, suffix, config.evaluate.k)
+        if task.name in (WARM, COLD):
+            _describe_lists(evaluation, task, ranked, suffix, contenders.late.events, listening.artists, config)
+        counts = f"{len(task.queries):,} queries, {len(task.candidates):,} candidates, all of them ranked"
+        evaluation.notes.append(f"Taste, {task.name}: {counts}.")
+    notes = [note.replace("vectors to", f"{content} vectors to", 1) for note in contenders.notes]
+    evaluation.notes += dict.fromkeys(notes)
+
+
+def _strata(task: Task, listening: Listening, past: pl.DataFrame) -> dict[str, np.ndarray]:
+    """Which candidates are often played, and which are by an artist that was played before; only where both occur."""
+    found = {}
+    if task.name == WARM:
+        plays = popularity(past, task.candidates)
+        order = np.argsort(-plays, kind="stable")
+        popular = np.zeros(len(plays), dtype=bool)
+        popular[order[: max(1, round(POPULAR_SHARE * len(plays)))]] = True
+        found = {f"among the {POPULAR_SHARE:.0%} most played": popular, "among the others": ~popular}
+    elif task.name == COLD:
+        heard = {listening.artists.get(track_id) for track_id in past[TRACK_ID].unique()} - {None}
+        known = np.array([listening.artists.get(track_id) in heard for track_id in task.candidates])
+        found = {"by an artist heard before": known, "by a new artist": ~known}
+    return found if all(members.any() for members in found.values()) else {}
+
+
+def _add_scores(evaluation: Evaluation, task: Task, ranked: Mapping[str, Ranked], suffix: str, k: int) -> None:
+    first = next(iter(ranked.values()))
+    for metric in first.metrics:
+        by_method = {method: found.metrics[metric] for method, found in ranked.items()}
+        of_record = metric == f"NDCG@{k}"
+        evaluation.scores.append(
+            Scores("taste", task.name + suffix, metric, task.queries, task.clusters, by_method, of_record)
         )
-    evaluation.notes += dict.fromkeys(contenders.notes)
-
-
-def _rankings(task: Task, scores: Mapping[str, np.ndarray], k: int) -> dict[str, dict[str, np.ndarray]]:
-    """{metric: {method: one number a listener}}."""
-    names = {f"recall@{k}": f"Recall@{k}", f"ndcg@{k}": f"NDCG@{k}", "mrr": "MRR", "auc": "AUC"}
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for method, table in scores.items():
-        for name, values in rank_metrics(table, task.relevant, k, task.allowed).items():
-            found.setdefault(names[name], {})[method] = values
-        rows = [(table[u][task.allowed[u]], task.relevant[u][task.allowed[u]]) for u in range(len(task.users))]
-        found.setdefault(f"HitRate@{k}", {})[method] = np.array([hit_rate_at_k(*row, k) for row in rows])
-        found.setdefault(f"MAP@{k}", {})[method] = np.array([average_precision_at_k(*row, k) for row in rows])
-    return found
+    for name in first.by_stratum:
+        for metric in (f"{start}@{k}" for start in STRATUM_METRICS):
+            by_method = {method: found.by_stratum[name][metric] for method, found in ranked.items()}
+            title = f"{task.name}, {name}{suffix}"
+            evaluation.scores.append(Scores("taste", title, metric, task.queries, task.clusters, by_method))
 
 
 def _describe_lists(
     evaluation: Evaluation,
-    name: str,
     task: Task,
-    scores: Mapping[str, np.ndarray],
-    plays: np.ndarray,
-    tracks: pl.DataFrame,
+    ranked: Mapping[str, Ranked],
+    suffix: str,
+    past: pl.DataFrame,
+    artist_of: Mapping[str, str],
     config: Config,
 ) -> None:
     """What is in the first k places: how much of the catalogue, how popular, whose, and how unevenly."""
-    k, rounds, seed = config.evaluate.k, config.evaluate.bootstrap_rounds, config.evaluate.seed
-    artist_of = dict(tracks.select(TRACK_ID, ARTIST).iter_rows())
-    names = sorted({artist for artist in artist_of.values() if artist})
-    numbers = {artist: number for number, artist in enumerate(names)}
-    artists = np.array([numbers.get(artist_of[track_id], EMPTY) for track_id in task.candidates], dtype=np.int64)
-    known = [{numbers[artist_of[t]] for t in seeds if artist_of.get(t)} for seeds in task.seeds]
-    for method, table in scores.items():
-        lists = top_k(table, min(k, len(task.candidates)), task.allowed)
-        per_listener = {
-            f"mean plays@{k}": mean_popularity(lists, plays),
-            f"same artist@{k}": same_artist_share(lists, artists, known),
-        }
-        for metric, values in per_listener.items():
-            n = int(np.isfinite(values).sum())
-            interval = bootstrap_mean(values, None, rounds=rounds, seed=seed)
-            evaluation.figures.append(Figure("taste", name, metric, method, *interval, n))
-        whole = {
-            f"coverage@{k}": coverage(lists, len(task.candidates)),
-            f"hubness@{k}": hubness(lists, len(task.candidates)),
-        }
-        for metric, value in whole.items():
-            nan = float("nan")
-            evaluation.figures.append(Figure("taste", name, metric, method, value, nan, nan, len(task.users)))
+    k, name = config.evaluate.k, f"lists of {task.name}{suffix}"
+    plays = popularity(past, task.candidates)
+    numbers = {artist: number for number, artist in enumerate(sorted(set(artist_of.values())))}
+    artists = np.array([numbers.get(artist_of.get(t, ""), EMPTY) for t in task.candidates], dtype=np.int64)
+    known = [{numbers[artist_of[t]] for t in seeds if t in artist_of} for seeds in task.seeds]
+    each = {
+        f"mean plays@{k}": {method: mean_popularity(found.lists, plays) for method, found in ranked.items()},
+        f"same artist@{k}": {
+            method: same_artist_share(found.lists, artists, known) for method, found in ranked.items()
+        },
+    }
+    for metric, by_method in each.items():
+        evaluation.scores.append(Scores("integrity", name, metric, task.queries, task.clusters, by_method))
+    for method, found in ranked.items():
+        n = len(task.candidates)
+        for metric, value in ((f"coverage@{k}", coverage(found.lists, n)), (f"hubness@{k}", hubness(found.lists, n))):
+            evaluation.facts.append(Fact("integrity", name, metric, method, value, len(task.queries)))

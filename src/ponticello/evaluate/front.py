@@ -1,0 +1,116 @@
+"""The front: meaning against taste, from stage one to stage two by mixing weights, and by the dial at asking time.
+
+weights: the model with weights (1 - a) stage one + a stage two; each model between the two has to embed all tracks.
+dial: both vectors a track, the question scaled; what `--blend` does, and what the index serves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Scores
+from ponticello.evaluate.materials import Materials
+from ponticello.evaluate.metrics import retrieval_ranks
+from ponticello.evaluate.ranking import Task, rank_task
+from ponticello.evaluate.scorers import by_vectors
+from ponticello.model.htcl import HTCL
+from ponticello.model.mixing import mix
+from ponticello.search.embed import PART_SIZE
+from ponticello.search.index import calibrate
+
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MEANING = "text to audio, MRR"
+LARGEST_FRONT = 20_000  # tracks to embed again at each position between
+
+
+@dataclass(frozen=True)
+class _Point:
+    """What stands at one position: asking and answering vectors, (n, d) of tracks and (m, d) of test texts."""
+
+    asking: np.ndarray
+    answering: np.ndarray
+    texts: np.ndarray
+
+
+def measure_front(
+    evaluation: Evaluation, materials: Materials, cold: Task, suffix: str, say: Callable[[str], None]
+) -> None:
+    """Both curves at `POSITIONS`: mean reciprocal rank of a text's track, and NDCG@k on `next tracks, cold`."""
+    if not {STAGE_ONE, STAGE_TWO} <= materials.models.keys():
+        return
+    rows = [row for row in materials.rows_of("test") if materials.texts[row]]
+    if len(rows) < 2 or not cold.queries:
+        evaluation.notes.append(
+            "The front is not measured: it needs test tracks with texts, and listeners who like some."
+        )
+        return
+    if len(materials.ids) > LARGEST_FRONT:
+        evaluation.notes.append(f"The front is not measured: more than {LARGEST_FRONT:,} tracks to embed again.")
+        return
+    curves = {"weights": _mixed_weights, "dial": _dialled}
+    for name, points in curves.items():
+        meaning, taste = {}, {}
+        for position, point in points(materials, rows, say).items():
+            target = np.arange(len(rows))
+            meaning[position] = 1 / retrieval_ranks(point.texts, point.answering[rows], target)
+            asking, answering = (
+                dict(zip(materials.ids, side, strict=True)) for side in (point.asking, point.answering)
+            )
+            scorer = by_vectors(cold, answering, materials.config.search.agreeing_seeds, asking)
+            taste[position] = rank_task(cold, scorer, materials.config.evaluate.k).metrics
+        queries = [materials.ids[row] for row in rows]
+        clusters = [materials.clusters[row] for row in rows]
+        ndcg = f"NDCG@{materials.config.evaluate.k}"
+        evaluation.scores.append(Scores("front", name, MEANING, queries, clusters, meaning))
+        by_position = {position: metrics[ndcg] for position, metrics in taste.items()}
+        title = f"{cold.name}, {ndcg}{suffix}"
+        evaluation.scores.append(Scores("front", name, title, cold.queries, cold.clusters, by_position))
+
+
+def _mixed_weights(materials: Materials, rows: list[int], say: Callable[[str], None]) -> dict[str, _Point]:
+    one, two = materials.models[STAGE_ONE], materials.models[STAGE_TWO]
+    texts = [materials.texts[row] for row in rows]
+    points = {}
+    for position in POSITIONS:
+        say(f"front: weights at {position:g}")
+        if position in (0.0, 1.0):
+            method = STAGE_TWO if position else STAGE_ONE
+            model, vectors = materials.models[method], materials.vectors[method]
+        else:
+            model = mix(one, two, position)
+            vectors = _embed(model, materials)
+        points[f"{position:.2f}"] = _Point(vectors, vectors, model.encode_text(texts))
+    return points
+
+
+def _embed(model: HTCL, materials: Materials) -> np.ndarray:
+    """(n, d), with the mels of `PART_SIZE` tracks in memory at once."""
+    store = materials.store
+    assert store is not None  # runs are embedded from it
+    parts = (materials.ids[start : start + PART_SIZE] for start in range(0, len(materials.ids), PART_SIZE))
+    return np.concatenate([model.encode_mels([store.read(track_id) for track_id in part]) for part in parts])
+
+
+def _dialled(materials: Materials, rows: list[int], say: Callable[[str], None]) -> dict[str, _Point]:
+    """Each space calibrated as in the index, the scale on the asking side."""
+    say("front: the dial")
+    sides = [materials.vectors[method] for method in (STAGE_ONE, STAGE_TWO)]
+    texts = [
+        materials.models[method].encode_text([materials.texts[row] for row in rows])
+        for method in (STAGE_ONE, STAGE_TWO)
+    ]
+    spreads = [(calibrate(side, side).std, calibrate(text, side).std) for side, text in zip(sides, texts, strict=True)]
+    answering = np.concatenate(sides, axis=1)
+    points = {}
+    for position in POSITIONS:
+        shares = (1 - position, position)
+        tracks, words = (
+            np.concatenate(
+                [share / spread[kind] * side for share, spread, side in zip(shares, spreads, asked, strict=True)],
+                axis=1,
+            )
+            for kind, asked in enumerate((sides, texts))
+        )
+        points[f"{position:.2f}"] = _Point(tracks, answering, words)
+    return points

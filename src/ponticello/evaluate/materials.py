@@ -1,0 +1,138 @@
+"""What every part of an evaluation reads: the tracks all methods know, and each method's vectors of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ponticello.config import Config
+from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.columns import TRACK_ID
+from ponticello.data.splits import Splits
+from ponticello.data.store import MelStore
+from ponticello.data.text import track_texts
+from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.evaluate.baselines import mel_statistics, unit
+from ponticello.evaluate.elsewhere import read_vectors
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
+from ponticello.library import Folder
+from ponticello.model.htcl import HTCL
+from ponticello.search.embed import embed_library
+
+MEL, TEXT = "mel statistics", "text only"
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Row i of everything belongs to `ids[i]`; ids are sorted."""
+
+    config: Config
+    tracks: pl.DataFrame
+    ids: list[str]
+    roles: list[str]  # "new" where the splits do not know the track
+    artists: dict[str, str]
+    texts: list[str]
+    vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
+    models: dict[str, HTCL]
+    runs: dict[str, Path]
+    store: MelStore | None
+
+    @property
+    def clusters(self) -> list[str]:
+        """The artist of every track, or the track itself: queries that are drawn together."""
+        return [self.artists.get(track_id, track_id) for track_id in self.ids]
+
+    @property
+    def content(self) -> str:
+        """The method whose vectors carry collaborative models to cold tracks: the best that saw no listening."""
+        heard = [method for method in self.vectors if method not in (MEL, TEXT, STAGE_TWO)]
+        return STAGE_ONE if STAGE_ONE in heard else (heard[0] if heard else MEL)
+
+    def by_id(self, method: str) -> dict[str, np.ndarray]:
+        return dict(zip(self.ids, self.vectors[method], strict=True))
+
+    def rows_of(self, role: str) -> list[int]:
+        return [row for row, found in enumerate(self.roles) if found == role]
+
+
+def gather(
+    folder: Folder,
+    runs: Mapping[str, str],
+    files: Mapping[str, Path],
+    splits: Splits,
+    notes: list[str],
+    say: Callable[[str], None],
+) -> Materials:
+    """Embeds what is to be compared; tracks that some method has no vector of are left out for all, with a note.
+
+    runs: run name by method; files: vectors from elsewhere by method. LibraryError if there is nothing to compare.
+    """
+    tracks = read_tracks(folder).sort(TRACK_ID)
+    store = MelStore(folder.mels) if folder.mels.is_dir() else None
+    known: dict[str, dict[str, np.ndarray]] = {}
+    if store is not None and len(store):
+        say(f"vectors: {MEL}")
+        ids = [track_id for track_id in tracks[TRACK_ID] if track_id in store]
+        training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
+        known[MEL] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
+    for method, path in files.items():
+        found = read_vectors(path)
+        known[method] = found.vectors
+        if found.left_out:
+            notes.append(
+                f"{method}: {len(found.left_out):,} vectors are zero or not finite, such as {found.left_out[0]!r}."
+            )
+    models = {}
+    for method, run in runs.items():
+        say(f"vectors: {method}")
+        if store is None:
+            raise LibraryError("there are no mels to embed; run: ponticello prepare")
+        vectors, _ = embed_library(folder.run(run), store)
+        known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
+        models[method] = HTCL.from_pretrained(folder.run(run))
+    if not known:
+        raise LibraryError("there is nothing to evaluate; run: ponticello prepare, or give --vectors")
+    everywhere = set.intersection(set(tracks[TRACK_ID]), *(set(own) for own in known.values()))
+    for method, own in known.items():
+        if missing := len({track_id for other in known.values() for track_id in other} - set(own)):
+            notes.append(f"{method} has no vector of {missing:,} tracks; they are left out for all.")
+    tracks = tracks.filter(pl.col(TRACK_ID).is_in(list(everywhere)))
+    if tracks.height < 2:
+        raise DataError("fewer than two tracks of the catalogue have a vector in every method; check the ids")
+    ids = tracks[TRACK_ID].to_list()
+    matrices = {method: np.stack([own[track_id] for track_id in ids]) for method, own in known.items()}
+    texts = track_texts(tracks)
+    matrices |= _text_vectors(folder.config, texts, notes, say)
+    return Materials(
+        folder.config,
+        tracks,
+        ids,
+        [splits.roles.get(track_id, "new") for track_id in ids],
+        artists_of(tracks),
+        texts,
+        {method: matrices[method] for method in sorted(matrices, key=_place)},
+        models,
+        {method: folder.run(run) for method, run in runs.items()},
+        store,
+    )
+
+
+def _text_vectors(
+    config: Config, texts: list[str], notes: list[str], say: Callable[[str], None]
+) -> dict[str, np.ndarray]:
+    """{"text only": (n, D)} of the pretrained text encoder, or nothing and a note where it cannot be had."""
+    if not any(texts):
+        return {}
+    say(f"vectors: {TEXT}")
+    try:
+        model = HTCL.from_settings(config)
+    except CheckpointError as error:
+        notes.append(f"{TEXT} is not measured: {error}.")
+        return {}
+    return {TEXT: unit(model.encode_text_states(texts) * np.array([bool(text) for text in texts])[:, None])}
+
+
+def _place(method: str) -> int:
+    return {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4}.get(method, 2)

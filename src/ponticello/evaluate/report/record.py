@@ -1,0 +1,31 @@
+"""The summary as data: plain lists and dicts for JSON, tables for CSV and Parquet. Every number stays what it is."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import polars as pl
+
+from ponticello.evaluate.figures import Difference, Figure, Summary
+from ponticello.evaluate.report.words import finite_or_none
+
+
+def as_record(summary: Summary) -> dict[str, object]:
+    """The summary as plain lists and dicts; a number that could not be measured is null."""
+    return {
+        "about": {**asdict(summary.about), "seeds": list(summary.about.seeds)},
+        "figures": [_plain(figure) for figure in summary.figures],
+        "differences": [_plain(difference) for difference in summary.differences],
+        "claims": summary.claims,
+        "notes": summary.notes,
+    }
+
+
+def as_frame(rows: list[Figure] | list[Difference], kind: type[Figure] | type[Difference]) -> pl.DataFrame:
+    """One row a figure or difference, columns named as the fields of `kind`; nan stays nan."""
+    types: dict[Any, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean}
+    schema = {field.name: types.get(field.type, pl.String) for field in fields(kind)}
+    return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in schema}, schema)
+
+
+def _plain(row: Figure | Difference) -> dict[str, object]:
+    return {name: finite_or_none(value) for name, value in asdict(row).items()}

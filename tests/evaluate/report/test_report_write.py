@@ -1,0 +1,96 @@
+"""The report's folder: all files, the same bytes for the same input, and no rest of an earlier report."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ponticello.errors import DataError
+from ponticello.evaluate.figures import Evaluation, Summary
+from ponticello.evaluate.report import write as writing
+from ponticello.evaluate.report.markdown import as_markdown
+from ponticello.evaluate.report.record import as_record
+from ponticello.evaluate.report.write import write_report
+
+FILES = [
+    "index.html",
+    "evaluation.md",
+    "evaluation.json",
+    "tables.tex",
+    "model-card.md",
+    "figures.csv",
+    "figures.parquet",
+    "differences.csv",
+    "differences.parquet",
+    "queries.parquet",
+    "queries.csv",
+]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_same_input_gives_the_same_bytes_in_every_file(
+    summary: Summary, evaluations: list[Evaluation], tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        paths = write_report(tmp_path / name, summary, evaluations)
+        assert [path for path in paths if not path.is_file()] == []
+    first, second = _contents(tmp_path / "one"), _contents(tmp_path / "two")
+    assert first == second
+    assert sorted(first) == sorted(path.relative_to(tmp_path / "two").as_posix() for path in paths)
+
+
+def test_all_files_are_written_and_named_the_page_first(
+    summary: Summary, evaluations: list[Evaluation], tmp_path: Path
+) -> None:
+    paths = [path.relative_to(tmp_path).as_posix() for path in write_report(tmp_path, summary, evaluations)]
+    plots = ["changes", "meaning-text-to-audio", "taste-next-tracks", "front"]
+    assert paths == FILES + [f"plots/{name}.{suffix}" for suffix in ("svg", "png") for name in plots]
+    assert (tmp_path / "evaluation.md").read_text(encoding="utf-8") == as_markdown(summary)
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == as_record(summary)
+
+
+def test_new_report_replaces_the_old_one_and_leaves_no_rest(
+    summary: Summary, empty: Summary, evaluations: list[Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(tmp_path, summary, evaluations)
+    monkeypatch.setattr(writing, "MAX_CSV_ROWS", -1)
+    paths = write_report(tmp_path, empty, [Evaluation()])
+    assert sorted(_contents(tmp_path)) == sorted(path.name for path in paths)
+    assert [path.name for path in paths] == FILES[:-1]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_queries_go_to_csv_only_up_to_its_limit(
+    summary: Summary, evaluations: list[Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two evaluations have 2 x 2 x 2 x 12 = 96 rows."""
+    monkeypatch.setattr(writing, "MAX_CSV_ROWS", 95)
+    assert tmp_path / "queries.csv" not in write_report(tmp_path, summary, evaluations)
+    assert "queries.csv is not written: 96 rows" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(writing, "MAX_CSV_ROWS", 96)
+    assert tmp_path / "queries.csv" in write_report(tmp_path, summary, evaluations)
+
+
+def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:
+    """Tables hold text as it is, so there it must be what UTF-8 can hold; everywhere else it may be anything."""
+    tables = {
+        name: [
+            replace(row, **{key: str(getattr(row, key)).replace("\ud800", "") for key in ("task", "metric", "method")})
+            for row in getattr(hostile, name)
+        ]
+        for name in ("figures", "differences")
+    }
+    differences = [replace(row, against="x") for row in tables["differences"]]
+    clean = replace(hostile, figures=tables["figures"], differences=differences)
+    paths = write_report(tmp_path, clean, [Evaluation(), Evaluation()])
+    assert all(path.is_file() and path.is_relative_to(tmp_path) for path in paths)
+
+
+def test_number_of_evaluations_must_be_that_of_the_seeds(summary: Summary, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="one evaluation a seed; found 1 for 2 seeds"):
+        write_report(tmp_path, summary, [Evaluation()])
+    assert not list(tmp_path.iterdir())
