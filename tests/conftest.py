@@ -22,7 +22,7 @@ from ponticello.data.columns import PATH, TRACK_ID
 from ponticello.data.interactions import import_interactions
 from ponticello.data.listeners import simulate_listeners
 from ponticello.data.mining import mine_library
-from ponticello.data.store import prepare_mels
+from ponticello.data.prepare import prepare_frames
 from ponticello.data.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train.run import train_preference, train_semantic
@@ -102,7 +102,7 @@ def make_library(
         tracks = read_tracks(library.folder).filter(pl.col(PATH).is_not_null())
         places = {row[TRACK_ID]: audio_path(library.folder, row[PATH]) for row in tracks.iter_rows(named=True)}
         with library.folder.lock():
-            prepare_mels(library.folder, places)
+            prepare_frames(library.folder, places)
             mine_library(library.folder)
         return library
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from ponticello.data.catalog import read_tracks
 from ponticello.data.interactions import read_interactions
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
@@ -72,7 +72,7 @@ class Library:
 
         preference_run: None before stage two; then the index answers with blend 0 only.
         """
-        store = MelStore(self.folder.mels)
+        store = FrameStore(self.folder.mels)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0

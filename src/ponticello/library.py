@@ -9,7 +9,8 @@ my-library/
   splits.parquet         which track and which moment is held out
   splits-listeners.parquet  each listener's own moments, where splits.events is last-session
   skipped.csv            what could not be used, by step, file and line
-  mels/                  prepared features
+  mels/                  prepared log-mels
+  frames/                what MusiCNN hears, after `ponticello tag`
   runs/<name>/           one training run
   index/                 vectors, ready to ask; CURRENT names the live generation
   report/                the last evaluation
@@ -76,6 +77,10 @@ class Folder:
     @property
     def mels(self) -> Path:
         return self.root / "mels"
+
+    @property
+    def frames(self) -> Path:
+        return self.root / "frames"
 
     @property
     def index(self) -> Path:

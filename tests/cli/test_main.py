@@ -31,6 +31,7 @@ COMMANDS = (
     "import-tracks",
     "import-history",
     "prepare",
+    "tag",
     "pairs",
     "train semantic",
     "train preference",

@@ -15,7 +15,7 @@ from ponticello.cli.main import app
 from ponticello.data.catalog import import_tracks
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import load_splits
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.errors import ConfigError
 from ponticello.library import Folder, create_library
@@ -54,7 +54,7 @@ def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: Folder) ->
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
         f"4 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
     )
-    assert MelStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
+    assert FrameStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
     with folder.skipped.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["step"], Path(row["file"]).name, row["value"]) == ("prepare", "broken.wav", "broken")
@@ -205,3 +205,15 @@ def test_log_of_which_nothing_was_usable_is_said(folder: Folder, tmp_path: Path)
     result = CliRunner().invoke(app, ["pairs", "-L", str(folder.root)])
     assert result.exit_code == 1
     assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")
+
+
+# tag
+
+
+def test_tag_hears_each_track_once_and_says_what_it_heard(folder: Folder) -> None:
+    first = json.loads(out("tag", "--workers", "1", "-L", folder.root, "--json"))
+    assert (first["n_tagged"], first["n_new"], first["n_skipped"]) == (4, 4, 1)
+    again = out("tag", "--workers", "1", "-L", folder.root).splitlines()
+    assert again[0].startswith("4 tracks tagged by a machine, 0 of them heard now")
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["prepare frames"]

@@ -16,7 +16,8 @@ from ponticello.config import Config
 from ponticello.data.batch import pad_mels, tokenize
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset, usable_texts
-from ponticello.data.store import MelStore, prepare_mels
+from ponticello.data.prepare import prepare_frames
+from ponticello.data.store import FrameStore
 from ponticello.library import create_library
 
 MEL = Config.from_preset("tiny").mel
@@ -31,7 +32,7 @@ TEXTS = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> MelStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> FrameStore:
     """Mels of the tracks a to f, of different lengths; f has no text."""
     root = tmp_path_factory.mktemp("dataset")
     rng = np.random.default_rng(0)
@@ -41,8 +42,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> MelStore:
         soundfile.write(sources[track_id], rng.normal(0, 0.1, 30_000 + 5_000 * number), 16_000)
     folder = create_library(root / "library", "tiny")
     with folder.lock():
-        prepare_mels(folder, sources)
-    return MelStore(folder.mels)
+        prepare_frames(folder, sources)
+    return FrameStore(folder.mels)
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +67,26 @@ def ids(dataset: TrackTuples) -> list[tuple[str, ...]]:
 # Rows
 
 
-def test_tracks_without_text_or_mel_are_left_out(store: MelStore) -> None:
+def test_tracks_without_text_or_mel_are_left_out(store: FrameStore) -> None:
     assert usable_texts(store, TEXTS) == {"a": "slow low", "b": "fast high", "c": "warm", "d": "fast high"}
     dataset = track_dataset(store, TEXTS, ["f", "d", "unheard", "a", "e", "nowhere", "b"])
     assert ids(dataset) == [("d",), ("a",), ("b",)]
     assert len(dataset) == 3
 
 
-def test_pairs_of_unusable_tracks_are_left_out(store: MelStore) -> None:
+def test_pairs_of_unusable_tracks_are_left_out(store: FrameStore) -> None:
     table = pairs(("c", "a"), ("a", "unheard"), ("e", "a"), ("a", "f"), ("a", "b"), ("nowhere", "a"), ("b", "a"))
     assert ids(pair_dataset(store, TEXTS, table)) == [("c", "a"), ("a", "b"), ("b", "a")]
 
 
-def test_pair_from_several_sources_is_one_row(store: MelStore) -> None:
+def test_pair_from_several_sources_is_one_row(store: FrameStore) -> None:
     table = pairs(("a", "b"), ("c", "d"), ("a", "b"), ("b", "a"), ("c", "d")).with_columns(
         pl.Series("source", ["session", "session", "playlist", "session", "feedback"])
     )
     assert ids(pair_dataset(store, TEXTS, table)) == [("a", "b"), ("c", "d"), ("b", "a")]
 
 
-def test_row_holds_the_tracks_own_mel_and_text(store: MelStore) -> None:
+def test_row_holds_the_tracks_own_mel_and_text(store: FrameStore) -> None:
     (anchor, positive) = pair_dataset(store, TEXTS, pairs(("c", "a")))[0]
     assert (anchor.text, positive.text) == ("warm", "slow low")
     np.testing.assert_array_equal(anchor.mel, store.read("c"))
@@ -95,21 +96,21 @@ def test_row_holds_the_tracks_own_mel_and_text(store: MelStore) -> None:
 # Numbers
 
 
-def test_each_track_has_a_number_of_its_own_wherever_it_stands(store: MelStore) -> None:
+def test_each_track_has_a_number_of_its_own_wherever_it_stands(store: FrameStore) -> None:
     assert pair_dataset(store, TEXTS, pairs()).track_numbers == {"a": 0, "b": 1, "c": 2, "d": 3}
     dataset = pair_dataset(store, TEXTS, pairs(("d", "a"), ("a", "d"), ("d", "c")))
     numbers = [tuple(item.track_number for item in dataset[row]) for row in range(3)]
     assert numbers == [(3, 0), (0, 3), (3, 2)]
 
 
-def test_tracks_with_the_same_words_share_a_text_number(store: MelStore) -> None:
+def test_tracks_with_the_same_words_share_a_text_number(store: FrameStore) -> None:
     """b and d say the same; the number is that of the first of them, b."""
     dataset = track_dataset(store, TEXTS, ["a", "b", "c", "d"])
     assert [dataset[row][0].text_number for row in range(4)] == [0, 1, 2, 1]
     assert [dataset[row][0].track_number for row in range(4)] == [0, 1, 2, 3]
 
 
-def test_numbers_do_not_depend_on_which_tracks_are_rows(store: MelStore) -> None:
+def test_numbers_do_not_depend_on_which_tracks_are_rows(store: FrameStore) -> None:
     """So that training and validation rows of one library agree."""
     one, other = track_dataset(store, TEXTS, ["d"]), pair_dataset(store, TEXTS, pairs(("c", "d")))
     assert one.track_numbers == other.track_numbers
@@ -120,7 +121,7 @@ def test_numbers_do_not_depend_on_which_tracks_are_rows(store: MelStore) -> None
 # Batches
 
 
-def test_batch_stacks_anchors_then_positives(store: MelStore, collator: Collator, tokenizer: BertTokenizer) -> None:
+def test_batch_stacks_anchors_then_positives(store: FrameStore, collator: Collator, tokenizer: BertTokenizer) -> None:
     dataset = pair_dataset(store, TEXTS, pairs(("c", "a"), ("d", "b"), ("b", "c")))
     batch = collator([dataset[row] for row in range(3)])
     order = ["c", "d", "b", "a", "b", "c"]
@@ -135,14 +136,14 @@ def test_batch_stacks_anchors_then_positives(store: MelStore, collator: Collator
     assert set(batch) == {"mel", "padding_mask", "input_ids", "attention_mask", "track_numbers", "text_numbers"}
 
 
-def test_batch_of_tracks_keeps_their_order(store: MelStore, collator: Collator) -> None:
+def test_batch_of_tracks_keeps_their_order(store: FrameStore, collator: Collator) -> None:
     dataset = track_dataset(store, TEXTS, ["c", "a", "d"])
     batch = collator([dataset[row] for row in range(3)])
     assert batch["track_numbers"].tolist() == [2, 0, 3]
     assert (~batch["padding_mask"]).sum(1).tolist() == [store.n_frames(track_id) for track_id in "cad"]
 
 
-def test_text_states_are_those_of_each_rows_text(store: MelStore, tokenizer: BertTokenizer) -> None:
+def test_text_states_are_those_of_each_rows_text(store: FrameStore, tokenizer: BertTokenizer) -> None:
     """Row n of the states is 10 n; d says what b says, so its state is that of number 1."""
     states = 10.0 * torch.arange(4)[:, None] + torch.tensor([0.0, 0.5])
     dataset = pair_dataset(store, TEXTS, pairs(("d", "a"), ("c", "b")))
@@ -151,7 +152,7 @@ def test_text_states_are_those_of_each_rows_text(store: MelStore, tokenizer: Ber
     assert "input_ids" not in batch
 
 
-def test_dataset_and_collator_travel_to_loader_workers(store: MelStore, collator: Collator) -> None:
+def test_dataset_and_collator_travel_to_loader_workers(store: FrameStore, collator: Collator) -> None:
     dataset = pair_dataset(store, TEXTS, pairs(("c", "a"), ("d", "b")))
     here = collator([dataset[0], dataset[1]])
     there_dataset, there_collator = pickle.loads(pickle.dumps((dataset, collator)))

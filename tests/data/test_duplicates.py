@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ponticello.data import duplicates as duplicates_module
 from ponticello.data.duplicates import SAME_RECORDING, near_duplicates
-from ponticello.data.store import MelStore, prepare_mels
+from ponticello.data.prepare import prepare_frames
+from ponticello.data.store import FrameStore
 from ponticello.errors import DataError
 from ponticello.library import Folder, create_library
 
@@ -35,10 +36,10 @@ def _tune(seed: int, seconds: float = 20.0) -> Sound:
     return sound + noise
 
 
-def _store(root: Path, files: dict[str, Path]) -> MelStore:
+def _store(root: Path, files: dict[str, Path]) -> FrameStore:
     folder: Folder = create_library(root / "library", "tiny")
-    prepare_mels(folder, files)
-    return MelStore(folder.mels)
+    prepare_frames(folder, files)
+    return FrameStore(folder.mels)
 
 
 def _write(path: Path, sound: Sound, rate: int = RATE, **options: str | float) -> Path:

@@ -11,7 +11,7 @@ from ponticello.api import Library
 from ponticello.config import SimulationConfig
 from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
 from ponticello.data.listeners import FIRST_DAY, LISTENED_S, USER_PREFIX, audible_traits, simulate_listeners
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import TRAITS as TRAITS_PLANTED
 from ponticello.data.synthetic import SyntheticCatalogue
 from ponticello.errors import ShapeError
@@ -145,7 +145,7 @@ def test_constant_trait_is_no_trait() -> None:
 
 def test_audible_traits_are_uncorrelated_and_of_equal_spread(trained: Library) -> None:
     """Four measurements of the mel and no machine tags: at most four traits, each with mean 0 and deviation 1."""
-    store = MelStore(trained.folder.mels)
+    store = FrameStore(trained.folder.mels)
     traits = audible_traits(trained.tracks, store)
     assert list(traits) == store.track_ids
     table = np.stack(list(traits.values()))
@@ -156,7 +156,7 @@ def test_audible_traits_are_uncorrelated_and_of_equal_spread(trained: Library) -
 
 def test_audible_traits_tell_what_was_planted(trained: Library, catalogue: SyntheticCatalogue) -> None:
     """A straight line from the traits explains most of the pitch and of the noise that the sounds were made with."""
-    traits = audible_traits(trained.tracks, MelStore(trained.folder.mels))
+    traits = audible_traits(trained.tracks, FrameStore(trained.folder.mels))
     table = np.stack([traits[track_id] for track_id in catalogue.tracks["track_id"]])
     for name in ("pitch", "noise"):
         planted = catalogue.traits[:, TRAITS_PLANTED.index(name)]
@@ -166,7 +166,7 @@ def test_audible_traits_tell_what_was_planted(trained: Library, catalogue: Synth
 
 
 def test_tags_of_nearly_all_or_next_to_no_tracks_tell_nothing(trained: Library) -> None:
-    store = MelStore(trained.folder.mels)
+    store = FrameStore(trained.folder.mels)
     without = audible_traits(trained.tracks, store)
     rows = range(trained.tracks.height)
     useless = [["all", *(["rare"] if row == 3 else [])] for row in rows]

@@ -12,8 +12,8 @@ import soundfile
 from ponticello.config import Config
 from ponticello.data.mining import find_duplicates, mine_library, mine_test_pairs, refresh_splits
 from ponticello.data.pairs import read_pairs
+from ponticello.data.prepare import prepare_frames
 from ponticello.data.splits import Scheme, Splits, load_splits, save_splits
-from ponticello.data.store import prepare_mels
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, create_library
 
@@ -243,7 +243,7 @@ def _sounds(folder: Folder, same: dict[str, str]) -> dict[str, Path]:
 def test_copies_get_one_role_before_roles_are_given(folder: Folder) -> None:
     """All eight tracks are copies in pairs, each of two artists."""
     assert find_duplicates(folder, None) is None
-    prepare_mels(folder, _sounds(folder, {"tr2": "tr1", "tr4": "tr3", "va2": "va1", "te2": "te1"}))
+    prepare_frames(folder, _sounds(folder, {"tr2": "tr1", "tr4": "tr3", "va2": "va1", "te2": "te1"}))
     folder.splits.unlink()
     roles = refresh_splits(folder).roles
     assert [roles[a] == roles[b] for a, b in (("tr1", "tr2"), ("tr3", "tr4"), ("va1", "va2"), ("te1", "te2"))] == [
@@ -255,7 +255,7 @@ def test_copies_get_one_role_before_roles_are_given(folder: Folder) -> None:
 
 def test_copies_in_two_roles_are_refused_by_name(folder: Folder) -> None:
     """te1 copies tr1, whose roles are given; that tr4 copies tr3 does no harm, and is not looked for."""
-    prepare_mels(folder, _sounds(folder, {"te1": "tr1", "tr4": "tr3"}))
+    prepare_frames(folder, _sounds(folder, {"te1": "tr1", "tr4": "tr3"}))
     with pytest.raises(
         DataError, match=r"one recording is in two roles \(1 rows\): track_id=te1, role=test, other_id=tr1"
     ):

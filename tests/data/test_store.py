@@ -13,10 +13,11 @@ import pytest
 import soundfile
 
 from ponticello.config import Config, MelConfig
-from ponticello.data import store as store_module
-from ponticello.data.mel import mel_of_file
+from ponticello.data import prepare as prepare_module
+from ponticello.data.mel import mel_key, mel_of_file
+from ponticello.data.prepare import Prepared, prepare_frames
 from ponticello.data.shards import hash_mel, read_manifest, write_shard
-from ponticello.data.store import MelStore, Prepared, mel_key, prepare_mels
+from ponticello.data.store import FrameStore
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, create_library
 
@@ -57,10 +58,10 @@ def stop_after(n: int) -> Callable[[int, int], None]:
 
 def test_store_gives_back_what_was_prepared(folder: Folder, sources: dict[str, Path]) -> None:
     progress: list[tuple[int, int]] = []
-    prepared = prepare_mels(folder, sources, on_progress=lambda *step: progress.append(step))
+    prepared = prepare_frames(folder, sources, on_progress=lambda *step: progress.append(step))
     assert counts(prepared) == (5, 0, 0, 0)
     assert progress == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
-    store = MelStore(folder.mels)
+    store = FrameStore(folder.mels)
     assert store.track_ids == ["t0", "t1", "t2", "t3", "t4"]
     assert len(store) == 5
     assert "t3" in store
@@ -76,7 +77,7 @@ def test_store_gives_back_what_was_prepared(folder: Folder, sources: dict[str, P
 
 
 def test_manifest_tells_where_each_mel_came_from(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     rows = {row["track_id"]: row for row in read_manifest(folder.mels).to_dicts()}
     row, status = rows["t1"], sources["t1"].stat()
     assert (row["shard"], row["start"], row["n_frames"]) == (0, 9, 7)  # after t3, of 9 frames
@@ -88,19 +89,19 @@ def test_manifest_tells_where_each_mel_came_from(folder: Folder, sources: dict[s
 
 
 def test_preparing_again_touches_nothing(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     before = files(folder)
-    assert counts(prepare_mels(folder, sources)) == (0, 5, 0, 0)
+    assert counts(prepare_frames(folder, sources)) == (0, 5, 0, 0)
     assert files(folder) == before
 
 
 def test_changed_file_is_done_again_and_an_unused_shard_goes(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, {"t0": sources["t0"]})
-    prepare_mels(folder, sources)
+    prepare_frames(folder, {"t0": sources["t0"]})
+    prepare_frames(folder, sources)
     assert {row["shard"] for row in read_manifest(folder.mels).to_dicts()} == {0, 1}
     write_noise(sources["t0"], 9)
-    assert counts(prepare_mels(folder, sources)) == (1, 4, 0, 0)
-    store = MelStore(folder.mels)
+    assert counts(prepare_frames(folder, sources)) == (1, 4, 0, 0)
+    store = FrameStore(folder.mels)
     np.testing.assert_array_equal(store.read("t0"), mel_of_file(sources["t0"], folder.config.mel))
     assert store.verify() == []
     assert not (folder.mels / "shard-00000.npy").exists()
@@ -108,16 +109,16 @@ def test_changed_file_is_done_again_and_an_unused_shard_goes(folder: Folder, sou
 
 
 def test_new_time_of_the_same_size_is_a_change(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     os.utime(sources["t1"], ns=(0, 1))
-    assert counts(prepare_mels(folder, sources)) == (1, 4, 0, 0)
+    assert counts(prepare_frames(folder, sources)) == (1, 4, 0, 0)
 
 
 def test_other_settings_make_every_mel_stale(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     config = Config.from_preset("tiny", {"mel": {"n_mels": 64}})
-    assert counts(prepare_mels(Folder(folder.root, config), sources)) == (5, 0, 0, 0)
-    assert MelStore(folder.mels).read("t0").shape == (6, 64)
+    assert counts(prepare_frames(Folder(folder.root, config), sources)) == (5, 0, 0, 0)
+    assert FrameStore(folder.mels).read("t0").shape == (6, 64)
 
 
 def test_key_follows_the_settings_that_shape_a_mel() -> None:
@@ -126,24 +127,24 @@ def test_key_follows_the_settings_that_shape_a_mel() -> None:
 
 
 def test_track_that_is_no_source_loses_its_mel(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     del sources["t2"]
-    assert counts(prepare_mels(folder, sources)) == (0, 4, 1, 0)
-    assert "t2" not in MelStore(folder.mels)
-    assert MelStore(folder.mels).verify() == []
+    assert counts(prepare_frames(folder, sources)) == (0, 4, 1, 0)
+    assert "t2" not in FrameStore(folder.mels)
+    assert FrameStore(folder.mels).verify() == []
 
 
 def test_prepared_track_whose_file_has_gone_keeps_its_mel(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     sources["t2"].unlink()
-    assert counts(prepare_mels(folder, sources)) == (0, 5, 0, 0)
-    assert "t2" in MelStore(folder.mels)
+    assert counts(prepare_frames(folder, sources)) == (0, 5, 0, 0)
+    assert "t2" in FrameStore(folder.mels)
 
 
 def test_bad_files_are_listed_and_the_rest_goes_on(folder: Folder, sources: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "page.mp3").write_text("<html>")
     bad = {"page": tmp_path / "page.mp3", "none": tmp_path / "none.mp3"}
-    prepared = prepare_mels(folder, bad | sources)
+    prepared = prepare_frames(folder, bad | sources)
     assert counts(prepared) == (5, 0, 0, 2)
     first = prepared.skipped[0]
     assert (first.file, first.line, first.field, first.value) == (str(bad["page"]), None, "path", "page")
@@ -151,47 +152,47 @@ def test_bad_files_are_listed_and_the_rest_goes_on(folder: Folder, sources: dict
     with folder.skipped.open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     assert [row[:5] for row in rows] == [["prepare", str(bad[value]), "", "path", value] for value in ("page", "none")]
-    assert MelStore(folder.mels).track_ids == sorted(sources)
+    assert FrameStore(folder.mels).track_ids == sorted(sources)
     write_noise(bad["page"], 7)
     write_noise(bad["none"], 8)
-    assert counts(prepare_mels(folder, bad | sources)) == (2, 5, 0, 0)
+    assert counts(prepare_frames(folder, bad | sources)) == (2, 5, 0, 0)
     assert not folder.skipped.exists()
 
 
 def test_file_that_went_bad_loses_its_old_mel(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     sources["t1"].write_bytes(b"\0" * 50)
-    assert counts(prepare_mels(folder, sources)) == (0, 4, 0, 1)
-    assert "t1" not in MelStore(folder.mels)
+    assert counts(prepare_frames(folder, sources)) == (0, 4, 0, 1)
+    assert "t1" not in FrameStore(folder.mels)
 
 
 def test_nothing_to_prepare_makes_an_empty_store(folder: Folder) -> None:
-    assert counts(prepare_mels(folder, {})) == (0, 0, 0, 0)
-    assert MelStore(folder.mels).track_ids == []
+    assert counts(prepare_frames(folder, {})) == (0, 0, 0, 0)
+    assert FrameStore(folder.mels).track_ids == []
 
 
 @pytest.mark.parametrize("n_before", [1, 3, 4])
 def test_interrupted_run_keeps_what_is_done_and_resumes(
     folder: Folder, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch, n_before: int
 ) -> None:
-    monkeypatch.setattr(store_module, "_SHARD_TRACKS", 2)
+    monkeypatch.setattr(prepare_module, "_SHARD_TRACKS", 2)
     with pytest.raises(KeyboardInterrupt):
-        prepare_mels(folder, sources, on_progress=stop_after(n_before))
-    assert MelStore(folder.mels).track_ids == sorted(list(sources)[:n_before])
-    assert counts(prepare_mels(folder, sources)) == (5 - n_before, n_before, 0, 0)
-    assert MelStore(folder.mels).verify() == []
-    assert len(MelStore(folder.mels)) == 5
+        prepare_frames(folder, sources, on_progress=stop_after(n_before))
+    assert FrameStore(folder.mels).track_ids == sorted(list(sources)[:n_before])
+    assert counts(prepare_frames(folder, sources)) == (5 - n_before, n_before, 0, 0)
+    assert FrameStore(folder.mels).verify() == []
+    assert len(FrameStore(folder.mels)) == 5
 
 
 KILLED = """
 import os
 from pathlib import Path
-from ponticello.data import store
+from ponticello.data import prepare
 from ponticello.library import open_library
-store._SHARD_TRACKS = 2
+prepare._SHARD_TRACKS = 2
 folder = open_library(os.environ["LIBRARY"])
 sources = {path.stem: path for path in sorted(Path(os.environ["AUDIO"]).glob("*.flac"))}
-store.prepare_mels(folder, sources, on_progress=lambda n_done, n_todo: os._exit(9) if n_done == 3 else None)
+prepare.prepare_frames(folder, sources, on_progress=lambda n_done, n_todo: os._exit(9) if n_done == 3 else None)
 """
 
 
@@ -199,32 +200,32 @@ def test_killed_run_keeps_its_published_shards(folder: Folder, sources: dict[str
     """The process ends on the spot after 3 of 5 tracks, 2 to a shard: one shard was published."""
     environment = os.environ | {"LIBRARY": str(folder.root), "AUDIO": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", KILLED], env=environment, check=False).returncode == 9
-    assert MelStore(folder.mels).track_ids == ["0", "1"]
+    assert FrameStore(folder.mels).track_ids == ["0", "1"]
     write_shard(folder.mels, [np.zeros((2, 128), np.float16)])  # a shard no manifest names yet
     (folder.mels / ".shard-00002.npy.1.tmp").write_bytes(b"half")
     named = {track_id.removeprefix("t"): path for track_id, path in sources.items()}
-    assert counts(prepare_mels(folder, named)) == (3, 2, 0, 0)
-    assert MelStore(folder.mels).verify() == []
+    assert counts(prepare_frames(folder, named)) == (3, 2, 0, 0)
+    assert FrameStore(folder.mels).verify() == []
     left = sorted(path.name for path in folder.mels.iterdir())
     assert left == ["manifest.parquet", "shard-00000.npy", "shard-00001.npy"]
 
 
 def test_shards_are_cut_at_their_cap(folder: Folder, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_SHARD_BYTES", 15 * 128 * 2)
-    prepare_mels(folder, sources)  # 9 + 7 frames, 6 + 10, 8
+    monkeypatch.setattr(prepare_module, "_SHARD_BYTES", 15 * 128 * 2)
+    prepare_frames(folder, sources)  # 9 + 7 frames, 6 + 10, 8
     assert read_manifest(folder.mels)["shard"].to_list() == [0, 0, 1, 1, 2]
-    assert MelStore(folder.mels).verify() == []
+    assert FrameStore(folder.mels).verify() == []
 
 
 def test_two_workers_write_the_same_bytes_as_one(
     folder: Folder, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_CHUNK_TRACKS", 2)
+    monkeypatch.setattr(prepare_module, "_CHUNK_TRACKS", 2)
     (tmp_path / "page.mp3").write_text("<html>")
     mixed = {"page": tmp_path / "page.mp3"} | sources
-    one = prepare_mels(folder, mixed, workers=1)
+    one = prepare_frames(folder, mixed, workers=1)
     other = create_library(tmp_path / "other", "tiny")
-    assert prepare_mels(other, mixed, workers=2) == one
+    assert prepare_frames(other, mixed, workers=2) == one
     assert {name: content for name, (_, content) in files(other).items()} == {
         name: content for name, (_, content) in files(folder).items()
     }
@@ -235,62 +236,62 @@ def die(_paths: list[Path], _config: MelConfig) -> list[str]:
 
 
 def test_dead_worker_is_reported(folder: Folder, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_mels_or_reasons", die)
+    monkeypatch.setattr(prepare_module, "_many_frames_or_reasons", die)
     with pytest.raises(
         DataError, match=r"a worker process died at or shortly after .*3\.flac .*run: ponticello prepare"
     ):
-        prepare_mels(folder, sources, workers=2)
+        prepare_frames(folder, sources, workers=2)
 
 
 def test_less_than_one_worker_is_refused(folder: Folder) -> None:
     with pytest.raises(ConfigError, match="workers must be at least 1; found 0"):
-        prepare_mels(folder, {}, workers=0)
+        prepare_frames(folder, {}, workers=0)
 
 
 def test_flipped_bytes_are_found_by_track(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     path = folder.mels / "shard-00000.npy"
     content = bytearray(path.read_bytes())
     content[128 + 9 * 256 + 5] ^= 1  # after the header and t3's 9 frames of 128 x 2 bytes: in t1
     path.write_bytes(content)
-    assert MelStore(folder.mels).verify() == ["t1"]
+    assert FrameStore(folder.mels).verify() == ["t1"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "short", "no header", "bad header"])
 def test_damaged_shard_is_reported_and_made_again(folder: Folder, sources: dict[str, Path], damage: str) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     path = folder.mels / "shard-00000.npy"
     content = path.read_bytes()
     new = {"short": content[:-1], "no header": content[128:], "bad header": content.replace(b"descr'", b"descr(", 1)}
     path.unlink() if damage == "missing" else path.write_bytes(new[damage])
-    store = MelStore(folder.mels)
+    store = FrameStore(folder.mels)
     with pytest.raises(LibraryError, match=r"shard-00000\.npy is missing or damaged; delete it, then run: ponticello"):
         store.read("t0")
     assert store.verify() == sorted(sources)
-    assert counts(prepare_mels(folder, sources)) == (5, 0, 0, 0)
-    assert MelStore(folder.mels).verify() == []
+    assert counts(prepare_frames(folder, sources)) == (5, 0, 0, 0)
+    assert FrameStore(folder.mels).verify() == []
 
 
 def test_rows_past_the_end_of_a_shard_are_damage(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
+    prepare_frames(folder, sources)
     (folder.mels / "shard-00000.npy").unlink()
     write_shard(folder.mels, [np.zeros((12, 128), np.float16)])
     with pytest.raises(LibraryError, match="is missing or damaged"):
-        MelStore(folder.mels).read("t2")
-    assert counts(prepare_mels(folder, sources)) == (5, 0, 0, 0)
+        FrameStore(folder.mels).read("t2")
+    assert counts(prepare_frames(folder, sources)) == (5, 0, 0, 0)
 
 
 def test_unknown_track_is_named(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
-    store = MelStore(folder.mels)
+    prepare_frames(folder, sources)
+    store = FrameStore(folder.mels)
     for ask in (store.read, store.n_frames, store.sha256):
-        with pytest.raises(DataError, match="track 'x' has no prepared mel; run: ponticello prepare, and see skipped"):
+        with pytest.raises(DataError, match="track 'x' has no prepared frames; run: ponticello prepare"):
             ask("x")
 
 
 def test_store_survives_pickling_without_its_maps(folder: Folder, sources: dict[str, Path]) -> None:
-    prepare_mels(folder, sources)
-    store = MelStore(folder.mels)
+    prepare_frames(folder, sources)
+    store = FrameStore(folder.mels)
     mel = store.read("t4")
     packed = pickle.dumps(store)
     assert mel.tobytes() not in packed

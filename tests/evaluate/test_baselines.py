@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ponticello.data.shards import SCHEMA, hash_mel, write_manifest, write_shard
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.errors import DataError
 from ponticello.evaluate.baselines import mel_statistics, popularity, random_vectors
 
@@ -19,7 +19,7 @@ MELS = {
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> MelStore:
+def store(tmp_path: Path) -> FrameStore:
     """Three mels of two bands."""
     number = write_shard(tmp_path, list(MELS.values()))
     rows, start = [], 0
@@ -27,10 +27,10 @@ def store(tmp_path: Path) -> MelStore:
         rows.append((track_id, number, start, len(mel), hash_mel(mel), "a.wav", 1, 1, "key"))
         start += len(mel)
     write_manifest(tmp_path, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
-    return MelStore(tmp_path)
+    return FrameStore(tmp_path)
 
 
-def test_mel_statistics_by_hand(store: MelStore) -> None:
+def test_mel_statistics_by_hand(store: FrameStore) -> None:
     """Means and deviations over time: a (2, 2 | 2, 0), b (1, 2 | 0, 2), c (3, 5 | 0, 0).
 
     Over a, c: mean (2.5, 3.5 | 1, 0), deviation (0.5, 1.5 | 1, 0). Standardised, a is (-1, -1, 1, 0) and c
@@ -42,18 +42,18 @@ def test_mel_statistics_by_hand(store: MelStore) -> None:
     assert found.dtype == np.float32
 
 
-def test_mel_statistics_are_standardised_over_the_reference_tracks_only(store: MelStore) -> None:
+def test_mel_statistics_are_standardised_over_the_reference_tracks_only(store: FrameStore) -> None:
     """Over a, b: mean (1.5, 2 | 1, 1), deviation (0.5, 0 | 1, 1); so a is (1, 0, 1, -1) whoever else is described."""
     third = 3**-0.5
     for ids in (["a"], ["a", "c"], ["a", "b", "c"]):
         assert np.allclose(mel_statistics(store, ids, ["a", "b"])[0], [third, 0, third, -third], atol=1e-6)
 
 
-def test_track_that_is_just_average_has_no_direction(store: MelStore) -> None:
+def test_track_that_is_just_average_has_no_direction(store: FrameStore) -> None:
     assert mel_statistics(store, ["a"], ["a"]).tolist() == [[0, 0, 0, 0]]
 
 
-def test_mel_statistics_of_an_unprepared_track_are_refused(store: MelStore) -> None:
+def test_mel_statistics_of_an_unprepared_track_are_refused(store: FrameStore) -> None:
     with pytest.raises(DataError, match="track 'z' has no prepared mel"):
         mel_statistics(store, ["z"], ["a"])
 

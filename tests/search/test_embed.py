@@ -14,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 from ponticello.api import Library
 from ponticello.data.catalog import audio_path
 from ponticello.data.columns import PATH, TRACK_ID
+from ponticello.data.prepare import prepare_frames
 from ponticello.data.shards import SCHEMA, write_manifest
-from ponticello.data.store import MelStore, prepare_mels
+from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import SAMPLE_RATE, synthesize
 from ponticello.errors import CheckpointError, PonticelloError
 from ponticello.model.htcl import HTCL
@@ -31,8 +32,8 @@ def run(trained_copy: Library) -> Path:
 
 
 @pytest.fixture
-def store(trained_copy: Library) -> MelStore:
-    return MelStore(trained_copy.folder.mels)
+def store(trained_copy: Library) -> FrameStore:
+    return FrameStore(trained_copy.folder.mels)
 
 
 def _no_model(*_: object) -> HTCL:
@@ -52,7 +53,7 @@ def _change_setting(run: Path, part: str, name: str, value: Any) -> None:
     (run / "config.json").write_text(json.dumps(record), encoding="utf-8")
 
 
-def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: MelStore) -> None:
+def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: FrameStore) -> None:
     vectors, n_new = embed_library(run, store)
     model = HTCL.from_pretrained(run)
     assert n_new == 60
@@ -66,7 +67,7 @@ def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: Mel
 
 
 def test_second_call_computes_nothing_and_gives_the_same(
-    run: Path, store: MelStore, monkeypatch: pytest.MonkeyPatch
+    run: Path, store: FrameStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = embed_library(run, store)
     monkeypatch.setattr("ponticello.search.embed.HTCL.from_pretrained", _no_model)
@@ -76,7 +77,7 @@ def test_second_call_computes_nothing_and_gives_the_same(
     assert np.array_equal(again.matrix, first.matrix)
 
 
-def test_two_computations_give_the_same_bytes(run: Path, store: MelStore) -> None:
+def test_two_computations_give_the_same_bytes(run: Path, store: FrameStore) -> None:
     first, _ = embed_library(run, store)
     shutil.rmtree(run / "vectors")
     second, _ = embed_library(run, store)
@@ -84,7 +85,7 @@ def test_two_computations_give_the_same_bytes(run: Path, store: MelStore) -> Non
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60])
-def test_batch_size_changes_nothing(run: Path, store: MelStore, trained: Library, batch_size: int) -> None:
+def test_batch_size_changes_nothing(run: Path, store: FrameStore, trained: Library, batch_size: int) -> None:
     wanted, _ = embed_library(trained.folder.run("semantic"), store)
     found, n_new = embed_library(run, store, batch_size=batch_size)
     assert n_new == 60
@@ -92,7 +93,7 @@ def test_batch_size_changes_nothing(run: Path, store: MelStore, trained: Library
 
 
 def test_interrupted_call_goes_on_with_what_was_written(
-    run: Path, store: MelStore, trained: Library, monkeypatch: pytest.MonkeyPatch
+    run: Path, store: FrameStore, trained: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts of 25 tracks: the first call ends after two, so ten tracks are left."""
     monkeypatch.setattr("ponticello.search.embed.PART_SIZE", 25)
@@ -121,13 +122,13 @@ def _sources(library: Library) -> dict[str, Path]:
 
 def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: Path) -> None:
     run = trained_copy.folder.run("semantic")
-    before, n_new = embed_library(run, MelStore(trained_copy.folder.mels))
+    before, n_new = embed_library(run, FrameStore(trained_copy.folder.mels))
     assert n_new == 0
     sound = synthesize(np.array([1.0, 1.0, 1.0, -1.0, 0.0]), 3.0, np.random.default_rng(1))
     soundfile.write(tmp_path / "new.wav", sound, SAMPLE_RATE)
-    prepared = prepare_mels(trained_copy.folder, {**_sources(trained_copy), "track-0003": tmp_path / "new.wav"})
+    prepared = prepare_frames(trained_copy.folder, {**_sources(trained_copy), "track-0003": tmp_path / "new.wav"})
     assert prepared.n_new == 1
-    store = MelStore(trained_copy.folder.mels)
+    store = FrameStore(trained_copy.folder.mels)
     after, n_new = embed_library(run, store)
     assert n_new == 1
     changed = np.abs(after.matrix - before.matrix).max(axis=1) > 0
@@ -138,8 +139,8 @@ def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: P
 def test_track_without_a_mel_has_no_vector(trained_copy: Library) -> None:
     sources = _sources(trained_copy)
     del sources["track-0003"]
-    assert prepare_mels(trained_copy.folder, sources).n_removed == 1
-    vectors, n_new = embed_library(trained_copy.folder.run("semantic"), MelStore(trained_copy.folder.mels))
+    assert prepare_frames(trained_copy.folder, sources).n_removed == 1
+    vectors, n_new = embed_library(trained_copy.folder.run("semantic"), FrameStore(trained_copy.folder.mels))
     assert n_new == 0
     assert vectors.track_ids == sorted(sources)
 
@@ -169,7 +170,7 @@ def test_spaces_of_two_runs_differ(trained: Library) -> None:
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json", ""])
-def test_missing_model_says_what_to_run(run: Path, store: MelStore, missing: str) -> None:
+def test_missing_model_says_what_to_run(run: Path, store: FrameStore, missing: str) -> None:
     if missing:
         (run / missing).unlink()
     else:
@@ -178,7 +179,7 @@ def test_missing_model_says_what_to_run(run: Path, store: MelStore, missing: str
         embed_library(run, store)
 
 
-def test_new_weights_start_a_new_folder_of_vectors(run: Path, store: MelStore) -> None:
+def test_new_weights_start_a_new_folder_of_vectors(run: Path, store: FrameStore) -> None:
     embed_library(run, store)
     _change_weight(run)
     _, n_new = embed_library(run, store)
@@ -202,19 +203,19 @@ def test_mels_of_other_settings_than_the_models_are_refused(trained_copy: Librar
     root = trained_copy.folder.root
     library = Library.open(root, ["mel.hop_length=768"])
     sources = dict(list(_sources(library).items())[:4])
-    assert prepare_mels(library.folder, sources).n_new == 4
+    assert prepare_frames(library.folder, sources).n_new == 4
     with pytest.raises(PonticelloError, match="mel"):
-        embed_library(library.folder.run("semantic"), MelStore(library.folder.mels))
+        embed_library(library.folder.run("semantic"), FrameStore(library.folder.mels))
 
 
 def test_store_without_any_mel_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mels").mkdir()
     write_manifest(tmp_path / "mels", pl.DataFrame(schema=SCHEMA))
     with pytest.raises(PonticelloError, match="ponticello prepare"):
-        embed_library(run, MelStore(tmp_path / "mels"))
+        embed_library(run, FrameStore(tmp_path / "mels"))
 
 
-def test_truncated_part_is_refused_or_computed_again(run: Path, store: MelStore) -> None:
+def test_truncated_part_is_refused_or_computed_again(run: Path, store: FrameStore) -> None:
     wanted, _ = embed_library(run, store)
     (part,) = (run / "vectors").rglob("part-*.parquet")
     part.write_bytes(part.read_bytes()[:100])
@@ -226,7 +227,7 @@ def test_truncated_part_is_refused_or_computed_again(run: Path, store: MelStore)
     assert np.array_equal(found.matrix, wanted.matrix)
 
 
-def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: MelStore) -> None:
+def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: FrameStore) -> None:
     wanted, _ = embed_library(run, store)
     (part,) = (run / "vectors").rglob("part-*.parquet")
     content = bytearray(part.read_bytes())
@@ -242,7 +243,7 @@ def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: Me
 @pytest.mark.parametrize(
     ("name", "content"), [("model.safetensors", "abc"), ("config.json", "{"), ("config.json", "{}")]
 )
-def test_damaged_model_is_refused(run: Path, store: MelStore, name: str, content: str) -> None:
+def test_damaged_model_is_refused(run: Path, store: FrameStore, name: str, content: str) -> None:
     (run / name).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError):
         embed_library(run, store)

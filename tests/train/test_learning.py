@@ -13,8 +13,9 @@ from ponticello.data.columns import PATH, PLAYED_AT, TRACK_ID
 from ponticello.data.interactions import import_interactions, read_interactions
 from ponticello.data.listeners import simulate_listeners
 from ponticello.data.mining import mine_library
+from ponticello.data.prepare import prepare_frames
 from ponticello.data.splits import load_splits
-from ponticello.data.store import MelStore, prepare_mels
+from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.evaluate.intervals import paired_difference
 from ponticello.evaluate.ranking import rank_task
@@ -39,7 +40,7 @@ def build(root: Path, text_encoder: Path) -> Library:
     import_interactions(folder, root / "log.csv")
     places = {row[TRACK_ID]: audio_path(folder, row[PATH]) for row in read_tracks(folder).iter_rows(named=True)}
     with folder.lock():
-        prepare_mels(folder, places)
+        prepare_frames(folder, places)
         mine_library(folder)
     return Library(folder)
 
@@ -61,7 +62,7 @@ def shuffle_listeners(library: Library) -> None:
 def cold_ndcg(library: Library, run: str) -> np.ndarray:
     """NDCG@10 of each listener over the cold tracks."""
     folder = library.folder
-    store, splits = MelStore(folder.mels), load_splits(folder)
+    store, splits = FrameStore(folder.mels), load_splits(folder)
     assert splits is not None
     vectors, _ = embed_library(folder.run(run), store)
     _, cold = next_tracks(read_interactions(folder), splits, set(vectors.track_ids), folder.config)

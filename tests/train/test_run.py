@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from ponticello.api import Library
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.dataset import Collator, track_dataset
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.metrics import retrieval_ranks
 from ponticello.evaluate.semantic import retrieval_figures
@@ -125,7 +125,7 @@ def test_tiny_model_overfits_eight_tracks(make_library: Callable[[Path], Library
     """Every one of eight texts finds its own track first."""
     library = make_library(tmp_path / "library")
     config = library.folder.config
-    store, track_ids = MelStore(library.folder.mels), library.tracks[TRACK_ID].to_list()[:8]
+    store, track_ids = FrameStore(library.folder.mels), library.tracks[TRACK_ID].to_list()[:8]
     texts = {track_id: f"piece {number}" for number, track_id in enumerate(track_ids)}
     dataset = track_dataset(store, texts, track_ids)
     torch.manual_seed(0)

@@ -91,9 +91,9 @@ def _simulate(folder: "Folder") -> None:
     from ponticello.data.catalog import read_tracks
     from ponticello.data.interactions import import_interactions
     from ponticello.data.listeners import audible_traits, simulate_listeners
-    from ponticello.data.store import MelStore
+    from ponticello.data.store import FrameStore
 
-    traits = audible_traits(read_tracks(folder), MelStore(folder.mels))
+    traits = audible_traits(read_tracks(folder), FrameStore(folder.mels))
     log = simulate_listeners(list(traits), np.stack(list(traits.values())), folder.config.simulation)
     table = folder.root / "simulated-listening.csv"
     log.write_csv(table)

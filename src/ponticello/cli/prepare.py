@@ -1,4 +1,4 @@
-"""prepare, pairs: from files and logs to what training reads."""
+"""prepare, tag, pairs: from files and logs to what training reads."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,13 +17,14 @@ from ponticello.cli.console import (
 
 if TYPE_CHECKING:
     from ponticello.data.mining import Mined
-    from ponticello.data.store import Prepared
+    from ponticello.data.prepare import Prepared
     from ponticello.library import Folder
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
     app.command("prepare")(prepare)
+    app.command("tag")(tag)
     app.command("pairs")(pairs)
 
 
@@ -56,19 +57,59 @@ def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
     """Prepares every track that has a path, and holds some out."""
     import os
 
-    import polars as pl
-
-    from ponticello.data.catalog import audio_path, read_tracks
-    from ponticello.data.columns import PATH, TRACK_ID
+    from ponticello.data.catalog import audio_files
     from ponticello.data.mining import refresh_splits
-    from ponticello.data.store import prepare_mels
+    from ponticello.data.prepare import prepare_frames
 
-    tracks = read_tracks(folder).filter(pl.col(PATH).is_not_null())
-    places = {row[TRACK_ID]: audio_path(folder, row[PATH]) for row in tracks.iter_rows(named=True)}
     with folder.lock(), progress("preparing", "tracks") as report:
-        done = prepare_mels(folder, places, workers=workers or os.cpu_count() or 1, on_progress=report)
+        done = prepare_frames(folder, audio_files(folder), workers=workers or os.cpu_count() or 1, on_progress=report)
         refresh_splits(folder)
     return done
+
+
+def tag(
+    library: LibraryOption = HERE,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that listen; else one a core.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Tags every track by listening to it. Machine-made, in a column of their own.
+
+    Two pretrained taggers (MusiCNN) that come with the package say what a track sounds like: genres, instruments,
+    voices, moods. What they heard is kept in frames/, so that a second run listens to new tracks only.
+
+    
+    Example:
+    ponticello tag -L my-library
+    """
+    import os
+
+    from ponticello.data.catalog import audio_files
+    from ponticello.data.prepare import prepare_frames
+    from ponticello.model.front_end import musicnn_front_end
+    from ponticello.model.tags import tag_tracks
+
+    folder = open_folder(library)
+    with folder.lock(), progress("listening", "tracks") as report:
+        done = prepare_frames(
+            folder,
+            audio_files(folder),
+            musicnn_front_end(folder),
+            workers=workers or os.cpu_count() or 1,
+            on_progress=report,
+        )
+        tagged = tag_tracks(folder)
+    if as_json:
+        print_json(
+            {"n_tagged": tagged.n_tagged, "n_new": done.n_new, "n_skipped": len(done.skipped), "tags": tagged.tags}
+        )
+        return
+    commonest = ", ".join(f"{name} {count:,}" for name, count in list(tagged.tags.items())[:8])
+    typer.echo(
+        f"{tagged.n_tagged:,} tracks tagged by a machine, {done.n_new:,} of them heard now"
+        f"{skipped_note(len(done.skipped), folder)}; in column machine_tags of {folder.tracks}"
+    )
+    if commonest:
+        typer.echo(f"commonest: {commonest}")
 
 
 def pairs(library: LibraryOption = HERE, settings: SetOption = None, as_json: JsonOption = False) -> None:

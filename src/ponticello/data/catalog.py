@@ -102,6 +102,12 @@ def audio_path(folder: Folder, path: str) -> Path:
     return folder.root / path
 
 
+def audio_files(folder: Folder) -> dict[str, Path]:
+    """{track_id: its audio file} of the tracks that have one."""
+    rows = read_tracks(folder).select(TRACK_ID, PATH).drop_nulls().iter_rows()
+    return {track_id: audio_path(folder, path) for track_id, path in rows}
+
+
 def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
     """{track_id: artist}, lower-cased, for tracks whose artist is known."""
     rows = tracks.select(TRACK_ID, ARTIST).drop_nulls().iter_rows()

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ponticello.config import MelConfig
 from ponticello.data.batch import Tokenizer, pad_mels, tokenize
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrackItem:
 class TrackTuples(Dataset[tuple[TrackItem, ...]]):
     """Rows of one or two tracks, read from the store when asked for."""
 
-    def __init__(self, store: MelStore, texts: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, store: FrameStore, texts: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
         self.store, self.texts, self.rows = store, texts, rows
         self.track_numbers = {track_id: number for number, track_id in enumerate(sorted(texts))}
         first_with: dict[str, int] = {}
@@ -59,18 +59,18 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
         )
 
 
-def usable_texts(store: MelStore, texts: Mapping[str, str]) -> dict[str, str]:
+def usable_texts(store: FrameStore, texts: Mapping[str, str]) -> dict[str, str]:
     """The texts of the tracks that have both a text and a prepared mel: those training can use."""
     return {track_id: text for track_id, text in texts.items() if text and track_id in store}
 
 
-def track_dataset(store: MelStore, texts: Mapping[str, str], track_ids: Sequence[str]) -> TrackTuples:
+def track_dataset(store: FrameStore, texts: Mapping[str, str], track_ids: Sequence[str]) -> TrackTuples:
     """One row for each of `track_ids` that has both audio and text, in the given order."""
     usable = usable_texts(store, texts)
     return TrackTuples(store, usable, [(track_id,) for track_id in track_ids if track_id in usable])
 
 
-def pair_dataset(store: MelStore, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
+def pair_dataset(store: FrameStore, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
     """One row for each distinct (anchor, positive) whose two tracks have both audio and text, in table order."""
     usable = usable_texts(store, texts)
     distinct = pairs.select(ANCHOR_ID, POSITIVE_ID).unique(maintain_order=True).rows()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from ponticello.data.columns import TRACK_ID
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 
 OTHER_ID = "other_id"
 SIMILARITY = "similarity"
@@ -38,7 +38,7 @@ _BLOCK_COSINES = 2**25  # held at once: 128 MB of float32
 Floats = NDArray[np.float32]
 
 
-def near_duplicates(store: MelStore, track_ids: Sequence[str], threshold: float = SAME_RECORDING) -> pl.DataFrame:
+def near_duplicates(store: FrameStore, track_ids: Sequence[str], threshold: float = SAME_RECORDING) -> pl.DataFrame:
     """Pairs of one recording as (track_id, other_id, similarity), sorted by the ids, each pair once.
 
     track_ids: the tracks asked about, each compared with all of `store`; DataError if one has no mel. In a pair of two

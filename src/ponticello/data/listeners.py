@@ -21,7 +21,7 @@ from ponticello.data.columns import (
     TRACK_ID,
     USER_ID,
 )
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.errors import ShapeError
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -68,7 +68,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def audible_traits(tracks: pl.DataFrame, store: MelStore) -> dict[str, np.ndarray]:
+def audible_traits(tracks: pl.DataFrame, store: FrameStore) -> dict[str, np.ndarray]:
     """What one can hear of each prepared track, as (t,) uncorrelated traits of equal spread, by track id.
 
     Drawn from brightness, bass, dynamics and attacks, measured on the mel, and from the machine tags that neither

@@ -3,6 +3,7 @@
 Dimensions: n samples, T frames, F mel bands, K frequency bins (n_fft // 2 + 1).
 """
 
+import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ponticello.config import MelConfig
 from ponticello.data.audio import load_audio
 from ponticello.errors import DataError, ShapeError
 
+_RECIPE = 1  # raise it when `mel_of_file` gives other numbers for the same settings
 _POWER_FLOOR = 1e-10  # -100 dB, librosa's default
 
 # Slaney's mel scale (Auditory Toolbox, 1998): even steps up to 1 kHz, even ratios above.
@@ -39,31 +41,46 @@ def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.flo
         >>> log_mel(np.zeros(16_000, dtype=np.float32), MelConfig()).shape
         (11, 128)
     """
-    if waveform.ndim != 1:
-        raise ShapeError(f"a waveform must have one dimension, (n,); found {waveform.shape}")
-    if not len(waveform):
-        raise DataError("a waveform must hold at least one sample; found none")
-    samples = torch.tensor(waveform[: int(config.max_seconds * config.sample_rate)].astype(np.float64))
-    if not torch.isfinite(samples).all():
-        raise DataError("a waveform must be finite; found NaN or infinite samples")
-    window, filterbank = _window_and_filterbank(config)
-    spectrum = torch.stft(
-        samples, config.n_fft, config.hop_length, window=window, center=True, pad_mode="constant", return_complex=True
-    )  # (K, T)
-    power = filterbank @ (spectrum.real.square() + spectrum.imag.square())  # (F, T)
+    power = torch.from_numpy(mel_power(waveform[: int(config.max_seconds * config.sample_rate)], config)).T  # (F, T)
     decibels = 10 * torch.log10(power.clamp(min=_POWER_FLOOR))
     decibels = decibels.clamp(min=float(decibels.max()) - config.top_db)
     mel: NDArray[np.float32] = decibels.T.contiguous().to(torch.float32).numpy()  # (T, F)
     return mel
 
 
+def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float64]:
+    """The mel spectrogram in power, (T, F) float64, >= 0; the whole waveform (n,), with the frames of `log_mel`.
+
+    Raises ShapeError and DataError as `log_mel`.
+    """
+    if waveform.ndim != 1:
+        raise ShapeError(f"a waveform must have one dimension, (n,); found {waveform.shape}")
+    if not len(waveform):
+        raise DataError("a waveform must hold at least one sample; found none")
+    samples = torch.tensor(waveform.astype(np.float64))
+    if not torch.isfinite(samples).all():
+        raise DataError("a waveform must be finite; found NaN or infinite samples")
+    window, filterbank = _window_and_filterbank(config)
+    spectrum = torch.stft(
+        samples, config.n_fft, config.hop_length, window=window, center=True, pad_mode="constant", return_complex=True
+    )  # (K, T)
+    power: NDArray[np.float64] = (filterbank @ (spectrum.real.square() + spectrum.imag.square())).T.numpy()  # (T, F)
+    return power
+
+
 def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:
-    """The log-mel spectrogram of a file: (T, F) float16, in dB; the very bytes that `prepare_mels` keeps.
+    """The log-mel spectrogram of a file: (T, F) float16, in dB; the very bytes that `prepare_frames` keeps.
 
     Raises AudioError as `load_audio` does.
     """
     waveform = load_audio(path, config.sample_rate, config.max_seconds)
     return log_mel(waveform, config).astype(np.float16)
+
+
+def mel_key(config: MelConfig) -> str:
+    """16 hex digits that change whenever the numbers in a mel would."""
+    settings = config.model_dump_json(exclude={"released_padding"})  # acts after the mel, on the batch
+    return hashlib.sha256(f"{_RECIPE} {settings}".encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=8)

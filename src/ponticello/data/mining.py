@@ -20,7 +20,7 @@ from ponticello.data.splits import (
     train_events,
     with_role,
 )
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, replacing
 
@@ -104,7 +104,7 @@ def find_duplicates(folder: Folder, splits: Splits | None) -> pl.DataFrame | Non
     """
     if not (folder.mels / MANIFEST).exists():
         return None
-    store, settled = MelStore(folder.mels), set(with_role(splits, "train")) if splits else set()
+    store, settled = FrameStore(folder.mels), set(with_role(splits, "train")) if splits else set()
     return near_duplicates(store, [track_id for track_id in store.track_ids if track_id not in settled])
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from ponticello.data.columns import TRACK_ID
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 
 
 def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
@@ -12,7 +12,7 @@ def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
     return unit(np.random.default_rng(seed).standard_normal((n, d)))
 
 
-def mel_statistics(store: MelStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
+def mel_statistics(store: FrameStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
     """(n, 2F) float32 unit vectors: mean and standard deviation of every mel band over time, in dB.
 
     Each of the 2F numbers is standardised over `reference_ids` (the training tracks).

@@ -11,7 +11,7 @@ from ponticello.config import Config
 from ponticello.data.catalog import artists_of, read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.splits import Splits
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import mel_statistics, unit
@@ -37,7 +37,7 @@ class Materials:
     vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
     models: dict[str, HTCL]
     runs: dict[str, Path]
-    store: MelStore | None
+    store: FrameStore | None
 
     @property
     def clusters(self) -> list[str]:
@@ -70,7 +70,7 @@ def gather(
     runs: run name by method; files: vectors from elsewhere by method. LibraryError if there is nothing to compare.
     """
     tracks = read_tracks(folder).sort(TRACK_ID)
-    store = MelStore(folder.mels) if folder.mels.is_dir() else None
+    store = FrameStore(folder.mels) if folder.mels.is_dir() else None
     known: dict[str, dict[str, np.ndarray]] = {}
     if store is not None and len(store):
         say(f"vectors: {MEL}")

@@ -16,7 +16,8 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.data.columns import TRACK_ID
-from ponticello.data.store import MelStore
+from ponticello.data.mel import mel_key
+from ponticello.data.store import FrameStore
 from ponticello.errors import CheckpointError
 from ponticello.library import replacing
 from ponticello.model.htcl import HTCL
@@ -55,7 +56,7 @@ def space_id(run: Path) -> str:
 
 
 def embed_library(
-    run: Path, store: MelStore, on_progress: Callable[[int, int], None] | None = None, batch_size: int = 32
+    run: Path, store: FrameStore, on_progress: Callable[[int, int], None] | None = None, batch_size: int = 32
 ) -> tuple[Vectors, int]:
     """Vectors of every prepared track under the model in `run`, and how many were computed now.
 
@@ -63,7 +64,7 @@ def embed_library(
     Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the mels were prepared
     with other settings than the model's.
     """
-    store.require(run_config(run).mel)
+    store.require(mel_key(run_config(run).mel))
     space = space_id(run)
     parts = run / "vectors" / space
     done = read_parts(parts, store)
@@ -81,7 +82,7 @@ def embed_library(
     return Vectors(track_ids, np.stack([done[track_id] for track_id in track_ids]), space), len(missing)
 
 
-def read_parts(parts: Path, store: MelStore) -> dict[str, np.ndarray]:
+def read_parts(parts: Path, store: FrameStore) -> dict[str, np.ndarray]:
     """The vectors written so far that still belong to a track's present mel; a damaged part counts as not written."""
     kept: dict[str, np.ndarray] = {}
     for part in sorted(parts.glob("part-*.parquet")):
@@ -106,7 +107,7 @@ def _next_part(parts: Path) -> int:
     return 1 + max((int(part.stem.split("-")[1]) for part in parts.glob("part-*.parquet")), default=-1)
 
 
-def _write_part(parts: Path, number: int, store: MelStore, track_ids: list[str], matrix: np.ndarray) -> None:
+def _write_part(parts: Path, number: int, store: FrameStore, track_ids: list[str], matrix: np.ndarray) -> None:
     table = pl.DataFrame(
         {TRACK_ID: track_ids, "mel_sha256": [store.sha256(track_id) for track_id in track_ids], "vector": matrix},
         schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},

@@ -18,9 +18,10 @@ from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
+from ponticello.data.mel import mel_key
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, load_splits
-from ponticello.data.store import MelStore
+from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
@@ -109,14 +110,14 @@ def train_preference(
     return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
 
 
-def _materials(folder: Folder) -> tuple[MelStore, dict[str, str], Splits]:
+def _materials(folder: Folder) -> tuple[FrameStore, dict[str, str], Splits]:
     """The prepared mels, the text of every track, and who is held out."""
     tracks = read_tracks(folder)
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    store = MelStore(folder.mels)
-    store.require(folder.config.mel)
+    store = FrameStore(folder.mels)
+    store.require(mel_key(folder.config.mel))
     return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
 
 

@@ -1,0 +1,240 @@
+"""Preparing frames: once from the audio files, resumed where it stopped.
+
+A library keeps log-mels in `mels/`, and beside them what another front end makes of the sound in `frames/`.
+Dimensions: T frames, F numbers a frame. How the files look: `shards`.
+"""
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from ponticello.data.mel import mel_key, mel_of_file
+from ponticello.data.shards import (
+    AGAIN,
+    MANIFEST,
+    SCHEMA,
+    Mel,
+    hash_mel,
+    open_shard,
+    read_manifest,
+    remove_unnamed_shards,
+    write_manifest,
+    write_shard,
+)
+from ponticello.errors import ConfigError, DataError, LibraryError
+from ponticello.library import Folder, Skipped
+
+_SHARD_BYTES = 256 * 2**20  # held in memory until the shard is published
+_SHARD_TRACKS = 1000  # what a killed run can lose
+_CHUNK_TRACKS = 8  # sent to a worker at once
+_CHUNKS_A_WORKER = 4  # under way at once, so that memory stays flat
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_frames` did, in tracks. `n_removed` had frames but are no longer among the sources."""
+
+    n_new: int
+    n_kept: int
+    n_removed: int
+    skipped: list[Skipped]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file to prepare, as it was when it was looked at."""
+
+    track_id: str
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """How a sound file becomes frames.
+
+    place: where they are kept. key: changes whenever the numbers would. extract: (T, F) float16 of a file, DataError
+        where there are none; picklable, for worker processes. step: heads its lines in skipped.csv.
+    """
+
+    place: Path
+    key: str
+    extract: Callable[[Path], Mel]
+    step: str
+
+
+def mel_front_end(folder: Folder) -> FrontEnd:
+    """The library's log-mels, in `mels/`."""
+    config = folder.config.mel
+    return FrontEnd(folder.mels, mel_key(config), partial(mel_of_file, config=config), "prepare")
+
+
+def prepare_frames(
+    folder: Folder,
+    sources: Mapping[str, Path],
+    front_end: FrontEnd | None = None,
+    *,
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Brings the frames at `front_end.place` in line with `sources` (track_id -> audio file); says what that took.
+
+    The caller holds `folder.lock()`. Only tracks without frames, with a changed file (size or time) or with another key
+    are decoded; a prepared track whose file has gone keeps its frames. A file that cannot be decoded is skipped, and
+    listed in skipped.csv. Tracks that are not in `sources` lose their frames. front_end: else the log-mels.
+    Finished tracks are published a shard at a time and when an error ends the run; running again resumes.
+
+    workers: processes; each track's bytes are the same for any number. ConfigError below 1.
+    on_progress: called after each track with (done, to do).
+
+    Raises DataError when a worker process dies, LibraryError for a damaged manifest.
+    Cost: about 1/300 of the sound's length a core; 256 MB of memory and some MB a worker.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1; found {workers}")
+    front_end = front_end or mel_front_end(folder)
+    place = front_end.place
+    place.mkdir(parents=True, exist_ok=True)
+    for leftover in place.glob(".*.tmp"):
+        leftover.unlink()
+    if not (place / MANIFEST).exists():
+        write_manifest(place, pl.DataFrame(schema=SCHEMA))
+    known = read_manifest(place)
+    kept, todo = _plan(place, known, sources, front_end.key)
+    if len(kept) < len(known):
+        write_manifest(place, kept)
+    remove_unnamed_shards(place, kept)
+    writer = _ShardWriter(place, kept, front_end.key)
+    skipped: list[Skipped] = []
+    try:
+        with closing(_decode(todo, front_end.extract, workers)) as mels:
+            for n_done, (source, mel) in enumerate(zip(todo, mels, strict=True), start=1):
+                if isinstance(mel, str):
+                    skipped.append(Skipped(str(source.path), None, "path", source.track_id, mel))
+                else:
+                    writer.add(source, mel)
+                if on_progress is not None:
+                    on_progress(n_done, len(todo))
+    finally:
+        writer.publish()
+    folder.record_skipped(front_end.step, skipped)
+    n_removed = sum(track_id not in sources for track_id in known["track_id"])
+    return Prepared(len(todo) - len(skipped), len(kept), n_removed, skipped)
+
+
+def _plan(
+    folder: Path, known: pl.DataFrame, sources: Mapping[str, Path], key: str
+) -> tuple[pl.DataFrame, list[_Source]]:
+    """The manifest rows that still hold, and the files to decode."""
+    fresh = known.filter(pl.col("mel_key") == key)
+    for number, ends in fresh.group_by("shard").agg((pl.col("start") + pl.col("n_frames")).max()).iter_rows():
+        if not _has_rows(folder, number, ends):
+            fresh = fresh.filter(pl.col("shard") != number)
+    columns = fresh.select("track_id", "source_size", "source_mtime_ns").iter_rows()
+    prepared = {track_id: (size, mtime_ns) for track_id, size, mtime_ns in columns}
+    kept: set[str] = set()
+    todo: list[_Source] = []
+    for track_id, path in sources.items():
+        stamp = _stamp(path)
+        if track_id in prepared and stamp in (None, prepared[track_id]):
+            kept.add(track_id)
+        else:
+            todo.append(_Source(track_id, path, *(stamp or (0, 0))))
+    return fresh.filter(pl.col("track_id").is_in(list(kept))), todo
+
+
+def _has_rows(folder: Path, shard: int, n_rows: int) -> bool:
+    try:
+        return len(open_shard(folder, shard)) >= n_rows
+    except LibraryError:
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and modification time in ns; None if the file is not there."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _decode(todo: Sequence[_Source], extract: Callable[[Path], Mel], workers: int) -> Generator[Mel | str]:
+    """In the order of `todo`, each file's frames, or the reason why there are none."""
+    if workers == 1 or len(todo) <= 1:
+        for source in todo:
+            yield _frames_or_reason(source.path, extract)
+        return
+    chunks = [todo[start : start + _CHUNK_TRACKS] for start in range(0, len(todo), _CHUNK_TRACKS)]
+    # spawn: a forked child of a process that runs threads (torch's, polars') may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(workers, len(chunks)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    )
+    try:
+        under_way: deque[Future[list[Mel | str]]] = deque()
+        for n_done in range(len(chunks)):
+            while n_done + len(under_way) < len(chunks) and len(under_way) < workers * _CHUNKS_A_WORKER:
+                paths = [source.path for source in chunks[n_done + len(under_way)]]
+                under_way.append(pool.submit(_many_frames_or_reasons, paths, extract))
+            try:
+                yield from under_way.popleft().result()
+            except BrokenProcessPool:
+                raise DataError(
+                    f"a worker process died at or shortly after {chunks[n_done][0].path} (no memory left, or a file "
+                    f"that crashes its decoder); the finished tracks are kept, {AGAIN} with fewer workers"
+                ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _many_frames_or_reasons(paths: Sequence[Path], extract: Callable[[Path], Mel]) -> list[Mel | str]:
+    return [_frames_or_reason(path, extract) for path in paths]
+
+
+def _frames_or_reason(path: Path, extract: Callable[[Path], Mel]) -> Mel | str:
+    try:
+        return extract(path)
+    except DataError as error:
+        return str(error)
+
+
+class _ShardWriter:
+    """Collects mels, and publishes them as shards that the manifest then names."""
+
+    def __init__(self, folder: Path, kept: pl.DataFrame, key: str) -> None:
+        self._folder, self._manifest, self._key = folder, kept, key
+        self._pending: list[tuple[_Source, Mel]] = []
+        self._n_bytes = 0
+
+    def add(self, source: _Source, mel: Mel) -> None:
+        self._pending.append((source, mel))
+        self._n_bytes += mel.nbytes
+        if self._n_bytes >= _SHARD_BYTES or len(self._pending) >= _SHARD_TRACKS:
+            self.publish()
+
+    def publish(self) -> None:
+        """First the shard, then the manifest that names it."""
+        if self._pending:
+            number = write_shard(self._folder, [mel for _, mel in self._pending])
+            self._manifest = pl.concat([self._manifest, self._rows(number)])
+            write_manifest(self._folder, self._manifest)
+            self._pending, self._n_bytes = [], 0
+
+    def _rows(self, shard: int) -> pl.DataFrame:
+        rows, start = [], 0
+        for source, mel in self._pending:
+            file = (str(source.path), source.size, source.mtime_ns)
+            rows.append((source.track_id, shard, start, len(mel), hash_mel(mel), *file, self._key))
+            start += len(mel)
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row")

@@ -1,0 +1,44 @@
+"""What MusiCNN hears of a track, kept as frames in a library's `frames/`: computed once, read by everything after.
+
+One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers: what both taggers pool, their embeddings and tags.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ponticello.data.audio import load_audio
+from ponticello.data.prepare import FrontEnd
+from ponticello.data.shards import Mel
+from ponticello.library import Folder
+from ponticello.model.musicnn import MEL, N_PENULTIMATE, N_POOLED, N_TAGS, Tagger, hear
+
+TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
+A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
+FRAME_SIZE = len(TAGGERS) * A_TAGGER  # 2,006 numbers, 4 KB
+_RECIPE = 1  # raise it when `musicnn_frames` gives other numbers
+
+
+def musicnn_front_end(folder: Folder) -> FrontEnd:
+    """The library's MusiCNN frames, in `frames/`, of the first `mel.max_seconds` of each track."""
+    seconds = folder.config.mel.max_seconds
+    return FrontEnd(
+        folder.frames, f"musicnn {_RECIPE} {seconds:g}", partial(musicnn_frames, seconds=seconds), "prepare frames"
+    )
+
+
+def musicnn_frames(path: Path, seconds: float) -> Mel:
+    """(P, 2006) float16: every whole 3 s of the first `seconds` of a file, under both taggers.
+
+    Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50). A sound shorter than 3 s is repeated to
+    fill one frame. AudioError as `load_audio`. Cost: about 1/20 of the sound's length on one core.
+    """
+    waveform = load_audio(path, MEL.sample_rate, seconds)
+    parts = []
+    for tagger in TAGGERS:
+        heard = hear(waveform, tagger)
+        parts += [heard.mean_pool, heard.penultimate, heard.taggram]
+    frames: Mel = torch.cat(parts, dim=1).numpy().astype(np.float16)
+    return frames
