@@ -42,7 +42,7 @@ from ponticello.evaluate.content import content_to_factors
 from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.metrics import rank_metrics
 from ponticello.model.text_encoder import load_text_encoder, text_vector
-from ponticello.search.recommend import agreement
+from ponticello.search.profile import directions, fit_profiles
 
 MIN_LISTENERS = 5  # an artist with fewer is left out
 N_TAGS = 10  # of an artist's text, the most given first
@@ -178,7 +178,17 @@ def text_knn(train: Interactions, vectors: np.ndarray) -> np.ndarray:
     scores = np.zeros(train.shape)
     for user in np.flatnonzero(np.diff(train.indptr)):
         seeds = train.indices[train.indptr[user] : train.indptr[user + 1]]
-        scores[user] = agreement(vectors[seeds] @ vectors.T, N_AGREEING)[0]
+        cosines = np.sort(vectors[seeds] @ vectors.T, axis=0)
+        scores[user] = cosines[-N_AGREEING:].mean(axis=0)
+    return scores
+
+
+def text_profile(train: Interactions, vectors: np.ndarray) -> np.ndarray:
+    """(U, I): the profile of each listener's training artists, as `recommend` asks; zeros where there is none."""
+    profiles = fit_profiles(vectors, Config().search.profile_ridge)
+    scores, listening = np.zeros(train.shape), np.flatnonzero(np.diff(train.indptr))
+    seeds = [train.indices[train.indptr[user] : train.indptr[user + 1]] for user in listening]
+    scores[listening] = directions(profiles, vectors, seeds) @ (vectors - profiles.mean).T
     return scores
 
 
@@ -216,12 +226,12 @@ def run_seed(split: Split, vectors: np.ndarray, settings: dict[str, dict[str, An
     everyone = np.arange(split.train.shape[0])
     chance = np.random.default_rng(seed).random(split.train.shape)
     popularity = np.broadcast_to(np.diff(split.train.tocsc().indptr).astype(np.float64), split.train.shape)
-    by_text = text_knn(split.train, vectors)
+    texts = {"text-kNN": text_knn(split.train, vectors), "text profile": text_profile(split.train, vectors)}
     models = {name: fit(split.train, seed, **settings[name]) for name, fit in FITS.items()}
     mapped = text_to_factors(models["ALS"], vectors, settings["text→ALS"]["l2"])
     warm = {"random": chance, "popularity": popularity}
-    warm |= {name: model(everyone) for name, model in models.items()} | {"text-kNN": by_text}
-    cold = {"random": chance, "popularity (all tied)": popularity, "text-kNN": by_text, "text→ALS": mapped(everyone)}
+    warm |= {name: model(everyone) for name, model in models.items()} | texts
+    cold = {"random": chance, "popularity (all tied)": popularity, **texts, "text→ALS": mapped(everyone)}
     return {
         "warm": {name: split.warm_test.measure(scores) for name, scores in warm.items()},
         "cold": {name: split.cold_test.measure(scores) for name, scores in cold.items()},

@@ -87,8 +87,8 @@ def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> 
         assert set(found) == set(trained.index.track_ids) - met
 
 
-def test_recommendations_are_the_agreement_of_the_latest_seeds(trained: Library, user: str) -> None:
-    """Plain cosines of meaning: the mean of the three closest of the listener's twenty latest liked tracks."""
+def test_recommendations_are_the_regression_of_the_latest_seeds(trained: Library, user: str) -> None:
+    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked ones."""
     log = read_interactions(trained.folder)
     liked = log.filter((pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"]))
     newest: list[str] = []
@@ -98,8 +98,11 @@ def test_recommendations_are_the_agreement_of_the_latest_seeds(trained: Library,
     met = set(log.filter(pl.col(USER_ID) == user)[TRACK_ID])
     vectors = trained.index.vectors[:, :64].astype(np.float64)
     seeds = vectors[[trained.index.rows[track_id] for track_id in newest[:20]]]
-    closeness = np.sort(seeds @ vectors.T, axis=0)[-3:].mean(axis=0)
-    order = [trained.index.track_ids[row] for row in np.argsort(-closeness)]
+    centred = vectors - vectors.mean(axis=0)
+    covariance = centred.T @ centred / len(vectors)
+    ridge = 0.1 * np.trace(covariance) * np.eye(64)
+    line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
+    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line))]
     assert _ids(trained.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
 
 

@@ -62,7 +62,7 @@ def test_only_the_paper_preset_keeps_what_the_release_gets_wrong(preset: str) ->
 def test_defaults_are_the_recipe_shared_by_presets() -> None:
     config = Config()
     assert config.search.blend == 0.5
-    assert (config.search.recent_seeds, config.search.agreeing_seeds) == (20, 3)
+    assert (config.search.recent_seeds, config.search.profile_ridge) == (20, 0.1)
     assert config.preference.audio_lr == 1e-5
     assert config.semantic.audio_lr == 1e-4
 

@@ -140,12 +140,12 @@ class Library:
         per_artist: int | None = None,
         where: Sequence[str] = (),
     ) -> list[Result]:
-        """The `k` tracks `user` has not played that agree best with several of their latest liked ones."""
+        """The `k` tracks `user` has not played that fit the profile of their latest liked ones best."""
         config = self.folder.config
         log = read_interactions(self.folder)
         seeds, met = listener_seeds(log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s)
-        query = self.index.track_query(seeds)
-        return self._rank(query, k, blend, per_artist, where, met, config.search.agreeing_seeds)
+        query = self.index.profile_query(seeds, config.search.profile_ridge)
+        return self._rank(query, k, blend, per_artist, where, met)
 
     def _rank(
         self,
@@ -155,7 +155,6 @@ class Library:
         per_artist: int | None,
         where: Sequence[str],
         excluded: Sequence[str] | set[str] = (),
-        n_agreeing: int = 1,
     ) -> list[Result]:
         if k < 1 or (per_artist is not None and per_artist < 1):
             raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
@@ -167,7 +166,6 @@ class Library:
             matching(self.tracks, where),
             k=k,
             blend=blend,
-            n_agreeing=n_agreeing,
             excluded=excluded,
             per_artist=per_artist,
         )

@@ -142,7 +142,7 @@ class SearchConfig(Part):
 
     blend: float = Field(0.5, ge=0, le=1)  # 0 = meaning, 1 = taste
     recent_seeds: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
-    agreeing_seeds: int = Field(3, ge=1)  # a track's score is the mean over its closest seeds
+    profile_ridge: float = Field(0.1, gt=0)  # of the vectors' variance; docs/benchmarks.md, "How a listener asks"
 
 
 class EvaluateConfig(Part):

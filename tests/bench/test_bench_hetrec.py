@@ -17,8 +17,8 @@ from ponticello.errors import ConfigError, DataError
 SCRIPT = Path(__file__).parents[2] / "bench" / "hetrec.py"
 N_USERS, N_ARTISTS = 24, 40
 WORLDS = (("low", "dark", "slow"), ("high", "bright", "fast"))  # words the tests' text encoder knows
-WARM = ["random", "popularity", "item-kNN", "EASE", "ALS", "BPR", "text-kNN"]
-COLD = ["random", "popularity (all tied)", "text-kNN", "text→ALS"]
+WARM = ["random", "popularity", "item-kNN", "EASE", "ALS", "BPR", "text-kNN", "text profile"]
+COLD = ["random", "popularity (all tied)", "text-kNN", "text profile", "text→ALS"]
 
 
 @pytest.fixture
@@ -130,6 +130,13 @@ def test_text_knn_is_the_mean_over_the_three_closest_seeds(hetrec: Any) -> None:
     scores = hetrec.text_knn(csr_matrix(np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]])), vectors)
     assert scores[0, 0] == pytest.approx(1.6 / 3)
     assert not scores[1].any()
+
+
+def test_text_profile_asks_as_recommend_does(hetrec: Any) -> None:
+    """Places 2, 0, -2 on a line, ridge any: the listener of the first gets 1.2247, 0, -1.2247 (test_profile.py)."""
+    vectors = np.array([[2.0], [0.0], [-2.0]])
+    scores = hetrec.text_profile(csr_matrix(np.array([[1.0, 0, 0], [0, 0, 0]])), vectors)
+    np.testing.assert_allclose(scores, [[1.2247, 0.0, -1.2247], [0.0, 0.0, 0.0]], atol=1e-4)
 
 
 def test_artists_without_text_get_zeros_and_others_unit_vectors(hetrec: Any) -> None:

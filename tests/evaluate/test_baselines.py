@@ -9,7 +9,7 @@ import pytest
 from ponticello.data.shards import SCHEMA, hash_mel, write_manifest, write_shard
 from ponticello.data.store import FrameStore
 from ponticello.errors import DataError
-from ponticello.evaluate.baselines import mel_statistics, popularity, random_vectors
+from ponticello.evaluate.baselines import frame_means, mel_statistics, popularity, random_vectors
 
 MELS = {
     "a": np.array([[0, 2], [4, 2]], dtype=np.float16),
@@ -49,12 +49,20 @@ def test_mel_statistics_are_standardised_over_the_reference_tracks_only(store: F
         assert np.allclose(mel_statistics(store, ids, ["a", "b"])[0], [third, 0, third, -third], atol=1e-6)
 
 
+def test_frame_means_by_hand(store: FrameStore) -> None:
+    """Means: a (2, 2), c (3, 5); over both: mean (2.5, 3.5), deviation (0.5, 1.5). So a is (-1, -1), c (1, 1)."""
+    half = 2**-0.5
+    found = frame_means(store, ["c", "a"], ["a", "c"])
+    assert np.allclose(found, [[half, half], [-half, -half]], atol=1e-6)
+    assert found.dtype == np.float32
+
+
 def test_track_that_is_just_average_has_no_direction(store: FrameStore) -> None:
     assert mel_statistics(store, ["a"], ["a"]).tolist() == [[0, 0, 0, 0]]
 
 
 def test_mel_statistics_of_an_unprepared_track_are_refused(store: FrameStore) -> None:
-    with pytest.raises(DataError, match="track 'z' has no prepared mel"):
+    with pytest.raises(DataError, match="track 'z' has no prepared frames"):
         mel_statistics(store, ["z"], ["a"])
 
 

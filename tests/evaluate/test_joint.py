@@ -10,9 +10,12 @@ import polars as pl
 import pytest
 
 from ponticello.api import Library
+from ponticello.data.catalog import merge_tracks
 from ponticello.data.mining import refresh_splits
 from ponticello.data.pairs import read_pairs, write_pairs
+from ponticello.data.shards import SCHEMA, hash_mel, write_manifest, write_shard
 from ponticello.data.splits import load_splits, splits_sha256
+from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.about import evaluate_seeds
@@ -181,6 +184,29 @@ def test_text_encoder_that_is_not_here_costs_one_row_and_is_told(trained: Librar
     evaluation = evaluate_library(folder, Compared({}), 0)
     assert not any("text only" in scores.by_method for scores in evaluation.scores)
     assert any(note.startswith("text only is not measured: text encoder 'not-here'") for note in evaluation.notes)
+
+
+def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(trained_copy: Library) -> None:
+    """Frames of chance: they are measured as any vectors, but not on machine tags."""
+    folder = trained_copy.folder
+    ids = FrameStore(folder.mels).track_ids
+    rng = np.random.default_rng(0)
+    frames = [rng.normal(size=(2, 8)).astype(np.float16) for _ in ids]
+    folder.frames.mkdir()
+    number = write_shard(folder.frames, frames)
+    rows = [(t, number, 2 * n, 2, hash_mel(frames[n]), "a.wav", 1, 1, "key") for n, t in enumerate(ids)]
+    write_manifest(folder.frames, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    compared = Compared({}, {}, ["tags", "machine_tags"])
+    tags = pl.DataFrame({"track_id": ids, "machine_tags": [["a", "b"][: 1 + n % 2] for n in range(len(ids))]})
+    merge_tracks(folder, tags, "tags")
+    found = evaluate_library(folder, compared, 0)
+    methods = {scores.task: set(scores.by_method) for scores in found.scores}
+    assert "MusiCNN" in methods["music to music: tags"]
+    assert "MusiCNN" not in methods["music to music: machine_tags"]
+    assert all("MusiCNN" in by for task, by in methods.items() if task.startswith("next tracks"))
+    write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=SCHEMA, orient="row"))
+    notes = evaluate_library(folder, compared, 0).notes
+    assert "MusiCNN is not measured: it has not heard every track (1 are missing); run: ponticello tag." in notes
 
 
 def test_unknown_label_column_is_named_with_those_there_are(trained: Library) -> None:

@@ -1,12 +1,11 @@
-"""Scorers against plain loops over seeds."""
+"""Scorers against plain loops over queries."""
 
 import numpy as np
 import pytest
 
-from ponticello.evaluate import scorers
+from ponticello.errors import ShapeError
 from ponticello.evaluate.ranking import Task
-from ponticello.evaluate.scorers import agreeing_mean, by_chance, by_factors, by_order, by_vectors
-from ponticello.search.recommend import agreement
+from ponticello.evaluate.scorers import by_chance, by_closeness, by_factors, by_order, by_profile
 
 GENERATOR = np.random.default_rng(0)
 IDS = [f"t{number}" for number in range(50)]
@@ -17,39 +16,50 @@ NOTHING: list[np.ndarray] = [np.array([], dtype=np.int64)] * 9
 TASK = Task("next", [f"u{number}" for number in range(9)], None, IDS, NOTHING, NOTHING, SEEDS)
 
 
-@pytest.mark.parametrize("tile", [1, 7, 2048])
-@pytest.mark.parametrize("n_agreeing", [1, 3, 20])
-def test_closeness_is_that_of_the_seeds_that_agree(tile: int, n_agreeing: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorers, "TILE", tile)
-    found = by_vectors(TASK, VECTORS, n_agreeing)(np.arange(9))
-    matrix = np.stack([VECTORS[track_id] for track_id in IDS])
+def _plain(seeds: list[str], ridge: float, ids: list[str] = IDS) -> np.ndarray:
+    """(50,) scores of one listener: mean-seed regression over all tracks, brought to deviation 1, without shortcuts."""
+    matrix = np.stack([VECTORS[track_id] for track_id in ids]).astype(np.float64)
+    centred = matrix - matrix.mean(axis=0)
+    covariance = centred.T @ centred / len(ids)
+    wanted = np.mean([VECTORS[seed] for seed in seeds], axis=0) - matrix.mean(axis=0)
+    line = np.linalg.solve(covariance + ridge * np.trace(covariance) * np.eye(8), wanted)
+    raw = centred @ line
+    return np.asarray(raw / raw.std())
+
+
+@pytest.mark.parametrize("ridge", [0.01, 0.1, 1.0])
+def test_a_profile_is_the_regression_of_the_seeds_over_all_tracks(ridge: float) -> None:
+    found = by_profile(TASK, [(1.0, VECTORS)], ridge)(np.arange(9))
     for row, seeds in enumerate(SEEDS):
-        plain, _ = agreement(np.stack([VECTORS[seed] for seed in seeds]) @ matrix.T, n_agreeing)
-        np.testing.assert_allclose(found[row], plain, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[row], _plain(seeds, ridge), rtol=0, atol=1e-4)
+
+
+def test_the_dial_adds_both_spaces_profiles() -> None:
+    other = {track_id: np.roll(vector, 1) * np.float32(-1) for track_id, vector in VECTORS.items()}
+    one, two = (by_profile(TASK, [(1.0, side)], 0.1)(np.arange(9)) for side in (VECTORS, other))
+    both = by_profile(TASK, [(0.25, VECTORS), (0.75, other)], 0.1)(np.arange(9))
+    np.testing.assert_allclose(both, 0.25 * one + 0.75 * two, rtol=0, atol=1e-4)
 
 
 def test_a_block_of_queries_gets_what_all_at_once_get() -> None:
-    scorer = by_vectors(TASK, VECTORS, 3)
-    np.testing.assert_allclose(scorer(np.array([2, 7])), scorer(np.arange(9))[[2, 7]], rtol=0, atol=1e-6)
+    scorer = by_profile(TASK, [(1.0, VECTORS)], 0.1)
+    np.testing.assert_allclose(scorer(np.array([2, 7])), scorer(np.arange(9))[[2, 7]], rtol=0, atol=1e-5)
 
 
-def test_an_audience_is_the_same_closeness_seen_from_the_track() -> None:
+def test_an_audience_is_the_same_profile_seen_from_the_track() -> None:
     listeners = Task("audience", IDS, None, TASK.queries, NOTHING, NOTHING, SEEDS, seeds_of_candidates=True)
-    forwards, backwards = by_vectors(TASK, VECTORS, 3)(np.arange(9)), by_vectors(listeners, VECTORS, 3)(np.arange(50))
-    np.testing.assert_allclose(backwards, forwards.T, rtol=0, atol=1e-6)
+    forwards = by_profile(TASK, [(1.0, VECTORS)], 0.1)(np.arange(9))
+    backwards = by_profile(listeners, [(1.0, VECTORS)], 0.1)(np.arange(50))
+    np.testing.assert_allclose(backwards, forwards.T, rtol=0, atol=1e-5)
 
 
-def test_seeds_may_ask_with_other_vectors_than_answer() -> None:
-    """Asking vectors twice as long double every score."""
-    twice = {track_id: 2 * vector for track_id, vector in VECTORS.items()}
-    doubled, plain = by_vectors(TASK, VECTORS, 3, twice)(np.arange(9)), by_vectors(TASK, VECTORS, 3)(np.arange(9))
-    np.testing.assert_allclose(doubled, 2 * plain, rtol=1e-6)
-
-
-def test_agreeing_mean_takes_the_highest_and_fewer_where_there_are_fewer() -> None:
-    """Place one: 3, 1, 2 -> (3 + 2) / 2. Place two: only 5."""
-    slots = [np.array([[3.0, -np.inf]]), np.array([[1.0, 5.0]]), np.array([[2.0, -np.inf]])]
-    assert agreeing_mean(slots, 2).tolist() == [[2.5, 5.0]]
+def test_closeness_is_the_cosine_to_the_one_seed() -> None:
+    task = Task("pairs", ["a", "b"], None, IDS, NOTHING[:2], NOTHING[:2], [["t3"], ["t9"]])
+    matrix = np.stack([VECTORS[track_id] for track_id in IDS])
+    found = by_closeness(task, VECTORS)(np.arange(2))
+    np.testing.assert_allclose(found, np.stack([VECTORS["t3"], VECTORS["t9"]]) @ matrix.T, rtol=0, atol=1e-6)
+    with pytest.raises(ShapeError, match="next: closeness needs one seed a query"):
+        by_closeness(TASK, VECTORS)
 
 
 def test_chance_depends_on_seed_and_query_alone() -> None:

@@ -1,4 +1,4 @@
-"""From scores to a list: seeds that agree, ties, artists, what is left out; and a listener's own seeds."""
+"""From scores to a list: ties, artists, what is left out; and a listener's own seeds."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +9,7 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, Space
-from ponticello.search.recommend import Result, agreement, listener_seeds, rank_tracks
+from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 
 PLAIN = Calibration(0.0, 1.0)  # a score is the cosine itself
 SPACES = [Space("one", "aaaa", PLAIN, PLAIN), Space("two", "bbbb", PLAIN, PLAIN)]
@@ -37,35 +37,6 @@ def _ids(results: list[Result]) -> str:
     return "".join(result.track_id for result in results)
 
 
-def test_agreement_is_the_mean_over_the_closest_seeds() -> None:
-    """Three seeds, two agree: track 0 gets (3 + 2) / 2 of seeds 2 and 1, track 1 gets (9 + 1) / 2 of seeds 0 and 2."""
-    values, seeds = agreement(np.array([[1.0, 9.0], [2.0, 0.0], [3.0, 1.0]]), 2)
-    assert values.tolist() == [2.5, 5.0]
-    assert set(seeds[:, 0]) == {1, 2}
-    assert set(seeds[:, 1]) == {0, 2}
-
-
-def test_agreement_of_one_is_the_best_seed() -> None:
-    values, seeds = agreement(np.array([[1.0, 9.0], [2.0, 0.0]]), 1)
-    assert values.tolist() == [2.0, 9.0]
-    assert seeds.tolist() == [[1, 0]]
-
-
-def test_with_fewer_seeds_than_asked_all_of_them_count() -> None:
-    values, seeds = agreement(np.array([[1.0, 4.0], [2.0, 0.0]]), 5)
-    assert values.tolist() == [1.5, 2.0]
-    assert seeds.shape == (2, 2)
-
-
-def test_agreement_is_a_plain_sort_on_random_scores() -> None:
-    scores = np.random.default_rng(0).standard_normal((7, 30))
-    for m in (1, 3, 6, 7, 9):
-        wanted = np.sort(scores, axis=0)[::-1][:m].mean(axis=0)
-        values, seeds = agreement(scores, m)
-        assert np.allclose(values, wanted)
-        assert np.allclose(np.take_along_axis(scores, seeds, axis=0).mean(axis=0), wanted)
-
-
 def test_best_comes_first_with_its_parts() -> None:
     """Blend 0.25: a 0.75 * 0.4 + 0.25 * 0.8 = 0.5, b 0.75 * 0.8 + 0 = 0.6, c 0 + 0.25 * 1 = 0.25."""
     index = _index([0.4, 0.8, 0.0], [0.8, 0.0, 1.0])
@@ -91,18 +62,6 @@ def test_ties_go_by_track_id_whatever_the_catalogues_order() -> None:
     tracks = _tracks([None] * 4)
     for order in ([3, 1, 0, 2], [0, 1, 2, 3], [2, 3, 1, 0]):
         assert _ids(rank_tracks(index, QUERY, tracks[order], k=4, blend=0.0)) == "bacd"
-
-
-def test_score_is_the_mean_over_agreeing_seeds_and_so_are_the_parts() -> None:
-    """Seeds (1, 0) and (0, 1), both agree: a track (x, y) gets (x + y) / 2 in each space, weighed by half."""
-    matrix = np.array([[0.6, 0.8, 0.0, 0.0], [0.0, 0.2, 1.0, 0.4]], dtype=np.float32)
-    index = EmbeddingIndex(["a", "b"], matrix, SPACES)
-    both = np.eye(2, dtype=np.float32)
-    first, second = rank_tracks(index, Query(both, both, "audio"), _tracks([None] * 2), k=2, blend=0.5, n_agreeing=2)
-    assert (first.track_id, second.track_id) == ("b", "a")
-    assert (first.semantic, first.preference) == pytest.approx((0.05, 0.35))
-    assert (second.semantic, second.preference) == pytest.approx((0.35, 0.0))
-    assert first.score == pytest.approx(0.4)
 
 
 def test_at_most_so_many_tracks_an_artist_whatever_the_case() -> None:

@@ -19,7 +19,7 @@ from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.evaluate.intervals import paired_difference
 from ponticello.evaluate.ranking import rank_task
-from ponticello.evaluate.scorers import by_vectors
+from ponticello.evaluate.scorers import by_profile
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.evaluate.tasks import next_tracks
 from ponticello.search.embed import embed_library
@@ -67,7 +67,7 @@ def cold_ndcg(library: Library, run: str) -> np.ndarray:
     vectors, _ = embed_library(folder.run(run), store)
     _, cold = next_tracks(read_interactions(folder), splits, set(vectors.track_ids), folder.config)
     by_id = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
-    scorer = by_vectors(cold, by_id, folder.config.search.agreeing_seeds)
+    scorer = by_profile(cold, [(1.0, by_id)], folder.config.search.profile_ridge)
     return rank_task(cold, scorer, 10).metrics["NDCG@10"]
 
 

@@ -112,7 +112,7 @@ def recommend(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tracks for this listener. None they have played, and those that agree best with what they liked lately.
+    """Tracks for this listener. None they have played, and those that fit best what they liked lately.
 
     \b
     Example:

@@ -1,4 +1,6 @@
-"""The simple rows every figure stands beside: random, popularity, and raw mel statistics."""
+"""The simple rows every figure stands beside: random, popularity, raw mel statistics, a pretrained tagger."""
+
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -18,12 +20,29 @@ def mel_statistics(store: FrameStore, track_ids: list[str], reference_ids: list[
     Each of the 2F numbers is standardised over `reference_ids` (the training tracks).
     """
 
-    def describe(ids: list[str]) -> np.ndarray:
-        mels = (np.asarray(store.read(track_id), dtype=np.float32) for track_id in ids)
-        return np.stack([np.concatenate([mel.mean(axis=0), mel.std(axis=0)]) for mel in mels])
+    def describe(mel: np.ndarray) -> np.ndarray:
+        return np.concatenate([mel.mean(axis=0), mel.std(axis=0)])
 
-    reference, described = describe(reference_ids), describe(track_ids)
-    return unit((described - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
+    return _standardised(store, track_ids, reference_ids, describe)
+
+
+def frame_means(store: FrameStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
+    """(n, F) float32 unit vectors: the mean over a track's frames, each number standardised over `reference_ids`."""
+    return _standardised(store, track_ids, reference_ids, lambda frames: frames.mean(axis=0))
+
+
+def _standardised(
+    store: FrameStore, track_ids: list[str], reference_ids: list[str], describe: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """(n, ...) unit vectors: what `describe` makes of each track's frames (T, F), less the reference tracks' mean, in
+    their deviations.
+    """
+
+    def described(ids: list[str]) -> np.ndarray:
+        return np.stack([describe(np.asarray(store.read(track_id), dtype=np.float32)) for track_id in ids])
+
+    reference, asked = described(reference_ids), described(track_ids)
+    return unit((asked - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
 
 
 def popularity(events: pl.DataFrame, candidates: list[str]) -> np.ndarray:

@@ -13,7 +13,7 @@ from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Scores
 from ponticello.evaluate.materials import Materials
 from ponticello.evaluate.metrics import retrieval_ranks
 from ponticello.evaluate.ranking import Task, rank_task
-from ponticello.evaluate.scorers import by_vectors
+from ponticello.evaluate.scorers import by_profile
 from ponticello.model.htcl import HTCL
 from ponticello.model.mixing import mix
 from ponticello.search.embed import PART_SIZE
@@ -26,11 +26,11 @@ LARGEST_FRONT = 20_000  # tracks to embed again at each position between
 
 @dataclass(frozen=True)
 class _Point:
-    """What stands at one position: asking and answering vectors, (n, d) of tracks and (m, d) of test texts."""
+    """What stands at one position: texts (m, d) that ask, tracks (n, d) that answer, and each space with its weight."""
 
-    asking: np.ndarray
-    answering: np.ndarray
     texts: np.ndarray
+    answering: np.ndarray
+    spaces: list[tuple[float, np.ndarray]]
 
 
 def measure_front(
@@ -54,10 +54,8 @@ def measure_front(
         for position, point in points(materials, rows, say).items():
             target = np.arange(len(rows))
             meaning[position] = 1 / retrieval_ranks(point.texts, point.answering[rows], target)
-            asking, answering = (
-                dict(zip(materials.ids, side, strict=True)) for side in (point.asking, point.answering)
-            )
-            scorer = by_vectors(cold, answering, materials.config.search.agreeing_seeds, asking)
+            spaces = [(weight, dict(zip(materials.ids, side, strict=True))) for weight, side in point.spaces]
+            scorer = by_profile(cold, spaces, materials.config.search.profile_ridge)
             taste[position] = rank_task(cold, scorer, materials.config.evaluate.k).metrics
         queries = [materials.ids[row] for row in rows]
         clusters = [materials.clusters[row] for row in rows]
@@ -80,7 +78,7 @@ def _mixed_weights(materials: Materials, rows: list[int], say: Callable[[str], N
         else:
             model = mix(one, two, position)
             vectors = _embed(model, materials)
-        points[f"{position:.2f}"] = _Point(vectors, vectors, model.encode_text(texts))
+        points[f"{position:.2f}"] = _Point(model.encode_text(texts), vectors, [(1.0, vectors)])
     return points
 
 
@@ -100,17 +98,12 @@ def _dialled(materials: Materials, rows: list[int], say: Callable[[str], None]) 
         materials.models[method].encode_text([materials.texts[row] for row in rows])
         for method in (STAGE_ONE, STAGE_TWO)
     ]
-    spreads = [(calibrate(side, side).std, calibrate(text, side).std) for side, text in zip(sides, texts, strict=True)]
+    spreads = [calibrate(text, side).std for side, text in zip(sides, texts, strict=True)]
     answering = np.concatenate(sides, axis=1)
     points = {}
     for position in POSITIONS:
         shares = (1 - position, position)
-        tracks, words = (
-            np.concatenate(
-                [share / spread[kind] * side for share, spread, side in zip(shares, spreads, asked, strict=True)],
-                axis=1,
-            )
-            for kind, asked in enumerate((sides, texts))
-        )
-        points[f"{position:.2f}"] = _Point(tracks, answering, words)
+        words = [share / spread * text for share, spread, text in zip(shares, spreads, texts, strict=True)]
+        spaces = list(zip(shares, sides, strict=True))
+        points[f"{position:.2f}"] = _Point(np.concatenate(words, axis=1), answering, spaces)
     return points

@@ -18,7 +18,7 @@ from ponticello.errors import DataError, LibraryError
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Fact, Scores
 from ponticello.evaluate.front import measure_front
 from ponticello.evaluate.integrity import alignment, modality_gap, most_moved, neighbour_overlap, space_health
-from ponticello.evaluate.materials import TEXT, Materials, gather
+from ponticello.evaluate.materials import MUSICNN, TEXT, Materials, gather
 from ponticello.evaluate.probe import probe_scores
 from ponticello.evaluate.semantic import music_to_music_scores, retrieval_scores
 from ponticello.evaluate.tagging import ensemble, known_labels, prompts, zero_shot_scores
@@ -113,11 +113,12 @@ def _label_columns(materials: Materials, named: Sequence[str] | None) -> list[st
 def _measure_labels(evaluation: Evaluation, materials: Materials, column: str, say: Callable[[str], None]) -> None:
     """Can labels be read off the vectors, do prompts name them, do neighbours share them?
 
-    The text encoder alone is not asked: its text may hold the very labels.
+    The text encoder alone is not asked: its text may hold the very labels. Nor is the tagger about its own tags.
     """
     labels = materials.tracks[column].to_list()
     sets, _ = known_labels(labels)
-    heard = {method: vectors for method, vectors in materials.vectors.items() if method != TEXT}
+    left_out = (TEXT, MUSICNN) if column == MACHINE_TAGS else (TEXT,)
+    heard = {method: vectors for method, vectors in materials.vectors.items() if method not in left_out}
     rows = [row for row in materials.rows_of("test") if sets[row]]
     say(f"meaning: {column}, probe")
     scores, notes = probe_scores(heard, labels, materials.roles, materials.ids, materials.clusters, column)

@@ -14,14 +14,14 @@ from ponticello.data.splits import Splits
 from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.evaluate.baselines import mel_statistics, unit
+from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.elsewhere import read_vectors
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.search.embed import embed_library
 
-MEL, TEXT = "mel statistics", "text only"
+MEL, MUSICNN, TEXT = "mel statistics", "MusiCNN", "text only"
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class Materials:
     @property
     def content(self) -> str:
         """The method whose vectors carry collaborative models to cold tracks: the best that saw no listening."""
-        heard = [method for method in self.vectors if method not in (MEL, TEXT, STAGE_TWO)]
-        return STAGE_ONE if STAGE_ONE in heard else (heard[0] if heard else MEL)
+        heard = [method for method in self.vectors if method not in (MEL, MUSICNN, TEXT, STAGE_TWO)]
+        others = [method for method in (MUSICNN, MEL) if method in self.vectors]
+        return STAGE_ONE if STAGE_ONE in heard else [*heard, *others][0]
 
     def by_id(self, method: str) -> dict[str, np.ndarray]:
         return dict(zip(self.ids, self.vectors[method], strict=True))
@@ -77,6 +78,9 @@ def gather(
         ids = [track_id for track_id in tracks[TRACK_ID] if track_id in store]
         training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
         known[MEL] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
+        if folder.frames.is_dir():
+            say(f"vectors: {MUSICNN}")
+            known |= _musicnn_vectors(folder, ids, training, notes)
     for method, path in files.items():
         found = read_vectors(path)
         known[method] = found.vectors
@@ -117,6 +121,20 @@ def gather(
         {method: folder.run(run) for method, run in runs.items()},
         store,
     )
+
+
+def _musicnn_vectors(
+    folder: Folder, track_ids: list[str], training: list[str], notes: list[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """{"MusiCNN": what the taggers hear, by track id}, or nothing and a note if they have not heard every track."""
+    store = FrameStore(folder.frames)
+    missing = sum(track_id not in store for track_id in track_ids)
+    if missing:
+        notes.append(
+            f"{MUSICNN} is not measured: it has not heard every track ({missing:,} are missing); run: ponticello tag."
+        )
+        return {}
+    return {MUSICNN: dict(zip(track_ids, frame_means(store, track_ids, training), strict=True))}
 
 
 def _text_vectors(

@@ -15,8 +15,8 @@ from ponticello.evaluate.contenders import Contenders
 from ponticello.evaluate.figures import Evaluation, Fact, Scores
 from ponticello.evaluate.lists import EMPTY, coverage, hubness, mean_popularity, same_artist_share
 from ponticello.evaluate.ranking import Ranked, Task, rank_task
-from ponticello.evaluate.scorers import by_vectors
-from ponticello.evaluate.tasks import COLD, WARM, audience, next_tracks, pair_ranking, playlist_continuation
+from ponticello.evaluate.scorers import by_closeness, by_profile
+from ponticello.evaluate.tasks import COLD, PAIRS, WARM, audience, next_tracks, pair_ranking, playlist_continuation
 
 POPULAR_SHARE = 0.2  # of the candidates, the most played: the head of the head-and-tail strata
 STRATUM_METRICS = ("NDCG", "Recall")
@@ -71,7 +71,11 @@ def measure_taste(
             continue
         say(f"taste: {task.name}, fitting the baselines")
         scorers = contenders.scorers(task)
-        scorers |= {name: by_vectors(task, by_id, config.search.agreeing_seeds) for name, by_id in vectors.items()}
+        ridge, from_one_track = config.search.profile_ridge, task.name == PAIRS
+        scorers |= {
+            name: by_closeness(task, by_id) if from_one_track else by_profile(task, [(1.0, by_id)], ridge)
+            for name, by_id in vectors.items()
+        }
         strata = _strata(task, listening, contenders.late.events)
         say(f"taste: {task.name}, {len(scorers)} methods")
         ranked = {method: rank_task(task, scorer, config.evaluate.k, strata) for method, scorer in scorers.items()}

@@ -23,10 +23,11 @@ from ponticello.data.columns import TRACK_ID
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import replacing
 from ponticello.search.embed import Vectors
+from ponticello.search.profile import Profiles, fit_profiles
 
 CALIBRATION_PAIRS = 20_000  # random pairs: mean and standard deviation to about 1 %
 FILES = ("vectors.npy", "tracks.parquet")
-Kind = Literal["audio", "text"]
+Kind = Literal["audio", "text", "profile"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Space:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked, as (q, d) unit vectors in each space; preference None before stage two."""
+    """What is asked, as (q, d) in each space; preference None before stage two. Unit vectors, but for a profile."""
 
     semantic: np.ndarray
     preference: np.ndarray | None
     kind: Kind
+    offsets: tuple[float, ...] = ()  # of a profile: what its scores start from in each space
 
 
 class EmbeddingIndex:
@@ -63,6 +65,7 @@ class EmbeddingIndex:
         self.track_ids, self.vectors, self.spaces = track_ids, vectors, spaces
         self.rows = {track_id: row for row, track_id in enumerate(track_ids)}
         self.embed_dim = vectors.shape[1] // len(spaces)
+        self._profiles: dict[float, list[Profiles]] = {}  # by ridge; fitted when first asked for
 
     @property
     def has_preference(self) -> bool:
@@ -77,14 +80,29 @@ class EmbeddingIndex:
         both = self.has_preference
         return Query(vectors[:, : self.embed_dim], vectors[:, self.embed_dim :] if both else None, "audio")
 
+    def profile_query(self, track_ids: list[str], ridge: float) -> Query:
+        """The query "what a listener of these tracks likes", one row; DataError as `track_query`."""
+        seeds = self.track_query(track_ids)
+        if ridge not in self._profiles:
+            sides = (self.vectors[:, n * self.embed_dim : (n + 1) * self.embed_dim] for n in range(len(self.spaces)))
+            self._profiles[ridge] = [fit_profiles(side, ridge) for side in sides]
+        profiles = self._profiles[ridge]
+        found = [
+            profile.direction(side)
+            for profile, side in zip(profiles, (seeds.semantic, seeds.preference), strict=False)
+            if side is not None
+        ]
+        offsets = tuple(float(u @ profile.mean) for u, profile in zip(found, profiles, strict=True))
+        rows = [u[None].astype(np.float32) for u in found]
+        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets)
+
     def scores(self, query: Query, blend: float) -> np.ndarray:
         """(q, n): (1 - blend) * semantic + blend * preference, each calibrated; higher is closer.
 
         blend: 0 = meaning .. 1 = taste. DataError outside that range, or above 0 before stage two.
         """
         scaled, offset = [], 0.0
-        for weight, space, side in self._weighted(query, blend):
-            calibration: Calibration = getattr(space, query.kind)
+        for weight, calibration, side in self._weighted(query, blend):
             scaled.append(side * np.float32(weight / calibration.std))
             offset -= weight * calibration.mean / calibration.std
         found: np.ndarray = np.concatenate(scaled, axis=1) @ self.vectors.T + np.float32(offset)
@@ -93,22 +111,31 @@ class EmbeddingIndex:
     def parts(self, query: Query, blend: float, rows: np.ndarray) -> np.ndarray:
         """(q, len(rows), 2): the semantic and the preference part of each score; they add up to it."""
         parts = np.zeros((len(query.semantic), len(rows), 2))
-        for number, (weight, space, side) in enumerate(self._weighted(query, blend)):
-            calibration: Calibration = getattr(space, query.kind)
+        for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
             vectors = self.vectors[rows, number * self.embed_dim : (number + 1) * self.embed_dim]
             parts[:, :, number] = weight * (side @ vectors.T - calibration.mean) / calibration.std
         return parts
 
-    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Space, np.ndarray]]:
+    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
+        """What each space has to say: its weight, how its scores lie, and the query in it."""
         if not 0 <= blend <= 1:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
         if not self.has_preference:
             if blend > 0:
                 raise LibraryError("the index holds no preference space yet: use blend 0, or train stage two and embed")
-            return [(1.0, self.spaces[0], query.semantic)]
+            return [(1.0, self._calibration(query, 0), query.semantic)]
         if query.preference is None:
             raise DataError("the query has no vector in the preference space")
-        return [(1 - blend, self.spaces[0], query.semantic), (blend, self.spaces[1], query.preference)]
+        return [
+            (1 - blend, self._calibration(query, 0), query.semantic),
+            (blend, self._calibration(query, 1), query.preference),
+        ]
+
+    def _calibration(self, query: Query, number: int) -> Calibration:
+        if query.kind == "profile":
+            return Calibration(query.offsets[number], 1.0)  # its spread over the index is 1 already
+        space = self.spaces[number]
+        return space.audio if query.kind == "audio" else space.text
 
 
 def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:

@@ -1,4 +1,4 @@
-"""From a query to a ranked list: seeds that agree, filters, and so many tracks an artist."""
+"""From a query to a ranked list: filters, ties, and so many tracks an artist; and what a listener asks with."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -26,17 +26,6 @@ class Result:
     preference: float
 
 
-def agreement(scores: np.ndarray, n_agreeing: int) -> tuple[np.ndarray, np.ndarray]:
-    """How close each candidate is to the seeds closest to it: the mean over its `n_agreeing` best, and which they are.
-
-    scores: (s, n), seeds by candidates -> (n,) and (min(s, n_agreeing), n) seed numbers. A listener with several
-    tastes is not averaged into one point between them.
-    """
-    kept = min(n_agreeing, len(scores))
-    best = np.argpartition(-scores, kept - 1, axis=0)[:kept]
-    return np.take_along_axis(scores, best, axis=0).mean(axis=0), best
-
-
 def rank_tracks(
     index: EmbeddingIndex,
     query: Query,
@@ -44,15 +33,14 @@ def rank_tracks(
     *,
     k: int,
     blend: float,
-    n_agreeing: int = 1,
     excluded: Collection[str] = (),
     per_artist: int | None = None,
 ) -> list[Result]:
-    """The `k` best of `tracks` (those that pass the filters) for `query`, best first; ties by track id.
+    """The `k` best of `tracks` (those that pass the filters) for `query`, of one row, best first; ties by track id.
 
     excluded: ids never returned. per_artist: at most so many tracks an artist (a track without artist counts alone).
     """
-    scores, seeds = agreement(index.scores(query, blend), n_agreeing)
+    scores = index.scores(query, blend)[0]
     table = tracks.filter(pl.col(TRACK_ID).is_in(list(index.rows)) & ~pl.col(TRACK_ID).is_in(list(excluded)))
     candidates = np.array([index.rows[track_id] for track_id in table[TRACK_ID]], dtype=np.int64)
     order = np.argsort(candidates)  # rows of the index stand in order of id
@@ -69,8 +57,7 @@ def rank_tracks(
         if len(chosen) == k:
             break
     rows = candidates[chosen]
-    every_part = index.parts(query, blend, rows)  # (seeds, chosen, 2)
-    parts = np.take_along_axis(every_part, seeds[:, rows][:, :, None], axis=0).mean(axis=0)
+    parts = index.parts(query, blend, rows)[0]  # (chosen, 2)
     return [
         Result(
             rank=number + 1,

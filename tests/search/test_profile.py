@@ -1,0 +1,78 @@
+"""A listener's profile: the regression behind it, its scale, and what it says of seeds that say nothing."""
+
+import numpy as np
+import pytest
+
+from ponticello.errors import DataError
+from ponticello.search.index import Calibration, EmbeddingIndex, Space
+from ponticello.search.profile import directions, fit_profiles
+
+VECTORS = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)
+VECTORS /= np.linalg.norm(VECTORS, axis=1, keepdims=True)
+
+
+def test_a_profile_by_hand() -> None:
+    """Tracks 2, 0, -2 on a line: mean 0, variance 8/3. One seed at 2, any ridge: scores proportional to the place, and
+    divided by their deviation sqrt(8/3): 2 / 1.633 = 1.2247.
+    """
+    vectors = np.array([[2.0], [0.0], [-2.0]])
+    line = fit_profiles(vectors, 0.1).direction(vectors[:1])
+    np.testing.assert_allclose(vectors @ line, [1.2247, 0.0, -1.2247], atol=1e-4)
+
+
+def test_scores_have_mean_0_and_deviation_1_over_the_catalogue() -> None:
+    profiles = fit_profiles(VECTORS, 0.1)
+    scores = (VECTORS - profiles.mean) @ profiles.direction(VECTORS[:5])
+    assert abs(scores.mean()) < 1e-6
+    assert scores.std() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_large_ridge_is_closeness_to_the_mean_seed() -> None:
+    profiles = fit_profiles(VECTORS, 1e6)
+    mean = VECTORS[:5].mean(axis=0) - profiles.mean
+    line = profiles.direction(VECTORS[:5])
+    assert line @ mean / np.linalg.norm(line) / np.linalg.norm(mean) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_direction_all_tracks_share_counts_less_with_a_small_ridge() -> None:
+    """Axis 0 has ten times the spread of axis 1; a seed that stands out on both is known by axis 1."""
+    vectors = np.random.default_rng(1).standard_normal((5000, 2)) * [10.0, 1.0]
+    seed = np.array([[10.0, 1.0]])
+    weights = [np.abs(fit_profiles(vectors, ridge).direction(seed) * [10.0, 1.0]) for ridge in (1e-6, 10.0)]
+    assert weights[0][1] == pytest.approx(weights[0][0], rel=0.1)
+    assert weights[1][1] < 0.02 * weights[1][0]
+
+
+def test_seeds_that_say_nothing_score_nothing() -> None:
+    alike = np.ones((4, 3))
+    assert fit_profiles(alike, 0.1).direction(alike[:2]).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_many_listeners_are_each_on_their_own() -> None:
+    profiles = fit_profiles(VECTORS, 0.1)
+    found = directions(profiles, VECTORS, [np.array([0, 1]), np.array([7])])
+    np.testing.assert_array_equal(found[0], profiles.direction(VECTORS[:2]))
+    np.testing.assert_array_equal(found[1], profiles.direction(VECTORS[7:8]))
+
+
+def test_vectors_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="NaN"):
+        fit_profiles(np.array([[np.nan, 1.0]]), 0.1)
+
+
+def test_the_index_asks_both_spaces_and_the_parts_add_up() -> None:
+    vectors = np.concatenate([VECTORS, VECTORS[:, ::-1]], axis=1)
+    plain = Calibration(0.3, 0.2)  # must not matter: a profile brings its own scale
+    spaces = [Space("one", "aaaa", plain, plain), Space("two", "bbbb", plain, plain)]
+    index = EmbeddingIndex([f"t{number:03d}" for number in range(200)], vectors, spaces)
+    query = index.profile_query(["t003", "t010"], 0.1)
+    profiles = [fit_profiles(side, 0.1) for side in (VECTORS, VECTORS[:, ::-1])]
+    wanted = [
+        (side - profile.mean) @ profile.direction(side[[3, 10]])
+        for side, profile in zip((VECTORS, VECTORS[:, ::-1]), profiles, strict=True)
+    ]
+    for blend in (0.0, 0.3, 1.0):
+        scores = index.scores(query, blend)[0]
+        np.testing.assert_allclose(scores, (1 - blend) * wanted[0] + blend * wanted[1], atol=1e-4)
+        parts = index.parts(query, blend, np.arange(200))[0]
+        np.testing.assert_allclose(parts.sum(axis=1), scores, atol=1e-4)
