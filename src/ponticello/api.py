@@ -10,12 +10,12 @@ import polars as pl
 
 from ponticello.data.catalog import read_tracks
 from ponticello.data.interactions import read_interactions
-from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
-from ponticello.search.embed import Vectors, embed_library, space_id
+from ponticello.search.embed import Vectors, embed_library, run_config, space_id
 from ponticello.search.filters import matching
 from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, open_index, write_index
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
@@ -72,12 +72,12 @@ class Library:
 
         preference_run: None before stage two; then the index answers with blend 0 only.
         """
-        store = FrameStore(self.folder.mels)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
         for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
             report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
+            store = frames_for(self.folder, run_config(self.folder.run(run)))
             vectors, n = embed_library(self.folder.run(run), store, report)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))

@@ -175,6 +175,7 @@ class Config(Part):
     """All settings of a library and of the models trained in it."""
 
     preset: Literal["paper", "base", "small", "tiny"] = "base"
+    front_end: Literal["logmel", "musicnn"] = "logmel"  # what the audio tower reads; paper: log-mels
     mel: MelConfig = MelConfig()
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()

@@ -187,7 +187,7 @@ def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
     ("setting", "message"),
     [
         ("pairs.min_lovers=3", "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, "),
-        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, mel, audio, text, "),
+        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, front_end, mel, audio, text, "),
         ("pairs.min_listeners=0", "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0"),
         ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
     ],
@@ -205,6 +205,12 @@ def test_log_of_which_nothing_was_usable_is_said(folder: Folder, tmp_path: Path)
     result = CliRunner().invoke(app, ["pairs", "-L", str(folder.root)])
     assert result.exit_code == 1
     assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")
+
+
+def test_prepare_listens_too_where_the_front_end_is_musicnn(folder: Folder) -> None:
+    (folder.root / "ponticello.toml").write_text('preset = "tiny"\nfront_end = "musicnn"\n', encoding="utf-8")
+    out("prepare", "--workers", "1", "-L", folder.root)
+    assert FrameStore(folder.frames).track_ids == FrameStore(folder.mels).track_ids
 
 
 # tag

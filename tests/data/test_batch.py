@@ -10,7 +10,7 @@ import torch
 from transformers import BertTokenizer
 
 from ponticello.config import MelConfig
-from ponticello.data.batch import pad_mels, random_crop, tokenize
+from ponticello.data.batch import pad_frames, pad_mels, random_crop, tokenize
 from ponticello.errors import ShapeError
 
 SMALL = MelConfig(n_mels=2, max_seconds=0.96)  # at most 1 + 15360 // 1536 = 11 frames
@@ -197,3 +197,15 @@ def test_random_crop_leaves_a_shorter_track_whole() -> None:
     whole, mask = random_crop(mel, padding_mask, 50)
     assert torch.equal(whole, mel)
     assert torch.equal(mask, padding_mask)
+
+
+def test_frames_of_a_front_end_are_padded_as_they_are() -> None:
+    batch, mask = pad_frames([np.ones((2, 3), dtype=np.float16), np.full((1, 3), 5.0, dtype=np.float16)])
+    assert batch.tolist() == [[[1.0] * 3] * 2, [[5.0] * 3, [0.0] * 3]]
+    assert mask.tolist() == [[False, False], [False, True]]
+
+
+@pytest.mark.parametrize("shapes", [[(2, 3), (2, 4)], [(0, 3)], [(3,)]])
+def test_frames_of_other_shapes_are_refused(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ShapeError, match="frames must be"):
+        pad_frames([np.zeros(shape, dtype=np.float16) for shape in shapes])

@@ -61,10 +61,25 @@ def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
     from ponticello.data.mining import refresh_splits
     from ponticello.data.prepare import prepare_frames
 
+    n_workers = workers or os.cpu_count() or 1
     with folder.lock(), progress("preparing", "tracks") as report:
-        done = prepare_frames(folder, audio_files(folder), workers=workers or os.cpu_count() or 1, on_progress=report)
+        done = prepare_frames(folder, audio_files(folder), workers=n_workers, on_progress=report)
         refresh_splits(folder)
+    if folder.config.front_end == "musicnn":
+        _listen(folder, n_workers)
     return done
+
+
+def _listen(folder: "Folder", workers: int) -> "Prepared":
+    """Brings the library's MusiCNN frames up to date."""
+    from ponticello.data.catalog import audio_files
+    from ponticello.data.prepare import prepare_frames
+    from ponticello.model.front_end import musicnn_front_end
+
+    with folder.lock(), progress("listening", "tracks") as report:
+        return prepare_frames(
+            folder, audio_files(folder), musicnn_front_end(folder), workers=workers, on_progress=report
+        )
 
 
 def tag(
@@ -83,20 +98,11 @@ def tag(
     """
     import os
 
-    from ponticello.data.catalog import audio_files
-    from ponticello.data.prepare import prepare_frames
-    from ponticello.model.front_end import musicnn_front_end
     from ponticello.model.tags import tag_tracks
 
     folder = open_folder(library)
-    with folder.lock(), progress("listening", "tracks") as report:
-        done = prepare_frames(
-            folder,
-            audio_files(folder),
-            musicnn_front_end(folder),
-            workers=workers or os.cpu_count() or 1,
-            on_progress=report,
-        )
+    done = _listen(folder, workers or os.cpu_count() or 1)
+    with folder.lock():
         tagged = tag_tracks(folder)
     if as_json:
         print_json(

@@ -39,6 +39,21 @@ def pad_mels(mels: Sequence[np.ndarray], config: MelConfig, min_frames: int) -> 
     return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
 
 
+def pad_frames(tracks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Frames of a front end as they are, (B, T, F) float32, padded with zeros, and their padding mask (B, T).
+
+    tracks: (t, F) each, of one F, t >= 1; ShapeError otherwise.
+    """
+    sizes = {track.shape[1:] for track in tracks}
+    if len(sizes) != 1 or len(next(iter(sizes))) != 1 or not all(len(track) for track in tracks):
+        raise ShapeError(f"frames must be (t, F) of one F; found {sorted(track.shape for track in tracks)[:3]}")
+    n_frames = torch.tensor([len(track) for track in tracks])
+    batch = torch.zeros(len(tracks), int(n_frames.max()), *next(iter(sizes)))
+    for row, track in zip(batch, tracks, strict=True):
+        row[: len(track)] = torch.from_numpy(np.asarray(track, dtype=np.float32))
+    return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
+
+
 def random_crop(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
     """A random run of at most `n_frames` real frames of each track: (B, n, F) and its mask (B, n), n <= n_frames.
 

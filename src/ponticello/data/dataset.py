@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponticello.config import MelConfig
-from ponticello.data.batch import Tokenizer, pad_mels, tokenize
+from ponticello.data.batch import Tokenizer, pad_frames, pad_mels, tokenize
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.store import FrameStore
 
@@ -85,7 +85,7 @@ class Collator:
     """
 
     tokenizer: Tokenizer
-    mel: MelConfig
+    mel: MelConfig | None  # None: frames of another front end, taken as they are
     min_frames: int
     max_tokens: int
     text_states: Tensor | None = None
@@ -93,7 +93,8 @@ class Collator:
     def __call__(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Tensor]:
         """`mel`, `padding_mask`, the texts (`input_ids`, `attention_mask`; or `text_states`) and the rows' numbers."""
         items = [item for column in zip(*rows, strict=True) for item in column]
-        mel, padding_mask = pad_mels([item.mel for item in items], self.mel, self.min_frames)
+        mels = [item.mel for item in items]
+        mel, padding_mask = pad_mels(mels, self.mel, self.min_frames) if self.mel else pad_frames(mels)
         text_numbers = torch.tensor([item.text_number for item in items])
         if self.text_states is None:
             texts = tokenize([item.text for item in items], self.tokenizer, self.max_tokens)

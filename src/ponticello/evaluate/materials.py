@@ -18,8 +18,9 @@ from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.elsewhere import read_vectors
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.library import Folder
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
-from ponticello.search.embed import embed_library
+from ponticello.search.embed import embed_library, run_config
 
 MEL, MUSICNN, TEXT = "mel statistics", "MusiCNN", "text only"
 
@@ -37,7 +38,7 @@ class Materials:
     vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
     models: dict[str, HTCL]
     runs: dict[str, Path]
-    store: FrameStore | None
+    store: FrameStore | None  # what the models read
 
     @property
     def clusters(self) -> list[str]:
@@ -88,12 +89,13 @@ def gather(
             notes.append(
                 f"{method}: {len(found.left_out):,} vectors are zero or not finite, such as {found.left_out[0]!r}."
             )
-    models = {}
+    models, read = {}, store
     for method, run in runs.items():
         say(f"vectors: {method}")
         if store is None:
             raise LibraryError("there are no mels to embed; run: ponticello prepare")
-        vectors, _ = embed_library(folder.run(run), store)
+        read = frames_for(folder, run_config(folder.run(run)))
+        vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
         models[method] = HTCL.from_pretrained(folder.run(run))
     if not known:
@@ -119,7 +121,7 @@ def gather(
         {method: matrices[method] for method in sorted(matrices, key=_place)},
         models,
         {method: folder.run(run) for method, run in runs.items()},
-        store,
+        read,
     )
 
 

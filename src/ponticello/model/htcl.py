@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from ponticello.config import Config
-from ponticello.data.batch import pad_mels, tokenize
+from ponticello.data.audio import load_audio
+from ponticello.data.batch import pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
+from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder
+from ponticello.model.front_end import FRAME_SECONDS, FRAME_SIZE, frames_of
 from ponticello.model.heads import MLP
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
 
@@ -75,10 +78,16 @@ class HTCL(PreTrainedModel):
         super().__init__(config)
         self.parts = config.parts
         audio, heads = self.parts.audio, self.parts.heads
-        self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
+        self.audio_encoder: Any  # AudioEncoder with an MLP as head, or FrameEncoder with an AnchoredHead
+        self.audio_head: Any
+        if self.parts.front_end == "logmel":
+            self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
+            self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
+        else:
+            self.audio_encoder = FrameEncoder(FRAME_SIZE)
+            self.audio_head = AnchoredHead(FRAME_SIZE, heads.hidden_sizes, heads.embed_dim, heads.dropout)
         self.text_encoder = build_text_encoder(config.text_config)
         text_size = self.text_encoder.config.hidden_size
-        self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
         self.text_head = MLP((text_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
         self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         self.logit_scales = nn.ParameterDict({name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES})
@@ -129,11 +138,18 @@ class HTCL(PreTrainedModel):
 
     def use_settings(self, config: Config) -> None:
         """Takes over how `config` trains and searches; CheckpointError if it describes another model."""
-        for part in ("mel", "audio", "text", "heads"):
+        for part in ("front_end", "mel", "audio", "text", "heads"):
             here, there = getattr(self.parts, part), getattr(config, part)
             if here != there:
                 raise CheckpointError(f"the model was made with [{part}] {here}; the settings now say {there}")
         self.parts, self.config.settings = config, config.model_dump(mode="json")
+
+    def n_frames(self, seconds: float) -> int:
+        """How many frames of what the audio tower reads make up so much sound, at least one."""
+        mel = self.parts.mel
+        if self.parts.front_end == "logmel":
+            return 1 + int(seconds * mel.sample_rate) // mel.hop_length
+        return max(1, round(seconds / FRAME_SECONDS))
 
     def reset_heads(self) -> None:
         """Fresh projection heads and scales, as the released code starts stage two."""
@@ -175,20 +191,25 @@ class HTCL(PreTrainedModel):
 
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz."""
+        return self.encode_mels([self._frames(item) for item in items], batch_size)
+
+    def _frames(self, item: str | Path | np.ndarray) -> np.ndarray:
+        """What the audio tower reads of a file or a waveform."""
         mel = self.parts.mel
-        return self.encode_mels(
-            [
-                log_mel(item, mel).astype(np.float16) if isinstance(item, np.ndarray) else mel_of_file(Path(item), mel)
-                for item in items
-            ],
-            batch_size,
-        )
+        if self.parts.front_end == "musicnn":
+            sound = item if isinstance(item, np.ndarray) else load_audio(Path(item), mel.sample_rate, mel.max_seconds)
+            return frames_of(sound, mel.max_seconds)
+        return log_mel(item, mel).astype(np.float16) if isinstance(item, np.ndarray) else mel_of_file(Path(item), mel)
 
     def encode_mels(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32 of log-mels (t, F) in dB, as `data.mel` makes them."""
+        """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a front end's frames."""
 
         def project(rows: list[int]) -> Tensor:
-            mel, mask = pad_mels([mels[row] for row in rows], self.parts.mel, self.audio_encoder.min_frames)
+            tracks = [mels[row] for row in rows]
+            if self.parts.front_end == "logmel":
+                mel, mask = pad_mels(tracks, self.parts.mel, self.audio_encoder.min_frames)
+            else:
+                mel, mask = pad_frames(tracks)
             return F.normalize(self.project_audio(mel.to(self.device), mask.to(self.device)), dim=-1)
 
         return self._in_batches(project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)

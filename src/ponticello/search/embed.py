@@ -16,10 +16,10 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.data.columns import TRACK_ID
-from ponticello.data.mel import mel_key
 from ponticello.data.store import FrameStore
 from ponticello.errors import CheckpointError
 from ponticello.library import replacing
+from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def space_id(run: Path) -> str:
     config = run_config(run)
     with (run / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    digest.update(config.model_dump_json(include={"mel", "audio", "text", "heads"}).encode())
+    digest.update(config.model_dump_json(include={"front_end", "mel", "audio", "text", "heads"}).encode())
     return digest.hexdigest()[:12]
 
 
@@ -64,7 +64,7 @@ def embed_library(
     Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the mels were prepared
     with other settings than the model's.
     """
-    store.require(mel_key(run_config(run).mel))
+    store.require(frames_key(run_config(run)))
     space = space_id(run)
     parts = run / "vectors" / space
     done = read_parts(parts, store)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -18,13 +19,14 @@ from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
-from ponticello.data.mel import mel_key
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, load_splits
 from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
+from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
 from ponticello.train.distributed import launched
@@ -33,7 +35,7 @@ from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
 
 logger = logging.getLogger(__name__)
-MODEL_PARTS = ("mel", "audio", "text", "heads")
+MODEL_PARTS = ("front_end", "mel", "audio", "text", "heads")
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 
 
@@ -75,6 +77,10 @@ def train_semantic(
     n_candidates = sum(role == "train" for role in splits.roles.values())
     set_seed(stage.settings.seed)
     model = HTCL.from_settings(folder.config, allow_download)
+    if isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
+        training = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
+        means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
+        fit_front_end(model.audio_encoder, model.audio_head, means)
     return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
 
 
@@ -116,8 +122,7 @@ def _materials(folder: Folder) -> tuple[FrameStore, dict[str, str], Splits]:
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    store = FrameStore(folder.mels)
-    store.require(mel_key(folder.config.mel))
+    store = frames_for(folder, folder.config)
     return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
 
 
@@ -159,7 +164,7 @@ def _train(
     parts = model.parts
     collator = Collator(
         model.tokenizer,
-        parts.mel,
+        parts.mel if parts.front_end == "logmel" else None,
         model.audio_encoder.min_frames,
         parts.text.max_tokens,
         None if parts.text.trainable else _text_states(model, training),

@@ -34,7 +34,9 @@ class Stage:
 
 def semantic_stage(config: Config) -> Stage:
     """Stage one: audio meets its text."""
-    idle = ("fusion_head.", *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"))
+    # A frozen front end is left as it is: its texts come to meet it, and only listening may move it.
+    anchored = () if config.front_end == "logmel" else ("audio_head.",)
+    idle = ("fusion_head.", *anchored, *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"))
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
 
 

@@ -86,8 +86,7 @@ class HTCLTrainer(Trainer):
     ) -> None:
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
-        crop_seconds, mel = stage.settings.crop_seconds, model.parts.mel
-        self.crop_frames = 1 + int(crop_seconds * mel.sample_rate) // mel.hop_length if crop_seconds else 0
+        self.crop_frames = model.n_frames(stage.settings.crop_seconds) if stage.settings.crop_seconds else 0
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(

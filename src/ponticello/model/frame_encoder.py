@@ -1,0 +1,85 @@
+"""The audio tower over a frozen front end: its own vector, kept, and a learned departure from it.
+
+What a pretrained front end hears is better than what a small catalogue can teach. So the tower begins as the front end
+itself (standardised, on its principal axes), stage one leaves that alone and teaches the texts to meet it, and stage
+two learns what to add.
+
+Dimensions: B rows, T frames, F numbers a frame, N tracks, d joint dimensions.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ponticello.errors import DataError, ShapeError
+from ponticello.model.heads import MLP
+
+LEAST_DEVIATION = 1e-4  # of a number over the tracks: one that hardly changes is not blown up
+
+
+class FrameEncoder(nn.Module):
+    """Standardises frames; their mean is the track. Nothing here is learned: `fit` reads it off training tracks."""
+
+    mean: Tensor
+    deviation: Tensor
+    min_frames = 1
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("deviation", torch.ones(n_features))
+
+    def forward(self, frames: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """frames: (B, T, F), padding_mask: (B, T), True = padding -> the same, standardised; ShapeError otherwise."""
+        if frames.ndim != 3 or frames.shape[2] != len(self.mean) or padding_mask.shape != frames.shape[:2]:
+            raise ShapeError(
+                f"frames must be (B, T, {len(self.mean)}) with a mask (B, T); "
+                f"found {tuple(frames.shape)} and {tuple(padding_mask.shape)}"
+            )
+        return (frames - self.mean) / self.deviation, padding_mask
+
+
+class AnchoredHead(nn.Module):
+    """The vector's principal axes, plus an MLP that begins at nothing: (B, F) -> (B, d)."""
+
+    axes: Tensor
+
+    def __init__(self, n_features: int, hidden_sizes: Sequence[int], embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.register_buffer("axes", torch.eye(n_features, embed_dim))
+        self.departure = MLP((n_features, *hidden_sizes, embed_dim), dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The departure begins at zero; the layers before its last are drawn by themselves."""
+        nn.init.zeros_(self.departure.linears[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.departure.linears[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """vectors: (B, F) -> (B, d), not normalised."""
+        moved: Tensor = vectors @ self.axes + self.departure(vectors)
+        return moved
+
+
+@torch.no_grad()
+def fit_front_end(encoder: FrameEncoder, head: AnchoredHead, tracks: np.ndarray) -> None:
+    """Sets what `encoder` subtracts and divides by, and the axes of `head`, from training tracks.
+
+    tracks: (N, F), each track's mean frame; N >= 2, or DataError. The axes are the d first principal ones of the
+    standardised tracks, scaled so that a track has length 1 on average; those beyond N - 1 are zeros.
+    """
+    if len(tracks) < 2:
+        raise DataError(f"{len(tracks)} training tracks have frames; at least 2 are needed")
+    mean, deviation = tracks.mean(axis=0, dtype=np.float64), tracks.std(axis=0, dtype=np.float64)
+    deviation = np.maximum(deviation, LEAST_DEVIATION)
+    standardised = (tracks - mean) / deviation
+    _, _, rows = np.linalg.svd(standardised, full_matrices=False)
+    found = rows[: head.axes.shape[1]]
+    found = found * np.sign(found[np.arange(len(found)), np.abs(found).argmax(axis=1)])[:, None]  # one sign, always
+    length = np.sqrt(((standardised @ found.T) ** 2).sum(axis=1).mean())
+    axes = np.zeros(tuple(head.axes.shape))
+    axes[:, : len(found)] = found.T / max(float(length), 1e-12)
+    for buffer, value in ((encoder.mean, mean), (encoder.deviation, deviation), (head.axes, axes)):
+        buffer.copy_(torch.from_numpy(np.asarray(value, dtype=np.float32)))

@@ -1,0 +1,94 @@
+"""Both stages over MusiCNN's frames: nothing lost in stage one, something learned in stage two, the same vectors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.nn import Linear
+
+from ponticello.api import Library
+from ponticello.data.catalog import audio_files
+from ponticello.data.prepare import prepare_frames
+from ponticello.data.splits import load_splits
+from ponticello.data.store import FrameStore
+from ponticello.errors import CheckpointError, LibraryError
+from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.model.frame_encoder import LEAST_DEVIATION, AnchoredHead
+from ponticello.model.front_end import frames_for, musicnn_front_end
+from ponticello.model.htcl import HTCL
+from ponticello.train.run import train_preference, train_semantic
+
+
+@pytest.fixture(scope="module")
+def heard_root(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small library with MusiCNN frames, trained and embedded over them."""
+    root = tmp_path_factory.mktemp("heard") / "library"
+    make_library(root)
+    settings = (root / "ponticello.toml").read_text(encoding="utf-8")
+    (root / "ponticello.toml").write_text(f'front_end = "musicnn"\n{settings}', encoding="utf-8")
+    library = Library.open(root)
+    with pytest.raises(LibraryError, match="run: ponticello prepare"):
+        train_semantic(library.folder, "semantic", retrieval_figures)
+    with library.folder.lock():
+        prepare_frames(library.folder, audio_files(library.folder), musicnn_front_end(library.folder), workers=2)
+    train_semantic(library.folder, "semantic", retrieval_figures)
+    train_preference(library.folder, "preference", "semantic", retrieval_figures)
+    library.embed("semantic", "preference")
+    return root
+
+
+@pytest.fixture
+def heard(heard_root: Path) -> Library:
+    return Library.open(heard_root)
+
+
+def _cosines(vectors: np.ndarray) -> np.ndarray:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(unit @ unit.T)
+
+
+def test_stage_one_keeps_what_the_front_end_hears(heard: Library) -> None:
+    """39 training tracks span at most 38 directions, all of which 64 axes hold: among them cosines are unchanged."""
+    splits = load_splits(heard.folder)
+    assert splits is not None
+    training = [track_id for track_id in heard.index.track_ids if splits.roles[track_id] == "train"]
+    store = FrameStore(heard.folder.frames)
+    own = heard.index.vectors[[heard.index.rows[track_id] for track_id in training], :64]
+    means = np.stack([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
+    wanted = (means - means.mean(axis=0)) / np.maximum(means.std(axis=0), LEAST_DEVIATION)
+    np.testing.assert_allclose(_cosines(own), _cosines(wanted), atol=1e-4)
+
+
+def test_stage_two_departs_and_stage_one_does_not(heard: Library) -> None:
+    for run, is_moved in (("semantic", False), ("preference", True)):
+        head = HTCL.from_pretrained(heard.folder.run(run)).audio_head
+        assert isinstance(head, AnchoredHead)
+        last = head.departure.linears[-1]
+        assert isinstance(last, Linear)
+        assert bool(last.weight.any()) == is_moved
+    vectors = heard.index.vectors
+    assert np.abs(vectors[:, :64] - vectors[:, 64:]).max() > 1e-3
+
+
+def test_a_file_gets_the_vector_the_index_holds(heard: Library) -> None:
+    model = HTCL.from_pretrained(heard.folder.run("preference"))
+    track_id, path = next(iter(audio_files(heard.folder).items()))
+    found = model.encode_audio([path])[0]
+    np.testing.assert_allclose(found, heard.index.vectors[heard.index.rows[track_id], 64:], atol=1e-5)
+    assert heard.similar(path, k=1, blend=1.0)[0].track_id == track_id
+
+
+def test_words_and_listeners_are_answered(heard: Library) -> None:
+    assert len(heard.search("low dark slow", k=5)) == 5
+    assert len(heard.recommend("simulated-0001", k=3)) == 3
+
+
+def test_models_of_another_front_end_are_refused(heard: Library) -> None:
+    log_mel = Library.open(heard.folder.root, ["front_end=logmel"])
+    with pytest.raises(CheckpointError, match=r"other settings in \[front_end\]"):
+        train_semantic(log_mel.folder, "semantic", retrieval_figures)
+    with pytest.raises(CheckpointError, match=r"made with \[front_end\] musicnn"):
+        train_preference(log_mel.folder, "other", "semantic", retrieval_figures)
+    with pytest.raises(LibraryError, match="frames were prepared with other settings"):
+        frames_for(heard.folder, Library.open(heard.folder.root, ["mel.max_seconds=3.5"]).folder.config)
