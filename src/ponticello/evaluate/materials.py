@@ -73,15 +73,7 @@ def gather(
     """
     tracks = read_tracks(folder).sort(TRACK_ID)
     store = FrameStore(folder.mels) if folder.mels.is_dir() else None
-    known: dict[str, dict[str, np.ndarray]] = {}
-    if store is not None and len(store):
-        say(f"vectors: {MEL}")
-        ids = [track_id for track_id in tracks[TRACK_ID] if track_id in store]
-        training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
-        known[MEL] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
-        if folder.frames.is_dir():
-            say(f"vectors: {MUSICNN}")
-            known |= _musicnn_vectors(folder, ids, training, notes)
+    known = {} if store is None else _unlearned(folder, store, tracks[TRACK_ID].to_list(), splits, notes, say)
     for method, path in files.items():
         found = read_vectors(path)
         known[method] = found.vectors
@@ -125,18 +117,33 @@ def gather(
     )
 
 
-def _musicnn_vectors(
-    folder: Folder, track_ids: list[str], training: list[str], notes: list[str]
+def _unlearned(
+    folder: Folder,
+    store: FrameStore,
+    track_ids: list[str],
+    splits: Splits,
+    notes: list[str],
+    say: Callable[[str], None],
 ) -> dict[str, dict[str, np.ndarray]]:
-    """{"MusiCNN": what the taggers hear, by track id}, or nothing and a note if they have not heard every track."""
-    store = FrameStore(folder.frames)
-    missing = sum(track_id not in store for track_id in track_ids)
-    if missing:
-        notes.append(
-            f"{MUSICNN} is not measured: it has not heard every track ({missing:,} are missing); run: ponticello tag."
-        )
+    """What can be heard without training, by method and track id: mel statistics, and what the taggers hear.
+
+    The taggers' row needs all prepared tracks to have been heard; else a note says how many are missing.
+    """
+    ids = [track_id for track_id in track_ids if track_id in store]
+    if not ids:
         return {}
-    return {MUSICNN: dict(zip(track_ids, frame_means(store, track_ids, training), strict=True))}
+    training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
+    say(f"vectors: {MEL}")
+    known = {MEL: dict(zip(ids, mel_statistics(store, ids, training), strict=True))}
+    if folder.frames.is_dir():
+        say(f"vectors: {MUSICNN}")
+        frames = FrameStore(folder.frames)
+        if missing := sum(track_id not in frames for track_id in ids):
+            reason = f"it has not heard every track ({missing:,} are missing); run: ponticello tag"
+            notes.append(f"{MUSICNN} is not measured: {reason}.")
+        else:
+            known[MUSICNN] = dict(zip(ids, frame_means(frames, ids, training), strict=True))
+    return known
 
 
 def _text_vectors(
