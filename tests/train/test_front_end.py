@@ -13,6 +13,7 @@ from ponticello.data.prepare import prepare_frames
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.errors import CheckpointError, LibraryError
+from ponticello.evaluate.joint import Compared, evaluate_library
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.frame_encoder import LEAST_DEVIATION, AnchoredHead
 from ponticello.model.front_end import frames_for, musicnn_front_end
@@ -84,6 +85,13 @@ def test_a_file_gets_the_vector_the_index_holds(heard: Library) -> None:
 def test_words_and_listeners_are_answered(heard: Library) -> None:
     assert len(heard.search("low dark slow", k=5)) == 5
     assert len(heard.recommend("simulated-0001", k=3)) == 3
+
+
+def test_an_evaluation_says_that_the_taggers_own_tags_flatter(heard: Library) -> None:
+    note = "stage one hear through the taggers that made machine_tags, which flatters them there."
+    for column, is_said in (("machine_tags", True), ("tags", False)):
+        notes = evaluate_library(heard.folder, Compared({"stage one": "semantic"}, labels=[column]), 0).notes
+        assert (note in notes) == is_said
 
 
 def test_models_of_another_front_end_are_refused(heard: Library) -> None:

@@ -119,6 +119,11 @@ def _measure_labels(evaluation: Evaluation, materials: Materials, column: str, s
     sets, _ = known_labels(labels)
     left_out = (TEXT, MUSICNN) if column == MACHINE_TAGS else (TEXT,)
     heard = {method: vectors for method, vectors in materials.vectors.items() if method not in left_out}
+    built_on_it = [method for method, model in materials.models.items() if model.parts.front_end == "musicnn"]
+    if column == MACHINE_TAGS and built_on_it:
+        evaluation.notes.append(
+            f"{' and '.join(built_on_it)} hear through the taggers that made {column}, which flatters them there."
+        )
     rows = [row for row in materials.rows_of("test") if sets[row]]
     say(f"meaning: {column}, probe")
     scores, notes = probe_scores(heard, labels, materials.roles, materials.ids, materials.clusters, column)
