@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ponticello.config import PRESETS, Config, MelConfig
+from ponticello.config import Config, MelConfig
 from ponticello.errors import ConfigError
+from ponticello.presets import PRESETS
 
 
 def _toml(tmp_path: Path, content: str) -> Path:

@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ponticello.config import PRESETS, Config, Part
+from ponticello.config import Config, Part
+from ponticello.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ponticello"

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "ponticello"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {  # `model` stands above `data`: `HTCL.encode_audio` decodes files
     "errors": 0,
+    "presets": 0,
     "config": 1,
     "library": 2,
     "data": 3,

@@ -17,13 +17,13 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ponticello.errors import ConfigError
+from ponticello.presets import PRESETS
 
 # fmt: off
 Baseline = Literal[
     "item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN", "vectors to factors", "artist prior"
 ]
 # fmt: on
-PRESETS = ("paper", "base", "small", "tiny")
 
 
 class Part(BaseModel):
@@ -193,7 +193,7 @@ class Config(Part):
         """The named preset with `overrides` (nested like the fields) on top; ConfigError names a bad key."""
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
-        merged = _merge(_merge(cls().model_dump(), {**_PRESETS[preset], "preset": preset}), overrides or {})
+        merged = _merge(_merge(cls().model_dump(), {**PRESETS[preset], "preset": preset}), overrides or {})
         try:
             return cls.model_validate(merged)
         except ValidationError as error:
@@ -215,65 +215,6 @@ class Config(Part):
         for setting in settings:
             table = _merge(table, _parse_setting(setting))
         return cls.from_preset(str(table.pop("preset", "small")), table)
-
-
-_AS_RELEASED = {
-    "batch_size": 32,
-    "schedule": "constant",
-    "warmup_share": 0.0,
-    "weight_decay": 0.0,
-    "max_grad_norm": 0.0,
-}
-_PRESETS: dict[str, dict[str, Any]] = {
-    # The paper and its released code: no schedule, decay or clipping. Early stopping and the choice of the best
-    # checkpoint stay ours.
-    "paper": {
-        "mel": {"released_padding": True},
-        "text": {"pooling": "pooler"},
-        "semantic": _AS_RELEASED,
-        "preference": {**_AS_RELEASED, "reset_heads": True},
-    },
-    # The paper's sizes with masks, a schedule and larger batches, for a real GPU: the defaults above.
-    "base": {},
-    # A library of some thousand tracks on a workstation.
-    "small": {
-        "audio": {"conv_channels": (256, 256, 256), "hidden_size": 256, "n_layers": 4, "n_heads": 4, "ffn_size": 1024},
-        "text": {"name": "minilm", "trainable": False},  # each text encoded once: minutes instead of hours on a CPU
-        "semantic": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-4, "heads_lr": 3e-4},
-        "preference": {"batch_size": 64, "evaluate_every": 50, "audio_lr": 3e-5},
-    },
-    # Minutes on two cores: the demo and the tests.
-    "tiny": {
-        "mel": {"max_seconds": 30.0},
-        "audio": {
-            "conv_channels": (64, 64, 64),
-            "hidden_size": 64,
-            "n_layers": 2,
-            "n_heads": 4,
-            "ffn_size": 128,
-        },
-        "text": {"name": "minilm", "trainable": False, "max_tokens": 64},
-        "heads": {"hidden_sizes": (128,), "embed_dim": 64, "fusion_hidden_sizes": (64,)},
-        "pairs": {"max_pairs_per_track": 10},
-        "semantic": {
-            "batch_size": 32,
-            "epochs": 100,
-            "patience": 10,
-            "audio_lr": 1e-3,
-            "heads_lr": 1e-3,
-            "evaluate_every": 10,
-            "crop_seconds": 10.0,
-        },
-        "preference": {
-            "batch_size": 32,
-            "epochs": 15,
-            "audio_lr": 1e-3,
-            "heads_lr": 1e-3,
-            "evaluate_every": 80,
-            "crop_seconds": 10.0,
-        },
-    },
-}
 
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
