@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean
+.PHONY: install demo test check bench-stability bench-untagged format clean
 
 install: $(READY)
 
@@ -28,6 +28,13 @@ check: $(READY)
 	$(BIN)/ruff check src tests demo bench
 	$(BIN)/ruff format --check src tests demo bench
 	$(BIN)/mypy
+
+# FOLDER=PATH/TO/freemusic names the tracks.
+bench-stability: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/stability.py $(FOLDER) --tracks 150
+
+bench-untagged: $(READY)
+	$(BIN)/python bench/untagged.py $(FOLDER)
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench

@@ -15,6 +15,7 @@ import pytest
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
+from logmel import toml, with_changes
 from ponticello.api import Library
 from ponticello.config import SimulationConfig
 from ponticello.data.catalog import audio_path, import_tracks, read_tracks
@@ -65,22 +66,16 @@ def catalogue() -> SyntheticCatalogue:
 
 
 def settings_toml(text_encoder: Path) -> str:
-    """Settings that train in seconds."""
-    return f"""preset = "tiny"
-[text]
-name = "{text_encoder.as_posix()}"
-[semantic]
-epochs = 10
-evaluate_every = 5
-[preference]
-epochs = 2
-evaluate_every = 5
-[simulation]
-n_listeners = 80
-[evaluate]
-bootstrap_rounds = 100
-baselines = ["item-kNN", "ALS", "vectors to factors"]
-"""
+    """Settings that train in seconds, over log-mels."""
+    return toml(
+        with_changes(
+            text={"name": text_encoder.as_posix()},
+            semantic={"epochs": 10, "evaluate_every": 5},
+            preference={"epochs": 2, "evaluate_every": 5},
+            simulation={"n_listeners": 80},
+            evaluate={"bootstrap_rounds": 100, "baselines": ["item-kNN", "ALS", "vectors to factors"]},
+        )
+    )
 
 
 @pytest.fixture(scope="session")

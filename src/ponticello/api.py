@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 
 from ponticello.data.catalog import read_tracks
+from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError
@@ -75,10 +76,11 @@ class Library:
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
+        texts = dict(zip(self.tracks[TRACK_ID], track_texts(self.tracks), strict=True))
         for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
             report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
             store = frames_for(self.folder, run_config(self.folder.run(run)))
-            vectors, n = embed_library(self.folder.run(run), store, report)
+            vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))
             n_new += n

@@ -97,6 +97,7 @@ class StageConfig(Part):
     batch_size: int = Field(256, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released: 32
     epochs: float = Field(20.0, gt=0)  # released
     max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
+    min_steps: int = Field(0, ge=0)  # optimiser steps, where the epochs of a small catalogue would make fewer
     audio_lr: float = 1e-4
     text_lr: float = 1e-5
     heads_lr: float = 1e-4
@@ -106,21 +107,39 @@ class StageConfig(Part):
     max_grad_norm: float = 1.0  # 0 = no clipping
     evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
-    reset_heads: bool = False  # stage two only: start from fresh heads, as released
     crop_seconds: float = Field(
         0.0, ge=0
     )  # s; a random part of each track a step, 0 = the whole; validation sees it all
     seed: int = 3407  # released
 
 
+class PreferenceConfig(StageConfig):
+    """Stage two: as a stage, its losses, and what keeps the meaning."""
+
+    audio_lr: float = 1e-5
+    reset_heads: bool = False  # start from fresh heads, as released
+    audio_text: float = Field(1.0, ge=0)  # weight of a loss, paper
+    audio_audio: float = Field(1.0, ge=0)
+    audio_fusion: float = Field(1.0, ge=0)
+    keep: float = Field(1.0, ge=0)  # weight of staying close to stage one's vector of the same track; 0 is released
+    departure: float = Field(0.01, ge=0)  # weight of the squared weights learned beside a frozen front end
+    multi_positive: bool = True  # all mined partners of an anchor in a batch are its positives
+    meaning_budget: float = Field(0.01, ge=0)  # what a meaning figure may lose on validation; see train/balance.py
+
+
 class PairsConfig(Part):
     """When two tracks count as liked together."""
 
-    sources: tuple[Literal["feedback", "session", "playlist"], ...] = ("feedback", "session", "playlist")
+    sources: tuple[Literal["feedback", "session", "playlist", "cooccurrence"], ...] = (
+        "feedback",
+        "session",
+        "playlist",
+        "cooccurrence",
+    )
     min_listeners: int = Field(3, ge=1)  # distinct listeners behind a pair; below 3 a pair may reveal a person
     min_played_s: float = Field(30.0, ge=0)  # s; a play shorter than this is not a positive
     session_gap_min: float = Field(30.0, gt=0)  # minutes of silence that end a session
-    max_pairs_per_user: int = Field(1000, ge=1)  # so that one busy listener does not decide
+    max_pairs_per_user: int = Field(1000, ge=1)  # a source, so that one busy listener does not decide
     max_pairs_per_track: int = Field(20, ge=1)  # its strongest, a source; few and clear beats many and vague
 
 
@@ -181,7 +200,7 @@ class Config(Part):
     text: TextEncoderConfig = TextEncoderConfig()
     heads: HeadsConfig = HeadsConfig()
     semantic: StageConfig = StageConfig()
-    preference: StageConfig = StageConfig(audio_lr=1e-5)
+    preference: PreferenceConfig = PreferenceConfig()
     pairs: PairsConfig = PairsConfig()
     splits: SplitsConfig = SplitsConfig()
     search: SearchConfig = SearchConfig()

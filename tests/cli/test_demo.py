@@ -145,7 +145,7 @@ def test_paths_the_demo_names_are_there(done: tuple[Path, Result]) -> None:
         "model": str(root / "runs" / "preference"),
     }
     assert all(Path(path).exists() for path in named.values())
-    assert HTCL.from_pretrained(named["model"]).encode_text(["slow"]).shape == (1, 64)
+    assert HTCL.from_pretrained(named["model"]).encode_text(["slow"]).shape == (1, 128)
     assert f"\ntry:    ponticello search 'slow and sad' -L {root} --blend 0.3\n" in result.stdout
 
 

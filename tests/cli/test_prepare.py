@@ -31,6 +31,7 @@ FUNNEL = [
     "after the cap a listener",
     "pairs",
     "with enough listeners",
+    "likelier than chance",
     "after the cap a track",
 ]
 
@@ -148,7 +149,7 @@ def test_funnel_gives_a_reason_for_every_drop(mined: Folder) -> None:
     printed = out("pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
     for reason in (
         "dropped: skips, dislikes and plays under 30 s)",
-        "dropped: over 1,000 of one listener)",
+        "dropped: over 1,000 of one listener and source)",
         "dropped: fewer than 3 listeners)",
         "dropped: over 5 of one track)",
     ):

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,16 @@ from typer.testing import CliRunner, Result
 
 from ponticello.api import Library
 from ponticello.cli.main import app
+from ponticello.data.enough import count_supply, what_it_supports
 from ponticello.errors import CheckpointError, ConfigError, LibraryError
 from ponticello.model.htcl import HTCL
 
 SHORT = ["--set", "semantic.epochs=1", "--set", "preference.epochs=0.5"]
 FIGURES = r"best validation (?:[\w@ ]+ [01]\.\d{3}, )*[\w@ ]+ [01]\.\d{3}"
+
+
+def _stop(*_: object, **__: object) -> None:
+    raise LibraryError("stopped here")
 
 
 def _run(*arguments: object) -> Result:
@@ -46,7 +52,8 @@ def test_receipt_tells_steps_rows_validation_and_folder(trained_by_command: tupl
         run = root / "runs" / stage
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         start = f"stage {stage}: {record['n_steps']:,} steps on {record['n_rows']:,} {what}; "
-        assert re.fullmatch(rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n", result.stdout)
+        kept = f"{record['balance']['sentence']}\n" if stage == "preference" else ""
+        assert re.fullmatch(rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n{re.escape(kept)}", result.stdout)
         assert f"mrr {record['best']['mrr']:.3f}" in result.stdout
         assert f"stage {stage}" in result.stderr, "the bar"
 
@@ -82,6 +89,7 @@ def test_finished_run_is_told_again_without_training(
 def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -> None:
     root = trained_by_command[0]
     record = json.loads((root / "runs" / "preference" / "run.json").read_text(encoding="utf-8"))
+    supply = count_supply(Library.open(root).folder)
     printed = json.loads(_run("train", "preference", "-L", root, *SHORT, "--json").stdout)
     assert printed == {
         "run": "preference",
@@ -89,6 +97,8 @@ def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -
         "n_rows": record["n_rows"],
         "n_steps": record["n_steps"],
         "best": record["best"],
+        "balance": record["balance"],
+        "supply": {**asdict(supply), "supports": what_it_supports(supply)},
     }
 
 
@@ -98,6 +108,43 @@ def test_only_the_first_process_prints(
     monkeypatch.setattr("ponticello.train.distributed.rank", lambda: 1)
     result = _run("train", "semantic", "-L", trained_by_command[0], *SHORT)
     assert (result.exit_code, result.stdout) == (0, "")
+
+
+def test_what_there_is_to_train_on_is_said_before_the_first_step(
+    trained_by_command: tuple[Path, Result, Result],
+) -> None:
+    """The same two tables are read by what counts and by what trains: as many rows as are announced."""
+    root, *results = trained_by_command
+    supply = count_supply(Library.open(root).folder)
+    told = "".join(f"{line}\n" for line in (supply.line(), *what_it_supports(supply)))
+    stages = ("semantic", supply.n_tracks_with_both), ("preference", supply.n_pairs)
+    for result, (stage, n_rows) in zip(results, stages, strict=True):
+        assert 0 <= result.stderr.find(told) < result.stderr.index(f"stage {stage}")
+        assert f" steps on {n_rows:,} " in result.stdout
+        assert "to learn from" not in result.stdout
+
+
+@pytest.mark.parametrize("stage", ["semantic", "preference"])
+def test_what_there_is_to_train_on_is_said_by_the_first_process_alone(
+    untrained: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"ponticello.train.run.train_{stage}", _stop)
+    for process, said in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", process)
+        result = _run("train", stage, "-L", untrained)
+        assert result.exit_code == 1
+        assert ("training tracks with audio" in result.stderr) == said
+
+
+def test_a_library_without_frames_is_told_what_comes_first(tmp_path: Path) -> None:
+    root = Library.create(tmp_path / "library", "tiny").folder.root
+    result = _run("train", "semantic", "-L", root)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[:2] == [
+        "to learn from: 0 training tracks with audio, 0 with text, 0 with both; 0 listeners, 0 with two or more liked "
+        "(median 0), 0 pairs; for validation 0 tracks, 0 pairs",
+        "No training track has audio or text yet: run `ponticello prepare`, `tag` and `pairs` first.",
+    ]
 
 
 def test_name_of_the_other_stage_is_refused(trained_by_command: tuple[Path, Result, Result]) -> None:

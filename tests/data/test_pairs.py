@@ -1,11 +1,12 @@
 """Each mining rule on a log small enough to read, and all of them against a plain Python version on random logs."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pytest
@@ -16,13 +17,14 @@ from ponticello.config import PairsConfig
 from ponticello.data import evidence as evidence_module
 from ponticello.data import pairs as pairs_module
 from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
-from ponticello.data.evidence import PLAYLIST_LIMIT
+from ponticello.data.evidence import LIKED_LIMIT, PLAYLIST_LIMIT
 from ponticello.data.pairs import PAIRS_SCHEMA, mine_pairs, read_pairs, write_pairs
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import create_library
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
-ALONE = PairsConfig(min_listeners=1)  # one listener is enough, so that a rule shows on one person's log
+ACTED: tuple[Literal["feedback", "session", "playlist"], ...] = ("feedback", "session", "playlist")
+ALONE = PairsConfig(min_listeners=1, sources=ACTED)  # one listener is enough: a rule shows on one person's log
 Event = dict[str, Any]
 Row = tuple[str, str, int, float, str]
 Found = list[tuple[str, str, str, Event]]  # anchor, positive, source, the event that says so
@@ -93,7 +95,7 @@ def test_tracks_of_one_playlist_belong_together() -> None:
 
 def test_a_playlist_over_the_limit_is_left_out_and_counted() -> None:
     """201 distinct tracks are too many; 200, one of them twice, give 200 * 199 / 2 pairs."""
-    config = PairsConfig(min_listeners=1, max_pairs_per_user=10**6, max_pairs_per_track=10**6)
+    config = ALONE.model_copy(update={"max_pairs_per_user": 10**6, "max_pairs_per_track": 10**6})
     tracks = [f"t{i:03}" for i in range(PLAYLIST_LIMIT + 1)]
     long = [_event("u", track, 0, "playlist", session_id="long") for track in tracks]
     full = [_event("u", track, 0, "playlist", session_id="full") for track in [*tracks[:-1], tracks[0]]]
@@ -106,8 +108,8 @@ def test_a_pair_needs_enough_different_listeners() -> None:
     """a-b has three listeners; c-d has one of them three times."""
     three = [_event(user, track, i) for user in "uvw" for i, track in enumerate("ab")]
     one = [_event("u", track, 100 + i) for i, track in enumerate("cdcd")]
-    assert _mined(PairsConfig(), *three, *one) == [("a", "b", 3, 3.0, "session")]
-    assert _mined(PairsConfig(min_listeners=4), *three, *one) == []
+    assert _mined(PairsConfig(sources=ACTED), *three, *one) == [("a", "b", 3, 3.0, "session")]
+    assert _mined(PairsConfig(sources=ACTED, min_listeners=4), *three, *one) == []
 
 
 def test_one_pair_from_two_sources_has_a_row_for_each() -> None:
@@ -119,7 +121,7 @@ def test_one_pair_from_two_sources_has_a_row_for_each() -> None:
 
 def test_a_listener_gives_only_the_latest_pairs_ties_by_ids() -> None:
     """Pairs of u by last moment: (d, e) 200, then (a, b) and (b, c) both 100: (a, b) by its ids."""
-    config = PairsConfig(min_listeners=1, max_pairs_per_user=2)
+    config = ALONE.model_copy(update={"max_pairs_per_user": 2})
     rows = [("a", "b", 100), ("b", "c", 100), ("d", "e", 200)]
     events = [_event("u", track, at, context_track_id=trigger, session_id=track) for trigger, track, at in rows]
     assert [row[:2] for row in _mined(config, *events)] == [("a", "b"), ("d", "e")]
@@ -127,7 +129,7 @@ def test_a_listener_gives_only_the_latest_pairs_ties_by_ids() -> None:
 
 def test_a_track_keeps_its_strongest_pairs_on_either_side() -> None:
     """One pair a track: a-b (3 listeners) beats b-c (2), whose c then has no other; d-e is untouched by either."""
-    config = PairsConfig(min_listeners=1, max_pairs_per_track=1)
+    config = ALONE.model_copy(update={"max_pairs_per_track": 1})
     rows = [("a", "b", 0, "uvw"), ("b", "c", 100, "uv"), ("d", "e", 200, "w")]
     events = [_event(user, track, at, context_track_id=by) for by, track, at, users in rows for user in users]
     assert _mined(config, *events) == [("a", "b", 3, 3.0, "feedback"), ("d", "e", 1, 1.0, "feedback")]
@@ -135,7 +137,7 @@ def test_a_track_keeps_its_strongest_pairs_on_either_side() -> None:
 
 def test_a_partner_that_pairs_with_everybody_counts_for_less() -> None:
     """Of a's two pairs, 3 listeners each: hit has 3 + 3 + 3 in all, rare only 3; 9 / 9 against 9 / 3, so rare wins."""
-    config = PairsConfig(min_listeners=1, max_pairs_per_track=1)
+    config = ALONE.model_copy(update={"max_pairs_per_track": 1})
     rows = [("hit", "a"), ("hit", "b"), ("hit", "c"), ("rare", "a")]
     events = [_event(user, to, 9 * n, context_track_id=by) for n, (by, to) in enumerate(rows) for user in "uvw"]
     assert ("rare", "a") in [row[:2] for row in _mined(config, *events)]
@@ -143,13 +145,17 @@ def test_a_partner_that_pairs_with_everybody_counts_for_less() -> None:
 
 
 def test_the_funnel_says_what_was_left_and_dropped() -> None:
-    """u: a-b and b-c; v: a-b. Of 6 events the short play is dropped; with two listeners asked for, b-c goes too."""
+    """u: a-b and b-c; v: a-b; a-c by co-occurrence alone. Of 6 events the short play is dropped.
+
+    With two listeners asked for only a-b stays; that both of two listeners like both is no more than chance has it.
+    """
     likes = [_event(user, track, i) for user, tracks in (("u", "abc"), ("v", "ab")) for i, track in enumerate(tracks)]
     _, funnel = mine_pairs(_log(*likes, _event("w", "a", 0, "play", played_s=3.0)), PairsConfig(min_listeners=2))
-    assert [n for _, n in funnel.steps] == [6, 5, 0, 3, 0, 0, 3, 3, 2, 1, 1]
+    assert [n for _, n in funnel.steps] == [6, 5, 0, 3, 0, 4, 0, 7, 7, 5, 2, 1, 1]
     lines = funnel.lines()
+    assert lines[11].endswith("1  likelier than chance  (1 dropped: liked together no more than chance has it)")
     assert lines[1].endswith("5  positive events  (1 dropped: skips, dislikes and plays under 30 s)")
-    assert lines[9].endswith("1  with enough listeners  (1 dropped: fewer than 2 listeners)")
+    assert lines[10].endswith("2  with enough listeners  (3 dropped: fewer than 2 listeners)")
     assert "min_listeners at 2 a pair may rest on, and reveal, one person" in lines[-1]
     assert not any("one person" in line for line in mine_pairs(_log(), PairsConfig())[1].lines())
 
@@ -179,19 +185,25 @@ def _reference(log: list[Event], config: PairsConfig) -> list[Row]:
     found: dict[tuple[str, str, str, str], list[tuple[datetime, float]]] = defaultdict(list)
     for user in {event["user_id"] for event in log}:
         events = sorted((event for event in log if event["user_id"] == user), key=lambda e: e["played_at"])
-        for anchor, positive, source, event in [*_feedback(events), *_sessions(events, config), *_playlists(events)]:
-            if anchor != positive:
+        by_rule = [*_feedback(events), *_sessions(events, config), *_playlists(events), *_cooccurrences(events)]
+        for anchor, positive, source, event in by_rule:
+            if anchor != positive and source in config.sources:
                 found[user, anchor, positive, source].append((event["played_at"], _weight(event)))
     last = {key: max(at for at, _ in events) for key, events in found.items()}
     kept: list[tuple[str, str, str, str]] = []
-    for user in {key[0] for key in found}:
-        latest = sorted((key for key in found if key[0] == user), key=lambda key: (START - last[key], key))
+    for whose in {(key[0], key[3]) for key in found}:
+        latest = sorted((key for key in found if (key[0], key[3]) == whose), key=lambda key: (START - last[key], key))
         kept += latest[: config.max_pairs_per_user]
     table: dict[tuple[str, str, str], list[float]] = defaultdict(lambda: [0, 0.0])
     for key in kept:
         table[key[1:]][0] += 1
         table[key[1:]][1] += sum(weight for _, weight in found[key])
-    pairs = {pair: counts for pair, counts in table.items() if counts[0] >= config.min_listeners}
+    lift = _lift(log)
+    pairs = {
+        pair: counts
+        for pair, counts in table.items()
+        if counts[0] >= config.min_listeners and (pair[2] != "cooccurrence" or counts[0] * lift[pair[:2]] > 1)
+    }
     lists: dict[tuple[str, str], list[tuple[str, str, str]]] = defaultdict(list)
     for pair in pairs:
         for end in pair[:2]:
@@ -253,6 +265,45 @@ def _playlists(events: list[Event]) -> Found:
     return found
 
 
+def _cooccurrences(events: list[Event]) -> Found:
+    latest: dict[str, Event] = {}
+    for event in sorted(filter(_is_positive, events), key=lambda e: (e["played_at"], _weight(e))):
+        latest[event["track_id"]] = event
+    newest = sorted(latest.values(), key=lambda e: (START - e["played_at"], e["track_id"]))[:LIKED_LIMIT]
+    liked = {event["track_id"]: event for event in newest}
+    found: Found = []
+    for one, other in itertools.combinations(sorted(liked), 2):
+        later = max(liked[other], liked[one], key=lambda e: e["played_at"])
+        found.append((one, other, "cooccurrence", later))
+    return found
+
+
+def _lift(log: list[Event]) -> dict[tuple[str, str], Fraction]:
+    """What a pair's listeners are multiplied by to give its lift: those of all tracks over those of either one."""
+    likes = {(e["user_id"], e["track_id"]) for e in log if _is_positive(e)}
+    listeners = Counter(track for _, track in likes)
+    n_listeners = len({user for user, _ in likes})
+    pairs = itertools.combinations(sorted(listeners), 2)
+    return {(one, other): Fraction(n_listeners, listeners[one] * listeners[other]) for one, other in pairs}
+
+
+def test_liked_by_the_same_listeners_counts_where_chance_does_not_explain_it() -> None:
+    """Six listeners, days apart: a and b are liked by the same three, lift 3 * 6 / (3 * 3) = 2; hit by all, lift 1."""
+    likes = [("uvw", "a"), ("uvw", "b"), ("xyz", "c"), ("uvwxyz", "hit")]
+    events = [_event(user, track, 2000 * day, weight=0.5) for day, (us, track) in enumerate(likes) for user in us]
+    assert _mined(PairsConfig(), *events) == [("a", "b", 3, 1.5, "cooccurrence")]
+    assert _mined(PairsConfig(sources=ACTED), *events) == []
+
+
+def test_a_listener_who_likes_everything_gives_only_the_latest_tracks() -> None:
+    """Of 42 liked tracks the last 40 pair up: 40 * 39 / 2; another listener, so that chance does not explain it."""
+    config = PairsConfig(min_listeners=1, max_pairs_per_track=10**6, sources=("cooccurrence",))
+    events = [_event("u", f"t{number:02}", number) for number in range(LIKED_LIMIT + 2)]
+    found = _mined(config, *events, _event("v", "other", 0))
+    assert len(found) == LIKED_LIMIT * (LIKED_LIMIT - 1) // 2
+    assert min(row[0] for row in found) == "t02"
+
+
 events_of_any_kind = st.builds(
     _event,
     st.sampled_from("uvw"),
@@ -269,6 +320,7 @@ configs = st.builds(
     min_listeners=st.integers(1, 3),
     max_pairs_per_user=st.sampled_from([1, 3, 1000]),
     max_pairs_per_track=st.sampled_from([1, 2, 50]),
+    sources=st.sampled_from([ACTED, ("cooccurrence",), (*ACTED, "cooccurrence")]),
 )
 
 

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from ponticello.data.text import track_text, track_texts
+from ponticello.data.text import TEMPLATE, Field, joined, track_text, track_texts, worded
 
 
 def test_every_column_has_its_place() -> None:
@@ -59,3 +59,36 @@ def test_texts_follow_the_rows() -> None:
     tracks = pl.DataFrame({"track_id": ["1", "2"], "title": ["a", None], "tags": [["x"], None]})
     assert track_texts(tracks) == ["a. x", ""]
     assert track_texts(tracks.select("track_id")) == ["", ""]
+
+
+def test_fixed_text_takes_the_first_wording_of_every_column() -> None:
+    row = {field.column: "x" for field in TEMPLATE}
+    assert track_text(row) == ". ".join(field.wordings[0].replace("{}", "x") for field in TEMPLATE)
+
+
+@pytest.mark.parametrize("field", TEMPLATE, ids=lambda field: field.column)
+def test_every_wording_has_one_place_for_the_items(field: Field) -> None:
+    assert 0 <= field.drop_rate < 1
+    assert [wording.count("{}") + wording.count("{and}") for wording in field.wordings] == [1] * len(field.wordings)
+
+
+@pytest.mark.parametrize(
+    ("items", "commas", "with_and"),
+    [
+        (["jazz"], "jazz", "jazz music"),
+        (["jazz", "piano"], "jazz, piano", "jazz and piano music"),
+        (["a", "b", "c."], "a, b, c", "a, b and c music"),
+        (["{}", "{and}"], "{}, {and}", "{} and {and} music"),
+        ([], "", ""),
+        (["..."], "", ""),
+    ],
+)
+def test_items_are_joined_by_commas_or_with_and(items: list[str], commas: str, with_and: str) -> None:
+    genres = next(field for field in TEMPLATE if field.column == "genres")
+    assert (worded(genres, items, "{}"), worded(genres, items, "{and} music")) == (commas, with_and)
+
+
+def test_a_mark_goes_between_parts_and_never_behind_the_last() -> None:
+    assert joined(["Why?", "", "by Ada", "jazz"], ";") == "Why? by Ada; jazz"
+    assert joined(["by Ada", "Why?"], ".") == "by Ada. Why?"
+    assert joined(["", ""], ",") == ""

@@ -52,7 +52,7 @@ def test_mel_statistics_are_standardised_over_the_reference_tracks_only(store: F
 def test_frame_means_by_hand(store: FrameStore) -> None:
     """Means: a (2, 2), c (3, 5); over both: mean (2.5, 3.5), deviation (0.5, 1.5). So a is (-1, -1), c (1, 1)."""
     half = 2**-0.5
-    found = frame_means(store, ["c", "a"], ["a", "c"])
+    found = frame_means(store, ["c", "a"], ["a", "c"], 2)
     assert np.allclose(found, [[half, half], [-half, -half]], atol=1e-6)
     assert found.dtype == np.float32
 

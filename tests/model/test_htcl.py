@@ -17,13 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
 
+from logmel import with_changes
 from ponticello.config import Config, MelConfig
 from ponticello.data.batch import pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.data.synthetic import SyntheticCatalogue
 from ponticello.errors import AudioError, CheckpointError, ConfigError, PonticelloError, ShapeError
 from ponticello.model.audio_encoder import masked_mean
-from ponticello.model.htcl import HTCL, SCALES, HTCLConfig
+from ponticello.model.htcl import HTCL, SCALES
+from ponticello.model.htcl_config import HTCLConfig
 
 TOLERANCE = 1e-5
 MIN_FRAMES = 17
@@ -65,7 +67,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def config(text_encoder_folder: Path) -> Config:
-    return Config.from_preset("tiny", {"text": {"name": str(text_encoder_folder)}, "mel": {"max_seconds": 10.0}})
+    return Config.from_preset("tiny", with_changes(text={"name": str(text_encoder_folder)}, mel={"max_seconds": 10.0}))
 
 
 def build(config: Config, seed: int = 0) -> HTCL:

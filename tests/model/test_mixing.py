@@ -7,7 +7,8 @@ import torch
 from ponticello.api import Library
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
-from ponticello.model.htcl import HTCL, HTCLConfig
+from ponticello.model.htcl import HTCL
+from ponticello.model.htcl_config import HTCLConfig
 from ponticello.model.mixing import mix
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from ponticello.data.audio import load_audio
 from ponticello.errors import CheckpointError, DataError, ShapeError
 from ponticello.model import musicnn
-from ponticello.model.musicnn import Tagger, hear, load_musicnn, musicnn_mel, tag_names
+from ponticello.model.musicnn import Tagger, hear, load_musicnn, musicnn_mel, patches_of, tag_names
 
 ROOT = Path(__file__).parents[2]
 EXCERPTS = ("mars-03-fear", "unknown-horizons-peer-gynt-suite-no-1-op-46-i-morning", "zaz-mus1")
@@ -31,7 +31,7 @@ def test_every_output_is_the_published_one(tagger: Tagger) -> None:
 def test_a_sound_file_gives_the_published_tags(tagger: Tagger, number: int) -> None:
     """The reference decoded the same file with another decoder's resampler: 1e-3, where a tag's score is about 0.1."""
     waveform = load_audio(ROOT / f"demo/audio/{EXCERPTS[number]}.opus", 16_000, 6.0)
-    found = hear(waveform, tagger).taggram
+    found = hear(patches_of(waveform), tagger).taggram
     torch.testing.assert_close(found, PARITY[f"{tagger}_taggram"][number], rtol=0, atol=1e-3)
 
 
@@ -44,7 +44,7 @@ def test_log_mel_is_librosas() -> None:
 @pytest.mark.parametrize("level", [0.0, 1e-30, 1.0, 1e3, 1e6])
 def test_loud_and_silent_sounds_stay_finite(level: float) -> None:
     square = np.sign(np.sin(np.arange(48_000) / 20)).astype(np.float32) * np.float32(level)
-    for found in hear(square, "msd"):
+    for found in hear(patches_of(square), "msd"):
         assert torch.isfinite(found).all()
 
 
@@ -52,13 +52,13 @@ def test_whole_patches_are_heard_and_a_short_sound_fills_one() -> None:
     """187 frames of 256 samples a patch, frames = 1 + n // 256: 186 x 256 samples are just one patch."""
     rng = np.random.default_rng(1)
     for n_samples, n_patches in ((1, 1), (5_000, 1), (186 * 256, 1), (372 * 256, 1), (373 * 256, 2)):
-        assert len(hear(rng.normal(size=n_samples) * 0.1, "msd").taggram) == n_patches
+        assert len(patches_of(rng.normal(size=n_samples) * 0.1)) == n_patches
 
 
 def test_many_patches_are_the_same_in_groups_as_alone() -> None:
     """More patches than are run at once: each is what it is by itself."""
     waveform = np.random.default_rng(2).normal(size=187 * 256 * (musicnn.BATCH_PATCHES + 1)) * 0.1
-    found = hear(waveform, "mtt").penultimate
+    found = hear(patches_of(waveform), "mtt").penultimate
     mel = torch.from_numpy(musicnn_mel(waveform))
     with torch.no_grad():
         last = load_musicnn("mtt")(mel[None, 187 * musicnn.BATCH_PATCHES : 187 * (musicnn.BATCH_PATCHES + 1)])
@@ -77,9 +77,9 @@ def test_other_shapes_and_sounds_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"log_mel must be \(B, T, 96\); found \(1, 187, 95\)"):
         load_musicnn("msd")(torch.zeros(1, 187, 95))
     with pytest.raises(DataError, match="at least one sample"):
-        hear(np.zeros(0), "msd")
+        patches_of(np.zeros(0))
     with pytest.raises(DataError, match="NaN"):
-        hear(np.full(10, np.nan), "msd")
+        patches_of(np.full(10, np.nan))
 
 
 def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

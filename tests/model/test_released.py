@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError, PonticelloError
-from ponticello.model.htcl import HTCL, Embeddings, HTCLConfig
+from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.model.htcl_config import HTCLConfig
 from ponticello.model.released import import_released, read_weights, released_config, rename_released
 from ponticello.train.losses import PreferenceLoss, SemanticLoss
 

@@ -11,8 +11,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from logmel import with_changes
 from ponticello.config import Config
-from ponticello.model.htcl import HTCL, HTCLConfig
+from ponticello.model.htcl import HTCL
+from ponticello.model.htcl_config import HTCLConfig
 from ponticello.train.distributed import gather_rows, rank, world_size
 from ponticello.train.losses import PreferenceLoss
 from ponticello.train.stages import preference_stage
@@ -28,7 +30,7 @@ def test_alone_nothing_is_gathered() -> None:
 
 def tiny_model() -> HTCL:
     """A tiny HTCL without dropout, the same wherever it is made."""
-    config = Config.from_preset("tiny", {"audio": {"dropout": 0.0, "n_layers": 1}, "heads": {"dropout": 0.0}})
+    config = Config.from_preset("tiny", with_changes(audio={"dropout": 0.0, "n_layers": 1}, heads={"dropout": 0.0}))
     text = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "intermediate_size": 16, "hidden_dropout_prob": 0.0}
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from logmel import toml, with_changes
 from ponticello.api import Library
 from ponticello.config import SimulationConfig
 from ponticello.data.catalog import audio_path, import_tracks, read_tracks
@@ -32,7 +33,7 @@ CATALOGUE = make_catalogue(n_tracks=200, n_artists=100, seconds=4.0, seed=5)
 def build(root: Path, text_encoder: Path) -> Library:
     """200 tracks; texts tell three of the five traits that listeners care about, so taste can add to meaning."""
     Library.create(root, "tiny")
-    (root / "ponticello.toml").write_text(f'preset = "tiny"\n[text]\nname = "{text_encoder.as_posix()}"\n', "utf-8")
+    (root / "ponticello.toml").write_text(toml(with_changes(text={"name": text_encoder.as_posix()})), "utf-8")
     folder = Library.open(root).folder
     import_tracks(folder, CATALOGUE.write(root / "sounds"))
     ids = CATALOGUE.tracks[TRACK_ID].to_list()

@@ -134,7 +134,7 @@ def test_tiny_model_overfits_eight_tracks(make_library: Callable[[Path], Library
     stage = semantic_stage(config.model_copy(update={"semantic": settings}))
     stage.freeze_idle(model)
     collator = Collator(model.tokenizer, config.mel, model.audio_encoder.min_frames, config.text.max_tokens)
-    arguments = training_arguments(settings, tmp_path / "checkpoints", 8)
+    arguments = training_arguments(settings, tmp_path / "checkpoints", 8, 1)
     HTCLTrainer(
         model, stage, dataset, dataset, collator, arguments, frozenset(track_ids), retrieval_figures, []
     ).train()

@@ -45,6 +45,7 @@ def demo(
     from ponticello.data.catalog import import_tracks
     from ponticello.data.mining import mine_library
     from ponticello.errors import LibraryError
+    from ponticello.evaluate.guard import judge_on_validation
     from ponticello.evaluate.report.write import write_report
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.library import SETTINGS_FILE, create_library, open_library
@@ -67,7 +68,9 @@ def demo(
         print_mined(mine_library(folder), folder)
     _say("4/6", "stage one (audio meets text), then stage two (pairs bend the space toward taste)")
     train_semantic(folder, "semantic", retrieval_figures)
-    train_preference(folder, "preference", "semantic", retrieval_figures)
+    two = train_preference(folder, "preference", "semantic", retrieval_figures, judge=judge_on_validation(folder))
+    if two.balance:
+        typer.echo(two.balance["sentence"])
     _say("5/6", "vectors, and what they are worth on tracks and days that training never saw")
     embed_folder(folder, "semantic", "preference")
     by_seed = compare(folder, "semantic", "preference", LABELS, (), 1)

@@ -16,6 +16,8 @@ from ponticello.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ponticello.data.mining import Mined
     from ponticello.data.prepare import Prepared
     from ponticello.library import Folder
@@ -66,20 +68,19 @@ def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
         done = prepare_frames(folder, audio_files(folder), workers=n_workers, on_progress=report)
         refresh_splits(folder)
     if folder.config.front_end == "musicnn":
-        _listen(folder, n_workers)
+        _listen(folder, n_workers, unreadable={line.value for line in done.skipped})
     return done
 
 
-def _listen(folder: "Folder", workers: int) -> "Prepared":
-    """Brings the library's MusiCNN frames up to date."""
+def _listen(folder: "Folder", workers: int, unreadable: "Collection[str]" = ()) -> "Prepared":
+    """Brings the library's MusiCNN frames up to date. unreadable: ids of tracks known to have no sound."""
     from ponticello.data.catalog import audio_files
     from ponticello.data.prepare import prepare_frames
     from ponticello.model.front_end import musicnn_front_end
 
+    files = {track_id: path for track_id, path in audio_files(folder).items() if track_id not in unreadable}
     with folder.lock(), progress("listening", "tracks") as report:
-        return prepare_frames(
-            folder, audio_files(folder), musicnn_front_end(folder), workers=workers, on_progress=report
-        )
+        return prepare_frames(folder, files, musicnn_front_end(folder), workers=workers, on_progress=report)
 
 
 def tag(

@@ -1,5 +1,7 @@
-"""train semantic, train preference: the two stages."""
+"""train semantic, train preference: the two stages, and what there is to train them on."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,6 +9,8 @@ import typer
 from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, open_folder, print_json
 
 if TYPE_CHECKING:
+    from ponticello.data.enough import Supply
+    from ponticello.library import Folder
     from ponticello.train.run import TrainedRun
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
@@ -44,6 +48,7 @@ def semantic(
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
+    supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
     runs = [
         train_semantic(
             with_seed(folder, "semantic", number),
@@ -53,7 +58,7 @@ def semantic(
         )
         for number in range(1, seeds + 1)
     ]
-    _print(runs, as_json)
+    _print(runs, supply, as_json)
 
 
 def preference(
@@ -74,28 +79,57 @@ def preference(
     Five seeds, each from the stage one of the same seed:
     ponticello train preference -L my-library --seeds 5
     """
+    from ponticello.evaluate.guard import judge_on_validation
     from ponticello.evaluate.semantic import retrieval_figures
     from ponticello.train.run import train_preference
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
+    supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
+    judge = judge_on_validation(folder)
     runs = [
         train_preference(
-            with_seed(folder, "preference", number), seed_run(name, number), seed_run(start, number), retrieval_figures
+            with_seed(folder, "preference", number),
+            seed_run(name, number),
+            seed_run(start, number),
+            retrieval_figures,
+            judge=judge,
         )
         for number in range(1, seeds + 1)
     ]
-    _print(runs, as_json)
+    _print(runs, supply, as_json)
 
 
-def _print(runs: "list[TrainedRun]", as_json: bool) -> None:
+def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":
+    """What the library has to train on; the first process says it on stderr unless all runs `names` are finished."""
+    from ponticello.data.enough import count_supply, what_it_supports
+    from ponticello.train.distributed import launched
+    from ponticello.train.run import is_finished
+
+    supply = count_supply(folder)
+    if launched()[0] == 0 and not all(is_finished(folder.run(name)) for name in names):
+        for line in (supply.line(), *what_it_supports(supply)):
+            typer.echo(line, err=True)
+    return supply
+
+
+def _print(runs: "list[TrainedRun]", supply: "Supply", as_json: bool) -> None:
+    from ponticello.data.enough import what_it_supports
     from ponticello.train.distributed import rank
 
     if rank() != 0:
         return
     if as_json:
         records = [
-            {"run": run.folder.name, "stage": run.stage, "n_rows": run.n_rows, "n_steps": run.n_steps, "best": run.best}
+            {
+                "run": run.folder.name,
+                "stage": run.stage,
+                "n_rows": run.n_rows,
+                "n_steps": run.n_steps,
+                "best": run.best,
+                "balance": run.balance,
+                "supply": {**asdict(supply), "supports": what_it_supports(supply)},
+            }
             for run in runs
         ]
         print_json(records if len(records) > 1 else records[0])
@@ -109,3 +143,5 @@ def _print(runs: "list[TrainedRun]", as_json: bool) -> None:
             f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {what}{left_out}; "
             f"best validation {figures}; in {run.folder}"
         )
+        if run.balance:
+            typer.echo(run.balance["sentence"])

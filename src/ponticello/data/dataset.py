@@ -16,7 +16,9 @@ from torch.utils.data import Dataset
 from ponticello.config import MelConfig
 from ponticello.data.batch import Tokenizer, pad_frames, pad_mels, tokenize
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
-from ponticello.data.store import FrameStore
+from ponticello.data.store import FrameStore, PooledFrames
+
+Frames = FrameStore | PooledFrames
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,14 @@ class TrackItem:
 
     track_number: int
     text_number: int
-    mel: np.ndarray  # (t, F) float16, dB
+    mel: np.ndarray  # (t, F); log-mels in dB, or a front end's frames
     text: str
 
 
 class TrackTuples(Dataset[tuple[TrackItem, ...]]):
     """Rows of one or two tracks, read from the store when asked for."""
 
-    def __init__(self, store: FrameStore, texts: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
+    def __init__(self, store: Frames, texts: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
         self.store, self.texts, self.rows = store, texts, rows
         self.track_numbers = {track_id: number for number, track_id in enumerate(sorted(texts))}
         first_with: dict[str, int] = {}
@@ -59,18 +61,18 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
         )
 
 
-def usable_texts(store: FrameStore, texts: Mapping[str, str]) -> dict[str, str]:
+def usable_texts(store: Frames, texts: Mapping[str, str]) -> dict[str, str]:
     """The texts of the tracks that have both a text and a prepared mel: those training can use."""
     return {track_id: text for track_id, text in texts.items() if text and track_id in store}
 
 
-def track_dataset(store: FrameStore, texts: Mapping[str, str], track_ids: Sequence[str]) -> TrackTuples:
+def track_dataset(store: Frames, texts: Mapping[str, str], track_ids: Sequence[str]) -> TrackTuples:
     """One row for each of `track_ids` that has both audio and text, in the given order."""
     usable = usable_texts(store, texts)
     return TrackTuples(store, usable, [(track_id,) for track_id in track_ids if track_id in usable])
 
 
-def pair_dataset(store: FrameStore, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
+def pair_dataset(store: Frames, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
     """One row for each distinct (anchor, positive) whose two tracks have both audio and text, in table order."""
     usable = usable_texts(store, texts)
     distinct = pairs.select(ANCHOR_ID, POSITIVE_ID).unique(maintain_order=True).rows()
@@ -82,6 +84,7 @@ class Collator:
     """Tuples of tracks as one batch; picklable, for loader workers.
 
     text_states: (n, D) what a frozen text encoder says of each text number, so that no step encodes it again.
+    teacher: (n, d) the unit vector stage one gave each track number, for stage two to stay close to.
     """
 
     tokenizer: Tokenizer
@@ -89,6 +92,7 @@ class Collator:
     min_frames: int
     max_tokens: int
     text_states: Tensor | None = None
+    teacher: Tensor | None = None
 
     def __call__(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Tensor]:
         """`mel`, `padding_mask`, the texts (`input_ids`, `attention_mask`; or `text_states`) and the rows' numbers."""
@@ -100,10 +104,13 @@ class Collator:
             texts = tokenize([item.text for item in items], self.tokenizer, self.max_tokens)
         else:
             texts = {"text_states": self.text_states[text_numbers]}
+        track_numbers = torch.tensor([item.track_number for item in items])
+        taught = {} if self.teacher is None else {"teacher": self.teacher[track_numbers]}
         return {
             "mel": mel,
             "padding_mask": padding_mask,
             **texts,
-            "track_numbers": torch.tensor([item.track_number for item in items]),
+            "track_numbers": track_numbers,
             "text_numbers": text_numbers,
+            **taught,
         }

@@ -3,6 +3,7 @@
     feedback   the track that set off another and the one then liked; directed
     session    neighbours in one sitting                            ; anchor_id < positive_id
     playlist   members of one playlist                              ; anchor_id < positive_id
+    cooccurrence  liked by one listener, whenever                   ; anchor_id < positive_id
 
 A log here has the interactions columns with `at` (the moment, in whole microseconds) for `played_at`. Every window
 orders its rows completely, so that neither the order of the rows nor the number of threads matters.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 AT = "at"  # the moment of an event, in whole microseconds
 PLAYLIST_LIMIT = 200  # tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
+LIKED_LIMIT = 40  # tracks a listener liked latest, so that their pairs, which grow with the square, stay under 800
 _MICROSECONDS_A_MINUTE = 60_000_000
 
 
@@ -85,6 +87,26 @@ def playlist_events(members: "ir.Table") -> "ir.Table":
     is_later = both[f"{AT}_right"] >= both[AT]
     later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
     return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "playlist")
+
+
+def liked_tracks(positives: "ir.Table") -> "ir.Table":
+    """One row a listener and track: the latest moment and its weight, of the `LIKED_LIMIT` tracks liked latest."""
+    import ibis
+
+    again = ibis.window(group_by=[USER_ID, TRACK_ID], order_by=[positives[AT].desc(), positives[WEIGHT].desc()])
+    latest = positives.mutate(rank=ibis.row_number().over(again)).filter(lambda t: t["rank"] == 0)
+    latest = latest.select(USER_ID, TRACK_ID, AT, WEIGHT)
+    newest = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
+    return latest.mutate(rank=ibis.row_number().over(newest)).filter(lambda t: t["rank"] < LIKED_LIMIT).drop("rank")
+
+
+def cooccurrence_events(liked: "ir.Table") -> "ir.Table":
+    """Every two tracks of `liked_tracks` of one listener; moment and weight are of the one liked later."""
+    right = liked.view()
+    both = liked.join(right, [USER_ID, liked[TRACK_ID] < right[TRACK_ID]])
+    is_later = both[f"{AT}_right"] >= both[AT]
+    later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
+    return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "cooccurrence")
 
 
 def _pair_events(events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str) -> "ir.Table":

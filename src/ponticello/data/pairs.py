@@ -3,6 +3,7 @@
     events -> feedback  the track that set off another and the one then liked; directed
            -> session   neighbours in one sitting                            ; anchor_id < positive_id
            -> playlist  members of one playlist                              ; anchor_id < positive_id
+           -> cooccurrence  liked by one listener, more than chance has it   ; anchor_id < positive_id
            -> one row a listener and pair -> cap a listener -> count listeners -> cap a track -> pairs
 
 The rules are ibis expressions and use nothing that only DuckDB has, so that a cluster can run the same ones. Equal logs
@@ -34,7 +35,9 @@ from ponticello.data.columns import (
 from ponticello.data.evidence import (
     AT,
     PLAYLIST_LIMIT,
+    cooccurrence_events,
     feedback_events,
+    liked_tracks,
     playlist_events,
     playlist_members,
     positive_events,
@@ -79,11 +82,13 @@ class Funnel:
     def lines(self) -> list[str]:
         """One readable line a step: what is left, and what was dropped there and why."""
         counts, config = dict(self.steps), self.config
+        per_listener = f"over {config.max_pairs_per_user:,} of one listener and source"
         reasons = {
             "positive events": ("events", f"skips, dislikes and plays under {config.min_played_s:g} s"),
-            "after the cap a listener": ("candidates", f"over {config.max_pairs_per_user:,} of one listener"),
+            "after the cap a listener": ("candidates", per_listener),
             "with enough listeners": ("pairs", f"fewer than {config.min_listeners} listeners"),
-            "after the cap a track": ("with enough listeners", f"over {config.max_pairs_per_track:,} of one track"),
+            "likelier than chance": ("with enough listeners", "liked together no more than chance has it"),
+            "after the cap a track": ("likelier than chance", f"over {config.max_pairs_per_track:,} of one track"),
         }
         lines = []
         for step, n in self.steps:
@@ -153,10 +158,10 @@ def _one_row_a_listener(pair_events: "ir.Table") -> "ir.Table":
 
 
 def _cap_listeners(candidates: "ir.Table", limit: int) -> "ir.Table":
-    """The latest `limit` pairs of each listener."""
+    """The latest `limit` pairs of each listener and source."""
     import ibis
 
-    latest = ibis.window(group_by=USER_ID, order_by=[candidates[AT].desc(), *_PAIR])
+    latest = ibis.window(group_by=[USER_ID, SOURCE], order_by=[candidates[AT].desc(), *_PAIR])
     ranked = candidates.mutate(rank=ibis.row_number().over(latest))
     return ranked.filter(ranked["rank"] < limit).drop("rank")
 
@@ -194,10 +199,12 @@ def _mine(connection: Any, log: "ir.Table", config: PairsConfig) -> tuple[pl.Dat
     import ibis
 
     positives, members = positive_events(log, config.min_played_s), playlist_members(log)
+    liked = liked_tracks(positives)
     mined = {
         "feedback": feedback_events(positives),
         "session": session_events(log, config.min_played_s, config.session_gap_min),
         "playlist": playlist_events(members),
+        "cooccurrence": cooccurrence_events(liked),
     }
     mined = {source: found for source, found in mined.items() if source in config.sources}
     candidates = ibis.union(*[_one_row_a_listener(found) for found in mined.values()])
@@ -207,7 +214,8 @@ def _mine(connection: Any, log: "ir.Table", config: PairsConfig) -> tuple[pl.Dat
 
     counted = connection.to_polars(_count_listeners(_cap_listeners(candidates, config.max_pairs_per_user)))
     confirmed = counted.filter(pl.col(N_USERS) >= config.min_listeners)
-    kept = connection.to_polars(_cap_tracks(ibis.memtable(confirmed.to_arrow()), config.max_pairs_per_track))
+    likely = _above_chance(confirmed, connection.to_polars(liked)) if "cooccurrence" in mined else confirmed
+    kept = connection.to_polars(_cap_tracks(ibis.memtable(likely.to_arrow()), config.max_pairs_per_track))
     pairs = kept.with_columns(pl.col(WEIGHT) / WEIGHT_UNIT)
     pairs = pairs.select(pl.col(name).cast(kind) for name, kind in PAIRS_SCHEMA.items())
 
@@ -221,9 +229,21 @@ def _mine(connection: Any, log: "ir.Table", config: PairsConfig) -> tuple[pl.Dat
         ("after the cap a listener", int(counted[N_USERS].sum())),  # a candidate is one listener of one pair
         ("pairs", len(counted)),
         ("with enough listeners", len(confirmed)),
+        ("likelier than chance", len(likely)),
         ("after the cap a track", len(pairs)),
     ]
     return pairs.sort(ANCHOR_ID, POSITIVE_ID, SOURCE), Funnel(tuple(steps), config)
+
+
+def _above_chance(pairs: pl.DataFrame, liked: pl.DataFrame) -> pl.DataFrame:
+    """Leaves out co-liked pairs with a lift of 1 or less: no more listeners than two independent tracks would share."""
+    listeners = liked.group_by(TRACK_ID).len()
+    n_listeners = liked[USER_ID].n_unique()
+    for end in (ANCHOR_ID, POSITIVE_ID):
+        pairs = pairs.join(listeners.rename({TRACK_ID: end, "len": f"n_{end}"}), on=end, how="left")
+    expected = pl.col(f"n_{ANCHOR_ID}") * pl.col(f"n_{POSITIVE_ID}")
+    is_likely = (pl.col(SOURCE) != "cooccurrence") | (pl.col(N_USERS) * n_listeners > expected)
+    return pairs.filter(is_likely).drop(f"n_{ANCHOR_ID}", f"n_{POSITIVE_ID}")
 
 
 def _count(connection: Any, table: "ir.Table") -> int:

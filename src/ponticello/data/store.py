@@ -84,3 +84,25 @@ class FrameStore:
         if track_id not in self._row_of:
             raise DataError(f"track {track_id!r} has no prepared frames; {AGAIN}, and see skipped.csv")
         return self._row_of[track_id]
+
+
+class PooledFrames:
+    """A store whose tracks are their mean frame each, (1, F) float32, kept in memory once read.
+
+    For what only sees a track's mean: the tower over a frozen front end.
+    """
+
+    def __init__(self, store: FrameStore) -> None:
+        self._store = store
+        self._means: dict[str, NDArray[np.float32]] = {}
+        self.track_ids = store.track_ids
+
+    def __contains__(self, track_id: object) -> bool:
+        return track_id in self._store
+
+    def read(self, track_id: str) -> NDArray[np.float32]:
+        """(1, F) float32; DataError as `FrameStore.read`."""
+        if track_id not in self._means:
+            mean = self._store.read(track_id).mean(axis=0, dtype=np.float64, keepdims=True)
+            self._means[track_id] = mean.astype(np.float32)
+        return self._means[track_id]

@@ -1,6 +1,7 @@
-"""What a track says about itself, as one text for the text encoder."""
+"""What a track says about itself, as one text for the text encoder. Other wordings of it, for training: `wording`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -17,23 +18,34 @@ from ponticello.data.columns import (
     TITLE,
 )
 
-_SENTENCE_ENDS = ("!", "?", "…", "。", "！", "？")
-MAX_CHARACTERS = 400  # of description and of lyrics, so that neither pushes the rest out of the encoder's window
+
+@dataclass(frozen=True)
+class Field:
+    """One column's part of a text."""
+
+    column: str
+    drop_rate: float  # share of the texts for training that leave it out; the fixed text has everything
+    wordings: tuple[str, ...]  # `{}`: the items as "a, b, c"; `{and}`: as "a, b and c"; the first is the fixed text's
+
+
+# Order: the fixed text's. Names say little of the sound and are easily learned by heart, so they are dropped most.
 TEMPLATE = (
-    (TITLE, "{}"),
-    (ARTIST, "by {}"),
-    (ALBUM, "from {}"),
-    (GENRES, "{}"),
-    (TAGS, "{}"),
-    (MACHINE_TAGS, "sounds like {}"),
-    (LANGUAGE, "{}"),
-    (DESCRIPTION, "{}"),
-    (LYRICS, "{}"),
+    Field(TITLE, 0.5, ("{}", "called {}", "the track {}")),
+    Field(ARTIST, 0.5, ("by {}", "{} plays", "music by {}")),
+    Field(ALBUM, 0.25, ("from {}", "on the album {}")),
+    Field(GENRES, 0.25, ("{}", "{and} music", "genre {}", "a {and} track")),
+    Field(TAGS, 0.25, ("{}", "tagged {}", "{and} music")),
+    Field(MACHINE_TAGS, 0.25, ("sounds like {}", "{}", "{and} music", "one hears {and}")),
+    Field(LANGUAGE, 0.25, ("{}", "language {}")),
+    Field(DESCRIPTION, 0.25, ("{}",)),
+    Field(LYRICS, 0.25, ("{}", "the words are {}")),
 )
+MAX_CHARACTERS = 400  # of description and of lyrics, so that neither pushes the rest out of the encoder's window
+_SENTENCE_ENDS = ("!", "?", "…", "。", "！", "？")
 
 
 def track_text(row: Mapping[str, Any]) -> str:
-    """The text of one track: `TEMPLATE` over the columns it has, joined by ". "; "" if it has none.
+    """The text of one track: `TEMPLATE`'s first wordings of the columns it has, joined by ". "; "" if it has none.
 
     Lists are joined by ", ", white space is collapsed, description and lyrics are cut at 400 characters. A column's
     own full stops at its end are dropped; where it ends in another sentence mark, as in "Why?", no stop is added.
@@ -41,21 +53,39 @@ def track_text(row: Mapping[str, Any]) -> str:
         >>> track_text({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"], "album": None})
         'Blue Hour. by Ada. jazz, piano'
     """
-    parts = []
-    for column, form in TEMPLATE:
-        value = row.get(column)
-        words = [value] if isinstance(value, str) else [item for item in value or () if item]
-        text = ", ".join(clean for word in words if (clean := " ".join(word.split())))
-        if column in (DESCRIPTION, LYRICS):
-            text = text[:MAX_CHARACTERS]
-        if text := text.rstrip(" ."):
-            parts.append(form.replace("{}", text))
-    return " ".join(part if part.endswith(_SENTENCE_ENDS) else f"{part}." for part in parts).removesuffix(".")
+    return joined([worded(field, items_of(row, field), field.wordings[0]) for field in TEMPLATE], ".")
 
 
 def track_texts(tracks: pl.DataFrame) -> list[str]:
     """`track_text` of every row, in order."""
-    columns = [column for column, _ in TEMPLATE if column in tracks.columns]
-    if not columns:
-        return [""] * tracks.height
-    return [track_text(row) for row in tracks.select(columns).iter_rows(named=True)]
+    return [track_text(row) for row in text_rows(tracks)]
+
+
+def text_rows(tracks: pl.DataFrame) -> list[dict[str, Any]]:
+    """Every row's columns that `TEMPLATE` knows, in order."""
+    columns = [field.column for field in TEMPLATE if field.column in tracks.columns]
+    return tracks.select(columns).to_dicts() if columns else [{} for _ in range(tracks.height)]
+
+
+def items_of(row: Mapping[str, Any], field: Field) -> list[str]:
+    """What the row has in the field's column, white space collapsed: the items of a list, or one text; else nothing."""
+    value = row.get(field.column)
+    words = [value] if isinstance(value, str) else [item for item in value or () if item]
+    return [clean for word in words if (clean := " ".join(word.split()))]
+
+
+def worded(field: Field, items: Sequence[str], wording: str) -> str:
+    """`items` in one of the field's wordings, cut and without full stops at their end; "" if nothing is left."""
+    with_and = " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+    text = with_and if "{and}" in wording else ", ".join(items)
+    if field.column in (DESCRIPTION, LYRICS):
+        text = text[:MAX_CHARACTERS]
+    text = text.rstrip(" .")
+    return wording.replace("{and}" if "{and}" in wording else "{}", text) if text else ""
+
+
+def joined(parts: Sequence[str], mark: str) -> str:
+    """The parts that are not empty, `mark` after each but the last and those that end a sentence by themselves."""
+    parts = [part for part in parts if part]
+    marked = [part if part.endswith(_SENTENCE_ENDS) else f"{part}{mark}" for part in parts]
+    return " ".join([*marked[:-1], *parts[-1:]])

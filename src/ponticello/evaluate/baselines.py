@@ -26,9 +26,12 @@ def mel_statistics(store: FrameStore, track_ids: list[str], reference_ids: list[
     return _standardised(store, track_ids, reference_ids, describe)
 
 
-def frame_means(store: FrameStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
-    """(n, F) float32 unit vectors: the mean over a track's frames, each number standardised over `reference_ids`."""
-    return _standardised(store, track_ids, reference_ids, lambda frames: frames.mean(axis=0))
+def frame_means(store: FrameStore, track_ids: list[str], reference_ids: list[str], n_numbers: int) -> np.ndarray:
+    """(n, n_numbers) float32 unit vectors: the mean over a track's frames of the first numbers of each.
+
+    Each number is standardised over `reference_ids`.
+    """
+    return _standardised(store, track_ids, reference_ids, lambda frames: frames[:, :n_numbers].mean(axis=0))
 
 
 def _standardised(

@@ -18,11 +18,12 @@ from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.elsewhere import read_vectors
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.library import Folder
-from ponticello.model.front_end import frames_for
+from ponticello.model.front_end import N_TAGGED, frames_for
 from ponticello.model.htcl import HTCL
-from ponticello.search.embed import embed_library, run_config
+from ponticello.search.embed import embed_library, run_config, served_vector
 
 MEL, MUSICNN, TEXT = "mel statistics", "MusiCNN", "text only"
+FUSED = ", fused"  # ends the name of a row whose vectors hold the text too
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Materials:
     @property
     def content(self) -> str:
         """The method whose vectors carry collaborative models to cold tracks: the best that saw no listening."""
-        heard = [method for method in self.vectors if method not in (MEL, MUSICNN, TEXT, STAGE_TWO)]
+        heard = [method for method in self.vectors if method not in (MEL, MUSICNN, TEXT, STAGE_TWO, STAGE_TWO + FUSED)]
         others = [method for method in (MUSICNN, MEL) if method in self.vectors]
         return STAGE_ONE if STAGE_ONE in heard else [*heard, *others][0]
 
@@ -82,6 +83,7 @@ def gather(
                 f"{method}: {len(found.left_out):,} vectors are zero or not finite, such as {found.left_out[0]!r}."
             )
     models, read = {}, store
+    words = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     for method, run in runs.items():
         say(f"vectors: {method}")
         if store is None:
@@ -89,6 +91,10 @@ def gather(
         read = frames_for(folder, run_config(folder.run(run)))
         vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
+        if served_vector(folder.run(run)) == "fused":
+            fused, _ = embed_library(folder.run(run), read, texts=words)
+            known[f"{method}{FUSED}"] = dict(zip(fused.track_ids, fused.matrix, strict=True))
+            notes.append(f"{method} serves fused vectors (audio with text) where a track has a text.")
         models[method] = HTCL.from_pretrained(folder.run(run))
     if not known:
         raise LibraryError("there is nothing to evaluate; run: ponticello prepare, or give --vectors")
@@ -142,7 +148,7 @@ def _unlearned(
             reason = f"it has not heard every track ({missing:,} are missing); run: ponticello tag"
             notes.append(f"{MUSICNN} is not measured: {reason}.")
         else:
-            known[MUSICNN] = dict(zip(ids, frame_means(frames, ids, training), strict=True))
+            known[MUSICNN] = dict(zip(ids, frame_means(frames, ids, training, N_TAGGED), strict=True))
     return known
 
 
@@ -162,4 +168,4 @@ def _text_vectors(
 
 
 def _place(method: str) -> int:
-    return {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4}.get(method, 2)
+    return {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5}.get(method, 2)

@@ -42,40 +42,69 @@ class FrameEncoder(nn.Module):
 
 
 class AnchoredHead(nn.Module):
-    """The vector's principal axes, plus an MLP that begins at nothing: (B, F) -> (B, d)."""
+    """The vector on its principal axes, and a linear departure from it that begins at nothing: (B, F) -> (B, d)."""
 
     axes: Tensor
 
-    def __init__(self, n_features: int, hidden_sizes: Sequence[int], embed_dim: int, dropout: float) -> None:
+    def __init__(self, n_features: int, embed_dim: int, dropout: float) -> None:
         super().__init__()
         self.register_buffer("axes", torch.eye(n_features, embed_dim))
-        self.departure = MLP((n_features, *hidden_sizes, embed_dim), dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.departure = nn.Linear(embed_dim, embed_dim, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The departure begins at zero."""
+        nn.init.zeros_(self.departure.weight)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """vectors: (B, F) -> (B, d), not normalised."""
+        return self.depart(vectors @ self.axes)
+
+    def depart(self, vectors: Tensor) -> Tensor:
+        """Vectors of the joint space, (B, d), with what listening has changed in it: texts go the way of the tracks."""
+        moved: Tensor = vectors + self.departure(self.dropout(vectors))
+        return moved
+
+
+class AnchoredFusion(nn.Module):
+    """The audio vector, and what the text adds to it, which begins at nothing: (B, d) and (B, d) -> (B, d)."""
+
+    def __init__(self, hidden_sizes: Sequence[int], embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.departure = MLP((2 * embed_dim, *hidden_sizes, embed_dim), dropout)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """The departure begins at zero; the layers before its last are drawn by themselves."""
-        nn.init.zeros_(self.departure.linears[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.departure.linears[-1].bias)  # type: ignore[arg-type]
+        last = self.departure.linears[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """vectors: (B, F) -> (B, d), not normalised."""
-        moved: Tensor = vectors @ self.axes + self.departure(vectors)
-        return moved
+    def forward(self, both: Tensor) -> Tensor:
+        """both: (B, 2d), audio then text -> (B, d), not normalised."""
+        fused: Tensor = both[:, : both.shape[1] // 2] + self.departure(both)
+        return fused
 
 
 @torch.no_grad()
-def fit_front_end(encoder: FrameEncoder, head: AnchoredHead, tracks: np.ndarray) -> None:
+def fit_front_end(
+    encoder: FrameEncoder, head: AnchoredHead, tracks: np.ndarray, blocks: Sequence[tuple[int, float]]
+) -> None:
     """Sets what `encoder` subtracts and divides by, and the axes of `head`, from training tracks.
 
-    tracks: (N, F), each track's mean frame; N >= 2, or DataError. The axes are the d first principal ones of the
-    standardised tracks, at most N // 2 of them, scaled so that a track has length 1 on average; the rest are zeros.
+    tracks: (N, F), each track's mean frame; N >= 2, or DataError. blocks: (size, weight) of the numbers that belong
+    together, sizes adding up to F: each number counts by its weight over the root of its block's size, so that a block
+    is not heard the louder the more numbers it has. The axes are the d first principal ones of the tracks so
+    standardised, at most N // 2 of them, scaled so that a track has length 1 on average; the rest are zeros.
     More would describe the training tracks themselves: with 74 axes from 75 tracks, a probe of other tracks was below
     chance.
     """
     if len(tracks) < 2:
         raise DataError(f"{len(tracks)} training tracks have frames; at least 2 are needed")
     mean, deviation = tracks.mean(axis=0, dtype=np.float64), tracks.std(axis=0, dtype=np.float64)
-    deviation = np.maximum(deviation, LEAST_DEVIATION)
+    share = np.concatenate([np.full(size, weight / np.sqrt(size)) for size, weight in blocks])
+    deviation = np.maximum(deviation, LEAST_DEVIATION) / share
     standardised = (tracks - mean) / deviation
     _, _, rows = np.linalg.svd(standardised, full_matrices=False)
     found = rows[: min(head.axes.shape[1], len(tracks) // 2)]

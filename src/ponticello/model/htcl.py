@@ -4,7 +4,6 @@ Dimensions: B rows, T frames, F mel bands, L tokens, d joint dimensions.
 Source: HTCL (arXiv 2505.23298).
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from ponticello.config import Config
 from ponticello.data.audio import load_audio
@@ -24,43 +22,27 @@ from ponticello.data.batch import pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
-from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder
+from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
 from ponticello.model.front_end import FRAME_SECONDS, FRAME_SIZE, frames_of
 from ponticello.model.heads import MLP
+from ponticello.model.htcl_config import HTCLConfig, check_kind
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
 
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 
-class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """All that is needed to rebuild an `HTCL`: our `Config` as a dict, and the text encoder's own configuration."""
-
-    model_type = "htcl"
-
-    def __init__(
-        self, settings: dict[str, Any] | None = None, text_config: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        self.settings = settings or Config().model_dump(mode="json")
-        self.text_config = text_config or {}
-        super().__init__(**options)
-
-    @property
-    def parts(self) -> Config:
-        """The settings, checked."""
-        try:
-            return Config.model_validate(self.settings)
-        except ValidationError as error:
-            raise CheckpointError(f"config.json: {str(error).splitlines()[1]}: {error.errors()[0]['msg']}") from None
-
-
 @dataclass(frozen=True)
 class Embeddings:
-    """What one forward pass gives: (B, d) each, not normalised, and the log scale of each loss."""
+    """What one forward pass gives: (B, d) each, not normalised, and the log scale of each loss.
+
+    departure: scalar, the squared weights of what is learned beside a frozen front end; None without one.
+    """
 
     audio: Tensor
     text: Tensor
     fused: Tensor
     logit_scales: dict[str, Tensor]
+    departure: Tensor | None = None
 
 
 class HTCL(PreTrainedModel):
@@ -78,18 +60,20 @@ class HTCL(PreTrainedModel):
         super().__init__(config)
         self.parts = config.parts
         audio, heads = self.parts.audio, self.parts.heads
-        self.audio_encoder: Any  # AudioEncoder with an MLP as head, or FrameEncoder with an AnchoredHead
+        self.audio_encoder: Any  # AudioEncoder with MLPs as heads, or FrameEncoder with anchored ones
         self.audio_head: Any
+        self.fusion_head: Any
         if self.parts.front_end == "logmel":
             self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
             self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
+            self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         else:
             self.audio_encoder = FrameEncoder(FRAME_SIZE)
-            self.audio_head = AnchoredHead(FRAME_SIZE, heads.hidden_sizes, heads.embed_dim, heads.dropout)
+            self.audio_head = AnchoredHead(FRAME_SIZE, heads.embed_dim, heads.dropout)
+            self.fusion_head = AnchoredFusion(heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout)
         self.text_encoder = build_text_encoder(config.text_config)
         text_size = self.text_encoder.config.hidden_size
         self.text_head = MLP((text_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
-        self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         self.logit_scales = nn.ParameterDict({name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES})
         self.tokenizer: Any = None
         self.post_init()  # type: ignore[no-untyped-call]
@@ -113,7 +97,7 @@ class HTCL(PreTrainedModel):
         """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no whole HTCL."""
         place = Path(place)
         if place.is_dir() or options.get("local_files_only", True):
-            _check_kind(place / "config.json")
+            check_kind(place / "config.json")
         options = {"local_files_only": True, "use_safetensors": True, **options, "output_loading_info": True}
         try:
             loaded: Any = super().from_pretrained(str(place), *args, **options)
@@ -163,6 +147,13 @@ class HTCL(PreTrainedModel):
         vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
         return vectors
 
+    def project_text(self, text_states: Tensor) -> Tensor:
+        """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
+        vectors: Tensor = self.text_head(text_states)
+        # What listening teaches a tower over a frozen front end is a change of the whole space.
+        moved: Tensor = vectors if self.parts.front_end == "logmel" else self.audio_head.depart(vectors)
+        return moved
+
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What the text encoder says, before the head. input_ids, attention_mask: (B, L), 1 = real -> (B, D)."""
         output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
@@ -185,9 +176,11 @@ class HTCL(PreTrainedModel):
             if input_ids is None or attention_mask is None:
                 raise ShapeError("forward needs input_ids and attention_mask, or text_states")
             text_states = self.text_states(input_ids, attention_mask)
-        text = self.text_head(text_states)
+        text = self.project_text(text_states)
         fused = self.fusion_head(torch.cat([audio, text], dim=-1))  # of the vectors before normalisation, as released
-        return Embeddings(audio, text, fused, dict(self.logit_scales.items()))
+        anchored = self.parts.front_end != "logmel"
+        departure = self.audio_head.departure.weight.square().sum() if anchored else None
+        return Embeddings(audio, text, fused, dict(self.logit_scales.items()), departure)
 
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz."""
@@ -205,30 +198,53 @@ class HTCL(PreTrainedModel):
         """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a front end's frames."""
 
         def project(rows: list[int]) -> Tensor:
-            tracks = [mels[row] for row in rows]
-            if self.parts.front_end == "logmel":
-                mel, mask = pad_mels(tracks, self.parts.mel, self.audio_encoder.min_frames)
-            else:
-                mel, mask = pad_frames(tracks)
-            return F.normalize(self.project_audio(mel.to(self.device), mask.to(self.device)), dim=-1)
+            return F.normalize(self._project_tracks([mels[row] for row in rows]), dim=-1)
 
         return self._in_batches(project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+
+    def encode_fused(self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32) -> np.ndarray:
+        """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_mels`.
+
+        text_states: (n, D) as `encode_text_states` gives them; a track whose row is zeros has no text, and gets its
+        audio vector.
+        """
+
+        def project(rows: list[int]) -> Tensor:
+            audio = self._project_tracks([mels[row] for row in rows])
+            states = torch.from_numpy(text_states[rows]).to(self.device)
+            fused = self.fusion_head(torch.cat([audio, self.project_text(states)], dim=-1))
+            return F.normalize(torch.where(states.any(dim=1, keepdim=True), fused, audio), dim=-1)
+
+        return self._in_batches(project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+
+    def _project_tracks(self, tracks: list[np.ndarray]) -> Tensor:
+        if self.parts.front_end == "logmel":
+            mel, mask = pad_mels(tracks, self.parts.mel, self.audio_encoder.min_frames)
+        else:
+            mel, mask = pad_frames(tracks)
+        return self.project_audio(mel.to(self.device), mask.to(self.device))
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. CheckpointError if the model was saved without a tokenizer."""
 
         def project(rows: list[int]) -> Tensor:
-            vectors: Tensor = self.text_head(self._states([texts[row] for row in rows]))
+            vectors = self.project_text(self._states([texts[row] for row in rows]))
             return F.normalize(vectors, dim=-1)
 
         return self._in_batches(project, [len(text) for text in texts], batch_size, self.parts.heads.embed_dim)
 
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen."""
+        """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen.
+
+        Zeros for an empty text.
+        """
         size = self.text_encoder.config.hidden_size
-        return self._in_batches(
-            lambda rows: self._states([texts[row] for row in rows]), [len(text) for text in texts], batch_size, size
-        )
+
+        def project(rows: list[int]) -> Tensor:
+            has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
+            return self._states([texts[row] for row in rows]) * has_text[:, None]
+
+        return self._in_batches(project, [len(text) for text in texts], batch_size, size)
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:
@@ -253,18 +269,6 @@ class HTCL(PreTrainedModel):
             for module, mode in modes:
                 module.training = mode
         return vectors
-
-
-def _check_kind(config: Path) -> None:
-    """CheckpointError unless `config` is the config.json of an HTCL."""
-    if not config.is_file():
-        raise CheckpointError(f"{config.parent} holds no model (config.json is missing); train one, or check the path")
-    try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
-        kind = "damaged"
-    if kind != "htcl":
-        raise CheckpointError(f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'")
 
 
 AutoConfig.register("htcl", HTCLConfig)

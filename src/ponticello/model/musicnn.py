@@ -129,18 +129,22 @@ def musicnn_mel(waveform: NDArray[np.floating]) -> NDArray[np.float32]:
     return compressed
 
 
-@torch.no_grad()
-def hear(waveform: NDArray[np.floating], tagger: Tagger) -> Heard:
-    """What MusiCNN makes of every whole 3 s of a waveform, (P, ...) each; a shorter sound is repeated to fill one.
+def patches_of(waveform: NDArray[np.floating]) -> Tensor:
+    """Every whole 3 s of a waveform as MusiCNN takes them, (P, 187, 96); a shorter sound is repeated to fill one.
 
-    waveform: (n,) at 16 kHz. The remainder after the last whole patch is left out, as the reference does.
-    Cost: 1/40 of the sound's length on one core.
+    waveform: (n,) at 16 kHz; errors as `log_mel`. The remainder after the last whole patch is left out, as the
+    reference does.
     """
     mel = musicnn_mel(waveform)
     if len(mel) < PATCH_FRAMES:
         mel = np.tile(mel, (-(-PATCH_FRAMES // len(mel)), 1))[:PATCH_FRAMES]
     n_patches = len(mel) // PATCH_FRAMES
-    patches = torch.from_numpy(mel[: n_patches * PATCH_FRAMES]).reshape(n_patches, PATCH_FRAMES, MEL.n_mels)
+    return torch.from_numpy(mel[: n_patches * PATCH_FRAMES]).reshape(n_patches, PATCH_FRAMES, MEL.n_mels)
+
+
+@torch.no_grad()
+def hear(patches: Tensor, tagger: Tagger) -> Heard:
+    """What MusiCNN makes of patches (P, 187, 96), (P, ...) each. Cost: 1/40 of the sound's length on one core."""
     model = load_musicnn(tagger)
-    heard = [model(patches[start : start + BATCH_PATCHES]) for start in range(0, n_patches, BATCH_PATCHES)]
+    heard = [model(patches[start : start + BATCH_PATCHES]) for start in range(0, len(patches), BATCH_PATCHES)]
     return Heard(*(torch.cat(parts) for parts in zip(*heard, strict=True)))

@@ -18,7 +18,8 @@ from transformers import BertConfig
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
-from ponticello.model.htcl import HTCL, HTCLConfig
+from ponticello.model.htcl import HTCL
+from ponticello.model.htcl_config import HTCLConfig
 from ponticello.model.text_encoder import load_text_encoder
 
 RENAMES = (  # released name -> ours, tried in order

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,30 +51,50 @@ def space_id(run: Path) -> str:
     config = run_config(run)
     with (run / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
+    digest.update(served_vector(run).encode())
     digest.update(config.model_dump_json(include={"front_end", "mel", "audio", "text", "heads"}).encode())
     return digest.hexdigest()[:12]
 
 
+def served_vector(run: Path) -> str:
+    """What stands for a track that has a text under the model in `run`: "audio" alone, or "fused" with the text."""
+    vector: str = json.loads((run / "config.json").read_text(encoding="utf-8")).get("vector", "audio")
+    return vector
+
+
 def embed_library(
-    run: Path, store: FrameStore, on_progress: Callable[[int, int], None] | None = None, batch_size: int = 32
+    run: Path,
+    store: FrameStore,
+    on_progress: Callable[[int, int], None] | None = None,
+    batch_size: int = 32,
+    texts: Mapping[str, str] | None = None,
 ) -> tuple[Vectors, int]:
     """Vectors of every prepared track under the model in `run`, and how many were computed now.
 
-    What an earlier, also an interrupted, call has written is kept; a track whose mel changed is embedded again.
-    Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the mels were prepared
-    with other settings than the model's.
+    texts: by track id; where the model serves fused vectors a track with a text gets its fused one. Without `texts` all
+        vectors are of the audio alone.
+    What an earlier, also an interrupted, call has written is kept; a track whose mel, or text where it counts, changed
+    is embedded again. Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the
+    mels were prepared with other settings than the model's.
     """
     store.require(frames_key(run_config(run)))
     space = space_id(run)
-    parts = run / "vectors" / space
-    done = read_parts(parts, store)
+    told = texts if texts is not None and served_vector(run) == "fused" else None
+    parts = run / "vectors" / (space if told is None else f"{space}-fused")
+    sources = _Sources(store, told)
+    done = read_parts(parts, sources)
     missing = [track_id for track_id in store.track_ids if track_id not in done]
     if missing:
         model = HTCL.from_pretrained(run)
         missing.sort(key=store.n_frames)  # tracks of like length share a batch
         for number, chunk in _chunks(missing, _next_part(parts)):
-            matrix = model.encode_mels([store.read(track_id) for track_id in chunk], batch_size)
-            _write_part(parts, number, store, chunk, matrix)
+            mels = [store.read(track_id) for track_id in chunk]
+            if told is None:
+                matrix = model.encode_mels(mels, batch_size)
+            else:
+                words = model.encode_text_states([told.get(track_id, "") for track_id in chunk], batch_size)
+                matrix = model.encode_fused(mels, words, batch_size)
+            _write_part(parts, number, sources, chunk, matrix)
             done.update(zip(chunk, matrix, strict=True))
             if on_progress:
                 on_progress(len(done), len(store))
@@ -82,7 +102,20 @@ def embed_library(
     return Vectors(track_ids, np.stack([done[track_id] for track_id in track_ids]), space), len(missing)
 
 
-def read_parts(parts: Path, store: FrameStore) -> dict[str, np.ndarray]:
+class _Sources:
+    """What each track's vector is made of, as a hash: its frames, and its text where that counts."""
+
+    def __init__(self, store: FrameStore, texts: Mapping[str, str] | None) -> None:
+        self.store, self.texts = store, texts
+
+    def sha256(self, track_id: str) -> str:
+        own = self.store.sha256(track_id)
+        if self.texts is None:
+            return own
+        return hashlib.sha256(f"{own} {self.texts.get(track_id, '')}".encode()).hexdigest()
+
+
+def read_parts(parts: Path, sources: _Sources) -> dict[str, np.ndarray]:
     """The vectors written so far that still belong to a track's present mel; a damaged part counts as not written."""
     kept: dict[str, np.ndarray] = {}
     for part in sorted(parts.glob("part-*.parquet")):
@@ -93,7 +126,7 @@ def read_parts(parts: Path, store: FrameStore) -> dict[str, np.ndarray]:
         table = pl.read_parquet(io.BytesIO(data))
         matrix = table["vector"].to_numpy()
         for track_id, sha256, vector in zip(table[TRACK_ID], table["mel_sha256"], matrix, strict=True):
-            if track_id in store and store.sha256(track_id) == sha256:
+            if track_id in sources.store and sources.sha256(track_id) == sha256:
                 kept[track_id] = vector
     return kept
 
@@ -107,9 +140,9 @@ def _next_part(parts: Path) -> int:
     return 1 + max((int(part.stem.split("-")[1]) for part in parts.glob("part-*.parquet")), default=-1)
 
 
-def _write_part(parts: Path, number: int, store: FrameStore, track_ids: list[str], matrix: np.ndarray) -> None:
+def _write_part(parts: Path, number: int, sources: _Sources, track_ids: list[str], matrix: np.ndarray) -> None:
     table = pl.DataFrame(
-        {TRACK_ID: track_ids, "mel_sha256": [store.sha256(track_id) for track_id in track_ids], "vector": matrix},
+        {TRACK_ID: track_ids, "mel_sha256": [sources.sha256(track_id) for track_id in track_ids], "vector": matrix},
         schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
     )
     data = io.BytesIO()

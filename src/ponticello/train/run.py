@@ -4,32 +4,29 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from ponticello.config import Config
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
+from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.pairs import read_pairs
-from ponticello.data.splits import Splits, load_splits
-from ponticello.data.store import FrameStore
-from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
-from ponticello.model.front_end import frames_for
+from ponticello.model.front_end import BLOCKS
 from ponticello.model.htcl import HTCL
+from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
 from ponticello.train.distributed import launched
+from ponticello.train.inputs import Rows, graph_of, read_inputs, teacher_of, text_states_of
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
@@ -48,7 +45,8 @@ class TrainedRun:
     n_rows: int  # tracks or pairs trained on
     n_left_out: int  # rows without audio or text
     n_steps: int
-    best: dict[str, float]  # the validation the kept weights had
+    best: dict[str, float]  # the validation the trained weights had
+    balance: dict[str, Any] | None = None  # stage two: how far from stage one the kept weights are, see `Balance`
 
 
 def train_semantic(
@@ -68,20 +66,20 @@ def train_semantic(
     run = folder.run(name)
     if finished := _finished(run, "semantic", folder.config):
         return finished
-    store, texts, splits = _materials(folder)
     stage = semantic_stage(folder.config)
-    datasets = tuple(
+    store, texts, splits = read_inputs(folder, stage)
+    training, validation = (
         track_dataset(store, texts, [track_id for track_id in texts if splits.roles.get(track_id) == role])
         for role in ("train", "validation")
     )
-    n_candidates = sum(role == "train" for role in splits.roles.values())
+    rows = Rows(training, validation, splits, sum(role == "train" for role in splits.roles.values()))
     set_seed(stage.settings.seed)
     model = HTCL.from_settings(folder.config, allow_download)
     if isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
-        training = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
-        means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
-        fit_front_end(model.audio_encoder, model.audio_head, means)
-    return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
+        heard = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
+        means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in heard])
+        fit_front_end(model.audio_encoder, model.audio_head, means, BLOCKS)
+    return _train(run, stage, model, rows, retrieval, callbacks or [])
 
 
 def train_preference(
@@ -90,10 +88,13 @@ def train_preference(
     start: str,
     retrieval: RetrievalReport,
     *,
+    judge: Judge | None = None,
     callbacks: list[TrainerCallback] | None = None,
 ) -> TrainedRun:
     """Stage two on the mined pairs, from the finished stage-one run `start`, heads included.
 
+    judge: measures a model on what is held out for validation; with it the weights that are kept lie so far from
+    `start` as helps taste and loses no more meaning than `preference.meaning_budget` (`train/balance.py`).
     Resumes and raises like `train_semantic`.
     """
     run = folder.run(name)
@@ -103,27 +104,28 @@ def train_preference(
         raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
-    store, texts, splits = _materials(folder)
-    stage = preference_stage(folder.config)
+    settings, stage = folder.config.preference, preference_stage(folder.config)
+    store, texts, splits = read_inputs(folder, stage)
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
-    datasets = tuple(pair_dataset(store, texts, pairs) for pairs in tables)
+    training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
+    if settings.multi_positive:
+        stage = preference_stage(folder.config, graph_of(training, tables[0]))
     set_seed(stage.settings.seed)
     model = HTCL.from_pretrained(folder.run(start))
     model.use_settings(folder.config)
-    if stage.settings.reset_heads:
+    teacher = teacher_of(model, training) if settings.keep else None
+    if settings.reset_heads:
         model.reset_heads()
-    n_candidates = tables[0].n_unique([ANCHOR_ID, POSITIVE_ID])
-    return _train(run, stage, model, datasets, splits, n_candidates, retrieval, callbacks or [])
+    rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
+    def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
+        if judge is None:
+            return trained, None
+        kept, balance = choose_balance(HTCL.from_pretrained(folder.run(start)), trained, judge, settings.meaning_budget)
+        kept.config.vector = balance.vector
+        return kept, balance
 
-def _materials(folder: Folder) -> tuple[FrameStore, dict[str, str], Splits]:
-    """The prepared mels, the text of every track, and who is held out."""
-    tracks = read_tracks(folder)
-    splits = load_splits(folder)
-    if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    store = frames_for(folder, folder.config)
-    return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
+    return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish)
 
 
 def is_finished(run: Path) -> bool:
@@ -152,14 +154,17 @@ def _train(
     run: Path,
     stage: Stage,
     model: HTCL,
-    datasets: tuple[TrackTuples, ...],
-    splits: Splits,
-    n_candidates: int,
+    rows: Rows,
     retrieval: RetrievalReport,
     callbacks: list[TrainerCallback],
+    teacher: Tensor | None = None,
+    finish: Callable[[HTCL], tuple[HTCL, Balance | None]] = lambda trained: (trained, None),
 ) -> TrainedRun:
-    """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder."""
-    training, validation = datasets
+    """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder.
+
+    finish: what becomes of the best weights before they are written.
+    """
+    training, validation = rows.training, rows.validation
     batch_size, (process, _) = _batch_size(stage, training, validation), launched()
     parts = model.parts
     collator = Collator(
@@ -167,7 +172,8 @@ def _train(
         parts.mel if parts.front_end == "logmel" else None,
         model.audio_encoder.min_frames,
         parts.text.max_tokens,
-        None if parts.text.trainable else _text_states(model, training),
+        None if parts.text.trainable else text_states_of(model, training),
+        teacher,
     )
     stage.freeze_idle(model)
     checkpoints = run / "checkpoints"
@@ -180,28 +186,30 @@ def _train(
         training,
         validation,
         collator,
-        training_arguments(stage.settings, checkpoints, batch_size),
-        frozenset(track_id for track_id, role in splits.roles.items() if role == "validation"),
+        training_arguments(stage.settings, checkpoints, batch_size, len(training) // (batch_size * launched()[1])),
+        frozenset(track_id for track_id, role in rows.splits.roles.items() if role == "validation"),
         retrieval,
         [LogFile(run / "log.jsonl"), *bar, *callbacks],
     )
     resume = last_checkpoint(checkpoints)
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
-    record = {
+    record: dict[str, Any] = {
         "stage": stage.name,
         "n_rows": len(training),
-        "n_left_out": n_candidates - len(training),
+        "n_left_out": rows.n_candidates - len(training),
         "n_steps": trainer.state.global_step,
         "best": _best_validation(trainer.state.log_history),
     }
     if trainer.args.should_save:
+        model, balance = finish(model)
+        record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
         model.save_pretrained(run / "finished")
         publish(run / "finished", run)
         _write_record(run, {**record, "settings": parts.model_dump(mode="json")})
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    return TrainedRun(folder=run, **record)  # type: ignore[arg-type]
+    return TrainedRun(folder=run, **record)
 
 
 def _batch_size(stage: Stage, training: TrackTuples, validation: TrackTuples) -> int:
@@ -224,14 +232,6 @@ def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
     rows = hashlib.sha256(repr([training.rows, sorted(training.texts.items())]).encode()).hexdigest()
     parts = model.parts.model_dump(mode="json")
     return {stage.name: parts[stage.name], **{part: parts[part] for part in MODEL_PARTS}, "training rows": rows}
-
-
-def _text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
-    """(n, D) the frozen text encoder's vector of every text number; numbers no track's text has stay 0."""
-    numbers = {dataset.text_numbers[track_id]: text for track_id, text in dataset.texts.items()}
-    states = torch.zeros(len(dataset.texts), model.text_encoder.config.hidden_size)
-    states[list(numbers)] = torch.from_numpy(model.encode_text_states(list(numbers.values())))
-    return states
 
 
 def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ponticello.config import Config, StageConfig
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.train.losses import PreferenceLoss, SemanticLoss
+from ponticello.train.losses import PairGraph, PreferenceLoss, SemanticLoss
 
 StageName = Literal["semantic", "preference"]
 
@@ -40,9 +40,13 @@ def semantic_stage(config: Config) -> Stage:
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
 
 
-def preference_stage(config: Config) -> Stage:
-    """Stage two: pairs that listeners confirmed bend the space toward taste."""
-    return Stage("preference", config.preference, PreferenceLoss(), tracks_per_row=2)
+def preference_stage(config: Config, graph: PairGraph | None = None) -> Stage:
+    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: all the pairs."""
+    settings = config.preference
+    weights = {name: getattr(settings, name) for name in (*SCALES, "keep", "departure")}
+    # Over a frozen front end the texts go through the same change of the space as the tracks: their head stays.
+    idle = () if config.front_end == "logmel" or settings.reset_heads else ("text_head.",)
+    return Stage("preference", settings, PreferenceLoss(weights=weights, graph=graph), tracks_per_row=2, idle=idle)
 
 
 LearningRate = Callable[[str], float]

@@ -26,19 +26,23 @@ from ponticello.train.stages import Stage, decays, learning_rate
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
+BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 """(queries (n, d), items (m, d), target (n,)) -> figures, "mrr" among them; passed in: metrics live in `evaluate`."""
 
 
-def training_arguments(settings: StageConfig, checkpoints: Path, batch_size: int) -> TrainingArguments:
+def training_arguments(
+    settings: StageConfig, checkpoints: Path, batch_size: int, steps_per_epoch: int
+) -> TrainingArguments:
     """Our settings in the Trainer's words."""
+    too_few = settings.epochs * steps_per_epoch < settings.min_steps
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=batch_size,
         num_train_epochs=settings.epochs,
-        max_steps=settings.max_steps,
+        max_steps=settings.min_steps if settings.max_steps < 1 and too_few else settings.max_steps,
         learning_rate=settings.heads_lr,
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_share,
@@ -115,11 +119,11 @@ class HTCLTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
         """The sum of the stage's losses over the batch; its parts are kept for the log."""
         inputs = dict(inputs)
-        numbers = inputs.pop("track_numbers"), inputs.pop("text_numbers")
+        beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
         if self.crop_frames:
             # Here and not in the loader: it reads ahead, and a resumed run could not draw the same numbers again.
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        parts = self.stage.loss(model(**inputs), *numbers)
+        parts = self.stage.loss(model(**inputs), **beside)
         for name, part in parts.items():
             self.parts[name].append(part.item())
         return torch.stack(list(parts.values())).sum()
@@ -165,7 +169,7 @@ class HTCLTrainer(Trainer):
         outputs, numbers = [], []
         for start in range(0, len(singles), size):
             batch = self.collator([singles[row] for row in range(start, min(start + size, len(singles)))])
-            batch = {name: value.to(self.htcl.device) for name, value in batch.items()}
+            batch = {name: value.to(self.htcl.device) for name, value in batch.items() if name != "teacher"}
             numbers.append((batch.pop("track_numbers"), batch.pop("text_numbers")))
             outputs.append(self.htcl(**batch))
         self.htcl.train(was_training)

@@ -1,0 +1,131 @@
+"""The `freemusic` folder as libraries to measure on: game- and artist-disjoint splits, simulated listeners, by seed.
+
+The folder holds tracks.csv, auto_tags.csv and audio/. Nobody listened: tastes are planted, in the sound's own measures
+and in machine tags, and figures on them prove that planted taste is found.
+"""
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ponticello.config import Config
+from ponticello.data.catalog import audio_files, import_tracks, read_tracks
+from ponticello.data.interactions import import_interactions
+from ponticello.data.listeners import audible_traits, simulate_listeners
+from ponticello.data.mining import mine_library
+from ponticello.data.prepare import prepare_frames
+from ponticello.data.store import FrameStore
+from ponticello.library import Folder, create_library
+from ponticello.model.front_end import musicnn_front_end
+
+TAG_SCORE = 0.1  # machine-made tags below this are left out
+SHARES = (("test", 0.25), ("validation", 0.15))  # of tracks
+COLUMNS = ("track_id", "path", "title", "artist", "album", "genres", "description", "game", "machine_tags", "split")
+
+
+def read_catalogue(source: Path) -> list[dict[str, str]]:
+    """The tracks of the folder as rows of a tracks table, without a split."""
+    tags = defaultdict(list)
+    with (source / "auto_tags.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if float(row["score"]) >= TAG_SCORE:
+                tags[row["track_id"]].append(row["tag"].lower())
+    with (source / "tracks.csv").open(encoding="utf-8", newline="") as file:
+        return [
+            {
+                "track_id": row["track_id"],
+                "path": str((source / row["file"]).resolve()),
+                "title": row["title"] or row["title_from_file"],
+                "artist": row["artist"],
+                "album": row["album"] or f"{row['game']} (game music)",
+                "genres": row["genre"],
+                "description": row["about"],
+                "game": row["game"],
+                "machine_tags": ";".join(tags[row["track_id"]]),
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def together(rows: list[dict[str, str]]) -> list[str]:
+    """A name for each row's connected component of games and artists: what must not be torn apart."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for row in rows:
+        game = root(f"game:{row['game']}")
+        if row["artist"]:
+            artist = root(f"artist:{row['artist'].casefold()}")
+            parent[max(game, artist)] = min(game, artist)
+    return [root(f"game:{row['game']}") for row in rows]
+
+
+def roles(components: list[str], seed: int) -> list[str]:
+    """A role a row: whole components in an order drawn from `seed` fill test, then validation, then training."""
+    sizes, taken, role = Counter(components), Counter[str](), {}
+    for name in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()):
+        for held_out, share in SHARES:
+            if taken[held_out] + sizes[name] <= share * len(components):
+                role[name] = held_out
+                break
+        else:
+            role[name] = "train"
+        taken[role[name]] += sizes[name]
+    return [role[name] for name in components]
+
+
+def prepared(root: Path, source: Path, workers: int) -> Folder:
+    """A library of all tracks with mels and frames, made once and then found again."""
+    if not (root / "ponticello.toml").is_file():
+        create_library(root, "tiny")
+    folder = Folder(root.resolve(), Config.from_preset("tiny"))
+    write_tracks(folder, [{**row, "split": ""} for row in read_catalogue(source)])
+    with folder.lock():
+        prepare_frames(folder, audio_files(folder), workers=workers)
+        prepare_frames(folder, audio_files(folder), musicnn_front_end(folder), workers=workers)
+    return folder
+
+
+def write_tracks(folder: Folder, rows: list[dict[str, str]]) -> None:
+    """Imports rows as the library's tracks."""
+    table = folder.root / "tracks.csv"
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    import_tracks(folder, table)
+
+
+def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any], n_tracks: int = 0) -> Folder:
+    """A library of its own split and its own simulated listeners, both from `seed`, over the frames of `base`.
+
+    settings: nested like the fields of `Config`. n_tracks: so many, drawn from `seed`; 0 = all.
+    """
+    config = Config.from_preset("tiny", {**settings, "splits": {"tracks": "column", "column": "split"}})
+    config = config.model_copy(update={"simulation": config.simulation.model_copy(update={"seed": seed})})
+    folder = replace(create_library(root, "tiny"), config=config)
+    rows = read_catalogue(source)
+    if n_tracks:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n_tracks])
+        rows = [rows[place] for place in chosen]
+    for place in ("mels", "frames"):
+        (root / place).symlink_to(base.root / place)
+    found = zip(rows, roles(together(rows), seed), strict=True)
+    write_tracks(folder, [{**row, "split": role} for row, role in found])
+    traits = audible_traits(read_tracks(folder), FrameStore(folder.mels))
+    log = simulate_listeners(list(traits), np.stack(list(traits.values())), config.simulation)
+    log.write_csv(root / "listening.csv")
+    import_interactions(folder, root / "listening.csv")
+    with folder.lock():
+        mine_library(folder)
+    return folder

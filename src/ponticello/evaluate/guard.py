@@ -1,0 +1,86 @@
+"""What a model is worth on validation, meaning and taste: decides how far stage two may go (`train/balance.py`)."""
+
+import numpy as np
+
+from ponticello.data.catalog import read_tracks
+from ponticello.data.columns import TRACK_ID
+from ponticello.data.interactions import read_interactions
+from ponticello.data.splits import before_test, load_splits, one_window_earlier
+from ponticello.data.text import track_texts
+from ponticello.errors import LibraryError
+from ponticello.evaluate.joint import LABELS
+from ponticello.evaluate.ranking import rank_task
+from ponticello.evaluate.scorers import by_profile
+from ponticello.evaluate.semantic import music_to_music_scores, retrieval_figures
+from ponticello.evaluate.tagging import known_labels
+from ponticello.evaluate.tasks import next_tracks
+from ponticello.library import Folder
+from ponticello.model.front_end import frames_for
+from ponticello.model.htcl import HTCL
+from ponticello.train.balance import Judge, Judged
+
+MOST_LISTENERS = 500  # asked, drawn where there are more
+
+
+def judge_on_validation(folder: Folder) -> Judge:
+    """Measures a model on the validation tracks and the validation window of the log, never on test.
+
+    meaning: a text's track among the validation tracks (R@10 and MRR); same-label neighbours for each of `LABELS` that
+    two tracks carry. taste: NDCG@k of validation tracks nobody has played, each listener asking with a profile.
+    The library is read when a model is first judged; LibraryError then if nothing is held out or prepared.
+    """
+    found: list[Judge] = []
+
+    def judge(model: HTCL) -> Judged:
+        if not found:
+            found.append(_judge(folder))
+        return found[0](model)
+
+    return judge
+
+
+def _judge(folder: Folder) -> Judge:
+    splits = load_splits(folder)
+    if splits is None:
+        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+    store, config = frames_for(folder, folder.config), folder.config
+    tracks = read_tracks(folder).sort(TRACK_ID)
+    known = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
+    usable = {track_id for track_id in known if track_id in store}
+    past = before_test(splits, read_interactions(folder))
+    _, cold = next_tracks(past, one_window_earlier(splits), usable, config, cold_role="validation")
+    if len(cold.queries) > MOST_LISTENERS:
+        cold = cold.rows(np.sort(np.random.default_rng(0).choice(len(cold.queries), MOST_LISTENERS, replace=False)))
+    validation = [track_id for track_id in sorted(usable) if splits.roles.get(track_id) == "validation"]
+    ids = sorted({*validation, *cold.candidates, *(track_id for seeds in cold.seeds for track_id in seeds)})
+    place = {track_id: row for row, track_id in enumerate(ids)}
+    texts, rows = [known[track_id] for track_id in ids], [place[track_id] for track_id in validation]
+    told = [row for row in rows if texts[row]]
+    own = tracks.filter(tracks[TRACK_ID].is_in(validation))
+    labels = {column: known_labels(own[column].to_list())[0] for column in LABELS if column in own.columns}
+    states: list[np.ndarray] = []
+
+    def judge(model: HTCL) -> Judged:
+        if model.parts.text.trainable or not states:
+            states[:] = [model.encode_text_states(texts)]
+        frames = [store.read(track_id) for track_id in ids]
+        audio, fused = model.encode_mels(frames), model.encode_fused(frames, states[0])
+        meaning = {}
+        if len(told) > 1:
+            found = retrieval_figures(
+                model.encode_text([texts[row] for row in told]), audio[told], np.arange(len(told))
+            )
+            meaning = {"text to audio R@10": found["recall@10"], "text to audio MRR": found["mrr"]}
+        for column, sets in labels.items():
+            if sum(bool(found) for found in sets) > 1:
+                scores = music_to_music_scores({"model": audio[rows]}, sets, validation, validation, column)
+                meaning[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
+        taste = {}
+        if cold.queries:
+            for kind, vectors in (("audio", audio), ("fused", fused)):
+                scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search.profile_ridge)
+                metrics = rank_task(cold, scorer, config.evaluate.k).metrics
+                taste[kind] = float(np.nanmean(metrics[f"NDCG@{config.evaluate.k}"]))
+        return Judged(meaning, taste)
+
+    return judge

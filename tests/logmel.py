@@ -1,0 +1,48 @@
+"""Settings for tests of the log-mel tower: small, and trained in seconds to a minute."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+LOGMEL: dict[str, Any] = {
+    "front_end": "logmel",
+    "heads": {"hidden_sizes": [128], "embed_dim": 64, "fusion_hidden_sizes": [64], "dropout": 0.1},
+    "pairs": {"sources": ["feedback", "session", "playlist"], "max_pairs_per_track": 10},
+    "semantic": {
+        "batch_size": 32,
+        "epochs": 100,
+        "min_steps": 0,
+        "patience": 10,
+        "audio_lr": 1e-3,
+        "heads_lr": 1e-3,
+        "evaluate_every": 10,
+        "crop_seconds": 10.0,
+    },
+    "preference": {
+        "batch_size": 32,
+        "epochs": 15,
+        "min_steps": 0,
+        "patience": 10,
+        "audio_lr": 1e-3,
+        "heads_lr": 1e-3,
+        "evaluate_every": 80,
+        "crop_seconds": 10.0,
+        "keep": 0.0,
+        "multi_positive": False,
+    },
+}
+
+
+def toml(settings: Mapping[str, Any]) -> str:
+    """Settings nested like the fields of `Config` as the text of a ponticello.toml with preset tiny."""
+    lines = ['preset = "tiny"']
+    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+    for section, values in settings.items():
+        if isinstance(values, dict):
+            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
+
+
+def with_changes(**sections: Mapping[str, Any]) -> dict[str, Any]:
+    """`LOGMEL` with the values of some sections changed."""
+    return {**LOGMEL, **{name: {**LOGMEL.get(name, {}), **values} for name, values in sections.items()}}
