@@ -12,38 +12,28 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from freemusic import prepared, world
-from ponticello.config import Config
-from ponticello.data.catalog import artists_of, read_tracks
+from measured import Asked, trained
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
-from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
-from ponticello.data.text import track_texts
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
-from ponticello.evaluate.contenders import Contenders
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.intervals import bootstrap_mean
-from ponticello.evaluate.probe import probe_scores
-from ponticello.evaluate.ranking import Scorer, rank_task
-from ponticello.evaluate.scorers import by_profile
-from ponticello.evaluate.semantic import music_to_music_scores, retrieval_figures, retrieval_scores
-from ponticello.evaluate.tasks import next_tracks
+from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder
 from ponticello.model.front_end import N_TAGGED
 from ponticello.model.htcl import HTCL
 from ponticello.train.run import train_preference, train_semantic
 
 ROUNDS = 1000
-LABELS = ("genres", "machine_tags")
-TASTE = ("cold NDCG@10", "cold AUC")
 SERVED = "stage two"
 STAGE_ONE = "stage one"
 # What is switched off, by row of the table: settings of stage two on top of the defaults.
@@ -76,14 +66,14 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     shutil.rmtree(root, ignore_errors=True)
     folder = world(root, base, source, seed, settings)
     one = World(folder, seed, {})
-    ask = _asked(folder)
+    ask = Asked(folder)
     splits = load_splits(folder)
     assert splits is not None
     store, frames = FrameStore(folder.mels), FrameStore(folder.frames)
     ids = sorted(read_tracks(folder)[TRACK_ID])
     training = [track_id for track_id in ids if splits.roles[track_id] == "train"]
     states = HTCL.from_settings(folder.config).encode_text_states(ask.texts)
-    _run(folder, lambda own: train_semantic(own, "semantic", retrieval_figures), {}, seed)
+    trained(folder, lambda own: train_semantic(own, "semantic", retrieval_figures), {}, seed)
     first = HTCL.from_pretrained(folder.run("semantic"))
     vectors = {
         "mel statistics": mel_statistics(store, ids, training),
@@ -107,7 +97,7 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
         train = lambda lib, run=run, judge=judge: train_preference(  # noqa: E731
             lib, run, "semantic", retrieval_figures, judge=judge
         )
-        done = _run(own, train, VARIANTS[name], seed)
+        done = trained(own, train, VARIANTS[name], seed)
         model = HTCL.from_pretrained(own.run(run))
         tracks = [frames.read(track_id) for track_id in ids]
         audio, text = model.encode_mels(tracks), model.encode_text(ask.texts)
@@ -118,67 +108,6 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
         print(f"seed {seed}: {name}: {done.n_steps} steps; {done.balance}"[:160], flush=True)
     return one
-
-
-def _run(folder: Folder, train: Callable[[Folder], Any], changed: Mapping[str, Any], seed: int) -> Any:
-    """Trains with the settings of a variant, its weights drawn from `seed`."""
-    settings = folder.config.model_dump(mode="json")
-    for part, values in changed.items():
-        settings[part] |= values
-    for stage in ("semantic", "preference"):
-        settings[stage]["seed"] = seed
-    return train(replace(folder, config=Config.model_validate(settings)))
-
-
-class _asked:
-    """What is asked of every method of a library: listeners and cold tracks, texts, labels; test tracks only."""
-
-    def __init__(self, folder: Folder) -> None:
-        tracks = read_tracks(folder).sort(TRACK_ID)
-        splits, log = load_splits(folder), read_interactions(folder)
-        assert splits is not None
-        self.ids, self.texts = tracks[TRACK_ID].to_list(), track_texts(tracks)
-        self.roles = [splits.roles[track_id] for track_id in self.ids]
-        artists = artists_of(tracks)
-        self.clusters = [artists.get(track_id, track_id) for track_id in self.ids]
-        self.labels = {column: tracks[column].to_list() for column in LABELS}
-        self.config, self.log, self.splits = folder.config, log, splits
-        _, self.cold = next_tracks(log, splits, set(self.ids), folder.config)
-        self.test = [row for row, role in enumerate(self.roles) if role == "test"]
-
-    def measure(self, vectors: np.ndarray, texts: np.ndarray | None) -> dict[str, np.ndarray]:
-        """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that has a text tower."""
-        scorer = by_profile(
-            self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search.profile_ridge
-        )
-        found = self._ranked(scorer)
-        queries, clusters = [self.ids[row] for row in self.test], [self.clusters[row] for row in self.test]
-        if texts is not None:
-            scores = retrieval_scores({"m": texts[self.test]}, {"m": vectors[self.test]}, queries, clusters)
-            wanted = {("text to audio", "R@10"), ("text to audio", "MRR")}
-            found |= {f"text {s.metric}": s.by_method["m"] for s in scores if (s.task, s.metric) in wanted}
-        for column, labels in self.labels.items():
-            probed, _ = probe_scores({"m": vectors}, labels, self.roles, self.ids, self.clusters, column)
-            if probed:
-                found[f"{column} probe"] = probed[0].by_method["m"]
-            sets = [set(labels[row] or ()) for row in self.test]
-            near = music_to_music_scores({"m": vectors[self.test]}, sets, queries, clusters, column)
-            if near:
-                found[f"same {column}"] = near[0].by_method["m"]
-        return found
-
-    def regress(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
-        """The ALS factors of the listening before the test window, regressed from the vectors, tuned on validation."""
-        content = dict(zip(self.ids, vectors, strict=True))
-        config = self.config.model_copy(
-            update={"evaluate": self.config.evaluate.model_copy(update={"baselines": ("vectors to factors",)})}
-        )
-        scorers = Contenders(self.log, self.splits, content, {}, config, 0).scorers(self.cold)
-        return self._ranked(scorers["vectors to factors"])
-
-    def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:
-        metrics = rank_task(self.cold, scorer, 10).metrics
-        return {name: metrics[name.removeprefix("cold ")] for name in TASTE}
 
 
 def table(worlds: list[World], against: str) -> str:
