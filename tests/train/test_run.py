@@ -214,8 +214,19 @@ def test_too_little_to_train_on_is_said_with_the_counts(trained_copy: Library) -
     root = trained_copy.folder.root
     shutil.rmtree(root / "runs" / "preference")
     pl.read_parquet(trained_copy.folder.pairs).head(1).write_parquet(trained_copy.folder.pairs)
-    with pytest.raises(DataError, match=r"stage preference: 1 training and .* at least 2 of each are needed"):
+    with pytest.raises(DataError, match=r"stage preference: 1 training and .* at least 2 of each are needed") as raised:
         train_preference(trained_copy.folder, "preference", "semantic", retrieval_figures)
+    assert str(raised.value).endswith("or change the splits; until then stage one answers alone")
+
+
+def test_without_any_pair_stage_one_still_answers(trained_copy: Library) -> None:
+    shutil.rmtree(trained_copy.folder.run("preference"))
+    pl.read_parquet(trained_copy.folder.pairs).head(0).write_parquet(trained_copy.folder.pairs)
+    with pytest.raises(DataError, match=r"stage preference: 0 training and .* until then stage one answers alone"):
+        train_preference(trained_copy.folder, "preference", "semantic", retrieval_figures)
+    assert not is_finished(trained_copy.folder.run("preference"))
+    trained_copy.embed("semantic")
+    assert len(Library.open(trained_copy.folder.root).recommend("simulated-0001", k=3)) == 3
 
 
 def test_other_architecture_is_refused_in_stage_two(trained_copy: Library) -> None:

@@ -75,12 +75,13 @@ def _judge(folder: Folder) -> Judge:
             if sum(bool(found) for found in sets) > 1:
                 scores = music_to_music_scores({"model": audio[rows]}, sets, validation, validation, column)
                 meaning[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
-        taste = {}
+        taste, by_listener = {}, {}
         if cold.queries:
             for kind, vectors in (("audio", audio), ("fused", fused)):
                 scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search.profile_ridge)
                 metrics = rank_task(cold, scorer, config.evaluate.k).metrics
-                taste[kind] = float(np.nanmean(metrics[f"NDCG@{config.evaluate.k}"]))
-        return Judged(meaning, taste)
+                by_listener[kind] = metrics[f"NDCG@{config.evaluate.k}"]
+                taste[kind] = float(np.nanmean(by_listener[kind]))
+        return Judged(meaning, taste, by_listener)
 
     return judge

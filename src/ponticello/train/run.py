@@ -217,9 +217,10 @@ def _batch_size(stage: Stage, training: TrackTuples, validation: TrackTuples) ->
     batch_size = min(stage.settings.batch_size, len(training) // launched()[1])
     what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
     if batch_size < 2 or len(validation) < 2:
+        until = "; until then stage one answers alone" if stage.tracks_per_row == 2 else ""
         raise DataError(
             f"stage {stage.name}: {len(training)} training and {len(validation)} validation {what}; at least 2 of each "
-            "are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits"
+            f"are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits{until}"
         )
     if batch_size < stage.settings.batch_size:
         wanted, n_rows = stage.settings.batch_size, len(training)
