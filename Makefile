@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check bench-stability bench-untagged format clean
+.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean
 
 install: $(READY)
 
@@ -35,6 +35,12 @@ bench-stability: $(READY)
 
 bench-untagged: $(READY)
 	$(BIN)/python bench/untagged.py $(FOLDER)
+
+# LADDER_WORK keeps the prepared sounds and every rung's library, 2 GB.
+LADDER_WORK ?= ladder-libraries
+bench-ladder: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/ladder.py $(FOLDER) --work $(LADDER_WORK) --json $(LADDER_WORK)/ladder.json \
+		--plot docs/ladder.svg
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench

@@ -63,7 +63,7 @@ def test_the_departure_begins_at_nothing_and_is_learned() -> None:
     with torch.no_grad():
         head.departure.weight += 0.1
     assert np.abs(_vectors(encoder, head, TRACKS) - before).max() > 1e-3
-    head.reset_parameters()
+    head.departure.reset_parameters()
     np.testing.assert_allclose(_vectors(encoder, head, TRACKS), before, atol=1e-6)
 
 

@@ -252,6 +252,7 @@ def test_nothing_to_encode_gives_no_rows(model: HTCL) -> None:
     assert model.encode_mels([]).shape == (0, EMBED_DIM)
     assert model.encode_text([]).shape == (0, EMBED_DIM)
     assert model.encode_text_states([]).shape == (0, 32)
+    assert model.encode_known_text(np.empty((0, 32), dtype=np.float32)).shape == (0, EMBED_DIM)
 
 
 def test_audio_file_is_the_mel_of_its_sound(
@@ -304,6 +305,8 @@ def test_text_head_follows_the_text_states(model: HTCL) -> None:
     assert states.shape == (len(TEXTS), 32)
     with torch.no_grad():
         assert_close(F.normalize(model.text_head(states), dim=-1), model.encode_text(TEXTS))
+    for batch_size in (2, 512):
+        assert_close(model.encode_known_text(states.numpy(), batch_size), model.encode_text(TEXTS))
 
 
 def test_text_is_cut_to_max_tokens(model: HTCL, config: Config) -> None:

@@ -73,6 +73,14 @@ def test_stage_two_departs_and_stage_one_does_not(heard: Library) -> None:
     assert np.abs(vectors[:, :64] - vectors[:, 64:]).max() > 1e-3
 
 
+def test_the_fused_vector_of_stage_one_is_its_audio_vector(heard: Library) -> None:
+    """A fusion over a front end begins at nothing, also in a whole model, whose layers are all drawn anew."""
+    model, store = HTCL.from_pretrained(heard.folder.run("semantic")), FrameStore(heard.folder.frames)
+    frames = [store.read(track_id) for track_id in store.track_ids]
+    fused = model.encode_fused(frames, model.encode_text_states(["low dark slow"] * len(frames)))
+    np.testing.assert_allclose(fused, model.encode_mels(frames), atol=1e-6)
+
+
 def test_a_file_gets_the_vector_the_index_holds(heard: Library) -> None:
     model = HTCL.from_pretrained(heard.folder.run("preference"))
     track_id, path = next(iter(audio_files(heard.folder).items()))

@@ -41,6 +41,19 @@ class FrameEncoder(nn.Module):
         return (frames - self.mean) / self.deviation, padding_mask
 
 
+class Departure(nn.Linear):
+    """A linear layer that begins at zero.
+
+    A class of its own, since transformers resets layers one by one: zeros set from outside would not last.
+    """
+
+    def reset_parameters(self) -> None:
+        """All zeros."""
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 class AnchoredHead(nn.Module):
     """The vector on its principal axes, and a linear departure from it that begins at nothing: (B, F) -> (B, d)."""
 
@@ -50,12 +63,7 @@ class AnchoredHead(nn.Module):
         super().__init__()
         self.register_buffer("axes", torch.eye(n_features, embed_dim))
         self.dropout = nn.Dropout(dropout)
-        self.departure = nn.Linear(embed_dim, embed_dim, bias=False)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """The departure begins at zero."""
-        nn.init.zeros_(self.departure.weight)
+        self.departure = Departure(embed_dim, embed_dim, bias=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors: (B, F) -> (B, d), not normalised."""
@@ -73,13 +81,7 @@ class AnchoredFusion(nn.Module):
     def __init__(self, hidden_sizes: Sequence[int], embed_dim: int, dropout: float) -> None:
         super().__init__()
         self.departure = MLP((2 * embed_dim, *hidden_sizes, embed_dim), dropout)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """The departure begins at zero; the layers before its last are drawn by themselves."""
-        last = self.departure.linears[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.departure.linears[-1] = Departure((2 * embed_dim, *hidden_sizes)[-1], embed_dim)
 
     def forward(self, both: Tensor) -> Tensor:
         """both: (B, 2d), audio then text -> (B, d), not normalised."""

@@ -233,6 +233,15 @@ class HTCL(PreTrainedModel):
 
         return self._in_batches(project, [len(text) for text in texts], batch_size, self.parts.heads.embed_dim)
 
+    def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
+        """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
+        states = torch.from_numpy(text_states)
+
+        def project(rows: list[int]) -> Tensor:
+            return F.normalize(self.project_text(states[rows].to(self.device)), dim=-1)
+
+        return self._in_batches(project, [0] * len(states), batch_size, self.parts.heads.embed_dim)
+
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen.
 
