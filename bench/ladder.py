@@ -36,11 +36,11 @@ from ponticello.data.shards import read_manifest, write_manifest
 from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import DataError
-from ponticello.evaluate.baselines import frame_means
+from ponticello.evaluate.baselines import frame_means, unit
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder, create_library
-from ponticello.model.front_end import N_TAGGED
+from ponticello.model.front_end import BLOCKS, FRAME_SIZE, N_TAGGED
 from ponticello.model.htcl import HTCL
 from ponticello.search.embed import embed_library, served_vector
 from ponticello.train.run import train_preference, train_semantic
@@ -122,7 +122,7 @@ def climb(work: Path, sources: Sources, n_tracks: int, listeners: Sequence[int],
     trained(panel, lambda own: train_semantic(own, "semantic", retrieval_figures), {}, seed)
     asked = Asked(panel)
     start = measure_run(panel, "semantic", asked)["audio"]
-    simple = asked.measure(plain(panel, asked), None)
+    others = {name: asked.measure(vectors, None) for name, vectors in beginnings(panel, asked).items()}
     cells = []
     for n_listeners in listeners:
         folder = library_of(root / str(n_listeners), rows, sources.store)
@@ -130,7 +130,7 @@ def climb(work: Path, sources: Sources, n_tracks: int, listeners: Sequence[int],
         shutil.copytree(panel.run("semantic"), folder.run("semantic"))
         kept, measured = stage_two(folder, asked, seed, start)
         cells.append(
-            Cell(n_tracks, n_listeners, seed, mined.n_pairs, *kept, measured, start, simple, clusters_of(asked))
+            Cell(n_tracks, n_listeners, seed, mined.n_pairs, *kept, measured, start, others, clusters_of(asked))
         )
         print(f"seed {seed}: {n_tracks} tracks, {n_listeners} listeners, {mined.n_pairs} pairs: {kept}", flush=True)
     return cells
@@ -173,10 +173,19 @@ def measure_run(folder: Folder, run: str, asked: Asked) -> dict[str, dict[str, n
     return {"audio": found, "served": {**found, **asked.measure(served.matrix, None)}}
 
 
-def plain(folder: Folder, asked: Asked) -> np.ndarray:
-    """What the taggers say of each track, its mean, untouched but standardised over the training tracks."""
+def beginnings(folder: Folder, asked: Asked) -> dict[str, np.ndarray]:
+    """What else one could begin with, (n, F) each, standardised over the training tracks.
+
+    The front end's numbers as it weighs them, before they are put on the tower's axes; and what the taggers say alone,
+    which the machine tags were made from.
+    """
+    store = FrameStore(folder.frames)
     training = [track_id for track_id, role in zip(asked.ids, asked.roles, strict=True) if role == "train"]
-    return frame_means(FrameStore(folder.frames), asked.ids, training, N_TAGGED)
+    share = np.concatenate([np.full(size, weight / np.sqrt(size)) for size, weight in BLOCKS])
+    return {
+        "the front end without axes": unit(frame_means(store, asked.ids, training, FRAME_SIZE) * share),
+        "the taggers alone": frame_means(store, asked.ids, training, N_TAGGED),
+    }
 
 
 def clusters_of(asked: Asked) -> list[str]:

@@ -29,6 +29,9 @@ PANELS = (
     ("Meaning: a text finds its track", "gain in R@10", SHOWN[6]),
 )
 COLOURS = ("#d9a400", "#d1495b", "#2a7f9e", "#22223b")
+MARKS = "osD^"
+LEAST_REACH = 0.03  # of a panel, up and down: a flat line looks flat
+START = "start"
 Measured = dict[str, np.ndarray]
 
 
@@ -37,7 +40,7 @@ class Cell:
     """One rung with one seed.
 
     alpha, vector: what is served, said: why. measured: {"audio", "served"}: of the kept model. start: the front end's
-    own vectors, on the axes of the tower; plain: the mean of what the taggers say, no axes. clusters: of test tracks.
+    own vectors, on the axes of the tower; others: what else could be started from, by name. clusters: of test tracks.
     """
 
     n_tracks: int
@@ -49,30 +52,37 @@ class Cell:
     said: str
     measured: dict[str, Measured]
     start: Measured
-    plain: Measured
+    others: dict[str, Measured]
     clusters: list[str]
 
     def record(self) -> dict[str, Any]:
         """The same in what JSON knows."""
-        kinds = {kind: _listed(found) for kind, found in self.measured.items()}
-        return {**self.__dict__, "measured": kinds, "start": _listed(self.start), "plain": _listed(self.plain)}
+        kinds, others = ({name: _listed(found) for name, found in own.items()} for own in (self.measured, self.others))
+        return {**self.__dict__, "measured": kinds, "start": _listed(self.start), "others": others}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Cell":
         """What `record` gave."""
-        kinds = {kind: _arrays(found) for kind, found in record["measured"].items()}
-        sides = {"measured": kinds, "start": _arrays(record["start"]), "plain": _arrays(record["plain"])}
-        return cls(**{**record, **sides})
+        kinds, others = (
+            {name: _arrays(found) for name, found in record[own].items()} for own in ("measured", "others")
+        )
+        return cls(**{**record, "measured": kinds, "start": _arrays(record["start"]), "others": others})
+
+    def beside(self, name: str) -> Measured:
+        """What is compared with: "start", or one of `others`."""
+        return self.start if name == START else self.others[name]
 
 
-def gain(cells: Sequence[Cell], kind: str, metric: str, against: str = "start") -> Interval:
+def gain(cells: Sequence[Cell], kind: str, metric: str, against: str = START) -> Interval:
     """The mean of what is served less the front end's own over all seeds' queries of one rung, paired, with interval.
 
-    against: "start" or "plain", a field of `Cell`. Nans where nothing is measured.
+    kind: of vectors, a key of `measured`, or "start" for where the rung started. against: as in `Cell.beside`. Nans
+    where nothing is measured.
     """
     gaps, clusters = [], []
     for cell in cells:
-        own, other = cell.measured[kind].get(metric), getattr(cell, against).get(metric)
+        own = (cell.start if kind == START else cell.measured[kind]).get(metric)
+        other = cell.beside(against).get(metric)
         if own is None or other is None:
             continue
         gaps.append(own - other)
@@ -96,27 +106,29 @@ def rungs(cells: Sequence[Cell]) -> dict[tuple[int, int], list[Cell]]:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """Markdown: the front end's own figures by tracks, then the gain of what is served on every rung, over both."""
-    parts = [_starts(cells)]
-    for against, name in (
-        ("start", "the front end's own vectors"),
-        ("plain", "the plain mean of what the taggers say"),
-    ):
-        shown = [entry for entry in SHOWN if any(entry[2] in getattr(cell, against) for cell in cells)]
-        below = 0
-        lines = ["| tracks | listeners | pairs | served | " + " | ".join(name for name, _, _ in shown) + " |"]
-        lines.append("|---" * (len(shown) + 4) + "|")
-        for (n_tracks, n_listeners), own in rungs(cells).items():
-            gains = [gain(own, kind, metric, against) for _, kind, metric in shown]
-            below += sum(map(falls_below, gains))
-            kept = ", ".join(f"{cell.alpha:g} {cell.vector}" if cell.alpha else "start" for cell in own)
-            n_pairs = f"{np.mean([cell.n_pairs for cell in own]):,.0f}"
-            lines.append(
-                f"| {n_tracks:,} | {n_listeners:,} | {n_pairs} | {kept} | " + " | ".join(map(_cell, gains)) + " |"
-            )
-        total = len(shown) * len(rungs(cells))
-        parts += [f"Minus {name}; {below} of {total} below it by more than the interval:", "\n".join(lines)]
-    return "\n\n".join(parts)
+    """Markdown: the gain of what is served over the front end's own on every rung; then where the rungs started."""
+    lines = ["| tracks | listeners | pairs | served | " + " | ".join(name for name, _, _ in SHOWN) + " |"]
+    lines.append("|---" * (len(SHOWN) + 4) + "|")
+    for (n_tracks, n_listeners), own in rungs(cells).items():
+        gains = [_cell(gain(own, kind, metric)) for _, kind, metric in SHOWN]
+        kept = ", ".join(f"{cell.alpha:g} {cell.vector}" if cell.alpha else START for cell in own)
+        n_pairs = f"{np.mean([cell.n_pairs for cell in own]):,.0f}"
+        lines.append(f"| {n_tracks:,} | {n_listeners:,} | {n_pairs} | {kept} | " + " | ".join(gains) + " |")
+    counts = [f"Minus {name}: {_n_below(cells, name)}." for name in (START, *cells[0].others)]
+    return "\n\n".join(["\n".join(lines), "\n".join(counts), _starts(cells)])
+
+
+def _n_below(cells: Sequence[Cell], against: str) -> str:
+    """How many figures of all rungs are below what they are compared with, and which."""
+    found = {
+        f"{name} at {n_tracks:,} x {n_listeners:,}": gain(own, kind, metric, against)
+        for (n_tracks, n_listeners), own in rungs(cells).items()
+        for name, kind, metric in SHOWN
+    }
+    measured = {name: one for name, one in found.items() if not np.isnan(one.mean)}
+    below = [name for name, one in measured.items() if falls_below(one)]
+    named = f" ({'; '.join(below)})" if below else ""
+    return f"{len(below)} of {len(measured)} figures are below it by more than the interval{named}"
 
 
 def drawn(cells: Sequence[Cell], path: Path) -> None:
@@ -124,12 +136,18 @@ def drawn(cells: Sequence[Cell], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    style: Any = {"svg.hashsalt": "ladder", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    style: Any = {
+        "svg.hashsalt": "ladder",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with matplotlib.rc_context(style):
         figure, axes = pyplot.subplots(1, len(PANELS), figsize=(11, 3.7), layout="constrained")
         for axis, (title, label, (_, kind, metric)) in zip(axes, PANELS, strict=True):
             _draw_panel(axis, cells, kind, metric)
-            axis.set(title=title, ylabel=label, xlabel="simulated listeners learned from", xscale="log")
+            axis.set(title=title, ylabel=label, xlabel="simulated listeners learned from")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(COLOURS) + 1, frameon=False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
@@ -151,31 +169,31 @@ def _draw_panel(axis: Any, cells: Sequence[Cell], kind: str, metric: str) -> Non
         places = [n_listeners * 1.09 ** (number - (len(sizes) - 1) / 2) for n_listeners in found]
         means = np.array([one.mean for one in found.values()])
         ends = np.array([[one.mean - one.low, one.high - one.mean] for one in found.values()]).T
-        axis.errorbar(
-            places, means, np.nan_to_num(ends), color=COLOURS[number % len(COLOURS)], marker="o", markersize=3.5,
-            linewidth=1.3, elinewidth=0.9, capsize=2, label=f"{n_tracks:,} tracks",
-        )  # fmt: skip
+        look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 3.5}
+        bars = {"linewidth": 1.3, "elinewidth": 0.9, "capsize": 2}
+        axis.errorbar(places, means, np.nan_to_num(ends), label=f"{n_tracks:,} tracks", **look, **bars)
     ticks = sorted({cell.n_listeners for cell in cells})
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.xaxis.set_minor_locator(NullLocator())
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, -LEAST_REACH), max(high, LEAST_REACH))
     axis.grid(axis="y", color="#ddd", linewidth=0.6)
     axis.set_axisbelow(True)
 
 
 def _starts(cells: Sequence[Cell]) -> str:
-    """The figures themselves of what is compared with, by number of tracks."""
+    """By number of tracks, the figures of where all its rungs start, and what those are more than other beginnings."""
     metrics = list(dict.fromkeys(metric for _, _, metric in SHOWN))
-    lines = ["| tracks | vectors | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
+    lines = ["| tracks | | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for n_tracks in sorted({cell.n_tracks for cell in cells}):
         own = list({cell.seed: cell for cell in cells if cell.n_tracks == n_tracks}.values())
-        for against, name in (("start", "front end's own"), ("plain", "taggers' plain mean")):
-            found = [
-                [getattr(cell, against)[metric] for cell in own if metric in getattr(cell, against)]
-                for metric in metrics
-            ]
-            means = [f"{np.nanmean(np.concatenate(values)):.3f}" if values else "" for values in found]
-            lines.append(f"| {n_tracks:,} | {name} | " + " | ".join(means) + " |")
+        values = [[cell.start[metric] for cell in own if metric in cell.start] for metric in metrics]
+        means = [f"{np.nanmean(np.concatenate(found)):.3f}" if found else "" for found in values]
+        lines.append(f"| {n_tracks:,} | {START} | " + " | ".join(means) + " |")
+        for name in own[0].others:
+            gains = [_cell(gain(own, START, metric, name)) for metric in metrics]
+            lines.append(f"| {n_tracks:,} | {START} minus {name} | " + " | ".join(gains) + " |")
     return "\n".join(lines)
 
 

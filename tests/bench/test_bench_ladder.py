@@ -92,6 +92,7 @@ def test_a_gain_is_paired_over_all_seeds_queries() -> None:
     assert not falls_below(found)
     assert falls_below(gain([_cell(taste=[0.4, 0.3])], "served", "cold NDCG@10"))
     assert np.isnan(gain(cells, "served", "text R@10", "plain").mean)
+    assert gain(cells, "start", "cold NDCG@10", "plain").mean == pytest.approx(0.1)
 
 
 def test_tracks_of_one_artist_are_drawn_together() -> None:
@@ -108,14 +109,16 @@ def test_a_record_gives_the_cell_again() -> None:
     np.testing.assert_array_equal(again.measured["served"]["cold NDCG@10"], [0.25, 0.5])
 
 
-def test_the_table_marks_what_falls_below() -> None:
-    lines = table([_cell(taste=[0.7, 0.7]), _cell(n_listeners=30, taste=[0.4, 0.3], alpha=0.0)]).splitlines()
-    assert "| 100 | front end's own | 0.500 |  |  |  | 0.500 |" in lines
-    counts = [line.split(";")[1] for line in lines if line.startswith("Minus ")]
-    assert counts == [" 1 of 4 below it by more than the interval:", " 1 of 2 below it by more than the interval:"]
-    rungs = [line for line in lines if line.startswith("| 100 | ") and "front" not in line and "plain" not in line]
-    assert rungs[0].startswith("| 100 | 10 | 40 | 0.5 fused | +0.200 [+0.200, +0.200] | 0 |")
-    assert rungs[1].startswith("| 100 | 30 | 40 | start | **-0.150 [-0.200, -0.100]** | 0 |")
+def test_the_table_marks_and_names_what_falls_below() -> None:
+    lines = table([_cell(taste=[0.7, 0.7]), _cell(n_listeners=30, taste=[0.35, 0.25], alpha=0.0)]).splitlines()
+    assert lines[2].startswith("| 100 | 10 | 40 | 0.5 fused | +0.200 [+0.200, +0.200] |")
+    assert lines[2].endswith("| 0 |")
+    assert lines[3].startswith("| 100 | 30 | 40 | start | **-0.200 [-0.250, -0.150]** |")
+    below = "below it by more than the interval (taste, NDCG@10 at 100 x 30)."
+    assert f"Minus start: 1 of 4 figures are {below}" in lines
+    assert f"Minus plain: 1 of 2 figures are {below}" in lines
+    assert "| 100 | start | 0.500 |  |  |  | 0.500 |" in lines
+    assert "| 100 | start minus plain | +0.100 [+0.100, +0.100] |  |  |  |  |" in lines
 
 
 def test_the_picture_has_a_line_for_each_number_of_tracks(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def _cell(**changed: Any) -> Cell:
         "said": "kept: 50% of the way",
         "measured": {"audio": kept, "served": kept},
         "start": start,
-        "plain": {"cold NDCG@10": [0.5, 0.5]},
+        "others": {"plain": {"cold NDCG@10": [0.4, 0.4]}},
         "clusters": ["x", "y"],
     }
     return Cell.of({**record, **changed})
