@@ -1,4 +1,4 @@
-"""The questions of `asking.py` to a trained freemusic world: words, neighbours, listeners, and known artists' new tracks.
+"""The questions of `asking.py` to a trained freemusic world: from words, from a track, from a listener.
 
 Every answer is a number a query, by option; hubness is one number a world. Test tracks are ranked, and nothing is tuned
 on them. Dimensions: q queries, n tracks, d vector size, s seeds.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from asking_options import CORRECTIONS, agreement, nearness, plain, recency, weighted_direction, with_artist
+from asking_options import CORRECTIONS, agreement, nearness, plain, recency, weighted_direction
 from asking_worlds import STAGES, Trained
 from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive
@@ -24,7 +24,6 @@ AS_NOW = "as asked now"
 LABELS = ("genres", "machine_tags")
 SHARPNESS = (1.0, 2.0, 5.0, 10.0)  # of agreement, tried on validation
 HALF_LIVES = (5.0, 10.0, 20.0)  # seeds, of recency, tried on validation
-SHARES = (0.1, 0.25, 0.5, 0.75)  # of the artist in a new track's vector, tried on validation
 METRICS = ("NDCG@10", "AUC")
 Measured = dict[str, dict[str, np.ndarray]]  # {option: {question: a number a query}}
 Weigh = Callable[[list[str], np.ndarray, Mapping[str, int]], np.ndarray]  # seeds, their (s, d) vectors, plays -> (s,)
@@ -39,7 +38,7 @@ def text_questions(one: Trained) -> Measured:
         for stage in STAGES:
             scores = score(one.texts[stage][test], one.audio[stage][test], one.texts[stage][train])
             own = np.diag(scores)[:, None]
-            ranks = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
+            ranks = 1 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2  # a tie counts half
             found[option] |= {
                 f"{stage} R@10": (ranks <= 10).astype(np.float64),
                 f"{stage} MRR": 1 / ranks,
@@ -75,7 +74,7 @@ def _label_ndcg(scores: np.ndarray, labels: Sequence[set[str]], artists: np.ndar
     found = np.full(len(scores), np.nan)
     for query, own in enumerate(labels):
         others = np.flatnonzero(labelled & (artists != artists[query]))
-        gains = np.array([len(own & labels[row]) / len(own | labels[row]) for row in others])
+        gains = np.array([len(own & labels[row]) / len(own | labels[row]) for row in others.tolist()])
         found[query] = graded_ndcg_at_k(scores[query, others], gains, 10)
     return found
 
@@ -105,7 +104,7 @@ def listener_questions(one: Trained) -> Measured:
     agreeing = _best(validation, scorer, {value: _agreeing(profiles, value) for value in SHARPNESS})
     recent = _best(validation, scorer, {value: _recent(value) for value in HALF_LIVES})
     weighings: dict[str, Weigh] = {
-        AS_NOW: lambda seeds, own, counts: np.ones(len(seeds)),
+        AS_NOW: _alike,
         "seeds by log(1 + plays)": _played,
         "seeds by agreement": agreeing,
         "seeds by recency": recent,
@@ -120,51 +119,6 @@ def listener_questions(one: Trained) -> Measured:
         own, off = scorer(task, weighings[AS_NOW]), near[[place[track_id] for track_id in task.candidates]] / 2
         corrected.append(lambda rows, own=own, off=off: own(rows) - off)
     return found | {"CSLS for profiles": _measured(tasks, corrected)}
-
-
-def new_tracks_of_artists(one: Trained) -> tuple[Measured, str]:
-    """Cold tracks in a world held out track by track: by an artist with training tracks, and by a new one.
-
-    Blended towards the artist are only the held-out tracks of artists with training tracks. Also says what share of the
-    artist validation chose.
-    """
-    known = np.isin(np.arange(len(one.ids)), one.rows_of("train"))
-    artists = [one.artists.get(track_id) for track_id in one.ids]
-    heard = {artists[row] for row in one.rows_of("train").tolist()} - {None}
-    validation, _ = validation_task(one)
-    _, cold = next_tracks(one.log, one.splits, set(one.ids), one.folder.config)
-    is_known = np.array([one.artists.get(track_id) in heard for track_id in cold.candidates])
-    strata = {"known artist": is_known, "new artist": ~is_known}
-
-    def scorer(task: Task, kind: str, share: float) -> Scorer:
-        served = (one.audio if kind == "audio" else one.fused)[STAGES[1]]
-        vectors = with_artist(served, artists, known, ~known, share)
-        return _profile_scorer(task, one.ids, served, vectors, one.folder.config.search.profile_ridge)
-
-    found: Measured = {AS_NOW: {}, "artist prior": {}}
-    chosen = []
-    for kind in ("audio", "fused"):
-        worth = {
-            share: _mean(rank_task(validation, scorer(validation, kind, share), 10).metrics) for share in (0.0, *SHARES)
-        }
-        share = max(worth, key=lambda share: worth[share])
-        chosen.append(f"{kind} {share:g}")
-        for option, used in ((AS_NOW, 0.0), ("artist prior", max(share, SHARES[0]))):
-            ranked = rank_task(cold, scorer(cold, kind, used), 10, strata)
-            for stratum, metrics in ranked.by_stratum.items():
-                found[option] |= {f"{kind}, {stratum} {name}": metrics[name] for name in METRICS if name in metrics}
-    return found, ", ".join(chosen)
-
-
-def _profile_scorer(
-    task: Task, ids: list[str], served: np.ndarray, offered: np.ndarray, ridge: float
-) -> Scorer:
-    """Profiles of the `served` vectors, asked of the `offered` ones."""
-    place = {track_id: row for row, track_id in enumerate(ids)}
-    profiles = fit_profiles(served, ridge)
-    asking = np.stack([profiles.direction(served[[place[seed] for seed in seeds]]) for seeds in task.seeds])
-    items = offered[[place[track_id] for track_id in task.candidates]] - profiles.mean
-    return lambda rows: asking[rows] @ items.T
 
 
 def validation_task(one: Trained) -> tuple[Task, pl.DataFrame]:
@@ -184,6 +138,11 @@ def _plays(one: Trained, *, earlier: bool = False) -> dict[str, Counter[str]]:
     return found
 
 
+def _alike(seeds: list[str], own: np.ndarray, plays: Mapping[str, int]) -> np.ndarray:
+    del own, plays
+    return np.ones(len(seeds))
+
+
 def _played(seeds: list[str], own: np.ndarray, plays: Mapping[str, int]) -> np.ndarray:
     del own
     weights: np.ndarray = np.log1p([plays[seed] for seed in seeds])
@@ -200,16 +159,16 @@ def _recent(half_life: float) -> Weigh:
 
 def _best(task: Task, scorer: Callable[[Task, Weigh], Scorer], tried: Mapping[float, Weigh]) -> Weigh:
     """The one with the highest NDCG@10 on `task`."""
-    worth = {value: _mean(rank_task(task, scorer(task, weigh), 10).metrics) for value, weigh in tried.items()}
+    worth = {value: mean_ndcg(rank_task(task, scorer(task, weigh), 10).metrics) for value, weigh in tried.items()}
     return tried[max(worth, key=lambda value: worth[value])]
 
 
-def _mean(metrics: Mapping[str, np.ndarray]) -> float:
+def mean_ndcg(metrics: Mapping[str, np.ndarray]) -> float:
     return float(np.nanmean(metrics["NDCG@10"]))
 
 
 def _measured(tasks: Sequence[Task], scorers: Sequence[Scorer]) -> dict[str, np.ndarray]:
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for task, scorer in zip(tasks, scorers, strict=True):
         metrics = rank_task(task, scorer, 10).metrics
         found |= {f"{task.name.removeprefix('next tracks, ')} {name}": metrics[name] for name in METRICS}
