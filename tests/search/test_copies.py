@@ -21,8 +21,8 @@ RATE = 16_000
 def _tune(seed: int) -> np.ndarray:
     """12 s of notes of random pitch and length, in which no two tunes agree."""
     generator = np.random.default_rng(seed)
-    notes = []
-    while sum(map(len, notes)) < 12 * RATE:
+    notes: list[np.ndarray] = []
+    while sum(len(note) for note in notes) < 12 * RATE:
         time = np.arange(int(generator.uniform(0.15, 0.7) * RATE)) / RATE
         pitch = 110 * 2 ** generator.uniform(0, 3)
         notes.append(sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 6)) * np.exp(-3 * time) * 0.1)
