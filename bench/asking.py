@@ -98,20 +98,12 @@ def real_tables(folder: Path, seeds: Sequence[int]) -> list[tuple[str, list[Run]
     ]
 
 
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="the freemusic folder")
-    parser.add_argument("--hetrec", type=Path, required=True, help="hetrec2011-lastfm-2k, unpacked")
-    parser.add_argument("--work", type=Path, required=True, help="where libraries are made")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    started, seeds = time.monotonic(), range(1, given.seeds + 1)
+def worlds_tables(given: argparse.Namespace, started: float) -> list[str]:
+    """Freemusic: every table, and what was chosen on validation."""
     base = prepared(given.work / "base", given.source, given.workers)
     shown: dict[str, list[Run]] = {}
     chosen, copies = [], []
-    for seed in seeds:
+    for seed in range(1, given.seeds + 1):
         one = trained_world(given.work / f"game-{seed}", base, given.source, seed, by_track=False)
         own = [one.clusters[row] for row in one.rows_of("test")]
         shown.setdefault("from words", []).append(Run(text_questions(one), own))
@@ -121,14 +113,28 @@ def main() -> None:
         one = trained_world(given.work / f"track-{seed}", base, given.source, seed, by_track=True)
         measured, share = new_track_questions(one)
         shown.setdefault("new tracks of known artists, SIMULATED listeners", []).append(Run(measured, None))
-        chosen.append(share)
+        chosen.append(f"- {share}")
         print(f"seed {seed} done after {time.monotonic() - started:.0f} s", flush=True)
-    shown |= dict(real_tables(given.hetrec, range(given.seeds)))
-    print(f"\n{given.seeds} seeds, {time.monotonic() - started:.0f} s; brackets: minus '{AS_NOW}', paired")
-    for title, runs in shown.items():
-        print(f"\n{title}\n\n{table(runs)}")
-    print("\nShare of the artist chosen on validation, a seed each:\n" + "\n".join(f"- {line}" for line in chosen))
-    print(f"\ncopies\n\n{copies_table(copies)}")
+    parts = [f"\n{title}\n\n{table(runs)}" for title, runs in shown.items()]
+    return [*parts, "\nShare of the artist chosen on validation, a seed each:", *chosen, f"\n{copies_table(copies)}"]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the freemusic folder")
+    parser.add_argument("--work", type=Path, required=True, help="where libraries are made")
+    parser.add_argument("--seeds", type=int, default=5, help="worlds of freemusic, 0 = none")
+    parser.add_argument("--hetrec", type=Path, help="hetrec2011-lastfm-2k, unpacked; else no real listeners are asked")
+    parser.add_argument("--real-seeds", type=int, default=5, help="splits of HetRec")
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    started = time.monotonic()
+    lines = worlds_tables(given, started) if given.seeds else []
+    if given.hetrec:
+        lines += [f"\n{title}\n\n{table(runs)}" for title, runs in real_tables(given.hetrec, range(given.real_seeds))]
+    print(f"\n{time.monotonic() - started:.0f} s; brackets: minus '{AS_NOW}', paired, 95 %")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":
