@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean
+.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean bench-asking
 
 install: $(READY)
 
@@ -32,6 +32,10 @@ check: $(READY)
 # FOLDER=PATH/TO/freemusic names the tracks.
 bench-stability: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/stability.py $(FOLDER) --tracks 150
+
+# HETREC=PATH/TO/hetrec2011-lastfm-2k names the listening, WORK a folder to keep what is trained.
+bench-asking: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/asking.py $(FOLDER) --hetrec $(HETREC) --work $(WORK)
 
 bench-untagged: $(READY)
 	$(BIN)/python bench/untagged.py $(FOLDER)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 
 import ponticello
 from ponticello.api import Library
-from ponticello.data.catalog import audio_path
+from ponticello.data.catalog import audio_files, audio_path, merge_tracks
 from ponticello.data.columns import PATH, TRACK_ID, USER_ID
-from ponticello.data.interactions import read_interactions
+from ponticello.data.interactions import merge_interactions, read_interactions
+from ponticello.data.prepare import prepare_frames
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.search.embed import space_id
 from ponticello.search.recommend import Result
@@ -185,6 +187,37 @@ def test_embedding_again_computes_nothing_and_names_the_same_generation(trained_
     assert [space.space_id for space in trained_copy.index.spaces] == [
         space_id(trained_copy.folder.run(run)) for run in ("semantic", "preference")
     ]
+
+
+def test_answers_hold_a_recording_once_unless_asked_for_copies(trained_copy: Library, user: str) -> None:
+    """A tune of 12 s and its Vorbis copy, of which the listener has met one."""
+    folder, root = trained_copy.folder, trained_copy.folder.root
+    generator, notes = np.random.default_rng(0), []
+    for length in generator.integers(2000, 6000, 48):
+        time = np.arange(length) / 16_000
+        notes.append(0.3 * np.sin(2 * np.pi * 110 * 2 ** generator.uniform(0, 3) * time) * np.exp(-3 * time))
+    sound = np.concatenate(notes)
+    soundfile.write(root / "tune.wav", sound, 16_000)
+    soundfile.write(root / "copy.ogg", 0.5 * sound, 16_000)
+    rows = {"track_id": ["copy", "tune"], "path": ["copy.ogg", "tune.wav"], "title": ["the tune"] * 2}
+    merge_tracks(folder, pl.DataFrame(rows), "two more")
+    log = read_interactions(folder).filter(pl.col(USER_ID) == user).head(1)
+    merge_interactions(folder, log.with_columns(pl.lit("tune").alias(TRACK_ID)), "one more")
+    prepare_frames(folder, audio_files(folder))
+    trained_copy.embed("semantic", "preference")
+    once, every = Library.open(root), Library.open(root, ["search.collapse_copies=false"])
+    both, all_tracks = {"copy", "tune"}, set(once.index.track_ids)
+    assert [once.index.recordings[once.index.rows[track_id]] for track_id in ("copy", "tune")] == ["copy", "copy"]
+    for found in (once.search("low dark", k=100), every.search("low dark", k=100)):
+        assert all(result.semantic + result.preference == pytest.approx(result.score) for result in found)
+    shown = _ids(once.search("low dark", k=100))
+    first = next(track_id for track_id in _ids(every.search("low dark", k=100)) if track_id in both)
+    assert set(shown) == all_tracks - (both - {first})
+    assert [i for i in _ids(every.search("low dark", k=100)) if i not in both - {first}] == shown
+    assert set(_ids(every.similar("tune", k=100))) == all_tracks - {"tune"}
+    assert set(_ids(once.similar("tune", k=100))) == all_tracks - both
+    assert "copy" in _ids(every.recommend(user, k=100))
+    assert not both & set(_ids(once.recommend(user, k=100)))
 
 
 def test_progress_names_the_run(trained_copy: Library) -> None:

@@ -16,9 +16,10 @@ from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.search.copies import find_recordings
 from ponticello.search.embed import Vectors, embed_library, run_config, space_id
 from ponticello.search.filters import matching
-from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, open_index, write_index
+from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, known_recordings, open_index, write_index
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
@@ -84,7 +85,9 @@ class Library:
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))
             n_new += n
-        generation = write_index(self.folder.index, sides[0], sides[1] if len(sides) == 2 else None, spaces)
+        recordings = find_recordings(self.folder.mels, known_recordings(self.folder.index))
+        preference = sides[1] if len(sides) == 2 else None
+        generation = write_index(self.folder.index, sides[0], preference, spaces, recordings)
         for loaded in ("index", "_models"):
             self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation)
@@ -170,6 +173,7 @@ class Library:
             blend=blend,
             excluded=excluded,
             per_artist=per_artist,
+            once=self.folder.config.search.collapse_copies,
         )
 
     @cached_property

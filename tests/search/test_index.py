@@ -1,10 +1,12 @@
 """The blended score against plain numpy, and the index's files: whole, or refused."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ponticello.errors import CheckpointError, DataError, LibraryError
@@ -16,6 +18,7 @@ from ponticello.search.index import (
     Query,
     Space,
     calibrate,
+    known_recordings,
     open_index,
     write_index,
 )
@@ -152,6 +155,39 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert np.array_equal(index.vectors, np.concatenate([semantic.matrix, preference.matrix], axis=1))
     assert index.vectors.dtype == np.float32
     assert (tmp_path / "CURRENT").read_text() == f"{generation.name}\n"
+
+
+def test_recordings_are_read_back_and_a_track_without_one_is_alone(tmp_path: Path) -> None:
+    given = pl.DataFrame({"track_id": ["t1", "t4", "x"], "mel_sha256": ["1", "4", "x"], "recording": ["t1", "t1", "x"]})
+    write_index(tmp_path, *_sides(), SPACES, given)
+    assert open_index(tmp_path).recordings == ["t0", "t1", "t2", "t3", "t1", "t5"]
+    known = known_recordings(tmp_path)
+    assert known is not None
+    assert known.rows()[:2] == [("t0", None, "t0"), ("t1", "1", "t1")]
+
+
+def test_an_index_of_before_recordings_knows_of_no_copies(tmp_path: Path) -> None:
+    """As it was written then: track ids alone, under the hashes of its own files."""
+    generation = write_index(tmp_path, *_sides(), SPACES)
+    tracks = generation / "tracks.parquet"
+    pl.read_parquet(tracks).select("track_id").write_parquet(tracks)
+    record = json.loads((generation / "index.json").read_text())
+    record["sha256"]["tracks.parquet"] = hashlib.sha256(tracks.read_bytes()).hexdigest()
+    text = json.dumps(record)
+    (generation / "index.json").write_text(text)
+    name = hashlib.sha256(text.encode()).hexdigest()[:16]
+    generation.rename(tmp_path / name)
+    (tmp_path / "CURRENT").write_text(name)
+    assert open_index(tmp_path).recordings == [f"t{number}" for number in range(6)]
+    assert known_recordings(tmp_path) is None
+
+
+def test_recordings_of_a_damaged_or_missing_index_are_not_known(tmp_path: Path) -> None:
+    assert known_recordings(tmp_path) is None
+    generation = write_index(tmp_path, *_sides(), SPACES)
+    assert known_recordings(tmp_path) is not None
+    (generation / "vectors.npy").write_bytes(b"")
+    assert known_recordings(tmp_path) is None
 
 
 def test_only_tracks_with_both_vectors_enter_each_with_its_own(tmp_path: Path) -> None:

@@ -92,6 +92,38 @@ def test_fewer_candidates_than_k_gives_them_all_and_none_gives_none() -> None:
     assert rank_tracks(index, QUERY, tracks, k=5, blend=0.5, excluded={"a", "b"}) == []
 
 
+def _copied(semantic: list[float], recordings: str) -> EmbeddingIndex:
+    """As `_index`, the letter of `recordings` naming each track's."""
+    plain = _index(semantic, [0.0] * len(semantic))
+    return EmbeddingIndex(plain.track_ids, plain.vectors, plain.spaces, list(recordings))
+
+
+def test_of_copies_the_best_is_returned_and_the_next_recording_moves_up() -> None:
+    index, tracks = _copied([0.9, 0.8, 0.7, 0.6, 0.5], "xyxxz"), _tracks([None] * 5)
+    found = rank_tracks(index, QUERY, tracks, k=3, blend=0.0, once=True)
+    assert _ids(found) == "abe"
+    assert [result.rank for result in found] == [1, 2, 3]
+    assert [result.score for result in found] == pytest.approx([0.9, 0.8, 0.5], abs=1e-6)
+    assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0)) == "abc"
+
+
+def test_copies_of_what_is_excluded_are_not_returned_either() -> None:
+    index, tracks = _copied([0.9, 0.8, 0.7, 0.6], "xyxy"), _tracks([None] * 4)
+    assert _ids(rank_tracks(index, QUERY, tracks, k=4, blend=0.0, excluded=["c", "unknown"], once=True)) == "b"
+    assert _ids(rank_tracks(index, QUERY, tracks, k=4, blend=0.0, excluded=["c", "unknown"])) == "abd"
+
+
+def test_a_copy_that_a_filter_leaves_out_does_not_hide_the_other() -> None:
+    index, tracks = _copied([0.9, 0.8], "xx"), _tracks([None] * 2)
+    assert _ids(rank_tracks(index, QUERY, tracks[1:], k=2, blend=0.0, once=True)) == "b"
+
+
+def test_a_copy_under_another_artist_does_not_use_up_that_artists_places() -> None:
+    """b is a's recording, credited to Bo: c is Bo's first track in the answer."""
+    index, tracks = _copied([0.9, 0.8, 0.7], "xxy"), _tracks(["Ada", "Bo", "Bo"])
+    assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0, per_artist=1, once=True)) == "ac"
+
+
 def _log(rows: list[tuple[str, str, int, str, float | None]]) -> pl.DataFrame:
     """user, track, hour, event, played_s."""
     schema: dict[str, Any] = {

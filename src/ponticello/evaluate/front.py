@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ponticello.evaluate.collapse import Collapsed
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Scores
 from ponticello.evaluate.materials import Materials
 from ponticello.evaluate.metrics import retrieval_ranks
-from ponticello.evaluate.ranking import Task, rank_task
+from ponticello.evaluate.ranking import rank_task
 from ponticello.evaluate.scorers import by_profile
 from ponticello.model.htcl import HTCL
 from ponticello.model.mixing import mix
@@ -34,9 +35,10 @@ class _Point:
 
 
 def measure_front(
-    evaluation: Evaluation, materials: Materials, cold: Task, suffix: str, say: Callable[[str], None]
+    evaluation: Evaluation, materials: Materials, collapsed: Collapsed, suffix: str, say: Callable[[str], None]
 ) -> None:
     """Both curves at `POSITIONS`: mean reciprocal rank of a text's track, and NDCG@k on `next tracks, cold`."""
+    cold = collapsed.tracks
     if not {STAGE_ONE, STAGE_TWO} <= materials.models.keys():
         return
     rows = [row for row in materials.rows_of("test") if materials.texts[row]]
@@ -56,7 +58,7 @@ def measure_front(
             meaning[position] = 1 / retrieval_ranks(point.texts, point.answering[rows], target)
             spaces = [(weight, dict(zip(materials.ids, side, strict=True))) for weight, side in point.spaces]
             scorer = by_profile(cold, spaces, materials.config.search.profile_ridge)
-            taste[position] = rank_task(cold, scorer, materials.config.evaluate.k).metrics
+            taste[position] = rank_task(collapsed.task, collapsed.scorer(scorer), materials.config.evaluate.k).metrics
         queries = [materials.ids[row] for row in rows]
         clusters = [materials.clusters[row] for row in rows]
         ndcg = f"NDCG@{materials.config.evaluate.k}"

@@ -15,6 +15,7 @@ from ponticello.data.mining import find_duplicates, mine_test_pairs
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, load_splits
 from ponticello.errors import DataError, LibraryError
+from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Fact, Scores
 from ponticello.evaluate.front import measure_front
 from ponticello.evaluate.integrity import alignment, modality_gap, most_moved, neighbour_overlap, space_health
@@ -25,6 +26,8 @@ from ponticello.evaluate.tagging import ensemble, known_labels, prompts, zero_sh
 from ponticello.evaluate.tasks import next_tracks
 from ponticello.evaluate.taste import Listening, measure_taste
 from ponticello.library import Folder
+from ponticello.search.copies import RECORDING, find_recordings
+from ponticello.search.index import known_recordings
 
 NEIGHBOURS = 10
 LABELS = (GENRES, TAGS, MACHINE_TAGS)  # probed where they hold something and no others are named
@@ -72,7 +75,7 @@ def evaluate_library(
         measure_taste(evaluation, listening, vectors, materials.content, materials.config, seed, say)
         _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
         suffix = ", SIMULATED listeners" if listening.is_simulated else ""
-        measure_front(evaluation, materials, cold, suffix, say)
+        measure_front(evaluation, materials, collapse(cold, listening.recordings), suffix, say)
     say("integrity")
     _measure_integrity(evaluation, materials)
     return evaluation
@@ -81,7 +84,16 @@ def evaluate_library(
 def _listening(folder: Folder, splits: Splits, materials: Materials) -> Listening | None:
     if not folder.interactions.is_file():
         return None
-    return Listening(read_interactions(folder), splits, mine_test_pairs(folder), artists_of(materials.tracks))
+    pairs, artists = mine_test_pairs(folder), artists_of(materials.tracks)
+    return Listening(read_interactions(folder), splits, pairs, artists, _recordings(folder))
+
+
+def _recordings(folder: Folder) -> dict[str, str]:
+    """{track: its recording} where answers hold a recording once."""
+    if not folder.config.search.collapse_copies:
+        return {}
+    found = find_recordings(folder.mels, known_recordings(folder.index))
+    return dict(found.select(TRACK_ID, RECORDING).iter_rows())
 
 
 def _measure_retrieval(evaluation: Evaluation, materials: Materials) -> None:

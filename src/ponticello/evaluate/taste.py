@@ -1,7 +1,7 @@
 """The taste side of the table: how well each method ranks what listeners want, and what its lists are like."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -11,6 +11,7 @@ from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.listeners import USER_PREFIX
 from ponticello.data.splits import Splits
 from ponticello.evaluate.baselines import popularity
+from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.contenders import Contenders
 from ponticello.evaluate.figures import Evaluation, Fact, Scores
 from ponticello.evaluate.lists import EMPTY, coverage, hubness, mean_popularity, same_artist_share
@@ -24,12 +25,16 @@ STRATUM_METRICS = ("NDCG", "Recall")
 
 @dataclass(frozen=True)
 class Listening:
-    """What the taste side reads. pairs: anchor_id, positive_id for `pair_ranking`; artists: by track id, known ones."""
+    """What the taste side reads. pairs: anchor_id, positive_id for `pair_ranking`; artists: by track id, known ones.
+
+    recordings: a name by track id where answers hold a recording once; empty where every track is its own.
+    """
 
     interactions: pl.DataFrame
     splits: Splits
     pairs: pl.DataFrame
     artists: Mapping[str, str]
+    recordings: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_simulated(self) -> bool:
@@ -65,7 +70,9 @@ def measure_taste(
     """
     contenders = Contenders(listening.interactions, listening.splits, vectors[content], listening.artists, config, seed)
     suffix = ", SIMULATED listeners" if listening.is_simulated else ""
-    for task in taste_tasks(listening, set(vectors[content]), config):
+    for asked in taste_tasks(listening, set(vectors[content]), config):
+        collapsed = collapse(asked, listening.recordings)
+        task = collapsed.tracks
         if not task.queries:
             evaluation.notes.append(f"Taste, {task.name}: not measured, nothing held out is to be found.")
             continue
@@ -76,6 +83,7 @@ def measure_taste(
             name: by_closeness(task, by_id) if from_one_track else by_profile(task, [(1.0, by_id)], ridge)
             for name, by_id in vectors.items()
         }
+        scorers, task = {name: collapsed.scorer(scorer) for name, scorer in scorers.items()}, collapsed.task
         strata = _strata(task, listening, contenders.late.events)
         say(f"taste: {task.name}, {len(scorers)} methods")
         ranked = {method: rank_task(task, scorer, config.evaluate.k, strata) for method, scorer in scorers.items()}
@@ -84,6 +92,8 @@ def measure_taste(
             _describe_lists(evaluation, task, ranked, suffix, contenders.late.events, listening.artists, config)
         counts = f"{len(task.queries):,} queries, {len(task.candidates):,} candidates, all of them ranked"
         evaluation.notes.append(f"Taste, {task.name}: {counts}.")
+        if n_copies := len(collapsed.tracks.candidates) - len(task.candidates):
+            evaluation.notes.append(f"Taste, {task.name}: {n_copies:,} copies of candidates; a recording counts once.")
     notes = [note.replace("vectors to", f"{content} vectors to", 1) for note in contenders.notes]
     evaluation.notes += dict.fromkeys(notes)
 

@@ -1,7 +1,7 @@
 """The exact index: one vector a track holds both spaces, so any position of the dial is one dot product.
 
     index/<generation>/vectors.npy     (n, 2d) float32: semantic, then preference; (n, d) before stage two
-    index/<generation>/tracks.parquet  track_id, in row order
+    index/<generation>/tracks.parquet  track_id, in row order, with mel_sha256 and recording as in `copies`
     index/<generation>/index.json      spaces, calibration, sha256 of the other files; its own sha256 is the name
     index/CURRENT                      the live generation's name
 
@@ -22,6 +22,7 @@ import polars as pl
 from ponticello.data.columns import TRACK_ID
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import replacing
+from ponticello.search.copies import RECORDING, SCHEMA
 from ponticello.search.embed import Vectors
 from ponticello.search.profile import Profiles, fit_profiles
 
@@ -59,10 +60,16 @@ class Query:
 
 
 class EmbeddingIndex:
-    """Tracks to ask: `track_ids`, their vectors and the spaces' calibration."""
+    """Tracks to ask: `track_ids`, their vectors and the spaces' calibration.
 
-    def __init__(self, track_ids: list[str], vectors: np.ndarray, spaces: list[Space]) -> None:
+    recordings: a name for what each track is a copy of; None = no two tracks are known to be one recording.
+    """
+
+    def __init__(
+        self, track_ids: list[str], vectors: np.ndarray, spaces: list[Space], recordings: list[str] | None = None
+    ) -> None:
         self.track_ids, self.vectors, self.spaces = track_ids, vectors, spaces
+        self.recordings = track_ids if recordings is None else recordings
         self.rows = {track_id: row for row, track_id in enumerate(track_ids)}
         self.embed_dim = vectors.shape[1] // len(spaces)
         self._profiles: dict[float, list[Profiles]] = {}  # by ridge; fitted when first asked for
@@ -152,8 +159,17 @@ def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibr
     return Calibration(float(cosines.mean()), max(float(cosines.std()), 1e-6))
 
 
-def write_index(place: Path, semantic: Vectors, preference: Vectors | None, spaces: list[Space]) -> Path:
-    """A new generation with the tracks both sides have, made live when whole; the one before it is kept."""
+def write_index(
+    place: Path,
+    semantic: Vectors,
+    preference: Vectors | None,
+    spaces: list[Space],
+    recordings: pl.DataFrame | None = None,
+) -> Path:
+    """A new generation with the tracks both sides have, made live when whole; the one before it is kept.
+
+    recordings: as `find_recordings` gives them; a track that is not there, or all where None, is a recording alone.
+    """
     sides = [semantic] if preference is None else [semantic, preference]
     track_ids = sorted(set.intersection(*(set(side.track_ids) for side in sides)))
     matrices = []
@@ -164,12 +180,19 @@ def write_index(place: Path, semantic: Vectors, preference: Vectors | None, spac
     with replacing(building) as temporary:
         temporary.mkdir()
         np.save(temporary / FILES[0], np.concatenate(matrices, axis=1), allow_pickle=False)
-        pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).write_parquet(temporary / FILES[1])
+        _with_recordings(track_ids, recordings).write_parquet(temporary / FILES[1])
         hashes = {file: _sha256(temporary / file) for file in FILES}
         record = json.dumps({"spaces": [asdict(space) for space in spaces], "sha256": hashes}, indent=1) + "\n"
         (temporary / "index.json").write_text(record, encoding="utf-8")
     name = hashlib.sha256(record.encode()).hexdigest()[:16]
     return _make_live(place, building, name)
+
+
+def _with_recordings(track_ids: list[str], recordings: pl.DataFrame | None) -> pl.DataFrame:
+    table = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
+    known = pl.DataFrame(schema=SCHEMA) if recordings is None else recordings
+    table = table.join(known, on=TRACK_ID, how="left", maintain_order="left")
+    return table.with_columns(pl.col(RECORDING).fill_null(pl.col(TRACK_ID)))
 
 
 def _make_live(place: Path, building: Path, name: str) -> Path:
@@ -190,7 +213,10 @@ def _make_live(place: Path, building: Path, name: str) -> Path:
 
 
 def open_index(place: Path) -> EmbeddingIndex:
-    """The live generation; LibraryError if there is none, CheckpointError if a file is not what was written."""
+    """The live generation; LibraryError if there is none, CheckpointError if a file is not what was written.
+
+    One that was written before recordings were kept knows of no copies.
+    """
     if not (place / "CURRENT").is_file():
         raise LibraryError("the library has no index yet; run: ponticello embed")
     generation = place / (place / "CURRENT").read_text(errors="replace").strip()
@@ -201,7 +227,20 @@ def open_index(place: Path) -> EmbeddingIndex:
         Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"])) for s in record["spaces"]
     ]
     vectors = np.load(generation / FILES[0], mmap_mode="r", allow_pickle=False)
-    return EmbeddingIndex(pl.read_parquet(generation / FILES[1])[TRACK_ID].to_list(), vectors, spaces)
+    tracks = pl.read_parquet(generation / FILES[1])
+    recordings = tracks[RECORDING].to_list() if RECORDING in tracks.columns else None
+    return EmbeddingIndex(tracks[TRACK_ID].to_list(), vectors, spaces, recordings)
+
+
+def known_recordings(place: Path) -> pl.DataFrame | None:
+    """What the live generation knows of recordings, as `write_index` was given it; None if there is none to be read."""
+    if not (place / "CURRENT").is_file():
+        return None
+    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
+    if _fault(generation):
+        return None
+    tracks = pl.read_parquet(generation / FILES[1])
+    return tracks.select(*SCHEMA) if RECORDING in tracks.columns else None
 
 
 def _fault(generation: Path) -> str:

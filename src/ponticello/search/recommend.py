@@ -1,4 +1,4 @@
-"""From a query to a ranked list: filters, ties, and so many tracks an artist; and what a listener asks with."""
+"""From a query to a ranked list: filters, ties, copies, so many tracks an artist; and what a listener asks with."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -35,10 +35,12 @@ def rank_tracks(
     blend: float,
     excluded: Collection[str] = (),
     per_artist: int | None = None,
+    once: bool = False,
 ) -> list[Result]:
     """The `k` best of `tracks` (those that pass the filters) for `query`, of one row, best first; ties by track id.
 
     excluded: ids never returned. per_artist: at most so many tracks an artist (a track without artist counts alone).
+    once: of the copies of a recording only the best that passes is returned, and none of what is `excluded`.
     """
     scores = index.scores(query, blend)[0]
     table = tracks.filter(pl.col(TRACK_ID).is_in(list(index.rows)) & ~pl.col(TRACK_ID).is_in(list(excluded)))
@@ -48,11 +50,15 @@ def rank_tracks(
     artists = table[ARTIST].to_list()
     chosen: list[int] = []
     counts: Counter[str] = Counter()
+    heard = {index.recordings[index.rows[track_id]] for track_id in excluded if track_id in index.rows}
     for place in order:
-        artist = artists[place]
+        artist, recording = artists[place], index.recordings[candidates[place]]
+        if once and recording in heard:
+            continue
         if per_artist is not None and artist is not None and counts[artist.casefold()] >= per_artist:
             continue
         counts[(artist or "").casefold()] += 1
+        heard.add(recording)
         chosen.append(int(place))
         if len(chosen) == k:
             break
