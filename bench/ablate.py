@@ -37,8 +37,8 @@ from ponticello.evaluate.scorers import by_profile
 from ponticello.evaluate.semantic import music_to_music_scores, retrieval_figures, retrieval_scores
 from ponticello.evaluate.tasks import next_tracks
 from ponticello.library import Folder
-from ponticello.model.front_end import N_TAGGED
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import N_TAGGED
 from ponticello.train.run import train_preference, train_semantic
 
 ROUNDS = 1000
