@@ -29,8 +29,8 @@ from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder
-from ponticello.model.front_end import N_TAGGED
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import N_TAGGED
 from ponticello.train.run import train_preference, train_semantic
 
 ROUNDS = 1000

@@ -21,7 +21,7 @@ from ponticello.data.mining import mine_library
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.library import Folder, create_library
-from ponticello.model.front_end import musicnn_front_end
+from ponticello.model.musicnn_frames import musicnn_front_end
 
 TAG_SCORE = 0.1  # machine-made tags below this are left out
 SHARES = (("test", 0.25), ("validation", 0.15))  # of tracks

@@ -31,9 +31,9 @@ from ponticello.data.mel import mel_of_file
 from ponticello.data.shards import Mel
 from ponticello.evaluate.baselines import unit
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
-from ponticello.model.front_end import BLOCKS, FRAME_SIZE, frames_of, musicnn_frames
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import MEL, PATCH_FRAMES
+from ponticello.model.musicnn_frames import BLOCKS, FRAME_SIZE, frames_of, musicnn_frames
 
 LEAD_IN_S, GAIN_DB = 1.2, -6.0
 CD_RATE_HZ = 44_100

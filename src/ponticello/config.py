@@ -195,7 +195,9 @@ class Config(Part):
     """All settings of a library and of the models trained in it."""
 
     preset: Literal["paper", "base", "small", "tiny"] = "base"
-    front_end: Literal["logmel", "musicnn"] = "logmel"  # what the audio tower reads; paper: log-mels
+    # What the audio tower reads: `logmel` (paper), `musicnn`, `features`, or `hf:NAME`, a Hugging Face audio encoder.
+    front_end: str = Field("logmel", pattern=r"^(logmel|musicnn|features|hf:.+)$")
+    features: str = ""  # for `features`: a file or folder of vectors, relative to the library or absolute
     mel: MelConfig = MelConfig()
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()

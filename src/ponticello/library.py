@@ -10,7 +10,7 @@ my-library/
   splits-listeners.parquet  each listener's own moments, where splits.events is last-session
   skipped.csv            what could not be used, by step, file and line
   mels/                  prepared log-mels
-  frames/                what MusiCNN hears, after `ponticello tag`
+  frames/                what MusiCNN hears, after `ponticello tag`; in it a folder for each other front end
   runs/<name>/           one training run
   index/                 vectors, ready to ask; CURRENT names the live generation
   report/                the last evaluation
@@ -18,6 +18,7 @@ my-library/
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from ponticello.config import Config
 from ponticello.errors import LibraryError
 
 SETTINGS_FILE = "ponticello.toml"
+_NAME_LENGTH = 100  # characters of a front end's name that its folder keeps, the last; a file system allows 255 bytes
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class Folder:
     @property
     def frames(self) -> Path:
         return self.root / "frames"
+
+    def frames_of(self, front_end: str) -> Path:
+        """Where what this front end (as the setting) makes of the tracks is kept."""
+        if front_end in ("logmel", "musicnn"):
+            return self.mels if front_end == "logmel" else self.frames
+        return self.frames / re.sub(r"[^\w.-]+", "-", front_end)[-_NAME_LENGTH:]
 
     @property
     def index(self) -> Path:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ponticello.model.front_end import FRAME_SIZE
+from ponticello.model.musicnn_frames import FRAME_SIZE
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "stability.py"
 RATE = 48_000

@@ -188,7 +188,7 @@ def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
     ("setting", "message"),
     [
         ("pairs.min_lovers=3", "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, "),
-        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, front_end, mel, audio, text, "),
+        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, front_end, features, mel, audio, "),
         ("pairs.min_listeners=0", "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0"),
         ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
     ],

@@ -213,7 +213,7 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
         ),
         (
             {"n_tracks_with_audio": 75, "n_tracks_with_both": 75, "front_end": "logmel"},
-            '75 training tracks (under 1,000) are few to learn sound from the beginning: front_end = "musicnn" starts '
+            '75 training tracks (under 20,000) are few to learn sound from the beginning: front_end = "musicnn" starts '
             "from pretrained taggers.",
         ),
         (

@@ -13,8 +13,8 @@ from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.library import create_library
-from ponticello.model.front_end import A_TAGGER, FRAME_SIZE, N_TAGGED, frames_of, musicnn_frames, musicnn_front_end
 from ponticello.model.musicnn import N_TAGS, hear, patches_of, tag_names
+from ponticello.model.musicnn_frames import A_TAGGER, FRAME_SIZE, N_TAGGED, frames_of, musicnn_frames, musicnn_front_end
 from ponticello.model.tags import MOST_TAGS, tag_tracks, tags_of
 
 

@@ -15,8 +15,9 @@ from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.joint import Compared, evaluate_library
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.frame_encoder import LEAST_DEVIATION, AnchoredHead
-from ponticello.model.front_end import BLOCKS, frames_for, musicnn_front_end
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import BLOCKS, musicnn_front_end
 from ponticello.train.run import train_preference, train_semantic
 
 

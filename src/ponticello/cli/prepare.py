@@ -16,10 +16,11 @@ from ponticello.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from ponticello.data.mining import Mined
-    from ponticello.data.prepare import Prepared
+    from ponticello.data.prepare import FrontEnd, Prepared
     from ponticello.library import Folder
 
 
@@ -33,54 +34,72 @@ def register(app: typer.Typer) -> None:
 def prepare(
     library: LibraryOption = HERE,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes that decode; else one a core.")] = None,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Fetch the audio encoder of front_end hf:NAME if it is not here.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Decodes every track into a log-mel. A second run does only what is missing or changed.
+    """Turns every track into what training reads. A second run does only what is missing or changed.
+
+    Log-mels, and what the front end of the settings makes of the sound. With front_end "features" the vectors that you
+    have are taken over instead, and no track needs audio.
 
     \b
     Example:
     ponticello prepare -L my-library
     """
     folder = open_folder(library)
-    done = prepare_library(folder, workers)
+    done = prepare_library(folder, workers, allow_download)
     if as_json:
         print_json(
             {"n_new": done.n_new, "n_kept": done.n_kept, "n_removed": done.n_removed, "n_skipped": len(done.skipped)}
         )
         return
+    is_given = folder.config.front_end == "features"
     removed = f", {done.n_removed:,} removed" if done.n_removed else ""
     typer.echo(
         f"{done.n_new:,} tracks prepared, {done.n_kept:,} were already{removed}"
-        f"{skipped_note(len(done.skipped), folder)}; in {folder.mels}"
+        f"{skipped_note(len(done.skipped), folder)}; in {folder.frames_of('features') if is_given else folder.mels}"
     )
 
 
-def prepare_library(folder: "Folder", workers: int | None) -> "Prepared":
-    """Prepares every track that has a path, and holds some out."""
+def prepare_library(folder: "Folder", workers: int | None, allow_download: bool = False) -> "Prepared":
+    """Prepares every track that has a path, holds some out, and then does what the settings' front end needs.
+
+    Gives what was done to log-mels; with front end `features`, to the vectors, and what was skipped of both.
+    """
     import os
+    from dataclasses import replace
 
     from ponticello.data.catalog import audio_files
     from ponticello.data.mining import refresh_splits
     from ponticello.data.prepare import prepare_frames
+    from ponticello.model.front_end import front_end_of
 
     n_workers = workers or os.cpu_count() or 1
+    front_end = front_end_of(folder.config, allow_download=allow_download)
+    if front_end and front_end.notice:
+        typer.echo(front_end.notice, err=True)
+    preparation = front_end.preparation(folder) if front_end else None  # what it lacks is said before hours of decoding
     with folder.lock(), progress("preparing", "tracks") as report:
         done = prepare_frames(folder, audio_files(folder), workers=n_workers, on_progress=report)
         refresh_splits(folder)
-    if folder.config.front_end == "musicnn":
-        _listen(folder, n_workers, unreadable={line.value for line in done.skipped})
+    if preparation and folder.config.front_end == "features":
+        given = _make_frames(folder, *preparation, n_workers)
+        return replace(given, skipped=[*done.skipped, *given.skipped])
+    if preparation:
+        silent = {line.value for line in done.skipped}
+        files = {track_id: path for track_id, path in preparation[1].items() if track_id not in silent}
+        _make_frames(folder, preparation[0], files, n_workers)
     return done
 
 
-def _listen(folder: "Folder", workers: int, unreadable: "Collection[str]" = ()) -> "Prepared":
-    """Brings the library's MusiCNN frames up to date. unreadable: ids of tracks known to have no sound."""
-    from ponticello.data.catalog import audio_files
+def _make_frames(folder: "Folder", front_end: "FrontEnd", files: "Mapping[str, Path]", workers: int) -> "Prepared":
+    """Brings a front end's frames up to date."""
     from ponticello.data.prepare import prepare_frames
-    from ponticello.model.front_end import musicnn_front_end
 
-    files = {track_id: path for track_id, path in audio_files(folder).items() if track_id not in unreadable}
     with folder.lock(), progress("listening", "tracks") as report:
-        return prepare_frames(folder, files, musicnn_front_end(folder), workers=workers, on_progress=report)
+        return prepare_frames(folder, files, front_end, workers=workers, on_progress=report)
 
 
 def tag(
@@ -99,10 +118,12 @@ def tag(
     """
     import os
 
+    from ponticello.data.catalog import audio_files
+    from ponticello.model.musicnn_frames import musicnn_front_end
     from ponticello.model.tags import tag_tracks
 
     folder = open_folder(library)
-    done = _listen(folder, workers or os.cpu_count() or 1)
+    done = _make_frames(folder, musicnn_front_end(folder), audio_files(folder), workers or os.cpu_count() or 1)
     with folder.lock():
         tagged = tag_tracks(folder)
     if as_json:

@@ -22,6 +22,7 @@ LEAST_PAIRS = 200  # of training tracks
 # Best weights are chosen by a mean of n reciprocal ranks, whose standard error is at most 0.5 / sqrt(n).
 LEAST_VALIDATION_TRACKS = 50  # at most 0.07
 LEAST_VALIDATION_PAIRS = 100  # at most 0.05, were they independent; but pairs share tracks
+SOUND_FROM_DATA = 20_000  # training tracks; from there on what log-mels teach may pass what pretrained taggers know
 FEW_TEXTS = 0.5  # share of the training tracks with audio; below it most of what could be learned from lies idle
 
 
@@ -38,7 +39,7 @@ class Supply:
     n_pairs: int = 0  # distinct, both tracks with audio and text; as the next two
     n_validation_tracks: int = 0
     n_validation_pairs: int = 0
-    front_end: str = "musicnn"  # as the setting; "logmel" has no pretrained taggers to fall back on
+    front_end: str = "musicnn"  # as the setting; "logmel" has nothing pretrained to fall back on
 
     def line(self) -> str:
         """The counts in one line."""
@@ -96,7 +97,8 @@ def _on_texts(supply: Supply) -> str:
     taught = f"Stage one hardly learns words from {supply.n_tracks_with_both:,} training tracks with audio and text"
     if supply.front_end == "logmel":
         return f'{taught} (under {LEAST_TEXTS}): set front_end = "musicnn", whose taggers need no training.'
-    return f"{taught} (under {LEAST_TEXTS}): the taggers' own vectors and machine tags answer."
+    known = "taggers' own vectors and machine tags" if supply.front_end == "musicnn" else "front end's own vectors"
+    return f"{taught} (under {LEAST_TEXTS}): the {known} answer."
 
 
 def _on_missing_texts(supply: Supply) -> str:
@@ -110,12 +112,18 @@ def _on_missing_texts(supply: Supply) -> str:
 
 
 def _on_size(supply: Supply) -> str:
-    n_both = supply.n_tracks_with_both
+    n_both, n_heard = supply.n_tracks_with_both, supply.n_tracks_with_audio
+    if supply.front_end == "musicnn" and n_heard > SOUND_FROM_DATA:
+        return (
+            f"{n_heard:,} training tracks with audio (over {SOUND_FROM_DATA:,}): learning sound from log-mels (preset "
+            '"base") is worth comparing.'
+        )
+    if supply.front_end == "logmel" and LEAST_TEXTS <= n_both < SOUND_FROM_DATA:
+        few = f"{n_both:,} training tracks (under {SOUND_FROM_DATA:,})"
+        return f'{few} are few to learn sound from the beginning: front_end = "musicnn" starts from pretrained taggers.'
     if not LEAST_TEXTS <= n_both < WORDS_FROM_DATA:
         return ""
     few = f"{n_both:,} training tracks (under {WORDS_FROM_DATA:,})"
-    if supply.front_end == "logmel":
-        return f'{few} are few to learn sound from the beginning: front_end = "musicnn" starts from pretrained taggers.'
     return f"{few}: words a track does not carry find it only as far as the front end knows them."
 
 
@@ -141,7 +149,7 @@ def _on_choice(supply: Supply) -> str:
 
 def _heard(folder: Folder) -> set[str]:
     """The tracks with prepared frames, of the kind the settings ask for."""
-    prepared = folder.mels if folder.config.front_end == "logmel" else folder.frames
+    prepared = folder.frames_of(folder.config.front_end)
     return set(read_manifest(prepared)[TRACK_ID]) if (prepared / MANIFEST).is_file() else set()
 
 

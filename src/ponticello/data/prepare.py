@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
+from ponticello.config import MelConfig
 from ponticello.data.mel import mel_key, mel_of_file
 from ponticello.data.shards import (
     AGAIN,
@@ -61,22 +62,29 @@ class _Source:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """How a sound file becomes frames.
+    """How a track's file becomes frames.
 
-    place: where they are kept. key: changes whenever the numbers would. extract: (T, F) float16 of a file, DataError
-        where there are none; picklable, for worker processes. step: heads its lines in skipped.csv.
+    place: where they are kept. key: changes whenever the numbers would. extract: (T, F) float16 of a file and the id of
+        its track, DataError where there are none; picklable, for worker processes. step: heads its skipped.csv lines.
+    most_workers: processes that make sense. unusable: what is known not to be usable before anything is read.
     """
 
     place: Path
     key: str
-    extract: Callable[[Path], Mel]
+    extract: Callable[[Path, str], Mel]
     step: str
+    most_workers: int | None = None
+    unusable: tuple[Skipped, ...] = ()
 
 
 def mel_front_end(folder: Folder) -> FrontEnd:
     """The library's log-mels, in `mels/`."""
     config = folder.config.mel
-    return FrontEnd(folder.mels, mel_key(config), partial(mel_of_file, config=config), "prepare")
+    return FrontEnd(folder.mels, mel_key(config), partial(_mel_of_track, config=config), "prepare")
+
+
+def _mel_of_track(path: Path, _track_id: str, config: MelConfig) -> Mel:
+    return mel_of_file(path, config)
 
 
 def prepare_frames(
@@ -115,7 +123,8 @@ def prepare_frames(
         write_manifest(place, kept)
     remove_unnamed_shards(place, kept)
     writer = _ShardWriter(place, kept, front_end.key)
-    skipped: list[Skipped] = []
+    skipped = list(front_end.unusable)
+    workers = min(workers, front_end.most_workers or workers)
     try:
         with closing(_decode(todo, front_end.extract, workers)) as mels:
             for n_done, (source, mel) in enumerate(zip(todo, mels, strict=True), start=1):
@@ -129,7 +138,8 @@ def prepare_frames(
         writer.publish()
     folder.record_skipped(front_end.step, skipped)
     n_removed = sum(track_id not in sources for track_id in known["track_id"])
-    return Prepared(len(todo) - len(skipped), len(kept), n_removed, skipped)
+    n_new = len(todo) - len(skipped) + len(front_end.unusable)
+    return Prepared(n_new, len(kept), n_removed, skipped)
 
 
 def _plan(
@@ -169,11 +179,11 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _decode(todo: Sequence[_Source], extract: Callable[[Path], Mel], workers: int) -> Generator[Mel | str]:
+def _decode(todo: Sequence[_Source], extract: Callable[[Path, str], Mel], workers: int) -> Generator[Mel | str]:
     """In the order of `todo`, each file's frames, or the reason why there are none."""
     if workers == 1 or len(todo) <= 1:
         for source in todo:
-            yield _frames_or_reason(source.path, extract)
+            yield _frames_or_reason(source, extract)
         return
     chunks = [todo[start : start + _CHUNK_TRACKS] for start in range(0, len(todo), _CHUNK_TRACKS)]
     # spawn: a forked child of a process that runs threads (torch's, polars') may hang.
@@ -185,8 +195,8 @@ def _decode(todo: Sequence[_Source], extract: Callable[[Path], Mel], workers: in
         under_way: deque[Future[list[Mel | str]]] = deque()
         for n_done in range(len(chunks)):
             while n_done + len(under_way) < len(chunks) and len(under_way) < workers * _CHUNKS_A_WORKER:
-                paths = [source.path for source in chunks[n_done + len(under_way)]]
-                under_way.append(pool.submit(_many_frames_or_reasons, paths, extract))
+                chunk = chunks[n_done + len(under_way)]
+                under_way.append(pool.submit(_many_frames_or_reasons, chunk, extract))
             try:
                 yield from under_way.popleft().result()
             except BrokenProcessPool:
@@ -198,13 +208,13 @@ def _decode(todo: Sequence[_Source], extract: Callable[[Path], Mel], workers: in
         pool.shutdown(cancel_futures=True)
 
 
-def _many_frames_or_reasons(paths: Sequence[Path], extract: Callable[[Path], Mel]) -> list[Mel | str]:
-    return [_frames_or_reason(path, extract) for path in paths]
+def _many_frames_or_reasons(sources: Sequence[_Source], extract: Callable[[Path, str], Mel]) -> list[Mel | str]:
+    return [_frames_or_reason(source, extract) for source in sources]
 
 
-def _frames_or_reason(path: Path, extract: Callable[[Path], Mel]) -> Mel | str:
+def _frames_or_reason(source: _Source, extract: Callable[[Path, str], Mel]) -> Mel | str:
     try:
-        return extract(path)
+        return extract(source.path, source.track_id)
     except DataError as error:
         return str(error)
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from ponticello.data.shards import AGAIN, Mel, damaged, hash_mel, open_shard, read_manifest
 from ponticello.errors import DataError, LibraryError
 
+BY_WEIGHTS = " @ "  # in a key: what follows names the weights that the frames were made with
+
 
 class FrameStore:
     """The prepared frames of a library's `mels` or `frames` folder, read in place. Can be sent to other processes.
@@ -44,9 +46,24 @@ class FrameStore:
     def __contains__(self, track_id: object) -> bool:
         return track_id in self._row_of
 
+    @property
+    def frame_size(self) -> int:
+        """F, numbers a frame; LibraryError if there are no frames."""
+        if not self._hashes:
+            raise LibraryError(f"{self._folder.name} were prepared from no track yet; {AGAIN}")
+        return int(self.read(self.track_ids[0]).shape[1])
+
+    @property
+    def weights(self) -> str:
+        """Which weights the frames were made with, where their key says so (`key @ weights`); else ""."""
+        return next(iter(self._keys), "").partition(BY_WEIGHTS)[2]
+
     def require(self, key: str) -> None:
-        """LibraryError unless there are frames and all were prepared under this key (`FrontEnd.key`)."""
-        if self._keys != {key}:
+        """LibraryError unless there are frames and all were prepared under this key (`FrontEnd.key`).
+
+        A key without weights asks for none: frames made with any, but all with the same, will do.
+        """
+        if self._keys != {key} and not (len(self._keys) == 1 and min(self._keys).startswith(key + BY_WEIGHTS)):
             found = "with other settings" if self._keys else "from no track yet"
             raise LibraryError(
                 f"{self._folder.name} were prepared {found}; {AGAIN}, with the settings the model was made with"
@@ -94,6 +111,7 @@ class PooledFrames:
 
     def __init__(self, store: FrameStore) -> None:
         self._store = store
+        self.frame_size, self.weights = store.frame_size, store.weights
         self._means: dict[str, NDArray[np.float32]] = {}
         self.track_ids = store.track_ids
 

@@ -10,6 +10,7 @@ import polars as pl
 from ponticello.config import Config
 from ponticello.data.catalog import artists_of, read_tracks
 from ponticello.data.columns import TRACK_ID
+from ponticello.data.shards import MANIFEST
 from ponticello.data.splits import Splits
 from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
@@ -18,11 +19,12 @@ from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.elsewhere import read_vectors
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.library import Folder
-from ponticello.model.front_end import N_TAGGED, frames_for
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import N_TAGGED
 from ponticello.search.embed import embed_library, run_config, served_vector
 
-MEL, MUSICNN, TEXT = "mel statistics", "MusiCNN", "text only"
+MEL, MUSICNN, FRONT_END, TEXT = "mel statistics", "MusiCNN", "front end", "text only"
 FUSED = ", fused"  # ends the name of a row whose vectors hold the text too
 
 
@@ -73,8 +75,7 @@ def gather(
     runs: run name by method; files: vectors from elsewhere by method. LibraryError if there is nothing to compare.
     """
     tracks = read_tracks(folder).sort(TRACK_ID)
-    store = FrameStore(folder.mels) if folder.mels.is_dir() else None
-    known = {} if store is None else _unlearned(folder, store, tracks[TRACK_ID].to_list(), splits, notes, say)
+    known = _unlearned(folder, tracks[TRACK_ID].to_list(), splits, notes, say)
     for method, path in files.items():
         found = read_vectors(path)
         known[method] = found.vectors
@@ -82,12 +83,11 @@ def gather(
             notes.append(
                 f"{method}: {len(found.left_out):,} vectors are zero or not finite, such as {found.left_out[0]!r}."
             )
-    models, read = {}, store
+    models: dict[str, HTCL] = {}
+    read: FrameStore | None = None
     words = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     for method, run in runs.items():
         say(f"vectors: {method}")
-        if store is None:
-            raise LibraryError("there are no mels to embed; run: ponticello prepare")
         read = frames_for(folder, run_config(folder.run(run)))
         vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
@@ -124,31 +124,32 @@ def gather(
 
 
 def _unlearned(
-    folder: Folder,
-    store: FrameStore,
-    track_ids: list[str],
-    splits: Splits,
-    notes: list[str],
-    say: Callable[[str], None],
+    folder: Folder, track_ids: list[str], splits: Splits, notes: list[str], say: Callable[[str], None]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """What can be heard without training, by method and track id: mel statistics, and what the taggers hear.
+    """What can be heard without training, by method and track id: mel statistics, what the taggers hear, and the
+    library's own front end where it is neither.
 
-    The taggers' row needs all prepared tracks to have been heard; else a note says how many are missing.
+    A row needs every track that the library's own front end (log-mels where that is MusiCNN) has prepared; else a note
+    says how many are missing.
     """
-    ids = [track_id for track_id in track_ids if track_id in store]
-    if not ids:
-        return {}
+    front_end = folder.config.front_end
+    is_other = front_end not in ("logmel", "musicnn")
+    places = {MEL: folder.mels, MUSICNN: folder.frames, **({FRONT_END: folder.frames_of(front_end)} if is_other else {})}
+    stores = {method: FrameStore(place) for method, place in places.items() if (place / MANIFEST).is_file()}
+    own = stores.get(FRONT_END if is_other else MEL)
+    ids = [track_id for track_id in track_ids if own is not None and track_id in own]
     training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
-    say(f"vectors: {MEL}")
-    known = {MEL: dict(zip(ids, mel_statistics(store, ids, training), strict=True))}
-    if folder.frames.is_dir():
-        say(f"vectors: {MUSICNN}")
-        frames = FrameStore(folder.frames)
-        if missing := sum(track_id not in frames for track_id in ids):
-            reason = f"it has not heard every track ({missing:,} are missing); run: ponticello tag"
-            notes.append(f"{MUSICNN} is not measured: {reason}.")
+    known = {}
+    for method, store in stores.items() if ids else ():
+        say(f"vectors: {method}")
+        if missing := sum(track_id not in store for track_id in ids):
+            remedy = "; run: ponticello tag" if method == MUSICNN else ""
+            notes.append(f"{method} is not measured: it has not heard every track ({missing:,} are missing){remedy}.")
+        elif method == MEL:
+            known[method] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
         else:
-            known[MUSICNN] = dict(zip(ids, frame_means(frames, ids, training, N_TAGGED), strict=True))
+            size = N_TAGGED if method == MUSICNN else store.frame_size
+            known[method] = dict(zip(ids, frame_means(store, ids, training, size), strict=True))
     return known
 
 

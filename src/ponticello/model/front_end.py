@@ -1,75 +1,78 @@
-"""What MusiCNN hears of a track, kept as frames in a library's `frames/`: computed once, read by everything after.
+"""Which frozen front end a model reads, and what each of them has to say: one file a front end, this one chooses.
 
-One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers in three blocks: what each tagger pools, embeds and
-tags, and the spectrum they listened to.
+logmel      no frozen front end: the tower learns from log-mels   `data/mel.py`
+musicnn     two pretrained taggers in the package                 `musicnn_frames.py`
+features    vectors the user has                                  `data/features.py`
+hf:NAME     a Hugging Face audio encoder the user names           `hf_frames.py`
 """
 
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from ponticello.config import Config
-from ponticello.data.audio import load_audio
+from ponticello.data.features import GivenFrames
 from ponticello.data.mel import mel_key
 from ponticello.data.prepare import FrontEnd
 from ponticello.data.shards import Mel
 from ponticello.data.store import FrameStore
 from ponticello.library import Folder
-from ponticello.model.musicnn import MEL, N_PENULTIMATE, N_POOLED, N_TAGS, PATCH_FRAMES, Tagger, hear, patches_of
-
-TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
-A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
-FRAME_SECONDS = PATCH_FRAMES * MEL.hop_length / MEL.sample_rate  # 2.99 s
-N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
-A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, and standard deviation over the patch
-# How many numbers belong together, and how much of a track's vector they are: docs/benchmarks.md, "The front end".
-BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
-FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
-_RECIPE = 2  # raise it when `musicnn_frames` gives other numbers
+from ponticello.model.hf_frames import PREFIX, HuggingFaceFrames
+from ponticello.model.musicnn_frames import MusicnnFrames
 
 
-def frames_key(config: Config) -> str:
+class FrozenFrontEnd(Protocol):
+    """How a track becomes frames (T, F) that are computed once and never learned."""
+
+    @property
+    def key(self) -> str:
+        """Changes whenever the frames of a track would (`FrontEnd.key`)."""
+
+    @property
+    def frame_seconds(self) -> float | None:
+        """s of sound in one frame; None where nobody says."""
+
+    @property
+    def notice(self) -> str:
+        """What its user has to know before it is used, such as a licence; "" for nothing."""
+
+    def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """(size, weight) of the numbers of a frame that belong together, as `fit_front_end` takes them."""
+
+    def preparation(self, folder: Folder) -> tuple[FrontEnd, Mapping[str, Path]]:
+        """What `prepare_frames` needs: how a library's tracks become frames, and the file of each track."""
+
+    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+        """(T, F) float16 of a file, or of a mono waveform (n,) at `sample_rate` Hz.
+
+        CheckpointError where it cannot take sound, AudioError as `load_audio`.
+        """
+
+
+def front_end_of(config: Config, weights: str = "", allow_download: bool = False) -> FrozenFrontEnd | None:
+    """The frozen front end that the settings name; None for log-mels.
+
+    weights: those a model was trained over (`FrameStore.weights`); "" = whichever are found.
+    """
+    if config.front_end == "logmel":
+        return None
+    if config.front_end == "musicnn":
+        return MusicnnFrames(config.mel.max_seconds)
+    if config.front_end == "features":
+        return GivenFrames(config.features)
+    return HuggingFaceFrames(config.front_end.removeprefix(PREFIX), config.mel.max_seconds, weights, allow_download)
+
+
+def frames_key(config: Config, weights: str = "") -> str:
     """A name that changes whenever what a model with these settings reads would (`FrontEnd.key`)."""
-    return mel_key(config.mel) if config.front_end == "logmel" else _musicnn_key(config.mel.max_seconds)
+    front_end = front_end_of(config, weights)
+    return front_end.key if front_end else mel_key(config.mel)
 
 
 def frames_for(folder: Folder, config: Config) -> FrameStore:
     """The prepared frames a model with these settings reads; LibraryError if they are missing or of other settings."""
-    store = FrameStore(folder.mels if config.front_end == "logmel" else folder.frames)
+    store = FrameStore(folder.frames_of(config.front_end))
     store.require(frames_key(config))
     return store
-
-
-def musicnn_front_end(folder: Folder) -> FrontEnd:
-    """The library's MusiCNN frames, in `frames/`, of the first `mel.max_seconds` of each track."""
-    seconds = folder.config.mel.max_seconds
-    return FrontEnd(folder.frames, _musicnn_key(seconds), partial(musicnn_frames, seconds=seconds), "prepare frames")
-
-
-def _musicnn_key(seconds: float) -> str:
-    return f"musicnn {_RECIPE} {seconds:g}"
-
-
-def musicnn_frames(path: Path, seconds: float) -> Mel:
-    """(P, 2198) float16: every whole 3 s of the first `seconds` of a file, under both taggers, and its spectrum.
-
-    Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50); then the mel bands' means, less the mean
-    over all bands so that loudness says nothing, and their standard deviations (96 each, log10 units). A sound shorter
-    than 3 s is repeated to fill one frame. AudioError as `load_audio`. Cost: 1/20 of the sound's length on one core.
-    """
-    return frames_of(load_audio(path, MEL.sample_rate, seconds), seconds)
-
-
-def frames_of(waveform: np.ndarray, seconds: float) -> Mel:
-    """As `musicnn_frames`, of a mono waveform (n,) at 16 kHz; errors as `patches_of`."""
-    patches = patches_of(waveform[: int(seconds * MEL.sample_rate)])
-    parts = []
-    for tagger in TAGGERS:
-        heard = hear(patches, tagger)
-        parts += [heard.mean_pool, heard.penultimate, heard.taggram]
-    spectrum = patches.mean(dim=1)  # (P, 96)
-    parts += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
-    frames: Mel = torch.cat(parts, dim=1).numpy().astype(np.float16)
-    return frames

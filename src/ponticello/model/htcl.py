@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from ponticello.config import Config
-from ponticello.data.audio import load_audio
 from ponticello.data.batch import pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
-from ponticello.errors import CheckpointError, ShapeError
+from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
-from ponticello.model.front_end import FRAME_SECONDS, FRAME_SIZE, frames_of
+from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
 from ponticello.model.htcl_config import HTCLConfig, check_kind
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
 
+MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 
@@ -68,8 +68,8 @@ class HTCL(PreTrainedModel):
             self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
             self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         else:
-            self.audio_encoder = FrameEncoder(FRAME_SIZE)
-            self.audio_head = AnchoredHead(FRAME_SIZE, heads.embed_dim, heads.dropout)
+            self.audio_encoder = FrameEncoder(config.frame_size)
+            self.audio_head = AnchoredHead(config.frame_size, heads.embed_dim, heads.dropout)
             self.fusion_head = AnchoredFusion(heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout)
         self.text_encoder = build_text_encoder(config.text_config)
         text_size = self.text_encoder.config.hidden_size
@@ -84,10 +84,16 @@ class HTCL(PreTrainedModel):
             reset()
 
     @classmethod
-    def from_settings(cls, config: Config, allow_download: bool = False) -> "HTCL":
-        """A model with a pretrained text tower and everything else fresh, drawn from torch's global generator."""
+    def from_settings(
+        cls, config: Config, allow_download: bool = False, frame_size: int | None = None, front_end_weights: str = ""
+    ) -> "HTCL":
+        """A model with a pretrained text tower and everything else fresh, drawn from torch's global generator.
+
+        frame_size, front_end_weights: of the frames it will read, as `HTCLConfig`.
+        """
         encoder, tokenizer = load_text_encoder(config.text.name, allow_download)
-        model = cls(HTCLConfig(config.model_dump(mode="json"), encoder.config.to_dict()))
+        settings, text_config = config.model_dump(mode="json"), encoder.config.to_dict()
+        model = cls(HTCLConfig(settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights))
         model.text_encoder.load_state_dict(encoder.state_dict())
         model.tokenizer = tokenizer
         return model
@@ -122,18 +128,27 @@ class HTCL(PreTrainedModel):
 
     def use_settings(self, config: Config) -> None:
         """Takes over how `config` trains and searches; CheckpointError if it describes another model."""
-        for part in ("front_end", "mel", "audio", "text", "heads"):
+        for part in MODEL_PARTS:
             here, there = getattr(self.parts, part), getattr(config, part)
             if here != there:
                 raise CheckpointError(f"the model was made with [{part}] {here}; the settings now say {there}")
         self.parts, self.config.settings = config, config.model_dump(mode="json")
 
+    @property
+    def front_end(self) -> FrozenFrontEnd | None:
+        """The frozen front end under the audio tower; None where it reads log-mels."""
+        return front_end_of(self.parts, self.config.front_end_weights)
+
     def n_frames(self, seconds: float) -> int:
-        """How many frames of what the audio tower reads make up so much sound, at least one."""
-        mel = self.parts.mel
-        if self.parts.front_end == "logmel":
+        """How many frames of what the audio tower reads make up so much sound, at least one; ConfigError if unknown."""
+        mel, front_end = self.parts.mel, self.front_end
+        if front_end is None:
             return 1 + int(seconds * mel.sample_rate) // mel.hop_length
-        return max(1, round(seconds / FRAME_SECONDS))
+        if front_end.frame_seconds is None:
+            raise ConfigError(
+                f"front_end {self.parts.front_end!r} does not say how long a frame is: set crop_seconds = 0"
+            )
+        return max(1, round(seconds / front_end.frame_seconds))
 
     def reset_heads(self) -> None:
         """Fresh projection heads and scales, as the released code starts stage two."""
@@ -183,16 +198,19 @@ class HTCL(PreTrainedModel):
         return Embeddings(audio, text, fused, dict(self.logit_scales.items()), departure)
 
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz."""
+        """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz.
+
+        CheckpointError where the front end cannot take sound (`features`), or its encoder is not here (`hf:NAME`).
+        """
         return self.encode_mels([self._frames(item) for item in items], batch_size)
 
     def _frames(self, item: str | Path | np.ndarray) -> np.ndarray:
         """What the audio tower reads of a file or a waveform."""
-        mel = self.parts.mel
-        if self.parts.front_end == "musicnn":
-            sound = item if isinstance(item, np.ndarray) else load_audio(Path(item), mel.sample_rate, mel.max_seconds)
-            return frames_of(sound, mel.max_seconds)
-        return log_mel(item, mel).astype(np.float16) if isinstance(item, np.ndarray) else mel_of_file(Path(item), mel)
+        mel, front_end = self.parts.mel, self.front_end
+        sound = item if isinstance(item, np.ndarray) else Path(item)
+        if front_end is not None:
+            return front_end.hear(sound, mel.sample_rate)
+        return log_mel(sound, mel).astype(np.float16) if isinstance(sound, np.ndarray) else mel_of_file(sound, mel)
 
     def encode_mels(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a front end's frames."""

@@ -9,12 +9,15 @@ from transformers import PreTrainedConfig
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
+from ponticello.model.musicnn_frames import FRAME_SIZE
 
 
 class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """All that is needed to rebuild an `HTCL`: our `Config` as a dict, and the text encoder's own configuration.
 
     vector: what stands for a track that has a text, "audio" alone or "fused" with it, as validation chose.
+    frame_size: numbers a frame of the frozen front end; None = as many as MusiCNN's, 0 where there is none.
+    front_end_weights: the weights its frames were made with (`FrameStore.weights`), "" where the key alone says it.
     """
 
     model_type = "htcl"
@@ -24,11 +27,16 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         settings: dict[str, Any] | None = None,
         text_config: dict[str, Any] | None = None,
         vector: str = "audio",
+        frame_size: int | None = None,
+        front_end_weights: str = "",
         **options: Any,
     ) -> None:
         self.settings = settings or Config().model_dump(mode="json")
         self.text_config = text_config or {}
         self.vector = vector
+        is_musicnn = self.settings.get("front_end") == "musicnn"
+        self.frame_size = frame_size if frame_size is not None else FRAME_SIZE if is_musicnn else 0
+        self.front_end_weights = front_end_weights
         super().__init__(**options)
 
     @property

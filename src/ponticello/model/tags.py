@@ -11,8 +11,8 @@ from ponticello.data.columns import MACHINE_TAGS, TRACK_ID
 from ponticello.data.shards import Mel
 from ponticello.data.store import FrameStore
 from ponticello.library import Folder
-from ponticello.model.front_end import A_TAGGER, TAGGERS, musicnn_front_end
 from ponticello.model.musicnn import N_TAGS, Tagger, tag_names
+from ponticello.model.musicnn_frames import A_TAGGER, TAGGERS, musicnn_front_end
 
 # A tag counts from here on, in 0..1. Scores are low in absolute terms, those of `mtt` about twice as high.
 LEAST_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}

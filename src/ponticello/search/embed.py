@@ -62,6 +62,12 @@ def served_vector(run: Path) -> str:
     return vector
 
 
+def front_end_weights(run: Path) -> str:
+    """The weights of the front end that the model in `run` was trained over; "" where its settings say it all."""
+    weights: str = json.loads((run / "config.json").read_text(encoding="utf-8")).get("front_end_weights", "")
+    return weights
+
+
 def embed_library(
     run: Path,
     store: FrameStore,
@@ -77,7 +83,7 @@ def embed_library(
     is embedded again. Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the
     mels were prepared with other settings than the model's.
     """
-    store.require(frames_key(run_config(run)))
+    store.require(frames_key(run_config(run), front_end_weights(run)))
     space = space_id(run)
     told = texts if texts is not None and served_vector(run) == "fused" else None
     parts = run / "vectors" / (space if told is None else f"{space}-fused")

@@ -21,8 +21,8 @@ from ponticello.data.pairs import read_pairs
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
-from ponticello.model.front_end import BLOCKS
-from ponticello.model.htcl import HTCL
+from ponticello.model.front_end import front_end_of
+from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
 from ponticello.train.distributed import launched
@@ -32,7 +32,6 @@ from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
 
 logger = logging.getLogger(__name__)
-MODEL_PARTS = ("front_end", "mel", "audio", "text", "heads")
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 
 
@@ -74,11 +73,13 @@ def train_semantic(
     )
     rows = Rows(training, validation, splits, sum(role == "train" for role in splits.roles.values()))
     set_seed(stage.settings.seed)
-    model = HTCL.from_settings(folder.config, allow_download)
-    if isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
+    front_end = front_end_of(folder.config)
+    frame_size = store.frame_size if front_end else None
+    model = HTCL.from_settings(folder.config, allow_download, frame_size, store.weights)
+    if front_end and isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
         heard = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
         means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in heard])
-        fit_front_end(model.audio_encoder, model.audio_head, means, BLOCKS)
+        fit_front_end(model.audio_encoder, model.audio_head, means, front_end.blocks(store.frame_size))
     return _train(run, stage, model, rows, retrieval, callbacks or [])
 
 
@@ -140,8 +141,8 @@ def _finished(run: Path, stage: str, config: Config | None) -> TrainedRun | None
     record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
     if record["stage"] != stage:
         raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
-    settings = config.model_dump(mode="json") if config else record["settings"]
-    changed = [part for part in (stage, *MODEL_PARTS) if settings[part] != record["settings"][part]]
+    made_with = Config.model_validate(record["settings"])
+    changed = [part for part in (stage, *MODEL_PARTS) if config and getattr(config, part) != getattr(made_with, part)]
     if changed:
         raise CheckpointError(
             f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "

@@ -1,0 +1,84 @@
+"""What MusiCNN hears of a track, kept as frames in a library's `frames/`: computed once, read by everything after.
+
+One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers in three blocks: what each tagger pools, embeds and
+tags, and the spectrum they listened to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ponticello.data.audio import load_audio, resample
+from ponticello.data.catalog import audio_files
+from ponticello.data.prepare import FrontEnd
+from ponticello.data.shards import Mel
+from ponticello.library import Folder
+from ponticello.model.musicnn import MEL, N_PENULTIMATE, N_POOLED, N_TAGS, PATCH_FRAMES, Tagger, hear, patches_of
+
+TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
+A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
+FRAME_SECONDS = PATCH_FRAMES * MEL.hop_length / MEL.sample_rate  # 2.99 s
+N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
+A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, and standard deviation over the patch
+# How many numbers belong together, and how much of a track's vector they are: docs/benchmarks.md, "The front end".
+BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
+FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
+_RECIPE = 2  # raise it when `musicnn_frames` gives other numbers
+
+
+@dataclass(frozen=True)
+class MusicnnFrames:
+    """The front end `musicnn`, of the first `seconds` of each track; see `FrozenFrontEnd`."""
+
+    seconds: float
+    frame_seconds = FRAME_SECONDS
+    notice = ""
+
+    @property
+    def key(self) -> str:
+        return f"musicnn {_RECIPE} {self.seconds:g}"
+
+    def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        return BLOCKS
+
+    def preparation(self, folder: Folder) -> tuple[FrontEnd, Mapping[str, Path]]:
+        return FrontEnd(folder.frames, self.key, self._of_track, "prepare frames"), audio_files(folder)
+
+    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+        if isinstance(sound, Path):
+            return musicnn_frames(sound, self.seconds)
+        return frames_of(resample(sound, sample_rate, MEL.sample_rate), self.seconds)
+
+    def _of_track(self, path: Path, track_id: str) -> Mel:
+        return musicnn_frames(path, self.seconds)
+
+
+def musicnn_front_end(folder: Folder) -> FrontEnd:
+    """The library's MusiCNN frames, in `frames/`, of the first `mel.max_seconds` of each track."""
+    return MusicnnFrames(folder.config.mel.max_seconds).preparation(folder)[0]
+
+
+def musicnn_frames(path: Path, seconds: float) -> Mel:
+    """(P, 2198) float16: every whole 3 s of the first `seconds` of a file, under both taggers, and its spectrum.
+
+    Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50); then the mel bands' means, less the mean
+    over all bands so that loudness says nothing, and their standard deviations (96 each, log10 units). A sound shorter
+    than 3 s is repeated to fill one frame. AudioError as `load_audio`. Cost: 1/20 of the sound's length on one core.
+    """
+    return frames_of(load_audio(path, MEL.sample_rate, seconds), seconds)
+
+
+def frames_of(waveform: np.ndarray, seconds: float) -> Mel:
+    """As `musicnn_frames`, of a mono waveform (n,) at 16 kHz; errors as `patches_of`."""
+    patches = patches_of(waveform[: int(seconds * MEL.sample_rate)])
+    parts = []
+    for tagger in TAGGERS:
+        heard = hear(patches, tagger)
+        parts += [heard.mean_pool, heard.penultimate, heard.taggram]
+    spectrum = patches.mean(dim=1)  # (P, 96)
+    parts += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
+    frames: Mel = torch.cat(parts, dim=1).numpy().astype(np.float16)
+    return frames
