@@ -24,6 +24,7 @@ from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
+from ponticello.data.text import fused_texts
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.intervals import bootstrap_mean
@@ -72,7 +73,10 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     store, frames = FrameStore(folder.mels), FrameStore(folder.frames)
     ids = sorted(read_tracks(folder)[TRACK_ID])
     training = [track_id for track_id in ids if splits.roles[track_id] == "train"]
-    states = HTCL.from_settings(folder.config).encode_text_states(ask.texts)
+    catalogue = read_tracks(folder).sort(TRACK_ID)
+    told = HTCL.from_settings(folder.config)
+    states = told.encode_text_states(ask.texts)
+    beside = told.encode_text_states(list(fused_texts(catalogue, folder.config.front_end).values()))
     trained(folder, lambda own: train_semantic(own, "semantic", retrieval_figures), {}, seed)
     first = HTCL.from_pretrained(folder.run("semantic"))
     vectors = {
@@ -101,10 +105,11 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
         model = HTCL.from_pretrained(own.run(run))
         tracks = [frames.read(track_id) for track_id in ids]
         audio, text = model.encode_mels(tracks), model.encode_text(ask.texts)
-        fused = model.encode_fused(tracks, states)
-        one.measured[name] = ask.measure(audio, text)
+        fused = model.encode_fused(tracks, beside)
+        one.measured[name] = ask.measure(fused if model.config.vector == "fused" else audio, text)
         if name == SERVED:
-            one.measured[f"{name}, fused"] = ask.measure(fused, None)
+            one.measured[f"{name}, audio"] = ask.measure(audio, text)
+            one.measured[f"{name}, fused"] = ask.measure(fused, text)
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
         print(f"seed {seed}: {name}: {done.n_steps} steps; {done.balance}"[:160], flush=True)
     return one

@@ -19,7 +19,7 @@ from ponticello.data.columns import PATH, TRACK_ID, USER_ID
 from ponticello.data.prepare import prepare_frames
 from ponticello.errors import AudioError
 from ponticello.library import Folder, create_library
-from ponticello.model.front_end import musicnn_front_end
+from ponticello.model.musicnn_frames import musicnn_front_end
 from ponticello.search.recommend import Result
 
 N_COPIED = 60  # tracks

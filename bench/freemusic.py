@@ -25,7 +25,7 @@ from ponticello.model.musicnn_frames import musicnn_front_end
 
 TAG_SCORE = 0.1  # machine-made tags below this are left out
 SHARES = (("test", 0.25), ("validation", 0.15))  # of tracks
-COLUMNS = ("track_id", "path", "title", "artist", "album", "genres", "description", "game", "machine_tags", "split")
+COLUMNS = ("track_id", "path", "title", "artist", "album", "genres", "about", "game", "machine_tags", "split")
 
 
 def read_catalogue(source: Path) -> list[dict[str, str]]:
@@ -44,7 +44,7 @@ def read_catalogue(source: Path) -> list[dict[str, str]]:
                 "artist": row["artist"],
                 "album": row["album"] or f"{row['game']} (game music)",
                 "genres": row["genre"],
-                "description": row["about"],
+                "about": row["about"],
                 "game": row["game"],
                 "machine_tags": ";".join(tags[row["track_id"]]),
             }

@@ -40,8 +40,8 @@ from ponticello.evaluate.baselines import frame_means, unit
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder, create_library
-from ponticello.model.front_end import BLOCKS, FRAME_SIZE, N_TAGGED
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import BLOCKS, FRAME_SIZE, N_TAGGED
 from ponticello.search.embed import embed_library, served_vector
 from ponticello.train.run import train_preference, train_semantic
 

@@ -110,7 +110,7 @@ def write_mixtures(folder: Folder, base: Folder, mixtures: Mapping[str, Mixture]
     def writer(place: Path, original: Path, is_mel: bool) -> FrontEnd:
         store = FrameStore(original)
 
-        def frames(path: Path) -> Mel:
+        def frames(path: Path, _: str) -> Mel:
             if path.name not in mixtures:
                 return store.read(path.name)
             mixture = mixtures[path.name]

@@ -39,7 +39,7 @@ LEAD_IN_S, GAIN_DB = 1.2, -6.0
 CD_RATE_HZ = 44_100
 # libsndfile maps 0..1 to 320..32 kbit/s where the bit rate is constant.
 MP3_KBITS, MP3_LEVEL = 128, (320 - 128) / (320 - 32)
-EMBED_DIM = 128
+EMBED_DIM, TASTE_DIM = 128, 16
 SILENCE_DB = -60.0  # below the peak: what a mend takes for a lead-in
 LEVEL_DB = -20.0  # RMS against full scale: what a mend brings every sound to
 BLOCK_NAMES = ("MSD tagger", "MTT tagger", "spectrum")
@@ -167,7 +167,7 @@ def heard(file: Path, hearings: Mapping[str, tuple[Hearing, Sequence[str]]]) -> 
 
 def front_end(originals: Sequence[Mel]) -> dict[str, Encoder]:
     """Encoders of frames (P, 2198), fitted on these: the front end as a tower begins, and each of its blocks."""
-    encoder, head = FrameEncoder(FRAME_SIZE), AnchoredHead(FRAME_SIZE, EMBED_DIM, 0.0)
+    encoder, head = FrameEncoder(FRAME_SIZE), AnchoredHead(FRAME_SIZE, EMBED_DIM, TASTE_DIM, 0.0)
     fit_front_end(encoder, head, _means(originals), BLOCKS)
 
     def standardised(tracks: Sequence[Mel]) -> torch.Tensor:

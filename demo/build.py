@@ -18,7 +18,7 @@ PER_GAME = 28
 TAG_SCORE = 0.1  # machine-made tags below this are left out
 HERE = Path(__file__).parent
 COLUMNS = (
-    *("track_id", "path", "title", "artist", "album", "genres", "description", "game"),
+    *("track_id", "path", "title", "artist", "album", "genres", "about", "game"),
     *("release_date", "machine_tags", "license", "attribution", "source"),
 )
 
@@ -65,7 +65,7 @@ def as_track(row: dict[str, str], tags: list[str]) -> dict[str, str]:
         "artist": row["artist"] or single_holder(row["attribution"]),
         "album": row["album"] or f"{row['game']} (game music)",
         "genres": row["genre"],
-        "description": row["about"],
+        "about": row["about"],
         "game": row["game"],
         "release_date": row["date"],
         "machine_tags": ";".join(tags),

@@ -17,6 +17,7 @@ LOGMEL: dict[str, Any] = {
         "heads_lr": 1e-3,
         "evaluate_every": 10,
         "crop_seconds": 10.0,
+        "text_variants": 1,
     },
     "preference": {
         "batch_size": 32,

@@ -9,9 +9,8 @@ from typing import Literal
 import polars as pl
 
 from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
-from ponticello.data.text import track_texts
+from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
@@ -77,10 +76,10 @@ class Library:
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
-        texts = dict(zip(self.tracks[TRACK_ID], track_texts(self.tracks), strict=True))
         for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
             report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
-            store = frames_for(self.folder, run_config(self.folder.run(run)))
+            config = run_config(self.folder.run(run))
+            store, texts = frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
             vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))

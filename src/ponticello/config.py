@@ -88,6 +88,7 @@ class HeadsConfig(Part):
     embed_dim: int = 100
     fusion_hidden_sizes: tuple[int, ...] = (200, 100)
     dropout: float = Field(0.1, ge=0, lt=1)  # the layout leaves room for it, the rate is not published
+    taste_dim: int = Field(16, ge=1)  # of embed_dim, for what listening adds beside a frozen front end
     logit_scale: float = 2.6  # log of the inverse temperature at the start, released
 
 
@@ -113,6 +114,12 @@ class StageConfig(Part):
     seed: int = 3407  # released
 
 
+class SemanticConfig(StageConfig):
+    """Stage one: as a stage, and in how many wordings it reads a text."""
+
+    text_variants: int = Field(8, ge=1)  # 1 = always the same; data/wording.py
+
+
 class PreferenceConfig(StageConfig):
     """Stage two: as a stage, its losses, and what keeps the meaning."""
 
@@ -122,7 +129,7 @@ class PreferenceConfig(StageConfig):
     audio_audio: float = Field(1.0, ge=0)
     audio_fusion: float = Field(1.0, ge=0)
     keep: float = Field(1.0, ge=0)  # weight of staying close to stage one's vector of the same track; 0 is released
-    departure: float = Field(0.01, ge=0)  # weight of the squared weights learned beside a frozen front end
+    begin_from_pairs: bool = True  # the departure from a frozen front end begins as a regression; train/departure.py
     multi_positive: bool = True  # all mined partners of an anchor in a batch are its positives
     meaning_budget: float = Field(0.01, ge=0)  # what a meaning figure may lose on validation; see train/balance.py
 
@@ -140,7 +147,7 @@ class PairsConfig(Part):
     min_played_s: float = Field(30.0, ge=0)  # s; a play shorter than this is not a positive
     session_gap_min: float = Field(30.0, gt=0)  # minutes of silence that end a session
     max_pairs_per_user: int = Field(1000, ge=1)  # a source, so that one busy listener does not decide
-    max_pairs_per_track: int = Field(20, ge=1)  # its strongest, a source; few and clear beats many and vague
+    max_pairs_per_track: int = Field(50, ge=1)  # its strongest, a source
 
 
 class SplitsConfig(Part):
@@ -202,7 +209,7 @@ class Config(Part):
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     heads: HeadsConfig = HeadsConfig()
-    semantic: StageConfig = StageConfig()
+    semantic: SemanticConfig = SemanticConfig()
     preference: PreferenceConfig = PreferenceConfig()
     pairs: PairsConfig = PairsConfig()
     splits: SplitsConfig = SplitsConfig()

@@ -13,7 +13,7 @@ _AS_RELEASED = {
 _ON_FRAMES: dict[str, Any] = {
     "heads": {"hidden_sizes": (256,), "embed_dim": 128, "fusion_hidden_sizes": (128,), "dropout": 0.2},
     "semantic": {"batch_size": 64, "min_steps": 400, "heads_lr": 1e-3, "evaluate_every": 40, "patience": 6},
-    "preference": {"batch_size": 256, "min_steps": 300, "heads_lr": 3e-3, "evaluate_every": 30, "patience": 6},
+    "preference": {"batch_size": 256, "min_steps": 300, "heads_lr": 1e-3, "evaluate_every": 30, "patience": 6},
 }
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper and its released code: no schedule, decay or clipping. Early stopping and the choice of the best
@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "mel": {"released_padding": True},
         "text": {"pooling": "pooler"},
-        "semantic": _AS_RELEASED,
+        "semantic": {**_AS_RELEASED, "text_variants": 1},
         "preference": {**_AS_RELEASED, "reset_heads": True, "keep": 0.0, "multi_positive": False},
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },

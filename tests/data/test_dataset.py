@@ -15,7 +15,7 @@ from transformers import BertTokenizer
 from ponticello.config import Config
 from ponticello.data.batch import pad_mels, tokenize
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
-from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset, usable_texts
+from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.library import create_library
@@ -68,15 +68,28 @@ def ids(dataset: TrackTuples) -> list[tuple[str, ...]]:
 
 
 def test_tracks_without_text_or_mel_are_left_out(store: FrameStore) -> None:
-    assert usable_texts(store, TEXTS) == {"a": "slow low", "b": "fast high", "c": "warm", "d": "fast high"}
     dataset = track_dataset(store, TEXTS, ["f", "d", "unheard", "a", "e", "nowhere", "b"])
     assert ids(dataset) == [("d",), ("a",), ("b",)]
     assert len(dataset) == 3
 
 
-def test_pairs_of_unusable_tracks_are_left_out(store: FrameStore) -> None:
-    table = pairs(("c", "a"), ("a", "unheard"), ("e", "a"), ("a", "f"), ("a", "b"), ("nowhere", "a"), ("b", "a"))
-    assert ids(pair_dataset(store, TEXTS, table)) == [("c", "a"), ("a", "b"), ("b", "a")]
+def test_pairs_of_tracks_without_audio_are_left_out_but_not_those_without_text(store: FrameStore) -> None:
+    table = pairs(("c", "a"), ("a", "unheard"), ("e", "a"), ("a", "b"), ("nowhere", "a"), ("b", "a"))
+    dataset = pair_dataset(store, TEXTS, table)
+    assert ids(dataset) == [("c", "a"), ("e", "a"), ("a", "b"), ("b", "a")]
+    silent, told = dataset[1]
+    assert (silent.text_number, silent.texts, told.texts) == (NO_TEXT, ("",), ("slow low",))
+
+
+def test_wordings_follow_the_text(store: FrameStore, collator: Collator, tokenizer: BertTokenizer) -> None:
+    """Two rows of two wordings: (B, V, L), padded to the longest of all."""
+    variants = {"a": ["low"], "c": ["warm slow dark"]}
+    dataset = track_dataset(store, TEXTS, ["c", "a"], variants)
+    assert [dataset[row][0].texts for row in range(2)] == [("warm", "warm slow dark"), ("slow low", "low")]
+    batch = collator([dataset[0], dataset[1]])
+    told = tokenize(["warm", "warm slow dark", "slow low", "low"], tokenizer, 8)
+    assert torch.equal(batch["input_ids"], told["input_ids"].reshape(2, 2, -1))
+    assert batch["has_text"].tolist() == [True, True]
 
 
 def test_pair_from_several_sources_is_one_row(store: FrameStore) -> None:
@@ -88,7 +101,7 @@ def test_pair_from_several_sources_is_one_row(store: FrameStore) -> None:
 
 def test_row_holds_the_tracks_own_mel_and_text(store: FrameStore) -> None:
     (anchor, positive) = pair_dataset(store, TEXTS, pairs(("c", "a")))[0]
-    assert (anchor.text, positive.text) == ("warm", "slow low")
+    assert (anchor.texts, positive.texts) == (("warm",), ("slow low",))
     np.testing.assert_array_equal(anchor.mel, store.read("c"))
     np.testing.assert_array_equal(positive.mel, store.read("a"))
 
@@ -97,7 +110,7 @@ def test_row_holds_the_tracks_own_mel_and_text(store: FrameStore) -> None:
 
 
 def test_each_track_has_a_number_of_its_own_wherever_it_stands(store: FrameStore) -> None:
-    assert pair_dataset(store, TEXTS, pairs()).track_numbers == {"a": 0, "b": 1, "c": 2, "d": 3}
+    assert pair_dataset(store, TEXTS, pairs()).track_numbers == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
     dataset = pair_dataset(store, TEXTS, pairs(("d", "a"), ("a", "d"), ("d", "c")))
     numbers = [tuple(item.track_number for item in dataset[row]) for row in range(3)]
     assert numbers == [(3, 0), (0, 3), (3, 2)]
@@ -112,10 +125,10 @@ def test_tracks_with_the_same_words_share_a_text_number(store: FrameStore) -> No
 
 def test_numbers_do_not_depend_on_which_tracks_are_rows(store: FrameStore) -> None:
     """So that training and validation rows of one library agree."""
-    one, other = track_dataset(store, TEXTS, ["d"]), pair_dataset(store, TEXTS, pairs(("c", "d")))
+    one, other = track_dataset(store, TEXTS, ["d"]), track_dataset(store, TEXTS, ["c", "d"])
     assert one.track_numbers == other.track_numbers
     assert one.text_numbers == other.text_numbers
-    assert one[0][0].text_number == other[0][1].text_number == 1
+    assert one[0][0].text_number == other[1][0].text_number == 1
 
 
 # Batches
@@ -131,9 +144,10 @@ def test_batch_stacks_anchors_then_positives(store: FrameStore, collator: Collat
     assert torch.equal(batch["mel"], mel)
     assert torch.equal(batch["padding_mask"], mask)
     texts = tokenize([TEXTS[track_id] for track_id in order], tokenizer, 8)
-    assert torch.equal(batch["input_ids"], texts["input_ids"])
-    assert torch.equal(batch["attention_mask"], texts["attention_mask"])
-    assert set(batch) == {"mel", "padding_mask", "input_ids", "attention_mask", "track_numbers", "text_numbers"}
+    assert torch.equal(batch["input_ids"][:, 0], texts["input_ids"])
+    assert torch.equal(batch["attention_mask"][:, 0], texts["attention_mask"])
+    numbers = {"track_numbers", "text_numbers", "has_text"}
+    assert set(batch) == {"mel", "padding_mask", "input_ids", "attention_mask", *numbers}
 
 
 def test_batch_of_tracks_keeps_their_order(store: FrameStore, collator: Collator) -> None:
@@ -144,11 +158,13 @@ def test_batch_of_tracks_keeps_their_order(store: FrameStore, collator: Collator
 
 
 def test_text_states_are_those_of_each_rows_text(store: FrameStore, tokenizer: BertTokenizer) -> None:
-    """Row n of the states is 10 n; d says what b says, so its state is that of number 1."""
-    states = 10.0 * torch.arange(4)[:, None] + torch.tensor([0.0, 0.5])
-    dataset = pair_dataset(store, TEXTS, pairs(("d", "a"), ("c", "b")))
+    """Row n of the states is 10 n; d says what b says, so its state is that of number 1; e has none: the last row."""
+    states = (10.0 * torch.arange(5)[:, None] + torch.tensor([0.0, 0.5]))[:, None]
+    states[-1] = 0.0
+    dataset = pair_dataset(store, TEXTS, pairs(("d", "a"), ("c", "e")))
     batch = Collator(tokenizer, MEL, 17, 8, states)([dataset[0], dataset[1]])
-    assert batch["text_states"].tolist() == [[10.0, 10.5], [20.0, 20.5], [0.0, 0.5], [10.0, 10.5]]
+    assert batch["text_states"][:, 0].tolist() == [[10.0, 10.5], [20.0, 20.5], [0.0, 0.5], [0.0, 0.0]]
+    assert batch["has_text"].tolist() == [True, True, True, False]
     assert "input_ids" not in batch
 
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from ponticello.errors import DataError, ShapeError
+from ponticello.errors import ConfigError, DataError, ShapeError
 from ponticello.model.audio_encoder import masked_mean
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder, fit_front_end
 
 TRACKS = np.random.default_rng(0).standard_normal((40, 6)) * [5.0, 1.0, 1.0, 1.0, 0.1, 0.0] + 3.0
-ONE_BLOCK = ((6, 1.0),)
+ONE_BLOCK, TASTE_DIM = ((6, 1.0),), 2
 
 
-def _fitted(embed_dim: int = 4) -> tuple[FrameEncoder, AnchoredHead]:
-    encoder, head = FrameEncoder(6), AnchoredHead(6, embed_dim, 0.0)
+def _fitted(n_axes: int = 4) -> tuple[FrameEncoder, AnchoredHead]:
+    encoder, head = FrameEncoder(6), AnchoredHead(6, n_axes + TASTE_DIM + 1, TASTE_DIM, 0.0)
     fit_front_end(encoder, head, TRACKS, ONE_BLOCK)
     return encoder, head
 
@@ -35,12 +35,17 @@ def test_the_tower_begins_as_the_principal_components_of_standardised_tracks() -
         return np.asarray(unit @ unit.T)
 
     np.testing.assert_allclose(cosines(found), cosines(standardised), atol=1e-4)
-    assert np.sqrt((found**2).sum(axis=1).mean()) == pytest.approx(1.0, abs=1e-5)
+    np.testing.assert_allclose((found**2).sum(axis=1), 1.0, atol=1e-5)
+    assert not found[:, 6:8].any(), "no taste before stage two"
 
 
 def test_axes_come_by_the_spread_they_explain() -> None:
-    spread = _vectors(*_fitted(), TRACKS).std(axis=0)
-    assert (np.diff(spread) <= 1e-6).all()
+    encoder, head = _fitted()
+    frames = torch.from_numpy(TRACKS.astype(np.float32))[:, None]
+    standardised, _ = encoder(frames, torch.zeros(len(TRACKS), 1, dtype=torch.bool))
+    spread = (standardised[:, 0] @ head.axes).std(dim=0)
+    assert (spread.diff() <= 1e-6).all()
+    assert (standardised[:, 0] @ head.axes).square().sum(dim=1).mean().item() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_padding_changes_nothing() -> None:
@@ -54,23 +59,48 @@ def test_padding_changes_nothing() -> None:
     torch.testing.assert_close(short, long, rtol=0, atol=1e-6)
 
 
-def test_the_departure_begins_at_nothing_and_is_learned() -> None:
+def test_the_departure_begins_at_nothing_and_stands_beside_what_is_heard() -> None:
+    """Learned or not, the first coordinates stay; a radius of 3 makes every vector 3 long."""
     encoder, head = _fitted()
     before = _vectors(encoder, head, TRACKS)
-    loss = head(torch.randn(8, 6)).square().sum()
+    head.radius.fill_(3.0)
+    loss = head(torch.randn(8, 6))[:, 4:6].square().sum() + head(torch.randn(8, 6))[:, 4:6].sum()
     loss.backward()
     assert head.departure.weight.grad is not None
+    assert head.departure.weight.grad.any()
     with torch.no_grad():
-        head.departure.weight += 0.1
-    assert np.abs(_vectors(encoder, head, TRACKS) - before).max() > 1e-3
+        head.departure.weight += 0.5
+    moved = _vectors(encoder, head, TRACKS)
+    np.testing.assert_allclose(moved[:, :4], before[:, :4], atol=1e-6)
+    assert np.abs(moved[:, 4:6]).max() > 0.1
+    np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 3.0, atol=1e-5)
     head.departure.reset_parameters()
+    head.radius.fill_(1.0)
     np.testing.assert_allclose(_vectors(encoder, head, TRACKS), before, atol=1e-6)
+
+
+def test_a_text_ranks_tracks_whatever_listening_added() -> None:
+    """A text has no taste coordinates and all tracks are equally long, so its order of them cannot change."""
+    encoder, head = _fitted()
+    text = torch.nn.functional.normalize(head.of_text(torch.randn(3, 4)), dim=1).detach().numpy()
+    before = np.argsort(text @ _vectors(encoder, head, TRACKS).T, axis=1)
+    head.radius.fill_(5.0)
+    with torch.no_grad():
+        head.departure.weight.normal_()
+    np.testing.assert_array_equal(np.argsort(text @ _vectors(encoder, head, TRACKS).T, axis=1), before)
+
+
+def test_a_taste_longer_than_the_radius_lengthens_the_vector_and_stays_finite() -> None:
+    _, head = _fitted()
+    long = head.beside(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[30.0, 0.0]]))
+    assert long[0, :6].tolist() == [1.0, 0.0, 0.0, 0.0, 30.0, 0.0]
+    assert 0 <= long[0, 6] < 1e-5
 
 
 def test_a_block_counts_by_its_weight_however_many_numbers_it_has() -> None:
     """Blocks of 4 and 2 numbers, the second weighing a half: it has 0.25 / 1.25 of all the spread."""
     tracks = np.random.default_rng(1).standard_normal((400, 6))
-    encoder, head = FrameEncoder(6), AnchoredHead(6, 6, 0.0)
+    encoder, head = FrameEncoder(6), AnchoredHead(6, 9, TASTE_DIM, 0.0)
     fit_front_end(encoder, head, tracks, ((4, 1.0), (2, 0.5)))
     frames = torch.from_numpy(tracks.astype(np.float32))[:, None]
     scaled, _ = encoder(frames, torch.zeros(400, 1, dtype=torch.bool))
@@ -79,18 +109,21 @@ def test_a_block_counts_by_its_weight_however_many_numbers_it_has() -> None:
 
 
 def test_a_fusion_begins_as_the_audio_vector() -> None:
-    fusion = AnchoredFusion((5,), 4, 0.0)
-    audio, text = torch.randn(3, 4), torch.randn(3, 4)
-    torch.testing.assert_close(fusion(torch.cat([audio, text], dim=1)), audio, rtol=0, atol=0)
-    fusion(torch.cat([audio, text], dim=1)).square().sum().backward()
-    last = fusion.departure.linears[-1]
-    assert isinstance(last, torch.nn.Linear)
-    assert last.weight.grad is not None
-    assert last.weight.grad.any()
+    _, head = _fitted()
+    fusion = AnchoredFusion(4, 5, TASTE_DIM, 0.0)
+    audio, states = head(torch.randn(3, 6)), torch.randn(3, 5)
+    torch.testing.assert_close(fusion(head, audio, states), audio, rtol=0, atol=1e-6)
+    with torch.no_grad():
+        fusion.departure.weight.normal_()
+        head.radius.fill_(9.0)
+    fused = fusion(head, audio, states)
+    torch.testing.assert_close(fused[:, :4], audio[:, :4], rtol=0, atol=0)
+    torch.testing.assert_close(fused.norm(dim=1), torch.full((3,), 9.0), rtol=1e-5, atol=0)
+    assert fused[:, 4:6].abs().min() > 0
 
 
 def test_few_tracks_leave_the_rest_at_zero() -> None:
-    encoder, head = FrameEncoder(6), AnchoredHead(6, 5, 0.0)
+    encoder, head = FrameEncoder(6), AnchoredHead(6, 8, TASTE_DIM, 0.0)
     fit_front_end(encoder, head, TRACKS[:5], ONE_BLOCK)  # two axes at most
     assert head.axes[:, :2].any(dim=0).all()
     assert not head.axes[:, 2:].any()
@@ -99,6 +132,8 @@ def test_few_tracks_leave_the_rest_at_zero() -> None:
 
 def test_too_few_tracks_and_other_shapes_are_refused() -> None:
     encoder, head = _fitted()
+    with pytest.raises(ConfigError, match=r"heads\.embed_dim 3 must be above heads\.taste_dim 2 plus 1"):
+        AnchoredHead(6, 3, 2, 0.0)
     with pytest.raises(DataError, match="1 training tracks have frames; at least 2"):
         fit_front_end(encoder, head, TRACKS[:1], ONE_BLOCK)
     with pytest.raises(ShapeError, match=r"frames must be \(B, T, 6\)"):

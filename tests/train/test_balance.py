@@ -27,7 +27,7 @@ def ends(text_encoder_folder: object) -> tuple[HTCL, HTCL]:
     for model, value in ((start, 0.0), (end, 1.0)):
         with torch.no_grad():
             for weight in model.audio_head.parameters():
-                weight.fill_(value)
+                weight.fill_(value)  # taste, whose radius stays 1
     return start, end
 
 
@@ -37,9 +37,10 @@ def chosen(ends: tuple[HTCL, HTCL], gains: Gains, meaning: dict[float, float] | 
     def judge(model: HTCL) -> Judged:
         alpha = position(model)
         own = {kind: 0.5 + np.array(values) for kind, values in gains.get(alpha, {}).items()}
-        return Judged({"R@10": (meaning or {}).get(alpha, 0.4)}, {k: float(v.mean()) for k, v in own.items()}, own)
+        told = {kind: {"R@10": (meaning or {}).get(alpha, 0.4)} for kind in ("audio", "fused")}
+        return Judged(told, {k: float(v.mean()) for k, v in own.items()}, own)
 
-    kept, balance = choose_balance(*ends, judge, budget=0.01)
+    kept, balance = choose_balance(ends[0], {"trained": ends[1]}, judge, budget=0.01)
     return position(kept), balance
 
 
@@ -59,7 +60,8 @@ def test_the_highest_taste_that_is_sure_is_kept(ends: tuple[HTCL, HTCL]) -> None
     alpha, balance = chosen(ends, along(STEADY, [2 * gain for gain in STEADY]))
     assert (alpha, balance.alpha, balance.vector, balance.n_listeners) == (1.0, 1.0, "fused", 5)
     assert balance.sentence() == (
-        "kept: 100% of the way, fused vectors; taste of 5 validation listeners 0.500 -> 0.700, R@10 0.400 -> 0.400"
+        "kept: 100% of the way to stage two, fused vectors; taste of 5 validation listeners 0.500 -> 0.700, "
+        "R@10 0.400 -> 0.400"
     )
 
 
@@ -97,8 +99,22 @@ def test_without_a_listener_to_ask_stage_one_stays(ends: tuple[HTCL, HTCL]) -> N
 
 def test_the_balance_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:
     record = json.loads(json.dumps(asdict(chosen(ends, along(STEADY, STEADY))[1])))
-    assert record["judged"]["0.5"] == {"meaning": {"R@10": 0.4}, "taste": {"audio": 0.55, "fused": 0.55}}
-    assert list(record) == ["alpha", "vector", "judged", "budget", "n_listeners"]
+    assert record["judged"]["trained 0.5"]["fused"] == {"R@10": 0.4, "taste": pytest.approx(0.55)}
+    assert next(iter(record["judged"])) == "stage one"
+    assert list(record) == ["end", "alpha", "vector", "judged", "budget", "n_listeners"]
+
+
+def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HTCL, HTCL]) -> None:
+    """ "trained" changes nothing, half of the way to "begun" gains most: the sentence says which of the two it was."""
+    start, begun = ends
+
+    def judge(model: HTCL) -> Judged:
+        own = {"audio": 0.5 + np.array(STEADY) * (2 if position(model) == 0.5 else position(model))}
+        return Judged({"audio": {}}, {"audio": float(own["audio"].mean())}, own)
+
+    kept, balance = choose_balance(start, {"trained": start, "begun": begun}, judge, budget=0.01)
+    assert (position(kept), balance.end, balance.alpha) == (0.5, "begun", 0.5)
+    assert balance.sentence().startswith("kept: 50% of the way to stage two before its first step, audio vectors; ")
 
 
 def test_surely_better_is_the_one_sided_t_test() -> None:

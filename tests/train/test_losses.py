@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ponticello.data.dataset import NO_TEXT
 from ponticello.errors import ShapeError
 from ponticello.model.htcl import SCALES, Embeddings
-from ponticello.train.losses import PreferenceLoss, SemanticLoss, contrastive_loss
+from ponticello.train.losses import PairGraph, PreferenceLoss, SemanticLoss, contrastive_loss
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -131,3 +132,42 @@ def test_preference_loss_has_the_papers_three_parts() -> None:
     assert {name: part.item() for name, part in found.items()} == pytest.approx(
         {name: part.item() for name, part in expected.items()}, abs=1e-6
     )
+
+
+def test_rows_without_text_are_neither_asked_with_nor_found() -> None:
+    """Rows 0, 1 and 3 have a text: the loss is that of a batch of these three alone, in value and gradient."""
+    generator = torch.Generator().manual_seed(0)
+    audio, text = (F.normalize(torch.randn(4, 5, generator=generator), dim=1) for _ in range(2))
+    numbers, texts, told = torch.arange(4), torch.tensor([0, 1, NO_TEXT, 3]), [0, 1, 3]
+    scale = torch.tensor(2.0)
+    some = audio.clone().requires_grad_()
+    contrastive_loss(some, text, scale, numbers, texts).backward()  # type: ignore[no-untyped-call]
+    alone = audio[told].clone().requires_grad_()
+    wanted = contrastive_loss(alone, text[told], scale, numbers[told], texts[told])
+    wanted.backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(contrastive_loss(audio, text, scale, numbers, texts), wanted.detach())
+    assert some.grad is not None
+    assert alone.grad is not None
+    torch.testing.assert_close(some.grad[told], alone.grad)
+    assert not some.grad[2].any()
+
+
+def test_without_any_text_there_is_nothing_to_lose() -> None:
+    audio = F.normalize(torch.randn(3, 4), dim=1).requires_grad_()
+    loss = contrastive_loss(audio, audio.detach(), torch.tensor(2.0), torch.arange(3), torch.full((3,), NO_TEXT))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0.0
+    assert audio.grad is not None
+    assert torch.isfinite(audio.grad).all()
+
+
+def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
+    """Factors 1, 1, -1 less their mean 1/3 are 2/3, 2/3, -4/3, of length sqrt(8/9): a = 0.707, a, -2 a.
+
+    Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing for the unknown.
+    """
+    graph = PairGraph(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    weights = graph.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
+    assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
+    assert not weights[0, 2]
+    assert not weights[1].any()

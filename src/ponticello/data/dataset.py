@@ -19,6 +19,7 @@ from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.store import FrameStore, PooledFrames
 
 Frames = FrameStore | PooledFrames
+NO_TEXT = -1  # the number of a text that is not there
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,39 @@ class TrackItem:
     """What one track brings to a batch.
 
     track_number: stands for the track, so that a repeated track is never its own negative.
-    text_number: stands for the text; tracks with the same words share it.
+    text_number: stands for the text; tracks with the same words share it. `NO_TEXT` = there is none.
+    texts: the track's text, and other wordings of it for training.
     """
 
     track_number: int
     text_number: int
     mel: np.ndarray  # (t, F); log-mels in dB, or a front end's frames
-    text: str
+    texts: tuple[str, ...]
 
 
 class TrackTuples(Dataset[tuple[TrackItem, ...]]):
-    """Rows of one or two tracks, read from the store when asked for."""
+    """Rows of one or two tracks, read from the store when asked for.
 
-    def __init__(self, store: Frames, texts: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
-        self.store, self.texts, self.rows = store, texts, rows
+    texts: by track id, "" = none. variants: further wordings of each text, equally many for every track.
+    """
+
+    def __init__(
+        self,
+        store: Frames,
+        texts: Mapping[str, str],
+        rows: Sequence[tuple[str, ...]],
+        variants: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.store, self.texts, self.rows, self.variants = store, texts, rows, variants or {}
         self.track_numbers = {track_id: number for number, track_id in enumerate(sorted(texts))}
-        first_with: dict[str, int] = {}
+        first_with: dict[str, int] = {"": NO_TEXT}
         self.text_numbers = {
             track_id: first_with.setdefault(texts[track_id], number) for track_id, number in self.track_numbers.items()
         }
+
+    def wordings(self, track_id: str) -> tuple[str, ...]:
+        """The track's text, then its variants."""
+        return (self.texts[track_id], *self.variants.get(track_id, ()))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,26 +70,26 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
                 self.track_numbers[track_id],
                 self.text_numbers[track_id],
                 self.store.read(track_id),
-                self.texts[track_id],
+                self.wordings(track_id),
             )
             for track_id in self.rows[row]
         )
 
 
-def usable_texts(store: Frames, texts: Mapping[str, str]) -> dict[str, str]:
-    """The texts of the tracks that have both a text and a prepared mel: those training can use."""
-    return {track_id: text for track_id, text in texts.items() if text and track_id in store}
-
-
-def track_dataset(store: Frames, texts: Mapping[str, str], track_ids: Sequence[str]) -> TrackTuples:
+def track_dataset(
+    store: Frames,
+    texts: Mapping[str, str],
+    track_ids: Sequence[str],
+    variants: Mapping[str, Sequence[str]] | None = None,
+) -> TrackTuples:
     """One row for each of `track_ids` that has both audio and text, in the given order."""
-    usable = usable_texts(store, texts)
-    return TrackTuples(store, usable, [(track_id,) for track_id in track_ids if track_id in usable])
+    usable = {track_id: text for track_id, text in texts.items() if text and track_id in store}
+    return TrackTuples(store, usable, [(track_id,) for track_id in track_ids if track_id in usable], variants)
 
 
 def pair_dataset(store: Frames, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
-    """One row for each distinct (anchor, positive) whose two tracks have both audio and text, in table order."""
-    usable = usable_texts(store, texts)
+    """One row for each distinct (anchor, positive) whose two tracks have audio, in table order."""
+    usable = {track_id: text for track_id, text in texts.items() if track_id in store}
     distinct = pairs.select(ANCHOR_ID, POSITIVE_ID).unique(maintain_order=True).rows()
     return TrackTuples(store, usable, [pair for pair in distinct if pair[0] in usable and pair[1] in usable])
 
@@ -83,7 +98,8 @@ def pair_dataset(store: Frames, texts: Mapping[str, str], pairs: pl.DataFrame) -
 class Collator:
     """Tuples of tracks as one batch; picklable, for loader workers.
 
-    text_states: (n, D) what a frozen text encoder says of each text number, so that no step encodes it again.
+    text_states: (n, V, D) what a frozen text encoder says of each text number's V wordings, so that no step encodes
+        them again; the last row is for `NO_TEXT`.
     teacher: (n, d) the unit vector stage one gave each track number, for stage two to stay close to.
     """
 
@@ -95,13 +111,18 @@ class Collator:
     teacher: Tensor | None = None
 
     def __call__(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Tensor]:
-        """`mel`, `padding_mask`, the texts (`input_ids`, `attention_mask`; or `text_states`) and the rows' numbers."""
+        """`mel`, `padding_mask`, the texts, `has_text` and the rows' numbers.
+
+        The texts are `input_ids` and `attention_mask`, (B, V, L), or `text_states`, (B, V, D): V wordings of each.
+        """
         items = [item for column in zip(*rows, strict=True) for item in column]
         mels = [item.mel for item in items]
         mel, padding_mask = pad_mels(mels, self.mel, self.min_frames) if self.mel else pad_frames(mels)
         text_numbers = torch.tensor([item.text_number for item in items])
         if self.text_states is None:
-            texts = tokenize([item.text for item in items], self.tokenizer, self.max_tokens)
+            told = [text for item in items for text in item.texts]
+            tokens = tokenize(told, self.tokenizer, self.max_tokens)
+            texts = {name: ids.reshape(len(items), -1, ids.shape[1]) for name, ids in tokens.items()}
         else:
             texts = {"text_states": self.text_states[text_numbers]}
         track_numbers = torch.tensor([item.track_number for item in items])
@@ -110,6 +131,7 @@ class Collator:
             "mel": mel,
             "padding_mask": padding_mask,
             **texts,
+            "has_text": text_numbers != NO_TEXT,
             "track_numbers": track_numbers,
             "text_numbers": text_numbers,
             **taught,

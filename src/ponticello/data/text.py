@@ -16,6 +16,7 @@ from ponticello.data.columns import (
     MACHINE_TAGS,
     TAGS,
     TITLE,
+    TRACK_ID,
 )
 
 
@@ -25,40 +26,53 @@ class Field:
 
     column: str
     drop_rate: float  # share of the texts for training that leave it out; the fixed text has everything
+    is_name: bool  # names the track or who made it, rather than saying how it sounds
     wordings: tuple[str, ...]  # `{}`: the items as "a, b, c"; `{and}`: as "a, b and c"; the first is the fixed text's
 
 
 # Order: the fixed text's. Names say little of the sound and are easily learned by heart, so they are dropped most.
 TEMPLATE = (
-    Field(TITLE, 0.5, ("{}", "called {}", "the track {}")),
-    Field(ARTIST, 0.5, ("by {}", "{} plays", "music by {}")),
-    Field(ALBUM, 0.25, ("from {}", "on the album {}")),
-    Field(GENRES, 0.25, ("{}", "{and} music", "genre {}", "a {and} track")),
-    Field(TAGS, 0.25, ("{}", "tagged {}", "{and} music")),
-    Field(MACHINE_TAGS, 0.25, ("sounds like {}", "{}", "{and} music", "one hears {and}")),
-    Field(LANGUAGE, 0.25, ("{}", "language {}")),
-    Field(DESCRIPTION, 0.25, ("{}",)),
-    Field(LYRICS, 0.25, ("{}", "the words are {}")),
+    Field(TITLE, 0.5, True, ("{}", "called {}", "the track {}")),
+    Field(ARTIST, 0.5, True, ("by {}", "{} plays", "music by {}")),
+    Field(ALBUM, 0.25, True, ("from {}", "on the album {}")),
+    Field(GENRES, 0.25, False, ("{}", "{and} music", "genre {}", "a {and} track")),
+    Field(TAGS, 0.25, False, ("{}", "tagged {}", "{and} music")),
+    Field(MACHINE_TAGS, 0.25, False, ("sounds like {}", "{}", "{and} music", "one hears {and}")),
+    Field(LANGUAGE, 0.25, False, ("{}", "language {}")),
+    Field(DESCRIPTION, 0.25, False, ("{}",)),
+    Field(LYRICS, 0.25, False, ("{}", "the words are {}")),
 )
 MAX_CHARACTERS = 400  # of description and of lyrics, so that neither pushes the rest out of the encoder's window
 _SENTENCE_ENDS = ("!", "?", "…", "。", "！", "？")
 
 
-def track_text(row: Mapping[str, Any]) -> str:
+def track_text(row: Mapping[str, Any], with_names: bool = True) -> str:
     """The text of one track: `TEMPLATE`'s first wordings of the columns it has, joined by ". "; "" if it has none.
 
+    with_names: title, artist and album too.
     Lists are joined by ", ", white space is collapsed, description and lyrics are cut at 400 characters. A column's
     own full stops at its end are dropped; where it ends in another sentence mark, as in "Why?", no stop is added.
 
         >>> track_text({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"], "album": None})
         'Blue Hour. by Ada. jazz, piano'
     """
-    return joined([worded(field, items_of(row, field), field.wordings[0]) for field in TEMPLATE], ".")
+    fields = [field for field in TEMPLATE if with_names or not field.is_name]
+    return joined([worded(field, items_of(row, field), field.wordings[0]) for field in fields], ".")
 
 
 def track_texts(tracks: pl.DataFrame) -> list[str]:
     """`track_text` of every row, in order."""
     return [track_text(row) for row in text_rows(tracks)]
+
+
+def fused_texts(tracks: pl.DataFrame, front_end: str) -> dict[str, str]:
+    """The text of each track that stands beside its sound in a fused vector, by track id.
+
+    Over a frozen front end it says how the track sounds and leaves names out: those of tracks yet to come are new, and
+    with them fused vectors were worse than audio alone (docs/benchmarks.md, "What each part is worth").
+    """
+    texts = [track_text(row, with_names=front_end == "logmel") for row in text_rows(tracks)]
+    return dict(zip(tracks[TRACK_ID], texts, strict=True))
 
 
 def text_rows(tracks: pl.DataFrame) -> list[dict[str, Any]]:

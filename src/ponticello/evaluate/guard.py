@@ -6,7 +6,7 @@ from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import before_test, load_splits, one_window_earlier
-from ponticello.data.text import track_texts
+from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import LibraryError
 from ponticello.evaluate.joint import LABELS
 from ponticello.evaluate.ranking import rank_task
@@ -26,7 +26,8 @@ def judge_on_validation(folder: Folder) -> Judge:
     """Measures a model on the validation tracks and the validation window of the log, never on test.
 
     meaning: a text's track among the validation tracks (R@10 and MRR); same-label neighbours for each of `LABELS` that
-    two tracks carry. taste: NDCG@k of validation tracks nobody has played, each listener asking with a profile.
+    two tracks carry; of audio and of
+    fused vectors. taste: NDCG@k of validation tracks nobody has played, each listener asking with a profile.
     The library is read when a model is first judged; LibraryError then if nothing is held out or prepared.
     """
     found: list[Judge] = []
@@ -54,28 +55,32 @@ def _judge(folder: Folder) -> Judge:
     validation = [track_id for track_id in sorted(usable) if splits.roles.get(track_id) == "validation"]
     ids = sorted({*validation, *cold.candidates, *(track_id for seeds in cold.seeds for track_id in seeds)})
     place = {track_id: row for row, track_id in enumerate(ids)}
-    texts, rows = [known[track_id] for track_id in ids], [place[track_id] for track_id in validation]
+    fused = fused_texts(tracks, config.front_end)
+    texts, beside = [known[track_id] for track_id in ids], [fused[track_id] for track_id in ids]
+    rows = [place[track_id] for track_id in validation]
     told = [row for row in rows if texts[row]]
     own = tracks.filter(tracks[TRACK_ID].is_in(validation))
     labels = {column: known_labels(own[column].to_list())[0] for column in LABELS if column in own.columns}
-    states: list[np.ndarray] = []
+    states: list[tuple[np.ndarray, np.ndarray]] = []
 
     def judge(model: HTCL) -> Judged:
         if model.parts.text.trainable or not states:
-            states[:] = [model.encode_text_states(texts)]
+            states[:] = [(model.encode_text_states(texts), model.encode_text_states(beside))]
+        asked, fused_with = states[0]
         frames = [store.read(track_id) for track_id in ids]
-        audio, fused = model.encode_mels(frames), model.encode_fused(frames, states[0])
-        meaning = {}
-        if len(told) > 1:
-            found = retrieval_figures(model.encode_known_text(states[0][told]), audio[told], np.arange(len(told)))
-            meaning = {"text to audio R@10": found["recall@10"], "text to audio MRR": found["mrr"]}
-        for column, sets in labels.items():
-            if sum(bool(found) for found in sets) > 1:
-                scores = music_to_music_scores({"model": audio[rows]}, sets, validation, validation, column)
-                meaning[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
+        kinds = {"audio": model.encode_mels(frames), "fused": model.encode_fused(frames, fused_with)}
+        said: dict[str, float] = {}
+        if len(told) > 1:  # of the audio for both: a fused vector holds the text itself
+            found = retrieval_figures(model.encode_known_text(asked[told]), kinds["audio"][told], np.arange(len(told)))
+            said = {"text to audio R@10": found["recall@10"], "text to audio MRR": found["mrr"]}
+        meaning: dict[str, dict[str, float]] = {kind: dict(said) for kind in kinds}
         taste, by_listener = {}, {}
-        if cold.queries:
-            for kind, vectors in (("audio", audio), ("fused", fused)):
+        for kind, vectors in kinds.items():
+            for column, sets in labels.items():
+                if sum(bool(found) for found in sets) > 1:
+                    scores = music_to_music_scores({"model": vectors[rows]}, sets, validation, validation, column)
+                    meaning[kind][f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
+            if cold.queries:
                 scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search.profile_ridge)
                 metrics = rank_task(cold, scorer, config.evaluate.k).metrics
                 by_listener[kind] = metrics[f"NDCG@{config.evaluate.k}"]

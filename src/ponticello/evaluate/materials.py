@@ -13,7 +13,7 @@ from ponticello.data.columns import TRACK_ID
 from ponticello.data.shards import MANIFEST
 from ponticello.data.splits import Splits
 from ponticello.data.store import FrameStore
-from ponticello.data.text import track_texts
+from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.elsewhere import read_vectors
@@ -85,14 +85,14 @@ def gather(
             )
     models: dict[str, HTCL] = {}
     read: FrameStore | None = None
-    words = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     for method, run in runs.items():
         say(f"vectors: {method}")
-        read = frames_for(folder, run_config(folder.run(run)))
+        config = run_config(folder.run(run))
+        read = frames_for(folder, config)
         vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
         if served_vector(folder.run(run)) == "fused":
-            fused, _ = embed_library(folder.run(run), read, texts=words)
+            fused, _ = embed_library(folder.run(run), read, texts=fused_texts(tracks, config.front_end))
             known[f"{method}{FUSED}"] = dict(zip(fused.track_ids, fused.matrix, strict=True))
             notes.append(f"{method} serves fused vectors (audio with text) where a track has a text.")
         models[method] = HTCL.from_pretrained(folder.run(run))
@@ -134,7 +134,8 @@ def _unlearned(
     """
     front_end = folder.config.front_end
     is_other = front_end not in ("logmel", "musicnn")
-    places = {MEL: folder.mels, MUSICNN: folder.frames, **({FRONT_END: folder.frames_of(front_end)} if is_other else {})}
+    places = {MEL: folder.mels, MUSICNN: folder.frames}
+    places |= {FRONT_END: folder.frames_of(front_end)} if is_other else {}
     stores = {method: FrameStore(place) for method, place in places.items() if (place / MANIFEST).is_file()}
     own = stores.get(FRONT_END if is_other else MEL)
     ids = [track_id for track_id in track_ids if own is not None and track_id in own]

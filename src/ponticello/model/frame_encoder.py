@@ -2,20 +2,21 @@
 
 What a pretrained front end hears is better than what a small catalogue can teach. So the tower begins as the front end
 itself (standardised, on its principal axes), stage one leaves that alone and teaches the texts to meet it, and stage
-two learns what to add.
+two learns what to put beside it. How the departure begins: `train/departure.py`.
 
-Dimensions: B rows, T frames, F numbers a frame, N tracks, d joint dimensions.
+Dimensions: B rows, T frames, F numbers a frame, N tracks, d joint dimensions, D size of the text encoder.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponticello.errors import DataError, ShapeError
-from ponticello.model.heads import MLP
+from ponticello.errors import ConfigError, DataError, ShapeError
 
+LEAST_SPARE = 1e-12  # under the root that fills a vector up to the radius
 LEAST_DEVIATION = 1e-4  # of a number over the tracks: one that hardly changes is not blown up
 
 
@@ -55,38 +56,54 @@ class Departure(nn.Linear):
 
 
 class AnchoredHead(nn.Module):
-    """The vector on its principal axes, and a linear departure from it that begins at nothing: (B, F) -> (B, d)."""
+    """What is heard, at length 1, and beside it what listening adds, in coordinates of their own: (B, F) -> (B, d).
+
+    d = n_axes + taste_dim + 1. The first n_axes coordinates never change after stage one. The next ones are the
+    departure, zero in stage one. The last brings every vector to one length, `radius`, so that much taste is told from
+    little after normalising; it is nothing in stage one, whose radius is 1.
+    """
 
     axes: Tensor
+    radius: Tensor
 
-    def __init__(self, n_features: int, embed_dim: int, dropout: float) -> None:
+    def __init__(self, n_features: int, embed_dim: int, taste_dim: int, dropout: float) -> None:
         super().__init__()
-        self.register_buffer("axes", torch.eye(n_features, embed_dim))
+        self.n_axes = embed_dim - taste_dim - 1
+        if self.n_axes < 1:
+            raise ConfigError(f"heads.embed_dim {embed_dim} must be above heads.taste_dim {taste_dim} plus 1")
+        self.register_buffer("axes", torch.eye(n_features, self.n_axes))
+        self.register_buffer("radius", torch.ones(()))
         self.dropout = nn.Dropout(dropout)
-        self.departure = Departure(embed_dim, embed_dim, bias=False)
+        self.departure = Departure(self.n_axes, taste_dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """vectors: (B, F) -> (B, d), not normalised."""
-        return self.depart(vectors @ self.axes)
+        """vectors: (B, F) -> (B, d), of length `radius`."""
+        heard = F.normalize(vectors @ self.axes, dim=-1)
+        return self.beside(heard, self.departure(self.dropout(heard)))
 
-    def depart(self, vectors: Tensor) -> Tensor:
-        """Vectors of the joint space, (B, d), with what listening has changed in it: texts go the way of the tracks."""
-        moved: Tensor = vectors + self.departure(self.dropout(vectors))
-        return moved
+    def beside(self, heard: Tensor, taste: Tensor) -> Tensor:
+        """heard: (B, n_axes) of length 1; taste: (B, taste_dim) -> (B, d). Too long a taste lengthens the vector."""
+        spare = self.radius.square() - heard.square().sum(1, keepdim=True) - taste.square().sum(1, keepdim=True)
+        return torch.cat([heard, taste, spare.clamp(min=LEAST_SPARE).sqrt()], dim=1)
+
+    def of_text(self, vectors: Tensor) -> Tensor:
+        """vectors: (B, n_axes) -> (B, d): a text asks for what is heard, so tracks rank for it as in stage one."""
+        return F.pad(F.normalize(vectors, dim=-1), (0, self.departure.out_features + 1))
 
 
 class AnchoredFusion(nn.Module):
-    """The audio vector, and what the text adds to it, which begins at nothing: (B, d) and (B, d) -> (B, d)."""
+    """The audio vector with a departure that has read the text too: (B, d) and (B, D) -> (B, d). Zero in stage one."""
 
-    def __init__(self, hidden_sizes: Sequence[int], embed_dim: int, dropout: float) -> None:
+    def __init__(self, n_axes: int, text_size: int, taste_dim: int, dropout: float) -> None:
         super().__init__()
-        self.departure = MLP((2 * embed_dim, *hidden_sizes, embed_dim), dropout)
-        self.departure.linears[-1] = Departure((2 * embed_dim, *hidden_sizes)[-1], embed_dim)
+        self.n_axes = n_axes
+        self.dropout = nn.Dropout(dropout)
+        self.departure = Departure(n_axes + text_size, taste_dim)
 
-    def forward(self, both: Tensor) -> Tensor:
-        """both: (B, 2d), audio then text -> (B, d), not normalised."""
-        fused: Tensor = both[:, : both.shape[1] // 2] + self.departure(both)
-        return fused
+    def forward(self, head: AnchoredHead, audio: Tensor, text_states: Tensor) -> Tensor:
+        """audio: (B, d) as `head` gives it; text_states: (B, D) of the text encoder -> (B, d), of the head's radius."""
+        heard = audio[:, : self.n_axes]
+        return head.beside(heard, self.departure(self.dropout(torch.cat([heard, text_states], dim=1))))
 
 
 @torch.no_grad()
@@ -97,7 +114,7 @@ def fit_front_end(
 
     tracks: (N, F), each track's mean frame; N >= 2, or DataError. blocks: (size, weight) of the numbers that belong
     together, sizes adding up to F: each number counts by its weight over the root of its block's size, so that a block
-    is not heard the louder the more numbers it has. The axes are the d first principal ones of the tracks so
+    is not heard the louder the more numbers it has. The axes are the n_axes first principal ones of the tracks so
     standardised, at most N // 2 of them, scaled so that a track has length 1 on average; the rest are zeros.
     More would describe the training tracks themselves: with 74 axes from 75 tracks, a probe of other tracks was below
     chance.

@@ -4,7 +4,7 @@ Dimensions: B rows, T frames, F mel bands, L tokens, d joint dimensions.
 Source: HTCL (arXiv 2505.23298).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ponticello.data.batch import pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
+from ponticello.model.batches import in_batches
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
 from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
@@ -33,16 +34,12 @@ SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one forward pass gives: (B, d) each, not normalised, and the log scale of each loss.
-
-    departure: scalar, the squared weights of what is learned beside a frozen front end; None without one.
-    """
+    """What one forward pass gives: (B, d) each, not normalised, and the log scale of each loss."""
 
     audio: Tensor
     text: Tensor
     fused: Tensor
     logit_scales: dict[str, Tensor]
-    departure: Tensor | None = None
 
 
 class HTCL(PreTrainedModel):
@@ -69,11 +66,13 @@ class HTCL(PreTrainedModel):
             self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         else:
             self.audio_encoder = FrameEncoder(config.frame_size)
-            self.audio_head = AnchoredHead(config.frame_size, heads.embed_dim, heads.dropout)
-            self.fusion_head = AnchoredFusion(heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout)
+            self.audio_head = AnchoredHead(config.frame_size, heads.embed_dim, heads.taste_dim, heads.dropout)
         self.text_encoder = build_text_encoder(config.text_config)
-        text_size = self.text_encoder.config.hidden_size
-        self.text_head = MLP((text_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
+        text_size, meeting_size = self.text_encoder.config.hidden_size, heads.embed_dim
+        if self.is_anchored:
+            meeting_size = self.audio_head.n_axes
+            self.fusion_head = AnchoredFusion(meeting_size, text_size, heads.taste_dim, heads.dropout)
+        self.text_head = MLP((text_size, *heads.hidden_sizes, meeting_size), heads.dropout)
         self.logit_scales = nn.ParameterDict({name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES})
         self.tokenizer: Any = None
         self.post_init()  # type: ignore[no-untyped-call]
@@ -135,6 +134,11 @@ class HTCL(PreTrainedModel):
         self.parts, self.config.settings = config, config.model_dump(mode="json")
 
     @property
+    def is_anchored(self) -> bool:
+        """Whether the audio tower stands over a frozen front end whose vector is kept."""
+        return self.parts.front_end != "logmel"
+
+    @property
     def front_end(self) -> FrozenFrontEnd | None:
         """The frozen front end under the audio tower; None where it reads log-mels."""
         return front_end_of(self.parts, self.config.front_end_weights)
@@ -165,9 +169,19 @@ class HTCL(PreTrainedModel):
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
         vectors: Tensor = self.text_head(text_states)
-        # What listening teaches a tower over a frozen front end is a change of the whole space.
-        moved: Tensor = vectors if self.parts.front_end == "logmel" else self.audio_head.depart(vectors)
-        return moved
+        placed: Tensor = self.audio_head.of_text(vectors) if self.is_anchored else vectors
+        return placed
+
+    def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
+        """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text (B,) is False.
+
+        audio: (B, d) as `project_audio` gives it; text_states: (B, D) as `text_states`.
+        """
+        if self.is_anchored:
+            fused = self.fusion_head(self.audio_head, audio, text_states)
+        else:  # of the vectors before normalisation, as released
+            fused = self.fusion_head(torch.cat([audio, self.project_text(text_states)], dim=-1))
+        return torch.where(has_text[:, None], fused, audio)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """What the text encoder says, before the head. input_ids, attention_mask: (B, L), 1 = real -> (B, D)."""
@@ -181,9 +195,11 @@ class HTCL(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         text_states: Tensor | None = None,
+        has_text: Tensor | None = None,
     ) -> Embeddings:
         """Both towers and the fusion over matched rows; texts as tokens, or as the encoder's states (B, D).
 
+        has_text: (B,) bool; None = all rows have one. Without text a row's text vector says nothing.
         The scales leave through here, never read outside: under DDP a parameter used outside `forward` breaks.
         """
         audio = self.project_audio(mel, padding_mask)
@@ -191,11 +207,9 @@ class HTCL(PreTrainedModel):
             if input_ids is None or attention_mask is None:
                 raise ShapeError("forward needs input_ids and attention_mask, or text_states")
             text_states = self.text_states(input_ids, attention_mask)
-        text = self.project_text(text_states)
-        fused = self.fusion_head(torch.cat([audio, text], dim=-1))  # of the vectors before normalisation, as released
-        anchored = self.parts.front_end != "logmel"
-        departure = self.audio_head.departure.weight.square().sum() if anchored else None
-        return Embeddings(audio, text, fused, dict(self.logit_scales.items()), departure)
+        told = torch.ones(len(audio), dtype=torch.bool, device=audio.device) if has_text is None else has_text
+        fused = self.fuse(audio, text_states, told)
+        return Embeddings(audio, self.project_text(text_states), fused, dict(self.logit_scales.items()))
 
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz.
@@ -218,7 +232,7 @@ class HTCL(PreTrainedModel):
         def project(rows: list[int]) -> Tensor:
             return F.normalize(self._project_tracks([mels[row] for row in rows]), dim=-1)
 
-        return self._in_batches(project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+        return in_batches(self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
 
     def encode_fused(self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_mels`.
@@ -230,10 +244,9 @@ class HTCL(PreTrainedModel):
         def project(rows: list[int]) -> Tensor:
             audio = self._project_tracks([mels[row] for row in rows])
             states = torch.from_numpy(text_states[rows]).to(self.device)
-            fused = self.fusion_head(torch.cat([audio, self.project_text(states)], dim=-1))
-            return F.normalize(torch.where(states.any(dim=1, keepdim=True), fused, audio), dim=-1)
+            return F.normalize(self.fuse(audio, states, states.any(dim=1)), dim=-1)
 
-        return self._in_batches(project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+        return in_batches(self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
 
     def _project_tracks(self, tracks: list[np.ndarray]) -> Tensor:
         if self.parts.front_end == "logmel":
@@ -244,12 +257,7 @@ class HTCL(PreTrainedModel):
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. CheckpointError if the model was saved without a tokenizer."""
-
-        def project(rows: list[int]) -> Tensor:
-            vectors = self.project_text(self._states([texts[row] for row in rows]))
-            return F.normalize(vectors, dim=-1)
-
-        return self._in_batches(project, [len(text) for text in texts], batch_size, self.parts.heads.embed_dim)
+        return self.encode_known_text(self.encode_text_states(texts, batch_size))
 
     def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
@@ -258,7 +266,7 @@ class HTCL(PreTrainedModel):
         def project(rows: list[int]) -> Tensor:
             return F.normalize(self.project_text(states[rows].to(self.device)), dim=-1)
 
-        return self._in_batches(project, [0] * len(states), batch_size, self.parts.heads.embed_dim)
+        return in_batches(self, project, [0] * len(states), batch_size, self.parts.heads.embed_dim)
 
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen.
@@ -271,31 +279,13 @@ class HTCL(PreTrainedModel):
             has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
             return self._states([texts[row] for row in rows]) * has_text[:, None]
 
-        return self._in_batches(project, [len(text) for text in texts], batch_size, size)
+        return in_batches(self, project, [len(text) for text in texts], batch_size, size)
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:
             raise CheckpointError("this model has no tokenizer; save one beside it (tokenizer.save_pretrained)")
         tokens = tokenize(texts, self.tokenizer, self.parts.text.max_tokens)
         return self.text_states(**{name: ids.to(self.device) for name, ids in tokens.items()})
-
-    @torch.no_grad()
-    def _in_batches(
-        self, project: Callable[[list[int]], Tensor], sizes: list[int], batch_size: int, n_columns: int
-    ) -> np.ndarray:
-        """`project` over all rows in eval mode, rows of like size together; (n, n_columns) in the given order."""
-        vectors = np.empty((len(sizes), n_columns), dtype=np.float32)
-        order = sorted(range(len(sizes)), key=lambda row: sizes[row])
-        modes = [(module, module.training) for module in self.modules()]
-        self.train(False)
-        try:
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                vectors[rows] = project(rows).float().cpu().numpy()
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return vectors
 
 
 AutoConfig.register("htcl", HTCLConfig)

@@ -5,7 +5,7 @@ that lose no meaning figure more than the budget. Few listeners say little: what
 gain, and then stage one itself stays, which is the vector nothing has to be proved for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,8 @@ from scipy.stats import t as student
 from ponticello.model.htcl import HTCL
 from ponticello.model.mixing import mix
 
-POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
+POSITIONS = (0.25, 0.5, 0.75, 1.0)
+TRAINED, STAGE_ONE = "trained", "stage one"
 SURE = 0.95  # of a gain of taste being above zero, one-sided; docs/benchmarks.md, "The data ladder"
 
 
@@ -22,11 +23,12 @@ SURE = 0.95  # of a gain of taste being above zero, one-sided; docs/benchmarks.m
 class Judged:
     """What a model is worth on validation: figures of meaning and of taste by name, higher is better.
 
-    taste: one figure for each kind of vector that could be served, "audio" and "fused"; empty if nothing can be asked.
+    meaning: {figure: value} for each kind of vector that could be served, "audio" and "fused".
+    taste: one figure for each kind; empty if nothing can be asked.
     by_listener: what the figures of taste are means of, (n,) each, the same listeners for every model.
     """
 
-    meaning: dict[str, float]
+    meaning: dict[str, dict[str, float]]
     taste: dict[str, float]
     by_listener: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -39,10 +41,12 @@ Judge = Callable[[HTCL], Judged]
 class Balance:
     """What was chosen, and what it was chosen from.
 
-    alpha: 0 = stage one .. 1 = stage two as trained. vector: the kind of vector that serves taste.
-    judged: {"meaning" or "taste": {figure: value}} by position. n_listeners: asked for taste.
+    end: the stage two that was gone towards, "trained", or "begun" as it was before its first step. alpha: how far, 0 =
+    stage one. vector: the kind that serves taste. judged: by position, such as "begun 0.5", and by kind of vector,
+    {figure: value}; taste is the figure "taste". n_listeners: asked for taste.
     """
 
+    end: str
     alpha: float
     vector: str
     judged: dict[str, dict[str, dict[str, float]]]
@@ -53,44 +57,57 @@ class Balance:
         """What is served, and what it cost and brought on validation."""
         if not self.n_listeners:
             return "kept: stage one itself, audio vectors; no listener of the validation window can be asked"
-        first, kept = self.judged[f"{POSITIONS[0]:g}"], self.judged[f"{self.alpha:g}"]
+        first = self.judged[STAGE_ONE]["audio"]
         asked = f"{self.n_listeners:,} validation listener{'s' if self.n_listeners > 1 else ''}"
         if self.alpha == 0:
-            best = max(value for found in self.judged.values() for value in found["taste"].values())
+            best = max(figures["taste"] for found in self.judged.values() for figures in found.values())
             return (
                 f"kept: stage one itself, {self.vector} vectors; no gain of taste within the budget of meaning is sure "
-                f"from {asked} (stage one {first['taste']['audio']:.3f}, best {best:.3f})"
+                f"from {asked} (stage one {first['taste']:.3f}, best {best:.3f})"
             )
-        start, end = first["taste"]["audio"], kept["taste"][self.vector]
-        lost = {name: first["meaning"][name] - value for name, value in kept["meaning"].items()}
+        kept = self.judged[_position(self.end, self.alpha)][self.vector]
+        lost = {name: first[name] - value for name, value in kept.items() if name != "taste"}
         most = max(lost, key=lambda name: lost[name], default="")
-        meaning = f", {most} {first['meaning'][most]:.3f} -> {kept['meaning'][most]:.3f}" if most else ""
-        taste = f"taste of {asked} {start:.3f} -> {end:.3f}"
-        return f"kept: {self.alpha:.0%} of the way, {self.vector} vectors; {taste}{meaning}"
+        meaning = f", {most} {first[most]:.3f} -> {kept[most]:.3f}" if most else ""
+        what = "stage two" if self.end == TRAINED else "stage two before its first step"
+        way = f"{self.alpha:.0%} of the way to {what}, {self.vector} vectors"
+        return f"kept: {way}; taste of {asked} {first['taste']:.3f} -> {kept['taste']:.3f}{meaning}"
 
 
-def choose_balance(start: HTCL, end: HTCL, judge: Judge, budget: float) -> tuple[HTCL, Balance]:
-    """The model that is kept, and why. Cost: `judge` at each of `POSITIONS`.
+def choose_balance(start: HTCL, ends: Mapping[str, HTCL], judge: Judge, budget: float) -> tuple[HTCL, Balance]:
+    """The model that is kept, and why. Cost: `judge` at each of `POSITIONS` towards each end, and at stage one.
 
-    budget: the most that a figure of meaning may be below stage one's. Of those within it whose taste is surely above
-    stage one's (`surely_better`), the one with the highest taste is kept; of equal ones the closer to stage one, and
-    the audio vector. If there is none, stage one stays.
+    ends: stage two as "trained", and as "begun" where that is not stage one itself. budget: the most that a figure of
+    meaning may be below stage one's. Of those within it whose taste is surely above stage one's (`surely_better`), the
+    one with the highest taste is kept; of equal ones the first. If there is none, stage one stays.
 
     Source: the way between two models' weights, Wortsman et al. 2022.
     """
-    models = {alpha: mix(start, end, alpha) if 0 < alpha < 1 else (end if alpha else start) for alpha in POSITIONS}
-    judged = {alpha: judge(model) for alpha, model in models.items()}
-    own, n_listeners = judged[0.0], len(judged[0.0].by_listener.get("audio", ()))
+
+    def model_at(end: str, alpha: float) -> HTCL:
+        return start if alpha == 0 else ends[end] if alpha == 1 else mix(start, ends[end], alpha)
+
+    places = [(TRAINED, 0.0), *((end, alpha) for end in ends for alpha in POSITIONS)]
+    judged = {place: judge(model_at(*place)) for place in places}  # one model more in memory at a time
+    own = judged[TRAINED, 0.0]
     options = [
-        (alpha, vector)
-        for alpha, found in judged.items()
-        if all(value >= own.meaning[name] - budget for name, value in found.meaning.items())
+        (place, vector)
+        for place, found in judged.items()
         for vector in found.taste
-        if surely_better(found.by_listener[vector], own.by_listener["audio"])
+        if all(value >= own.meaning["audio"][name] - budget for name, value in found.meaning[vector].items())
+        and surely_better(found.by_listener[vector], own.by_listener["audio"])
     ]
-    alpha, vector = max(options, key=lambda one: judged[one[0]].taste[one[1]], default=(0.0, "audio"))
-    named = {f"{alpha:g}": {"meaning": found.meaning, "taste": found.taste} for alpha, found in judged.items()}
-    return models[alpha], Balance(alpha, vector, named, budget, n_listeners)
+    place, vector = max(options, key=lambda one: judged[one[0]].taste[one[1]], default=((TRAINED, 0.0), "audio"))
+    named = {
+        _position(*where): {kind: {**found.meaning[kind], "taste": found.taste[kind]} for kind in found.taste}
+        for where, found in judged.items()
+    }
+    n_listeners = len(own.by_listener.get("audio", ()))
+    return model_at(*place), Balance(*place, vector, named, budget, n_listeners)
+
+
+def _position(end: str, alpha: float) -> str:
+    return STAGE_ONE if alpha == 0 else f"{end} {alpha:g}"
 
 
 def surely_better(own: np.ndarray, other: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""What a stage reads: frames, texts and roles, the graph of pairs, and what is computed once before the first step."""
+"""What a stage reads: frames, texts and roles, and what is computed once before the first step."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,16 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID, TRACK_ID
-from ponticello.data.dataset import Frames, TrackTuples
+from ponticello.data.columns import TRACK_ID
+from ponticello.data.dataset import NO_TEXT, Frames, TrackTuples
 from ponticello.data.splits import Splits, load_splits
 from ponticello.data.store import PooledFrames
-from ponticello.data.text import track_texts
+from ponticello.data.text import fused_texts, track_texts
+from ponticello.data.wording import track_variants
 from ponticello.errors import LibraryError
 from ponticello.library import Folder
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
-from ponticello.train.losses import PairGraph
 from ponticello.train.stages import Stage
 
 PART_SIZE = 512  # tracks in memory at once
@@ -32,9 +31,11 @@ class Rows:
     n_candidates: int
 
 
-def read_inputs(folder: Folder, stage: Stage) -> tuple[Frames, dict[str, str], Splits]:
-    """What the audio tower reads, the text of every track, and who is held out; LibraryError if nothing is."""
-    tracks = read_tracks(folder)
+def read_inputs(folder: Folder, stage: Stage, tracks: pl.DataFrame) -> tuple[Frames, dict[str, str], Splits]:
+    """What the audio tower reads, the text of every track, and who is held out; LibraryError if nothing is.
+
+    Stage two over a frozen front end reads the texts that are fused with the sound (`fused_texts`).
+    """
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
@@ -42,15 +43,15 @@ def read_inputs(folder: Folder, stage: Stage) -> tuple[Frames, dict[str, str], S
     # The tower over a frozen front end only sees a track's mean, unless it is trained on parts of it.
     is_pooled = folder.config.front_end != "logmel" and not stage.settings.crop_seconds
     store = PooledFrames(frames) if is_pooled else frames
+    if stage.tracks_per_row == 2:
+        return store, fused_texts(tracks, folder.config.front_end), splits
     return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
 
 
-def graph_of(dataset: TrackTuples, pairs: pl.DataFrame) -> PairGraph:
-    """The pairs of a dataset by track number, each with its listeners over all sources. pairs: as `read_pairs`."""
-    listeners = {(a, p): n for a, p, n in pairs.group_by(ANCHOR_ID, POSITIVE_ID).agg(pl.sum(N_USERS)).iter_rows()}
-    numbers = [[dataset.track_numbers[track_id] for track_id in pair] for pair in dataset.rows]
-    weights = [listeners[pair[0], pair[1]] for pair in dataset.rows]
-    return PairGraph(torch.tensor(numbers).reshape(-1, 2), torch.tensor(weights))
+def wordings_of(tracks: pl.DataFrame, n: int, seed: int) -> dict[str, list[str]]:
+    """n - 1 other wordings of every track's text, by track id; as many empty ones where there is no text."""
+    variants = track_variants(tracks, n, seed)
+    return {track_id: own[1:] or [""] * (n - 1) for track_id, own in zip(tracks[TRACK_ID], variants, strict=True)}
 
 
 def teacher_of(model: HTCL, dataset: TrackTuples) -> Tensor:
@@ -65,8 +66,16 @@ def teacher_of(model: HTCL, dataset: TrackTuples) -> Tensor:
 
 
 def text_states_of(model: HTCL, dataset: TrackTuples) -> Tensor:
-    """(n, D) the frozen text encoder's vector of every text number; numbers no track's text has stay 0."""
-    numbers = {dataset.text_numbers[track_id]: text for track_id, text in dataset.texts.items()}
-    states = torch.zeros(len(dataset.texts), model.text_encoder.config.hidden_size)
-    states[list(numbers)] = torch.from_numpy(model.encode_text_states(list(numbers.values())))
+    """(n + 1, V, D) the frozen text encoder's vectors of the V wordings of every text number.
+
+    Numbers no track's text has stay 0, and so does the last row, for `NO_TEXT`.
+    """
+    texts = {dataset.text_numbers[track_id]: dataset.wordings(track_id) for track_id in dataset.texts}
+    texts.pop(NO_TEXT, None)
+    n_wordings = len(next(iter(texts.values()), ("",)))
+    states = torch.zeros(len(dataset.texts) + 1, n_wordings, model.text_encoder.config.hidden_size)
+    if texts:
+        distinct = {text: place for place, text in enumerate(dict.fromkeys(t for own in texts.values() for t in own))}
+        found = torch.from_numpy(model.encode_text_states(list(distinct)))
+        states[list(texts)] = found[torch.tensor([[distinct[text] for text in own] for own in texts.values()])]
     return states

@@ -11,33 +11,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ponticello.data.dataset import NO_TEXT
 from ponticello.errors import ShapeError
 from ponticello.model.htcl import Embeddings
 from ponticello.train.distributed import gather_rows, rank
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
+CLARITY = 4.0  # how much more the closest of the other tracks count as matches; docs/benchmarks.md, "Pairs as targets"
 
 
 class PairGraph:
-    """Which tracks belong together, and how clearly: the mined pairs, asked by track number.
+    """Which tracks belong together, and how clearly, asked by track number: the mined pairs, smoothed.
 
-    pairs: (P, 2) integers, in any order; weights: (P,) above 0. A pair that stands there twice counts with both.
+    factors: (n, k) by track number, as `departure.pair_factors` gives them; rows of zeros are tracks without pairs.
+        Few listeners stand behind one pair: what its factors say of two tracks rests on all pairs around them.
     """
 
-    def __init__(self, pairs: Tensor, weights: Tensor) -> None:
-        both = torch.cat([pairs, pairs.flip(1)]).long()
-        self.base = int(both.max()) + 1 if len(both) else 1
-        self.keys, place = torch.unique(both[:, 0] * self.base + both[:, 1], return_inverse=True)  # sorted
-        self.weights = torch.zeros(len(self.keys)).index_add_(0, place, weights.float().repeat(2))
+    def __init__(self, factors: Tensor) -> None:
+        known = factors.any(dim=1)
+        centred = factors - factors[known].mean(dim=0) if known.any() else factors
+        size = centred[known].square().sum(dim=1).mean().sqrt() if known.any() else torch.ones(())
+        self.factors, self.known = centred / size, known
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
-        """(B, C) float32: the weight of the pair of left[i] and right[j], 0 = none. left: (B,), right: (C,) numbers."""
-        known = (left < self.base)[:, None] & (right < self.base)
-        wanted = left[:, None] * self.base + right
-        keys = self.keys.to(left.device)
-        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        found: Tensor = self.weights.to(left.device)[place] * (known & (keys[place] == wanted))
-        return found
+        """(B, C) float32: how clearly left[i] and right[j] belong together, 0 = not known. (B,) and (C,) numbers."""
+        factors, known = self.factors.to(left.device), self.known.to(left.device)
+        likeness = CLARITY * factors[left] @ factors[right].T
+        weights: Tensor = (likeness - likeness.amax(dim=1, keepdim=True)).exp() * known[left][:, None] * known[right]
+        return weights
 
 
 def contrastive_loss(
@@ -55,9 +56,10 @@ def contrastive_loss(
     left, right: (B, d), unit length; row i of `left` matches row i of `right`, every other row is a negative unless
         the numbers say that it is the same thing. B >= 2, or ShapeError.
     logit_scale: scalar, the log of the inverse temperature; clamped at ln 100.
-    left_numbers, right_numbers: (B,) integers; equal numbers stand for the same track or text.
+    left_numbers, right_numbers: (B,) integers; equal numbers stand for the same track or text. Rows with `NO_TEXT` on a
+        side are no rows: neither asked with nor found.
     shared: negatives come from all processes (training), or from these rows alone (validation).
-    graph: further matches among the rows: a row's loss is then the mean over all its matches by their weight, and a
+    graph: how clearly other rows match too: a row's loss is then the mean over all its matches by their weight, and a
         track that stands in several rows counts as one candidate.
 
     Source: HTCL (arXiv 2505.23298), contrastive objective; the clamp follows CLIP; leaving out repeated tracks and
@@ -80,16 +82,20 @@ def contrastive_loss(
         backward = backward - _n_rows(all_left_numbers).log()
     match_forward = _matches(left_numbers, all_right_numbers, target, graph)
     match_backward = _matches(right_numbers, all_left_numbers, target, graph)
-    return (
-        _cross_entropy(forward, match_forward, same_forward) + _cross_entropy(backward, match_backward, same_backward)
-    ) / 2
+    told, all_told = (one != NO_TEXT for one in (left_numbers, all_left_numbers))
+    told, all_told = told & (right_numbers != NO_TEXT), all_told & (all_right_numbers != NO_TEXT)
+    share = told / all_told.float().mean().clamp(min=1e-12)  # (B,) of the mean over all rows of all processes
+    losses = _cross_entropy(forward, match_forward, same_forward | ~all_told)
+    losses = losses + _cross_entropy(backward, match_backward, same_backward | ~all_told)
+    return (losses * share).mean() / 2
 
 
 def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
-    """The mean over rows of each row's weighted mean -log softmax at its matches. matches: (B, W * B) weights."""
-    logs = logits.masked_fill(left_out, -math.inf).log_softmax(dim=1)
+    """(B,) each row's weighted mean -log softmax at its matches, 0 if it has none. matches: (B, W * B) weights."""
     matches = matches.masked_fill(left_out, 0.0)
-    return -((logs.masked_fill(matches == 0, 0.0) * matches).sum(dim=1) / matches.sum(dim=1)).mean()
+    total = matches.sum(dim=1)
+    logs = logits.masked_fill(left_out & (total > 0)[:, None], -math.inf).log_softmax(dim=1)
+    return -(logs.masked_fill(matches == 0, 0.0) * matches).sum(dim=1) / total.clamp(min=1e-12)
 
 
 def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: PairGraph | None) -> Tensor:
@@ -131,7 +137,7 @@ class SemanticLoss:
         return {"audio_text": contrastive_loss(audio, text, scale, track_numbers, text_numbers, shared=self.shared)}
 
 
-EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "keep": 0.0, "departure": 0.0}  # paper
+EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "keep": 0.0}  # paper
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class PreferenceLoss:
     """Stage two: audio-text over all rows, audio against audio of a pair, and audio against the other's fusion.
 
     weights: of each part; a part of weight 0 is not computed. "keep" is the mean of 1 - cosine between a track's vector
-    and the one stage one gave it; "departure" what the audio tower has learned beside a frozen front end, squared.
+    and the one it had when stage two began.
 
     Source: HTCL (arXiv 2505.23298), the three equally weighted losses of preference fine-tuning; "keep" is ours, after
     Romero et al. 2015 (a teacher's embedding as target).
@@ -152,9 +158,9 @@ class PreferenceLoss:
     def __call__(
         self, rows: Embeddings, track_numbers: Tensor, text_numbers: Tensor, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """{"audio_text", "audio_audio", "audio_fusion", "keep", "departure": weighted scalars}.
+        """{"audio_text", "audio_audio", "audio_fusion", "keep": weighted scalars}.
 
-        rows: (2B, d), anchors first, then positives. teacher: (2B, d) unit vectors of the same tracks by stage one.
+        rows: (2B, d), anchors first, then positives. teacher: (2B, d) unit vectors of the same tracks at the start.
         """
         parts: dict[str, Tensor] = {}
         if self.weights["audio_text"]:
@@ -173,8 +179,6 @@ class PreferenceLoss:
             parts["audio_fusion"] = (to_positive + to_anchor) / 2
         if self.weights["keep"] and teacher is not None:
             parts["keep"] = (1 - (audio * teacher).sum(dim=1)).mean()
-        if self.weights["departure"] and rows.departure is not None:
-            parts["departure"] = rows.departure
         return {name: self.weights[name] * part for name, part in parts.items()}
 
     def _contrast(self, left: Tensor, right: Tensor, scale: Tensor, left_n: Tensor, right_n: Tensor) -> Tensor:

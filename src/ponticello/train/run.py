@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from ponticello.config import Config
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.pairs import read_pairs
@@ -25,8 +26,10 @@ from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
+from ponticello.train.departure import begin_departure, pair_factors
 from ponticello.train.distributed import launched
-from ponticello.train.inputs import Rows, graph_of, read_inputs, teacher_of, text_states_of
+from ponticello.train.inputs import Rows, read_inputs, teacher_of, text_states_of, wordings_of
+from ponticello.train.losses import PairGraph
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
@@ -66,9 +69,11 @@ def train_semantic(
     if finished := _finished(run, "semantic", folder.config):
         return finished
     stage = semantic_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage)
+    tracks, settings = read_tracks(folder), folder.config.semantic
+    store, texts, splits = read_inputs(folder, stage, tracks)
+    variants = wordings_of(tracks, settings.text_variants, settings.seed)
     training, validation = (
-        track_dataset(store, texts, [track_id for track_id in texts if splits.roles.get(track_id) == role])
+        track_dataset(store, texts, [track_id for track_id in texts if splits.roles.get(track_id) == role], variants)
         for role in ("train", "validation")
     )
     rows = Rows(training, validation, splits, sum(role == "train" for role in splits.roles.values()))
@@ -106,23 +111,33 @@ def train_preference(
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage)
+    store, texts, splits = read_inputs(folder, stage, read_tracks(folder))
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
-    if settings.multi_positive:
-        stage = preference_stage(folder.config, graph_of(training, tables[0]))
+    factors = pair_factors(training, tables[0], folder.config.heads.taste_dim) if training.rows else None
+    if settings.multi_positive and factors is not None:
+        stage = preference_stage(folder.config, PairGraph(factors))
     set_seed(stage.settings.seed)
-    model = HTCL.from_pretrained(folder.run(start))
-    model.use_settings(folder.config)
+
+    def begun() -> HTCL:
+        """Stage two before its first step."""
+        model = HTCL.from_pretrained(folder.run(start))
+        model.use_settings(folder.config)
+        if settings.reset_heads:
+            model.reset_heads()
+        if model.is_anchored and settings.begin_from_pairs and factors is not None:
+            begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
+        return model
+
+    model = begun()
     teacher = teacher_of(model, training) if settings.keep else None
-    if settings.reset_heads:
-        model.reset_heads()
     rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
             return trained, None
-        kept, balance = choose_balance(HTCL.from_pretrained(folder.run(start)), trained, judge, settings.meaning_budget)
+        ends = {"trained": trained, **({"begun": begun()} if trained.is_anchored else {})}
+        kept, balance = choose_balance(HTCL.from_pretrained(folder.run(start)), ends, judge, settings.meaning_budget)
         kept.config.vector = balance.vector
         return kept, balance
 

@@ -43,8 +43,8 @@ def semantic_stage(config: Config) -> Stage:
 def preference_stage(config: Config, graph: PairGraph | None = None) -> Stage:
     """Stage two: pairs that listeners confirmed bend the space toward taste. graph: all the pairs."""
     settings = config.preference
-    weights = {name: getattr(settings, name) for name in (*SCALES, "keep", "departure")}
-    # Over a frozen front end the texts go through the same change of the space as the tracks: their head stays.
+    weights = {name: getattr(settings, name) for name in (*SCALES, "keep")}
+    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is.
     idle = () if config.front_end == "logmel" or settings.reset_heads else ("text_head.",)
     return Stage("preference", settings, PreferenceLoss(weights=weights, graph=graph), tracks_per_row=2, idle=idle)
 

@@ -19,7 +19,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from ponticello.config import StageConfig
 from ponticello.data.batch import random_crop
-from ponticello.data.dataset import Collator, TrackTuples
+from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
 from ponticello.train.stages import Stage, decays, learning_rate
@@ -27,6 +27,7 @@ from ponticello.train.stages import Stage, decays, learning_rate
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
 BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
+TEXTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...): V wordings of each row's text
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -68,6 +69,14 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def one_wording(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The texts of a batch, (B, V, ...), with one wording a row drawn from torch's global generator: (B, ...)."""
+    texts = {name: batch[name] for name in TEXTS if name in batch}
+    n_rows, n_wordings = next(iter(texts.values())).shape[:2]
+    chosen = torch.randint(n_wordings, (n_rows,)) if n_wordings > 1 else torch.zeros(n_rows, dtype=torch.long)
+    return {name: value[torch.arange(n_rows), chosen] for name, value in texts.items()}
 
 
 class HTCLTrainer(Trainer):
@@ -120,8 +129,9 @@ class HTCLTrainer(Trainer):
         """The sum of the stage's losses over the batch; its parts are kept for the log."""
         inputs = dict(inputs)
         beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
+        # Drawn here and not in the loader: it reads ahead, and a resumed run could not draw the same numbers again.
+        inputs |= one_wording(inputs)
         if self.crop_frames:
-            # Here and not in the loader: it reads ahead, and a resumed run could not draw the same numbers again.
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
         parts = self.stage.loss(model(**inputs), **beside)
         for name, part in parts.items():
@@ -142,7 +152,7 @@ class HTCLTrainer(Trainer):
         parts = {name: part.item() for name, part in alone(rows, tracks, texts).items()}
         metrics = {f"eval_loss_{name}": part for name, part in parts.items()}
         metrics["eval_loss"] = sum(parts.values())
-        figures = self._retrieval(rows)
+        figures = self._retrieval(rows, texts)
         metrics |= {f"eval_{name}": value for name, value in figures.items()}
         metrics[BEST_BY] = float(np.mean([value for name, value in figures.items() if name.endswith("_mrr")]))
         self.log(metrics)
@@ -171,7 +181,7 @@ class HTCLTrainer(Trainer):
             batch = self.collator([singles[row] for row in range(start, min(start + size, len(singles)))])
             batch = {name: value.to(self.htcl.device) for name, value in batch.items() if name != "teacher"}
             numbers.append((batch.pop("track_numbers"), batch.pop("text_numbers")))
-            outputs.append(self.htcl(**batch))
+            outputs.append(self.htcl(**batch | {name: batch[name][:, 0] for name in TEXTS if name in batch}))
         self.htcl.train(was_training)
         rows = torch.tensor([place[track_id] for track_id in track_ids], device=self.htcl.device)
         audio, text, fused = (
@@ -180,14 +190,17 @@ class HTCLTrainer(Trainer):
         track_numbers, text_numbers = (torch.cat(column)[rows] for column in zip(*numbers, strict=True))
         return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
 
-    def _retrieval(self, rows: Embeddings) -> dict[str, float]:
+    def _retrieval(self, rows: Embeddings, text_numbers: Tensor) -> dict[str, float]:
         """Among the unseen tracks: text to audio; where rows are pairs, also from the known track to its partner."""
         audio, text = (F.normalize(side, dim=-1).float().cpu().numpy() for side in (rows.audio, rows.text))
         columns = list(zip(*self._validation_rows(), strict=True))
         track_ids = [track_id for column in columns for track_id in column]
         first = {track_id: row for row, track_id in enumerate(track_ids) if track_id in self.unseen}
         items = list(first.values())
-        figures = {"text": self.retrieval(text[items], audio[items], np.arange(len(items)))}
+        told = [place for place, row in enumerate(items) if text_numbers[row] != NO_TEXT]
+        figures = {}
+        if told:
+            figures["text"] = self.retrieval(text[[items[place] for place in told]], audio[items], np.array(told))
         if self.stage.tracks_per_row == 2:
             place = {track_id: number for number, track_id in enumerate(first)}
             half = len(columns[0])
