@@ -134,7 +134,11 @@ def _unlearned(
     """
     front_end = folder.config.front_end
     is_other = front_end not in ("logmel", "musicnn")
-    places = {MEL: folder.mels, MUSICNN: folder.frames, **({FRONT_END: folder.frames_of(front_end)} if is_other else {})}
+    places = {
+        MEL: folder.mels,
+        MUSICNN: folder.frames,
+        **({FRONT_END: folder.frames_of(front_end)} if is_other else {}),
+    }
     stores = {method: FrameStore(place) for method, place in places.items() if (place / MANIFEST).is_file()}
     own = stores.get(FRONT_END if is_other else MEL)
     ids = [track_id for track_id in track_ids if own is not None and track_id in own]
