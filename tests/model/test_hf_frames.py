@@ -1,5 +1,6 @@
 """A named Hugging Face audio encoder: pooled by hand, from this machine only, known again by its weights."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -144,6 +145,19 @@ def test_an_encoder_that_is_not_here_is_not_fetched(name: str) -> None:
     with pytest.raises(CheckpointError, match=f"audio encoder '{name}' cannot be loaded: .*nothing is fetched unasked"):
         load_audio_encoder(name)
     assert licence_of(name) == "unknown: read its card"
+
+
+def test_code_that_comes_with_a_model_is_not_run(audio_encoder_folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "own-code"
+    shutil.copytree(audio_encoder_folder, place)
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    marker = tmp_path / "was-run"
+    (place / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"own-code' cannot be loaded: .*"):
+        load_audio_encoder(str(place))
+    assert not marker.exists()
 
 
 def test_a_model_that_hears_nothing_is_refused(text_encoder_folder: Path) -> None:
