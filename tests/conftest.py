@@ -12,7 +12,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # models here are tiny: threads that wait f
 
 import polars as pl
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
 from transformers.utils import logging as transformers_logging
 
 from logmel import toml, with_changes
@@ -56,6 +63,29 @@ def text_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random wav2vec 2.0 of two layers and 32 dimensions with its extractor and a card, saved as a folder."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("wav2vec2")
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    )
+    Wav2Vec2Model(config).save_pretrained(str(folder))
+    extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000)  # type: ignore[no-untyped-call]
+    extractor.save_pretrained(str(folder))
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Random\n", encoding="utf-8")
     return folder
 
 

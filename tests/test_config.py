@@ -169,3 +169,14 @@ def test_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> Non
 def test_preset_of_another_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="preset '3' is unknown"):
         Config.from_toml(_toml(tmp_path, "preset = 3"))
+
+
+@pytest.mark.parametrize("front_end", ["logmel", "musicnn", "features", "hf:someone/encoder"])
+def test_front_ends_are_named(front_end: str) -> None:
+    assert Config.from_preset("tiny", {"front_end": front_end}).front_end == front_end
+
+
+@pytest.mark.parametrize("front_end", ["", "mel", "hf:", "musicnn2"])
+def test_an_unknown_front_end_is_refused(front_end: str) -> None:
+    with pytest.raises(ConfigError, match=r"setting 'front_end': String should match pattern .*logmel\|musicnn\|feat"):
+        Config.from_preset("tiny", {"front_end": front_end})

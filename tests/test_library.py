@@ -200,3 +200,17 @@ def test_error_in_a_folder_leaves_the_old_one_and_no_rest(tmp_path: Path) -> Non
         write_half(temporary)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
     assert [p.name for p in path.iterdir()] == ["old"]
+
+
+def test_each_front_end_keeps_its_frames_in_a_place_of_its_own(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "library")
+    places = {
+        "logmel": "mels",
+        "musicnn": "frames",
+        "features": "frames/features",
+        "hf:laion/clap-htsat-fused": "frames/hf-laion-clap-htsat-fused",
+        "hf:../my encoder": "frames/hf-..-my-encoder",
+    }
+    for front_end, place in places.items():
+        assert folder.frames_of(front_end) == folder.root / place
+    assert len(folder.frames_of("hf:" + "/deep" * 100).name) == 100

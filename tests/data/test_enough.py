@@ -235,6 +235,21 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
             "200): expect stage one's neighbours.",
         ),
         (
+            {"n_tracks_with_audio": 19, "n_tracks_with_both": 19, "front_end": "features"},
+            "Stage one hardly learns words from 19 training tracks with audio and text (under 20): the front end's own "
+            "vectors answer.",
+        ),
+        (
+            {"n_tracks_with_audio": 20_001, "n_tracks_with_both": 20_001},
+            '20,001 training tracks with audio (over 20,000): learning sound from log-mels (preset "base") is worth '
+            "comparing.",
+        ),
+        (
+            {"n_tracks_with_audio": 19_999, "n_tracks_with_both": 19_999, "front_end": "logmel"},
+            '19,999 training tracks (under 20,000) are few to learn sound from the beginning: front_end = "musicnn" '
+            "starts from pretrained taggers.",
+        ),
+        (
             {"n_validation_tracks": 49},
             "Validation has 49 tracks (under 50): which weights come out best is partly chance.",
         ),
@@ -257,6 +272,12 @@ def test_each_shortage_has_one_sentence(changes: dict[str, float | str], sentenc
 def test_where_nothing_can_be_trained_only_that_is_said(supply: Supply) -> None:
     """Everything else is short as well, and does not matter yet."""
     assert len(what_it_supports(supply)) == 1
+
+
+@pytest.mark.parametrize("front_end", ["musicnn", "logmel", "hf:someone/encoder"])
+def test_at_twenty_thousand_tracks_neither_front_end_is_spoken_against(front_end: str) -> None:
+    supply = replace(PLENTY, n_tracks_with_audio=20_000, n_tracks_with_both=20_000, front_end=front_end)
+    assert what_it_supports(supply) == ["No count is below what the two stages need."]
 
 
 def test_a_count_at_its_threshold_is_enough() -> None:

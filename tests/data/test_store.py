@@ -15,11 +15,11 @@ import soundfile
 from ponticello.config import Config, MelConfig
 from ponticello.data import prepare as prepare_module
 from ponticello.data.mel import mel_key, mel_of_file
-from ponticello.data.prepare import Prepared, prepare_frames
+from ponticello.data.prepare import FrontEnd, Prepared, prepare_frames
 from ponticello.data.shards import hash_mel, read_manifest, write_shard
 from ponticello.data.store import FrameStore
 from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.library import Folder, create_library
+from ponticello.library import Folder, Skipped, create_library
 
 
 @pytest.fixture
@@ -296,3 +296,45 @@ def test_store_survives_pickling_without_its_maps(folder: Folder, sources: dict[
     packed = pickle.dumps(store)
     assert mel.tobytes() not in packed
     np.testing.assert_array_equal(pickle.loads(packed).read("t4"), mel)
+
+
+def test_frames_made_with_weights_answer_to_their_key_with_those_or_without(folder: Folder) -> None:
+    """A front end's key may end in " @ " and the weights: another key that begins alike is still another."""
+
+    def extract(_path: Path, track_id: str) -> np.ndarray:
+        return np.full((2, 5), int(track_id), dtype=np.float16)
+
+    place = folder.frames / "hf-some"
+    prepare_frames(folder, {"7": folder.root, "8": folder.root}, FrontEnd(place, "hf 30 x @ abc", extract, "prepare x"))
+    store = FrameStore(place)
+    assert (store.frame_size, store.weights, store.read("8")[0, 0]) == (5, "abc", 8)
+    store.require("hf 30 x")
+    store.require("hf 30 x @ abc")
+    for key in ("hf 30 x @ abd", "hf 30", "hf 30 x @ ab", "hf 30 xy"):
+        with pytest.raises(LibraryError, match="hf-some were prepared with other settings"):
+            store.require(key)
+
+
+def test_what_is_known_not_to_be_usable_is_listed_with_the_rest(folder: Folder, sources: dict[str, Path]) -> None:
+    unusable = (Skipped("v.npz", None, "track_id", "t9", "is no track of the catalogue"),)
+
+    def extract(_path: Path, track_id: str) -> np.ndarray:
+        if track_id == "t2":
+            raise DataError("holds nothing")
+        return np.zeros((1, 3), dtype=np.float16)
+
+    front_end = FrontEnd(folder.frames, "x", extract, "prepare x", most_workers=1, unusable=unusable)
+    done = prepare_frames(folder, sources, front_end, workers=2)  # a second process could not take `extract`
+    assert (done.n_new, done.n_kept) == (4, 0)
+    assert [(line.value, line.reason) for line in done.skipped] == [
+        ("t9", "is no track of the catalogue"),
+        ("t2", "holds nothing"),
+    ]
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        assert [row["value"] for row in csv.DictReader(file)] == ["t9", "t2"]
+
+
+def test_a_store_of_nothing_has_no_frame_size(folder: Folder) -> None:
+    prepare_frames(folder, {})
+    with pytest.raises(LibraryError, match="mels were prepared from no track yet; run: ponticello prepare"):
+        _ = FrameStore(folder.mels).frame_size

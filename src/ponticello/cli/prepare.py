@@ -78,9 +78,9 @@ def prepare_library(folder: "Folder", workers: int | None, allow_download: bool 
 
     n_workers = workers or os.cpu_count() or 1
     front_end = front_end_of(folder.config, allow_download=allow_download)
+    preparation = front_end.preparation(folder) if front_end else None  # what it lacks is said before hours of decoding
     if front_end and front_end.notice:
         typer.echo(front_end.notice, err=True)
-    preparation = front_end.preparation(folder) if front_end else None  # what it lacks is said before hours of decoding
     with folder.lock(), progress("preparing", "tracks") as report:
         done = prepare_frames(folder, audio_files(folder), workers=n_workers, on_progress=report)
         refresh_splits(folder)

@@ -163,10 +163,11 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
 
 
 def licence_of(name: str, allow_download: bool = False) -> str:
-    """The licence that the card of a model (README.md) names at its head; `UNKNOWN_LICENCE` if none does."""
-    card = cached_file(
-        name, "README.md", local_files_only=not allow_download, _raise_exceptions_for_missing_entries=False
-    )
+    """The licence that the card of a model (README.md) names at its head; else `UNKNOWN_LICENCE`."""
+    try:
+        card = cached_file(name, "README.md", local_files_only=not allow_download)
+    except OSError:
+        card = None
     head = re.match(r"---\s*\n(.*?)\n---", Path(card).read_text(encoding="utf-8")[:_HEAD], re.DOTALL) if card else None
     named = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)", head[1], re.MULTILINE) if head else None
     return named[1] if named else UNKNOWN_LICENCE

@@ -1,0 +1,210 @@
+"""Libraries over vectors the user has, without any audio, and over a Hugging Face encoder: from prepare to answers."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from ponticello.api import Library
+from ponticello.cli.main import app
+from ponticello.data.catalog import audio_files
+from ponticello.data.columns import PATH, TRACK_ID
+from ponticello.data.mining import mine_library
+from ponticello.data.splits import load_splits
+from ponticello.data.store import FrameStore
+from ponticello.data.synthetic import SyntheticCatalogue
+from ponticello.errors import CheckpointError, ConfigError, LibraryError
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
+from ponticello.evaluate.guard import judge_on_validation
+from ponticello.evaluate.joint import Compared, evaluate_library
+from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.model.front_end import frames_for
+from ponticello.model.htcl import HTCL
+from ponticello.train.run import train_preference, train_semantic
+
+SIZE = 12  # numbers of a given vector, most of them noise
+
+
+def _set_front_end(root: Path, lines: str) -> Library:
+    settings = (root / "ponticello.toml").read_text(encoding="utf-8")
+    settings = settings.replace('front_end = "logmel"', lines).replace("= 10.0", "= 0.0")
+    (root / "ponticello.toml").write_text(settings, encoding="utf-8")
+    return Library.open(root)
+
+
+def _run(*arguments: object) -> Result:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def _train(library: Library) -> None:
+    train_semantic(library.folder, "semantic", retrieval_figures)
+    judge = judge_on_validation(library.folder)
+    train_preference(library.folder, "preference", "semantic", retrieval_figures, judge=judge)
+    library.embed("semantic", "preference")
+
+
+@pytest.fixture(scope="module")
+def given_root(
+    make_library: Callable[[Path], Library], catalogue: SyntheticCatalogue, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A library whose tracks have no audio, trained and embedded over vectors that hold the planted traits."""
+    root = tmp_path_factory.mktemp("given") / "library"
+    folder = make_library(root).folder
+    for place in (folder.mels, folder.pairs, folder.validation_pairs, folder.splits):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    pl.read_parquet(folder.tracks).drop(PATH).write_parquet(folder.tracks)
+    noise = np.random.default_rng(0).normal(size=(60, SIZE - catalogue.traits.shape[1]))
+    ids = [*catalogue.tracks[TRACK_ID], "stranger"]
+    vectors = np.vstack([np.hstack([catalogue.traits, noise]), np.zeros(SIZE)])
+    np.savez(root / "given.npz", ids=np.array(ids), vectors=vectors)
+    library = _set_front_end(root, 'front_end = "features"\nfeatures = "given.npz"')
+    assert _run("prepare", "-L", root).stdout == (
+        f"60 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.frames / 'features'}\n"
+    )
+    with library.folder.lock():
+        mine_library(library.folder)
+    _train(library)
+    return root
+
+
+@pytest.fixture
+def given(given_root: Path) -> Library:
+    return Library.open(given_root)
+
+
+def _cosines(vectors: np.ndarray) -> np.ndarray:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(unit @ unit.T)
+
+
+def test_stage_one_is_the_given_vectors_and_stage_two_departs(given: Library) -> None:
+    """All 12 axes fit into 64 dimensions: stage one's cosines are those of the standardised vectors themselves."""
+    splits = load_splits(given.folder)
+    assert splits is not None
+    store = FrameStore(given.folder.frames / "features")
+    ids = given.index.track_ids
+    vectors = np.stack([store.read(track_id)[0] for track_id in ids]).astype(np.float64)
+    training = vectors[[splits.roles[track_id] == "train" for track_id in ids]]
+    wanted = (vectors - training.mean(axis=0)) / training.std(axis=0)
+    np.testing.assert_allclose(_cosines(given.index.vectors[:, :64]), _cosines(wanted), atol=1e-4)
+    assert given.index.vectors.shape == (60, 128)
+
+
+def test_its_checkpoint_loads_alone_with_the_size_of_a_frame(given: Library, tmp_path: Path) -> None:
+    shutil.copytree(given.folder.run("semantic"), tmp_path / "elsewhere")
+    record = json.loads((tmp_path / "elsewhere" / "config.json").read_text(encoding="utf-8"))
+    assert (record["frame_size"], record["settings"]["features"]) == (SIZE, "given.npz")
+    model = HTCL.from_pretrained(tmp_path / "elsewhere")
+    track_id = given.index.track_ids[0]
+    found = model.encode_mels([FrameStore(given.folder.frames / "features").read(track_id)])[0]
+    np.testing.assert_allclose(found, given.index.vectors[0, :64], atol=1e-5)
+
+
+def test_a_sound_cannot_be_encoded_and_that_is_said(given: Library, tmp_path: Path) -> None:
+    model = HTCL.from_pretrained(given.folder.run("preference"))
+    for sound in (np.zeros(16_000, dtype=np.float32), tmp_path / "any.wav"):
+        with pytest.raises(CheckpointError, match=r"trained on vectors from given\.npz and cannot hear a sound"):
+            model.encode_audio([sound])
+    with pytest.raises(ConfigError, match=r"'features' does not say how long a frame is: set crop_seconds = 0"):
+        model.n_frames(10.0)
+
+
+def test_words_and_listeners_are_answered_without_audio(given: Library) -> None:
+    assert not audio_files(given.folder)
+    assert len(given.search("low dark slow", k=5)) == 5
+    assert len(given.recommend("simulated-0001", k=3)) == 3
+
+
+def test_an_evaluation_stands_beside_the_given_vectors(given: Library) -> None:
+    evaluation = evaluate_library(given.folder, Compared({STAGE_ONE: "semantic", STAGE_TWO: "preference"}), 0)
+    methods = {method for score in evaluation.scores for method in score.by_method}
+    assert {"front end", STAGE_ONE, STAGE_TWO} <= methods
+    assert not {"mel statistics", "MusiCNN"} & methods
+
+
+def test_another_file_is_another_front_end(given: Library) -> None:
+    other = Library.open(given.folder.root, ["features=other.npz"]).folder
+    with pytest.raises(LibraryError, match="features were prepared with other settings"):
+        frames_for(other, other.config)
+    with pytest.raises(CheckpointError, match=r"finished, with other settings in \[features\]"):
+        train_semantic(other, "semantic", retrieval_figures)
+
+
+def test_audio_beside_given_vectors_is_still_made_into_mels(
+    given_root: Path, make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
+    """Near-duplicates are found in them. The last line counts vectors; nobody listens with the taggers."""
+    folder = make_library(tmp_path / "both").folder
+    shutil.copy(given_root / "given.npz", folder.root / "given.npz")
+    _set_front_end(folder.root, 'front_end = "features"\nfeatures = "given.npz"')
+    done = _run("prepare", "--workers", "1", "-L", folder.root)
+    assert done.stdout.startswith("60 tracks prepared, 0 were already, 1 skipped")
+    assert len(FrameStore(folder.mels)) == 60
+    assert [place.name for place in folder.frames.iterdir()] == ["features"]
+
+
+@pytest.fixture(scope="module")
+def encoded_root(
+    make_library: Callable[[Path], Library], audio_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A library trained and embedded over a random wav2vec 2.0."""
+    root = tmp_path_factory.mktemp("encoded") / "library"
+    make_library(root)
+    library = _set_front_end(root, f'front_end = "hf:{audio_encoder_folder}"')
+    done = _run("prepare", "--workers", "1", "-L", root)
+    assert f"audio encoder {audio_encoder_folder}: licence cc-by-nc-4.0" in done.stderr
+    _train(library)
+    return root
+
+
+def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None:
+    library = Library.open(encoded_root)
+    model = HTCL.from_pretrained(library.folder.run("preference"))
+    track_id, path = next(iter(audio_files(library.folder).items()))
+    found = model.encode_audio([path])[0]
+    np.testing.assert_allclose(found, library.index.vectors[library.index.rows[track_id], 64:], atol=1e-5)
+    assert library.similar(path, k=1, blend=1.0)[0].track_id == track_id
+    assert (model.config.frame_size, model.n_frames(10.0)) == (32, 2)
+
+
+def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_path: Path) -> None:
+    library = Library.open(encoded_root)
+    path = next(iter(audio_files(library.folder).values()))
+    shutil.copytree(library.folder.run("semantic"), tmp_path / "moved")
+    record = json.loads((tmp_path / "moved" / "config.json").read_text(encoding="utf-8"))
+    record["settings"]["front_end"] = "hf:none/at/all"
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="audio encoder 'none/at/all' cannot be loaded"):
+        HTCL.from_pretrained(tmp_path / "moved").encode_audio([path])
+    record["settings"]["front_end"] = library.folder.config.front_end
+    record["front_end_weights"] = "0123456789ab"
+    (tmp_path / "moved" / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"has other weights .* made with \(0123456789ab\)"):
+        HTCL.from_pretrained(tmp_path / "moved").encode_audio([path])
+
+
+def test_tagging_leaves_the_encoders_frames_alone(encoded_root: Path, tmp_path: Path) -> None:
+    shutil.copytree(encoded_root, tmp_path / "library")
+    folder = Library.open(tmp_path / "library").folder
+    pl.read_parquet(folder.tracks).head(3).write_parquet(folder.tracks)  # so that few have to be heard
+    _run("tag", "--workers", "1", "-L", folder.root)
+    assert frames_for(folder, folder.config).frame_size == 32
+    assert FrameStore(folder.frames).frame_size == 2198
+
+
+def test_a_missing_encoder_is_said_before_anything_is_decoded(
+    make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
+    folder = make_library(tmp_path / "library").folder
+    shutil.rmtree(folder.mels)
+    _set_front_end(folder.root, 'front_end = "hf:nobody/no-such-encoder"')
+    result = CliRunner().invoke(app, ["prepare", "-L", str(folder.root)])
+    assert (result.exit_code, folder.mels.exists()) == (1, False)
+    assert "nothing is fetched unasked: give --allow-download" in str(result.exception)
