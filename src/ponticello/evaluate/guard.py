@@ -78,7 +78,7 @@ def _judge(folder: Folder) -> Judge:
         taste = {}
         if cold.queries:
             for kind, vectors in (("audio", audio), ("fused", fused)):
-                scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search.profile_ridge)
+                scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search)
                 metrics = rank_task(cold, scorer, config.evaluate.k).metrics
                 taste[kind] = float(np.nanmean(metrics[f"NDCG@{config.evaluate.k}"]))
         return Judged(meaning, taste)
