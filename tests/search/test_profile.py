@@ -85,6 +85,14 @@ def test_a_hub_leaves_the_lists_of_single_seeds() -> None:
     assert shares[1] < shares[0] / 2
 
 
+def test_levels_from_a_part_of_a_large_catalogue_are_those_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(2).standard_normal((4000, 6)) * np.arange(1, 7)
+    whole = fit_profiles(vectors, 0.1).levels(vectors, 0.5)
+    monkeypatch.setattr("ponticello.search.profile.MOST_SINGLE_SEEDS", 1000)
+    part = fit_profiles(vectors, 0.1).levels(vectors, 0.5)
+    assert 0 < np.abs(part / whole - 1).max() < 0.05
+
+
 def test_levels_of_tracks_that_say_nothing_are_finite() -> None:
     alike = np.ones((4, 3))
     np.testing.assert_allclose(fit_profiles(alike, 0.1).levels(alike, 0.5), np.ones(4))

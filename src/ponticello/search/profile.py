@@ -16,6 +16,7 @@ import numpy as np
 
 from ponticello.errors import DataError
 
+MOST_SINGLE_SEEDS = 20_000  # tracks, evenly drawn, that tell how scores spread: to about 1 % in each direction
 LEAST_SPREAD = 1e-12  # of a profile's scores: below it the seeds say nothing
 
 
@@ -23,7 +24,7 @@ LEAST_SPREAD = 1e-12  # of a profile's scores: below it the seeds say nothing
 class Profiles:
     """How profiles are made in one space. mean: (d,) of the catalogue; the others (d, d); all float64.
 
-    asking: second moment of the directions that the catalogue's tracks, each a seed alone, would ask with.
+    asking: second moment of the directions that tracks of the catalogue, each a seed alone, would ask with.
     """
 
     mean: np.ndarray
@@ -74,7 +75,7 @@ def fit_profiles(vectors: np.ndarray, ridge: float) -> Profiles:
     covariance = centred.T @ centred / len(vectors)
     size = max(float(np.trace(covariance)), LEAST_SPREAD)
     sharpened = np.linalg.inv(covariance + ridge * size * np.eye(len(mean)))
-    alone = centred @ sharpened  # (n, d)
+    alone = centred[:: -(-len(centred) // MOST_SINGLE_SEEDS)] @ sharpened  # (at most MOST_SINGLE_SEEDS, d)
     spread = np.sqrt(np.maximum(np.einsum("nd,nd->n", alone @ covariance, alone), 0.0))
     alone = alone[spread > LEAST_SPREAD] / spread[spread > LEAST_SPREAD, None]
     return Profiles(mean, covariance, sharpened, alone.T @ alone / max(1, len(alone)))
