@@ -96,9 +96,13 @@ def test_levels_from_a_part_of_a_large_catalogue_are_those_from_all(monkeypatch:
 def test_levels_of_tracks_that_say_nothing_are_finite() -> None:
     alike = np.ones((4, 3))
     np.testing.assert_allclose(fit_profiles(alike, 0.1).levels(alike, 0.5), np.ones(4))
-    middle = np.array([[1.0], [0.0], [-1.0]])  # the second scores 0 with everyone
-    found = fit_profiles(middle, 0.1).levels(middle, 0.5)
-    assert np.isfinite(found).all()
+
+
+def test_a_track_in_the_very_middle_is_not_blown_up() -> None:
+    """Tracks 1, 0, -1: spreads sqrt(1.5) and 0, their mean square 1; the middle one counts as a tenth of it."""
+    vectors = np.array([[1.0], [0.0], [-1.0]])
+    found = fit_profiles(vectors, 0.1).levels(vectors, 1.0)
+    assert found[1] / found[0] == pytest.approx(10 * 1.5**0.5)
 
 
 @pytest.mark.parametrize("hub_correction", [0.0, 0.5])

@@ -17,6 +17,7 @@ import numpy as np
 from ponticello.errors import DataError
 
 MOST_SINGLE_SEEDS = 20_000  # tracks, evenly drawn, that tell how scores spread: to about 1 % in each direction
+LEAST_SHARE = 0.1  # of the usual spread of scores: what a track in the very middle is levelled by, lest rounding grows
 LEAST_SPREAD = 1e-12  # of a profile's scores: below it the seeds say nothing
 
 
@@ -48,12 +49,13 @@ class Profiles:
 
         A track's spread is how far its scores lie from 0 over all single seeds of the catalogue. hub_correction: 0 to
         1; at 0 all factors are 1, at 1 every track's scores spread alike. Scaled so that the mean square of all scores
-        over the catalogue stays what it is at 0. Cost: n x d x d.
+        over the catalogue stays what it is at 0; a spread below a tenth of the usual counts as that. Cost: n x d x d.
 
         Source: ours, after the z scores of Adomavicius and Kwon 2008 and local scaling (Schnitzer et al. 2012).
         """
         centred = vectors - self.mean
-        spread = np.sqrt(np.maximum(np.einsum("nd,nd->n", centred @ self.asking, centred), LEAST_SPREAD**2))
+        squares = np.einsum("nd,nd->n", centred @ self.asking, centred)
+        spread = np.sqrt(np.maximum(squares, max(LEAST_SHARE**2 * squares.mean(), LEAST_SPREAD**2)))
         factors = spread**-hub_correction
         levels: np.ndarray = factors * np.sqrt((spread**2).mean() / ((factors * spread) ** 2).mean())
         return levels
