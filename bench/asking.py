@@ -1,4 +1,4 @@
-"""How a question is asked of the same vectors: each other way beside today's, with what it gains or loses.
+"""How a question is asked of the same vectors: each option on its own beside none, with what it gains or loses.
 
     python bench/asking.py PATH/TO/freemusic --hetrec PATH/TO/hetrec2011-lastfm-2k --work WORK_FOLDER --seeds 5
 

@@ -20,10 +20,11 @@ from ponticello.evaluate.ranking import Scorer, Task, rank_task
 from ponticello.evaluate.tasks import next_tracks
 from ponticello.search.profile import Profiles, fit_profiles
 
-AS_NOW = "as asked now"
+AS_NOW = "nothing on"
 LABELS = ("genres", "machine_tags")
 SHARPNESS = (1.0, 2.0, 5.0, 10.0)  # of agreement, tried on validation
 HALF_LIVES = (5.0, 10.0, 20.0)  # seeds, of recency, tried on validation
+HUB_CORRECTIONS = (0.25, 0.5, 0.75, 1.0)
 METRICS = ("NDCG@10", "AUC")
 Measured = dict[str, dict[str, np.ndarray]]  # {option: {question: a number a query}}
 Weigh = Callable[[list[str], np.ndarray, Mapping[str, int]], np.ndarray]  # seeds, their (s, d) vectors, plays -> (s,)
@@ -113,12 +114,20 @@ def listener_questions(one: Trained) -> Measured:
     tasks = next_tracks(one.log, one.splits, set(one.ids), one.folder.config)
     found = {option: _measured(tasks, [scorer(task, weigh) for task in tasks]) for option, weigh in weighings.items()}
     bank = np.stack([profiles.direction(vectors[row : row + 1]) for row in one.rows_of("train")])
-    near = nearness(vectors - profiles.mean, bank)
-    corrected = []
-    for task in tasks:
-        own, off = scorer(task, weighings[AS_NOW]), near[[place[track_id] for track_id in task.candidates]] / 2
-        corrected.append(lambda rows, own=own, off=off: own(rows) - off)
-    return found | {"CSLS for profiles": _measured(tasks, corrected)}
+    off, alone = nearness(vectors - profiles.mean, bank) / 2, np.ones(len(vectors))
+    changes = {"CSLS for profiles": (alone, off)}
+    changes |= {f"hub_correction {power:g}": (profiles.levels(vectors, power), 0 * off) for power in HUB_CORRECTIONS}
+    for option, (levels, less) in changes.items():
+        changed = []
+        for task in tasks:
+            columns = [place[track_id] for track_id in task.candidates]
+            changed.append(_changed(scorer(task, weighings[AS_NOW]), levels[columns], less[columns]))
+        found[option] = _measured(tasks, changed)
+    return found
+
+
+def _changed(scorer: Scorer, factors: np.ndarray, less: np.ndarray) -> Scorer:
+    return lambda rows: factors * scorer(rows) - less
 
 
 def validation_task(one: Trained) -> tuple[Task, pl.DataFrame]:

@@ -16,9 +16,10 @@ from ponticello.config import Config
 from ponticello.search.profile import Profiles, fit_profiles
 
 SHARPNESS = (1.0, 2.0, 5.0, 10.0)  # of agreement, tried on validation
+HUB_CORRECTIONS = (0.25, 0.5, 0.75, 1.0)
 MOST_PLAYED = 20  # as search.recent_seeds
 METRICS = ("NDCG@10", "AUC")
-AS_NOW = "as asked now"
+AS_NOW = "nothing on"
 Weigh = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (s, d) seeds, (s,) log plays -> (s,) weights
 
 
@@ -46,8 +47,11 @@ def listener_questions(listening: Listening, vectors: np.ndarray, seed: int) -> 
         "seeds by plays and agreement": answers(lambda seeds, plays: plays * _agreeing(profiles, best, seeds, plays)),
         "CSLS for profiles": now - _profile_nearness(profiles, items, seed) / 2,
     }
+    levels = {power: now * profiles.levels(vectors, power) for power in HUB_CORRECTIONS}
+    found |= {f"hub_correction {power:g}": scores for power, scores in levels.items()}
     tasks = {"cold": split.cold_test, "warm": split.warm_test}
-    print(f"HetRec, seed {seed}: agreement {best:g} on validation", flush=True)
+    power = max(levels, key=lambda power: _mean(split.validation, levels[power]))
+    print(f"HetRec, seed {seed}: validation takes agreement {best:g}, hub_correction {power:g}", flush=True)
     return {option: _measured(tasks, scores) for option, scores in found.items()}
 
 

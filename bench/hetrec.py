@@ -185,10 +185,12 @@ def text_knn(train: Interactions, vectors: np.ndarray) -> np.ndarray:
 
 def text_profile(train: Interactions, vectors: np.ndarray) -> np.ndarray:
     """(U, I): the profile of each listener's training artists, as `recommend` asks; zeros where there is none."""
-    profiles = fit_profiles(vectors, Config().search.profile_ridge)
+    search = Config().search
+    profiles = fit_profiles(vectors, search.profile_ridge)
+    items = profiles.levels(vectors, search.hub_correction)[:, None] * (vectors - profiles.mean)
     scores, listening = np.zeros(train.shape), np.flatnonzero(np.diff(train.indptr))
     seeds = [train.indices[train.indptr[user] : train.indptr[user + 1]] for user in listening]
-    scores[listening] = directions(profiles, vectors, seeds) @ (vectors - profiles.mean).T
+    scores[listening] = directions(profiles, vectors, seeds) @ items.T
     return scores
 
 

@@ -90,7 +90,10 @@ def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> 
 
 
 def test_recommendations_are_the_regression_of_the_latest_seeds(trained: Library, user: str) -> None:
-    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked ones."""
+    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked ones.
+
+    A track's score is divided by the root of its spread over the listeners of every single track.
+    """
     log = read_interactions(trained.folder)
     liked = log.filter((pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"]))
     newest: list[str] = []
@@ -104,7 +107,9 @@ def test_recommendations_are_the_regression_of_the_latest_seeds(trained: Library
     covariance = centred.T @ centred / len(vectors)
     ridge = 0.1 * np.trace(covariance) * np.eye(64)
     line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
-    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line))]
+    alone = np.linalg.solve(covariance + ridge, centred.T)  # (64, 60)
+    spread = np.sqrt((((centred @ alone) / (centred @ alone).std(axis=0)) ** 2).mean(axis=1))
+    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line) / np.sqrt(spread))]
     assert _ids(trained.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
 
 

@@ -148,7 +148,7 @@ class Library:
         config = self.folder.config
         log = read_interactions(self.folder)
         seeds, met = listener_seeds(log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s)
-        query = self.index.profile_query(seeds, config.search.profile_ridge)
+        query = self.index.profile_query(seeds, config.search.profile_ridge, config.search.hub_correction)
         return self._rank(query, k, blend, per_artist, where, met)
 
     def _rank(

@@ -88,7 +88,7 @@ def test_the_table_holds_means_and_the_interval_of_paired_differences(asking: An
     run = asking.Run({asking.AS_NOW: {"R@10": now}, "other": {"R@10": now + 0.25}}, ["x", "y", "y"])
     lines = asking.table([run, run]).splitlines()
     assert lines[0] == "| | R@10 |"
-    assert lines[2:] == ["| as asked now | 0.2500 |", "| other | 0.5000 [+0.2500, +0.2500] |"]
+    assert lines[2:] == ["| nothing on | 0.2500 |", "| other | 0.5000 [+0.2500, +0.2500] |"]
 
 
 def test_queries_of_one_cluster_are_drawn_together_across_seeds(asking: Any) -> None:

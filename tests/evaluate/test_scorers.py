@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ponticello.config import SearchConfig
 from ponticello.errors import ShapeError
 from ponticello.evaluate.ranking import Task
 from ponticello.evaluate.scorers import by_chance, by_closeness, by_factors, by_order, by_profile
@@ -14,6 +15,10 @@ VECTORS = dict(zip(IDS, (UNIT / np.linalg.norm(UNIT, axis=1, keepdims=True)).ast
 SEEDS = [GENERATOR.choice(IDS, int(GENERATOR.integers(1, 7)), replace=False).tolist() for _ in range(9)]
 NOTHING: list[np.ndarray] = [np.array([], dtype=np.int64)] * 9
 TASK = Task("next", [f"u{number}" for number in range(9)], None, IDS, NOTHING, NOTHING, SEEDS)
+
+
+def _asked(ridge: float = 0.1, hub_correction: float = 0.0) -> SearchConfig:
+    return SearchConfig(profile_ridge=ridge, hub_correction=hub_correction)
 
 
 def _plain(seeds: list[str], ridge: float, ids: list[str] = IDS) -> np.ndarray:
@@ -29,27 +34,39 @@ def _plain(seeds: list[str], ridge: float, ids: list[str] = IDS) -> np.ndarray:
 
 @pytest.mark.parametrize("ridge", [0.01, 0.1, 1.0])
 def test_a_profile_is_the_regression_of_the_seeds_over_all_tracks(ridge: float) -> None:
-    found = by_profile(TASK, [(1.0, VECTORS)], ridge)(np.arange(9))
+    found = by_profile(TASK, [(1.0, VECTORS)], _asked(ridge))(np.arange(9))
     for row, seeds in enumerate(SEEDS):
         np.testing.assert_allclose(found[row], _plain(seeds, ridge), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("hub_correction", [0.5, 1.0])
+def test_hubs_are_levelled_by_their_scores_from_every_single_seed(hub_correction: float) -> None:
+    """Each track's column over 50 listeners of one seed each gives its spread; the mean square of all stays 1."""
+    alone = np.stack([_plain([seed], 0.1) for seed in IDS])
+    spread = np.sqrt((alone**2).mean(axis=0))
+    factors = spread**-hub_correction
+    factors /= np.sqrt(((factors * spread) ** 2).mean())
+    found = by_profile(TASK, [(1.0, VECTORS)], _asked(0.1, hub_correction))(np.arange(9))
+    for row, seeds in enumerate(SEEDS):
+        np.testing.assert_allclose(found[row], factors * _plain(seeds, 0.1), rtol=0, atol=1e-4)
+
+
 def test_the_dial_adds_both_spaces_profiles() -> None:
     other = {track_id: np.roll(vector, 1) * np.float32(-1) for track_id, vector in VECTORS.items()}
-    one, two = (by_profile(TASK, [(1.0, side)], 0.1)(np.arange(9)) for side in (VECTORS, other))
-    both = by_profile(TASK, [(0.25, VECTORS), (0.75, other)], 0.1)(np.arange(9))
+    one, two = (by_profile(TASK, [(1.0, side)], _asked())(np.arange(9)) for side in (VECTORS, other))
+    both = by_profile(TASK, [(0.25, VECTORS), (0.75, other)], _asked())(np.arange(9))
     np.testing.assert_allclose(both, 0.25 * one + 0.75 * two, rtol=0, atol=1e-4)
 
 
 def test_a_block_of_queries_gets_what_all_at_once_get() -> None:
-    scorer = by_profile(TASK, [(1.0, VECTORS)], 0.1)
+    scorer = by_profile(TASK, [(1.0, VECTORS)], _asked())
     np.testing.assert_allclose(scorer(np.array([2, 7])), scorer(np.arange(9))[[2, 7]], rtol=0, atol=1e-5)
 
 
 def test_an_audience_is_the_same_profile_seen_from_the_track() -> None:
     listeners = Task("audience", IDS, None, TASK.queries, NOTHING, NOTHING, SEEDS, seeds_of_candidates=True)
-    forwards = by_profile(TASK, [(1.0, VECTORS)], 0.1)(np.arange(9))
-    backwards = by_profile(listeners, [(1.0, VECTORS)], 0.1)(np.arange(50))
+    forwards = by_profile(TASK, [(1.0, VECTORS)], _asked())(np.arange(9))
+    backwards = by_profile(listeners, [(1.0, VECTORS)], _asked())(np.arange(50))
     np.testing.assert_allclose(backwards, forwards.T, rtol=0, atol=1e-5)
 
 

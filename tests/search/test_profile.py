@@ -60,15 +60,61 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
         fit_profiles(np.array([[np.nan, 1.0]]), 0.1)
 
 
-def test_the_index_asks_both_spaces_and_the_parts_add_up() -> None:
+def test_levels_by_hand() -> None:
+    """Tracks 2, 1, -1, -2 on a line, mean square 2.5: any seed asks with +-1 / sqrt(2.5), so spreads are 2 and 1 over
+    sqrt(2.5). Wholly evened out, the factors are 1 / spread; by half, spread ** -0.5 times s with a mean square of 1:
+    (2 + 1) / 2 / sqrt(2.5) * s**2 = 1.
+    """
+    vectors = np.array([[2.0], [1.0], [-1.0], [-2.0]])
+    profiles, spread = fit_profiles(vectors, 0.1), np.array([2.0, 1.0, 1.0, 2.0]) / 2.5**0.5
+    np.testing.assert_allclose(profiles.levels(vectors, 1.0), 1 / spread, rtol=1e-9)
+    scale = (2.5**0.5 / 1.5) ** 0.5
+    np.testing.assert_allclose(profiles.levels(vectors, 0.5), spread**-0.5 * scale, rtol=1e-9)
+    np.testing.assert_allclose(profiles.levels(vectors, 0.0), np.ones(4), rtol=1e-12)
+
+
+def test_a_hub_leaves_the_lists_of_single_seeds() -> None:
+    """A track three times as far out as others: among the first of half of all seeds, and of fewer once levelled."""
+    vectors = np.concatenate([VECTORS, 3 * VECTORS[:1]])
+    profiles = fit_profiles(vectors, 0.1)
+    asking = directions(profiles, vectors, [np.array([row]) for row in range(1, 200)])
+    plain = asking @ (vectors - profiles.mean).T  # (199, 201)
+    levelled = plain * profiles.levels(vectors, 1.0)
+    shares = [(scores.argsort(axis=1)[:, -10:] == 200).any(axis=1).mean() for scores in (plain, levelled)]
+    assert shares[0] > 0.25
+    assert shares[1] < shares[0] / 2
+
+
+def test_levels_from_a_part_of_a_large_catalogue_are_those_from_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(2).standard_normal((4000, 6)) * np.arange(1, 7)
+    whole = fit_profiles(vectors, 0.1).levels(vectors, 0.5)
+    monkeypatch.setattr("ponticello.search.profile.MOST_SINGLE_SEEDS", 1000)
+    part = fit_profiles(vectors, 0.1).levels(vectors, 0.5)
+    assert 0 < np.abs(part / whole - 1).max() < 0.05
+
+
+def test_levels_of_tracks_that_say_nothing_are_finite() -> None:
+    alike = np.ones((4, 3))
+    np.testing.assert_allclose(fit_profiles(alike, 0.1).levels(alike, 0.5), np.ones(4))
+
+
+def test_a_track_in_the_very_middle_is_not_blown_up() -> None:
+    """Tracks 1, 0, -1: spreads sqrt(1.5) and 0, their mean square 1; the middle one counts as a tenth of it."""
+    vectors = np.array([[1.0], [0.0], [-1.0]])
+    found = fit_profiles(vectors, 0.1).levels(vectors, 1.0)
+    assert found[1] / found[0] == pytest.approx(10 * 1.5**0.5)
+
+
+@pytest.mark.parametrize("hub_correction", [0.0, 0.5])
+def test_the_index_asks_both_spaces_and_the_parts_add_up(hub_correction: float) -> None:
     vectors = np.concatenate([VECTORS, VECTORS[:, ::-1]], axis=1)
     plain = Calibration(0.3, 0.2)  # must not matter: a profile brings its own scale
     spaces = [Space("one", "aaaa", plain, plain), Space("two", "bbbb", plain, plain)]
     index = EmbeddingIndex([f"t{number:03d}" for number in range(200)], vectors, spaces)
-    query = index.profile_query(["t003", "t010"], 0.1)
+    query = index.profile_query(["t003", "t010"], 0.1, hub_correction)
     profiles = [fit_profiles(side, 0.1) for side in (VECTORS, VECTORS[:, ::-1])]
     wanted = [
-        (side - profile.mean) @ profile.direction(side[[3, 10]])
+        profile.levels(side, hub_correction) * ((side - profile.mean) @ profile.direction(side[[3, 10]]))
         for side, profile in zip((VECTORS, VECTORS[:, ::-1]), profiles, strict=True)
     ]
     for blend in (0.0, 0.3, 1.0):

@@ -68,7 +68,7 @@ def cold_ndcg(library: Library, run: str) -> np.ndarray:
     vectors, _ = embed_library(folder.run(run), store)
     _, cold = next_tracks(read_interactions(folder), splits, set(vectors.track_ids), folder.config)
     by_id = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
-    scorer = by_profile(cold, [(1.0, by_id)], folder.config.search.profile_ridge)
+    scorer = by_profile(cold, [(1.0, by_id)], folder.config.search)
     return rank_task(cold, scorer, 10).metrics["NDCG@10"]
 
 

@@ -57,7 +57,7 @@ def measure_front(
             target = np.arange(len(rows))
             meaning[position] = 1 / retrieval_ranks(point.texts, point.answering[rows], target)
             spaces = [(weight, dict(zip(materials.ids, side, strict=True))) for weight, side in point.spaces]
-            scorer = by_profile(cold, spaces, materials.config.search.profile_ridge)
+            scorer = by_profile(cold, spaces, materials.config.search)
             taste[position] = rank_task(collapsed.task, collapsed.scorer(scorer), materials.config.evaluate.k).metrics
         queries = [materials.ids[row] for row in rows]
         clusters = [materials.clusters[row] for row in rows]

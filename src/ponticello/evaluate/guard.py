@@ -81,7 +81,7 @@ def _judge(folder: Folder) -> Judge:
                     scores = music_to_music_scores({"model": vectors[rows]}, sets, validation, validation, column)
                     meaning[kind][f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
             if cold.queries:
-                scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search.profile_ridge)
+                scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search)
                 metrics = rank_task(cold, scorer, config.evaluate.k).metrics
                 by_listener[kind] = metrics[f"NDCG@{config.evaluate.k}"]
                 taste[kind] = float(np.nanmean(by_listener[kind]))

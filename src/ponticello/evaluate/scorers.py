@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ponticello.config import SearchConfig
 from ponticello.errors import ShapeError
 from ponticello.evaluate.ranking import Scorer, Task
 from ponticello.search.profile import directions, fit_profiles
@@ -46,11 +47,11 @@ def by_closeness(task: Task, vectors: Mapping[str, np.ndarray]) -> Scorer:
     return by_factors(_stack(vectors, [seeds[0] for seeds in task.seeds]), _stack(vectors, task.candidates))
 
 
-def by_profile(task: Task, spaces: Sequence[tuple[float, Mapping[str, np.ndarray]]], ridge: float) -> Scorer:
+def by_profile(task: Task, spaces: Sequence[tuple[float, Mapping[str, np.ndarray]]], search: SearchConfig) -> Scorer:
     """What a listener with these seeds likes: what `recommend` answers.
 
     spaces: a weight and (d,) unit vectors by track id, of the same tracks, for each space: one, or both with the dial
-        between them. Profiles are fitted on all of those tracks, as in the index. ridge: as in `fit_profiles`.
+        between them. Profiles are fitted on all of those tracks, as in the index.
     In `audience` the seeds are the candidates', and the tracks are the queries.
     """
     asking, answering = [], []
@@ -58,11 +59,12 @@ def by_profile(task: Task, spaces: Sequence[tuple[float, Mapping[str, np.ndarray
         track_ids = sorted(vectors)
         place = {track_id: row for row, track_id in enumerate(track_ids)}
         matrix = _stack(vectors, track_ids)
-        profiles = fit_profiles(matrix, ridge)
+        profiles = fit_profiles(matrix, search.profile_ridge)
         seeds = [np.array([place[track_id] for track_id in own]) for own in task.seeds]
         asking.append(weight * directions(profiles, matrix, seeds))
         tracks = task.queries if task.seeds_of_candidates else task.candidates
-        answering.append(matrix[[place[track_id] for track_id in tracks]] - profiles.mean)
+        levelled = profiles.levels(matrix, search.hub_correction)[:, None] * (matrix - profiles.mean)
+        answering.append(levelled[[place[track_id] for track_id in tracks]])
     listeners, offered = (np.concatenate(side, axis=1).astype(np.float32) for side in (asking, answering))
     return by_factors(offered, listeners) if task.seeds_of_candidates else by_factors(listeners, offered)
 

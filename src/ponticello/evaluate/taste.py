@@ -78,9 +78,9 @@ def measure_taste(
             continue
         say(f"taste: {task.name}, fitting the baselines")
         scorers = contenders.scorers(task)
-        ridge, from_one_track = config.search.profile_ridge, task.name == PAIRS
+        from_one_track = task.name == PAIRS
         scorers |= {
-            name: by_closeness(task, by_id) if from_one_track else by_profile(task, [(1.0, by_id)], ridge)
+            name: by_closeness(task, by_id) if from_one_track else by_profile(task, [(1.0, by_id)], config.search)
             for name, by_id in vectors.items()
         }
         scorers, task = {name: collapsed.scorer(scorer) for name, scorer in scorers.items()}, collapsed.task

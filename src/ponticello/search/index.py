@@ -57,6 +57,7 @@ class Query:
     preference: np.ndarray | None
     kind: Kind
     offsets: tuple[float, ...] = ()  # of a profile: what its scores start from in each space
+    levels: tuple[np.ndarray, ...] = ()  # of a profile: (n,) what each track's scores are multiplied by in each space
 
 
 class EmbeddingIndex:
@@ -72,7 +73,7 @@ class EmbeddingIndex:
         self.recordings = track_ids if recordings is None else recordings
         self.rows = {track_id: row for row, track_id in enumerate(track_ids)}
         self.embed_dim = vectors.shape[1] // len(spaces)
-        self._profiles: dict[float, list[Profiles]] = {}  # by ridge; fitted when first asked for
+        self._profiles: dict[tuple[float, float], tuple[list[Profiles], tuple[np.ndarray, ...]]] = {}  # when asked for
 
     @property
     def has_preference(self) -> bool:
@@ -87,13 +88,10 @@ class EmbeddingIndex:
         both = self.has_preference
         return Query(vectors[:, : self.embed_dim], vectors[:, self.embed_dim :] if both else None, "audio")
 
-    def profile_query(self, track_ids: list[str], ridge: float) -> Query:
+    def profile_query(self, track_ids: list[str], ridge: float, hub_correction: float) -> Query:
         """The query "what a listener of these tracks likes", one row; DataError as `track_query`."""
         seeds = self.track_query(track_ids)
-        if ridge not in self._profiles:
-            sides = (self.vectors[:, n * self.embed_dim : (n + 1) * self.embed_dim] for n in range(len(self.spaces)))
-            self._profiles[ridge] = [fit_profiles(side, ridge) for side in sides]
-        profiles = self._profiles[ridge]
+        profiles, levels = self._fitted(ridge, hub_correction)
         found = [
             profile.direction(side)
             for profile, side in zip(profiles, (seeds.semantic, seeds.preference), strict=False)
@@ -101,18 +99,43 @@ class EmbeddingIndex:
         ]
         offsets = tuple(float(u @ profile.mean) for u, profile in zip(found, profiles, strict=True))
         rows = [u[None].astype(np.float32) for u in found]
-        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets)
+        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets, levels)
+
+    def _fitted(self, ridge: float, hub_correction: float) -> tuple[list[Profiles], tuple[np.ndarray, ...]]:
+        """Each space's profiles and levels, kept once made."""
+        key = ridge, hub_correction
+        if key not in self._profiles:
+            sides = [self._side(number) for number in range(len(self.spaces))]
+            profiles = [fit_profiles(side, ridge) for side in sides]
+            levels = [own.levels(side, hub_correction) for own, side in zip(profiles, sides, strict=True)]
+            self._profiles[key] = profiles, tuple(level.astype(np.float32) for level in levels)
+        return self._profiles[key]
+
+    def _side(self, number: int) -> np.ndarray:
+        """(n, d) the vectors of one space."""
+        side: np.ndarray = self.vectors[:, number * self.embed_dim : (number + 1) * self.embed_dim]
+        return side
 
     def scores(self, query: Query, blend: float) -> np.ndarray:
         """(q, n): (1 - blend) * semantic + blend * preference, each calibrated; higher is closer.
 
         blend: 0 = meaning .. 1 = taste. DataError outside that range, or above 0 before stage two.
         """
+        if query.levels:
+            return self._levelled_scores(query, blend)
         scaled, offset = [], 0.0
         for weight, calibration, side in self._weighted(query, blend):
             scaled.append(side * np.float32(weight / calibration.std))
             offset -= weight * calibration.mean / calibration.std
         found: np.ndarray = np.concatenate(scaled, axis=1) @ self.vectors.T + np.float32(offset)
+        return found
+
+    def _levelled_scores(self, query: Query, blend: float) -> np.ndarray:
+        """As `scores`, of a profile: a product for each space, as a track has a level in each."""
+        found = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
+        for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
+            own = side @ self._side(number).T - np.float32(calibration.mean)
+            found += np.float32(weight / calibration.std) * query.levels[number] * own
         return found
 
     def parts(self, query: Query, blend: float, rows: np.ndarray) -> np.ndarray:
@@ -121,6 +144,8 @@ class EmbeddingIndex:
         for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
             vectors = self.vectors[rows, number * self.embed_dim : (number + 1) * self.embed_dim]
             parts[:, :, number] = weight * (side @ vectors.T - calibration.mean) / calibration.std
+            if query.levels:
+                parts[:, :, number] *= query.levels[number][rows]
         return parts
 
     def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
