@@ -18,12 +18,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from ponticello.config import Config
 from ponticello.data.audio import load_audio
-from ponticello.data.batch import pad_frames, pad_mels, tokenize
+from ponticello.data.batch import every_crop, pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
-from ponticello.errors import CheckpointError, ShapeError
+from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
-from ponticello.model.front_end import FRAME_SECONDS, FRAME_SIZE, frames_of
+from ponticello.model.front_end import FRAME_SIZE, frames_of
 from ponticello.model.heads import MLP
 from ponticello.model.htcl_config import HTCLConfig, check_kind
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
@@ -65,6 +65,11 @@ class HTCL(PreTrainedModel):
         self.fusion_head: Any
         if self.parts.front_end == "logmel":
             self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
+            if 0 < self.crop_frames < self.audio_encoder.min_frames:
+                raise ConfigError(
+                    f"audio.crop_seconds {audio.crop_seconds:g} makes {self.crop_frames} frames; the convolutions need "
+                    f"{self.audio_encoder.min_frames}"
+                )
             self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
             self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         else:
@@ -128,12 +133,13 @@ class HTCL(PreTrainedModel):
                 raise CheckpointError(f"the model was made with [{part}] {here}; the settings now say {there}")
         self.parts, self.config.settings = config, config.model_dump(mode="json")
 
-    def n_frames(self, seconds: float) -> int:
-        """How many frames of what the audio tower reads make up so much sound, at least one."""
-        mel = self.parts.mel
-        if self.parts.front_end == "logmel":
-            return 1 + int(seconds * mel.sample_rate) // mel.hop_length
-        return max(1, round(seconds / FRAME_SECONDS))
+    @property
+    def crop_frames(self) -> int:
+        """How many frames of a log-mel the tower hears at once; 0 = all there are."""
+        mel, seconds = self.parts.mel, self.parts.audio.crop_seconds
+        if self.parts.front_end != "logmel" or not seconds:
+            return 0
+        return 1 + int(seconds * mel.sample_rate) // mel.hop_length
 
     def reset_heads(self) -> None:
         """Fresh projection heads and scales, as the released code starts stage two."""
@@ -143,9 +149,17 @@ class HTCL(PreTrainedModel):
             torch.nn.init.constant_(scale, self.parts.heads.logit_scale)
 
     def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
-        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised."""
-        vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
-        return vectors
+        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised.
+
+        A track longer than `crop_frames` is the mean of its crops' vectors; see `every_crop`.
+        """
+        if not self.crop_frames or mel.shape[1] <= self.crop_frames:
+            vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
+            return vectors
+        crops, mask, row = every_crop(mel, padding_mask, self.crop_frames)
+        vectors = self.audio_head(masked_mean(*self.audio_encoder(crops, mask)))  # (N, d)
+        is_of = F.one_hot(row, len(mel)).T.to(vectors.dtype)  # (B, N)
+        return is_of @ vectors / is_of.sum(dim=1, keepdim=True)
 
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""

@@ -17,7 +17,6 @@ from ponticello.library import Folder
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.train.losses import PairGraph
-from ponticello.train.stages import Stage
 
 PART_SIZE = 512  # tracks in memory at once
 
@@ -32,16 +31,15 @@ class Rows:
     n_candidates: int
 
 
-def read_inputs(folder: Folder, stage: Stage) -> tuple[Frames, dict[str, str], Splits]:
+def read_inputs(folder: Folder) -> tuple[Frames, dict[str, str], Splits]:
     """What the audio tower reads, the text of every track, and who is held out; LibraryError if nothing is."""
     tracks = read_tracks(folder)
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
     frames = frames_for(folder, folder.config)
-    # The tower over a frozen front end only sees a track's mean, unless it is trained on parts of it.
-    is_pooled = folder.config.front_end != "logmel" and not stage.settings.crop_seconds
-    store = PooledFrames(frames) if is_pooled else frames
+    # The tower over a frozen front end only sees a track's mean.
+    store = PooledFrames(frames) if folder.config.front_end != "logmel" else frames
     return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits
 
 

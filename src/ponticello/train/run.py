@@ -67,7 +67,7 @@ def train_semantic(
     if finished := _finished(run, "semantic", folder.config):
         return finished
     stage = semantic_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage)
+    store, texts, splits = read_inputs(folder)
     training, validation = (
         track_dataset(store, texts, [track_id for track_id in texts if splits.roles.get(track_id) == role])
         for role in ("train", "validation")
@@ -105,7 +105,7 @@ def train_preference(
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage)
+    store, texts, splits = read_inputs(folder)
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
     if settings.multi_positive:
