@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check bench-stability bench-untagged format clean
+.PHONY: install demo test check bench-stability bench-untagged bench-logmel format clean
 
 install: $(READY)
 
@@ -36,9 +36,12 @@ bench-stability: $(READY)
 bench-untagged: $(READY)
 	$(BIN)/python bench/untagged.py $(FOLDER)
 
+bench-logmel: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
+
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench
 	$(BIN)/ruff format src tests demo bench
 
 clean:
-	rm -rf $(VENV) demo-library dist
+	rm -rf $(VENV) demo-library logmel-bench dist
