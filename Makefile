@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean bench-asking
+.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean bench-asking bench-logmel
 
 install: $(READY)
 
@@ -46,9 +46,12 @@ bench-ladder: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ladder.py $(FOLDER) --work $(LADDER_WORK) --json $(LADDER_WORK)/ladder.json \
 		--plot docs/ladder.svg
 
+bench-logmel: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
+
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench
 	$(BIN)/ruff format src tests demo bench
 
 clean:
-	rm -rf $(VENV) demo-library dist
+	rm -rf $(VENV) demo-library logmel-bench dist

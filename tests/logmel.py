@@ -6,6 +6,7 @@ from typing import Any
 
 LOGMEL: dict[str, Any] = {
     "front_end": "logmel",
+    "audio": {"crop_seconds": 10.0},
     "heads": {"hidden_sizes": [128], "embed_dim": 64, "fusion_hidden_sizes": [64], "dropout": 0.1},
     "pairs": {"sources": ["feedback", "session", "playlist"], "max_pairs_per_track": 10},
     "semantic": {
@@ -16,7 +17,6 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "evaluate_every": 10,
-        "crop_seconds": 10.0,
         "text_variants": 1,
     },
     "preference": {
@@ -27,7 +27,6 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "evaluate_every": 80,
-        "crop_seconds": 10.0,
         "keep": 0.0,
         "multi_positive": False,
     },

@@ -1,5 +1,6 @@
 """Settings: presets, overrides from TOML and the command line, and every message."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_paper_preset_holds_the_papers_numbers() -> None:
     assert two.reset_heads
     for stage in (one, two):
         assert (stage.schedule, stage.warmup_share, stage.weight_decay, stage.max_grad_norm) == ("constant", 0, 0, 0)
+
+
+def test_base_preset_hears_a_token_every_160_ms_of_10_s_and_paper_one_every_768_ms_of_the_whole() -> None:
+    """Strides 2, 2, 2: 8 frames a token. 10 s are 1 + 160,000 / 320 = 501 frames."""
+    for preset, hop_ms, crop_seconds in (("base", 20, 10.0), ("paper", 96, 0.0)):
+        config = Config.from_preset(preset)
+        assert 1000 * config.mel.hop_length / config.mel.sample_rate == hop_ms
+        assert math.prod(config.audio.conv_strides) == 8
+        assert config.audio.crop_seconds == crop_seconds
+    assert Config.from_preset("base").mel.n_fft == 1024
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -58,7 +58,7 @@ class MelConfig(Part):
 
 
 class AudioEncoderConfig(Part):
-    """Sizes of the audio tower. Source: paper and released layout."""
+    """Sizes of the audio tower over log-mels. Source: paper and released layout."""
 
     conv_channels: tuple[int, ...] = (512, 512, 512)
     conv_kernels: tuple[int, ...] = (5, 3, 3)  # frames
@@ -70,6 +70,8 @@ class AudioEncoderConfig(Part):
     dropout: float = Field(0.1, ge=0, lt=1)
     position_kernel: int = 31  # tokens, odd
     position_groups: int = 16
+    # s that the tower hears at once: in training a random part, for a vector the mean of all parts; 0 = the whole track
+    crop_seconds: float = Field(0.0, ge=0)
 
 
 class TextEncoderConfig(Part):
@@ -108,9 +110,6 @@ class StageConfig(Part):
     max_grad_norm: float = 1.0  # 0 = no clipping
     evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
-    crop_seconds: float = Field(
-        0.0, ge=0
-    )  # s; a random part of each track a step, 0 = the whole; validation sees it all
     seed: int = 3407  # released
 
 

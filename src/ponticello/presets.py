@@ -25,8 +25,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "preference": {**_AS_RELEASED, "reset_heads": True, "keep": 0.0, "multi_positive": False},
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },
-    # The paper's sizes with masks, a schedule and larger batches, for a real GPU: the defaults above.
-    "base": {},
+    # The paper's sizes with masks, a schedule, larger batches and a finer log-mel, for a real GPU. A frame every 20 ms
+    # and a token every 160 ms instead of 768: beats and attacks are still there where the Transformer looks.
+    "base": {"mel": {"n_fft": 1024, "hop_length": 320}, "audio": {"crop_seconds": 10.0}},
     # A library of up to some ten thousand tracks on a workstation: the taggers' frames, trained in seconds to minutes.
     "small": {
         "front_end": "musicnn",

@@ -10,7 +10,7 @@ import torch
 from transformers import BertTokenizer
 
 from ponticello.config import MelConfig
-from ponticello.data.batch import pad_frames, pad_mels, random_crop, tokenize
+from ponticello.data.batch import every_crop, pad_frames, pad_mels, random_crop, tokenize
 from ponticello.errors import ShapeError
 
 SMALL = MelConfig(n_mels=2, max_seconds=0.96)  # at most 1 + 15360 // 1536 = 11 frames
@@ -197,6 +197,28 @@ def test_random_crop_leaves_a_shorter_track_whole() -> None:
     whole, mask = random_crop(mel, padding_mask, 50)
     assert torch.equal(whole, mel)
     assert torch.equal(mask, padding_mask)
+
+
+def test_every_crop_covers_each_track_and_the_last_ends_with_it() -> None:
+    """Frame t of row r holds 100 r + t. Of 5 frames each: 12 take 0-4, 5-9 and 7-11; 10 two; 5 one; 3 one, padded."""
+    mel = (100 * torch.arange(4.0)[:, None] + torch.arange(12.0))[..., None]
+    padding_mask = torch.arange(12)[None, :] >= torch.tensor([12, 10, 5, 3])[:, None]
+    crops, mask, row = every_crop(mel, padding_mask, 5)
+    assert row.tolist() == [0, 0, 0, 1, 1, 2, 3]
+    assert crops[:6, 0, 0].tolist() == [0.0, 5.0, 7.0, 100.0, 105.0, 200.0]
+    assert torch.equal(crops[:6, :, 0] - crops[:6, :1, 0], torch.arange(5.0).expand(6, 5))
+    assert crops[6, :3, 0].tolist() == [300.0, 301.0, 302.0]
+    assert mask.tolist() == [*[[False] * 5] * 6, [False] * 3 + [True] * 2]
+
+
+def test_crop_as_long_as_the_longest_track_is_the_batch_itself() -> None:
+    mel = torch.randn(2, 8, 3)
+    padding_mask = torch.tensor([[False] * 8, [False] * 3 + [True] * 5])
+    for n_frames in (8, 50):
+        crops, mask, row = every_crop(mel, padding_mask, n_frames)
+        assert torch.equal(crops, mel)
+        assert torch.equal(mask, padding_mask)
+        assert row.tolist() == [0, 1]
 
 
 def test_frames_of_a_front_end_are_padded_as_they_are() -> None:

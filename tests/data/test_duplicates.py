@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ponticello.data import duplicates as duplicates_module
 from ponticello.data.duplicates import SAME_RECORDING, near_duplicates
+from ponticello.data.mining import find_duplicates
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.errors import DataError
@@ -113,6 +114,18 @@ def test_a_copy_is_found_among_other_tunes(
     assert near_duplicates(store, ["tune07"]).row(0)[:2] == ("tune07", "copy07")
     assert near_duplicates(store, ["tune01"]).is_empty()
     assert near_duplicates(store, store.track_ids, threshold=1.01).is_empty()
+
+
+def test_copies_are_found_on_mels_of_a_finer_hop(tmp_path: Path, tunes: dict[str, Path]) -> None:
+    """The base preset's 20 ms: five frames are taken as one. Quieter and cut by 0.5 s; 9 s is too short, as ever."""
+    folder = create_library(tmp_path / "library", "base")
+    assert folder.config.mel.hop_length == 320
+    copies = {"copy03": _write_quietly(tmp_path / "3", _tune(3)), "copy07": _write_later(tmp_path / "7", _tune(7))}
+    short = _write(tmp_path / "short.wav", _tune(0, 9.0))
+    prepare_frames(folder, {**tunes, **copies, "short-a": short, "short-b": short})
+    found = find_duplicates(folder, None)
+    assert found is not None
+    assert found.select("track_id", "other_id").rows() == [("copy03", "tune03"), ("copy07", "tune07")]
 
 
 def test_the_same_file_twice_has_similarity_one(tmp_path: Path, tunes: dict[str, Path]) -> None:

@@ -226,6 +226,58 @@ def test_cls_token_counts_in_the_pooled_mean(model: HTCL, inputs: dict[str, Tens
     assert (model.audio_head(pooled) - without_cls).abs().max() > 1e-3
 
 
+# Crops
+
+
+@pytest.fixture(scope="module")
+def cropping(model: HTCL) -> HTCL:
+    """`model` with a tower that hears 3 s at once: 32 frames."""
+    audio = model.parts.audio.model_copy(update={"crop_seconds": 3.0})
+    settings = model.parts.model_copy(update={"audio": audio}).model_dump(mode="json")
+    cropping = HTCL(HTCLConfig(settings, model.config.text_config))
+    cropping.train(False)
+    cropping.load_state_dict(model.state_dict())
+    assert cropping.crop_frames == 32
+    return cropping
+
+
+@torch.no_grad()
+def test_long_track_is_the_mean_of_its_crops_each_heard_alone(cropping: HTCL, model: HTCL, config: Config) -> None:
+    """80 frames: those from 0, 32 and 48 on. The track is normalised as a whole before it is cut."""
+    mel, mask = pad_mels([random_mel(80, 5)], config.mel, MIN_FRAMES)
+    parts = [model.project_audio(mel[:, start : start + 32], mask[:, start : start + 32]) for start in (0, 32, 48)]
+    assert_close(cropping.project_audio(mel, mask), torch.stack(parts).mean(dim=0))
+    assert (model.project_audio(mel, mask) - cropping.project_audio(mel, mask)).abs().max() > 1e-3
+
+
+def test_tracks_no_longer_than_a_crop_are_heard_in_one_pass_beside_any_neighbours(
+    cropping: HTCL, model: HTCL, mels: list[np.ndarray]
+) -> None:
+    together = cropping.encode_mels(mels, batch_size=32)
+    short = [row for row, mel in enumerate(mels) if len(mel) <= 32]
+    assert 5 < len(short) < len(mels)
+    assert_close(together[short], model.encode_mels([mels[row] for row in short]))
+
+
+def test_crops_of_neighbours_leave_a_vector_alone(cropping: HTCL, mels: list[np.ndarray]) -> None:
+    together = cropping.encode_mels(mels, batch_size=32)
+    assert_close(np.concatenate([cropping.encode_mels([mel]) for mel in mels]), together)
+    assert_close(cropping.encode_mels(mels, batch_size=7), together)
+
+
+def test_crop_length_is_saved_with_the_model(cropping: HTCL, mels: list[np.ndarray], tmp_path: Path) -> None:
+    cropping.save_pretrained(tmp_path)
+    again = HTCL.from_pretrained(tmp_path)
+    assert again.crop_frames == 32
+    np.testing.assert_array_equal(again.encode_mels(mels), cropping.encode_mels(mels))
+
+
+def test_crop_that_the_convolutions_cannot_hear_is_refused(config: Config) -> None:
+    audio = config.audio.model_copy(update={"crop_seconds": 1.5})
+    with pytest.raises(ConfigError, match=r"audio\.crop_seconds 1\.5 makes 16 frames; the convolutions need 17"):
+        build(config.model_copy(update={"audio": audio}))
+
+
 # Encoding
 
 

@@ -12,7 +12,7 @@ import soundfile
 from safetensors.numpy import load_file, save_file
 
 from ponticello.api import Library
-from ponticello.data.catalog import audio_path
+from ponticello.data.catalog import audio_files, audio_path
 from ponticello.data.columns import PATH, TRACK_ID
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.shards import SCHEMA, write_manifest
@@ -153,6 +153,19 @@ def test_space_changes_with_weights_and_with_what_happens_to_the_input(run: Path
     second = space_id(run)
     _change_weight(run)
     assert len({first, second, space_id(run)}) == 3
+
+
+def test_tracks_longer_than_a_crop_are_heard_alike_from_their_files_and_in_the_library(trained_copy: Library) -> None:
+    """Tracks of 4 s by a tower that hears 2 s: `embed` reads the length from the model's own config.json."""
+    run, store = trained_copy.folder.run("semantic"), FrameStore(trained_copy.folder.mels)
+    whole, _ = embed_library(run, store)
+    _change_setting(run, "audio", "crop_seconds", 2.0)
+    in_parts, n_new = embed_library(run, store)
+    assert n_new == len(store)
+    files = audio_files(trained_copy.folder)
+    heard = HTCL.from_pretrained(run).encode_audio([files[track_id] for track_id in in_parts.track_ids])
+    np.testing.assert_allclose(heard, in_parts.matrix, atol=1e-5)
+    assert np.abs(whole.matrix - in_parts.matrix).max() > 1e-3
 
 
 @pytest.mark.parametrize(

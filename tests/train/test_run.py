@@ -33,7 +33,7 @@ from ponticello.train.trainer import HTCLTrainer, training_arguments
 
 SHORT = ["semantic.max_steps=12", "preference.max_steps=12", "semantic.evaluate_every=3", "preference.evaluate_every=3"]
 SHORT += ["semantic.batch_size=8", "preference.batch_size=8", "semantic.patience=9", "preference.patience=9"]
-SHORT += ["semantic.crop_seconds=2", "preference.crop_seconds=2"]
+SHORT += ["audio.crop_seconds=2"]
 
 
 class KillAt(TrainerCallback):

@@ -69,6 +69,22 @@ def random_crop(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tenso
     return cropped, place >= n_real[:, None]
 
 
+def every_crop(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All of each track in runs of `n_frames`, no more of them than it takes, the last one ending where the track ends.
+
+    mel: (B, T, F) and padding_mask: (B, T) as `pad_mels` gives them -> crops (N, n, F), their mask (N, n),
+    n <= n_frames, and the row each is of, (N,), in order. A track of at most `n_frames` is one crop, with its padding.
+    """
+    n_real = (~padding_mask).sum(dim=1)  # (B,)
+    n_crops = torch.div(n_real - 1, n_frames, rounding_mode="floor") + 1
+    row = torch.repeat_interleave(n_crops)  # (N,)
+    number = torch.arange(len(row), device=mel.device) - (n_crops.cumsum(0) - n_crops)[row]
+    start = torch.minimum(number * n_frames, (n_real[row] - n_frames).clamp(min=0))
+    place = start[:, None] + torch.arange(min(n_frames, mel.shape[1]), device=mel.device)  # (N, n)
+    crops = mel[row[:, None], place.clamp(max=mel.shape[1] - 1)]
+    return crops, place >= n_real[row, None], row
+
+
 def _fit(mel: np.ndarray, config: MelConfig, min_frames: int) -> np.ndarray:
     """`mel` as float32 with at least `min_frames` and at most `max_frames` frames."""
     if mel.ndim != 2 or mel.shape[1] != config.n_mels or len(mel) == 0:

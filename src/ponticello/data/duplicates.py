@@ -24,7 +24,8 @@ SIMILARITY = "similarity"
 SCHEMA = {TRACK_ID: pl.String(), OTHER_ID: pl.String(), SIMILARITY: pl.Float64()}
 
 SAME_RECORDING = 0.55  # correlation; see `near_duplicates` for what lies on either side
-LEAST_FRAMES = 104  # 10 s at a hop of 96 ms: in less, two pulses of one tempo look the same
+HOP_S = 0.096  # what a frame is below: those of finer mels are averaged to about this
+LEAST_FRAMES = 104  # 10 s: in less, two pulses of one tempo look the same
 _WORTH_A_LOOK = 0.82  # cosine of descriptors
 _FRAMES = 300  # of a track's start, 28.8 s, that its descriptor sees
 _BANDS = 32  # of the lower three quarters of the mel bands: what low bit rates keep
@@ -38,14 +39,16 @@ _BLOCK_COSINES = 2**25  # held at once: 128 MB of float32
 Floats = NDArray[np.float32]
 
 
-def near_duplicates(store: FrameStore, track_ids: Sequence[str], threshold: float = SAME_RECORDING) -> pl.DataFrame:
+def near_duplicates(
+    store: FrameStore, track_ids: Sequence[str], threshold: float = SAME_RECORDING, hop_s: float = HOP_S
+) -> pl.DataFrame:
     """Pairs of one recording as (track_id, other_id, similarity), sorted by the ids, each pair once.
 
     track_ids: the tracks asked about, each compared with all of `store`; DataError if one has no mel. In a pair of two
         that were asked about, track_id is the smaller id. Tracks below LEAST_FRAMES are not compared, nor are silent
         ones.
     similarity: correlation of band loudness in dB at the best start within 12 frames (1.15 s), in [-1, 1].
-    threshold: least similarity of a pair.
+    threshold: least similarity of a pair. hop_s: s, from one frame of the store's mels to the next.
 
     Measured (see the top of the file). Different recordings: similarity at most 0.35, and 0.30 for the tenth highest of
     159,330 pairs; the two highest are of different games, the third, by its names, of two versions of one tune (0.34).
@@ -60,26 +63,28 @@ def near_duplicates(store: FrameStore, track_ids: Sequence[str], threshold: floa
     On two cores 0.8 ms a track and 2.7 s for 20,000 tracks against each other: some three minutes for 100,000, beside
     the disk and the pairs worth a look. Memory: 2 KB a track and 128 MB.
     """
-    asked = sorted({track_id for track_id in track_ids if store.n_frames(track_id) >= LEAST_FRAMES})
+    n_a_frame = max(1, round(HOP_S / hop_s))
+    asked = sorted({track_id for track_id in track_ids if store.n_frames(track_id) >= LEAST_FRAMES * n_a_frame})
     others = sorted(set(store.track_ids) - set(asked))
-    ids = [*asked, *(track_id for track_id in others if store.n_frames(track_id) >= LEAST_FRAMES)]
+    ids = [*asked, *(track_id for track_id in others if store.n_frames(track_id) >= LEAST_FRAMES * n_a_frame)]
     descriptors = np.empty((len(ids), _COARSE_BANDS * (_FREQUENCIES.stop - _FREQUENCIES.start)), dtype=np.float32)
     for row, track_id in enumerate(ids):
-        descriptors[row] = _descriptor(_loudness(store.read(track_id)[:_FRAMES]))
+        descriptors[row] = _descriptor(_loudness(store.read(track_id)[: _FRAMES * n_a_frame], n_a_frame))
     found, last, loudness = [], -1, np.empty((0, 0), dtype=np.float32)
     for row, other in _candidates(descriptors, len(asked)):
         if row != last:
-            last, loudness = row, _loudness(store.read(ids[row]))
-        similarity = _similarity(loudness, _loudness(store.read(ids[other])))
+            last, loudness = row, _loudness(store.read(ids[row]), n_a_frame)
+        similarity = _similarity(loudness, _loudness(store.read(ids[other]), n_a_frame))
         if similarity >= threshold:
             found.append((ids[row], ids[other], similarity))
     return pl.DataFrame(found, schema=SCHEMA, orient="row").sort(TRACK_ID, OTHER_ID)
 
 
-def _loudness(mel: NDArray[np.float16]) -> Floats:
-    """(T, b) dB of each band, less its mean over the 6 s around; a track's gain falls out."""
-    level = mel.astype(np.float32)  # (T, F)
+def _loudness(mel: NDArray[np.float16], n_a_frame: int) -> Floats:
+    """(T, b) dB of each band, less its mean over the 6 s around; a track's gain falls out. mel: (T * n_a_frame, F)."""
+    level = mel.astype(np.float32)
     power = 10.0 ** ((level - level.max()) / 10)
+    power = power[: len(power) // n_a_frame * n_a_frame].reshape(-1, n_a_frame, power.shape[1]).mean(axis=1)  # (T, F)
     n_used = max(1, level.shape[1] * 3 // 4)
     edges = np.unique(np.linspace(0, n_used, _BANDS, endpoint=False).astype(np.int64))
     widths = np.diff(edges, append=n_used)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from ponticello.config import Config
-from ponticello.data.batch import pad_frames, pad_mels, tokenize
+from ponticello.data.batch import every_crop, pad_frames, pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
@@ -62,6 +62,11 @@ class HTCL(PreTrainedModel):
         self.fusion_head: Any
         if self.parts.front_end == "logmel":
             self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
+            if 0 < self.crop_frames < self.audio_encoder.min_frames:
+                raise ConfigError(
+                    f"audio.crop_seconds {audio.crop_seconds:g} makes {self.crop_frames} frames; the convolutions need "
+                    f"{self.audio_encoder.min_frames}"
+                )
             self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
             self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
         else:
@@ -143,16 +148,13 @@ class HTCL(PreTrainedModel):
         """The frozen front end under the audio tower; None where it reads log-mels."""
         return front_end_of(self.parts, self.config.front_end_weights)
 
-    def n_frames(self, seconds: float) -> int:
-        """How many frames of what the audio tower reads make up so much sound, at least one; ConfigError if unknown."""
-        mel, front_end = self.parts.mel, self.front_end
-        if front_end is None:
-            return 1 + int(seconds * mel.sample_rate) // mel.hop_length
-        if front_end.frame_seconds is None:
-            raise ConfigError(
-                f"front_end {self.parts.front_end!r} does not say how long a frame is: set crop_seconds = 0"
-            )
-        return max(1, round(seconds / front_end.frame_seconds))
+    @property
+    def crop_frames(self) -> int:
+        """How many frames of a log-mel the tower hears at once; 0 = all there are."""
+        mel, seconds = self.parts.mel, self.parts.audio.crop_seconds
+        if self.parts.front_end != "logmel" or not seconds:
+            return 0
+        return 1 + int(seconds * mel.sample_rate) // mel.hop_length
 
     def reset_heads(self) -> None:
         """Fresh projection heads and scales, as the released code starts stage two."""
@@ -162,9 +164,17 @@ class HTCL(PreTrainedModel):
             torch.nn.init.constant_(scale, self.parts.heads.logit_scale)
 
     def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
-        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised."""
-        vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
-        return vectors
+        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised.
+
+        A track longer than `crop_frames` is the mean of its crops' vectors; see `every_crop`.
+        """
+        if not self.crop_frames or mel.shape[1] <= self.crop_frames:
+            vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
+            return vectors
+        crops, mask, row = every_crop(mel, padding_mask, self.crop_frames)
+        vectors = self.audio_head(masked_mean(*self.audio_encoder(crops, mask)))  # (N, d)
+        is_of = F.one_hot(row, len(mel)).T.to(vectors.dtype)  # (B, N)
+        return is_of @ vectors / is_of.sum(dim=1, keepdim=True)
 
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""

@@ -40,9 +40,8 @@ def read_inputs(folder: Folder, stage: Stage, tracks: pl.DataFrame) -> tuple[Fra
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
     frames = frames_for(folder, folder.config)
-    # The tower over a frozen front end only sees a track's mean, unless it is trained on parts of it.
-    is_pooled = folder.config.front_end != "logmel" and not stage.settings.crop_seconds
-    store = PooledFrames(frames) if is_pooled else frames
+    # The tower over a frozen front end only sees a track's mean.
+    store = PooledFrames(frames) if folder.config.front_end != "logmel" else frames
     if stage.tracks_per_row == 2:
         return store, fused_texts(tracks, folder.config.front_end), splits
     return store, dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True)), splits

@@ -99,7 +99,7 @@ class HTCLTrainer(Trainer):
     ) -> None:
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
-        self.crop_frames = model.n_frames(stage.settings.crop_seconds) if stage.settings.crop_seconds else 0
+        self.crop_frames = model.crop_frames
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(
