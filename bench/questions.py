@@ -23,7 +23,11 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "female vocalists": ("a woman sings", "songs by a lady with a beautiful voice", "soprano melody"),
     "house": ("deep bass line with a four to the floor kick", "disco inspired club track", "dj mix from Chicago"),
     "blues": ("slow guitar bends and sorrow", "twelve bar shuffle with a harmonica", "delta slide guitar"),
-    "heavy metal": ("shredding guitar solos and leather jackets", "fast aggressive riffs", "iron and thunder on guitars"),
+    "heavy metal": (
+        "shredding guitar solos and leather jackets",
+        "fast aggressive riffs",
+        "iron and thunder on guitars",
+    ),
     "progressive rock": ("long complex suite", "virtuoso keyboards and guitars", "symphonic band epic"),
     "80s": ("retro synth tune with gated drums", "new wave", "music from the decade of neon and cassettes"),
     "oldies": ("a record from my grandparents' youth", "vintage golden age song", "old fashioned crooner"),

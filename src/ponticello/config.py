@@ -113,6 +113,12 @@ class StageConfig(Part):
     seed: int = 3407  # released
 
 
+class SemanticConfig(StageConfig):
+    """Stage one: as a stage, and where it starts."""
+
+    from_starter: bool = True  # over MusiCNN's frames, where the layout fits; docs/benchmarks.md, "The starter"
+
+
 class PreferenceConfig(StageConfig):
     """Stage two: as a stage, its losses, and what keeps the meaning."""
 
@@ -199,7 +205,7 @@ class Config(Part):
     audio: AudioEncoderConfig = AudioEncoderConfig()
     text: TextEncoderConfig = TextEncoderConfig()
     heads: HeadsConfig = HeadsConfig()
-    semantic: StageConfig = StageConfig()
+    semantic: SemanticConfig = SemanticConfig()
     preference: PreferenceConfig = PreferenceConfig()
     pairs: PairsConfig = PairsConfig()
     splits: SplitsConfig = SplitsConfig()
