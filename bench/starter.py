@@ -11,6 +11,7 @@ Dimensions: N tracks, F numbers a frame, U tag names, n texts, D numbers of a te
 """
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,25 @@ def read_heard(folder: Folder, track_ids: Sequence[str]) -> Heard:
     return Heard(means, [list(tags_of(frame)) for frame in frames])
 
 
+class Reader:
+    """A pretrained text encoder that remembers what it has read: (n, D) states of n texts, not of unit length."""
+
+    def __init__(self) -> None:
+        self._model = HTCL.from_settings(SETTINGS)
+        self._known: dict[str, np.ndarray] = {}
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known.update(zip(new, self._model.encode_text_states(new), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+    def vocabulary(self) -> list[str]:
+        """The whole English-looking words it knows, sorted."""
+        words = sorted(self._model.tokenizer.get_vocab())
+        return [word for word in words if word.isascii() and word.isalpha() and len(word) > 2]
+
+
 def known_tags() -> list[str]:
     """The U names that the taggers have, each once."""
     return list(dict.fromkeys(tag.lower() for tagger in TAGGERS for tag in tag_names(tagger)))
@@ -109,23 +129,23 @@ def training_texts(heard: Heard, vocabulary: Sequence[str], generator: np.random
     return [words[:N_WORDS], pairs, mixed, [text.format(tag) for tag in tags for text in TAG_TEXTS], own]
 
 
-def taught(model: HTCL, heard: Heard, states: np.ndarray) -> np.ndarray:
+def taught(read: Reader, heard: Heard, states: np.ndarray) -> np.ndarray:
     """(n, N) how well each track fits each text, in standard scores over the tracks: the mean of the two teachers.
 
-    states: (n, D) of the texts, as `HTCL.encode_text_states` gives them.
+    states: (n, D) of the texts.
     """
     texts = unit(states)
-    likeness = texts @ unit(model.encode_text_states([f"{tag} music" for tag in known_tags()])).T  # (n, U)
+    likeness = texts @ unit(read([f"{tag} music" for tag in known_tags()])).T  # (n, U)
     weights = np.exp((likeness - likeness.max(axis=1, keepdims=True)) / LIKENESS)
     by_tag = (weights / weights.sum(axis=1, keepdims=True)) @ tag_scores(heard.means).T
-    by_text = texts @ unit(model.encode_text_states(heard.texts())).T
+    by_text = texts @ unit(read(heard.texts())).T
     return standard(standard(by_tag) + standard(by_text))
 
 
-def learn_starter(model: HTCL, heard: Heard, seed: int = SEED) -> dict[str, Tensor]:
+def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Tensor]:
     """The starter's part of an HTCL's state, learned from these tracks; the same for the same tracks and seed.
 
-    model: lends its text encoder. Matrices are float16: what they would lose by it is below what any figure shows.
+    Matrices are float16: what they would lose by it is below what any figure shows.
     """
     torch.manual_seed(seed)
     heads, generator = SETTINGS.heads, np.random.default_rng(seed)
@@ -134,10 +154,9 @@ def learn_starter(model: HTCL, heard: Heard, seed: int = SEED) -> dict[str, Tens
     frames = torch.from_numpy(heard.means).float()[:, None]  # (N, 1, F)
     standardised, _ = encoder(frames, torch.zeros(frames.shape[:2], dtype=torch.bool))
     tracks = F.normalize(audio_head(standardised[:, 0]).detach(), dim=-1)  # (N, d)
-    vocabulary = sorted(word for word in model.tokenizer.get_vocab() if word.isascii() and word.isalpha())
-    kinds = training_texts(heard, [word for word in vocabulary if len(word) > 2], generator)
-    states = model.encode_text_states([text for kind in kinds for text in kind])
-    targets = (SHARPNESS * torch.from_numpy(taught(model, heard, states)).float()).softmax(dim=1)
+    kinds = training_texts(heard, read.vocabulary(), generator)
+    states = read([text for kind in kinds for text in kind])
+    targets = (SHARPNESS * torch.from_numpy(taught(read, heard, states)).float()).softmax(dim=1)
     ends = np.cumsum([len(kind) for kind in kinds])
     text_head = MLP((states.shape[1], *heads.hidden_sizes, heads.embed_dim), heads.dropout)
     scale = torch.nn.Parameter(torch.tensor(heads.logit_scale))
@@ -174,22 +193,20 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     rows = read_catalogue(given.folder)
     base = prepared(given.work / "base", given.folder, 2)
-    heard, model = read_heard(base, [row["track_id"] for row in rows]), HTCL.from_settings(SETTINGS)
+    heard, read = read_heard(base, [row["track_id"] for row in rows]), Reader()
     if given.make:
-        make(model, heard)
+        make(read, heard)
     else:
         from starter_figures import report
 
-        print("\n".join(report(model, heard, rows, given.seeds)))
+        print("\n".join(report(read, heard, rows, given.seeds)))
 
 
-def make(model: HTCL, heard: Heard) -> None:
+def make(read: Reader, heard: Heard) -> None:
     """Writes the model that ships, from all tracks."""
-    from hashlib import sha256
-
-    data = save(learn_starter(model, heard))
+    data = save(learn_starter(read, heard))
     FILE.write_bytes(data)
-    print(f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {sha256(data).hexdigest()}")
+    print(f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {hashlib.sha256(data).hexdigest()}")
 
 
 if __name__ == "__main__":

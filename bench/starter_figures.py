@@ -13,9 +13,8 @@ from freemusic import roles, together
 from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.intervals import bootstrap_mean, paired_difference
 from ponticello.evaluate.metrics import auc, ndcg_at_k
-from ponticello.model.htcl import HTCL
 from questions import QUESTIONS
-from starter import SEED, Heard, learn_starter
+from starter import SEED, Heard, Reader, learn_starter
 
 ROUNDS = 1000
 STARTER, MATCHING, READING, CHANCE = "starter", "tag matching", "MiniLM reads the tags", "chance"
@@ -76,11 +75,11 @@ def words(text: str) -> set[str]:
     return set(text.lower().replace(",", " ").split())
 
 
-def scorers(model: HTCL, starter: Mapping[str, np.ndarray], held_out: Heard) -> dict[str, Scorer]:
+def scorers(read: Reader, starter: Mapping[str, np.ndarray], held_out: Heard) -> dict[str, Scorer]:
     """How each method scores the held-out tracks."""
     own_words = [words(" ".join(tags)) for tags in held_out.tags]
     standardised = (held_out.means - starter["audio_encoder.mean"]) / starter["audio_encoder.deviation"]
-    tracks, read = unit(standardised @ starter["audio_head.axes"]), unit(model.encode_text_states(held_out.texts()))
+    tracks, own_texts = unit(standardised @ starter["audio_head.axes"]), unit(read(held_out.texts()))
 
     def head(state: np.ndarray) -> np.ndarray:
         first, second = (starter[f"text_head.linears.{n}.weight"] for n in (0, 1))
@@ -89,10 +88,10 @@ def scorers(model: HTCL, starter: Mapping[str, np.ndarray], held_out: Heard) -> 
         return vector
 
     return {
-        STARTER: lambda text: unit(head(model.encode_text_states([text])))[0] @ tracks.T,
+        STARTER: lambda text: unit(head(read([text])))[0] @ tracks.T,
         MATCHING: lambda text: np.array([float(len(words(text) & own)) for own in own_words]),
-        READING: lambda text: unit(model.encode_text_states([text]))[0] @ read.T,
-        CHANCE: lambda text: np.zeros(len(tracks)),
+        READING: lambda text: unit(read([text]))[0] @ own_texts.T,
+        CHANCE: lambda _: np.zeros(len(tracks)),
     }
 
 
@@ -103,7 +102,7 @@ def valued(scores: np.ndarray, relevant: frozenset[int]) -> Values:
     return Values(auc(scores, wanted), ndcg_at_k(scores, wanted, 10))
 
 
-def report(model: HTCL, heard: Heard, rows: Sequence[Mapping[str, str]], n_seeds: int) -> list[str]:
+def report(read: Reader, heard: Heard, rows: Sequence[Mapping[str, str]], n_seeds: int) -> list[str]:
     """The table: a line a kind of question and metric, the four methods and the starter's lead, with intervals."""
     games = together([dict(row) for row in rows])
     number = {game: place for place, game in enumerate(sorted(set(games)))}
@@ -111,8 +110,8 @@ def report(model: HTCL, heard: Heard, rows: Sequence[Mapping[str, str]], n_seeds
     for seed in range(n_seeds):
         role = roles(games, seed)
         training, test = ([place for place, own in enumerate(role) if own == name] for name in ("train", "test"))
-        learned = learn_starter(model, heard.part(training), SEED)
-        methods = scorers(model, {name: value.double().numpy() for name, value in learned.items()}, heard.part(test))
+        learned = learn_starter(read, heard.part(training), SEED)
+        methods = scorers(read, {name: value.double().numpy() for name, value in learned.items()}, heard.part(test))
         known: dict[tuple[str, str, frozenset[int]], Values] = {}
         for question in questions_of([rows[place] for place in test], seed):
             for method, score in methods.items():

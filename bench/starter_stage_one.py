@@ -2,8 +2,8 @@
 
     python bench/starter_stage_one.py PATH/TO/freemusic --work WORK_FOLDER --seeds 5 --tracks 0 125
 
-The starter of each seed is made from the library's training tracks alone, so nothing held out is in it; but these very
-tracks are trained on again, and a user's are others. Prints Markdown.
+The starter of each seed is made anew, from every track of the games that the library does not hold out. The library's
+own training tracks are among them, which a user's are not. Prints Markdown.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import build_starter
 from ponticello.train.run import train_semantic
-from starter import SETTINGS, learn_starter, read_heard
+from starter import SETTINGS, Reader, learn_starter, read_heard
 from starter_figures import ROUNDS, questions_of
 
 SCRATCH, STARTER, UNTRAINED = "from nothing", "from the starter", "the starter, untrained"
@@ -37,16 +37,19 @@ Column = tuple[np.ndarray, list[str]]
 """A number a query, and each query's game."""
 
 
-def run_seed(root: Path, base: Folder, source: Path, seed: int, n_tracks: int) -> dict[str, dict[str, Column]]:
-    """{method: {metric: column}} of one library; "validation" metrics chose the weights, the others are of test games."""
+def run_seed(
+    root: Path, base: Folder, source: Path, seed: int, n_tracks: int, read: Reader
+) -> dict[str, dict[str, Column]]:
+    """{method: {metric: column}} of one library; its validation games chose the weights."""
     shutil.rmtree(root, ignore_errors=True)
     config = {"heads": SETTINGS.heads.model_dump(mode="json"), "semantic": {"seed": seed}}
     folder = world(root, base, source, seed, config, n_tracks)
     splits = load_splits(folder)
     assert splits is not None
-    ids = sorted(read_tracks(folder)[TRACK_ID])
-    training = [track_id for track_id in ids if splits.roles[track_id] == "train"]
-    weights = learn_starter(HTCL.from_settings(SETTINGS), read_heard(base, training))
+    rows = read_catalogue(source)
+    held_out = {row["game"] for row in rows if splits.roles.get(row["track_id"], "train") != "train"}
+    known = [row["track_id"] for row in rows if row["game"] not in held_out]
+    weights = learn_starter(read, read_heard(base, known))
     weights = {name: value.float() for name, value in weights.items()}
     found = {}
     with mock.patch("ponticello.model.starter.starter_weights", return_value=weights):
@@ -60,7 +63,7 @@ def run_seed(root: Path, base: Folder, source: Path, seed: int, n_tracks: int) -
 
 
 def measured(folder: Folder, roles: Mapping[str, str], model: HTCL, source: Path, seed: int) -> dict[str, Column]:
-    """What a model does with the held-out tracks: their own texts, others' words for their tags, same-tag neighbours."""
+    """What a model does with held-out tracks: their own texts, others' words for their tags, neighbours by tag."""
     tracks, store = read_tracks(folder).sort(TRACK_ID), FrameStore(folder.frames)
     told = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     rows = {row["track_id"]: row for row in read_catalogue(source)}
@@ -106,10 +109,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tracks", type=int, nargs="+", default=[0], help="sizes of library; 0 = all tracks")
     given = parser.parse_args()
-    base = prepared(given.work / "base", given.folder, 2)
+    read, base = Reader(), prepared(given.work / "base", given.folder, 2)
     for n_tracks in given.tracks:
         roots = [given.work / f"stage-one-{n_tracks}-{seed}" for seed in range(given.seeds)]
-        seeds = [run_seed(root, base, given.folder, seed, n_tracks) for seed, root in enumerate(roots)]
+        seeds = [run_seed(root, base, given.folder, seed, n_tracks, read) for seed, root in enumerate(roots)]
         print(
             f"### {n_tracks or 'all'} tracks, seeds 0 to {given.seeds - 1}", "", *table(seeds), "", sep="\n", flush=True
         )

@@ -18,7 +18,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import WEIGHTS
 
 FILE = WEIGHTS / "starter.safetensors"
-SHA256 = "ad58dc17771bd52194eafab96c1f9cdd8f91eace2dd3b56d95131606b0358115"
+SHA256 = "a5e03d9151a1b7117ca1445a0c6524e2c9f6127587904589497b95320a1349c5"
 N_TRACKS = 565  # it was made from
 PARTS = ("audio_encoder.", "audio_head.axes", "text_head.", "logit_scales.audio_text")  # of an HTCL's state
 _AS_IT_IS = Config.from_preset("small")  # its heads and its text encoder
