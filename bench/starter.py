@@ -197,7 +197,7 @@ def main() -> None:
     if given.make:
         make(read, heard)
     else:
-        from starter_figures import report
+        from starter_figures import report  # which imports this file
 
         print("\n".join(report(read, heard, rows, given.seeds)))
 
