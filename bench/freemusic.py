@@ -109,9 +109,12 @@ def write_tracks(folder: Folder, rows: list[dict[str, str]]) -> None:
 def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any], n_tracks: int = 0) -> Folder:
     """A library of its own split and its own simulated listeners, both from `seed`, over the frames of `base`.
 
-    settings: nested like the fields of `Config`. n_tracks: so many, drawn from `seed`; 0 = all.
+    settings: nested like the fields of `Config`. n_tracks: so many, drawn from `seed`; 0 = all. Stage one does not
+    start from the starter model: it was made from these very tracks.
     """
-    config = Config.from_preset("tiny", {**settings, "splits": {"tracks": "column", "column": "split"}})
+    semantic = {**settings.get("semantic", {}), "from_starter": False}
+    splits = {"tracks": "column", "column": "split"}
+    config = Config.from_preset("tiny", {**settings, "semantic": semantic, "splits": splits})
     config = config.model_copy(update={"simulation": config.simulation.model_copy(update={"seed": seed})})
     folder = replace(create_library(root, "tiny"), config=config)
     rows = read_catalogue(source)

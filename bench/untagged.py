@@ -57,7 +57,8 @@ def steps(table: Path, library: Path) -> list[list[str]]:
         ["import-tracks", str(table), *here],
         ["prepare", *here],
         ["tag", *here],
-        ["train", "semantic", *here],
+        # The starter model was made from these files too: a user's it has never heard.
+        ["train", "semantic", *here, "--set", "semantic.from_starter=false"],
         ["embed", *here],
     ]
 

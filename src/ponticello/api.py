@@ -20,17 +20,19 @@ from ponticello.search.embed import Vectors, embed_library, run_config, space_id
 from ponticello.search.filters import matching
 from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, known_recordings, open_index, write_index
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
+from ponticello.train.run import STARTER, is_finished, starter_run
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What `Library.embed` did."""
+    """What `Library.embed` did. semantic_run: the run behind meaning, which may be the starter."""
 
     n_tracks: int
     n_new: int
     generation: Path
+    semantic_run: str
 
 
 class Library:
@@ -65,14 +67,21 @@ class Library:
 
     def embed(
         self,
-        semantic_run: str = "semantic",
+        semantic_run: str | None = None,
         preference_run: str | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
     ) -> Embedded:
         """Embeds every prepared track with both runs and makes the new index live; only what is missing is computed.
 
-        preference_run: None before stage two; then the index answers with blend 0 only.
+        semantic_run: None = run "semantic"; while it is not finished, and the library's front end is MusiCNN, the
+        starter model that comes with the package. preference_run: None before stage two; then the index answers with
+        blend 0 only.
         """
+        if semantic_run is None:
+            untrained = not is_finished(self.folder.run("semantic")) and self.folder.config.front_end == "musicnn"
+            semantic_run = STARTER if untrained else "semantic"
+        if semantic_run == STARTER:
+            starter_run(self.folder)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
@@ -89,7 +98,7 @@ class Library:
         generation = write_index(self.folder.index, sides[0], preference, spaces, recordings)
         for loaded in ("index", "_models"):
             self.__dict__.pop(loaded, None)
-        return Embedded(len(sides[0].track_ids), n_new, generation)
+        return Embedded(len(sides[0].track_ids), n_new, generation, semantic_run)
 
     def _calibrated(self, run: str, vectors: Vectors) -> Space:
         """A run's space with the spread of its cosines, between tracks and between the catalogue's texts and tracks."""

@@ -62,7 +62,8 @@ def test_embedding_computes_what_is_missing_with_a_bar_on_stderr(trained_copy: L
     result = CliRunner().invoke(app, ["embed", "-L", str(folder.root), "--json"])
     assert result.exit_code == 0, result.output
     generation = (folder.index / "CURRENT").read_text(encoding="utf-8").strip()
-    assert json.loads(result.stdout) == {"n_tracks": 60, "n_new": 60, "index": generation, "preference": True}
+    wanted = {"n_tracks": 60, "n_new": 60, "index": generation, "semantic": "semantic", "preference": True}
+    assert json.loads(result.stdout) == wanted
     assert "embedding" in result.stderr
     assert "60/60" in result.stderr
 

@@ -31,7 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def embed(
     library: LibraryOption = HERE,
-    semantic: Annotated[str, typer.Option(help="The stage-one run.")] = "semantic",
+    semantic: Annotated[
+        str | None, typer.Option(help="The stage-one run; else 'semantic', or the starter before it is trained.")
+    ] = None,
     preference: Annotated[
         str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
     ] = None,
@@ -43,17 +45,27 @@ def embed(
     Example:
     ponticello embed -L my-library
     """
+    from ponticello.train.run import STARTER
+
     done, with_taste = embed_folder(open_folder(library), semantic, preference)
     if as_json:
         print_json(
-            {"n_tracks": done.n_tracks, "n_new": done.n_new, "index": done.generation.name, "preference": with_taste}
+            {
+                "n_tracks": done.n_tracks,
+                "n_new": done.n_new,
+                "index": done.generation.name,
+                "semantic": done.semantic_run,
+                "preference": with_taste,
+            }
         )
         return
     spaces = "meaning and taste" if with_taste else "meaning only: train stage two for taste"
+    if done.semantic_run == STARTER:
+        spaces = "meaning by the starter model that comes with Ponticello: train semantic to fit it to this library"
     typer.echo(f"{done.n_tracks:,} tracks ready to ask ({spaces}), {done.n_new:,} vectors new; in {done.generation}")
 
 
-def embed_folder(folder: "Folder", semantic: str, preference: str | None) -> tuple["Embedded", bool]:
+def embed_folder(folder: "Folder", semantic: str | None, preference: str | None) -> tuple["Embedded", bool]:
     """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
     from ponticello.api import Library
     from ponticello.train.run import is_finished

@@ -24,6 +24,7 @@ from ponticello.library import Folder, replacing
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
+from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
 from ponticello.train.departure import begin_departure, pair_factors
@@ -35,6 +36,7 @@ from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
 
 logger = logging.getLogger(__name__)
+STARTER = "starter"  # a run's name that no trained run may take
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 
 
@@ -65,7 +67,7 @@ def train_semantic(
     is. LibraryError says which earlier step is missing, DataError that there is too little to train on,
     CheckpointError that a run of this name was made with other settings or data.
     """
-    run = folder.run(name)
+    run = _run_to_train(folder, name)
     if finished := _finished(run, "semantic", folder.config):
         return finished
     stage = semantic_stage(folder.config)
@@ -81,7 +83,9 @@ def train_semantic(
     front_end = front_end_of(folder.config)
     frame_size = store.frame_size if front_end else None
     model = HTCL.from_settings(folder.config, allow_download, frame_size, store.weights)
-    if front_end and isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
+    if folder.config.semantic.from_starter and starter_fits(folder.config):
+        lay_starter(model)
+    elif front_end and isinstance(model.audio_encoder, FrameEncoder) and isinstance(model.audio_head, AnchoredHead):
         heard = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
         means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in heard])
         fit_front_end(model.audio_encoder, model.audio_head, means, front_end.blocks(store.frame_size))
@@ -103,7 +107,7 @@ def train_preference(
     `start` as helps taste and loses no more meaning than `preference.meaning_budget` (`train/balance.py`).
     Resumes and raises like `train_semantic`.
     """
-    run = folder.run(name)
+    run = _run_to_train(folder, name)
     if finished := _finished(run, "preference", folder.config):
         return finished
     if not _finished(folder.run(start), "semantic", None):
@@ -142,6 +146,29 @@ def train_preference(
         return kept, balance
 
     return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish)
+
+
+def starter_run(folder: Folder) -> Path:
+    """The starter model as a finished stage one of the library, named "starter": assembled when it is not there yet.
+
+    It is assembled anew where the package brings another one, or the settings ask for another reading of the sound.
+    CheckpointError as `build_starter`.
+    """
+    run, config = folder.run(STARTER), starter_settings(folder.config)
+    settings = {**config.model_dump(mode="json"), STARTER: SHA256}
+    if not is_finished(run) or json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["settings"] != settings:
+        (run / RUN_FILE).unlink(missing_ok=True)
+        build_starter(folder.config).save_pretrained(run / "finished")
+        publish(run / "finished", run)
+        record = {"stage": "semantic", "n_rows": N_TRACKS, "n_left_out": 0, "n_steps": 0, "best": {}}
+        _write_record(run, {**record, "settings": settings})
+    return run
+
+
+def _run_to_train(folder: Folder, name: str) -> Path:
+    if name == STARTER:
+        raise LibraryError(f"run {name!r} is the model that comes with the package; choose another --name")
+    return folder.run(name)
 
 
 def is_finished(run: Path) -> bool:

@@ -1,0 +1,92 @@
+"""The starter's recipe and its measure: what is taught, what is asked, and how words are matched."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ponticello.model.front_end import A_TAGGER, FRAME_SIZE
+from ponticello.model.musicnn import N_TAGS, tag_names
+
+BENCH = Path(__file__).parents[2] / "bench"
+ROWS = [
+    {"machine_tags": "metal;rock", "genres": "Thrash", "title": "Iron", "description": "", "game": "A"},
+    {"machine_tags": "rock", "genres": "thrash ", "title": "", "description": "A chess game.", "game": "B"},
+    {"machine_tags": "", "genres": "Soundtrack", "title": "", "description": "A chess game.", "game": "B"},
+]
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """bench/starter.py as a module."""
+    return _imported("starter", monkeypatch)
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """bench/starter_figures.py as a module."""
+    return _imported("starter_figures", monkeypatch)
+
+
+def _imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH))  # the scripts find each other as when they are run
+    return importlib.import_module(name)
+
+
+def test_a_tag_that_both_taggers_know_gets_the_mean_of_their_standard_scores(recipe: Any) -> None:
+    """Two tracks: `jazz` of one tagger says 1 and -1; of `rock` one says 1 and -1, the other nothing at all."""
+    means = np.full((2, FRAME_SIZE), 0.5)
+    first_taggram = A_TAGGER - N_TAGS
+    for tag in ("jazz", "rock"):
+        means[:, first_taggram + tag_names("msd").index(tag)] = (0.9, 0.1)
+    scores = recipe.tag_scores(means)
+    tags = recipe.known_tags()
+    assert scores.shape == (2, len(tags))
+    assert scores[:, tags.index("jazz")].tolist() == pytest.approx([1, -1])
+    assert scores[:, tags.index("rock")].tolist() == pytest.approx([0.5, -0.5])
+    assert not np.delete(scores, [tags.index("jazz"), tags.index("rock")], axis=1).any()
+
+
+def test_training_texts_are_the_same_each_time_and_of_five_kinds(recipe: Any) -> None:
+    heard = recipe.Heard(np.zeros((2, FRAME_SIZE)), [["rock", "metal", "guitar"], ["jazz"]])
+    words = [f"word{number}" for number in range(20)]
+    kinds = recipe.training_texts(heard, words, np.random.default_rng(3))
+    assert kinds == recipe.training_texts(heard, words, np.random.default_rng(3))
+    assert sorted(kinds[0]) == sorted(words)
+    assert {len(text.split()) for text in kinds[1]} == {2}
+    assert {"rock", "rock music", "a rock track"} <= set(kinds[3])
+    assert len(kinds[4]) == recipe.N_OWN  # the second track has too few tags to choose from
+    assert all(
+        {"rock", "metal", "guitar"} >= set(text.replace(",", "").split()) - {"and", "music"} for text in kinds[4]
+    )
+
+
+def test_no_question_in_other_words_holds_a_word_of_its_tag(figures: Any) -> None:
+    for tag, texts in figures.QUESTIONS.items():
+        for text in texts:
+            assert not figures.words(tag) & figures.words(text), text
+
+
+def test_every_question_belongs_to_a_track_that_fits_it(figures: Any) -> None:
+    asked = list(figures.questions_of(ROWS, seed=0))
+    assert all(question.asker in question.relevant for question in asked)
+    found = {(kind, text): sorted(relevant) for kind, text, relevant, _ in asked}
+    assert found["a tag", "rock"] == [0, 1]
+    assert found["a tag", "metal"] == [0]
+    assert found["a genre, by people", "thrash"] == [0, 1]
+    assert found["its title", "Iron"] == [0]
+    assert found["what its game is", "A chess game."] == [1, 2]
+    assert ("a genre, by people", "soundtrack") not in found
+    assert {text for kind, text in found if kind == "two tags"} <= {"metal rock", "rock metal"}
+    assert {text for kind, text in found if kind == "in other words"} == {
+        text for tag in ("metal", "rock") for text in figures.QUESTIONS[tag][figures.N_CHOSEN :]
+    }
+
+
+def test_ties_of_matched_words_count_as_chance_among_themselves(figures: Any) -> None:
+    """One of two tied at the top is relevant: AUC 2.5 of 3 pairs; NDCG the mean of places one and two."""
+    values = figures.valued(np.array([1.0, 1.0, 0.0, 0.0]), frozenset([0]))
+    assert values.auc == pytest.approx(2.5 / 3)
+    assert values.ndcg == pytest.approx((1 + 1 / np.log2(3)) / 2)
