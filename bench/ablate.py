@@ -37,19 +37,29 @@ from ponticello.train.run import train_preference, train_semantic
 ROUNDS = 1000
 SERVED = "stage two"
 STAGE_ONE = "stage one"
-# What is switched off, by row of the table: settings of stage two on top of the defaults.
-VARIANTS: dict[str, dict[str, Any]] = {
+TRAINED = "as trained"  # stage two's last word, fused, without a choice between it and what it began from
+# Rows of the table: settings on top of the defaults. A row that is chosen is what the command would serve.
+CHOSEN: dict[str, dict[str, Any]] = {
     SERVED: {},
-    "without audio-text loss": {"preference": {"audio_text": 0.0}},
-    "without audio-audio loss": {"preference": {"audio_audio": 0.0}},
-    "without audio-fusion loss": {"preference": {"audio_fusion": 0.0}},
-    "without the teacher": {"preference": {"keep": 0.0}},
-    "without multi-positives": {"preference": {"multi_positive": False}},
-    "without interpolation": {"preference": {"meaning_budget": 1e9}},
-    "without teacher and interpolation": {"preference": {"keep": 0.0, "meaning_budget": 1e9}},
+    "any loss of meaning allowed": {"preference": {"meaning_budget": 1e9}},
     "without co-occurrence pairs": {"pairs": {"sources": ["feedback", "session", "playlist"]}},
-    "without pre-training": {"preference": {"reset_heads": True}},
+    "20 pairs a track": {"pairs": {"max_pairs_per_track": 20}},
 }
+AS_TRAINED: dict[str, dict[str, Any]] = {
+    TRAINED: {},
+    f"{TRAINED}, no audio-text loss": {"preference": {"audio_text": 0.0}},
+    f"{TRAINED}, no audio-audio loss": {"preference": {"audio_audio": 0.0}},
+    f"{TRAINED}, no audio-fusion loss": {"preference": {"audio_fusion": 0.0}},
+    f"{TRAINED}, no teacher": {"preference": {"keep": 0.0}},
+    f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
+    f"{TRAINED}, beginning at nothing": {"preference": {"begin_from_pairs": False}},
+    f"{TRAINED}, the paper's losses alone": {
+        "preference": {"keep": 0.0, "multi_positive": False, "begin_from_pairs": False}
+    },
+    f"{TRAINED}, no pre-training": {"preference": {"reset_heads": True}},
+}
+VARIANTS = {**CHOSEN, **AS_TRAINED}
+ONE_WORDING = f"{STAGE_ONE}, one wording a text"
 
 
 @dataclass(frozen=True)
@@ -90,14 +100,19 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     one.measured[STAGE_ONE] = ask.measure(audio, first.encode_text(ask.texts))
     for method, found in {**vectors, STAGE_ONE: audio}.items():
         one.measured[f"{method} -> ALS factors"] = ask.regress(found)
+    fixed = {"semantic": {"text_variants": 1}}
+    trained(folder, lambda own: train_semantic(own, "one-wording", retrieval_figures), fixed, seed)
+    one.measured[ONE_WORDING] = ask.measure(
+        audio, HTCL.from_pretrained(folder.run("one-wording")).encode_text(ask.texts)
+    )
     for name in chosen:
         own = folder
         if "pairs" in VARIANTS[name]:
             shutil.rmtree(work / f"seed-{seed}-pairs", ignore_errors=True)
             own = world(work / f"seed-{seed}-pairs", base, source, seed, {**settings, **VARIANTS[name]})
             shutil.copytree(folder.run("semantic"), own.run("semantic"))
-        run = name.replace(" ", "-")
-        judge = judge_on_validation(own)
+        run = "".join(letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-")
+        judge = judge_on_validation(own) if name in CHOSEN else None
         train = lambda lib, run=run, judge=judge: train_preference(  # noqa: E731
             lib, run, "semantic", retrieval_figures, judge=judge
         )
@@ -106,7 +121,8 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
         tracks = [frames.read(track_id) for track_id in ids]
         audio, text = model.encode_mels(tracks), model.encode_text(ask.texts)
         fused = model.encode_fused(tracks, beside)
-        one.measured[name] = ask.measure(fused if model.config.vector == "fused" else audio, text)
+        is_fused = name in AS_TRAINED or model.config.vector == "fused"
+        one.measured[name] = ask.measure(fused if is_fused else audio, text)
         if name == SERVED:
             one.measured[f"{name}, audio"] = ask.measure(audio, text)
             one.measured[f"{name}, fused"] = ask.measure(fused, text)

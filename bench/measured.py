@@ -56,9 +56,7 @@ class Asked:
 
     def measure(self, vectors: np.ndarray, texts: np.ndarray | None) -> dict[str, np.ndarray]:
         """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that has a text tower."""
-        scorer = by_profile(
-            self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search
-        )
+        scorer = by_profile(self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search)
         found = self._ranked(scorer)
         queries, clusters = [self.ids[row] for row in self.test], [self.clusters[row] for row in self.test]
         if texts is not None:

@@ -30,10 +30,10 @@ from ponticello.data.text import track_text
 from ponticello.evaluate.baselines import unit
 from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
-from ponticello.model.front_end import A_TAGGER, BLOCKS, FRAME_SIZE, TAGGERS
 from ponticello.model.heads import MLP
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import N_TAGS, tag_names
+from ponticello.model.musicnn_frames import A_TAGGER, BLOCKS, FRAME_SIZE, TAGGERS
 from ponticello.model.starter import FILE
 from ponticello.model.tags import tags_of
 
@@ -149,16 +149,16 @@ def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Ten
     """
     torch.manual_seed(seed)
     heads, generator = SETTINGS.heads, np.random.default_rng(seed)
-    encoder, audio_head = FrameEncoder(FRAME_SIZE), AnchoredHead(FRAME_SIZE, heads.embed_dim, 0.0)
+    encoder, audio_head = FrameEncoder(FRAME_SIZE), AnchoredHead(FRAME_SIZE, heads.embed_dim, heads.taste_dim, 0.0)
     fit_front_end(encoder, audio_head, heard.means, BLOCKS)
     frames = torch.from_numpy(heard.means).float()[:, None]  # (N, 1, F)
     standardised, _ = encoder(frames, torch.zeros(frames.shape[:2], dtype=torch.bool))
-    tracks = F.normalize(audio_head(standardised[:, 0]).detach(), dim=-1)  # (N, d)
+    tracks = audio_head(standardised[:, 0]).detach()[:, : audio_head.n_axes]  # (N, axes), of length 1
     kinds = training_texts(heard, read.vocabulary(), generator)
     states = read([text for kind in kinds for text in kind])
     targets = (SHARPNESS * torch.from_numpy(taught(read, heard, states)).float()).softmax(dim=1)
     ends = np.cumsum([len(kind) for kind in kinds])
-    text_head = MLP((states.shape[1], *heads.hidden_sizes, heads.embed_dim), heads.dropout)
+    text_head = MLP((states.shape[1], *heads.hidden_sizes, audio_head.n_axes), heads.dropout)
     scale = torch.nn.Parameter(torch.tensor(heads.logit_scale))
     optimiser = torch.optim.AdamW([*text_head.parameters(), scale], lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=STEPS, pct_start=0.1)
@@ -175,9 +175,9 @@ def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Ten
         torch.autograd.backward(loss)
         optimiser.step()
         schedule.step()
-    parts = {"audio_encoder": encoder, "audio_head": audio_head, "text_head": text_head}
+    parts = {"audio_encoder": encoder, "text_head": text_head}
     state = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
-    del state["audio_head.departure.weight"]  # nothing is learned there before stage two
+    state["audio_head.axes"] = audio_head.axes  # nothing else is known there before stage two
     state["logit_scales.audio_text"] = scale.detach()
     return {name: value.half() if value.ndim > 1 else value.float() for name, value in state.items()}
 

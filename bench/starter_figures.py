@@ -65,9 +65,9 @@ def questions_of(rows: Sequence[Mapping[str, str]], seed: int) -> Iterator[Quest
             yield Question("a genre, by people", genre, same, asker)
         if row["title"]:
             yield Question("its title", row["title"], frozenset([asker]), asker)
-        if row["description"]:
+        if row["about"]:
             same = frozenset(place for place, other in enumerate(rows) if other["game"] == row["game"])
-            yield Question("what its game is", row["description"], same, asker)
+            yield Question("what its game is", row["about"], same, asker)
 
 
 def words(text: str) -> set[str]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ponticello.model.front_end import A_TAGGER, FRAME_SIZE
 from ponticello.model.musicnn import N_TAGS, tag_names
+from ponticello.model.musicnn_frames import A_TAGGER, FRAME_SIZE
 
 BENCH = Path(__file__).parents[2] / "bench"
 ROWS = [

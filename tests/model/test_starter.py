@@ -10,8 +10,9 @@ import torch
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
 from ponticello.model import starter
-from ponticello.model.front_end import FRAME_SIZE, frames_key
+from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import FRAME_SIZE
 from ponticello.model.starter import PARTS, build_starter, lay_starter, starter_fits, starter_settings, starter_weights
 from ponticello.model.text_encoder import MINILM_PACKAGE
 

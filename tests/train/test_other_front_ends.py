@@ -18,7 +18,7 @@ from ponticello.data.mining import mine_library
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import SyntheticCatalogue
-from ponticello.errors import CheckpointError, ConfigError, LibraryError
+from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.joint import Compared, evaluate_library
@@ -112,8 +112,6 @@ def test_a_sound_cannot_be_encoded_and_that_is_said(given: Library, tmp_path: Pa
     for sound in (np.zeros(16_000, dtype=np.float32), tmp_path / "any.wav"):
         with pytest.raises(CheckpointError, match=r"trained on vectors from given\.npz and cannot hear a sound"):
             model.encode_audio([sound])
-    with pytest.raises(ConfigError, match=r"'features' does not say how long a frame is: set crop_seconds = 0"):
-        model.n_frames(10.0)
 
 
 def test_words_and_listeners_are_answered_without_audio(given: Library) -> None:
@@ -171,7 +169,7 @@ def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None
     found = model.encode_audio([path])[0]
     np.testing.assert_allclose(found, library.index.vectors[library.index.rows[track_id], 64:], atol=1e-5)
     assert library.similar(path, k=1, blend=1.0)[0].track_id == track_id
-    assert (model.config.frame_size, model.n_frames(10.0)) == (32, 2)
+    assert model.config.frame_size == 32
 
 
 def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_path: Path) -> None:

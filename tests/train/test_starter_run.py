@@ -19,8 +19,8 @@ from ponticello.data.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import open_library
-from ponticello.model.front_end import musicnn_front_end
 from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn_frames import musicnn_front_end
 from ponticello.model.starter import starter_weights
 from ponticello.model.text_encoder import MINILM_PACKAGE
 from ponticello.train.run import train_preference, train_semantic

@@ -35,7 +35,6 @@ class GivenFrames:
     """The front end `features`; see `FrozenFrontEnd`. place: the setting; ConfigError where it is empty."""
 
     place: str
-    frame_seconds = None
     notice = ""
 
     def __post_init__(self) -> None:

@@ -31,10 +31,6 @@ class FrozenFrontEnd(Protocol):
         """Changes whenever the frames of a track would (`FrontEnd.key`)."""
 
     @property
-    def frame_seconds(self) -> float | None:
-        """s of sound in one frame; None where nobody says."""
-
-    @property
     def notice(self) -> str:
         """What its user has to know before it is used, such as a licence; "" for nothing."""
 

@@ -49,7 +49,6 @@ class HuggingFaceFrames:
     seconds: float
     weights: str = ""
     allow_download: bool = False
-    frame_seconds = WINDOW_SECONDS
 
     @property
     def key(self) -> str:

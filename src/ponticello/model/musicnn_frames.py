@@ -16,11 +16,10 @@ from ponticello.data.catalog import audio_files
 from ponticello.data.prepare import FrontEnd
 from ponticello.data.shards import Mel
 from ponticello.library import Folder
-from ponticello.model.musicnn import MEL, N_PENULTIMATE, N_POOLED, N_TAGS, PATCH_FRAMES, Tagger, hear, patches_of
+from ponticello.model.musicnn import MEL, N_PENULTIMATE, N_POOLED, N_TAGS, Tagger, hear, patches_of
 
 TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
 A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
-FRAME_SECONDS = PATCH_FRAMES * MEL.hop_length / MEL.sample_rate  # 2.99 s
 N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
 A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, and standard deviation over the patch
 # How many numbers belong together, and how much of a track's vector they are: docs/benchmarks.md, "The front end".
@@ -34,7 +33,6 @@ class MusicnnFrames:
     """The front end `musicnn`, of the first `seconds` of each track; see `FrozenFrontEnd`."""
 
     seconds: float
-    frame_seconds = FRAME_SECONDS
     notice = ""
 
     @property

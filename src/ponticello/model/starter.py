@@ -18,7 +18,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import WEIGHTS
 
 FILE = WEIGHTS / "starter.safetensors"
-SHA256 = "a5e03d9151a1b7117ca1445a0c6524e2c9f6127587904589497b95320a1349c5"
+SHA256 = "0228d1bb8146489fb6db7c8181f013cc30f0567052d5cc11ffb549598c79057b"
 N_TRACKS = 565  # it was made from
 PARTS = ("audio_encoder.", "audio_head.axes", "text_head.", "logit_scales.audio_text")  # of an HTCL's state
 _AS_IT_IS = Config.from_preset("small")  # its heads and its text encoder
@@ -42,6 +42,7 @@ def starter_fits(config: Config) -> bool:
         and text == _AS_IT_IS.text.model_dump(include={"name", "pooling"})
         and config.heads.hidden_sizes == _AS_IT_IS.heads.hidden_sizes
         and config.heads.embed_dim == _AS_IT_IS.heads.embed_dim
+        and config.heads.taste_dim == _AS_IT_IS.heads.taste_dim
     )
 
 
