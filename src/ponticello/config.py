@@ -116,7 +116,7 @@ class StageConfig(Part):
 class SemanticConfig(StageConfig):
     """Stage one: as a stage, and where it starts."""
 
-    from_starter: bool = True  # over MusiCNN's frames, where the layout fits; docs/benchmarks.md, "The starter"
+    from_starter: bool = True  # over MusiCNN's frames, where the layout fits; model/weights/starter.md
 
 
 class PreferenceConfig(StageConfig):
