@@ -118,11 +118,11 @@ def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HT
 
 
 def test_surely_better_is_the_one_sided_t_test() -> None:
-    """Gains 0, 1, 2: mean 1, standard error 1/sqrt(3) = 0.577, t = 1.732; the 95 % point for 2 degrees is 2.920.
+    """Gains -1, 1, 1.5: mean 0.5, deviation 1.323, standard error 0.764, t = 0.65; the 84 % point for 2 is 1.31.
 
-    Nine such gains, three of each: deviation sqrt(6/8) = 0.866, standard error 0.289, t = 3.46 against 1.860.
+    Nine such gains, three of each: deviation 1.146, standard error 0.382, t = 1.31 against 1.06.
     """
-    gains = np.array([0.0, 1.0, 2.0])
+    gains = np.array([-1.0, 1.0, 1.5])
     assert not surely_better(gains, np.zeros(3))
     assert surely_better(np.repeat(gains, 3), np.zeros(9))
     assert not surely_better(np.zeros(9), np.repeat(gains, 3))

@@ -16,7 +16,7 @@ from ponticello.model.mixing import mix
 
 POSITIONS = (0.25, 0.5, 0.75, 1.0)
 TRAINED, STAGE_ONE = "trained", "stage one"
-SURE = 0.95  # of a gain of taste being above zero, one-sided; docs/ladder.md
+SURE = 0.84  # of a gain of taste being above zero, one-sided: about one standard error; docs/ladder.md
 
 
 @dataclass(frozen=True)
