@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from asking_artists import new_track_questions
+from asking_artists import artist_text_questions, new_track_questions
 from asking_copies import QUESTIONS, Answers, measure_copies
 from asking_freemusic import AS_NOW, Measured, listener_questions, neighbour_questions, text_questions
 from asking_hetrec import listener_questions as real_listener_questions
@@ -112,8 +112,11 @@ def worlds_tables(given: argparse.Namespace, started: float) -> list[str]:
         copies.append(measure_copies(given.work / f"copies-{seed}", one, seed, given.workers))
         one = trained_world(given.work / f"track-{seed}", base, given.source, seed, by_track=True)
         measured, share = new_track_questions(one)
-        shown.setdefault("new tracks of known artists, SIMULATED listeners", []).append(Run(measured, None))
-        chosen.append(f"- {share}")
+        shown.setdefault("new tracks, SIMULATED listeners", []).append(Run(measured, None))
+        own = [one.clusters[row] for row in one.rows_of("test")]
+        told, share_of_text = artist_text_questions(one)
+        shown.setdefault("new tracks, from their text", []).append(Run(told, own))
+        chosen.append(f"- {share}; {share_of_text}")
         print(f"seed {seed} done after {time.monotonic() - started:.0f} s", flush=True)
     parts = [f"\n{title}\n\n{table(runs)}" for title, runs in shown.items()]
     return [*parts, "\nShare of the artist chosen on validation, a seed each:", *chosen, f"\n{copies_table(copies)}"]

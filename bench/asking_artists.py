@@ -18,18 +18,23 @@ ARTIST_PRIOR = "artist prior"
 
 
 def new_track_questions(one: Trained) -> tuple[Measured, str]:
-    """Cold tracks of listeners, by an artist with training tracks and by a new one; and a known artist's text.
+    """Cold tracks of listeners, by an artist with training tracks and by a new one.
 
     Blended towards the artist are only the held-out tracks of artists with training tracks. Also says what share of the
     artist validation chose; where that is none, the row shows the smallest share.
     """
     found: Measured = {AS_NOW: {}, ARTIST_PRIOR: {}}
-    chosen = []
-    for kind in ("audio", "fused"):
-        share = _listeners(one, kind, found)
-        chosen.append(f"listeners, {kind}: {share:g}")
-    for stage in STAGES:
-        chosen.append(f"text, {stage}: {_texts(one, stage, found):g}")
+    chosen = [f"listeners, {kind}: {_listeners(one, kind, found):g}" for kind in ("audio", "fused")]
+    return found, "; ".join(chosen)
+
+
+def artist_text_questions(one: Trained) -> tuple[Measured, str]:
+    """Each test track's own text, which names its artist, to the audio of the whole catalogue, training tracks too.
+
+    A row a test track, nan in the columns of the other kind of artist. The share as in `new_track_questions`.
+    """
+    found: Measured = {AS_NOW: {}, ARTIST_PRIOR: {}}
+    chosen = [f"text, {stage}: {_texts(one, stage, found):g}" for stage in STAGES]
     return found, "; ".join(chosen)
 
 
@@ -65,22 +70,23 @@ def _listeners(one: Trained, kind: str, found: Measured) -> float:
 
 
 def _texts(one: Trained, stage: str, found: Measured) -> float:
-    """Fills in the ranks of test tracks by known artists among all test tracks, asked by their text; the share."""
-    heard = _heard(one)
+    """Fills in the ranks of the test tracks among all tracks, asked by their text; the share that validation chose."""
+    heard, vectors = _heard(one), one.audio[stage]
 
     def ranks(role: str, share: float) -> np.ndarray:
         rows = one.rows_of(role)
-        asked = np.flatnonzero([one.artists.get(one.ids[row]) in heard for row in rows.tolist()])
-        return retrieval_ranks(one.texts[stage][rows[asked]], _blended(one, one.audio[stage], share)[rows], asked)
+        return retrieval_ranks(one.texts[stage][rows], _blended(one, vectors, share), rows)
 
     worth = {share: float((1 / ranks("validation", share)).mean()) for share in (0.0, *SHARES)}
     share = max(worth, key=lambda share: worth[share])
+    is_known = np.array([one.artists.get(one.ids[row]) in heard for row in one.rows_of("test").tolist()])
     for option, used in ((AS_NOW, 0.0), (ARTIST_PRIOR, max(share, SHARES[0]))):
         own = ranks("test", used)
-        found[option] |= {
-            f"text of a known artist, {stage} R@10": (own <= 10).astype(np.float64),
-            f"text of a known artist, {stage} MRR": 1 / own,
-        }
+        for stratum, members in (("known artist", is_known), ("new artist", ~is_known)):
+            found[option] |= {
+                f"{stage}, {stratum} R@10": np.where(members, own <= 10, np.nan),
+                f"{stage}, {stratum} MRR": np.where(members, 1 / own, np.nan),
+            }
     return share
 
 

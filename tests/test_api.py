@@ -89,10 +89,13 @@ def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> 
         assert set(found) == set(trained.index.track_ids) - met
 
 
-def test_recommendations_are_the_regression_of_the_latest_seeds(trained: Library, user: str) -> None:
+@pytest.mark.parametrize("hub_correction", [0.0, 0.5])
+def test_recommendations_are_the_regression_of_the_latest_seeds(
+    trained: Library, user: str, hub_correction: float
+) -> None:
     """By meaning alone: which line over all tracks is high at the listener's twenty latest liked ones.
 
-    A track's score is divided by the root of its spread over the listeners of every single track.
+    A track's score is divided by that power of its spread over the listeners of every single track.
     """
     log = read_interactions(trained.folder)
     liked = log.filter((pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"]))
@@ -109,8 +112,9 @@ def test_recommendations_are_the_regression_of_the_latest_seeds(trained: Library
     line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
     alone = np.linalg.solve(covariance + ridge, centred.T)  # (64, 60)
     spread = np.sqrt((((centred @ alone) / (centred @ alone).std(axis=0)) ** 2).mean(axis=1))
-    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line) / np.sqrt(spread))]
-    assert _ids(trained.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
+    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line) / spread**hub_correction)]
+    library = Library.open(trained.folder.root, [f"search.hub_correction={hub_correction}"])
+    assert _ids(library.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
 
 
 def test_filters_k_and_artists_hold_for_every_question(trained: Library, user: str) -> None:

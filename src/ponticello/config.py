@@ -169,7 +169,7 @@ class SearchConfig(Part):
     blend: float = Field(0.5, ge=0, le=1)  # 0 = meaning, 1 = taste
     recent_seeds: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
     profile_ridge: float = Field(0.1, gt=0)  # of the vectors' variance; docs/benchmarks.md, "How a listener asks"
-    hub_correction: float = Field(0.5, ge=0, le=1)  # 0 = none; docs/benchmarks.md, "How questions are asked"
+    hub_correction: float = Field(0.0, ge=0, le=1)  # 0 = none; docs/benchmarks.md, "How questions are asked"
     collapse_copies: bool = True  # an answer holds a recording once; docs/benchmarks.md, "How questions are asked"
 
 
