@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from freemusic import prepared, world
 from ponticello.config import Config
@@ -150,20 +149,18 @@ def run_seed(root: Path, base: Folder, source: Path, seed: int) -> Found:
 
 
 def table(worlds: list[Found]) -> str:
-    """A row a variant: the mean over all seeds' listeners; in brackets the interval of its difference to the default."""
-    rows = []
+    """A row a variant: the mean over all seeds' listeners; in brackets its difference to the default, an interval."""
+    lines = [f"| | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
     for name in worlds[0]:
-        cells: dict[str, str] = {"": name}
+        cells = [name]
         for metric in METRICS:
             own = np.concatenate([world[name][metric] for world in worlds])
             gaps = own - np.concatenate([world[DEFAULT][metric] for world in worlds])
             _, low, high = bootstrap_mean(gaps, None, ROUNDS, 0)
             interval = "" if name == DEFAULT else f" [{low:+.3f}, {high:+.3f}]"
-            cells[metric] = f"{np.nanmean(own):.3f}{interval}"
-        rows.append(cells)
-    with pl.Config(tbl_formatting="ASCII_MARKDOWN", tbl_hide_column_data_types=True, tbl_hide_dataframe_shape=True):
-        with pl.Config(tbl_rows=len(rows), fmt_str_lengths=100, tbl_width_chars=200):
-            return str(pl.DataFrame(rows))
+            cells.append(f"{np.nanmean(own):.3f}{interval}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
