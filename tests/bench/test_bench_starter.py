@@ -12,9 +12,9 @@ from ponticello.model.musicnn_frames import A_TAGGER, FRAME_SIZE
 
 BENCH = Path(__file__).parents[2] / "bench"
 ROWS = [
-    {"machine_tags": "metal;rock", "genres": "Thrash", "title": "Iron", "description": "", "game": "A"},
-    {"machine_tags": "rock", "genres": "thrash ", "title": "", "description": "A chess game.", "game": "B"},
-    {"machine_tags": "", "genres": "Soundtrack", "title": "", "description": "A chess game.", "game": "B"},
+    {"machine_tags": "metal;rock", "genres": "Thrash", "title": "Iron", "about": "", "game": "A"},
+    {"machine_tags": "rock", "genres": "thrash ", "title": "", "about": "A chess game.", "game": "B"},
+    {"machine_tags": "", "genres": "Soundtrack", "title": "", "about": "A chess game.", "game": "B"},
 ]
 
 

@@ -34,7 +34,7 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
     assert frames_key(TINY) == "musicnn 2 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
-    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim)
+    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim - TINY.heads.taste_dim - 1)
     assert all(torch.isfinite(weight).all() and weight.dtype == torch.float32 for weight in weights.values())
     assert all(name.startswith(PARTS) for name in weights)
 
@@ -96,6 +96,6 @@ def test_starter_puts_words_of_one_kind_together() -> None:
         ["heavy metal", "thrash guitars and screaming", "calm ambient", "music to fall asleep to"]
     )
     cosines = vectors @ vectors.T
-    assert cosines[0, 1] > 0.6
-    assert cosines[2, 3] > 0.6
+    assert cosines[0, 1] > 0.5
+    assert cosines[2, 3] > 0.5
     assert cosines[:2, 2:].max() < 0.3

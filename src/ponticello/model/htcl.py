@@ -179,8 +179,7 @@ class HTCL(PreTrainedModel):
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
         vectors: Tensor = self.text_head(text_states)
-        placed: Tensor = self.audio_head.of_text(vectors) if self.is_anchored else vectors
-        return placed
+        return vectors if not self.is_anchored else self.audio_head.of_text(vectors)  # type: ignore[no-any-return]
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
         """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text (B,) is False.
@@ -271,12 +270,11 @@ class HTCL(PreTrainedModel):
 
     def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
-        states = torch.from_numpy(text_states)
 
         def project(rows: list[int]) -> Tensor:
-            return F.normalize(self.project_text(states[rows].to(self.device)), dim=-1)
+            return F.normalize(self.project_text(torch.from_numpy(text_states[rows]).to(self.device)), dim=-1)
 
-        return in_batches(self, project, [0] * len(states), batch_size, self.parts.heads.embed_dim)
+        return in_batches(self, project, [0] * len(text_states), batch_size, self.parts.heads.embed_dim)
 
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
         """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen.
