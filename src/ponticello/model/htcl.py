@@ -179,7 +179,7 @@ class HTCL(PreTrainedModel):
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
         vectors: Tensor = self.text_head(text_states)
-        return vectors if not self.is_anchored else self.audio_head.of_text(vectors)  # type: ignore[no-any-return]
+        return vectors if not self.is_anchored else self.audio_head.of_text(vectors)
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
         """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text (B,) is False.
