@@ -14,7 +14,7 @@ from ponticello.data.splits import Splits, before_validation, load_splits, with_
 from ponticello.data.text import track_texts
 from ponticello.library import Folder
 
-# Rules of thumb; what each stage is worth on less and less: docs/benchmarks.md, data ladder.
+# Rules of thumb; what each stage is worth on less and less: docs/ladder.md.
 LEAST_TEXTS = 20  # training tracks with audio and text; stage one learns what words sound like from nothing else
 WORDS_FROM_DATA = 1_000  # of the same; below it a word stands for too few tracks to be told from what else they share
 LEAST_LISTENERS = 50  # with two or more liked training tracks each: those a pair can come from

@@ -22,7 +22,8 @@ TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
 A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
 N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
 A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, and standard deviation over the patch
-# How many numbers belong together, and how much of a track's vector they are: docs/benchmarks.md, "The front end".
+# How many numbers belong together, and how much of a track's vector they are. Ours, by trial: the spectrum brings taste
+# and costs neighbours by tag (docs/ladder.md, "Where the rungs start").
 BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
 FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
 _RECIPE = 2  # raise it when `musicnn_frames` gives other numbers
