@@ -94,7 +94,7 @@ def test_table_pairs_the_queries_of_all_seeds() -> None:
 
     one, two, other = (figures([0.1 + more, 0.2 + more, 0.6 + more]) for more in (0.0, 0.2, 0.4))
     seeds = {seed: {REFERENCE[0]: one, REFERENCE[1]: two, "+": other} for seed in (1, 2)}
-    assert table(seeds).splitlines()[2:] == [
+    assert table(seeds, REFERENCE).splitlines()[2:] == [
         f"| {REFERENCE[0]} | 0.300 [-0.100, -0.100] |",
         f"| {REFERENCE[1]} | 0.500 [+0.100, +0.100] |",
         "| + | 0.700 [+0.300, +0.300] |",
