@@ -52,7 +52,7 @@ AS_TRAINED: dict[str, dict[str, Any]] = {
     f"{TRAINED}, no audio-fusion loss": {"preference": {"audio_fusion": 0.0}},
     f"{TRAINED}, no teacher": {"preference": {"keep": 0.0}},
     f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
-    f"{TRAINED}, beginning at nothing": {"preference": {"begin_from_pairs": False}},
+    f"{TRAINED}, beginning at random": {"preference": {"begin_from_pairs": False}},
     f"{TRAINED}, the paper's losses alone": {
         "preference": {"keep": 0.0, "multi_positive": False, "begin_from_pairs": False}
     },

@@ -11,7 +11,7 @@ from ponticello.config import Config
 from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID
 from ponticello.data.dataset import TrackTuples
 from ponticello.model.htcl import HTCL
-from ponticello.train.departure import LENGTH, begin_departure, pair_factors
+from ponticello.train.departure import LENGTH, SMALL, begin_at_random, begin_departure, pair_factors
 
 N_TRACKS, FRAME_SIZE = 60, 8
 
@@ -103,3 +103,20 @@ def test_without_pairs_nothing_begins(model: HTCL) -> None:
     begin_departure(model, dataset, torch.zeros(N_TRACKS, 4), torch.zeros(N_TRACKS + 1, 32))
     assert not model.audio_head.departure.weight.any()
     assert float(model.audio_head.radius) == 1.0
+
+
+def test_a_beginning_at_random_is_small_has_a_slope_and_is_the_same_with_text(model: HTCL) -> None:
+    store = _Heard()
+    frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
+    begin_at_random(model)
+    audio = model.encode_mels(frames)
+    taste = audio[:, 8:12] * float(model.audio_head.radius)
+    assert np.sqrt((taste**2).sum(axis=1).mean()) == pytest.approx(SMALL, rel=0.5)
+    fused = model.encode_fused(frames, np.ones((N_TRACKS, 32), dtype=np.float32))
+    np.testing.assert_allclose(fused, audio, atol=1e-6)
+    mel = torch.from_numpy(np.stack(frames[:4]))
+    vectors = torch.nn.functional.normalize(model.project_audio(mel, torch.zeros(4, 1, dtype=torch.bool)), dim=1)
+    torch.autograd.backward((vectors[0] * vectors[1]).sum())
+    slope = model.audio_head.departure.weight.grad
+    assert slope is not None
+    assert slope.abs().max() > 1e-4

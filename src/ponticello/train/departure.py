@@ -22,6 +22,7 @@ from ponticello.model.htcl import HTCL
 SHRINKAGE = 0.3  # of the mean degree, added to each track's: few pairs make no factor of their own
 RIDGE = 1.0  # against vectors of length 1
 LENGTH = 2.0  # of the departure, root mean square over the training tracks; what is heard has 1
+SMALL = 0.5  # the same, where it begins at random
 ROOM = 1.7  # the radius over the longest training vector: what is longer is cut
 
 _DENSE = 500  # tracks below which all factors are computed at once
@@ -94,6 +95,21 @@ def begin_departure(model: HTCL, dataset: TrackTuples, factors: Tensor, text_sta
         moved.append(_Regression(both, wanted[has_text], units).set(fusion.departure, both))
     longest = max(float((part**2).sum(axis=1).max()) for part in moved)
     head.radius.fill_(ROOM * np.sqrt(1 + longest))
+
+
+@torch.no_grad()
+def begin_at_random(model: HTCL) -> None:
+    """Sets small departures drawn from torch's global generator, the same for audio alone and with text.
+
+    At zero the losses have no slope: taste is only ever compared with taste.
+    """
+    head, fusion = model.audio_head, model.fusion_head
+    assert isinstance(head, AnchoredHead)
+    assert isinstance(fusion, AnchoredFusion)
+    torch.nn.init.normal_(head.departure.weight, std=SMALL / head.departure.out_features**0.5)
+    fusion.departure.weight.zero_()
+    fusion.departure.weight[:, : head.n_axes] = head.departure.weight
+    head.radius.fill_(ROOM * (1 + LENGTH**2) ** 0.5)
 
 
 class _Regression:

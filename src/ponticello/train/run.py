@@ -27,7 +27,7 @@ from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
-from ponticello.train.departure import begin_departure, pair_factors
+from ponticello.train.departure import begin_at_random, begin_departure, pair_factors
 from ponticello.train.distributed import launched
 from ponticello.train.inputs import Rows, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import PairGraph
@@ -131,6 +131,8 @@ def train_preference(
             model.reset_heads()
         if model.is_anchored and settings.begin_from_pairs and factors is not None:
             begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
+        elif model.is_anchored:
+            begin_at_random(model)
         return model
 
     model = begun()
