@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from freemusic import prepared, world
-from measured import Asked, trained
+from measured import Asked, table, trained
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.splits import load_splits
@@ -27,14 +27,12 @@ from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.guard import judge_on_validation
-from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import N_TAGGED
 from ponticello.train.run import train_preference, train_semantic
 
-ROUNDS = 1000
 SERVED = "stage two"
 STAGE_ONE = "stage one"
 TRAINED = "as trained"  # stage two's last word, fused, without a choice between it and what it began from
@@ -131,35 +129,6 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     return one
 
 
-def table(worlds: list[World], against: str) -> str:
-    """A row a method: the mean over all seeds' queries; in brackets the interval of the paired difference to `against`.
-
-    Queries of all seeds count alike: each seed has its own listeners and test tracks.
-    """
-    methods = list(dict.fromkeys(method for one in worlds for method in one.measured))
-    metrics = list(dict.fromkeys(name for one in worlds for found in one.measured.values() for name in found))
-    lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
-    for method in methods:
-        cells = []
-        for metric in metrics:
-            pairs = [
-                (one.measured[method][metric], one.measured[against].get(metric))
-                for one in worlds
-                if metric in one.measured.get(method, {})
-            ]
-            if not pairs:
-                cells.append("")
-                continue
-            cell = f"{np.nanmean(np.concatenate([own for own, _ in pairs])):.3f}"
-            if method != against and all(other is not None for _, other in pairs):
-                gaps = np.concatenate([own - other for own, other in pairs])
-                _, low, high = bootstrap_mean(gaps, None, ROUNDS, 0)
-                cell += f" [{low:+.3f}, {high:+.3f}]"
-            cells.append(cell)
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -190,7 +159,7 @@ def main() -> None:
         }
         options.json.write_text(json.dumps(record))
     print(f"\n{len(worlds)} seeds, {time.monotonic() - started:.0f} s; brackets: minus {SERVED}, paired\n")
-    print(table(worlds, SERVED if SERVED in options.only else STAGE_ONE))
+    print(table([one.measured for one in worlds], SERVED if SERVED in options.only else STAGE_ONE))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from freemusic import prepared, world
+from measured import Measured, table
 from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
@@ -28,7 +29,6 @@ from ponticello.data.splits import before_test, load_splits, one_window_earlier
 from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts
 from ponticello.evaluate.contenders import Contenders
-from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.ranking import Scorer, rank_task
 from ponticello.evaluate.scorers import by_profile
 from ponticello.evaluate.tasks import COLD, next_tracks
@@ -41,7 +41,6 @@ from ponticello.train.departure import begin_departure, pair_factors
 from ponticello.train.inputs import text_states_of
 
 METRICS = ("NDCG@10", "AUC")
-ROUNDS = 1000
 DEFAULT = "as it is, fused"
 # Constants of train/departure.py, or settings, that a row changes.
 CONSTANTS: dict[str, Mapping[str, float]] = {
@@ -60,7 +59,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "20 pairs a track": {"pairs": {"max_pairs_per_track": 20}},
     "200 pairs a track": {"pairs": {"max_pairs_per_track": 200}},
 }
-Found = dict[str, dict[str, np.ndarray]]
 
 
 @contextmanager
@@ -126,9 +124,9 @@ class Begun:
         return {name: metrics[name] for name in METRICS}
 
 
-def run_seed(root: Path, base: Folder, source: Path, seed: int) -> Found:
+def run_seed(root: Path, base: Folder, source: Path, seed: int) -> Measured:
     """Every row of one seed's world."""
-    found: Found = {}
+    found: Measured = {}
 
     def begun(settings: dict[str, Any]) -> Begun:
         shutil.rmtree(root, ignore_errors=True)
@@ -148,21 +146,6 @@ def run_seed(root: Path, base: Folder, source: Path, seed: int) -> Found:
     return found
 
 
-def table(worlds: list[Found]) -> str:
-    """A row a variant: the mean over all seeds' listeners; in brackets its difference to the default, an interval."""
-    lines = [f"| | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
-    for name in worlds[0]:
-        cells = [name]
-        for metric in METRICS:
-            own = np.concatenate([world[name][metric] for world in worlds])
-            gaps = own - np.concatenate([world[DEFAULT][metric] for world in worlds])
-            _, low, high = bootstrap_mean(gaps, None, ROUNDS, 0)
-            interval = "" if name == DEFAULT else f" [{low:+.3f}, {high:+.3f}]"
-            cells.append(f"{np.nanmean(own):.3f}{interval}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -173,7 +156,7 @@ def main() -> None:
     assert Config.from_preset("tiny").front_end == "musicnn"
     base = prepared(options.work / "base", options.source, 2)
     seeds = range(1, options.seeds + 1)
-    print(table([run_seed(options.work / "departure", base, options.source, seed) for seed in seeds]))
+    print(table([run_seed(options.work / "departure", base, options.source, seed) for seed in seeds], DEFAULT))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What is asked of every method on a library of the benches, meaning and taste, and how a variant of it is trained."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import load_splits
 from ponticello.data.text import track_texts
 from ponticello.evaluate.contenders import Contenders
+from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.probe import probe_scores
 from ponticello.evaluate.ranking import Scorer, rank_task
 from ponticello.evaluate.scorers import by_profile
@@ -23,6 +24,8 @@ from ponticello.library import Folder
 LABELS = ("genres", "machine_tags")
 TASTE = ("cold NDCG@10", "cold AUC")
 Done = TypeVar("Done")
+Measured = dict[str, dict[str, np.ndarray]]  # {method: {metric: a number a query}} of one library
+ROUNDS = 1000
 
 
 def trained(folder: Folder, train: Callable[[Folder], Done], changed: Mapping[str, Any], seed: int) -> Done:
@@ -85,3 +88,31 @@ class Asked:
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:
         metrics = rank_task(self.cold, scorer, 10).metrics
         return {name: metrics[name.removeprefix("cold ")] for name in TASTE}
+
+
+def table(libraries: Sequence[Measured], against: str) -> str:
+    """A row a method: the mean over all libraries' queries; in brackets the interval of its paired gap to `against`.
+
+    Queries of all libraries count alike: each has its own listeners and test tracks. A cell is empty where nothing was
+    measured.
+    """
+    methods = list(dict.fromkeys(method for one in libraries for method in one))
+    metrics = list(dict.fromkeys(name for one in libraries for found in one.values() for name in found))
+    lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
+    for method in methods:
+        cells = []
+        for metric in metrics:
+            pairs = [
+                (one[method][metric], one[against].get(metric)) for one in libraries if metric in one.get(method, {})
+            ]
+            if not pairs:
+                cells.append("")
+                continue
+            cell = f"{np.nanmean(np.concatenate([own for own, _ in pairs])):.3f}"
+            if method != against and all(other is not None for _, other in pairs):
+                gaps = np.concatenate([own - other for own, other in pairs])
+                _, low, high = bootstrap_mean(gaps, None, ROUNDS, 0)
+                cell += f" [{low:+.3f}, {high:+.3f}]"
+            cells.append(cell)
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

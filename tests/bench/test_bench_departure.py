@@ -1,13 +1,11 @@
 """bench/departure.py and bench/ablate.py: constants come back, and tables say what was measured."""
 
-from pathlib import Path
-
 import numpy as np
 
 import ablate
 import departure as bench
+from measured import table
 from ponticello.config import Config
-from ponticello.library import Folder
 from ponticello.train import departure
 
 
@@ -28,15 +26,14 @@ def test_a_row_tells_its_mean_and_its_paired_difference() -> None:
     """Two worlds of three listeners: 0.5 on average, each 0.1 above the default, so the interval is that number."""
     own, default = np.array([0.4, 0.5, 0.6]), np.array([0.3, 0.4, 0.5])
     world = {bench.DEFAULT: dict.fromkeys(bench.METRICS, default), "a row": dict.fromkeys(bench.METRICS, own)}
-    lines = bench.table([world, world]).splitlines()
+    lines = table([world, world], bench.DEFAULT).splitlines()
     assert lines[2] == f"| {bench.DEFAULT} | 0.400 | 0.400 |"
     assert lines[3] == "| a row | 0.500 [+0.100, +0.100] | 0.500 [+0.100, +0.100] |"
 
 
 def test_an_ablation_leaves_a_cell_empty_where_nothing_was_measured() -> None:
     measured = {"stage two": {"cold AUC": np.array([0.8, 0.9])}, "text only": {"same genres": np.array([0.5, 0.7])}}
-    world = ablate.World(Folder(Path("library"), Config()), 1, measured)
-    lines = ablate.table([world], "stage two").splitlines()
+    lines = table([measured], "stage two").splitlines()
     assert lines[0] == "| | cold AUC | same genres |"
     assert lines[2] == "| stage two | 0.850 |  |"
     assert lines[3] == "| text only |  | 0.600 |"

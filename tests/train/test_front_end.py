@@ -1,10 +1,14 @@
 """Both stages over MusiCNN's frames: nothing lost in stage one, something learned in stage two, the same vectors."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import TrainerCallback
 
 from ponticello.api import Library
 from ponticello.data.catalog import audio_files
@@ -18,6 +22,7 @@ from ponticello.model.frame_encoder import LEAST_DEVIATION, AnchoredHead
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import BLOCKS, musicnn_front_end
+from ponticello.train.balance import Judged
 from ponticello.train.run import train_preference, train_semantic
 
 
@@ -110,3 +115,26 @@ def test_models_of_another_front_end_are_refused(heard: Library) -> None:
         train_preference(log_mel.folder, "other", "semantic", retrieval_figures)
     with pytest.raises(LibraryError, match="frames were prepared with other settings"):
         frames_for(heard.folder, Library.open(heard.folder.root, ["mel.max_seconds=3.5"]).folder.config)
+
+
+def test_validation_is_offered_the_very_beginning_of_stage_two(heard: Library, tmp_path: Path) -> None:
+    """Begun at random and judged after training: the last position is the weights before the first step."""
+    shutil.copytree(heard.folder.root, tmp_path / "library", ignore=shutil.ignore_patterns("preference"))
+    folder = Library.open(
+        tmp_path / "library", ["preference.begin_from_pairs=false", "preference.max_steps=5", "preference.seed=7"]
+    ).folder
+    began: list[torch.Tensor] = []
+    judged: list[torch.Tensor] = []
+
+    class _Watch(TrainerCallback):
+        def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
+            began.append(model.audio_head.departure.weight.detach().clone())
+
+    def judge(model: HTCL) -> Judged:
+        judged.append(model.audio_head.departure.weight.detach().clone())
+        return Judged({"audio": {}, "fused": {}}, {})
+
+    train_preference(folder, "watched", "semantic", retrieval_figures, judge=judge, callbacks=[_Watch()])
+    assert torch.equal(judged[-1], began[0])
+    assert not torch.equal(judged[4], began[0]), "trained, the whole way"
+    assert not judged[0].any(), "stage one"

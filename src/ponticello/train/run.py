@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,27 +124,23 @@ def train_preference(
         stage = preference_stage(folder.config, PairGraph(factors))
     set_seed(stage.settings.seed)
 
-    def begun() -> HTCL:
-        """Stage two before its first step."""
-        model = HTCL.from_pretrained(folder.run(start))
-        model.use_settings(folder.config)
-        if settings.reset_heads:
-            model.reset_heads()
-        if model.is_anchored and settings.begin_from_pairs and factors is not None:
-            begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
-        elif model.is_anchored:
-            begin_at_random(model)
-        return model
-
-    model = begun()
+    model = HTCL.from_pretrained(folder.run(start))
+    model.use_settings(folder.config)
+    if settings.reset_heads:
+        model.reset_heads()
+    if model.is_anchored and settings.begin_from_pairs and factors is not None:
+        begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
+    elif model.is_anchored:
+        begin_at_random(model)
+    begun = {"begun": deepcopy(model)} if model.is_anchored and judge else {}
     teacher = teacher_of(model, training) if settings.keep else None
     rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
             return trained, None
-        ends = {"trained": trained, **({"begun": begun()} if trained.is_anchored else {})}
-        kept, balance = choose_balance(HTCL.from_pretrained(folder.run(start)), ends, judge, settings.meaning_budget)
+        first, ends = HTCL.from_pretrained(folder.run(start)), {"trained": trained, **begun}
+        kept, balance = choose_balance(first, ends, judge, settings.meaning_budget)
         kept.config.vector = balance.vector
         return kept, balance
 
