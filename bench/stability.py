@@ -4,8 +4,8 @@
 
 Each excerpt is decoded at its own rate, changed, written as a file and read as any file is; the cosine is that of the
 changed file's vector and the original's. Encoders: the MusiCNN front end as a tower begins, fitted on the originals of
-the sample; each block of its numbers by itself; and, with --model, the model of a run folder. With --mends, other ways
-of listening beside them, on the changes they are meant for. Prints Markdown.
+the sample; each block of its numbers by itself; and, with --model, the model of a run folder. With --others, other
+ways of listening beside them, on the changes they are asked about. Prints Markdown.
 """
 
 import argparse
@@ -33,15 +33,21 @@ from ponticello.evaluate.baselines import unit
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import MEL, PATCH_FRAMES
-from ponticello.model.musicnn_frames import BLOCKS, FRAME_SIZE, frames_of, musicnn_frames
+from ponticello.model.musicnn_frames import (
+    BLOCKS,
+    FRAME_SIZE,
+    LEAD_IN_S,
+    frames_as_it_is,
+    levelled,
+    musicnn_frames,
+    without_lead_in,
+)
 
-LEAD_IN_S, GAIN_DB = 1.2, -6.0
+BEFORE_S, GAIN_DB = 1.2, -6.0
 CD_RATE_HZ = 44_100
 # libsndfile maps 0..1 to 320..32 kbit/s where the bit rate is constant.
 MP3_KBITS, MP3_LEVEL = 128, (320 - 128) / (320 - 32)
 EMBED_DIM, TASTE_DIM = 128, 16
-SILENCE_DB = -60.0  # below the peak: what a mend takes for a lead-in
-LEVEL_DB = -20.0  # RMS against full scale: what a mend brings every sound to
 BLOCK_NAMES = ("MSD tagger", "MTT tagger", "spectrum")
 
 Sound = NDArray[np.float32]
@@ -51,7 +57,7 @@ Encoder = Callable[[Sequence[Mel]], NDArray[np.floating]]
 
 def with_lead_in(sound: Sound, rate: int) -> tuple[Sound, int]:
     """The sound after 1.2 s of digital silence, and its rate."""
-    return np.concatenate([np.zeros(round(LEAD_IN_S * rate), dtype=sound.dtype), sound]), rate
+    return np.concatenate([np.zeros(round(BEFORE_S * rate), dtype=sound.dtype), sound]), rate
 
 
 def quieter(sound: Sound, rate: int) -> tuple[Sound, int]:
@@ -103,41 +109,35 @@ def write_sound(path: Path, sound: Sound, rate: int) -> None:
         soundfile.write(path, sound, rate, subtype="FLOAT")
 
 
-def without_lead_in(sound: Sound) -> Sound:
-    """The sound (n,) from its first sample that is less than 60 dB below its peak; silence as it is."""
-    loudness = np.abs(sound)
-    return sound[int((loudness > 10 ** (SILENCE_DB / 20) * loudness.max()).argmax()) :]
-
-
-def levelled(sound: Sound) -> Sound:
-    """The sound (n,) at an RMS of -20 dB; silence as it is."""
-    rms = float(np.sqrt(np.mean(sound.astype(np.float64) ** 2)))
-    return (sound * np.float32(10 ** (LEVEL_DB / 20) / max(rms, 1e-6))).astype(np.float32)
+def raw_frames(path: Path, seconds: float) -> Mel:
+    """As `musicnn_frames`, of the sound at its own level and with the silence before it."""
+    return frames_as_it_is(load_audio(path, MEL.sample_rate, seconds))
 
 
 def trimmed_frames(path: Path, seconds: float) -> Mel:
-    """As `musicnn_frames`, of the sound without its lead-in."""
-    return frames_of(without_lead_in(load_audio(path, MEL.sample_rate, seconds)), seconds)
+    """As `raw_frames`, with the silence before the sound left out."""
+    return frames_as_it_is(without_lead_in(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S)))
 
 
 def levelled_frames(path: Path, seconds: float) -> Mel:
-    """As `musicnn_frames`, of the sound brought to one level."""
-    return frames_of(levelled(load_audio(path, MEL.sample_rate, seconds)), seconds)
+    """As `raw_frames`, of the sound brought to one level."""
+    return frames_as_it_is(levelled(load_audio(path, MEL.sample_rate, seconds)))
 
 
 def overlapping_frames(path: Path, seconds: float) -> Mel:
-    """As `musicnn_frames`, with patches that overlap by half; twice the cost."""
+    """As `raw_frames`, with patches that overlap by half; twice the cost."""
     sound = load_audio(path, MEL.sample_rate, seconds)
     later = sound[PATCH_FRAMES * MEL.hop_length // 2 :]
-    return np.concatenate([frames_of(sound, seconds), frames_of(later if len(later) else sound, seconds)])
+    return np.concatenate([frames_as_it_is(sound), frames_as_it_is(later if len(later) else sound)])
 
 
 AS_IT_STANDS, LOG_MEL = "as it stands", "log-mel"
-# Other ways of listening, and the change each is meant to mend.
-MENDS: dict[str, tuple[Callable[..., Mel], str]] = {
-    "lead-in left out": (trimmed_frames, LEAD_IN),
-    "patches overlap by half": (overlapping_frames, LEAD_IN),
-    "one level for all": (levelled_frames, QUIETER),
+# Other ways of listening, and the changes each is asked about.
+OTHERS: dict[str, tuple[Callable[..., Mel], tuple[str, ...]]] = {
+    "as the file is": (raw_frames, (LEAD_IN, QUIETER)),
+    "lead-in left out": (trimmed_frames, (LEAD_IN,)),
+    "patches overlap by half": (overlapping_frames, (LEAD_IN,)),
+    "one level for all": (levelled_frames, (QUIETER,)),
 }
 
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--model", type=Path, help="a run folder")
-    parser.add_argument("--mends", action="store_true", help="other ways of listening too")
+    parser.add_argument("--others", action="store_true", help="other ways of listening too")
     given = parser.parse_args()
     model = HTCL.from_pretrained(given.model) if given.model else None
     mel = (model.parts if model else Config.from_preset("small")).mel
@@ -237,9 +237,9 @@ def main() -> None:
     }
     if model is not None and model.parts.front_end == "logmel":
         hearings[LOG_MEL] = (partial(mel_of_file, config=mel), tuple(CHANGES))
-    if given.mends:
-        for name, (listen, change) in MENDS.items():
-            hearings[name] = (partial(listen, seconds=mel.max_seconds), (ORIGINAL, change))
+    if given.others:
+        for name, (listen, changes) in OTHERS.items():
+            hearings[name] = (partial(listen, seconds=mel.max_seconds), (ORIGINAL, *changes))
     files = excerpts(given.folder, given.tracks, given.seed)
     tracks: list[dict[tuple[str, str], Mel]] = []
     context = multiprocessing.get_context("spawn")

@@ -26,7 +26,12 @@ A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, 
 # and costs neighbours by tag (docs/ladder.md, "Where the rungs start").
 BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
 FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
-_RECIPE = 2  # raise it when `musicnn_frames` gives other numbers
+# The taggers hear a track 6 dB softer as another one, and a silence before the music shifts their patches: both are
+# evened out first. docs/benchmarks.md, "How steady vectors are".
+LEVEL_DB = -20.0  # RMS against full scale: what every sound is brought to; mastered music lies at -20 to -10
+SILENCE_DB = -60.0  # below the peak: what counts as silence before the music
+LEAD_IN_S = 5.0  # read past the wanted seconds, so that so long a silence costs none of them
+_RECIPE = 3  # raise it when `musicnn_frames` gives other numbers
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,21 @@ def musicnn_frames(path: Path, seconds: float) -> Mel:
     """(P, 2198) float16: every whole 3 s of the first `seconds` of a file, under both taggers, and its spectrum.
 
     Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50); then the mel bands' means, less the mean
-    over all bands so that loudness says nothing, and their standard deviations (96 each, log10 units). A sound shorter
-    than 3 s is repeated to fill one frame. AudioError as `load_audio`. Cost: 1/20 of the sound's length on one core.
+    over all bands, and their standard deviations (96 each, log10 units). A sound shorter than 3 s is repeated to fill
+    one frame. Silence before the music is left out, and the music brought to one level. AudioError as `load_audio`.
+    Cost: 1/20 of the sound's length on one core.
     """
-    return frames_of(load_audio(path, MEL.sample_rate, seconds), seconds)
+    return frames_of(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
 
 
 def frames_of(waveform: np.ndarray, seconds: float) -> Mel:
     """As `musicnn_frames`, of a mono waveform (n,) at 16 kHz; errors as `patches_of`."""
-    patches = patches_of(waveform[: int(seconds * MEL.sample_rate)])
+    return frames_as_it_is(levelled(without_lead_in(waveform)[: int(seconds * MEL.sample_rate)]))
+
+
+def frames_as_it_is(waveform: np.ndarray) -> Mel:
+    """As `frames_of`, of all of a waveform at its own level, silence before it included."""
+    patches = patches_of(waveform)
     parts = []
     for tagger in TAGGERS:
         heard = hear(patches, tagger)
@@ -81,3 +92,15 @@ def frames_of(waveform: np.ndarray, seconds: float) -> Mel:
     parts += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
     frames: Mel = torch.cat(parts, dim=1).numpy().astype(np.float16)
     return frames
+
+
+def without_lead_in(waveform: np.ndarray) -> np.ndarray:
+    """The sound (n,) from its first sample that is less than 60 dB below its peak; silence as it is."""
+    loudness = np.abs(waveform)
+    return waveform[int((loudness > 10 ** (SILENCE_DB / 20) * loudness.max(initial=0.0)).argmax()) :]
+
+
+def levelled(waveform: np.ndarray) -> np.ndarray:
+    """The sound (n,) at an RMS of `LEVEL_DB`; silence as it is."""
+    rms = float(np.sqrt(np.mean(waveform.astype(np.float64) ** 2))) if len(waveform) else 0.0
+    return (waveform * np.float32(10 ** (LEVEL_DB / 20) / rms)).astype(np.float32) if rms > 0 else waveform
