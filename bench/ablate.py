@@ -45,14 +45,20 @@ CHOSEN: dict[str, dict[str, Any]] = {
 }
 AS_TRAINED: dict[str, dict[str, Any]] = {
     TRAINED: {},
-    f"{TRAINED}, no audio-text loss": {"preference": {"audio_text": 0.0}},
-    f"{TRAINED}, no audio-audio loss": {"preference": {"audio_audio": 0.0}},
-    f"{TRAINED}, no audio-fusion loss": {"preference": {"audio_fusion": 0.0}},
+    f"{TRAINED}, audio-text loss too": {"preference": {"audio_text": 1.0}},
+    f"{TRAINED}, audio-fusion loss too": {"preference": {"audio_fusion": 1.0}},
+    f"{TRAINED}, audio-fusion loss alone": {"preference": {"audio_audio": 0.0, "audio_fusion": 1.0}},
     f"{TRAINED}, no teacher": {"preference": {"keep": 0.0}},
     f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
-    f"{TRAINED}, beginning at random": {"preference": {"begin_from_pairs": False}},
+    f"{TRAINED}, beginning at random": {"preference": {"begin_from_listening": False}},
     f"{TRAINED}, the paper's losses alone": {
-        "preference": {"keep": 0.0, "multi_positive": False, "begin_from_pairs": False}
+        "preference": {
+            "audio_text": 1.0,
+            "audio_fusion": 1.0,
+            "keep": 0.0,
+            "multi_positive": False,
+            "begin_from_listening": False,
+        }
     },
     f"{TRAINED}, no pre-training": {"preference": {"reset_heads": True}},
 }

@@ -37,8 +37,8 @@ from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import BLOCKS
 from ponticello.train import departure
-from ponticello.train.departure import begin_departure, pair_factors
-from ponticello.train.inputs import text_states_of
+from ponticello.train.departure import begin_departure, listening_factors
+from ponticello.train.inputs import likes_to_learn, text_states_of
 
 METRICS = ("NDCG@10", "AUC")
 DEFAULT = "as it is, fused"
@@ -99,7 +99,8 @@ class Begun:
         heard, pairs = model.encode_mels(frames), read_pairs(self.folder)
         dataset = pair_dataset(self.store, texts, pairs)
         with changed(constants):
-            factors = pair_factors(dataset, pairs, config.heads.taste_dim)
+            likes = likes_to_learn(self.folder, self.splits)
+            factors = listening_factors(dataset, likes, config.heads.taste_dim, config.pairs.min_listeners)
             begin_departure(model, dataset, factors, text_states_of(model, dataset)[:, 0])
         states = model.encode_text_states([texts[track_id] for track_id in self.ids])
         return {"heard": heard, "audio": model.encode_mels(frames), "fused": model.encode_fused(frames, states)}

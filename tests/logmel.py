@@ -27,6 +27,8 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "evaluate_every": 80,
+        "audio_text": 1.0,
+        "audio_fusion": 1.0,
         "keep": 0.0,
         "multi_positive": False,
     },

@@ -129,7 +129,7 @@ class PreferenceConfig(StageConfig):
     audio_audio: float = Field(1.0, ge=0)
     audio_fusion: float = Field(1.0, ge=0)
     keep: float = Field(1.0, ge=0)  # weight of staying close to stage one's vector of the same track; 0 is released
-    begin_from_pairs: bool = True  # the departure from a frozen front end begins as a regression; train/departure.py
+    begin_from_listening: bool = True  # beside a frozen front end, at a regression; train/departure.py
     multi_positive: bool = True  # all mined partners of an anchor in a batch are its positives
     meaning_budget: float = Field(0.01, ge=0)  # what a meaning figure may lose on validation; see train/balance.py
 

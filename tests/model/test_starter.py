@@ -31,7 +31,7 @@ def _read_anew() -> Iterator[None]:
 
 def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_today() -> None:
     """The key changes whenever other frames are prepared: `bench/starter.py` has to make the model anew then."""
-    assert frames_key(TINY) == "musicnn 2 30"
+    assert frames_key(TINY) == "musicnn 3 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
     assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim - TINY.heads.taste_dim - 1)
@@ -96,6 +96,6 @@ def test_starter_puts_words_of_one_kind_together() -> None:
         ["heavy metal", "thrash guitars and screaming", "calm ambient", "music to fall asleep to"]
     )
     cosines = vectors @ vectors.T
-    assert cosines[0, 1] > 0.5
-    assert cosines[2, 3] > 0.5
+    assert cosines[0, 1] > 0.4
+    assert cosines[2, 3] > 0.4
     assert cosines[:2, 2:].max() < 0.3

@@ -1,4 +1,4 @@
-"""Where the departure begins: factors of the pair graph, and what is heard and told regressed onto them."""
+"""Where the departure begins: factors of who likes what, and what is heard and told regressed onto them."""
 
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from ponticello.config import Config
-from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID
+from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.dataset import TrackTuples
 from ponticello.model.htcl import HTCL
-from ponticello.train.departure import LENGTH, SMALL, begin_at_random, begin_departure, pair_factors
+from ponticello.train import departure
+from ponticello.train.departure import LENGTH, SMALL, begin_at_random, begin_departure, listening_factors
 
 N_TRACKS, FRAME_SIZE = 60, 8
 
@@ -33,41 +34,54 @@ class _Heard:
 
 
 def _dataset(store: _Heard) -> tuple[TrackTuples, pl.DataFrame]:
-    """Pairs within each crowd only; the last track stands in none."""
+    """Listeners who like tracks of one crowd alone, ten each; nobody knows the last track, two the one before it."""
     ids = [f"{number:02}" for number in range(N_TRACKS)]
-    rows = [
-        (ids[one], ids[other])
-        for one in range(N_TRACKS - 1)
-        for other in range(one + 1, min(one + 9, N_TRACKS - 1))
-        if store.crowd[one] == store.crowd[other]
-    ]
-    rows.append((ids[0], ids[1]))  # one pair that joins the crowds
+    generator = np.random.default_rng(1)
+    likes = []
+    for listener in range(80):
+        own = [track_id for track_id, crowd in zip(ids[:-2], store.crowd, strict=False) if crowd == listener % 2]
+        likes += [(f"u{listener:02}", track_id) for track_id in generator.choice(own, 10, replace=False)]
+    likes += [("u00", ids[-2]), ("u02", ids[-2])]
     texts = {track_id: "" if number % 5 == 0 else f"{number}" for number, track_id in enumerate(ids)}
-    table = pl.DataFrame(rows, schema=[ANCHOR_ID, POSITIVE_ID], orient="row").with_columns(pl.lit(3).alias(N_USERS))
-    return TrackTuples(store, texts, rows), table  # type: ignore[arg-type]
+    table = pl.DataFrame(likes, schema=[USER_ID, TRACK_ID], orient="row")
+    return TrackTuples(store, texts, [(ids[0], ids[2])]), table  # type: ignore[arg-type]
 
 
-def test_the_first_factor_tells_the_crowds_apart() -> None:
-    """A graph of two crowds that one pair joins: the first factor after the trivial one has a sign for each."""
+def test_factors_tell_the_crowds_apart_and_leave_out_what_few_know() -> None:
+    """Two crowds that share nothing: the first two factors are one of each, whatever the order of the table."""
     store = _Heard()
-    dataset, table = _dataset(store)
-    factors = pair_factors(dataset, table, 4)
+    dataset, likes = _dataset(store)
+    factors = listening_factors(dataset, likes, 4, min_listeners=3)
     assert factors.shape == (N_TRACKS, 4)
-    signs = torch.sign(factors[:-1, 0]).numpy()
-    assert abs((signs * np.where(store.crowd[:-1] == 1, 1, -1)).sum()) == N_TRACKS - 1
-    assert not factors[-1].any(), "no pair, no factors"
+    assert not factors[-2:].any(), "two listeners and none are below three"
+    sizes = factors[:-2, :2].abs().numpy()
+    assert len({int(sizes[store.crowd[:-2] == crowd].sum(axis=0).argmax()) for crowd in (0, 1)}) == 2
+    assert (sizes.min(axis=1) < 1e-6).all()
+    again = listening_factors(dataset, likes.reverse(), 4, min_listeners=3)
+    torch.testing.assert_close(again, factors)
 
 
-def test_factors_do_not_depend_on_the_order_of_the_pairs() -> None:
-    dataset, table = _dataset(_Heard())
-    again = TrackTuples(dataset.store, dataset.texts, list(reversed(dataset.rows)))
-    torch.testing.assert_close(pair_factors(again, table.reverse(), 4), pair_factors(dataset, table, 4))
+def test_factors_by_hand() -> None:
+    """Listener a likes 0 and 1, b likes 1: degrees 2, 1 and 1, 2, mean 1.5 each, 0.45 added.
+
+    With s = 2.45 and t = 1.45 the matrix is [1 / sqrt(s t), 1 / s; 0, 1 / sqrt(s t)]; its squared singular values add
+    up to 2 / (s t) + 1 / s^2 = 0.7296, and so do the squares of all factors.
+    """
+    likes = pl.DataFrame({USER_ID: ["a", "a", "b"], TRACK_ID: ["0", "1", "1"]})
+    dataset = TrackTuples(_Heard(), {"0": "", "1": ""}, [("0", "1")])  # type: ignore[arg-type]
+    factors = listening_factors(dataset, likes, 3, min_listeners=1)
+    assert float(factors.square().sum()) == pytest.approx(2 / (2.45 * 1.45) + 1 / 2.45**2, rel=1e-5)
+    assert not factors[:, 2].any(), "more factors than tracks are zeros"
+    gram = np.array([[1 / (2.45 * 1.45), 1 / (2.45 * (2.45 * 1.45) ** 0.5)], [0, 1 / 2.45**2 + 1 / (2.45 * 1.45)]])
+    np.testing.assert_allclose(np.triu((factors @ factors.T).numpy()), gram, rtol=1e-5)
 
 
-def test_more_factors_than_tracks_are_zeros() -> None:
-    dataset, table = _dataset(_Heard())
-    few = TrackTuples(dataset.store, dataset.texts, dataset.rows[:1])
-    assert not pair_factors(few, table, 5)[:, 1:].any()
+def test_a_large_matrix_gives_the_factors_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, likes = _dataset(_Heard())
+    dense = listening_factors(dataset, likes, 4, min_listeners=3)
+    monkeypatch.setattr(departure, "_DENSE", 0)
+    sparse = listening_factors(dataset, likes, 4, min_listeners=3)
+    torch.testing.assert_close(sparse @ sparse.T, dense @ dense.T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
@@ -78,12 +92,12 @@ def model(text_encoder_folder: Path) -> HTCL:
 
 
 def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
-    """A track without pairs lands with its crowd, by sound alone and with a text that says nothing."""
+    """A track nobody knows lands with its crowd, by sound alone and with a text that says nothing."""
     store = _Heard()
     dataset, table = _dataset(store)
     states = torch.randn(N_TRACKS + 1, 32, generator=torch.Generator().manual_seed(1))
     states[-1] = 0.0
-    begin_departure(model, dataset, pair_factors(dataset, table, 4), states)
+    begin_departure(model, dataset, listening_factors(dataset, table, 4, min_listeners=3), states)
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
     audio = model.encode_mels(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)
@@ -98,7 +112,7 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
     np.testing.assert_allclose(fused[:, :8], audio[:, :8], atol=1e-5)
 
 
-def test_without_pairs_nothing_begins(model: HTCL) -> None:
+def test_without_listening_nothing_begins(model: HTCL) -> None:
     dataset, _ = _dataset(_Heard())
     begin_departure(model, dataset, torch.zeros(N_TRACKS, 4), torch.zeros(N_TRACKS + 1, 32))
     assert not model.audio_head.departure.weight.any()

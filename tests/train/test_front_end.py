@@ -121,7 +121,7 @@ def test_validation_is_offered_the_very_beginning_of_stage_two(heard: Library, t
     """Begun at random and judged after training: the last position is the weights before the first step."""
     shutil.copytree(heard.folder.root, tmp_path / "library", ignore=shutil.ignore_patterns("preference"))
     folder = Library.open(
-        tmp_path / "library", ["preference.begin_from_pairs=false", "preference.max_steps=5", "preference.seed=7"]
+        tmp_path / "library", ["preference.begin_from_listening=false", "preference.max_steps=5", "preference.seed=7"]
     ).folder
     began: list[torch.Tensor] = []
     judged: list[torch.Tensor] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 from ponticello.data.dataset import NO_TEXT
 from ponticello.errors import ShapeError
 from ponticello.model.htcl import SCALES, Embeddings
-from ponticello.train.losses import PairGraph, PreferenceLoss, SemanticLoss, contrastive_loss
+from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteGraph, contrastive_loss
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -166,7 +166,7 @@ def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
 
     Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing for the unknown.
     """
-    graph = PairGraph(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    graph = TasteGraph(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
     weights = graph.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
     assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
     assert not weights[0, 2]

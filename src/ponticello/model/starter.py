@@ -18,7 +18,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import WEIGHTS
 
 FILE = WEIGHTS / "starter.safetensors"
-SHA256 = "0228d1bb8146489fb6db7c8181f013cc30f0567052d5cc11ffb549598c79057b"
+SHA256 = "ad549c7e4e123abc437a2cc9ba3b53c1666f0d778f25fde5cc5ef3ec995e1efe"
 N_TRACKS = 565  # it was made from
 PARTS = ("audio_encoder.", "audio_head.axes", "text_head.", "logit_scales.audio_text")  # of an HTCL's state
 _AS_IT_IS = Config.from_preset("small")  # its heads and its text encoder

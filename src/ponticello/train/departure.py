@@ -1,7 +1,7 @@
-"""Where the departure from a frozen front end begins: at a regression from what is heard and told to pair factors.
+"""Where the departure from a frozen front end begins: a regression from sound and text to factors of listening.
 
-Some hundred tracks and their pairs are too noisy to be learned one by one. Their few leading factors are less so, and
-ridge regression to those has little room for chance. The losses of stage two go on from there.
+Some hundred tracks and their pairs are too noisy to be learned one by one. The few leading factors of who likes what
+are less so, and ridge regression to those has little room for chance. The losses of stage two go on from there.
 
 Dimensions: n tracks, k factors, D size of the text encoder.
 """
@@ -9,67 +9,71 @@ Dimensions: n tracks, k factors, D size of the text encoder.
 import numpy as np
 import polars as pl
 import torch
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import eigsh
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID
+from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.dataset import TrackTuples
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead
 from ponticello.model.htcl import HTCL
 
 # docs/benchmarks.md, "Where the departure begins"
-SHRINKAGE = 0.3  # of the mean degree, added to each track's: few pairs make no factor of their own
+SHRINKAGE = 0.3  # of the mean number of likes, added to each track's and listener's: few make no factor of their own
 RIDGE = 1.0  # against vectors of length 1
 LENGTH = 2.0  # of the departure, root mean square over the training tracks; what is heard has 1
 SMALL = 0.5  # the same, where it begins at random
 ROOM = 1.7  # the radius over the longest training vector: what is longer is cut
 
-_DENSE = 500  # tracks below which all factors are computed at once
+_DENSE = 1_000_000  # cells of the matrix below which all factors are computed at once
 
 
-def pair_factors(dataset: TrackTuples, pairs: pl.DataFrame, k: int) -> Tensor:
-    """(n, k) float32 by track number: the leading factors of the graph of a dataset's pairs; zeros without pairs.
+def listening_factors(dataset: TrackTuples, likes: pl.DataFrame, k: int, min_listeners: int) -> Tensor:
+    """(n, k) float32 by track number: the leading factors of who likes what; zeros where too few listeners do.
 
-    A pair weighs its listeners over all sources. The first factor, how many pairs a track has, is left out; where
-    there are fewer tracks than factors, the rest are zeros. pairs: as `read_pairs`.
+    likes: as `inputs.likes_to_learn`. min_listeners: that a track needs. Where there are fewer tracks or listeners
+    than factors, the rest are zeros. Busy listeners and popular tracks are scaled down; the first factor is how much a
+    track is liked at all. Cost: k leading singular vectors of a sparse matrix.
 
-    Source: spectral embedding of the normalised graph with regularised degrees, Chaudhuri et al. 2012.
+    Source: PureSVD of Cremonesi et al. 2010, over the normalised matrix with regularised degrees of Chaudhuri et al.
+    2012.
     """
-    listeners = {(a, p): n for a, p, n in pairs.group_by(ANCHOR_ID, POSITIVE_ID).agg(pl.sum(N_USERS)).iter_rows()}
-    rows = np.array([[dataset.track_numbers[track_id] for track_id in row] for row in dataset.rows]).reshape(-1, 2)
-    used, places = np.unique(rows, return_inverse=True)
-    left, right = places.reshape(-1, 2).T
-    weights = np.array([listeners[row[0], row[1]] for row in dataset.rows], dtype=np.float64)
-    graph = coo_matrix((weights, (left, right)), shape=(len(used), len(used))).tocsr()
-    graph = graph + graph.T
-    degrees = np.asarray(graph.sum(axis=1)).ravel()
-    scale = diags(1 / np.sqrt(degrees + SHRINKAGE * degrees.mean()))
-    values, vectors = _leading(scale @ graph @ scale, k + 1)
-    found = vectors[:, 1:] * np.sqrt(np.maximum(values[1:], 0.0))
+    known = likes.filter(pl.col(TRACK_ID).is_in(list(dataset.track_numbers)))
+    known = known.filter(pl.len().over(TRACK_ID) >= min_listeners)
     factors = torch.zeros(len(dataset.track_numbers), k)
-    factors[used, : found.shape[1]] = torch.from_numpy(found.astype(np.float32))
+    if known.is_empty():
+        return factors
+    listeners, rows = np.unique(known[USER_ID].to_numpy(), return_inverse=True)
+    tracks, columns = np.unique(known[TRACK_ID].to_numpy(), return_inverse=True)
+    liked = csr_matrix((np.ones(len(known)), (rows, columns)), shape=(len(listeners), len(tracks)))
+    for axis, side in ((1, "listener"), (0, "track")):
+        degrees = np.asarray((liked != 0).sum(axis=axis)).ravel().astype(np.float64)
+        scale = diags(1 / np.sqrt(degrees + SHRINKAGE * degrees.mean()))
+        liked = scale @ liked if side == "listener" else liked @ scale
+    numbers = [dataset.track_numbers[track_id] for track_id in tracks]
+    found = _leading(liked.tocsr(), min(k, *liked.shape))
+    factors[numbers, : found.shape[1]] = torch.from_numpy(found.astype(np.float32))
     return factors
 
 
-def _leading(graph: "coo_matrix", k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest eigenvalues of a symmetric matrix (n, n), falling, and their vectors (n, k); fewer if n is."""
-    n = graph.shape[0]
-    if n <= max(_DENSE, k + 1):
-        values, vectors = np.linalg.eigh(graph.toarray())
+def _leading(matrix: csr_matrix, k: int) -> np.ndarray:
+    """(n, k) the k leading right singular vectors of a matrix (m, n), times their values."""
+    m, n = matrix.shape
+    if m * n <= _DENSE or k >= min(m, n):
+        _, values, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
     else:
-        values, vectors = eigsh(graph, k=k, which="LA", v0=np.full(n, 1 / np.sqrt(n)))
+        _, values, vectors = svds(matrix, k=k, v0=np.full(min(m, n), 1 / np.sqrt(min(m, n))))
     order = np.argsort(-values)[:k]
-    vectors = vectors[:, order]
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(order))])  # one sign, always
-    return values[order], vectors * signs
+    scaled: np.ndarray = vectors[order].T * values[order]
+    scaled *= np.sign(scaled[np.abs(scaled).argmax(axis=0), np.arange(len(order))])  # one sign, always
+    return scaled
 
 
 @torch.no_grad()
 def begin_departure(model: HTCL, dataset: TrackTuples, factors: Tensor, text_states: Tensor) -> None:
     """Sets the departures of `model`, of audio alone and of audio with text, and the radius of its space.
 
-    factors: (n, k) as `pair_factors`, k = heads.taste_dim; text_states: (n, D) by text number, zeros = no text.
+    factors: (n, k) as `listening_factors`, k = heads.taste_dim; text_states: (n, D) by text number, zeros = no text.
     Without any factor the model stays as it is. Cost: a (taste axes + D) square solve.
 
     Source: Gantner et al. 2010, the linear map from attributes to factors.

@@ -20,11 +20,11 @@ MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
 CLARITY = 4.0  # how much more the closest of the other tracks count as matches; ours, 2 was as good by trial
 
 
-class PairGraph:
-    """Which tracks belong together, and how clearly, asked by track number: the mined pairs, smoothed.
+class TasteGraph:
+    """Which tracks belong together, and how clearly, asked by track number: who likes what, smoothed.
 
-    factors: (n, k) by track number, as `departure.pair_factors` gives them; rows of zeros are tracks without pairs.
-        Few listeners stand behind one pair: what its factors say of two tracks rests on all pairs around them.
+    factors: (n, k) by track number, as `departure.listening_factors` gives them; rows of zeros are tracks nobody knows.
+        Few listeners stand behind one pair: what factors say of two tracks rests on everybody's listening.
     """
 
     def __init__(self, factors: Tensor) -> None:
@@ -49,7 +49,7 @@ def contrastive_loss(
     right_numbers: Tensor,
     *,
     shared: bool = True,
-    graph: PairGraph | None = None,
+    graph: TasteGraph | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE over matched rows, as a scalar.
 
@@ -98,7 +98,7 @@ def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
     return -(logs.masked_fill(matches == 0, 0.0) * matches).sum(dim=1) / total.clamp(min=1e-12)
 
 
-def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: PairGraph | None) -> Tensor:
+def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteGraph | None) -> Tensor:
     """(B, W * B) weights: of a row's own match, and of what else the graph knows, shared among a track's rows."""
     own = F.one_hot(target, len(all_key)).float()
     if graph is None:
@@ -153,7 +153,7 @@ class PreferenceLoss:
 
     shared: bool = True
     weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)
-    graph: PairGraph | None = None
+    graph: TasteGraph | None = None
 
     def __call__(
         self, rows: Embeddings, track_numbers: Tensor, text_numbers: Tensor, teacher: Tensor | None = None

@@ -28,10 +28,10 @@ from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish
-from ponticello.train.departure import begin_at_random, begin_departure, pair_factors
+from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
 from ponticello.train.distributed import launched
-from ponticello.train.inputs import Rows, read_inputs, teacher_of, text_states_of, wordings_of
-from ponticello.train.losses import PairGraph
+from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
+from ponticello.train.losses import TasteGraph
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
@@ -119,16 +119,17 @@ def train_preference(
     store, texts, splits = read_inputs(folder, stage, read_tracks(folder))
     tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
-    factors = pair_factors(training, tables[0], folder.config.heads.taste_dim) if training.rows else None
-    if settings.multi_positive and factors is not None:
-        stage = preference_stage(folder.config, PairGraph(factors))
+    likes = likes_to_learn(folder, splits)
+    factors = listening_factors(training, likes, folder.config.heads.taste_dim, folder.config.pairs.min_listeners)
+    if settings.multi_positive:
+        stage = preference_stage(folder.config, TasteGraph(factors))
     set_seed(stage.settings.seed)
 
     model = HTCL.from_pretrained(folder.run(start))
     model.use_settings(folder.config)
     if settings.reset_heads:
         model.reset_heads()
-    if model.is_anchored and settings.begin_from_pairs and factors is not None:
+    if model.is_anchored and settings.begin_from_listening:
         begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
     elif model.is_anchored:
         begin_at_random(model)

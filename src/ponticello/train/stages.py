@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ponticello.config import Config, StageConfig
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.train.losses import PairGraph, PreferenceLoss, SemanticLoss
+from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteGraph
 
 StageName = Literal["semantic", "preference"]
 
@@ -40,13 +40,20 @@ def semantic_stage(config: Config) -> Stage:
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
 
 
-def preference_stage(config: Config, graph: PairGraph | None = None) -> Stage:
-    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: all the pairs."""
+def preference_stage(config: Config, graph: TasteGraph | None = None) -> Stage:
+    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: how clearly tracks match."""
     settings = config.preference
     weights = {name: getattr(settings, name) for name in (*SCALES, "keep")}
+    idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
+    if not settings.audio_fusion:
+        idle.append("fusion_head.")
     # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is.
-    idle = () if config.front_end == "logmel" or settings.reset_heads else ("text_head.",)
-    return Stage("preference", settings, PreferenceLoss(weights=weights, graph=graph), tracks_per_row=2, idle=idle)
+    if config.front_end != "logmel" and not settings.reset_heads:
+        idle.append("text_head.")
+    if not (settings.audio_text or settings.audio_fusion):
+        idle += ["text_head.", "text_encoder."]
+    loss = PreferenceLoss(weights=weights, graph=graph)
+    return Stage("preference", settings, loss, tracks_per_row=2, idle=tuple(idle))
 
 
 LearningRate = Callable[[str], float]
