@@ -90,3 +90,13 @@ def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     load_musicnn.cache_clear()
     with pytest.raises(CheckpointError, match="missing or damaged"):
         load_musicnn("msd")
+
+
+@pytest.mark.parametrize("tagger", ["msd", "mtt"])
+def test_the_peaks_over_the_spectrum_are_those_of_the_whole_image(tagger: Tagger) -> None:
+    """Batch norm turns the order in half of the channels, which a wrong sign would show."""
+    model = load_musicnn(tagger)
+    image = torch.rand(2, 1, 187, 96, generator=torch.Generator().manual_seed(0)) * 4 - 1
+    for conv in (model.timbral38, model.temporal32):
+        assert (conv.bn.weight < 0).any()
+        torch.testing.assert_close(conv.peaks(image), conv(image).amax(dim=3), rtol=0, atol=0)

@@ -28,7 +28,7 @@ Tagger = Literal["msd", "mtt"]
 MEL = MelConfig(sample_rate=16_000, n_fft=512, hop_length=256, n_mels=96, f_max_hz=8_000.0)
 PATCH_FRAMES = 187  # 2.99 s: what the models were trained on
 N_POOLED, N_PENULTIMATE, N_TAGS = 753, 200, 50  # numbers a patch
-BATCH_PATCHES = 8  # at once: about 150 MB
+BATCH_PATCHES = 2  # at once: what stays in a core's cache; 8 take half as long again
 WEIGHTS = Path(__file__).parent / "weights"
 SHA256 = {
     "msd": "1338013b245b814d6643a3823d31779795078f955108e3a933544e290d1e8cf8",
@@ -60,6 +60,17 @@ class _Conv(nn.Module):
         normed: Tensor = self.bn(F.relu(self.conv(F.pad(image, self.padding))))
         return normed
 
+    def peaks(self, image: Tensor) -> Tensor:
+        """`forward(image).amax(dim=3)`, (B, C', T), at two thirds of the cost.
+
+        ReLU keeps the order and batch norm keeps or turns it, so both can wait until the one that remains is found.
+        """
+        sign = self.bn.weight.sign()  # where batch norm turns the order, the least is looked for
+        weight, bias = self.conv.weight * sign[:, None, None, None], self.conv.bias
+        found = F.conv2d(F.pad(image, self.padding), weight, None if bias is None else bias * sign)
+        normed: Tensor = self.bn(F.relu(found.amax(dim=3, keepdim=True) * sign[:, None, None]))
+        return normed.squeeze(3)
+
 
 class MusiCNN(nn.Module):
     """The tagger of 50 tags, in eval mode and without gradients once it comes from `load_musicnn`."""
@@ -81,8 +92,8 @@ class MusiCNN(nn.Module):
         if log_mel.ndim != 3 or log_mel.shape[2] != MEL.n_mels:
             raise ShapeError(f"log_mel must be (B, T, {MEL.n_mels}); found {tuple(log_mel.shape)}")
         image = self.input_bn(log_mel[:, None])  # (B, 1, T, 96)
-        timbral = [conv(image).amax(dim=3) for conv in (self.timbral38, self.timbral67)]
-        temporal = [conv(image).amax(dim=3) for conv in (self.temporal128, self.temporal64, self.temporal32)]
+        timbral = [conv.peaks(image) for conv in (self.timbral38, self.timbral67)]
+        temporal = [conv.peaks(image) for conv in (self.temporal128, self.temporal64, self.temporal32)]
         front = torch.cat([*timbral, *temporal], dim=1)  # (B, 561, T)
         mid1 = self.mid1(front.transpose(1, 2)[:, None]).squeeze(3)  # (B, 64, T)
         mid2 = self.mid2(mid1.transpose(1, 2)[:, None]).squeeze(3) + mid1
@@ -144,7 +155,7 @@ def patches_of(waveform: NDArray[np.floating]) -> Tensor:
 
 @torch.no_grad()
 def hear(patches: Tensor, tagger: Tagger) -> Heard:
-    """What MusiCNN makes of patches (P, 187, 96), (P, ...) each. Cost: 1/40 of the sound's length on one core."""
+    """What MusiCNN makes of patches (P, 187, 96), (P, ...) each. Cost: 1/70 of the sound's length on one core."""
     model = load_musicnn(tagger)
     heard = [model(patches[start : start + BATCH_PATCHES]) for start in range(0, len(patches), BATCH_PATCHES)]
     return Heard(*(torch.cat(parts) for parts in zip(*heard, strict=True)))

@@ -71,7 +71,7 @@ def musicnn_frames(path: Path, seconds: float) -> Mel:
     Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50); then the mel bands' means, less the mean
     over all bands, and their standard deviations (96 each, log10 units). A sound shorter than 3 s is repeated to fill
     one frame. Silence before the music is left out, and the music brought to one level. AudioError as `load_audio`.
-    Cost: 1/20 of the sound's length on one core.
+    Cost: 1/30 of the sound's length on one core.
     """
     return frames_of(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
 
