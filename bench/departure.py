@@ -56,8 +56,6 @@ CONSTANTS: dict[str, Mapping[str, float]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     "taste_dim 8": {"heads": {"taste_dim": 8}},
     "taste_dim 32": {"heads": {"taste_dim": 32}},
-    "20 pairs a track": {"pairs": {"max_pairs_per_track": 20}},
-    "200 pairs a track": {"pairs": {"max_pairs_per_track": 200}},
 }
 
 
@@ -96,8 +94,8 @@ class Begun:
         fit_front_end(model.audio_encoder, model.audio_head, self.training, BLOCKS)
         texts = fused_texts(self.tracks, "logmel" if with_names else config.front_end)
         frames = [self.store.read(track_id) for track_id in self.ids]
-        heard, pairs = model.encode_mels(frames), read_pairs(self.folder)
-        dataset = pair_dataset(self.store, texts, pairs)
+        heard = model.encode_mels(frames)
+        dataset = pair_dataset(self.store, texts, read_pairs(self.folder))
         with changed(constants):
             likes = likes_to_learn(self.folder, self.splits)
             factors = listening_factors(dataset, likes, config.heads.taste_dim, config.pairs.min_listeners)
