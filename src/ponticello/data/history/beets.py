@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ponticello.data.history.listen import Fault, Heard, Listen, Records, isrc_of, length, mbid_in, moment, number, text
 from ponticello.data.history.sources import Source
-from ponticello.data.history.sqlite_files import database, rows_of, tables_of
+from ponticello.data.history.sqlite_files import database, rows_of, tables_with
 
 TABLES = frozenset(["items", "item_attributes"])
 _PLAYS = ("play_count", "lastfm_play_count", "listenbrainz_play_count")
@@ -22,7 +22,7 @@ def read_beets(source: Source) -> Records:
     Of several counts of plays the largest is taken, since each plugin may count the same ones. The date is
     `last_played`, else the day the item was added. `rating` is left: plugins compute it from the counts.
     """
-    known = tables_of(source)["items"]
+    known = tables_with(source, TABLES, "beets")["items"]
     fields = ", ".join(f"i.{name}" for name in _FIELDS if name in known)
     keys = ", ".join(f"'{key}'" for key in (*_COUNTS, "last_played"))
     with database(source) as connection:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile
-from zlib import error as zlib_error
 
 import polars as pl
 
@@ -35,8 +33,9 @@ from ponticello.library import Folder, Skipped
 
 ME = "me"  # whose an export of one person is, unless they are named
 _STEP = "import-history"
+_DAMAGED = "is damaged in its zip; what stands before the damage was read"
 _MOST_LISTED = 10_000  # bad rows of one file named one by one
-_READERS: dict[Format, Callable[[Source], Records]] = {
+READERS: dict[Format, Callable[[Source], Records]] = {
     "listenbrainz": read_listenbrainz,
     "spotify": read_spotify,
     "navidrome": read_navidrome,
@@ -109,6 +108,7 @@ def import_history(
                 done.files[source.name] = found
                 before = len(skipped)
                 _read(source, found, gathered, done, skipped, columns or {}, user, zone)
+                skipped += [Skipped(source.name, None, "", "", f"{_DAMAGED}: {why}") for why in source.damage]
                 done.n_skipped += len(skipped) - before
                 skipped[before:] = _shortened(skipped[before:], source.name)
                 if on_progress:
@@ -179,24 +179,19 @@ def _read(
         raise ConfigError(f"{source.name} is a {form} file, whose columns are known; leave --columns out")
     if user is not None and form == "navidrome":
         raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
-    records = read_lastfm(source, zone, columns) if form == "lastfm" else _READERS[form](source)
+    records = read_lastfm(source, zone, columns) if form == "lastfm" else READERS[form](source)
     gathered.add(_listens(records, source, done, skipped))
 
 
 def _listens(records: Records, source: Source, done: History, skipped: list[Skipped]) -> Iterator[Listen]:
     """The events among `records`; faults go to `skipped`, also that of a file which breaks off."""
-    last = None
-    try:
-        for record in records:
-            if isinstance(record, Fault):
-                last = record.line
-                skipped.append(Skipped(source.name, record.line, record.field, shown(record.value), record.reason))
-            elif isinstance(record, NotMusic):
-                done.n_not_music += 1
-            else:
-                yield record
-    except (BadZipFile, zlib_error, EOFError) as error:
-        skipped.append(Skipped(source.name, last, "", "", f"is damaged in its zip from here on: {error}"))
+    for record in records:
+        if isinstance(record, Fault):
+            skipped.append(Skipped(source.name, record.line, record.field, shown(record.value), record.reason))
+        elif isinstance(record, NotMusic):
+            done.n_not_music += 1
+        else:
+            yield record
 
 
 def _shortened(rows: list[Skipped], name: str) -> list[Skipped]:

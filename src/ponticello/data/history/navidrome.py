@@ -16,7 +16,7 @@ from ponticello.data.history.listen import (
     text,
 )
 from ponticello.data.history.sources import Source
-from ponticello.data.history.sqlite_files import database, rows_of, tables_of
+from ponticello.data.history.sqlite_files import database, rows_of, tables_with
 
 TABLES = frozenset(["media_file", "annotation"])
 LIKED_FROM, DISLIKED_UP_TO = 4, 1  # stars of five
@@ -29,7 +29,7 @@ def read_navidrome(source: Source) -> Records:
     Its date is that of the last play. A star is a like on the day it was given; so are four and five stars of a
     rating, and one star is a dislike. user: the account's name, where the database has it, else its id.
     """
-    tables = tables_of(source)
+    tables = tables_with(source, TABLES, "Navidrome")
     with database(source) as connection:
         columns = [f"m.{name}" for name in _FILE if name in tables["media_file"]]
         has_names = {"id", "user_name"} <= tables.get("user", set())

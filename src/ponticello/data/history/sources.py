@@ -1,13 +1,16 @@
 """A file, a folder or a zip as the files in it. A zip's members are read where they are, never unpacked to disk."""
 
+import io
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from ponticello.errors import DataError
 
@@ -15,6 +18,7 @@ _TEXTS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt", ".m3u", ".m3u8",
 SUFFIXES = frozenset([*_TEXTS, ".parquet", ".db", ".sqlite", ".sqlite3", ".blb", ".zip"])
 HEAD_BYTES = 65_536  # what `detect` looks at
 # Beyond these a zip is taken for a bomb. Real exports shrink to a twentieth; the largest hold some gigabytes.
+_PIECE_BYTES = 8192  # of a damaged member at most so much is lost before the damage
 MOST_MEMBERS = 100_000
 MOST_BYTES = 32 << 30
 MOST_RATIO = 200
@@ -30,6 +34,7 @@ class Source:
     size: int
     modified_us: int
     open: Callable[[], BinaryIO]
+    damage: list[str] = field(default_factory=list, compare=False)  # what its zip could not give, once it was read
 
     def head(self) -> bytes:
         """The first 64 KiB."""
@@ -120,16 +125,46 @@ def _members(archive: zipfile.ZipFile, outer: Source, name: str) -> list[Source]
             continue
         if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts):
             continue  # also `..`: a name that leaves the zip is none that an exporter writes
-        found.append(
-            Source(
-                f"{name}/{inside}" if name else str(inside),
-                None,
-                member.file_size,
-                _zip_time(member) or outer.modified_us,
-                lambda member=member: cast("BinaryIO", archive.open(member)),  # type: ignore[misc]
-            )
-        )
+        shown = f"{name}/{inside}" if name else str(inside)
+        damage: list[str] = []
+        opens = partial(_open, archive, member, damage)
+        found.append(Source(shown, None, member.file_size, _zip_time(member) or outer.modified_us, opens, damage))
     return found
+
+
+def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, damage: list[str]) -> BinaryIO:
+    try:
+        return io.BufferedReader(_Member(archive.open(member), member.file_size, damage), HEAD_BYTES)
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        damage.append(str(error))
+        return io.BytesIO()
+
+
+class _Member(io.RawIOBase):
+    """A zip's member as far as it is whole: where it is damaged it ends, and `damage` tells.
+
+    The check of the whole comes with the last piece, and takes that piece along where it fails.
+    """
+
+    def __init__(self, stream: IO[bytes], size: int, damage: list[str]) -> None:
+        self._stream, self._left, self._damage = stream, size, damage
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._stream.read(min(len(buffer), _PIECE_BYTES, self._left))
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            self._damage[:] = [str(error)]
+            data = b""
+        self._left = self._left - len(data) if data else 0
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def _zip_time(member: zipfile.ZipInfo) -> int:

@@ -37,6 +37,10 @@ def database(source: Source) -> Iterator[sqlite3.Connection]:
         connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
         for pragma in ("query_only = 1", "trusted_schema = 0", "mmap_size = 0"):
             connection.execute(f"PRAGMA {pragma}")
+        try:
+            connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError:  # a file that was cut is opened so only; nothing can be written either way
+            connection.execute("PRAGMA writable_schema = 1")
         yield connection
     except sqlite3.DatabaseError as error:
         raise DataError(f"{source.name} is not a readable SQLite database: {error}") from None
@@ -55,6 +59,14 @@ def tables_of(source: Source) -> dict[str, set[str]]:
             }
     except DataError:
         return {}
+
+
+def tables_with(source: Source, wanted: frozenset[str], program: str) -> dict[str, set[str]]:
+    """`tables_of`; DataError where one that is wanted is not there."""
+    tables = tables_of(source)
+    if missing := sorted(wanted - tables.keys()):
+        raise DataError(f"{source.name} is no {program} database that can be read: table {missing[0]!r} is missing")
+    return tables
 
 
 def rows_of(connection: sqlite3.Connection, query: str) -> Iterator[tuple[int, sqlite3.Row] | Fault]:
