@@ -217,6 +217,14 @@ def test_what_cannot_be_read_is_refused_before_anything_is_written(folder: Folde
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty holds no listening that is known; formats are listenbrainz, spotify"):
         import_history(folder, tmp_path / "empty")
+    (tmp_path / "notes.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match=r"notes\.json holds no listening that is known; formats are listenbrainz"):
+        import_history(folder, tmp_path / "notes.json")
+    (tmp_path / "other.csv").write_text("id,when\na,2024-01-01\n")
+    with pytest.raises(
+        DataError, match=r"other\.csv: column 'user_id' is missing; found 'id', 'when'; rename it or pass"
+    ):
+        import_history(folder, tmp_path / "other.csv")
     with pytest.raises(DataError, match="is not a file or folder; check the path"):
         import_history(folder, tmp_path / "nothing")
     spotify = _json(tmp_path / "s.json", [_spotify("2023-05-01T14:05:17Z", 9000)])

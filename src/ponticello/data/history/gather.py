@@ -80,8 +80,11 @@ class Gathered:
         flags = [pl.col(name).fill_null(False) for name in (IS_TABLE, IS_KEPT)]
         self._frames.append(rows.with_columns(flags).select(pl.col(name).cast(kind) for name, kind in EVENTS.items()))
 
-    def events(self) -> pl.DataFrame:
-        """All events so far; those that name a ListenBrainz spelling only are of the listen with that spelling."""
+    def take_events(self) -> pl.DataFrame:
+        """All events so far, which are then the caller's.
+
+        Those that name a ListenBrainz spelling only are of the listen with that spelling.
+        """
         spelled = {heard.msid: place for place, heard in enumerate(self.heard) if heard.msid and heard.title}
         replaced = {
             place: spelled[heard.msid]
@@ -89,6 +92,7 @@ class Gathered:
             if heard.msid in spelled and heard.title is None and heard.mbid is None
         }
         events = pl.concat(self._frames)
+        self._frames = [events.clear()]
         return events.with_columns(pl.col(HEARD).replace(replaced)) if replaced else events
 
 

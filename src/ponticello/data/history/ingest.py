@@ -12,7 +12,7 @@ from ponticello.data.catalog import read_tracks, stored_table
 from ponticello.data.columns import EVENT, SESSION_ID, TRACK_ID, USER_ID
 from ponticello.data.formats import shown
 from ponticello.data.history.beets import read_beets
-from ponticello.data.history.detect import FORMATS, Format, detect
+from ponticello.data.history.detect import FORMATS, TABLE_SUFFIXES, Format, detect
 from ponticello.data.history.gather import EVENTS, HEARD, IS_KEPT, IS_TABLE, Gathered
 from ponticello.data.history.lastfm import read_lastfm
 from ponticello.data.history.listen import Fault, Heard, Listen, NotMusic, Records
@@ -118,7 +118,7 @@ def import_history(
         kept = read_kept(folder)
         if kept is not None:
             gathered.add_rows(kept.with_columns(pl.lit(True).alias(IS_KEPT)))
-        events = _with_users(folder, gathered.events(), user, plain_users, done)
+        events = _with_users(folder, gathered.take_events(), user, plain_users, done)
         catalogue = catalogue_of(tracks, PurePosixPath(folder.root.as_posix()))
         nearest = Nearest(catalogue)
         matches = _matches(gathered.heard, catalogue, nearest if fuzzy else None)
@@ -128,9 +128,11 @@ def import_history(
         events = events.join(table, on=HEARD, how="left", maintain_order="left")
         _count(events, done)
         matched = events.filter(pl.col(TRACK_ID).is_not_null())
-        new = matched.drop(HEARD, "rule")
+        new, waiting = matched.drop(HEARD, "rule"), events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENTS))
+        del events, matched  # the largest things here, of which what follows makes its own
         done.n_new, done.n_updated, done.n_total = add_events(folder, new, "history" if path is None else path.name)
-        waiting = keep(folder, events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENTS)), gathered.heard)
+        del new
+        waiting = keep(folder, waiting, gathered.heard)
         done.n_kept = waiting.height
         write_list(folder, waiting, gathered.heard, matches, nearest)
         if path is not None:
@@ -143,7 +145,7 @@ def _known(sources: list[Source], form: Format | None, done: History, path: Path
     n_known = 0
     for source in sources:
         found = form or detect(source)
-        if found is None and len(sources) == 1 and path.is_file():
+        if found is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
             found = "table"  # which says what it misses
         if found is None:
             done.ignored.append(source.name)

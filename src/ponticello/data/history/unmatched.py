@@ -36,23 +36,22 @@ def read_kept(folder: Folder) -> pl.DataFrame | None:
 
 def keep(folder: Folder, events: pl.DataFrame, heard: list[Heard]) -> pl.DataFrame:
     """Writes the events without a track in the place of those kept before, each once, and gives them back."""
-    rows = pl.DataFrame(heard, schema=HEARD_COLUMNS, orient="row").with_columns(
-        pl.int_range(len(heard), dtype=pl.UInt32).alias(HEARD)
-    )
-    flat = events.join(rows, on=HEARD, how="left", maintain_order="left").drop(IS_KEPT)
-    counts = flat.filter(pl.col(N_TIMES).is_not_null()).sort(N_TIMES, descending=True)
-    counts = counts.unique((USER_ID, EVENT, *_WHAT), keep="first", maintain_order=True)
-    playlists = pl.col(EVENT) == "playlist"
-    listed = flat.filter(playlists).unique((USER_ID, SESSION_ID, *_WHAT), keep="first", maintain_order=True)
-    single = flat.filter(pl.col(N_TIMES).is_null() & ~playlists)
-    single = single.unique((USER_ID, PLAYED_AT, EVENT, *_WHAT), keep="first", maintain_order=True)
-    flat = pl.concat([single, listed, counts])
-    if flat.is_empty():
+    playlists, counted = pl.col(EVENT) == "playlist", pl.col(N_TIMES).is_not_null()
+    counts = events.filter(counted).sort(N_TIMES, descending=True)
+    parts = [
+        events.filter(~counted & ~playlists).unique((USER_ID, PLAYED_AT, EVENT, HEARD), keep="first"),
+        events.filter(playlists).unique((USER_ID, SESSION_ID, HEARD), keep="first", maintain_order=True),
+        counts.unique((USER_ID, EVENT, HEARD), keep="first", maintain_order=True),
+    ]
+    kept = pl.concat(parts).drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, HEARD)
+    if kept.is_empty():
         kept_path(folder).unlink(missing_ok=True)
-    else:
-        with replacing(kept_path(folder)) as temporary:
-            flat.drop(HEARD).sort(PLAYED_AT, USER_ID, EVENT, *_WHAT).write_parquet(temporary, compression="zstd")
-    return flat
+        return kept
+    what = pl.DataFrame(heard, schema=HEARD_COLUMNS, orient="row").with_row_index(HEARD)
+    with replacing(kept_path(folder)) as temporary:
+        wide = kept.join(what, on=HEARD, how="left", maintain_order="left")
+        wide.drop(HEARD).write_parquet(temporary, compression="zstd")
+    return kept
 
 
 def write_list(folder: Folder, kept: pl.DataFrame, heard: list[Heard], matches: list[Match], nearest: Nearest) -> None:
