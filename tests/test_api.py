@@ -14,6 +14,7 @@ from ponticello.data.catalog import audio_files, audio_path, merge_tracks
 from ponticello.data.columns import PATH, TRACK_ID, USER_ID
 from ponticello.data.interactions import merge_interactions, read_interactions
 from ponticello.data.prepare import prepare_frames
+from ponticello.data.pseudonyms import pseudonym
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.search.embed import space_id
 from ponticello.search.recommend import Result
@@ -170,6 +171,15 @@ def test_neither_track_nor_file_is_refused(trained: Library, track: str) -> None
 def test_unknown_listener_is_refused(trained: Library) -> None:
     with pytest.raises(DataError, match="listener 'nobody' is not in the log"):
         trained.recommend("nobody")
+
+
+def test_listener_that_was_hashed_is_found_by_name(trained_copy: Library, user: str) -> None:
+    wanted = _ids(trained_copy.recommend(user, k=5))
+    log = read_interactions(trained_copy.folder)
+    hidden = pseudonym(trained_copy.folder, user)
+    log.with_columns(pl.col("user_id").replace({user: hidden})).write_parquet(trained_copy.folder.interactions)
+    assert _ids(trained_copy.recommend(user, k=5)) == wanted
+    assert _ids(trained_copy.recommend(hidden, k=5)) == wanted
 
 
 def test_blend_outside_its_range_is_refused(trained: Library) -> None:

@@ -9,7 +9,9 @@ from typing import Literal
 import polars as pl
 
 from ponticello.data.catalog import read_tracks
+from ponticello.data.columns import USER_ID
 from ponticello.data.interactions import read_interactions
+from ponticello.data.pseudonyms import known_as
 from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
@@ -153,9 +155,13 @@ class Library:
         per_artist: int | None = None,
         where: Sequence[str] = (),
     ) -> list[Result]:
-        """The `k` tracks `user` has not played that fit the profile of their latest liked ones best."""
+        """The `k` tracks `user` has not played that fit the profile of their latest liked ones best.
+
+        user: an id of the log, or the name that became one when the history was imported.
+        """
         config = self.folder.config
         log = read_interactions(self.folder)
+        user = known_as(self.folder, user, set(log[USER_ID].unique()))
         seeds, met = listener_seeds(log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s)
         query = self.index.profile_query(seeds, config.search.profile_ridge, config.search.hub_correction)
         return self._rank(query, k, blend, per_artist, where, met)

@@ -9,6 +9,9 @@ my-library/
   splits.parquet         which track and which moment is held out
   splits-listeners.parquet  each listener's own moments, where splits.events is last-session
   skipped.csv            what could not be used, by step, file and line
+  unmatched.csv          what was heard and is not in the catalogue, with what came near
+  unmatched-history.parquet  the events of it, kept until it is
+  user-salt.txt          what listeners' ids are hashed with
   mels/                  prepared log-mels
   frames/                what MusiCNN hears, after `ponticello tag`; in it a folder for each other front end
   runs/<name>/           one training run

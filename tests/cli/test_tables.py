@@ -1,16 +1,14 @@
-"""init, import-tracks, import-history: receipts, what is skipped and where that is written."""
+"""init, import-tracks: receipts, what is skipped and where that is written."""
 
 import csv
 import json
 import os
 from pathlib import Path
 
-import polars as pl
 import pytest
 from commands import error, out
 
 from ponticello.data.catalog import read_tracks
-from ponticello.data.interactions import read_interactions
 from ponticello.errors import PonticelloError
 from ponticello.library import Folder, create_library, open_library
 
@@ -176,54 +174,6 @@ def test_relative_library_is_told_with_its_full_path(
     assert printed.endswith(f"1 in {folder.tracks}\n")
 
 
-# import-history
-
-
-@pytest.fixture
-def with_tracks(folder: Folder, tmp_path: Path) -> Folder:
-    out("import-tracks", _write(tmp_path / "t.csv", "track_id", "a", "b"), "-L", folder.root)
-    return folder
-
-
-def test_history_counts_events_once_and_skips_unknown_tracks(with_tracks: Folder, tmp_path: Path) -> None:
-    """Line 3 repeats line 2, line 4's track is unknown, line 5's time is no time."""
-    folder = with_tracks
-    log = _write(
-        tmp_path / "log.csv",
-        "user_id,track_id,played_at",
-        "ada,a,2024-01-01T10:00:00Z",
-        "ada,a,2024-01-01T10:00:00Z",
-        "ada,z,2024-01-01T10:05:00Z",
-        "ada,b,yesterday",
-        "bob,b,1704103200",
-    )
-    assert out("import-history", log, "-L", folder.root) == (
-        f"2 events new, 2 skipped (see {folder.skipped}); 2 in {folder.interactions}\n"
-    )
-    assert [(row["step"], row["line"], row["field"], row["value"]) for row in _skipped(folder)] == [
-        ("import-history", "4", "track_id", "z"),
-        ("import-history", "5", "played_at", "yesterday"),
-    ]
-    again = out("import-history", log, "--json", "-L", folder.root)
-    assert json.loads(again) == {"n_new": 0, "n_updated": 0, "n_skipped": 2, "n_total": 2}
-
-
-def test_history_with_renamed_columns(with_tracks: Folder, tmp_path: Path) -> None:
-    table = tmp_path / "log.parquet"
-    pl.DataFrame({"listener": ["ada"], "track_id": ["a"], "ts": [1_704_103_200]}).write_parquet(table)
-    columns = ["--columns", "user_id=listener", "--columns", "played_at=ts"]
-    printed = out("import-history", table, *columns, "-L", with_tracks.root)
-    assert printed == f"1 events new, none skipped; 1 in {with_tracks.interactions}\n"
-    assert read_interactions(with_tracks)["user_id"].to_list() == ["ada"]
-
-
-def test_history_before_any_tracks_says_what_comes_first(folder: Folder, tmp_path: Path) -> None:
-    log = _write(tmp_path / "log.csv", "user_id,track_id,played_at", "ada,a,2024-01-01")
-    message = error(PonticelloError, "import-history", log, "-L", folder.root)
-    assert message == f"{folder.root} has no tracks; add some with: ponticello import-tracks TABLE"
-
-
-@pytest.mark.parametrize("command", ["import-tracks", "import-history"])
-def test_malformed_columns_are_refused(with_tracks: Folder, tmp_path: Path, command: str) -> None:
-    message = error(PonticelloError, command, tmp_path / "t.csv", "--columns", "track_id", "-L", with_tracks.root)
+def test_malformed_columns_are_refused(folder: Folder, tmp_path: Path) -> None:
+    message = error(PonticelloError, "import-tracks", tmp_path / "t.csv", "--columns", "track_id", "-L", folder.root)
     assert message == "--columns 'track_id' must look like ours=theirs, such as track_id=id"

@@ -116,7 +116,7 @@ def similar(
 
 
 def recommend(
-    user: Annotated[str, typer.Argument(help="A user id of the log.")],
+    user: Annotated[str, typer.Argument(help="A listener: an id of the log, or the name it was made of.")],
     library: LibraryOption = HERE,
     k: KOption = 10,
     blend: BlendOption = None,

@@ -1,4 +1,4 @@
-"""init, import-tracks, import-history: a library and its tables."""
+"""init, import-tracks: a library and its catalogue."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,6 @@ def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
     app.command("init")(init)
     app.command("import-tracks")(import_tracks)
-    app.command("import-history")(import_history)
 
 
 def init(
@@ -78,30 +77,4 @@ def import_tracks(
     typer.echo(
         f"{done.n_new:,} tracks new, {done.n_updated:,} updated{skipped_note(done.n_skipped, folder)}; "
         f"{done.n_total:,} in {folder.tracks}"
-    )
-
-
-def import_history(
-    table: Annotated[Path, typer.Argument(help="CSV, Parquet or JSONL with user_id, track_id and played_at.")],
-    library: LibraryOption = HERE,
-    columns: ColumnsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Brings listening in. What was imported before is not counted twice.
-
-    \b
-    Example:
-    ponticello import-history listening.csv --columns played_at=timestamp -L my-library
-    """
-    from dataclasses import asdict
-
-    from ponticello.data.interactions import import_interactions
-
-    folder = open_folder(library)
-    done = import_interactions(folder, table, columns=read_columns(columns))
-    if as_json:
-        print_json(asdict(done))
-        return
-    typer.echo(
-        f"{done.n_new:,} events new{skipped_note(done.n_skipped, folder)}; {done.n_total:,} in {folder.interactions}"
     )

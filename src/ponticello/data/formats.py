@@ -45,20 +45,34 @@ def read_raw(path: Path, kinds: Mapping[str, Kind]) -> Raw:
 
     DataError: no such file, another suffix, an empty or unreadable file, a header that cannot be used.
     """
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path.name}: cannot read {suffix or 'a name without ending'!r}; use {', '.join(SUFFIXES)}")
+    _suffix(path.name)
     if not path.is_file():
         raise DataError(f"{path} is not a file; check the path")
+    return raw_of(path, path.name, kinds)
+
+
+def raw_of(content: Path | bytes, name: str, kinds: Mapping[str, Kind]) -> Raw:
+    """`read_raw` of a file or of its bytes; its format is told by the ending of `name`, as errors call it.
+
+    DataError: as `read_raw`.
+    """
+    suffix = _suffix(name)
     if suffix == ".parquet":
-        return _read_parquet(path)
-    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+        return _read_parquet(content, name)
+    data = (content if isinstance(content, bytes) else content.read_bytes()).removeprefix(codecs.BOM_UTF8)
     if not data or data.isspace():
-        raise DataError(f"{path.name} is empty; wanted at least a line that names the columns")
+        raise DataError(f"{name} is empty; wanted at least a line that names the columns")
     if suffix in (".jsonl", ".ndjson"):
-        return _read_jsonl(data, path.name, kinds)
+        return _read_jsonl(data, name, kinds)
     delimiter = "," if suffix == ".csv" else "\t"
-    return _read_plain_csv(data, delimiter) or _read_csv(data, delimiter, path.name)
+    return _read_plain_csv(data, delimiter) or _read_csv(data, delimiter, name)
+
+
+def _suffix(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{name}: cannot read {suffix or 'a name without ending'!r}; use {', '.join(SUFFIXES)}")
+    return suffix
 
 
 def lines_of(data: bytes) -> tuple[list[str], set[int]]:
@@ -80,12 +94,12 @@ def _bad_line(name: str, line: int, lines: list[str], reason: str) -> Skipped:
     return Skipped(name, line, "", value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), reason)
 
 
-def _read_parquet(path: Path) -> Raw:
+def _read_parquet(content: Path | bytes, name: str) -> Raw:
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(content)
     except (pl.exceptions.PolarsError, OSError) as error:
         first = str(error).partition("\n")[0]
-        raise DataError(f"{path.name} is not a readable Parquet file: {first}") from None
+        raise DataError(f"{name} is not a readable Parquet file: {first}") from None
     return Raw(frame, pl.int_range(1, frame.height + 1, eager=True), [])
 
 

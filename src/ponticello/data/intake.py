@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from ponticello.data.columns import DURATION_S, EVENT, EVENTS, PLAYED_S, TRACK_ID, TRACKS, WEIGHT, Kind, Table
-from ponticello.data.formats import read_raw, shown
+from ponticello.data.formats import Raw, read_raw, shown
 from ponticello.errors import DataError
 from ponticello.library import Skipped
 
@@ -22,9 +22,9 @@ DTYPES: dict[Kind, pl.DataType] = {
     "number": pl.Float64(),
     "time": pl.Datetime("us", "UTC"),
 }
-_FIRST_YEAR, _LAST_YEAR = 1990, 2100  # a listening event outside is a clock or a unit gone wrong
+FIRST_YEAR, LAST_YEAR = 1990, 2100  # a listening event outside is a clock or a unit gone wrong
 _NOT_NEGATIVE = (DURATION_S, PLAYED_S, WEIGHT)
-_MILLISECONDS_FROM = 1e11  # as Unix seconds the year 5138, as milliseconds 1973
+MILLISECONDS_FROM = 1e11  # as Unix seconds the year 5138, as milliseconds 1973
 _ISO_8601 = (
     r"^(?<date>\d{4}-?\d\d-?\d\d)(?:[Tt ](?<hour>\d\d):?(?<minute>\d\d)(?::?(?<second>\d\d)(?:[.,](?<part>\d+))?)?)?"
     r"\s*(?:[Zz]|(?<zone>[+-]\d\d):?(?<zone_minute>\d\d)?)?$"
@@ -33,7 +33,7 @@ _REASONS: dict[Kind, str] = {
     "text": "is not text",
     "texts": "is not a list of texts",
     "number": "is not a finite number",
-    "time": f"is not a date (ISO 8601 or Unix time, {_FIRST_YEAR} to {_LAST_YEAR})",
+    "time": f"is not a date (ISO 8601 or Unix time, {FIRST_YEAR} to {LAST_YEAR})",
 }
 
 
@@ -69,19 +69,29 @@ def read_numbered(
     path: Path, table: Table, rename: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, pl.Series, list[Skipped]]:
     """`read_table` with the line of every good row between the two, for callers that check further."""
-    rename = rename or {}
-    raw = read_raw(path, {rename.get(column, column): kind for column, kind in table.kinds.items()})
-    frame = _renamed(raw.frame, table, rename, path.name)
+    return checked(read_raw(path, raw_kinds(table, rename)), path.name, table, rename)
+
+
+def raw_kinds(table: Table, rename: Mapping[str, str] | None) -> dict[str, Kind]:
+    """The kinds of a table's columns by the names that a file gives them."""
+    return {(rename or {}).get(column, column): kind for column, kind in table.kinds.items()}
+
+
+def checked(
+    raw: Raw, name: str, table: Table, rename: Mapping[str, str] | None = None
+) -> tuple[pl.DataFrame, pl.Series, list[Skipped]]:
+    """`read_numbered` of a table that is in memory. name: what lists and errors call it."""
+    frame = _renamed(raw.frame, table, rename or {}, name)
     bad: dict[int, Skipped] = {}  # by row; the first problem found is the one told
     for column in [column for column in table.kinds if column in frame.columns]:
         before = _clean(frame[column])
-        after = _cast(before, table.kinds[column], path.name)
+        after = _cast(before, table.kinds[column], name)
         for is_bad, reason in _problems(before, after, table):
             for row in is_bad.arg_true().to_list():
-                bad.setdefault(row, Skipped(path.name, raw.lines[row], column, shown(before[row]), reason))
+                bad.setdefault(row, Skipped(name, raw.lines[row], column, shown(before[row]), reason))
         frame = frame.with_columns(after)
     if table.name == TRACKS.name:
-        _refuse_repeated(frame[TRACK_ID], raw.lines, path.name, bad)
+        _refuse_repeated(frame[TRACK_ID], raw.lines, name, bad)
     good = pl.int_range(frame.height, eager=True)
     good = good.filter(~good.is_in(list(bad))) if bad else good
     skipped = sorted([*raw.skipped, *bad.values()], key=lambda row: row.line or 0)
@@ -151,11 +161,11 @@ def _times(values: pl.Series) -> pl.Series:
         times = values.cast(DTYPES["time"])
     else:
         numbers = values.cast(pl.Float64, strict=False)
-        micros = numbers * pl.select(pl.when(numbers < _MILLISECONDS_FROM).then(1e6).otherwise(1e3)).to_series()
+        micros = numbers * pl.select(pl.when(numbers < MILLISECONDS_FROM).then(1e6).otherwise(1e3)).to_series()
         times = micros.round().cast(pl.Int64, strict=False).cast(DTYPES["time"])
         if values.dtype == pl.String:
             times = pl.select(pl.coalesce(times, _iso_times(values))).to_series()
-    return times.set(~times.dt.year().is_between(_FIRST_YEAR, _LAST_YEAR), None).alias(values.name)
+    return times.set(~times.dt.year().is_between(FIRST_YEAR, LAST_YEAR), None).alias(values.name)
 
 
 def _iso_times(values: pl.Series) -> pl.Series:

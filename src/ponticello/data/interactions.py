@@ -52,14 +52,19 @@ def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str
     return Imported(n_new, 0, n_skipped, n_total)
 
 
-def merge_interactions(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int]:
+def merge_interactions(
+    folder: Folder, new: pl.DataFrame, name: str, *, replaced: pl.DataFrame | None = None
+) -> tuple[int, int]:
     """Adds the events that are not there yet to interactions.parquet; gives (n_new, n_total).
 
-    The caller holds `folder.lock()`. name: what an error calls these rows.
+    The caller holds `folder.lock()`. name: what an error calls these rows. replaced: events of the log that go, by
+    `SAME_EVENT`, because new ones say the same and more.
     """
     new = complete(new, INTERACTIONS).unique(SAME_EVENT, keep="first", maintain_order=True)
     if folder.interactions.is_file():
         old = stored_table(folder.interactions)
+        if replaced is not None:
+            old = old.join(replaced, on=SAME_EVENT, how="anti", maintain_order="left")
         new = new.join(old, on=SAME_EVENT, how="anti", maintain_order="left")
         rows = stacked(old, new, name)
     else:

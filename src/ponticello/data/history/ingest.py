@@ -1,0 +1,242 @@
+"""import-history: from a file, folder or zip to events of the log, and a record of what matched and what did not."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from pathlib import Path, PurePosixPath
+
+import polars as pl
+
+from ponticello.data.catalog import read_tracks, stored_table
+from ponticello.data.columns import EVENT, SESSION_ID, TRACK_ID, USER_ID
+from ponticello.data.formats import shown
+from ponticello.data.history.beets import read_beets
+from ponticello.data.history.detect import FORMATS, TABLE_SUFFIXES, Format, detect
+from ponticello.data.history.gather import EVENTS, HEARD, IS_KEPT, IS_TABLE, Gathered
+from ponticello.data.history.lastfm import read_lastfm
+from ponticello.data.history.listen import Fault, Heard, Listen, NotMusic, Records
+from ponticello.data.history.listenbrainz import read_listenbrainz
+from ponticello.data.history.match import RULES, Catalogue, Match, catalogue_of, match
+from ponticello.data.history.navidrome import read_navidrome
+from ponticello.data.history.nearest import Nearest
+from ponticello.data.history.once import add_events
+from ponticello.data.history.playlists import read_jspf, read_m3u, read_pls
+from ponticello.data.history.sources import Source, sources_of
+from ponticello.data.history.spotify import read_spotify
+from ponticello.data.history.tables import read_rows
+from ponticello.data.history.unmatched import keep, read_kept, write_list
+from ponticello.data.history.xspf import read_xspf
+from ponticello.data.pseudonyms import ids_of, pseudonym
+from ponticello.errors import ConfigError, DataError
+from ponticello.library import Folder, Skipped
+
+ME = "me"  # whose an export of one person is, unless they are named
+_STEP = "import-history"
+_DAMAGED = "is damaged in its zip; what stands before the damage was read"
+_MOST_LISTED = 10_000  # bad rows of one file named one by one
+READERS: dict[Format, Callable[[Source], Records]] = {
+    "listenbrainz": read_listenbrainz,
+    "spotify": read_spotify,
+    "navidrome": read_navidrome,
+    "beets": read_beets,
+    "m3u": read_m3u,
+    "pls": read_pls,
+    "xspf": read_xspf,
+    "jspf": read_jspf,
+}
+
+
+@dataclass
+class History:
+    """What an import did, in events. matched: by rule, of those read now; the kept are of this import and before."""
+
+    n_new: int = 0
+    n_updated: int = 0  # counts of plays that grew, and scrobbles whose length is known now
+    n_skipped: int = 0
+    n_total: int = 0
+    n_read: int = 0
+    n_matched: int = 0
+    n_unmatched: int = 0
+    n_kept: int = 0
+    n_found_again: int = 0  # kept by an earlier import, matched now
+    n_not_music: int = 0
+    matched: dict[str, int] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    listener: str | None = None
+
+    @property
+    def match_rate(self) -> float | None:
+        """The share of the events read that found their track."""
+        return self.n_matched / self.n_read if self.n_read else None
+
+
+def import_history(
+    folder: Folder,
+    path: Path | None,
+    *,
+    form: Format | None = None,
+    columns: Mapping[str, str] | None = None,
+    user: str | None = None,
+    plain_users: bool = False,
+    fuzzy: bool = False,
+    zone: tzinfo = UTC,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> History:
+    """Adds the events of a file, folder or zip to the library, each with the track it is of, each of them once.
+
+    path: None tries again what earlier imports could not match, which every import does besides.
+    form: what the files are; None tells it from each file's content. columns: for plain tables and Last.fm.
+    user: who listened, in exports of one person (`ME` if None). plain_users: new listeners keep their names as ids.
+    zone: in which dates that name none were written. on_progress: called with (bytes, of all bytes) read.
+    What cannot be read goes to skipped.csv by file and line, what finds no track to unmatched.csv, and is kept.
+
+    DataError: nothing there that can be read. ConfigError: options that do not go together. LibraryError: no
+    catalogue yet, or another process is writing.
+
+        import_history(folder, Path("my_spotify_data.zip"), user="ada")
+    """
+    done = History()
+    gathered = Gathered()
+    tracks = read_tracks(folder)
+    skipped: list[Skipped] = []
+    if path is not None:
+        with sources_of(path) as sources:
+            for source, found in _known(sources, form, done, path):
+                done.files[source.name] = found
+                before = len(skipped)
+                _read(source, found, gathered, done, skipped, columns or {}, user, zone)
+                skipped += [Skipped(source.name, None, "", "", f"{_DAMAGED}: {why}") for why in source.damage]
+                done.n_skipped += len(skipped) - before
+                skipped[before:] = _shortened(skipped[before:], source.name)
+                if on_progress:
+                    n_read = sum(each.size for each in sources[: sources.index(source) + 1])
+                    on_progress(n_read, sum(each.size for each in sources))
+    with folder.lock():
+        kept = read_kept(folder)
+        if kept is not None:
+            gathered.add_rows(kept.with_columns(pl.lit(True).alias(IS_KEPT)))
+        events = _with_users(folder, gathered.take_events(), user, plain_users, done)
+        catalogue = catalogue_of(tracks, PurePosixPath(folder.root.as_posix()))
+        nearest = Nearest(catalogue)
+        matches = _matches(gathered.heard, catalogue, nearest if fuzzy else None)
+        found_ids = pl.Series(TRACK_ID, [each.track_id for each in matches], pl.String)
+        rules = pl.Series("rule", [each.rule for each in matches], pl.String)
+        table = pl.DataFrame([found_ids, rules]).with_row_index(HEARD)
+        events = events.join(table, on=HEARD, how="left", maintain_order="left")
+        _count(events, done)
+        matched = events.filter(pl.col(TRACK_ID).is_not_null())
+        new, waiting = matched.drop(HEARD, "rule"), events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENTS))
+        del events, matched  # the largest things here, of which what follows makes its own
+        done.n_new, done.n_updated, done.n_total = add_events(folder, new, "history" if path is None else path.name)
+        del new
+        waiting = keep(folder, waiting, gathered.heard)
+        done.n_kept = waiting.height
+        write_list(folder, waiting, gathered.heard, matches, nearest)
+        if path is not None:
+            folder.record_skipped(_STEP, skipped)
+    return done
+
+
+def _known(sources: list[Source], form: Format | None, done: History, path: Path) -> Iterator[tuple[Source, Format]]:
+    """Every source with its format; others are in `done.ignored`."""
+    n_known = 0
+    for source in sources:
+        found = form or detect(source)
+        if found is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
+            found = "table"  # which says what it misses
+        if found is None:
+            done.ignored.append(source.name)
+            continue
+        n_known += 1
+        yield source, found
+    if not n_known:
+        raise DataError(
+            f"{path.name} holds no listening that is known; formats are {', '.join(FORMATS)}; if it is one of them, "
+            "pass --format"
+        )
+
+
+def _read(
+    source: Source,
+    form: Format,
+    gathered: Gathered,
+    done: History,
+    skipped: list[Skipped],
+    columns: Mapping[str, str],
+    user: str | None,
+    zone: tzinfo,
+) -> None:
+    if form == "table":
+        rows, bad, left_out = read_rows(source, columns, has_one_user=user is not None)
+        if user is not None and USER_ID in rows.columns:
+            raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
+        gathered.add_rows(rows)
+        skipped += bad
+        done.left_out += [name for name in left_out if name not in done.left_out]
+        return
+    if columns and form != "lastfm":
+        raise ConfigError(f"{source.name} is a {form} file, whose columns are known; leave --columns out")
+    if user is not None and form == "navidrome":
+        raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
+    records = read_lastfm(source, zone, columns) if form == "lastfm" else READERS[form](source)
+    gathered.add(_listens(records, source, done, skipped))
+
+
+def _listens(records: Records, source: Source, done: History, skipped: list[Skipped]) -> Iterator[Listen]:
+    """The events among `records`; faults go to `skipped`, also that of a file which breaks off."""
+    for record in records:
+        if isinstance(record, Fault):
+            skipped.append(Skipped(source.name, record.line, record.field, shown(record.value), record.reason))
+        elif isinstance(record, NotMusic):
+            done.n_not_music += 1
+        else:
+            yield record
+
+
+def _shortened(rows: list[Skipped], name: str) -> list[Skipped]:
+    more = len(rows) - _MOST_LISTED
+    return [*rows[:_MOST_LISTED], Skipped(name, None, "", f"{more} more rows", "see those above")] if more > 0 else rows
+
+
+def _with_users(folder: Folder, events: pl.DataFrame, user: str | None, plain: bool, done: History) -> pl.DataFrame:
+    """Events under the ids of their listeners, and playlists under theirs; the kept ones have both already."""
+    known: set[str] = set()
+    if folder.interactions.is_file():
+        known |= set(stored_table(folder.interactions)[USER_ID].unique())
+    is_kept = pl.col(IS_KEPT)
+    known |= set(events.filter(is_kept)[USER_ID].unique())
+    events = events.with_columns(pl.col(USER_ID).fill_null(user or ME))
+    names = events.filter(~is_kept)[USER_ID].unique(maintain_order=True).to_list()
+    ids = ids_of(folder, names, known, plain=plain)
+    playlists = (pl.col(EVENT) == "playlist") & ~is_kept & ~pl.col(IS_TABLE) & pl.col(SESSION_ID).is_not_null()
+    sessions = events.filter(playlists)[SESSION_ID].unique(maintain_order=True).to_list()
+    hidden = {name: pseudonym(folder, name, "playlist") for name in sessions}
+    if len(names) == 1:
+        done.listener = names[0]
+    return events.with_columns(
+        pl.when(is_kept).then(pl.col(USER_ID)).otherwise(pl.col(USER_ID).replace(ids)).alias(USER_ID),
+        pl.when(playlists).then(pl.col(SESSION_ID).replace(hidden)).otherwise(pl.col(SESSION_ID)).alias(SESSION_ID),
+    )
+
+
+def _matches(heard: list[Heard], catalogue: Catalogue, nearest: Nearest | None) -> list[Match]:
+    found = [match(said, catalogue) for said in heard]
+    if nearest is None:
+        return found
+    for place, each in enumerate(found):
+        if each.track_id is None and (entry := nearest.fuzzy(heard[place])) is not None:
+            found[place] = Match(entry.track_id, "fuzzy")
+    return found
+
+
+def _count(events: pl.DataFrame, done: History) -> None:
+    now = events.filter(~pl.col(IS_KEPT))
+    done.n_read = now.height
+    rules = Counter(dict(now.filter(pl.col("rule") != "").group_by("rule").len().iter_rows()))
+    done.matched = {rule: rules[rule] for rule in RULES if rules[rule]}
+    done.n_matched = sum(done.matched.values())
+    done.n_unmatched = done.n_read - done.n_matched
+    done.n_found_again = events.filter(pl.col(IS_KEPT) & pl.col(TRACK_ID).is_not_null()).height

@@ -1,0 +1,294 @@
+"""From what a history says of a track to a track of the catalogue: by id, by file, by name. Nothing is guessed.
+
+The rules, in order: track_id, mbid, isrc, uri, path, title (artist and title, word by word), edition (the same but for
+a remaster's label, where nothing else is there). Where a rule finds several tracks, album, duration (within 3 s) and
+spelling decide; if they do not, it is refused. `nearest` adds a last rule, fuzzy, for those who ask for it.
+"""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+import polars as pl
+
+from ponticello.data.columns import ALBUM, ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
+from ponticello.data.history.listen import Heard, isrc_of, mbid_in, number, uri_of
+from ponticello.data.history.titles import (
+    ALBUM_WORDS,
+    EVERYWHERE,
+    NO_ARTIST,
+    Artist,
+    Title,
+    album_of,
+    artist_of,
+    title_of,
+    words,
+)
+
+RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
+SAME_DURATION_S = 3.0
+_OTHER_DURATION_S, _OTHER_DURATION = 10.0, 0.1  # seconds and share from which two lengths are two versions
+_EXCERPT_S = 61.0  # a shorter file of the catalogue may be an excerpt, and says nothing of the whole
+_URI_COLUMNS = ("spotify_uri", "spotify_url", "uri", "url")
+_TAIL = 3  # last parts of a path that tell a file where the roots differ
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A track of the catalogue, ready to be compared."""
+
+    track_id: str
+    artist: Artist | None
+    title: Title | None
+    shown: str
+    spelling: tuple[str, str]
+    album: str | None
+    mbid: str | None
+    duration_s: float | None
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """track_id and the rule that found it; or None, why not, and the tracks that came near with what spoke against."""
+
+    track_id: str | None
+    rule: str = ""
+    reason: str = ""
+    refused: tuple[tuple[Entry, str], ...] = ()
+
+
+@dataclass
+class Catalogue:
+    """The catalogue by everything a history may name a track with."""
+
+    entries: list[Entry]
+    by_id: dict[str, Entry] = field(default_factory=dict)
+    by_mbid: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    by_isrc: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    by_uri: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    by_file: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    by_song: dict[tuple[str, str], list[Entry]] = field(default_factory=lambda: defaultdict(list))
+
+
+def catalogue_of(tracks: pl.DataFrame, root: PurePosixPath) -> Catalogue:
+    """The catalogue's tracks, ready to be matched. root: what their relative paths start from. About 30 us a track."""
+    catalogue = Catalogue([])
+    for row in tracks.iter_rows(named=True):
+        artist = artist_of(row[ARTIST]) if row[ARTIST] else None
+        entry = Entry(
+            track_id=row[TRACK_ID],
+            artist=None if artist is None or artist.name in NO_ARTIST else artist,
+            title=title_of(row[TITLE]) if row[TITLE] else None,
+            shown=", ".join(part for part in (row[TITLE], row[ARTIST]) if part),
+            spelling=(_spelling(row[ARTIST]), _spelling(row[TITLE])),
+            album=row[ALBUM],
+            mbid=mbid_in(row[MBID]),
+            duration_s=number(row[DURATION_S]),
+            path=path_parts((root / row[PATH]).as_posix()) if row[PATH] else (),
+        )
+        catalogue.entries.append(entry)
+        catalogue.by_id[entry.track_id] = entry
+        for index, key in ((catalogue.by_mbid, entry.mbid), (catalogue.by_isrc, isrc_of(row[ISRC]))):
+            if key:
+                index[key].append(entry)
+        for uri in {uri_of(row[column]) for column in _URI_COLUMNS if isinstance(row.get(column), str)} - {None}:
+            catalogue.by_uri[str(uri)].append(entry)
+        if entry.path:
+            catalogue.by_file[entry.path[-1]].append(entry)
+        if entry.artist and entry.title:
+            catalogue.by_song[entry.artist.name, entry.title.core].append(entry)
+    return catalogue
+
+
+def match(heard: Heard, catalogue: Catalogue) -> Match:
+    """The one track that `heard` is, with the rule that says so; or why it is none."""
+    if heard.track_id in catalogue.by_id:
+        return Match(heard.track_id, "track_id")
+    refused: list[tuple[Entry, str]] = []
+    title = title_of(heard.title) if heard.title else None
+    by_key: tuple[tuple[str, Iterable[Entry], Callable[[Entry], str]], ...] = (
+        ("mbid", catalogue.by_mbid.get(heard.mbid or "", ()), lambda entry: _other_version(title, entry)),
+        ("isrc", catalogue.by_isrc.get(heard.isrc or "", ()), lambda entry: _other_version(title, entry)),
+        ("uri", catalogue.by_uri.get(heard.uri or "", ()), lambda _: ""),
+        ("path", _by_path(heard, catalogue), lambda entry: _other_name(heard, title, entry)),
+    )
+    for rule, found, why_not in by_key:
+        if one := _one(heard, found, why_not, rule, refused):
+            return one
+    artist = artist_of(heard.artist) if heard.artist else None
+    if title and artist and artist.name not in NO_ARTIST:
+        candidates = catalogue.by_song.get((artist.name, title.core), [])
+        for rule, tier in _tiers(heard, artist, title, candidates, refused):
+            one = _one(heard, tier, lambda entry: _conflict(heard, title, entry), rule, refused)
+            if one:
+                return one
+            if tier:
+                break
+    return Match(None, reason=_reason(heard, title, artist, refused), refused=_once(refused))
+
+
+def path_parts(value: str) -> tuple[str, ...]:
+    """The parts of a path or file:// address, NFC, with either slash; () for another address."""
+    if "://" in value:
+        if not value.lower().startswith("file://"):
+            return ()
+        value = unquote(re.sub(r"file://[^/]*", "", value, flags=re.IGNORECASE))
+    value = unicodedata.normalize("NFC", value.replace("\\", "/"))
+    return tuple(part for part in value.split("/") if part not in ("", ".", ".."))
+
+
+def agrees(heard: Heard, entry: Entry) -> bool:
+    """Whether album or duration say that the two are one recording."""
+    return _same_album(heard, entry) or _same_duration(heard, entry)
+
+
+def _one(
+    heard: Heard,
+    found: Iterable[Entry],
+    why_not: Callable[[Entry], str],
+    rule: str,
+    refused: list[tuple[Entry, str]],
+) -> Match | None:
+    """The one of `found` that nothing speaks against and that nothing else ties with; what does not is in `refused`."""
+    fit = []
+    for entry in found:
+        if reason := why_not(entry):
+            refused.append((entry, reason))
+        else:
+            fit.append(entry)
+    spelling = (_spelling(heard.artist), _spelling(heard.title))
+    for narrows in (
+        lambda entry: bool(heard.album and entry.album) and words(heard.album or "") == words(entry.album or ""),
+        lambda entry: _same_album(heard, entry),
+        lambda entry: _same_duration(heard, entry),
+        lambda entry: entry.spelling == spelling,
+    ):
+        if len(fit) > 1:
+            fit = [entry for entry in fit if narrows(entry)] or fit
+    if len(fit) > 1:
+        refused.extend((entry, f"{len(fit)} tracks fit alike by {rule}") for entry in fit)
+    return Match(fit[0].track_id, rule) if len(fit) == 1 else None
+
+
+def _tiers(
+    heard: Heard, artist: Artist, title: Title, candidates: list[Entry], refused: list[tuple[Entry, str]]
+) -> list[tuple[str, list[Entry]]]:
+    """Candidates of one artist and core title in the order of trust; the first tier that holds any decides."""
+    guests = artist.guests | title.guests
+    tiers: dict[str, list[Entry]] = {"title": [], "title with a guest": [], "edition": []}
+    for entry in candidates:
+        assert entry.title is not None
+        assert entry.artist is not None
+        theirs = entry.artist.guests | entry.title.guests
+        if reason := _other_version(title, entry):
+            refused.append((entry, reason))
+        elif guests != theirs and guests and theirs:
+            refused.append((entry, f"other guests: {_named(guests)} heard, {_named(theirs)} here"))
+        elif guests != theirs and not agrees(heard, entry):
+            refused.append(
+                (entry, f"{_named(guests or theirs)} named on one side only, and no album or duration agrees")
+            )
+        elif title.editions != entry.title.editions:
+            tiers["edition"].append(entry)
+        else:
+            tiers["title" if guests == theirs else "title with a guest"].append(entry)
+    return [("title", tiers["title"]), ("title", tiers["title with a guest"]), ("edition", tiers["edition"])]
+
+
+def _other_version(title: Title | None, entry: Entry) -> str:
+    if title is None or entry.title is None or title.versions == entry.title.versions:
+        return ""
+    return f"another version: {_named(title.versions)} heard, {_named(entry.title.versions)} here"
+
+
+def _other_name(heard: Heard, title: Title | None, entry: Entry) -> str:
+    """Why a file found by the end of its path is not the one; "" where the whole path is the same."""
+    if heard.path and path_parts(heard.path) == entry.path:
+        return ""
+    is_known = bool(title and entry.title)
+    if title and entry.title and (title.core, title.versions) != (entry.title.core, entry.title.versions):
+        return "the file has another title"
+    if not is_known and len(path_parts(heard.path or "")) < _TAIL:
+        return f"fewer than {_TAIL} parts of the path agree, and no title does"
+    return ""
+
+
+def _conflict(heard: Heard, title: Title, entry: Entry) -> str:
+    """What speaks against a track of the same artist and title; "" for nothing.
+
+    One song played on two evenings may last as long: between concerts and studios only the album decides.
+    """
+    if _same_album(heard, entry):
+        return ""
+    flags = (_album_flags(heard.album), _album_flags(entry.album))
+    if not title.versions and flags[0] != flags[1]:
+        return f"another version by its album: {_named(flags[0])} heard, {_named(flags[1])} here"
+    is_played_again = bool(ALBUM_WORDS & set(" ".join(title.versions).split()))
+    if title.versions and heard.album and entry.album and (is_played_again or not _same_duration(heard, entry)):
+        return f"{_named(title.versions)} on another album"
+    if _same_duration(heard, entry):
+        return ""
+    if EVERYWHERE.match(title.core):
+        return "a title of many pieces, and no album or duration agrees"
+    if heard.mbid and entry.mbid and heard.mbid != entry.mbid:
+        return "another MusicBrainz id, and no album or duration agrees"
+    if heard.duration_s and entry.duration_s and not entry.duration_s <= _EXCERPT_S < heard.duration_s:
+        apart = abs(heard.duration_s - entry.duration_s)
+        if apart > max(_OTHER_DURATION_S, _OTHER_DURATION * heard.duration_s):
+            return f"lasts {entry.duration_s:.0f} s, heard was one of {heard.duration_s:.0f} s"
+    return ""
+
+
+def _by_path(heard: Heard, catalogue: Catalogue) -> list[Entry]:
+    """Files with the whole path, else with the same end: the whole of a relative one, the last three parts of any."""
+    parts = path_parts(heard.path) if heard.path else ()
+    found = catalogue.by_file.get(parts[-1], []) if parts else []
+    if whole := [entry for entry in found if entry.path == parts]:
+        return whole
+    if not heard.path or len(parts) < 2:
+        return []
+    shared = min(len(parts), _TAIL)
+    return [entry for entry in found if entry.path[-shared:] == parts[-shared:]]
+
+
+def _same_album(heard: Heard, entry: Entry) -> bool:
+    return bool(heard.album and entry.album) and album_of(heard.album or "") == album_of(entry.album or "")
+
+
+def _same_duration(heard: Heard, entry: Entry) -> bool:
+    if heard.duration_s is None or entry.duration_s is None:
+        return False
+    return abs(heard.duration_s - entry.duration_s) <= SAME_DURATION_S
+
+
+def _album_flags(album: str | None) -> frozenset[str]:
+    return ALBUM_WORDS & frozenset(words(album).split()) if album else frozenset()
+
+
+def _spelling(value: str | None) -> str:
+    return unicodedata.normalize("NFC", value or "").strip()
+
+
+def _named(names: Iterable[str]) -> str:
+    return " + ".join(sorted(names)) or "none"
+
+
+def _once(refused: list[tuple[Entry, str]]) -> tuple[tuple[Entry, str], ...]:
+    return tuple({entry.track_id: (entry, reason) for entry, reason in reversed(refused)}.values())[::-1]
+
+
+def _reason(heard: Heard, title: Title | None, artist: Artist | None, refused: list[tuple[Entry, str]]) -> str:
+    if any(" fit alike by " in reason for _, reason in refused):
+        return "several tracks fit alike"
+    if refused:
+        return "only other recordings come near"
+    if title is None:
+        return "track is not in the catalogue" if heard.track_id else "names no title, and its id or file is not here"
+    if artist is None or artist.name in NO_ARTIST:
+        return "names no artist, and its id or file is not here"
+    return "no track of this artist and title"

@@ -1,0 +1,165 @@
+"""Playlists: M3U, M3U8, PLS and JSPF (XSPF has a file of its own). Each track is a `playlist` event.
+
+The event's date is the playlist's own, or when it was added where the file says so; else when the file was changed.
+Relative paths start from the playlist's folder. The name of a playlist is not kept; a keyed hash stands for it.
+"""
+
+import re
+from typing import Any
+from urllib.parse import unquote
+
+from ponticello.data.history.json_items import json_items
+from ponticello.data.history.listen import (
+    NOT_NAMED,
+    Fault,
+    Heard,
+    Listen,
+    Records,
+    length,
+    mbid_in,
+    moment,
+    text,
+    uri_of,
+)
+from ponticello.data.history.sources import Source
+
+MOST_BYTES = 64 << 20  # of a playlist that is lines of text
+_EXTINF = re.compile(r"#EXTINF:\s*(-?\d+(?:\.\d+)?)?[^,]*,(.*)", re.IGNORECASE)
+_PLS = re.compile(r"(File|Title|Length)(\d+)\s*=\s*(.*)", re.IGNORECASE)
+_FILE_ADDRESS = re.compile(r"file:(?://[^/\\]*)?", re.IGNORECASE)
+_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+def read_m3u(source: Source) -> Records:
+    """Files and addresses, one a line, with artist, title and length from the `#EXT` lines above each."""
+    artist = title = album = None
+    duration_s = None
+    for line, written in enumerate(_lines(source), 1):
+        if not written:
+            continue
+        if written.startswith("#"):
+            if found := _EXTINF.match(written):
+                duration_s = length(found[1])
+                artist, title = _named(found[2])
+            elif written.upper().startswith("#EXTALB:"):
+                album = text(written[8:])
+            elif written.upper().startswith("#EXTART:"):
+                artist = text(written[8:])
+            continue
+        heard = _located(source, written)._replace(artist=artist, title=title, album=album, duration_s=duration_s)
+        yield _listen(source, heard, line, written)
+        artist = title = album = duration_s = None
+
+
+def read_pls(source: Source) -> Records:
+    """`File1=`, `Title1=`, `Length1=`, in any order."""
+    entries: dict[int, dict[str, str]] = {}
+    first: dict[int, int] = {}
+    for line, written in enumerate(_lines(source), 1):
+        if found := _PLS.match(written):
+            entries.setdefault(int(found[2]), {})[found[1].lower()] = found[3].strip()
+            first.setdefault(int(found[2]), line)
+        elif written and not re.match(r"\[playlist\]|(?:numberofentries|version|playlistname)\s*=|[;#]", written, re.I):
+            yield Fault(line, "", written, "is no entry of a PLS playlist")
+    for place, entry in sorted(entries.items()):
+        if not entry.get("file"):
+            yield Fault(first[place], f"File{place}", entry.get("title", ""), "is missing")
+            continue
+        artist, title = _named(entry.get("title", ""))
+        heard = _located(source, entry["file"])
+        heard = heard._replace(artist=artist, title=title, duration_s=length(entry.get("length")))
+        yield _listen(source, heard, first[place], entry["file"])
+
+
+def read_jspf(source: Source) -> Records:
+    """The tracks of a JSPF playlist. An identifier at musicbrainz.org is the recording's id."""
+    dated = re.search(rb'"date"\s*:\s*"([^"]+)"', source.head().partition(b'"track"')[0])
+    date = moment(dated[1].decode("utf-8", "replace")) if dated else None
+    with source.open() as stream:
+        for row, item in json_items(stream, ("track",)):
+            if isinstance(item, Fault):
+                yield item
+                continue
+            at_us = _added(item) or date
+            heard = spiff_track(source, _first(item, "location"), _all(item, "identifier"), item)
+            yield _listen(source, heard, row, "", at_us)
+
+
+def spiff_track(source: Source, location: Any, identifiers: list[Any], said: dict[str, Any]) -> Heard:
+    """A track of XSPF or JSPF: one vocabulary in two notations. `duration` is in milliseconds."""
+    found = _located(source, location) if text(location) else Heard()
+    known = [identifier for identifier in identifiers if isinstance(identifier, str)]
+    others = [identifier for identifier in known if "musicbrainz.org" not in identifier]
+    return found._replace(
+        mbid=next((mbid for mbid in map(mbid_in, known) if mbid), None),
+        uri=found.uri or (uri_of(others[0]) if others else None),
+        artist=text(said.get("creator")),
+        title=text(said.get("title")),
+        album=text(said.get("album")),
+        duration_s=length(said.get("duration"), 1e-3),
+    )
+
+
+def _listen(source: Source, heard: Heard, line: int, value: str, at_us: int | None = None) -> Listen | Fault:
+    if not (heard.path or heard.uri or heard.mbid or heard.title):
+        return Fault(line, "", value, NOT_NAMED)
+    return Listen(heard, at_us or source.modified_us, "playlist", session=source.name)
+
+
+def _located(source: Source, value: str) -> Heard:
+    """A place as a path or an address. A relative path starts from the playlist's folder, where there is one."""
+    scheme = re.match(r"([a-z][a-z0-9+.-]+):", value, re.IGNORECASE)
+    if scheme and scheme[1].lower() != "file":
+        return Heard(uri=uri_of(value))
+    path = unquote(_FILE_ADDRESS.sub("", value)) if scheme else value
+    is_rooted = path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
+    if is_rooted or source.path is None:
+        return Heard(path=path)
+    folder = source.path.resolve().parent
+    parts = list(folder.parts)
+    for part in path.replace("\\", "/").split("/"):
+        if part == "..":
+            parts = parts[:-1] or parts
+        elif part not in ("", "."):
+            parts.append(part)
+    return Heard(path="/".join(parts).replace("//", "/", 1))
+
+
+def _named(value: str) -> tuple[str | None, str | None]:
+    """(artist, title) of `Artist - Title`; without the dash, a title alone."""
+    artist, dash, title = value.partition(" - ")
+    return (text(artist), text(title)) if dash else (None, text(value))
+
+
+def _lines(source: Source) -> list[str]:
+    """The lines of a playlist: by its byte order mark, else UTF-8, else as Windows wrote western text."""
+    with source.open() as stream:
+        data = stream.read(MOST_BYTES)
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return [line.strip() for line in data[len(mark) :].decode(encoding, "replace").splitlines()]
+    return [_decoded(line).strip() for line in re.split(rb"\r\n|\n|\r", data)]
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
+
+
+def _added(item: dict[str, Any]) -> int | None:
+    extension = item.get("extension")
+    for said in extension.values() if isinstance(extension, dict) else ():
+        if isinstance(said, dict) and (at_us := moment(said.get("added_at"))):
+            return at_us
+    return None
+
+
+def _all(item: dict[str, Any], key: str) -> list[Any]:
+    found = item.get(key)
+    return found if isinstance(found, list) else [found]
+
+
+def _first(item: dict[str, Any], key: str) -> Any:
+    return next(iter(_all(item, key)), None)

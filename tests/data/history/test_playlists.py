@@ -1,0 +1,130 @@
+"""M3U, PLS, XSPF and JSPF in the shapes players write, and what a damaged or hostile one may not do."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from history_files import MBID, at, read, source
+from ponticello.data.history.detect import detect
+from ponticello.data.history.listen import Fault, Heard, Listen
+from ponticello.data.history.sources import Source
+
+DAY = at("2024-01-02T10:00:00")
+
+
+def _dated(given: Source) -> int:
+    return given.modified_us
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_m3u_in_each_encoding(tmp_path: Path, encoding: str) -> None:
+    text = "#EXTM3U\r\n#EXTINF:201,The Owls - Été\r\n../music/Été.flac\r\n\r\nhttps://example.org/stream\r\n"
+    given = source(tmp_path / "evening.m3u", text.encode(encoding))
+    assert detect(given) == "m3u"
+    there = f"{tmp_path.resolve().parent.as_posix()}/music/Été.flac"
+    heard = Heard(path=there, artist="The Owls", title="Été", duration_s=201.0)
+    assert read(given) == [
+        Listen(heard, _dated(given), "playlist", session="evening.m3u"),
+        Listen(Heard(uri="https://example.org/stream"), _dated(given), "playlist", session="evening.m3u"),
+    ]
+
+
+def test_m3u_takes_windows_paths_and_addresses_of_files(tmp_path: Path) -> None:
+    given = source(
+        tmp_path / "p.m3u8", "D:\\Music\\Owls\\a.mp3\nfile:///music/Owls/Blue%20Hour.mp3\n#EXTALB:x\n/abs/b.mp3\n"
+    )
+    paths = [row.heard.path for row in read(given) if isinstance(row, Listen)]
+    assert paths == ["D:\\Music\\Owls\\a.mp3", "/music/Owls/Blue Hour.mp3", "/abs/b.mp3"]
+
+
+def test_binary_file_is_no_playlist(tmp_path: Path) -> None:
+    assert detect(source(tmp_path / "p.m3u", b"ID3\x00\x00\x01")) is None
+
+
+def test_pls_takes_its_entries_in_any_order(tmp_path: Path) -> None:
+    text = "[playlist]\nTitle1=The Owls - Blue Hour\nFile2=/music/b.mp3\nFile1=/music/a.mp3\nLength1=201\nLength2=-1\n"
+    given = source(tmp_path / "p.pls", text + "Title3=Nowhere\nnonsense\nNumberOfEntries=3\nVersion=2\n")
+    heard = Heard(path="/music/a.mp3", artist="The Owls", title="Blue Hour", duration_s=201.0)
+    assert read(given) == [
+        Fault(8, "", "nonsense", "is no entry of a PLS playlist"),
+        Listen(heard, _dated(given), "playlist", session="p.pls"),
+        Listen(Heard(path="/music/b.mp3"), _dated(given), "playlist", session="p.pls"),
+        Fault(7, "File3", "Nowhere", "is missing"),
+    ]
+
+
+def test_jspf_knows_ids_and_when_a_track_was_added(tmp_path: Path) -> None:
+    track = {
+        "identifier": [f"https://musicbrainz.org/recording/{MBID}"],
+        "title": "Blue Hour",
+        "creator": "The Owls",
+        "album": "Night Songs",
+        "duration": 201500,
+        "extension": {"https://musicbrainz.org/doc/jspf#track": {"added_at": "2024-01-02T10:00:00+00:00"}},
+    }
+    old = {"identifier": "spotify:track:4abcDEF", "title": "Kindling"}
+    body = {
+        "playlist": {"title": "Evening", "date": "2024-01-01T10:00:00Z", "track": [track, old, {"annotation": "x"}]}
+    }
+    given = source(tmp_path / "p.jspf", json.dumps(body))
+    assert detect(given) == "jspf"
+    other = Heard(uri="spotify:track:4abcDEF", title="Kindling")
+    heard = Heard(mbid=MBID, artist="The Owls", title="Blue Hour", album="Night Songs", duration_s=201.5)
+    assert read(given) == [
+        Listen(heard, DAY, "playlist", session="p.jspf"),
+        Listen(other, at("2024-01-01T10:00:00"), "playlist", session="p.jspf"),
+        Fault(3, "", "", "names neither a title nor an id"),
+    ]
+
+
+XSPF = """<?xml version="1.0" encoding="UTF-8"?>
+<playlist version="1" xmlns="http://xspf.org/ns/0/"><title>Evening</title><date>2024-01-02T10:00:00Z</date>
+<trackList>
+<track><location>file:///music/Blue%20Hour.flac</location><title>Blue Hour</title><creator>The Owls</creator>
+<album>Night &amp; Songs</album><duration>201500</duration></track>
+<track><annotation>nothing</annotation></track>
+<track><identifier>https://musicbrainz.org/recording/11111111-2222-4333-8444-555555555555</identifier></track>
+"""
+XSPF_FIRST = Heard(
+    path="/music/Blue Hour.flac", artist="The Owls", title="Blue Hour", album="Night & Songs", duration_s=201.5
+)
+
+
+def test_xspf_gives_its_tracks(tmp_path: Path) -> None:
+    given = source(tmp_path / "p.xspf", f"{XSPF}</trackList></playlist>")
+    assert detect(given) == "xspf"
+    assert read(given) == [
+        Listen(XSPF_FIRST, DAY, "playlist", session="p.xspf"),
+        Fault(6, "track", "", "names neither a title nor an id"),
+        Listen(Heard(mbid=MBID), DAY, "playlist", session="p.xspf"),
+    ]
+
+
+def test_cut_xspf_keeps_the_whole_tracks(tmp_path: Path) -> None:
+    found = read(source(tmp_path / "p.xspf", f"{XSPF}<track><title>Half"))
+    assert [row.heard.title for row in found if isinstance(row, Listen)] == ["Blue Hour", None]
+    assert found[-1] == Fault(8, "", "", "is not valid XML from here on: no element found")
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        '<!DOCTYPE p [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>',
+        '<!DOCTYPE p [<!ENTITY a SYSTEM "file:///etc/hostname">]>',
+        '<!DOCTYPE p [<!ENTITY % a SYSTEM "https://example.org/x.dtd"> %a;]>',
+    ],
+)
+def test_xspf_that_declares_an_entity_is_refused(tmp_path: Path, declared: str) -> None:
+    track = "<track><title>&a;</title></track>"
+    text = f"{declared}<playlist xmlns='http://xspf.org/ns/0/'><trackList>{track}</trackList></playlist>"
+    found = read(source(tmp_path / "p.xspf", text))
+    assert found == [Fault(1, "", "", "declares an XML entity, which is refused; save the playlist without it")]
+
+
+def test_xspf_with_an_endless_title_is_left(tmp_path: Path) -> None:
+    found = read(
+        source(tmp_path / "p.xspf", f"{XSPF}<track><title>{'x' * 200_000}</title></track></trackList></playlist>")
+    )
+    assert sum(isinstance(row, Listen) for row in found) == 2
+    assert found[-1] == Fault(8, "", "", "an element is longer than any title; the file is not read further")

@@ -1,0 +1,34 @@
+"""Listeners' pseudonyms: the same within a library, others in each, and never without the salt."""
+
+from pathlib import Path
+
+import pytest
+
+from ponticello.data.pseudonyms import SALT_FILE, ids_of, known_as, pseudonym
+from ponticello.errors import LibraryError
+from ponticello.library import create_library
+
+
+def test_pseudonym_is_steady_in_a_library_and_another_in_the_next(tmp_path: Path) -> None:
+    one, two = create_library(tmp_path / "one", "tiny"), create_library(tmp_path / "two", "tiny")
+    assert pseudonym(one, "ada") == pseudonym(one, "ada")
+    assert len({pseudonym(one, "ada"), pseudonym(two, "ada"), pseudonym(one, "bo"), pseudonym(one, "ada", "x")}) == 4
+    assert (one.root / SALT_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_name_is_looked_up_as_itself_and_as_its_pseudonym(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "one", "tiny")
+    assert known_as(folder, "ada", {"x"}) == "ada"
+    assert not (folder.root / SALT_FILE).exists()
+    hidden = pseudonym(folder, "ada")
+    assert known_as(folder, "ada", {hidden}) == hidden
+    assert known_as(folder, "ada", {hidden, "ada"}) == "ada"
+    assert known_as(folder, "bo", {hidden}) == "bo"
+    assert ids_of(folder, ["ada", "bo"], {hidden}, plain=True) == {"ada": hidden, "bo": "bo"}
+
+
+def test_damaged_salt_is_an_error(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "one", "tiny")
+    (folder.root / SALT_FILE).write_text("not hex")
+    with pytest.raises(LibraryError, match=r"user-salt\.txt is damaged: wanted 64 hex digits"):
+        pseudonym(folder, "ada")
