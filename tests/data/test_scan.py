@@ -100,7 +100,7 @@ def test_new_files_become_tracks_and_unchanged_ones_are_not_opened(
     before = folder.tracks.read_bytes()
     for path in music.rglob("*.flac"):
         path.chmod(0)
-    monkeypatch.setattr(scan_module, "_facts_or_reason", None)  # nothing may be asked of a worker
+    monkeypatch.setattr(scan_module, "facts_or_reason", None)  # nothing may be asked of a worker
     assert counts(scan_folder(folder, music)) == {"unchanged": 3}
     assert folder.tracks.read_bytes() == before
     assert skipped(folder) == []
@@ -389,7 +389,7 @@ def test_kill_between_the_two_tables_makes_no_second_track(
 def test_file_that_kills_its_reader_costs_one_line(
     folder: Folder, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_module, "_facts_or_reason", die_at_b)
+    monkeypatch.setattr(scan_module, "facts_or_reason", die_at_b)
     assert counts(scan_folder(folder, music, workers=2)) == {"new": 2, "skipped": 1}
     assert skipped(folder) == [("b.flac", "", "ends the process that reads it (exit code 9)")]
 

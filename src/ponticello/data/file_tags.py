@@ -118,6 +118,14 @@ def read_facts(path: Path) -> FileFacts:
     return FileFacts(content_hash, audio_hash, tags, note)
 
 
+def facts_or_reason(path: Path) -> FileFacts | str:
+    """`read_facts`, or why there are none. Stands here since a worker imports what its function's file imports."""
+    try:
+        return read_facts(path)
+    except AudioError as error:
+        return str(error).removeprefix(f"{one_line(path)}: ")
+
+
 def _require_sound(path: Path, file: BinaryIO) -> None:
     """AudioError unless libsndfile knows this file by its header."""
     import soundfile

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from ponticello.config import LimitsConfig
 from ponticello.data.columns import PATH
-from ponticello.data.file_tags import FileFacts, read_facts
+from ponticello.data.file_tags import FileFacts, facts_or_reason
 from ponticello.data.files import CatalogueUpdate
 from ponticello.data.recordings import write_duplicates
-from ponticello.data.sniff import one_line
 from ponticello.data.walk import find_sounds
 from ponticello.data.workers import Lost, SafePool
-from ponticello.errors import AudioError, DataError
+from ponticello.errors import DataError
 from ponticello.library import Folder, Skipped
 
 STEP = "scan"
@@ -95,18 +94,11 @@ def scan_folder(
 def _read(paths: Sequence[Path], workers: int | None, limits: LimitsConfig) -> Generator[FileFacts | str | Lost]:
     """What each file says of itself, or why nothing."""
     if workers is None or not paths:
-        yield from map(_facts_or_reason, paths)
+        yield from map(facts_or_reason, paths)
         return
-    pool: SafePool[Path, FileFacts | str] = SafePool(_facts_or_reason, min(workers, len(paths)), limits)
+    pool: SafePool[Path, FileFacts | str] = SafePool(facts_or_reason, min(workers, len(paths)), limits)
     with closing(pool.run(paths)) as results:
         yield from results
-
-
-def _facts_or_reason(path: Path) -> FileFacts | str:
-    try:
-        return read_facts(path)
-    except AudioError as error:
-        return str(error).removeprefix(f"{one_line(path)}: ")
 
 
 def _shown(path: str) -> str:
