@@ -199,6 +199,13 @@ class SimulationConfig(Part):
     seed: int = 0
 
 
+class LimitsConfig(Part):
+    """What one file may take before it is given up: a damaged one can hang its decoder or fill the memory."""
+
+    seconds: float = Field(15.0, gt=0)  # s of processor time; by the clock four times as long
+    memory_mb: int = Field(2048, ge=64)  # MiB, beyond what a process holds before its first file; on Linux only
+
+
 class Config(Part):
     """All settings of a library and of the models trained in it."""
 
@@ -217,6 +224,7 @@ class Config(Part):
     search: SearchConfig = SearchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     simulation: SimulationConfig = SimulationConfig()
+    limits: LimitsConfig = LimitsConfig()
 
     @classmethod
     def from_preset(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> "Config":

@@ -3,6 +3,8 @@
 my-library/
   ponticello.toml        preset and settings
   tracks.parquet         one row a track
+  files.parquet          each file that was scanned, as it was read last
+  duplicates.csv         scanned tracks that share a recording
   interactions.parquet   one row a listening event
   pairs.parquet          mined (anchor, positive) pairs
   validation-pairs.parquet  the same with held-out tracks, for validation only
@@ -58,6 +60,14 @@ class Folder:
     @property
     def tracks(self) -> Path:
         return self.root / "tracks.parquet"
+
+    @property
+    def files(self) -> Path:
+        return self.root / "files.parquet"
+
+    @property
+    def duplicates(self) -> Path:
+        return self.root / "duplicates.csv"
 
     @property
     def interactions(self) -> Path:

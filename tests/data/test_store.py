@@ -3,6 +3,7 @@
 import csv
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -217,13 +218,10 @@ def test_shards_are_cut_at_their_cap(folder: Folder, sources: dict[str, Path], m
     assert FrameStore(folder.mels).verify() == []
 
 
-def test_two_workers_write_the_same_bytes_as_one(
-    folder: Folder, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prepare_module, "_CHUNK_TRACKS", 2)
+def test_two_workers_write_the_same_bytes_as_one(folder: Folder, sources: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "page.mp3").write_text("<html>")
     mixed = {"page": tmp_path / "page.mp3"} | sources
-    one = prepare_frames(folder, mixed, workers=1)
+    one = prepare_frames(folder, mixed)
     other = create_library(tmp_path / "other", "tiny")
     assert prepare_frames(other, mixed, workers=2) == one
     assert {name: content for name, (_, content) in files(other).items()} == {
@@ -231,16 +229,41 @@ def test_two_workers_write_the_same_bytes_as_one(
     }
 
 
-def die(_paths: list[Path], _config: MelConfig) -> list[str]:
-    os._exit(1)
+def die_at_0(path: Path, track_id: str) -> np.ndarray:
+    if track_id == "t0":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return mel_of_file(path, MelConfig())
 
 
-def test_dead_worker_is_reported(folder: Folder, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_module, "_many_frames_or_reasons", die)
-    with pytest.raises(
-        DataError, match=r"a worker process died at or shortly after .*3\.flac .*run: ponticello prepare"
-    ):
-        prepare_frames(folder, sources, workers=2)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_file_that_kills_its_decoder_costs_one_line(folder: Folder, sources: dict[str, Path], workers: int) -> None:
+    front_end = FrontEnd(folder.mels, mel_key(MelConfig()), die_at_0, "prepare")
+    done = prepare_frames(folder, sources, front_end, workers=workers)
+    assert counts(done) == (4, 0, 0, 1)
+    assert done.skipped[0].value == "t0"
+    assert done.skipped[0].reason == f"{sources['t0']}: crashes the process that reads it (SIGSEGV)"
+    assert FrameStore(folder.mels).track_ids == ["t1", "t2", "t3", "t4"]
+    assert FrameStore(folder.mels).verify() == []
+    np.testing.assert_array_equal(FrameStore(folder.mels).read("t2"), mel_of_file(sources["t2"], MelConfig()))
+
+
+def give_length(path: Path, _track_id: str) -> int:
+    return path.stat().st_size
+
+
+def test_what_workers_give_is_finished_in_this_process(folder: Folder, sources: dict[str, Path]) -> None:
+    sizes = []
+
+    def finish(size: int) -> np.ndarray:
+        sizes.append(size)
+        if size == sources["t3"].stat().st_size:
+            raise DataError("too long")
+        return np.full((1, 2), len(sizes), dtype=np.float16)
+
+    done = prepare_frames(folder, sources, FrontEnd(folder.frames, "x", give_length, "prepare x", finish), workers=2)
+    assert sizes == [path.stat().st_size for path in sources.values()]
+    assert [(line.value, line.reason) for line in done.skipped] == [("t3", "too long")]
+    assert FrameStore(folder.frames).read("t1")[0].tolist() == [2, 2]
 
 
 def test_less_than_one_worker_is_refused(folder: Folder) -> None:
@@ -323,7 +346,7 @@ def test_what_is_known_not_to_be_usable_is_listed_with_the_rest(folder: Folder, 
             raise DataError("holds nothing")
         return np.zeros((1, 3), dtype=np.float16)
 
-    front_end = FrontEnd(folder.frames, "x", extract, "prepare x", most_workers=1, unusable=unusable)
+    front_end = FrontEnd(folder.frames, "x", extract, "prepare x", is_safe=True, unusable=unusable)
     done = prepare_frames(folder, sources, front_end, workers=2)  # a second process could not take `extract`
     assert (done.n_new, done.n_kept) == (4, 0)
     assert [(line.value, line.reason) for line in done.skipped] == [

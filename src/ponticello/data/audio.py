@@ -1,16 +1,15 @@
 """Sound files become mono waveforms.
 
 What a file is, its first bytes say, never its name. miniaudio decodes mp3, Ogg Vorbis and FLAC (two to three times as
-fast as libsndfile for the first two); libsndfile, through soundfile, decodes the rest and is the second opinion on
-what miniaudio refuses.
+fast as libsndfile for the first two); PyAV, if it is installed, m4a, aac and wma; libsndfile, through soundfile, the
+rest, and it is the second opinion on what miniaudio refuses.
 """
 
 import math
 import os
-import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import miniaudio
 import numpy as np
@@ -18,45 +17,26 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from ponticello.data.sniff import ADVICE, Kind, one_line, opened, sniff
 from ponticello.errors import AudioError, ConfigError
 
 _BLOCK_FRAMES = 65_536  # decoded at once
 _MARGIN_S = 0.25  # decoded past the cut: far longer than soxr's filter, so the cut leaves no mark
 _RATES_HZ = (1_000, 768_000)  # a header that says otherwise is damaged
 _PEAK = 1e6  # float files may pass 1.0; beyond this the power of a mel frame nears the end of float32
-_HEAD_BYTES = 4096
-_TEXT_BYTES = bytes({*b"\t\n\f\r", *range(0x20, 0x100)})
 
-_CONVERT = "is not supported; convert it to flac, mp3, ogg, opus or wav"
-# Where, which bytes, what they mean.
-_UNSUPPORTED = (
-    (4, b"ftyp", "an MP4 container (m4a, aac)"),
-    (4, b"moov", "a QuickTime container"),
-    (0, b"ADIF", "raw AAC"),
-    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "an ASF container (wma)"),
-    (0, b"\x1a\x45\xdf\xa3", "a Matroska container (mka, webm)"),
-    (8, b"AVI ", "an AVI container"),
-    (0, b"MAC ", "Monkey's Audio"),
-    (0, b"wvpk", "WavPack"),
-    (0, b"MPCK", "Musepack"),
-    (0, b"MP+", "Musepack"),
-    (0, b"TTA1", "True Audio"),
-    (0, b"DSD ", "DSD"),
-    (0, b".RMF", "RealMedia"),
-    (0, b"#!AMR", "AMR"),
-)
-_NOT_AUDIO = (
-    (0, b"\x89PNG", "an image"),
-    (0, b"\xff\xd8\xff", "an image"),
-    (0, b"GIF8", "an image"),
-    (8, b"WEBP", "an image"),
-    (0, b"%PDF", "a document"),
-    (0, b"PK\x03\x04", "an archive"),
-    (0, b"\x1f\x8b", "an archive"),
-    (0, b"MThd", "a MIDI score"),
-    (0, b"\xff\xfe", "text"),  # UTF-16
-    (0, b"\xfe\xff", "text"),
-)
+_MINIAUDIO: dict[Kind, miniaudio.FileFormat] = {
+    "mp3": miniaudio.FileFormat.MP3,
+    "flac": miniaudio.FileFormat.FLAC,
+    "vorbis": miniaudio.FileFormat.VORBIS,
+}
+# Decoded by PyAV, if it is there. What they are called, and FFmpeg's name of the one demuxer that may open them: left
+# to choose, it would take a playlist too, and follow it.
+_EXTRA: dict[Kind, tuple[str, str]] = {
+    "mp4": ("an MP4 container (m4a, aac)", "mov"),
+    "asf": ("an ASF container (wma)", "asf"),
+    "aac": ("raw AAC", "aac"),
+}
 
 
 def load_audio(path: Path | str, sample_rate: int = 16_000, max_seconds: float | None = None) -> NDArray[np.float32]:
@@ -82,12 +62,12 @@ def load_audio(path: Path | str, sample_rate: int = 16_000, max_seconds: float |
     path = Path(path)
     waveform, rate = _decode(path, math.inf if max_seconds is None else max_seconds + _MARGIN_S)
     if not np.abs(waveform).max(initial=0.0) <= _PEAK:  # false for NaN too
-        raise AudioError(f"{_shown(path)}: holds samples that are no sound (NaN, infinite or huge); export it again")
+        raise AudioError(f"{one_line(path)}: holds samples that are no sound (NaN, infinite or huge); export it again")
     waveform = resample(waveform, rate, sample_rate)
     if n_wanted < len(waveform):
         waveform = waveform[: int(n_wanted)]
     if not len(waveform):
-        raise AudioError(f"{_shown(path)}: holds no sound")
+        raise AudioError(f"{one_line(path)}: holds no sound")
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
@@ -101,24 +81,17 @@ def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDAr
 
 def _decode(path: Path, seconds: float) -> tuple[NDArray[np.float32], int]:
     """The first `seconds` of a file, channels averaged, at its own rate in Hz."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-            raise AudioError(f"{_shown(path)}: is {kind}, not a file")
-        with path.open("rb", buffering=0) as file:
-            encoding = _sniff(path, file)
-            if encoding is not None:
-                try:
-                    return _decode_with_miniaudio(path, encoding, seconds)
-                except miniaudio.DecodeError:
-                    pass  # libsndfile is the second opinion: each reads some files that the other refuses
-            file.seek(0)
-            return _decode_with_soundfile(path, file, seconds)
-    except FileNotFoundError:
-        raise AudioError(f"{_shown(path)}: there is no such file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise AudioError(f"{_shown(path)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path) as file:
+        kind = sniff(path, file)
+        if kind in _EXTRA:
+            return _decode_with_av(path, file, kind, seconds)
+        if kind in _MINIAUDIO:
+            try:
+                return _decode_with_miniaudio(path, _MINIAUDIO[kind], seconds)
+            except miniaudio.DecodeError:
+                pass  # libsndfile is the second opinion: each reads some files that the other refuses
+        file.seek(0)
+        return _decode_with_soundfile(path, file, seconds)
 
 
 def _decode_with_miniaudio(
@@ -169,15 +142,69 @@ def _decode_with_soundfile(path: Path, file: BinaryIO, seconds: float) -> tuple[
     try:
         # By descriptor, not by name: soundfile would take a `.raw` name to mean headerless samples.
         with _Stream(file.fileno(), closefd=False) as sound:
-            rate = int(sound.samplerate)
-            if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
-                raise AudioError(f"{_shown(path)}: its header is damaged, it says {rate} Hz; replace the file")
+            rate = _believable(path, int(sound.samplerate))
             return _gather(lambda n: sound.read(n, dtype="float32", always_2d=True), seconds * rate), rate
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         if reason.startswith("File does not exist"):  # what libsndfile says of an mp3 without a single frame
             reason = "no mp3 frames"
-        raise AudioError(f"{_shown(path)}: cannot be decoded ({reason}); replace the file or re-encode it") from None
+        raise AudioError(f"{one_line(path)}: cannot be decoded ({reason}); replace the file or re-encode it") from None
+
+
+def _decode_with_av(path: Path, file: BinaryIO, kind: Kind, seconds: float) -> tuple[NDArray[np.float32], int]:
+    """As `_decode`; AudioError if PyAV is not installed or refuses."""
+    name, demuxer = _EXTRA[kind]
+    try:
+        import av
+    except ImportError:
+        extra = "or, to read it as it is: pip install 'ponticello[av]'"
+        raise AudioError(f"{one_line(path)}: {name} {ADVICE}, {extra}") from None
+    file.seek(0)
+    blocks: list[NDArray[np.float32]] = []
+    rate = 0
+    try:
+        with av.open(file, format=demuxer, options={"protocol_whitelist": "none"}) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{one_line(path)}: holds no sound")
+            resampler = av.AudioResampler(format="fltp")  # keeps rate and channels
+            n_left = math.inf
+            for frame in _frames_of(container, resampler):
+                if not rate:
+                    rate = _believable(path, frame.sample_rate)
+                    n_left = seconds * rate
+                with np.errstate(invalid="ignore", over="ignore"):
+                    blocks.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+                n_left -= len(blocks[-1])
+                if n_left <= 0:
+                    break
+    except (av.FFmpegError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)
+        raise AudioError(f"{one_line(path)}: cannot be decoded ({reason}); replace the file or re-encode it") from None
+    if not blocks:
+        raise AudioError(f"{one_line(path)}: holds no sound")
+    return np.concatenate(blocks)[: math.ceil(seconds * rate) if math.isfinite(seconds) else None], rate
+
+
+def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
+    """The decoded frames of the first audio stream; those before damage, where the rest cannot be decoded."""
+    import av
+
+    has_sound = False
+    try:
+        for decoded in container.decode(audio=0):
+            for frame in resampler.resample(decoded):
+                has_sound = True
+                yield frame
+    except av.FFmpegError:
+        if not has_sound:
+            raise
+
+
+def _believable(path: Path, rate: int) -> int:
+    """`rate` in Hz; AudioError if no sound has it."""
+    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+        raise AudioError(f"{one_line(path)}: its header is damaged, it says {rate} Hz; replace the file")
+    return rate
 
 
 def _gather(read: Callable[[int], NDArray[np.float32]], n_frames: float) -> NDArray[np.float32]:
@@ -195,37 +222,3 @@ def _gather(read: Callable[[int], NDArray[np.float32]], n_frames: float) -> NDAr
             blocks.append(block.mean(axis=1, dtype=np.float32))
         n_left = None if n_left is None else n_left - len(block)
     return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
-
-
-def _sniff(path: Path, file: BinaryIO) -> miniaudio.FileFormat | None:
-    """The format miniaudio shall decode, or None for soundfile; AudioError for what neither reads."""
-    head = file.read(_HEAD_BYTES)
-    if not head:
-        raise AudioError(f"{_shown(path)}: the file is empty")
-    has_id3, start = False, 0
-    while head[:3] == b"ID3" and len(head) >= 10:  # may stand before mp3, FLAC and AAC, and more than once
-        has_id3 = True
-        start += 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
-        file.seek(start)
-        head = file.read(_HEAD_BYTES)
-    for table, message in ((_UNSUPPORTED, f"{{}} {_CONVERT}"), (_NOT_AUDIO, "is {}, not audio")):
-        for offset, magic, kind in table:
-            if head[offset : offset + len(magic)] == magic:
-                raise AudioError(f"{_shown(path)}: {message.format(kind)}")
-    if not has_id3 and not head.startswith(b"NIST_1A") and not head.translate(None, _TEXT_BYTES):
-        raise AudioError(f"{_shown(path)}: is text (a playlist, a web page or the like), not audio")
-    if head[:4] == b"fLaC":
-        return miniaudio.FileFormat.FLAC
-    if head[:4] == b"OggS" and b"\x01vorbis" in head[:128]:
-        return miniaudio.FileFormat.VORBIS
-    if head[:4] in (b"OggS", b"RIFF", b"RF64", b"FORM"):
-        return None
-    if len(head) >= 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # layer 0 does not exist in MPEG audio
-        raise AudioError(f"{_shown(path)}: raw AAC {_CONVERT}")
-    is_frame = len(head) >= 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    return miniaudio.FileFormat.MP3 if is_frame or has_id3 else None
-
-
-def _shown(path: Path) -> str:
-    """The path as one printable line."""
-    return str(path) if str(path).isprintable() else repr(str(path))

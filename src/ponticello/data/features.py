@@ -60,7 +60,8 @@ class GivenFrames:
                 unusable.append(_skipped(path, track_id, f"has {own} numbers, where most vectors have {size}"))
         left_out = {line.value for line in unusable}
         sources = {track_id: path for track_id, (path, _) in sizes.items() if track_id not in left_out}
-        return FrontEnd(folder.frames_of("features"), self.key, extract, STEP, 1, tuple(unusable)), sources
+        place = folder.frames_of("features")
+        return FrontEnd(place, self.key, extract, STEP, is_safe=True, unusable=tuple(unusable)), sources
 
     def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
         raise CheckpointError(

@@ -4,23 +4,22 @@ A library keeps log-mels in `mels/`, and beside them what another front end make
 Dimensions: T frames, F numbers a frame. How the files look: `shards`.
 """
 
-import multiprocessing
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
+from numpy.typing import NDArray
 
-from ponticello.config import MelConfig
+from ponticello.config import LimitsConfig, MelConfig
+from ponticello.data.audio import load_audio
 from ponticello.data.mel import mel_key, mel_of_file
 from ponticello.data.shards import (
-    AGAIN,
     MANIFEST,
     SCHEMA,
     Mel,
@@ -31,13 +30,13 @@ from ponticello.data.shards import (
     write_manifest,
     write_shard,
 )
+from ponticello.data.sniff import one_line
+from ponticello.data.workers import Lost, SafePool
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, Skipped
 
 _SHARD_BYTES = 256 * 2**20  # held in memory until the shard is published
 _SHARD_TRACKS = 1000  # what a killed run can lose
-_CHUNK_TRACKS = 8  # sent to a worker at once
-_CHUNKS_A_WORKER = 4  # under way at once, so that memory stays flat
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,19 @@ class _Source:
 class FrontEnd:
     """How a track's file becomes frames.
 
-    place: where they are kept. key: changes whenever the numbers would. extract: (T, F) float16 of a file and the id of
-        its track, DataError where there are none; picklable, for worker processes. step: heads its skipped.csv lines.
-    most_workers: processes that make sense. unusable: what is known not to be usable before anything is read.
+    place: where they are kept. key: changes whenever the numbers would. step: heads its skipped.csv lines.
+    extract: (T, F) float16 of a file and the id of its track, DataError where there are none; picklable, for worker
+        processes. finish: turns what `extract` gives into that in this process, where a model is too large for many.
+    is_safe: nothing that is read could harm this process, so that no other is needed.
+    unusable: what is known not to be usable before anything is read.
     """
 
     place: Path
     key: str
-    extract: Callable[[Path, str], Mel]
+    extract: Callable[[Path, str], Any]
     step: str
-    most_workers: int | None = None
+    finish: Callable[[Any], Mel] | None = None
+    is_safe: bool = False
     unusable: tuple[Skipped, ...] = ()
 
 
@@ -87,12 +89,17 @@ def _mel_of_track(path: Path, _track_id: str, config: MelConfig) -> Mel:
     return mel_of_file(path, config)
 
 
+def waveform_of_track(path: Path, _track_id: str, sample_rate: int, seconds: float) -> NDArray[np.float32]:
+    """An `extract` that leaves the listening to `FrontEnd.finish`: the first `seconds`, (n,), as `load_audio`."""
+    return load_audio(path, sample_rate, seconds)
+
+
 def prepare_frames(
     folder: Folder,
     sources: Mapping[str, Path],
     front_end: FrontEnd | None = None,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
     """Brings the frames at `front_end.place` in line with `sources` (track_id -> audio file); says what that took.
@@ -102,13 +109,14 @@ def prepare_frames(
     listed in skipped.csv. Tracks that are not in `sources` lose their frames. front_end: else the log-mels.
     Finished tracks are published a shard at a time and when an error ends the run; running again resumes.
 
-    workers: processes; each track's bytes are the same for any number. ConfigError below 1.
+    workers: processes, in which a file that crashes or hangs its decoder or passes `limits` is skipped; each track's
+        bytes are the same for any number. None: in this process, for files that one trusts. ConfigError below 1.
     on_progress: called after each track with (done, to do).
 
-    Raises DataError when a worker process dies, LibraryError for a damaged manifest.
-    Cost: about 1/300 of the sound's length a core; 256 MB of memory and some MB a worker.
+    Raises DataError when worker processes cannot start, LibraryError for a damaged manifest.
+    Cost: about 1/300 of the sound's length a core; 256 MB of memory and 300 MB a worker.
     """
-    if workers < 1:
+    if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1; found {workers}")
     front_end = front_end or mel_front_end(folder)
     place = front_end.place
@@ -124,9 +132,8 @@ def prepare_frames(
     remove_unnamed_shards(place, kept)
     writer = _ShardWriter(place, kept, front_end.key)
     skipped = list(front_end.unusable)
-    workers = min(workers, front_end.most_workers or workers)
     try:
-        with closing(_decode(todo, front_end.extract, workers)) as mels:
+        with closing(_decode(todo, front_end, workers, folder.config.limits)) as mels:
             for n_done, (source, mel) in enumerate(zip(todo, mels, strict=True), start=1):
                 if isinstance(mel, str):
                     skipped.append(Skipped(str(source.path), None, "path", source.track_id, mel))
@@ -179,42 +186,40 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _decode(todo: Sequence[_Source], extract: Callable[[Path, str], Mel], workers: int) -> Generator[Mel | str]:
+def _decode(
+    todo: Sequence[_Source], front_end: FrontEnd, workers: int | None, limits: LimitsConfig
+) -> Generator[Mel | str]:
     """In the order of `todo`, each file's frames, or the reason why there are none."""
-    if workers == 1 or len(todo) <= 1:
-        for source in todo:
-            yield _frames_or_reason(source, extract)
+    extract = partial(_extracted_or_reason, extract=front_end.extract)
+    if workers is None or front_end.is_safe or not todo:
+        yield from (_finished_or_reason(extract(source), front_end) for source in todo)
         return
-    chunks = [todo[start : start + _CHUNK_TRACKS] for start in range(0, len(todo), _CHUNK_TRACKS)]
-    # spawn: a forked child of a process that runs threads (torch's, polars') may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        min(workers, len(chunks)), mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
-    )
-    try:
-        under_way: deque[Future[list[Mel | str]]] = deque()
-        for n_done in range(len(chunks)):
-            while n_done + len(under_way) < len(chunks) and len(under_way) < workers * _CHUNKS_A_WORKER:
-                chunk = chunks[n_done + len(under_way)]
-                under_way.append(pool.submit(_many_frames_or_reasons, chunk, extract))
-            try:
-                yield from under_way.popleft().result()
-            except BrokenProcessPool:
-                raise DataError(
-                    f"a worker process died at or shortly after {chunks[n_done][0].path} (no memory left, or a file "
-                    f"that crashes its decoder); the finished tracks are kept, {AGAIN} with fewer workers"
-                ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    pool: SafePool[_Source, Any] = SafePool(extract, min(workers, len(todo)), limits, _on_one_core)
+    with closing(pool.run(todo)) as extracted:
+        for source, result in zip(todo, extracted, strict=True):
+            if isinstance(result, Lost):
+                yield f"{one_line(source.path)}: {result.reason}"
+            else:
+                yield _finished_or_reason(result, front_end)
 
 
-def _many_frames_or_reasons(sources: Sequence[_Source], extract: Callable[[Path, str], Mel]) -> list[Mel | str]:
-    return [_frames_or_reason(source, extract) for source in sources]
+def _on_one_core() -> None:
+    torch.set_num_threads(1)
 
 
-def _frames_or_reason(source: _Source, extract: Callable[[Path, str], Mel]) -> Mel | str:
+def _extracted_or_reason(source: _Source, extract: Callable[[Path, str], Any]) -> Any:
     try:
         return extract(source.path, source.track_id)
+    except DataError as error:
+        return str(error)
+
+
+def _finished_or_reason(extracted: Any, front_end: FrontEnd) -> Mel | str:
+    if isinstance(extracted, str) or front_end.finish is None:
+        result: Mel | str = extracted
+        return result
+    try:
+        return front_end.finish(extracted)
     except DataError as error:
         return str(error)
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from transformers.utils.hub import cached_file
 
 from ponticello.data.audio import load_audio, resample
 from ponticello.data.catalog import audio_files
-from ponticello.data.prepare import FrontEnd
+from ponticello.data.prepare import FrontEnd, waveform_of_track
 from ponticello.data.shards import Mel
 from ponticello.data.store import BY_WEIGHTS
 from ponticello.errors import CheckpointError, DataError, ShapeError
@@ -65,8 +65,11 @@ class HuggingFaceFrames:
         """As the protocol says; the key names the weights that are found now."""
         found = HuggingFaceFrames(self.name, self.seconds, self._encoder().weights, self.allow_download)
         place = folder.frames_of(PREFIX + self.name)
-        # One process: the encoder is large, and torch spreads its work over the cores by itself.
-        return FrontEnd(place, found.key, found._of_track, f"prepare {PREFIX}{self.name}", 1), audio_files(folder)
+        encoder = found._encoder()
+        # The encoder stays in this process: it is large, and torch spreads its work over the cores by itself.
+        decode = partial(waveform_of_track, sample_rate=encoder.sample_rate, seconds=self.seconds)
+        front_end = FrontEnd(place, found.key, decode, f"prepare {PREFIX}{self.name}", encoder.frames_of)
+        return front_end, audio_files(folder)
 
     def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
         encoder = self._encoder()
@@ -75,9 +78,6 @@ class HuggingFaceFrames:
         else:
             waveform = _checked(resample(sound, sample_rate, encoder.sample_rate))
         return encoder.frames_of(waveform[: int(self.seconds * encoder.sample_rate)])
-
-    def _of_track(self, path: Path, track_id: str) -> Mel:
-        return self.hear(path, 0)
 
     def _encoder(self) -> "LoadedEncoder":
         encoder = load_audio_encoder(self.name, self.allow_download)
