@@ -63,7 +63,7 @@ AS_TRAINED: dict[str, dict[str, Any]] = {
     f"{TRAINED}, no pre-training": {"preference": {"reset_heads": True}},
 }
 VARIANTS = {**CHOSEN, **AS_TRAINED}
-ONE_WORDING = f"{STAGE_ONE}, one wording a text"
+EIGHT_WORDINGS = f"{STAGE_ONE}, eight wordings a text"
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     one.measured[STAGE_ONE] = ask.measure(audio, first.encode_text(ask.texts))
     for method, found in {**vectors, STAGE_ONE: audio}.items():
         one.measured[f"{method} -> ALS factors"] = ask.regress(found)
-    fixed = {"semantic": {"text_variants": 1}}
-    trained(folder, lambda own: train_semantic(own, "one-wording", retrieval_figures), fixed, seed)
-    one.measured[ONE_WORDING] = ask.measure(
-        audio, HTCL.from_pretrained(folder.run("one-wording")).encode_text(ask.texts)
+    fixed = {"semantic": {"text_variants": 8}}
+    trained(folder, lambda own: train_semantic(own, "eight-wordings", retrieval_figures), fixed, seed)
+    one.measured[EIGHT_WORDINGS] = ask.measure(
+        audio, HTCL.from_pretrained(folder.run("eight-wordings")).encode_text(ask.texts)
     )
     for name in chosen:
         own = folder

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate import ONE_WORDING
+from ablate import EIGHT_WORDINGS
 from ponticello.data.splits import load_splits
 from ponticello.evaluate.intervals import bootstrap_mean, paired_difference
 from ponticello.library import open_library
@@ -20,7 +20,7 @@ from ponticello.model.htcl import HTCL
 from starter_figures import ROUNDS
 from starter_stage_one import Column, measured
 
-RUNS = {"eight wordings": "semantic", "one wording": "one-wording"}
+RUNS = {"eight wordings": "eight-wordings", "one wording": "semantic"}
 
 
 def table(libraries: list[dict[str, dict[str, Column]]]) -> list[str]:
@@ -41,7 +41,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="the freemusic folder")
-    parser.add_argument("work", type=Path, nargs="+", help=f"where ablate.py has trained {ONE_WORDING!r}")
+    parser.add_argument("work", type=Path, nargs="+", help=f"where ablate.py has trained {EIGHT_WORDINGS!r}")
     given = parser.parse_args()
     libraries = []
     for root in sorted(root for work in given.work for root in work.glob("seed-?")):

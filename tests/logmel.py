@@ -17,7 +17,6 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "evaluate_every": 10,
-        "text_variants": 1,
     },
     "preference": {
         "batch_size": 32,

@@ -117,7 +117,7 @@ class SemanticConfig(StageConfig):
     """Stage one: as a stage, where it starts, and in how many wordings it reads a text."""
 
     from_starter: bool = True  # over MusiCNN's frames, where the layout fits; model/weights/starter.md
-    text_variants: int = Field(8, ge=1)  # 1 = always the same; data/wording.py
+    text_variants: int = Field(1, ge=1)  # more cost: docs/benchmarks.md, "What each part is worth"
 
 
 class PreferenceConfig(StageConfig):

@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "mel": {"released_padding": True},
         "text": {"pooling": "pooler"},
-        "semantic": {**_AS_RELEASED, "text_variants": 1},
+        "semantic": _AS_RELEASED,
         "preference": {**_AS_RELEASED, "reset_heads": True, "keep": 0.0, "multi_positive": False},
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },

@@ -28,6 +28,7 @@ from ponticello.library import create_library, open_library
 
 COMMANDS = (
     "init",
+    "scan",
     "import-tracks",
     "import-history",
     "prepare",
