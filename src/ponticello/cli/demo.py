@@ -1,5 +1,6 @@
 """demo: everything once, on real music with simulated listeners, in minutes."""
 
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,8 @@ SEARCHES = (
     "acoustic folk from an old village",
 )
 LABELS = ["game", "machine_tags"]
+# All but SASRec, whose tuning takes as long as all the rest; `ponticello evaluate` adds it.
+BASELINES = ["item-kNN", "EASE", "ALS", "BPR", "content-kNN", "vectors to factors", "artist prior"]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,7 +60,7 @@ def demo(
     if not (library / SETTINGS_FILE).is_file():
         create_library(library, "tiny")
     # The starter model was made from these tracks too: from it, what is held out here would not be unheard.
-    folder = open_library(library, ["semantic.from_starter=false"])
+    folder = open_library(library, ["semantic.from_starter=false", f"evaluate.baselines={json.dumps(BASELINES)}"])
     _say("1/6", "the catalogue")
     imported = import_tracks(folder, data / "tracks.csv")
     prepared = prepare_library(folder, None)
@@ -83,6 +86,7 @@ def demo(
     _search(folder)
     typer.echo(f"\nlibrary {folder.root}\nreport  {folder.report / 'index.html'}\nmodel   {folder.run('preference')}")
     typer.echo(f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3")
+    typer.echo(f"more:   ponticello evaluate -L {library} --label machine_tags   (with SASRec, minutes longer)")
     typer.echo(f"done in {time.monotonic() - started:.0f} s. The taste figures come from SIMULATED listeners.")
 
 
