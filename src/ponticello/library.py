@@ -7,6 +7,7 @@ my-library/
   duplicates.csv         scanned tracks that share a recording
   interactions.parquet   one row a listening event
   pairs.parquet          mined (anchor, positive) pairs
+  negatives.parquet      what was turned away from after what, where pairs.negatives asks for it
   validation-pairs.parquet  the same with held-out tracks, for validation only
   splits.parquet         which track and which moment is held out
   splits-listeners.parquet  each listener's own moments, where splits.events is last-session
@@ -80,6 +81,10 @@ class Folder:
     @property
     def validation_pairs(self) -> Path:
         return self.root / "validation-pairs.parquet"
+
+    @property
+    def negatives(self) -> Path:
+        return self.root / "negatives.parquet"
 
     @property
     def splits(self) -> Path:

@@ -18,6 +18,7 @@ from ponticello.data import evidence as evidence_module
 from ponticello.data import pairs as pairs_module
 from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
 from ponticello.data.evidence import LIKED_LIMIT, PLAYLIST_LIMIT
+from ponticello.data.log import EVENTS_SCHEMA
 from ponticello.data.pairs import PAIRS_SCHEMA, mine_pairs, read_pairs, write_pairs
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import create_library
@@ -37,7 +38,7 @@ def _event(user: str, track: str, minute: float, event: str = "like", **fields: 
 
 
 def _log(*events: Event) -> pl.DataFrame:
-    return pl.DataFrame(events, schema=pairs_module._EVENTS_SCHEMA)
+    return pl.DataFrame(events, schema=EVENTS_SCHEMA)
 
 
 def _mined(config: PairsConfig, *events: Event) -> list[Row]:

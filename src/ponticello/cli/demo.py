@@ -10,7 +10,8 @@ import typer
 from ponticello.cli.ask import embed_folder
 from ponticello.cli.console import print_results
 from ponticello.cli.evaluate import compare, measure, print_summary
-from ponticello.cli.prepare import prepare_library, print_mined
+from ponticello.cli.pairs import print_mined
+from ponticello.cli.prepare import prepare_library
 
 if TYPE_CHECKING:
     from ponticello.library import Folder

@@ -1,4 +1,4 @@
-"""prepare, tag, pairs: from files and logs to what training reads."""
+"""prepare, tag: from files to what training reads."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +8,6 @@ from ponticello.cli.console import (
     HERE,
     JsonOption,
     LibraryOption,
-    SetOption,
     open_folder,
     print_json,
     progress,
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from ponticello.data.mining import Mined
     from ponticello.data.prepare import FrontEnd, Prepared
     from ponticello.library import Folder
 
@@ -28,7 +26,6 @@ def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
     app.command("prepare")(prepare)
     app.command("tag")(tag)
-    app.command("pairs")(pairs)
 
 
 def prepare(
@@ -138,42 +135,3 @@ def tag(
     )
     if commonest:
         typer.echo(f"commonest: {commonest}")
-
-
-def pairs(library: LibraryOption = HERE, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Mines pairs of tracks liked together. Only the training window and training tracks are looked at.
-
-    \b
-    Example:
-    ponticello pairs -L my-library --set pairs.min_listeners=3
-    """
-    from ponticello.data.mining import mine_library
-
-    folder = open_folder(library, settings)
-    with folder.lock():
-        mined = mine_library(folder)
-    if as_json:
-        print_json(
-            {
-                "n_pairs": mined.n_pairs,
-                "n_validation_pairs": mined.n_validation_pairs,
-                "funnel": dict(mined.funnel.steps),
-            }
-        )
-        return
-    print_mined(mined, folder)
-
-
-def print_mined(mined: "Mined", folder: "Folder") -> None:
-    """The funnel and what came of it."""
-    for line in mined.funnel.lines():
-        typer.echo(line)
-    roles = list(mined.splits.roles.values())
-    held_out = ", ".join(f"{roles.count(role):,} {role}" for role in ("train", "validation", "test"))
-    unused = f", {mined.splits.n_without_role:,} without a role" if mined.splits.n_without_role else ""
-    until = mined.splits.train_until
-    limit = f"{until:%Y-%m-%d %H:%M}" if until else "each listener's last two sessions"
-    for note in mined.notes:
-        typer.echo(note)
-    typer.echo(f"tracks: {held_out}{unused}; events count for training before {limit}")
-    typer.echo(f"{mined.n_pairs:,} pairs in {folder.pairs}, {mined.n_validation_pairs:,} held out for validation")

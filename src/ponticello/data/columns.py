@@ -35,6 +35,7 @@ SESSION_ID = "session_id"
 # pairs
 ANCHOR_ID = "anchor_id"
 POSITIVE_ID = "positive_id"
+NEGATIVE_ID = "negative_id"
 N_USERS = "n_users"
 SOURCE = "source"
 

@@ -5,11 +5,11 @@
     playlist   members of one playlist                              ; anchor_id < positive_id
     cooccurrence  liked by one listener, whenever                   ; anchor_id < positive_id
 
-A log here has the interactions columns with `at` (the moment, in whole microseconds) for `played_at`. Every window
-orders its rows completely, so that neither the order of the rows nor the number of threads matters.
+A log here is one of numbers, as `data/log.py` makes it: any part of it that holds all events of its listeners. Every
+window orders its rows completely, so that neither the order of the rows nor the number of threads matters.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ponticello.data.columns import (
     ANCHOR_ID,
@@ -24,20 +24,21 @@ from ponticello.data.columns import (
     USER_ID,
     WEIGHT,
 )
+from ponticello.data.log import AT
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-AT = "at"  # the moment of an event, in whole microseconds
+SOURCES = ("cooccurrence", "feedback", "playlist", "session", "skip")  # a number is a place: by name, as pairs sort
 PLAYLIST_LIMIT = 200  # tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
 LIKED_LIMIT = 40  # tracks a listener liked latest, so that their pairs, which grow with the square, stay under 800
+REFUSALS = ("skip", "dislike")  # a play shorter than `min_played_s` is one too
 _MICROSECONDS_A_MINUTE = 60_000_000
 
 
 def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
     """The rows that speak for a track: liked, finished, collected, put in a playlist, or played long enough."""
-    lasted = (log[EVENT] == "play") & (log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s))
-    return log.filter(log[EVENT].isin(POSITIVE_EVENTS) | lasted)
+    return log.filter(_speaks_for(log, min_played_s))
 
 
 def feedback_events(positives: "ir.Table") -> "ir.Table":
@@ -47,7 +48,36 @@ def feedback_events(positives: "ir.Table") -> "ir.Table":
 
 
 def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
-    """Each two consecutive positive events of one sitting, undirected; playlist events take no part.
+    """Each two consecutive positive events of one sitting, undirected; playlist events take no part."""
+    import ibis
+
+    liked = positive_events(_sittings(log, gap_min), min_played_s)
+    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(_in_order()))
+    liked = liked.filter(liked["previous"].notnull())
+    two = liked["previous"], liked[TRACK_ID]
+    return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
+
+
+def refused_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
+    """(track before, track) of each skip, dislike or short play; directed, as a pair of source "skip".
+
+    The track before is the one that set it off or, where that is not known, the event just before it in the sitting,
+    if that was positive: who skips everything says nothing about what goes with what.
+    """
+    heard = _sittings(log, gap_min)
+    heard = heard.mutate(
+        previous=heard[TRACK_ID].lag().over(_in_order()),
+        was_liked=_speaks_for(heard, min_played_s).lag().over(_in_order()).fill_null(False),
+    )
+    anchor = heard[CONTEXT_TRACK_ID].fill_null(heard["was_liked"].ifelse(heard["previous"], None))
+    is_short = (heard[EVENT] == "play") & heard[PLAYED_S].notnull() & (heard[PLAYED_S] < min_played_s)
+    refused = heard.mutate(before=anchor).filter(heard[EVENT].isin(REFUSALS) | is_short)
+    refused = refused.filter(refused["before"].notnull())
+    return _pair_events(refused, refused["before"], refused[TRACK_ID], "skip")
+
+
+def _sittings(log: "ir.Table", gap_min: float) -> "ir.Table":
+    """All but playlist events, with the `sitting` of its user and session_id that each lies in.
 
     A sitting is the given session_id; without one, it ends where the user's next event of any kind, or of any
     session, comes more than `gap_min` minutes later.
@@ -59,13 +89,14 @@ def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.
     heard = heard.mutate(cut=(gap > round(gap_min * _MICROSECONDS_A_MINUTE)).fill_null(False).cast("int64"))
     # A range window: events of one moment fall on the same side of a cut, whichever of them the gap was measured to.
     until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=AT)
-    heard = heard.mutate(sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1))
-    liked = positive_events(heard, min_played_s)
-    in_order = ibis.window(group_by=[USER_ID, SESSION_ID, "sitting"], order_by=[AT, TRACK_ID, WEIGHT])
-    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(in_order))
-    liked = liked.filter(liked["previous"].notnull())
-    two = liked["previous"], liked[TRACK_ID]
-    return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
+    return heard.mutate(sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1))
+
+
+def _in_order() -> Any:
+    """The events of one sitting in the order they came."""
+    import ibis
+
+    return ibis.window(group_by=[USER_ID, SESSION_ID, "sitting"], order_by=[AT, TRACK_ID, WEIGHT, EVENT, PLAYED_S])
 
 
 def playlist_members(log: "ir.Table") -> "ir.Table":
@@ -89,6 +120,11 @@ def playlist_events(members: "ir.Table") -> "ir.Table":
     return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "playlist")
 
 
+def too_long_playlists(members: "ir.Table") -> "ir.Table":
+    """(user_id, session_id) of the playlists that `playlist_events` leaves out."""
+    return members.filter(members["n_tracks"] > PLAYLIST_LIMIT).select(USER_ID, SESSION_ID).distinct()
+
+
 def liked_tracks(positives: "ir.Table") -> "ir.Table":
     """One row a listener and track: the latest moment and its weight, of the `LIKED_LIMIT` tracks liked latest."""
     import ibis
@@ -109,10 +145,15 @@ def cooccurrence_events(liked: "ir.Table") -> "ir.Table":
     return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "cooccurrence")
 
 
+def _speaks_for(log: "ir.Table", min_played_s: float) -> "ir.Value":
+    lasted = (log[EVENT] == "play") & (log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s))
+    return log[EVENT].isin(POSITIVE_EVENTS) | lasted
+
+
 def _pair_events(events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str) -> "ir.Table":
     """(user_id, anchor_id, positive_id, source, at, weight) of `events`, without a track paired with itself."""
     import ibis
 
-    named = {ANCHOR_ID: anchor, POSITIVE_ID: positive, SOURCE: ibis.literal(source)}
+    named = {ANCHOR_ID: anchor, POSITIVE_ID: positive, SOURCE: ibis.literal(SOURCES.index(source), "int8")}
     pairs = events.select(USER_ID, AT, WEIGHT, **named)
     return pairs.filter(pairs[ANCHOR_ID] != pairs[POSITIVE_ID])

@@ -15,7 +15,7 @@ from ponticello.data.columns import (
     TRACK_ID,
     USER_ID,
 )
-from ponticello.data.intake import Imported, read_numbered
+from ponticello.data.intake import DTYPES, Imported, read_numbered
 from ponticello.errors import LibraryError
 from ponticello.library import Folder, Skipped, replacing
 
@@ -82,6 +82,20 @@ def read_interactions(folder: Folder) -> pl.DataFrame:
     if not folder.interactions.is_file():
         raise LibraryError(f"{folder.root} has no listening history; add one with: ponticello import-history TABLE")
     return complete(stored_table(folder.interactions), INTERACTIONS)
+
+
+def scan_interactions(folder: Folder) -> pl.LazyFrame:
+    """As `read_interactions`, without loading the rows: for logs that need not fit into memory."""
+    if not folder.interactions.is_file():
+        raise LibraryError(f"{folder.root} has no listening history; add one with: ponticello import-history TABLE")
+    events = pl.scan_parquet(folder.interactions)
+    try:
+        found = events.collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first = str(error).partition("\n")[0]
+        raise LibraryError(f"{folder.interactions} is damaged ({first}); delete it and import again") from None
+    missing = {column: kind for column, kind in INTERACTIONS.kinds.items() if column not in found}
+    return events.with_columns([pl.lit(None, DTYPES[kind]).alias(column) for column, kind in missing.items()])
 
 
 def is_positive(min_played_s: float) -> pl.Expr:

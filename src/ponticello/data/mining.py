@@ -1,26 +1,32 @@
 """From a library's catalogue and log to who is held out, and to the pairs stage two learns and is checked on."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
 
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import ANCHOR_ID, CONTEXT_TRACK_ID, N_USERS, POSITIVE_ID, SOURCE, TRACK_ID, WEIGHT
+from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.columns import ANCHOR_ID, N_USERS, PLAYED_AT, POSITIVE_ID, SOURCE, TRACK_ID, USER_ID, WEIGHT
 from ponticello.data.duplicates import near_duplicates
-from ponticello.data.interactions import read_interactions
+from ponticello.data.engine import Engine, EngineOptions, open_engine
+from ponticello.data.funnel import Funnel
+from ponticello.data.interactions import scan_interactions
 from ponticello.data.leaks import check_no_leak
-from ponticello.data.pairs import Funnel, mine_pairs, write_pairs
+from ponticello.data.log import AT, NUMBER, Log, complete_events, number_log
+from ponticello.data.negatives import mine_negatives, write_negatives
+from ponticello.data.pairs import mine, write_pairs
 from ponticello.data.shards import MANIFEST
 from ponticello.data.splits import (
     Splits,
-    before_test,
     load_splits,
     make_splits,
     save_splits,
-    train_events,
+    training_window,
+    window_before_test,
     with_role,
 )
 from ponticello.data.store import FrameStore
+from ponticello.data.windows import Window
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, replacing
 
@@ -46,31 +52,38 @@ def refresh_splits(folder: Folder) -> Splits:
     return _refresh(folder)[0]
 
 
-def mine_library(folder: Folder) -> Mined:
+def mine_library(folder: Folder, options: EngineOptions | None = None) -> Mined:
     """Writes pairs.parquet from the training window alone, and validation-pairs.parquet for watching stage two.
 
     Validation pairs come from the log before the test window, each of a training and a validation track; neither
-    table holds a test track. DataError if the log is empty, or if something held out could reach training: see
-    `check_no_leak`. The caller holds the library's lock.
+    table holds a test track. With `pairs.negatives` also negatives.parquet. options: where it runs.
+    DataError if the log is empty, or if something held out could reach training: see `check_no_leak`. The caller holds
+    the library's lock.
     """
-    interactions = read_interactions(folder)
+    events = scan_interactions(folder)
     splits, duplicates = _refresh(folder)
-    if interactions.is_empty():
+    if events.head(1).collect().is_empty():
         raise DataError("the log holds no event yet: see skipped.csv, then run: ponticello import-history")
-    events = _without_triggers(train_events(interactions, splits), with_role(splits, "train"))
-    pairs, funnel = mine_pairs(events, folder.config.pairs)
-    notes = check_no_leak(splits, read_tracks(folder), pairs, events, duplicates)
+    tracks = read_tracks(folder)
     seen, unseen = with_role(splits, "train", "validation"), with_role(splits, "validation")
-    earlier = before_test(splits, interactions).filter(pl.col(TRACK_ID).is_in(seen))
-    validation, _ = mine_pairs(_without_triggers(earlier, seen), folder.config.pairs)
+    config, artists = folder.config.pairs, artists_of(tracks)
+    with open_engine(options) as engine:
+        log = library_log(engine, folder, with_role(splits, "train"), training_window(splits))
+        pairs, funnel = mine(log, config, artists)
+        notes = check_no_leak(splits, tracks, pairs, _last_events(log), duplicates)
+        negatives = mine_negatives(log, pairs, config) if config.negatives else None
+    with open_engine(options) as engine:
+        log = library_log(engine, folder, seen, window_before_test(splits))
+        validation, _ = mine(log, config, artists)
     validation = validation.filter(pl.col(ANCHOR_ID).is_in(unseen) != pl.col(POSITIVE_ID).is_in(unseen))
     write_pairs(folder, pairs)
+    write_negatives(folder, negatives)
     with replacing(folder.validation_pairs) as temporary:
         validation.write_parquet(temporary, compression="zstd")
     return Mined(len(pairs), len(validation), funnel, splits, tuple(notes))
 
 
-def mine_test_pairs(folder: Folder) -> pl.DataFrame:
+def mine_test_pairs(folder: Folder, options: EngineOptions | None = None) -> pl.DataFrame:
     """Pairs of a training track (the anchor) and a test track (the positive), for measuring only; nothing is written.
 
     Mined from the whole log without the validation tracks, under the same settings as the training pairs, and as those
@@ -80,12 +93,14 @@ def mine_test_pairs(folder: Folder) -> pl.DataFrame:
 
     LibraryError: there is no log, or there are no splits yet.
     """
-    interactions, splits = read_interactions(folder), load_splits(folder)
+    splits = load_splits(folder)
     if splits is None:
         raise LibraryError(f"{folder.root} has no splits yet; make them with: ponticello pairs -L {folder.root}")
     heard, test = with_role(splits, "train", "test"), with_role(splits, "test")
-    events = _without_triggers(interactions.filter(pl.col(TRACK_ID).is_in(heard)), heard)
-    pairs, _ = mine_pairs(events, folder.config.pairs)
+    with open_engine(options) as engine:
+        pairs, _ = mine(
+            library_log(engine, folder, heard, Window()), folder.config.pairs, artists_of(read_tracks(folder))
+        )
     anchored, reached = pl.col(ANCHOR_ID).is_in(test), pl.col(POSITIVE_ID).is_in(test)
     pairs = pairs.filter(anchored != reached).with_columns(
         pl.when(anchored).then(POSITIVE_ID).otherwise(ANCHOR_ID).alias(ANCHOR_ID),
@@ -109,9 +124,9 @@ def find_duplicates(folder: Folder, splits: Splits | None) -> pl.DataFrame | Non
     return near_duplicates(store, [track_id for track_id in store.track_ids if track_id not in settled], hop_s=hop_s)
 
 
-def _refresh(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
-    """The library's splits up to date, and what is known of tracks of one recording."""
-    interactions = read_interactions(folder) if folder.interactions.is_file() else None
+def current_splits(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
+    """The library's splits up to date, not saved, and what is known of tracks of one recording."""
+    interactions = scan_interactions(folder) if folder.interactions.is_file() else None
     previous, config = load_splits(folder), folder.config
     duplicates = find_duplicates(folder, previous)
     splits = make_splits(
@@ -122,11 +137,37 @@ def _refresh(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
         duplicates=duplicates,
         session_gap_min=config.pairs.session_gap_min,
     )
+    return splits, duplicates
+
+
+def _refresh(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
+    """`current_splits`, saved."""
+    splits, duplicates = current_splits(folder)
     save_splits(folder, splits)
     return splits, duplicates
 
 
-def _without_triggers(events: pl.DataFrame, allowed: list[str]) -> pl.DataFrame:
-    """`events` without the trigger songs that are not `allowed`: a held-out track may not enter a pair that way."""
-    trigger = pl.col(CONTEXT_TRACK_ID)
-    return events.with_columns(pl.when(trigger.is_in(allowed)).then(trigger))
+def library_log(engine: Engine, folder: Folder, tracks: Collection[str], window: Window) -> Log:
+    """The library's log on `tracks` within `window`, numbered; a trigger that is none of `tracks` is forgotten."""
+    scan_interactions(folder)  # says so if there is none, or it is damaged
+    ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
+    events = complete_events(engine.read(folder.interactions))
+    return number_log(engine, events, ids, window, half_life_days=folder.config.pairs.half_life_days)
+
+
+def _last_events(log: Log) -> pl.DataFrame:
+    """(user_id, track_id, played_at): the last event of every listener and of every track.
+
+    If anything held out is in the log, one of these shows it.
+    """
+    events = log.whole()
+    last = events[AT].max()
+    of_listeners = events.group_by(USER_ID).agg(**{TRACK_ID: events[TRACK_ID].argmax(events[AT]), AT: last})
+    of_tracks = events.group_by(TRACK_ID).agg(**{USER_ID: events[USER_ID].argmax(events[AT]), AT: last})
+    both = of_listeners.select(USER_ID, TRACK_ID, AT).union(of_tracks.select(USER_ID, TRACK_ID, AT))
+    rows = log.engine.frame(both.join(log.listeners, both[USER_ID] == log.listeners[NUMBER]))
+    return rows.select(
+        pl.col(f"{USER_ID}_right").alias(USER_ID),
+        pl.Series(TRACK_ID, log.tracks.gather(rows[TRACK_ID])),
+        pl.col(AT).cast(pl.Datetime("us", "UTC")).alias(PLAYED_AT),
+    ).sort(PLAYED_AT, USER_ID, TRACK_ID)

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from ponticello.config import PairsConfig, SplitsConfig
 from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.data.roles import artist_groups, roles_by_column, roles_by_group
-from ponticello.data.windows import last_sessions, moment
+from ponticello.data.windows import Window, last_sessions, moment
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
 
@@ -57,7 +57,7 @@ class Splits:
 
 def make_splits(
     tracks: pl.DataFrame,
-    interactions: pl.DataFrame | None,
+    interactions: pl.DataFrame | pl.LazyFrame | None,
     config: SplitsConfig,
     previous: Splits | None = None,
     *,
@@ -91,13 +91,12 @@ def make_splits(
         roles = roles_by_group(tracks, groups, duplicates, known, config)
     n_without_role = tracks.height - len(roles)
     if config.events == "last-session":
-        nobody = interactions is None or interactions.is_empty()
-        listeners = None if nobody or interactions is None else last_sessions(interactions, session_gap_min)
+        listeners = None if interactions is None else last_sessions(interactions, session_gap_min) or None
         return Splits(roles, None, None, listeners, scheme, n_without_role)
     if config.validation_until < config.train_until:
         raise ConfigError("splits.validation_until must not be below splits.train_until; raise it")
-    times = pl.Series(dtype=_TIME) if interactions is None else interactions[PLAYED_AT]
-    moments = moment(times, config.train_until), moment(times, config.validation_until)
+    events = pl.DataFrame(schema={PLAYED_AT: _TIME}) if interactions is None else interactions
+    moments = moment(events, config.train_until), moment(events, config.validation_until)
     return Splits(roles, *moments, None, scheme, n_without_role)
 
 
@@ -227,6 +226,18 @@ def before_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
 def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
     """The events of the test window, on any track; errors as `window`."""
     return events.filter(window(splits, events) == "test")
+
+
+def training_window(splits: Splits) -> Window:
+    """What `before_validation` keeps, for logs that are not in memory."""
+    own = splits.listeners
+    return Window(splits.train_until, None if own is None else {user: first for user, (first, _) in own.items()})
+
+
+def window_before_test(splits: Splits) -> Window:
+    """What `before_test` keeps, for logs that are not in memory."""
+    own = splits.listeners
+    return Window(splits.validation_until, None if own is None else {user: second for user, (_, second) in own.items()})
 
 
 def one_window_earlier(splits: Splits) -> Splits:

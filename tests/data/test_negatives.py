@@ -1,0 +1,74 @@
+"""What listeners turned away from after what, on logs small enough to read."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ponticello.config import PairsConfig
+from ponticello.data.engine import open_engine
+from ponticello.data.log import EVENTS_SCHEMA, ids_of, number_log
+from ponticello.data.negatives import mine_negatives, write_negatives
+from ponticello.data.pairs import mine
+from ponticello.data.windows import Window
+from ponticello.library import create_library
+
+ALONE = PairsConfig(min_listeners=1, sources=("feedback", "session"))
+Event = dict[str, Any]
+
+
+def _event(user: str, track: str, minute: float, event: str = "like", **fields: Any) -> Event:
+    at = datetime(2025, 3, 30, tzinfo=UTC) + timedelta(minutes=minute)
+    return {"user_id": user, "track_id": track, "played_at": at, "event": event, **fields}
+
+
+def _negatives(config: PairsConfig, *events: Event) -> list[tuple[str, str, int, float]]:
+    log = pl.DataFrame(events, schema=EVENTS_SCHEMA)
+    with open_engine() as engine:
+        numbered = number_log(engine, engine.table(log, "events"), ids_of(log), Window())
+        return mine_negatives(numbered, mine(numbered, config)[0], config).rows()
+
+
+def test_a_skip_speaks_against_the_track_just_before_it_if_that_was_liked() -> None:
+    """b was skipped after a; c after b, which was skipped itself; d in another sitting; e disliked after a."""
+    events = [_event("u", "a", 0), _event("u", "b", 1, "skip"), _event("u", "c", 2, "skip")]
+    events += [
+        _event("u", "a", 500),
+        _event("u", "d", 600, "skip"),
+        _event("v", "a", 0),
+        _event("v", "e", 1, "dislike"),
+    ]
+    assert _negatives(ALONE, *events) == [("a", "b", 1, 1.0), ("a", "e", 1, 1.0)]
+
+
+def test_a_known_trigger_is_what_a_skip_speaks_against() -> None:
+    events = [_event("u", "a", 0), _event("u", "b", 1, "skip", context_track_id="z"), _event("u", "z", 2, "skip")]
+    assert _negatives(ALONE, *events) == [("z", "b", 1, 1.0)]
+
+
+@pytest.mark.parametrize(("played_s", "found"), [(29.9, 1), (30.0, 0), (None, 0)])
+def test_a_short_play_is_a_skip(played_s: float | None, found: int) -> None:
+    events = [_event("u", "a", 0), _event("u", "b", 1, "play", played_s=played_s)]
+    assert len(_negatives(ALONE, *events)) == found
+
+
+def test_negatives_need_as_many_listeners_as_pairs() -> None:
+    events = [event for user in "uvw" for event in (_event(user, "a", 0), _event(user, "b", 1, "skip"))]
+    assert _negatives(PairsConfig(), *events) == [("a", "b", 3, 3.0)]
+    assert _negatives(PairsConfig(), *events[:4]) == []
+
+
+def test_what_is_a_pair_is_no_negative_in_either_order() -> None:
+    events = [_event("u", "a", 0), _event("u", "b", 1), _event("v", "b", 0), _event("v", "a", 1, "skip")]
+    assert _negatives(ALONE, *events) == []
+
+
+def test_negatives_are_written_where_asked_for_and_taken_away_where_not(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "library")
+    table = pl.DataFrame({"anchor_id": ["a"], "negative_id": ["b"], "n_users": [3], "weight": [1.0]})
+    write_negatives(folder, table)
+    assert pl.read_parquet(folder.negatives).equals(table)
+    write_negatives(folder, None)
+    assert not folder.negatives.exists()
