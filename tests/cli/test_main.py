@@ -35,6 +35,7 @@ COMMANDS = (
     "pairs",
     "train semantic",
     "train preference",
+    "forget-user",
     "embed",
     "search",
     "similar",

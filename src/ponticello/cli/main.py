@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from ponticello.cli import ask, datasets, demo, evaluate, pairs, prepare, released, tables, train
+from ponticello.cli import ask, datasets, demo, evaluate, forget, pairs, prepare, released, tables, train
 from ponticello.cli.console import clean
 from ponticello.errors import PonticelloError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (tables, datasets, prepare, pairs, train, ask, evaluate, released, demo):
+for group in (tables, datasets, prepare, pairs, train, ask, evaluate, forget, released, demo):
     group.register(app)
 
 
