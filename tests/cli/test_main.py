@@ -36,6 +36,7 @@ COMMANDS = (
     "pairs",
     "train semantic",
     "train preference",
+    "forget-user",
     "embed",
     "search",
     "similar",

@@ -1,13 +1,15 @@
-"""pairs --explain and --dry-run, and where it runs: what they print, and that questions write nothing."""
+"""pairs --explain and --dry-run, where it runs, and forget-user: what they print, and that questions write nothing."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from commands import error, out
 
 from ponticello.api import Library
+from ponticello.data.interactions import read_interactions
 from ponticello.data.pairs import read_pairs
 from ponticello.errors import ConfigError, DataError
 from ponticello.library import Folder
@@ -65,3 +67,24 @@ def test_an_engine_or_question_that_cannot_be_is_refused(mined: Folder) -> None:
     assert "engine 'dask' must be duckdb" in error(ConfigError, "pairs", "-L", mined.root, "--engine", "dask")
     both = ("pairs", "-L", mined.root, "--dry-run", "--explain", "a", "b")
     assert "ask one at a time" in error(ConfigError, *both)
+
+
+def test_forget_user_tells_what_is_gone_and_mines_again(mined: Folder) -> None:
+    log = read_interactions(mined)
+    user, n_events = log.group_by("user_id").len().sort("len", "user_id").row(-1)
+    run = mined.run("taste")
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"stage": "preference"}', encoding="utf-8")
+    *_, runs, last = out("forget-user", user, "-L", mined.root).splitlines()
+    assert runs.startswith("maybe trained with them, from another log: taste; delete and train again")
+    n_pairs = len(read_pairs(mined))
+    assert last == f"{n_events:,} events removed from {mined.interactions}; {n_pairs:,} pairs mined without them"
+    assert user not in read_interactions(mined)["user_id"]
+    assert f"listener '{user}' is in no table" in error(DataError, "forget-user", user, "-L", mined.root)
+
+
+def test_forget_user_as_json(mined: Folder) -> None:
+    user = read_interactions(mined)["user_id"].min()
+    told = json.loads(out("forget-user", user, "-L", mined.root, "--json"))
+    assert told["n_pairs"] == pl.read_parquet(mined.pairs).height
+    assert set(told) == {"n_events", "n_rows", "removed", "runs", "maybe_runs", "n_pairs"}

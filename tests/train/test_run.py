@@ -1,5 +1,6 @@
 """Training runs: what they learn, what they leave behind, and that a killed one ends as if nothing had happened."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from transformers import TrainerCallback
 from ponticello.api import Library
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.dataset import Collator, track_dataset
+from ponticello.data.forget import LISTENING_FILE
 from ponticello.data.store import FrameStore
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.metrics import retrieval_ranks
@@ -189,6 +191,12 @@ def test_validation_uses_unseen_tracks_and_stays_out_of_training(trained: Librar
     touched = [{roles[a], roles[b]} for a, b in pairs.select("anchor_id", "positive_id").iter_rows()]
     assert touched
     assert all(pair == {"train", "validation"} for pair in touched)
+
+
+def test_stage_two_notes_the_log_it_learned_from(trained: Library) -> None:
+    note = json.loads((trained.folder.run("preference") / LISTENING_FILE).read_text(encoding="utf-8"))
+    assert note == {"log_sha256": hashlib.sha256(trained.folder.interactions.read_bytes()).hexdigest()}
+    assert not (trained.folder.run("semantic") / LISTENING_FILE).exists()
 
 
 def test_second_call_gives_the_finished_run_again(trained: Library) -> None:

@@ -10,7 +10,20 @@ import sys
 
 import typer
 
-from ponticello.cli import ask, datasets, demo, evaluate, history, pairs, prepare, released, scan, tables, train
+from ponticello.cli import (
+    ask,
+    datasets,
+    demo,
+    evaluate,
+    forget,
+    history,
+    pairs,
+    prepare,
+    released,
+    scan,
+    tables,
+    train,
+)
 from ponticello.cli.console import clean
 from ponticello.errors import PonticelloError
 
@@ -24,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (scan, tables, history, datasets, prepare, pairs, train, ask, evaluate, released, demo):
+for group in (scan, tables, history, datasets, prepare, pairs, train, ask, evaluate, forget, released, demo):
     group.register(app)
 
 

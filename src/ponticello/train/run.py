@@ -19,6 +19,7 @@ from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
+from ponticello.data.forget import note_listening
 from ponticello.data.pairs import read_pairs
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Folder, replacing
@@ -145,6 +146,8 @@ def train_preference(
         kept.config.vector = balance.vector
         return kept, balance
 
+    if launched()[0] == 0:
+        note_listening(folder, run)
     return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish)
 
 

@@ -1,0 +1,177 @@
+"""Takes a listener out of a library: out of the log, and out of everything that was made from it.
+
+    derived tables and the report go first -> the log without them -> splits and pairs anew
+
+so that a stop in between leaves a library in which the listener can be forgotten again. Models cannot forget: the runs
+that may have learned from the listener are named, and marked until they are deleted.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ponticello.data.columns import USER_ID
+from ponticello.data.engine import EngineOptions
+from ponticello.data.interactions import scan_interactions
+from ponticello.data.mining import Mined, mine_library, refresh_splits
+from ponticello.data.pseudonyms import known_as
+from ponticello.errors import DataError
+from ponticello.library import Folder, replacing
+
+RETRAIN_FILE = "retrain.json"  # in a run's folder: it learned from a listener who has been forgotten
+LISTENING_FILE = "listening.json"  # in a run's folder: the log it was trained with
+_WHY = "it learned from a listener who has been forgotten: delete this folder and train again"
+_MADE_ANEW = ("interactions.parquet", "splits-listeners.parquet")
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was taken away.
+
+    n_events: of the log. n_rows: of other tables, by file name. removed: files and folders that are gone, by name.
+    runs: trained with the log as it was; maybe_runs: with an earlier or unknown one, which may have held the listener.
+    mined: the new pairs, where there were some before.
+    """
+
+    n_events: int
+    n_rows: dict[str, int]
+    removed: tuple[str, ...]
+    runs: tuple[str, ...]
+    maybe_runs: tuple[str, ...]
+    mined: Mined | None
+
+
+def stored_ids(folder: Folder, users: Collection[str]) -> list[str]:
+    """The ids by which the library's tables know `users`, sorted: their own, or the hash of their name."""
+    known: set[str] = set()
+    for path in folder.root.glob("*.parquet"):
+        if USER_ID in pl.read_parquet_schema(path):
+            ids = pl.scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique()).collect(engine="streaming")
+            known.update(ids[USER_ID].to_list())
+    return sorted({known_as(folder, user, known) for user in users})
+
+
+def forget_users(folder: Folder, users: Collection[str], options: EngineOptions | None = None) -> Forgotten:
+    """Takes `users` out of the library and mines its pairs again: byte for byte what they were without `users`.
+
+    DataError: a user is in no table. LibraryError: there is no log. The caller holds the library's lock. options: where
+    mining runs. Cost: two passes over the log, and mining.
+    """
+    ids = stored_ids(folder, users)
+    counts = _n_events(folder, ids)
+    lists = {path: _lines_naming(path, ids) for path in sorted(folder.root.glob("*.csv"))}
+    tables = {path: _rows_naming(path, ids) for path in sorted(folder.root.glob("*.parquet"))}
+    known = {*counts, *(user for found in (*lists.values(), *tables.values()) for user in found)}
+    if missing := [user for user in ids if user not in known]:
+        where = f"in no table of {folder.root}"
+        raise DataError(f"listener {missing[0]!r} is {where}; check the id in interactions.parquet")
+    sure, maybe = _mark_runs(folder) if counts else ([], [])
+    had_pairs, removed = folder.pairs.is_file(), []
+    for path in (folder.pairs, folder.validation_pairs, folder.negatives, folder.report):
+        if counts and path.exists():
+            removed.append(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (path for path, found in lists.items() if found):
+        _drop_lines(path, ids)
+    for path in (path for path, found in tables.items() if found):
+        _drop_rows(path, ids)
+    if counts:
+        _drop_rows(folder.interactions, ids)
+        if scan_interactions(folder).head(1).collect().is_empty():
+            folder.interactions.unlink()
+    mined = mine_library(folder, options) if counts and had_pairs and folder.interactions.is_file() else None
+    if counts and mined is None and folder.splits.is_file():
+        refresh_splits(folder)
+    n_rows = {path.name: sum(found.values()) for path, found in {**lists, **tables}.items() if found}
+    gone = tuple(path.name for path in removed if not path.exists())
+    return Forgotten(sum(counts.values()), n_rows, gone, tuple(sure), tuple(maybe), mined)
+
+
+def note_listening(folder: Folder, run: Path) -> None:
+    """Notes in a run's folder which log it is trained with, so that it can be told later whom it learned from."""
+    with replacing(run / LISTENING_FILE) as temporary:
+        temporary.write_text(json.dumps({"log_sha256": _sha256(folder.interactions)}) + "\n", encoding="utf-8")
+
+
+def _mark_runs(folder: Folder) -> tuple[list[str], list[str]]:
+    """The runs of stage two, marked: those trained with the log as it is, and those of which that is not known."""
+    now = _sha256(folder.interactions)
+    sure: list[str] = []
+    maybe: list[str] = []
+    for run in sorted(path for path in (folder.root / "runs").glob("*") if _learned_from_listening(path)):
+        with_log = _record(run / LISTENING_FILE).get("log_sha256")
+        (sure if with_log == now else maybe).append(run.name)
+        with replacing(run / RETRAIN_FILE) as temporary:
+            temporary.write_text(json.dumps({"why": _WHY}) + "\n", encoding="utf-8")
+    return sure, maybe
+
+
+def _learned_from_listening(run: Path) -> bool:
+    """Whether the run at `run`, finished or not, is of stage two."""
+    begun = _record(run / "checkpoints" / "started.json")
+    return (
+        (run / LISTENING_FILE).is_file()
+        or _record(run / "run.json").get("stage") == "preference"
+        or ("preference" in begun)
+    )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """A JSON object of a run's folder, empty where there is none."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _n_events(folder: Folder, ids: list[str]) -> dict[str, int]:
+    """{user: events in the log} of those of `ids` who have some."""
+    found = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids)).group_by(USER_ID).len()
+    return dict(found.collect(engine="streaming").iter_rows())
+
+
+def _rows_naming(path: Path, ids: list[str]) -> Counter[str]:
+    """{user: rows} of any other table with a user_id; the log and the splits are made anew, not searched here."""
+    if path.name in _MADE_ANEW or USER_ID not in pl.read_parquet_schema(path):
+        return Counter()
+    users = pl.scan_parquet(path).select(pl.col(USER_ID).cast(pl.String)).filter(pl.col(USER_ID).is_in(ids))
+    return Counter(users.collect()[USER_ID].to_list())
+
+
+def _drop_rows(path: Path, ids: list[str]) -> None:
+    others = pl.scan_parquet(path).filter(~pl.col(USER_ID).cast(pl.String).is_in(ids))
+    with replacing(path) as temporary:
+        others.sink_parquet(temporary, compression="zstd", maintain_order=True)
+
+
+def _lines_naming(path: Path, ids: list[str]) -> Counter[str]:
+    """{user: lines} of a list such as skipped.csv: a line names a user in `user_id`, or as that field's value."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return Counter(user for row in csv.DictReader(file) if (user := _named(row)) in ids)
+
+
+def _drop_lines(path: Path, ids: list[str]) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        rows, names = [row for row in reader if _named(row) not in ids], reader.fieldnames or []
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _named(row: dict[str, str]) -> str | None:
+    return row.get("value") if row.get("field") == USER_ID else row.get(USER_ID)
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
