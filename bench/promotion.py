@@ -93,11 +93,14 @@ def main(
                 found = exposure(mine_pairs(fakes(log, target, share, others, generator), config)[0])
                 after.append(found.get(target, 0))
             base = [before.get(target, 0) for target in promoted]
-            times = [
-                1.0 if new == old else new / old if old else float("inf") for new, old in zip(after, base, strict=True)
-            ]
+            times = [_times(new, old) for new, old in zip(after, base, strict=True)]
             cells = [name, beside, str(base), str(after), f"{max(times):.1f}", f"{np.median(times):.1f}"]
             print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def _times(new: int, old: int) -> float:
+    """How much more `new` is; nothing stays nothing."""
+    return 1.0 if new == old else new / old if old else float("inf")
 
 
 if __name__ == "__main__":
