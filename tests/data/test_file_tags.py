@@ -1,5 +1,6 @@
 """Tags as columns: equal to what an independent reader finds, in every format, with every oddity of old programs."""
 
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -194,6 +195,15 @@ def test_raw_aac_has_its_tags_and_length(tmp_path: Path) -> None:
     facts = read_facts(path)
     assert {column: facts.tags[column] for column in FULL_COLUMNS} == FULL_COLUMNS
     assert facts.tags["duration_s"] == pytest.approx(1.0, abs=0.07)  # three frames of 1024 samples of padding
+
+
+def test_real_files_equal_the_other_readers() -> None:
+    """The demo's excerpts; or all sound files below the folder that PONTICELLO_TAGS_OF names."""
+    folder = Path(os.environ.get("PONTICELLO_TAGS_OF") or Path(__file__).parents[2] / "demo" / "audio")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".opus", ".ogg", ".mp3", ".flac", ".m4a")]
+    assert files
+    for path in files:
+        assert_same(path)
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".flac", ".ogg", ".opus", ".wav", ".aiff"])
