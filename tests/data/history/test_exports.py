@@ -351,6 +351,17 @@ def sqlite(path: Path, *scripts: str) -> Source:
     return source(path)
 
 
+def test_navidrome_without_artists_still_has_its_paths(tmp_path: Path) -> None:
+    bare = (
+        "CREATE TABLE media_file (id TEXT, path TEXT, title TEXT); INSERT INTO media_file VALUES ('m1', 'a.mp3', 'A');"
+    )
+    users = "CREATE TABLE user (id TEXT, user_name TEXT);"
+    given = sqlite(tmp_path / "navidrome.db", bare, users, ANNOTATIONS, SCROBBLES)
+    heard = [row.heard for row in read_navidrome(given) if isinstance(row, Listen)]
+    assert heard
+    assert {(row.path, row.title, row.artist, row.album) for row in heard} == {("a.mp3", "A", None, None)}
+
+
 def test_older_navidrome_has_counts_stars_and_ratings(tmp_path: Path) -> None:
     given = sqlite(tmp_path / "navidrome.db", FILES, ANNOTATIONS)
     before = (tmp_path / "navidrome.db").read_bytes()

@@ -110,12 +110,13 @@ def _heard(row: sqlite3.Row) -> Heard | None:
     path, title = text(row["path"]), text(row["title"])
     if path is None and title is None:
         return None
+    artist, album = (text(row[name]) if name in names else None for name in ("artist", "album"))
     ids = [mbid_in(row[name]) for name in ("mbz_recording_id", "mbz_track_id") if name in names]
     return Heard(
         mbid=next((found for found in ids if found), None),
         path=path,
-        artist=text(row["artist"]),
+        artist=artist,
         title=title,
-        album=text(row["album"]),
+        album=album,
         duration_s=length(row["duration"]) if "duration" in names else None,
     )
