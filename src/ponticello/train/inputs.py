@@ -6,9 +6,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from ponticello.data.columns import TRACK_ID, USER_ID
+from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.data.dataset import NO_TEXT, Frames, TrackTuples
-from ponticello.data.interactions import is_positive, read_interactions
+from ponticello.data.interactions import is_positive, scan_interactions
 from ponticello.data.splits import Splits, load_splits, train_events
 from ponticello.data.store import PooledFrames
 from ponticello.data.text import fused_texts, track_texts
@@ -51,8 +51,8 @@ def read_inputs(folder: Folder, stage: Stage, tracks: pl.DataFrame) -> tuple[Fra
 def likes_to_learn(folder: Folder, splits: Splits) -> pl.DataFrame:
     """Who likes what in the training window, of training tracks alone: user_id and track_id, each pair once."""
     liked = is_positive(folder.config.pairs.min_played_s)
-    events = train_events(read_interactions(folder), splits).filter(liked)
-    return events.select(USER_ID, TRACK_ID).unique().sort(USER_ID, TRACK_ID)
+    events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT).collect(engine="streaming")
+    return train_events(events, splits).select(USER_ID, TRACK_ID).unique().sort(USER_ID, TRACK_ID)
 
 
 def wordings_of(tracks: pl.DataFrame, n: int, seed: int) -> dict[str, list[str]]:
