@@ -35,7 +35,7 @@ def _skipped(folder: Folder) -> list[dict[str, str]]:
 def test_init_makes_a_library_of_the_preset_and_says_what_is_next(tmp_path: Path, preset: str) -> None:
     root = tmp_path / "lib"
     assert out("init", root, "--preset", preset) == (
-        f"made {root} with preset {preset}; next: ponticello import-tracks TABLE -L {root}\n"
+        f"made {root} with preset {preset}; next: ponticello scan FOLDER (or import-tracks TABLE) -L {root}\n"
     )
     assert open_library(root).config.preset == preset
 

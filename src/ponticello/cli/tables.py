@@ -36,7 +36,9 @@ def init(
     from ponticello.library import create_library
 
     made = create_library(folder, preset)
-    typer.echo(f"made {made.root} with preset {preset}; next: ponticello import-tracks TABLE -L {folder}")
+    typer.echo(
+        f"made {made.root} with preset {preset}; next: ponticello scan FOLDER (or import-tracks TABLE) -L {folder}"
+    )
 
 
 def import_tracks(
