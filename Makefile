@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check bench-stability bench-untagged bench-ladder format clean bench-asking bench-logmel
+.PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
+	bench-stability bench-untagged
 
 install: $(READY)
 
@@ -45,6 +46,21 @@ LADDER_WORK ?= ladder-libraries
 bench-ladder: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ladder.py $(FOLDER) --work $(LADDER_WORK) --json $(LADDER_WORK)/ladder.json \
 		--plot docs/ladder.svg
+
+# WORK keeps the prepared sounds and every seed's library.
+bench-ablate: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/ablate.py $(FOLDER) --seeds 5 --work $(WORK)
+
+bench-matching: $(READY)
+	$(BIN)/python bench/matching.py
+
+bench-scan: $(READY)
+	$(BIN)/python bench/scan.py --files 20000
+
+# EVENTS of a made-up log; 100 million take 20 GB of disk below WORK and ten minutes.
+EVENTS ?= 10000000
+bench-pairs: $(READY)
+	$(BIN)/python bench/pairs.py --events $(EVENTS) --work $(WORK)
 
 bench-logmel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
