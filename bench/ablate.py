@@ -41,7 +41,8 @@ CHOSEN: dict[str, dict[str, Any]] = {
     SERVED: {},
     "any loss of meaning allowed": {"preference": {"meaning_budget": 1e9}},
     "without co-occurrence pairs": {"pairs": {"sources": ["feedback", "session", "playlist"]}},
-    "20 pairs a track": {"pairs": {"max_pairs_per_track": 20}},
+    "50 pairs a track": {"pairs": {"max_pairs_per_track": 50}},
+    "pairs twice as likely as chance": {"pairs": {"min_lift": 2.0}},
 }
 AS_TRAINED: dict[str, dict[str, Any]] = {
     TRAINED: {},

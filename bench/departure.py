@@ -42,6 +42,7 @@ from ponticello.train.inputs import likes_to_learn, text_states_of
 
 METRICS = ("NDCG@10", "AUC")
 DEFAULT = "as it is, fused"
+SPECTRA = (0.0, 0.35, 1.0)  # shares of the front end's spectrum instead of its 0.7
 # Constants of train/departure.py, or settings, that a row changes.
 CONSTANTS: dict[str, Mapping[str, float]] = {
     "SHRINKAGE 0": {"SHRINKAGE": 0.0},
@@ -85,13 +86,18 @@ class Begun:
         means = {track_id: self.store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in self.ids}
         self.training = np.array([means[track_id] for track_id in self.ids if splits.roles[track_id] == "train"])
 
-    def vectors(self, constants: Mapping[str, float], with_names: bool = False) -> dict[str, np.ndarray]:
-        """(n, d) unit vectors before and after the departure has begun: "heard", "audio" and "fused"."""
+    def vectors(
+        self, constants: Mapping[str, float], with_names: bool = False, spectrum: float = BLOCKS[-1][1]
+    ) -> dict[str, np.ndarray]:
+        """(n, d) unit vectors before and after the departure has begun: "heard", "audio" and "fused".
+
+        spectrum: how much of a track's vector the front end's last block is, beside its taggers' 1 each.
+        """
         config = self.folder.config
         model = HTCL.from_settings(config)
         assert isinstance(model.audio_encoder, FrameEncoder)
         assert isinstance(model.audio_head, AnchoredHead)
-        fit_front_end(model.audio_encoder, model.audio_head, self.training, BLOCKS)
+        fit_front_end(model.audio_encoder, model.audio_head, self.training, (*BLOCKS[:-1], (BLOCKS[-1][0], spectrum)))
         texts = fused_texts(self.tracks, "logmel" if with_names else config.front_end)
         frames = [self.store.read(track_id) for track_id in self.ids]
         heard = model.encode_mels(frames)
@@ -138,6 +144,10 @@ def run_seed(root: Path, base: Folder, source: Path, seed: int) -> Measured:
     found["as it is, audio"] = one.asked(own["audio"])
     found[DEFAULT] = one.asked(own["fused"])
     found["title, artist and album fused too"] = one.asked(one.vectors({}, with_names=True)["fused"])
+    for share in SPECTRA:
+        shared = one.vectors({}, spectrum=share)
+        found[f"spectrum {share:g}, the front end alone"] = one.asked(shared["heard"])
+        found[f"spectrum {share:g}"] = one.asked(shared["fused"])
     for name, constants in CONSTANTS.items():
         found[name] = one.asked(one.vectors(constants)["fused"])
     for name, settings in SETTINGS.items():

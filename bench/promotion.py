@@ -25,10 +25,10 @@ from ponticello.data.pairs import mine_pairs
 NO_CAP = 10**9
 SETTINGS = {
     "no caps": PairsConfig(max_pairs_per_user=NO_CAP, max_pairs_per_track=NO_CAP),
+    "50 pairs a track": PairsConfig(max_pairs_per_track=50),
     "default": PairsConfig(),
-    "20 pairs a track": PairsConfig(max_pairs_per_track=20),
-    "20 pairs a track, no hits": PairsConfig(max_pairs_per_track=20, max_listener_share=0.05),
-    "20 pairs a track, twice chance": PairsConfig(max_pairs_per_track=20, min_lift=2),
+    "no hits": PairsConfig(max_listener_share=0.05),
+    "twice chance": PairsConfig(min_lift=2),
 }
 N_PARTNERS = 39  # that a fake puts the track beside: with it, as many as mining reads from one listener
 FIRST_LISTED = 10

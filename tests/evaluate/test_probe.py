@@ -141,14 +141,15 @@ def test_several_labels_are_fitted_as_scikit_learn_fits_each(n: int, d: int) -> 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_figures_equal_a_plain_search_with_scikit_learn(several: bool) -> None:
-    """Standardise, fit, choose and measure with scikit-learn alone; two labels so that one line is all there is."""
-    vectors = _noise(6, seed=4) * np.array([100, 1, 1, 1, 1, 0.01]) + 5
+    """Centre, scale, fit, choose and measure with scikit-learn; two labels so that one line is all there is."""
+    vectors = _noise(6, seed=4) * np.array([3, 1, 1, 1, 1, 0.1]) + 5
     is_up = vectors[:, 1] + _noise(1, seed=5)[:, 0] > 5
     labels: list[Any] = (
         [["up"] if up else ["down"] for up in is_up] if several else ["up" if u else "down" for u in is_up]
     )
     train, validation, test = slice(0, 40), slice(40, 60), slice(60, 80)
-    scaled = StandardScaler().fit(vectors[train]).transform(vectors)
+    centred = StandardScaler(with_std=False).fit(vectors[train]).transform(vectors)
+    scaled = centred / np.sqrt((centred[train] ** 2).mean())
     models = [LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(scaled[train], is_up[train]) for c in STRENGTHS]
 
     def figure(model: Any, rows: slice) -> float:
@@ -241,10 +242,19 @@ def test_unlabelled_tracks_and_those_of_no_role_are_not_trained_on() -> None:
     assert "on 38 training tracks" in _probe(_separable(), lists)[1][0]
 
 
-def test_scale_of_a_column_changes_nothing() -> None:
-    vectors = _noise(seed=2)
-    scaled = vectors * np.array([1000.0, 1.0, 0.001]) + 3
-    assert _marks(vectors, _two_classes()) == _marks(scaled, _two_classes())
+@pytest.mark.parametrize("several", [False, True])
+def test_moving_scaling_or_turning_all_vectors_changes_nothing(several: bool) -> None:
+    vectors = _noise(6, seed=2) * np.array([4.0, 2.0, 1.0, 1.0, 0.5, 0.1])
+    labels = _lists(vectors, 3) if several else _two_classes()
+    turn, _ = np.linalg.qr(_noise(6, seed=3, n=6))
+    assert _marks(1000.0 * (vectors @ turn) + 3, labels) == pytest.approx(_marks(vectors, labels), abs=1e-9)
+
+
+def test_louder_column_counts_for_more() -> None:
+    """A column that tells the class, at a thousandth of the others' size, is hardly read; standardised it would be."""
+    vectors = _separable() * np.array([0.001, 1.0, 1.0])
+    assert np.mean(_marks(_separable(), _two_classes())) == 1.0
+    assert np.mean(_marks(vectors, _two_classes())) < 0.8
 
 
 def test_vectors_all_alike_answer_the_most_frequent_label() -> None:

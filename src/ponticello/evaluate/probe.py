@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
-from sklearn.preprocessing import StandardScaler
 
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate.figures import RANDOM, Scores
@@ -25,6 +24,7 @@ LEAST_POSITIVES = 5  # training tracks a label of several needs: fewer say nothi
 MAJORITY = "majority"
 MAX_ITERATIONS = 1000  # a few dozen are the rule
 GRADIENT = 1e-4  # where a fit ends, in coordinates that give the loss a curvature near 1
+ALIKE = 1e-12  # of the largest number: a spread below is rounding errors
 SPANNED = 1e-12  # of the largest eigenvalue: directions below hold rounding errors
 
 
@@ -57,9 +57,11 @@ def probe_scores(
     labels: as in `known_labels`. Tracks without any, and those of validation and test with only labels never seen in
         training, are left out. If nothing is left to measure there are no scores, and a note says why.
 
-    Columns are standardised over the training tracks, and the line is fitted on them alone. Its strength comes from
-    STRENGTHS by the same figure on validation tracks, the strongest regularisation of equal ones; 1 where validation
-    cannot tell. There is no second fit on training and validation tracks together.
+    Vectors are centred over the training tracks and scaled by one number, to a mean variance of 1 a column: columns
+    keep their proportions, so that vectors with the same cosines are read alike, whatever axes they stand on. The line
+    is fitted on training tracks alone. Its strength comes from STRENGTHS by the same figure on validation tracks, the
+    strongest regularisation of equal ones; 1 where validation cannot tell. There is no second fit on training and
+    validation tracks together.
 
     One label a track: accuracy (of record), a query each test track, beside "majority", which always names the most
     frequent label of training. Several: `label_scores`, one line each label that LEAST_POSITIVES training tracks carry
@@ -138,10 +140,11 @@ def _ask(labels: list[Any], roles: list[str], name: str) -> tuple[_Asked, list[s
 
 def _tell(vectors: np.ndarray, probe: _Asked) -> tuple[np.ndarray, float]:
     """(test tracks, C) scores of one method's probe, and its strength, chosen on validation tracks."""
-    scaler = StandardScaler().fit(vectors[probe.rows["train"]].astype(np.float64))
-    scaled = {
-        part: scaler.transform(vectors[rows].astype(np.float64)) for part, rows in probe.rows.items() if len(rows)
-    }
+    training = vectors[probe.rows["train"]].astype(np.float64)
+    centre, spread = training.mean(axis=0), float(np.sqrt(training.var(axis=0).mean()))
+    if spread <= ALIKE * np.abs(training).max():
+        spread = 1.0
+    scaled = {part: (vectors[rows] - centre) / spread for part, rows in probe.rows.items() if len(rows)}
     lines = _fit(scaled["train"], probe.targets[probe.rows["train"]], probe.several)
     best, strength = -np.inf, WITHOUT_VALIDATION
     for candidate, (weights, offset) in lines.items():
@@ -165,9 +168,10 @@ def _figure(scores: np.ndarray, carried: np.ndarray, several: bool) -> float:
 def _fit(vectors: np.ndarray, targets: np.ndarray, several: bool) -> dict[float, tuple[np.ndarray, np.ndarray]]:
     """The lines of every strength: (d, C) weights and (C,) offsets, scores = vectors @ weights + offsets.
 
-    vectors: (N, d) standardised; targets: (N, C) bool, every label carried by some and not by all. One label a track: a
-    softmax over labels, or a sigmoid where there are two; `several`: a sigmoid a label. They minimise the summed log
-    loss + |weights|^2 / (2 strength), as scikit-learn's LogisticRegression does, which takes each label by itself.
+    vectors: (N, d) centred, of mean variance 1; targets: (N, C) bool, every label carried by some and not by all. One
+    label a track: a softmax over labels, or a sigmoid where there are two; `several`: a sigmoid a label. They minimise
+    the summed log loss + |weights|^2 / (2 strength), as scikit-learn's LogisticRegression does, which takes each label
+    by itself.
 
     All labels are fitted at once by L-BFGS, each strength from where the one before ended, in the principal axes of the
     vectors, scaled by the curvature there would be if every track had its label's mean probability. It then ends after

@@ -22,8 +22,8 @@ TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
 A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
 N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
 A_SPECTRUM = 2 * MEL.n_mels  # of each mel band: mean, against the patch's own, and standard deviation over the patch
-# How many numbers belong together, and how much of a track's vector they are. Ours, by trial: the spectrum brings taste
-# and costs neighbours by tag (docs/ladder.md, "Where the rungs start").
+# How many numbers belong together, and how much of a track's vector they are. Ours: half the spectrum's share does as
+# well or better (docs/benchmarks.md, "Where the departure begins"), but the starter model was made with this one.
 BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
 FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
 # The taggers hear a track 6 dB softer as another one, and a silence before the music shifts their patches: both are
