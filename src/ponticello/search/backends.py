@@ -63,16 +63,14 @@ def open_finder(finder: Finder, backend: str, vectors: np.ndarray, n_spaces: int
     if _is_url(backend) != (finder.backend == "postgres"):
         where = "on a server" if finder.backend == "postgres" else "on no server"
         raise LibraryError(
-            f"the index is {where}, and search.backend is {_shown(backend)}; set search.backend, or run: ponticello embed"
+            f"the index is {where}, and search.backend is {_shown(backend)}; change that, or run: ponticello embed"
         )
     if finder.backend == "postgres":
         return Postgres(backend, finder.table, vectors, n_spaces, finder.probed)
     if finder.backend == "exact":
         return Exact(vectors)
     if find_spec("faiss") is None:
-        raise LibraryError(
-            f"the index was made with FAISS, which is not installed: {INSTALL}; or set search.backend=exact"
-        )
+        raise LibraryError(f"the index needs FAISS: {INSTALL}; or ask without it: search.backend=exact")
     return open_clusters(_files(folder, n_spaces), vectors, finder.probed)
 
 

@@ -13,7 +13,7 @@ for one kind of closeness, too, and takes several times as long to build.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,7 +47,9 @@ class Clustered:
     probed: clusters looked into, by dial.
     """
 
-    def __init__(self, indexes: Sequence["faiss.IndexIVF"], vectors: np.ndarray, probed: Mapping[str, int]) -> None:
+    def __init__(
+        self, indexes: Sequence["faiss.IndexIVFPQFastScan"], vectors: np.ndarray, probed: Mapping[str, int]
+    ) -> None:
         self.indexes, self.vectors, self.probed = indexes, vectors, probed
         self.exact = Exact(vectors)
 
@@ -73,8 +75,8 @@ class Clustered:
         if allowed is not None:
             passing = np.zeros(len(self.vectors), dtype=bool)
             passing[allowed] = True
-            bits = np.packbits(passing, bitorder="little")
-            settings.sel = faiss.IDSelectorBitmap(bits)
+            selector: Any = faiss.IDSelectorBitmap  # takes an array, whatever its stub says
+            settings.sel = selector(np.packbits(passing, bitorder="little"))
         _, found = index.search(query[None], n, params=settings)
         rows: np.ndarray = found[0][found[0] >= 0]
         return rows
@@ -109,10 +111,11 @@ def open_clusters(files: Sequence[Path], vectors: np.ndarray, probed: Mapping[st
     """The indexes in `files`, whose hashes were checked: FAISS itself takes a flipped byte without a word."""
     import faiss
 
-    return Clustered([faiss.read_index(str(file)) for file in files], vectors, probed)
+    indexes: list[Any] = [faiss.read_index(str(file)) for file in files]
+    return Clustered(indexes, vectors, probed)
 
 
-def _trained(sampled: np.ndarray, side: slice, n_lists: int) -> "faiss.IndexIVF":
+def _trained(sampled: np.ndarray, side: slice, n_lists: int) -> "faiss.IndexIVFPQFastScan":
     """An empty index whose clusters are those of one side of the vectors and whose codes hold all of a vector."""
     import faiss
 

@@ -146,9 +146,8 @@ def _fault(generation: Path) -> str:
         if hashlib.sha256(text).hexdigest()[:16] != generation.name:
             return f"{RECORD} is not what was written"
         hashes = json.loads(text)["sha256"]
-        changed = [
-            file for file in {VECTORS: "", TRACKS: ""} | hashes if not is_unchanged(generation / file, hashes[file])
-        ]
+        files = [VECTORS, TRACKS, *(set(hashes) - {VECTORS, TRACKS})]
+        changed = [file for file in files if not is_unchanged(generation / file, hashes[file])]
         return f"{changed[0]} is not what was written" if changed else ""
     except (OSError, ValueError) as error:
         return str(error)

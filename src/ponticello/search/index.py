@@ -60,7 +60,7 @@ class EmbeddingIndex:
         return {track_id: row for row, track_id in enumerate(self.track_ids)}
 
     def placed(self, tracks: pl.DataFrame) -> pl.DataFrame:
-        """Those of `tracks` that the index holds, in its order, their row in the column `ROW`; as it is if there already."""
+        """Those of `tracks` that the index holds, in its order, their row in the column `ROW`; once is enough."""
         if ROW in tracks.columns:
             return tracks
         places = pl.DataFrame({TRACK_ID: self.track_ids}, schema={TRACK_ID: pl.String}).with_row_index(ROW)

@@ -6,6 +6,7 @@ dot product. `Exact` looks at every row, `Clustered` at the likeliest ones, `Pos
 Dimensions: n rows, D the size of a vector over all its spaces, m rows of an answer.
 """
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -46,4 +47,4 @@ def ranked(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int) -> 
 def lists_for(n: int) -> int:
     """How many clusters `n` vectors get: `LISTS`; of few vectors less, and above 2 million about the square root."""
     few = max(1, n // SAMPLE_PER_LIST)
-    return min(2 ** (few.bit_length() - 1), max(LISTS, int(2 ** round(np.log2(np.sqrt(n))))))
+    return min(1 << (few.bit_length() - 1), max(LISTS, 1 << round(math.log2(n) / 2)))

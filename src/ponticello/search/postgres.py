@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 INDEXED_FROM = 200_000  # rows
 MOST_INDEXED_SIZE = 2_000  # dimensions that pgvector can index
 FIRST_PROBED = 8  # lists tried first
+INSTALL = "pip install 'ponticello[postgres]'"
 COPIED_ROWS = 65_536  # rows hashed at once
 SPARE = 16  # rows asked for beyond k: the server rounds in its own way
 NARROW_SHARE = 0.1  # of all rows: where a filter lets fewer through, the index is passed by
@@ -51,7 +52,7 @@ class Postgres:
             raise CheckpointError(f"table {table} on the server {state}; run: ponticello embed")
 
     def top(self, query: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """As `Neighbours.top`; through an index a row may be missed, as often as was measured. Narrow filters miss none."""
+        """As `Neighbours.top`; through an index a row may be missed, as often as measured. Narrow filters miss none."""
         query = query.astype(np.float32, copy=False)
         available = len(self.vectors) if allowed is None else len(allowed)
         rows = self._candidates(query, min(k + SPARE, available), allowed) if available else np.zeros(0, dtype=np.int64)
@@ -98,7 +99,7 @@ def build_table(
     """
     digest = hashlib.sha256("\0".join(track_ids).encode())
     for start in range(0, len(vectors), COPIED_ROWS):
-        digest.update(np.ascontiguousarray(vectors[start : start + COPIED_ROWS]))
+        digest.update(np.ascontiguousarray(vectors[start : start + COPIED_ROWS]).data)
     table = f"ponticello_{digest.hexdigest()[:16]}"
     is_indexed = len(vectors) > indexed_from and vectors.shape[1] <= MOST_INDEXED_SIZE
     n_lists = lists_for(len(vectors))
@@ -152,9 +153,7 @@ def _connected(url: str) -> "psycopg.Connection[Any]":
         import psycopg
         from pgvector.psycopg import register_vector
     except ImportError:
-        raise LibraryError(
-            "search.backend names a PostgreSQL; install what asks it: pip install 'ponticello[postgres]'"
-        ) from None
+        raise LibraryError(f"search.backend is a PostgreSQL; to ask it: {INSTALL}") from None
     connection = psycopg.connect(url, autocommit=True)
     if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone() is None:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")

@@ -1,4 +1,4 @@
-"""How many of the closest rows a way of finding them does find, at each position of the dial, against looking at all."""
+"""How many of the closest rows are found, at each position of the dial, against looking at every row."""
 
 from collections.abc import Callable, Mapping
 

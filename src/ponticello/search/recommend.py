@@ -81,7 +81,7 @@ def _chosen(
     k: int,
     per_artist: int | None,
 ) -> list[int]:
-    """Which of the ranked tracks, the best first, come into the answer: `k` at most. recordings: None = they may repeat."""
+    """Which of the ranked tracks come into the answer, `k` at most. recordings: None = they may repeat."""
     chosen: list[int] = []
     counts: Counter[str] = Counter()
     for place, (is_left_out, artist) in enumerate(zip(are_left_out, artists, strict=True)):
