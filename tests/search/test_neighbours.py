@@ -20,15 +20,15 @@ Make = Callable[[np.ndarray], Neighbours]
 
 
 def clustered_vectors(n: int = N, seed: int = 0) -> np.ndarray:
-    """(n, 2 * SIZE) float32: two unit vectors a row, each near one of twenty directions; rows 5, 50, 500 are equal."""
-    generator = np.random.default_rng(seed)
-    sides = []
+    """(n, 2 * SIZE) float32: two unit vectors a row, each near one of twenty directions; of many, rows 5, 50, 500 are equal."""
+    directions, generator, sides = np.random.default_rng(0), np.random.default_rng(seed), []
     for _ in range(2):
-        side = generator.standard_normal((20, SIZE))[generator.integers(20, size=n)]
+        side = directions.standard_normal((20, SIZE))[generator.integers(20, size=n)]
         side = side + 0.5 * generator.standard_normal((n, SIZE))
         sides.append(side / np.linalg.norm(side, axis=1, keepdims=True))
     vectors = np.concatenate(sides, axis=1).astype(np.float32)
-    vectors[[50, 500]] = vectors[5]
+    if n > 500:
+        vectors[[50, 500]] = vectors[5]
     return vectors
 
 
@@ -84,9 +84,9 @@ def plain_top(
 
 @pytest.mark.parametrize("dial", [0.0, 0.3, 0.5, 1.0])
 def test_the_best_rows_come_first_with_their_products(neighbours: Neighbours, vectors: np.ndarray, dial: float) -> None:
-    """All of them by an exact way, at least 98 of 100 by clusters; each product to float32's rounding."""
+    """All of them by an exact way, 98 % at least by clusters; each product to float32's rounding."""
     found = 0
-    for query in at_dial(clustered_vectors(10, seed=7), 2, dial):
+    for query in at_dial(clustered_vectors(50, seed=7), 2, dial):
         rows, products = neighbours.top(query, 10)
         wanted, _ = plain_top(vectors, query, 10)
         assert rows.dtype == np.int64
@@ -94,7 +94,7 @@ def test_the_best_rows_come_first_with_their_products(neighbours: Neighbours, ve
         assert np.allclose(products, vectors[rows] @ query, atol=1e-5)
         assert (np.diff(products) <= 0).all()
         found += len(np.intersect1d(rows, wanted))
-    assert found >= (98 if isinstance(neighbours, Clustered) else 100)
+    assert found >= (490 if isinstance(neighbours, Clustered) else 500)
 
 
 def test_a_query_of_any_length_gives_the_same_rows(neighbours: Neighbours, vectors: np.ndarray) -> None:
@@ -116,7 +116,7 @@ def test_only_allowed_rows_are_returned_and_of_them_the_best(
 ) -> None:
     allowed = np.flatnonzero(np.random.default_rng(2).random(N) < share)
     found, expected = 0, 0
-    for query in clustered_vectors(10, seed=8):
+    for query in clustered_vectors(50, seed=8):
         rows, _ = neighbours.top(query, 10, allowed)
         wanted, _ = plain_top(vectors, query, 10, allowed)
         assert np.isin(rows, allowed).all()
@@ -222,7 +222,7 @@ def test_a_large_table_is_asked_through_an_index_of_measured_recall(postgres_url
     assert min(recall.values()) >= 0.99
     searched = Postgres(postgres_url, table, vectors, 2, probed)
     found = 0
-    for query in clustered_vectors(10, seed=7):
+    for query in clustered_vectors(50, seed=7):
         found += len(np.intersect1d(searched.top(query, 10)[0], plain_top(vectors, query, 10)[0]))
-    assert found >= 98
+    assert found >= 490
     searched.close()

@@ -7,6 +7,7 @@ can hide a track, but not give one a wrong score.
 """
 
 import hashlib
+import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -45,9 +46,10 @@ class Postgres:
         self.n_spaces, self.probed = n_spaces, dict(probed or {})
         self.exact = Exact(vectors)
         with _said(url):
-            self.connection = _connected(url)
+            self._connect()
             found = _row_count(self.connection, table)
         if found != len(vectors):
+            self.close()
             state = "is missing" if found is None else f"has {found:,} rows, not the {len(vectors):,} that were written"
             raise CheckpointError(f"table {table} on the server {state}; run: ponticello embed")
 
@@ -81,8 +83,12 @@ class Postgres:
     def _alive(self) -> "Iterator[psycopg.Connection[Any]]":
         """The connection, made anew if the server has closed it since."""
         if self.connection.closed or self.connection.broken:
-            self.connection = _connected(self.url)
+            self._connect()
         yield self.connection
+
+    def _connect(self) -> None:
+        self.connection = _connected(self.url)
+        self._ending = weakref.finalize(self, self.connection.close)
 
     def close(self) -> None:
         """Ends the connection."""
