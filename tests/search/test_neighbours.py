@@ -20,7 +20,7 @@ Make = Callable[[np.ndarray], Neighbours]
 
 
 def clustered_vectors(n: int = N, seed: int = 0) -> np.ndarray:
-    """(n, 2 * SIZE) float32: two unit vectors a row, each near one of twenty directions; of many, rows 5, 50, 500 are equal."""
+    """(n, 2 * SIZE) float32: two unit vectors a row, near one of 20 directions each; of many, rows 5, 50, 500 equal."""
     directions, generator, sides = np.random.default_rng(0), np.random.default_rng(seed), []
     for _ in range(2):
         side = directions.standard_normal((20, SIZE))[generator.integers(20, size=n)]
@@ -45,7 +45,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
-def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Make:
+def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
     """Builds and opens one backend over given vectors."""
     backend = request.param
     if backend == "postgres":
@@ -53,13 +53,19 @@ def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if backend == "faiss":
         pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 
+    opened: list[Postgres] = []
+
     def made(vectors: np.ndarray) -> Neighbours:
         folder = tmp_path_factory.mktemp("finder")
         finder = build_finder(backend, vectors, [f"t{row}" for row in range(len(vectors))], 2, folder)
         assert finder.backend == request.param
-        return open_finder(finder, backend, vectors, 2, folder)
+        found = open_finder(finder, backend, vectors, 2, folder)
+        opened.extend([found] if isinstance(found, Postgres) else [])
+        return found
 
-    return made
+    yield made
+    for connection in opened:
+        connection.close()
 
 
 @pytest.fixture(scope="session")
