@@ -1,8 +1,8 @@
 """The made-up vectors of the search bench and how an answer is counted."""
 
 import numpy as np
-import search
 
+import search
 from ponticello.search.exact import Exact
 
 
@@ -21,5 +21,5 @@ def test_exact_search_finds_all_and_half_an_answer_counts_half() -> None:
     vectors = search.made_up(400, 1)
     found = search.measured(Exact(vectors), vectors, search.made_up(5, 2), 5)
     assert {name: row["recall"] for name, row in found.items()} == {"0": 1.0, "0.5": 1.0, "1": 1.0, "filter": 1.0}
-    half = search.asked(lambda query, k: np.arange(5), vectors[:1], [np.arange(10)])
+    half = search.asked(lambda _, k: np.arange(k // 2), vectors[:1], [np.arange(10)])
     assert half["recall"] == 0.5

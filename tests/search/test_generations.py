@@ -61,7 +61,7 @@ def test_a_flipped_bit_of_a_faiss_file_is_refused(tmp_path: Path, place: int) ->
 
 @pytest.mark.parametrize("blend", [0.0, 0.5, 1.0])
 def test_ranked_lists_with_caps_and_exclusions_are_those_of_the_exact_way(tmp_path: Path, blend: float) -> None:
-    """Two tracks an artist of three: six, which the first ten asked for may not hold; at most one of them may differ."""
+    """Two tracks an artist of three: six, which the first ten may not hold; one of them may differ."""
     _written(tmp_path)
     lists = []
     for backend in ("auto", "exact"):
