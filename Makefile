@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
-	bench-stability bench-untagged
+	bench-search bench-stability bench-untagged
 
 install: $(READY)
 
@@ -64,6 +64,10 @@ bench-pairs: $(READY)
 
 bench-logmel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
+
+# A million tracks take 3 GB of memory; hnswlib and usearch stand beside where they are installed.
+bench-search: $(READY)
+	$(BIN)/python bench/search.py --tracks 1000000 --peers --json bench-search.json
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench

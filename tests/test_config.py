@@ -191,3 +191,19 @@ def test_front_ends_are_named(front_end: str) -> None:
 def test_an_unknown_front_end_is_refused(front_end: str) -> None:
     with pytest.raises(ConfigError, match=r"setting 'front_end': String should match pattern .*logmel\|musicnn\|feat"):
         Config.from_preset("tiny", {"front_end": front_end})
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:se@host/db", "postgresql://host/db?password=se"])
+def test_a_password_in_a_servers_address_is_refused_and_not_repeated(url: str) -> None:
+    wanted = r"setting 'search.backend': leave the password out and give it as PGPASSWORD"
+    with pytest.raises(ConfigError, match=wanted) as caught:
+        Config.from_preset("tiny", {"search": {"backend": url}})
+    assert "se@" not in str(caught.value)
+    assert "=se" not in str(caught.value)
+
+
+def test_search_backend_is_one_of_three_words_or_a_servers_address() -> None:
+    for backend in ("auto", "exact", "faiss", "postgresql://user@host/db", "postgres://host/db"):
+        assert Config.from_preset("tiny", {"search": {"backend": backend}}).search.backend == backend
+    with pytest.raises(ConfigError, match=r"setting 'search.backend': String should match pattern"):
+        Config.from_preset("tiny", {"search": {"backend": "mysql://host"}})

@@ -17,10 +17,12 @@ from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.search.calibration import Space, calibrate
 from ponticello.search.copies import find_recordings
 from ponticello.search.embed import Vectors, embed_library, run_config, space_id
 from ponticello.search.filters import matching
-from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, known_recordings, open_index, write_index
+from ponticello.search.generations import known_recordings, open_index, write_index
+from ponticello.search.index import EmbeddingIndex, Query
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 from ponticello.train.run import STARTER, is_finished, starter_run
 
@@ -65,7 +67,12 @@ class Library:
     @cached_property
     def index(self) -> EmbeddingIndex:
         """The live index."""
-        return open_index(self.folder.index)
+        return open_index(self.folder.index, self.folder.config.search.backend)
+
+    @cached_property
+    def _placed(self) -> pl.DataFrame:
+        """The catalogue's tracks that are in the index, in its order."""
+        return self.index.placed(self.tracks)
 
     def embed(
         self,
@@ -97,8 +104,9 @@ class Library:
             n_new += n
         recordings = find_recordings(self.folder.mels, known_recordings(self.folder.index))
         preference = sides[1] if len(sides) == 2 else None
-        generation = write_index(self.folder.index, sides[0], preference, spaces, recordings)
-        for loaded in ("index", "_models"):
+        backend = self.folder.config.search.backend
+        generation = write_index(self.folder.index, sides[0], preference, spaces, recordings, backend)
+        for loaded in ("index", "_placed", "_models"):
             self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation, semantic_run)
 
@@ -182,7 +190,7 @@ class Library:
         return rank_tracks(
             self.index,
             query,
-            matching(self.tracks, where),
+            matching(self._placed, where),
             k=k,
             blend=blend,
             excluded=excluded,

@@ -13,8 +13,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from ponticello.errors import ConfigError
 from ponticello.presets import PRESETS
@@ -171,11 +173,21 @@ class SplitsConfig(Part):
 class SearchConfig(Part):
     """How a question becomes a ranked list."""
 
+    # What finds the closest tracks: `exact`, `faiss`, a PostgreSQL's URL, or `auto`: exact up to 200,000 tracks
+    backend: str = Field("auto", pattern=r"^(auto|exact|faiss|postgres(ql)?://.+)$")
     blend: float = Field(0.5, ge=0, le=1)  # 0 = meaning, 1 = taste
     recent_seeds: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
     profile_ridge: float = Field(0.1, gt=0)  # of the vectors' variance; docs/benchmarks.md, "How a listener asks"
     hub_correction: float = Field(0.0, ge=0, le=1)  # 0 = none; docs/benchmarks.md, "How questions are asked"
     collapse_copies: bool = True  # an answer holds a recording once; docs/benchmarks.md, "How questions are asked"
+
+    @field_validator("backend")
+    @classmethod
+    def _check_secret(cls, backend: str) -> str:
+        """No password, as a model carries its settings wherever it goes."""
+        if urlsplit(backend).password or "password" in parse_qs(urlsplit(backend).query):
+            raise PydanticCustomError("secret", "leave the password out and give it as PGPASSWORD or in ~/.pgpass")
+        return backend
 
 
 class EvaluateConfig(Part):
@@ -246,7 +258,8 @@ class Config(Part):
                 inner: Any = cls.model_fields[str(first["loc"][0])].annotation if len(first["loc"]) > 1 else cls
                 known = ", ".join(inner.model_fields)
                 raise ConfigError(f"setting {where!r} is unknown; there are {known} (docs/config.md)") from None
-            raise ConfigError(f"setting {where!r}: {first['msg']}; found {first['input']!r}") from None
+            found = "" if first["type"] == "secret" else f"; found {first['input']!r}"
+            raise ConfigError(f"setting {where!r}: {first['msg']}{found}") from None
 
     @classmethod
     def from_toml(cls, path: Path, settings: Sequence[str] = ()) -> "Config":

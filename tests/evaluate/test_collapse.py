@@ -6,7 +6,8 @@ import pytest
 
 from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.ranking import Task, rank_task
-from ponticello.search.index import Calibration, EmbeddingIndex, Query, Space
+from ponticello.search.calibration import Calibration, Space
+from ponticello.search.index import EmbeddingIndex, Query
 from ponticello.search.recommend import rank_tracks
 
 SCORES = np.array([[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]])

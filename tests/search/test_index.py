@@ -10,18 +10,10 @@ import polars as pl
 import pytest
 
 from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.search.calibration import CALIBRATION_PAIRS, Calibration, Space, calibrate
 from ponticello.search.embed import Vectors
-from ponticello.search.index import (
-    CALIBRATION_PAIRS,
-    Calibration,
-    EmbeddingIndex,
-    Query,
-    Space,
-    calibrate,
-    known_recordings,
-    open_index,
-    write_index,
-)
+from ponticello.search.generations import known_recordings, open_index, write_index
+from ponticello.search.index import EmbeddingIndex, Query
 
 SEMANTIC = Space("one", "aaaa", Calibration(0.2, 0.5), Calibration(-0.1, 0.25))
 PREFERENCE = Space("two", "bbbb", Calibration(0.4, 0.1), Calibration(0.3, 2.0))
@@ -224,7 +216,7 @@ def test_an_error_while_writing_leaves_the_live_index_alone(tmp_path: Path, monk
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("disk is full")
 
-    monkeypatch.setattr("ponticello.search.index.np.save", full_disk)
+    monkeypatch.setattr("ponticello.search.generations.np.save", full_disk)
     with pytest.raises(OSError, match="disk is full"):
         write_index(tmp_path, *_sides(seed=10), SPACES)
     assert {path.name for path in tmp_path.iterdir()} == {"CURRENT", live.name}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.search.index import Calibration, EmbeddingIndex, Space
+from ponticello.search.calibration import Calibration, Space
+from ponticello.search.index import EmbeddingIndex
 from ponticello.search.profile import directions, fit_profiles
 
 VECTORS = np.random.default_rng(0).standard_normal((200, 6)).astype(np.float32)

@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.search.index import Calibration, EmbeddingIndex, Query, Space
+from ponticello.search.calibration import Calibration, Space
+from ponticello.search.index import EmbeddingIndex, Query
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 
 PLAIN = Calibration(0.0, 1.0)  # a score is the cosine itself

@@ -17,8 +17,8 @@ from ponticello.evaluate.ranking import rank_task
 from ponticello.evaluate.scorers import by_profile
 from ponticello.model.htcl import HTCL
 from ponticello.model.mixing import mix
+from ponticello.search.calibration import calibrate
 from ponticello.search.embed import PART_SIZE
-from ponticello.search.index import calibrate
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MEANING = "text to audio, MRR"

@@ -27,7 +27,7 @@ from ponticello.evaluate.tasks import next_tracks
 from ponticello.evaluate.taste import Listening, measure_taste
 from ponticello.library import Folder
 from ponticello.search.copies import RECORDING, find_recordings
-from ponticello.search.index import known_recordings
+from ponticello.search.generations import known_recordings
 
 NEIGHBOURS = 10
 LABELS = (GENRES, TAGS, MACHINE_TAGS)  # probed where they hold something and no others are named

@@ -1,52 +1,25 @@
-"""The exact index: one vector a track holds both spaces, so any position of the dial is one dot product.
+"""One vector a track holds both spaces, so any position of the dial is one dot product.
 
-    index/<generation>/vectors.npy     (n, 2d) float32: semantic, then preference; (n, d) before stage two
-    index/<generation>/tracks.parquet  track_id, in row order, with mel_sha256 and recording as in `copies`
-    index/<generation>/index.json      spaces, calibration, sha256 of the other files; its own sha256 is the name
-    index/CURRENT                      the live generation's name
-
-Raw cosines of two spaces cannot be compared, so each space is calibrated: a cosine c counts as (c - mean) / std over
-cosines of random pairs. The scale goes to the query, the means become one offset.
+Each space is calibrated (`calibration.py`): the scale goes to the query, the means become one offset. Which rows come
+first is for `neighbours.py`; the files are in `generations.py`.
 """
 
-import hashlib
-import json
-import shutil
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from ponticello.data.columns import TRACK_ID
-from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.library import replacing
-from ponticello.search.copies import RECORDING, SCHEMA
-from ponticello.search.embed import Vectors
+from ponticello.errors import DataError, LibraryError
+from ponticello.search.calibration import Calibration, Space
+from ponticello.search.exact import Exact
+from ponticello.search.neighbours import Neighbours
 from ponticello.search.profile import Profiles, fit_profiles
 
-CALIBRATION_PAIRS = 20_000  # random pairs: mean and standard deviation to about 1 %
-FILES = ("vectors.npy", "tracks.parquet")
+ROW = "row of the index"  # a filter cannot name it, nor will a catalogue
 Kind = Literal["audio", "text", "profile"]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Mean and standard deviation of cosines between random queries and tracks."""
-
-    mean: float
-    std: float
-
-
-@dataclass(frozen=True)
-class Space:
-    """One of the two spaces: the run it comes from, its id, and how cosines are distributed in it."""
-
-    run: str
-    space_id: str
-    audio: Calibration  # between two tracks
-    text: Calibration  # between a text and a track
 
 
 @dataclass(frozen=True)
@@ -64,16 +37,34 @@ class EmbeddingIndex:
     """Tracks to ask: `track_ids`, their vectors and the spaces' calibration.
 
     recordings: a name for what each track is a copy of; None = no two tracks are known to be one recording.
+    neighbours: what finds the closest rows; None = by looking at each.
     """
 
     def __init__(
-        self, track_ids: list[str], vectors: np.ndarray, spaces: list[Space], recordings: list[str] | None = None
+        self,
+        track_ids: list[str],
+        vectors: np.ndarray,
+        spaces: list[Space],
+        recordings: list[str] | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.track_ids, self.vectors, self.spaces = track_ids, vectors, spaces
         self.recordings = track_ids if recordings is None else recordings
-        self.rows = {track_id: row for row, track_id in enumerate(track_ids)}
+        self.neighbours = Exact(vectors) if neighbours is None else neighbours
         self.embed_dim = vectors.shape[1] // len(spaces)
         self._profiles: dict[tuple[float, float], tuple[list[Profiles], tuple[np.ndarray, ...]]] = {}  # when asked for
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Each track's row."""
+        return {track_id: row for row, track_id in enumerate(self.track_ids)}
+
+    def placed(self, tracks: pl.DataFrame) -> pl.DataFrame:
+        """Those of `tracks` that the index holds, in its order, their row in the column `ROW`; once is enough."""
+        if ROW in tracks.columns:
+            return tracks
+        places = pl.DataFrame({TRACK_ID: self.track_ids}, schema={TRACK_ID: pl.String}).with_row_index(ROW)
+        return tracks.join(places.cast({ROW: pl.Int64}), on=TRACK_ID, how="inner").sort(ROW)
 
     @property
     def has_preference(self) -> bool:
@@ -99,7 +90,8 @@ class EmbeddingIndex:
         ]
         offsets = tuple(float(u @ profile.mean) for u, profile in zip(found, profiles, strict=True))
         rows = [u[None].astype(np.float32) for u in found]
-        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets, levels)
+        told = levels if hub_correction > 0 else ()  # else all of them are 1
+        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets, told)
 
     def _fitted(self, ridge: float, hub_correction: float) -> tuple[list[Profiles], tuple[np.ndarray, ...]]:
         """Each space's profiles and levels, kept once made."""
@@ -123,12 +115,30 @@ class EmbeddingIndex:
         """
         if query.levels:
             return self._levelled_scores(query, blend)
-        scaled, offset = [], 0.0
-        for weight, calibration, side in self._weighted(query, blend):
-            scaled.append(side * np.float32(weight / calibration.std))
-            offset -= weight * calibration.mean / calibration.std
-        found: np.ndarray = np.concatenate(scaled, axis=1) @ self.vectors.T + np.float32(offset)
+        scaled, offset = self.scaled(query, blend)
+        found: np.ndarray = scaled @ self.vectors.T + np.float32(offset)
         return found
+
+    def top(self, query: Query, blend: float, k: int, allowed: np.ndarray | None = None) -> np.ndarray:
+        """(m,) the best `k` rows for `query`, of one row, best first, ties by row; fewer if there are fewer.
+
+        allowed: as in `Neighbours.top`. A profile with levels has two products a track and is always looked up exactly.
+        DataError as `scores`.
+        """
+        if not query.levels:
+            return self.neighbours.top(self.scaled(query, blend)[0][0], k, allowed)[0]
+        scores = self._levelled_scores(query, blend)[0]
+        rows = np.arange(len(scores)) if allowed is None else allowed
+        best: np.ndarray = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+        return best
+
+    def scaled(self, query: Query, blend: float) -> tuple[np.ndarray, float]:
+        """(q, D) float32 by which the vectors are multiplied, and what is added to the products to give `scores`."""
+        sides, offset = [], 0.0
+        for weight, calibration, side in self._weighted(query, blend):
+            sides.append(side * np.float32(weight / calibration.std))
+            offset -= weight * calibration.mean / calibration.std
+        return np.concatenate(sides, axis=1).astype(np.float32, copy=False), offset
 
     def _levelled_scores(self, query: Query, blend: float) -> np.ndarray:
         """As `scores`, of a profile: a product for each space, as a track has a level in each."""
@@ -168,119 +178,3 @@ class EmbeddingIndex:
             return Calibration(query.offsets[number], 1.0)  # its spread over the index is 1 already
         space = self.spaces[number]
         return space.audio if query.kind == "audio" else space.text
-
-
-def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:
-    """Mean and standard deviation of the cosine between random rows of `queries` (q, d) and of `vectors` (n, d).
-
-    When both are the same array, a row is never paired with itself.
-    """
-    generator = np.random.default_rng(seed)
-    left = generator.integers(len(queries), size=CALIBRATION_PAIRS)
-    right = generator.integers(len(vectors), size=CALIBRATION_PAIRS)
-    if queries is vectors:
-        left, right = left[left != right], right[left != right]
-    cosines = np.einsum("id,id->i", queries[left], vectors[right]) if len(left) else np.zeros(1)
-    return Calibration(float(cosines.mean()), max(float(cosines.std()), 1e-6))
-
-
-def write_index(
-    place: Path,
-    semantic: Vectors,
-    preference: Vectors | None,
-    spaces: list[Space],
-    recordings: pl.DataFrame | None = None,
-) -> Path:
-    """A new generation with the tracks both sides have, made live when whole; the one before it is kept.
-
-    recordings: as `find_recordings` gives them; a track that is not there, or all where None, is a recording alone.
-    """
-    sides = [semantic] if preference is None else [semantic, preference]
-    track_ids = sorted(set.intersection(*(set(side.track_ids) for side in sides)))
-    matrices = []
-    for side in sides:
-        rows = {track_id: row for row, track_id in enumerate(side.track_ids)}
-        matrices.append(side.matrix[[rows[track_id] for track_id in track_ids]])
-    building = place / "building"
-    with replacing(building) as temporary:
-        temporary.mkdir()
-        np.save(temporary / FILES[0], np.concatenate(matrices, axis=1), allow_pickle=False)
-        _with_recordings(track_ids, recordings).write_parquet(temporary / FILES[1])
-        hashes = {file: _sha256(temporary / file) for file in FILES}
-        record = json.dumps({"spaces": [asdict(space) for space in spaces], "sha256": hashes}, indent=1) + "\n"
-        (temporary / "index.json").write_text(record, encoding="utf-8")
-    name = hashlib.sha256(record.encode()).hexdigest()[:16]
-    return _make_live(place, building, name)
-
-
-def _with_recordings(track_ids: list[str], recordings: pl.DataFrame | None) -> pl.DataFrame:
-    table = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
-    known = pl.DataFrame(schema=SCHEMA) if recordings is None else recordings
-    table = table.join(known, on=TRACK_ID, how="left", maintain_order="left")
-    return table.with_columns(pl.col(RECORDING).fill_null(pl.col(TRACK_ID)))
-
-
-def _make_live(place: Path, building: Path, name: str) -> Path:
-    """Gives the finished generation its name and points CURRENT at it; of the others only the last live one stays."""
-    previous = (place / "CURRENT").read_text(errors="replace").strip() if (place / "CURRENT").is_file() else name
-    if (place / name).exists() and not _fault(place / name):
-        shutil.rmtree(building)  # the very same index: what readers have open stays
-    else:
-        shutil.rmtree(place / name, ignore_errors=True)
-        building.rename(place / name)
-    with replacing(place / "CURRENT") as temporary:
-        temporary.write_text(name + "\n")
-    if previous != name:
-        for old in place.iterdir():
-            if old.is_dir() and old.name not in {name, previous}:
-                shutil.rmtree(old)
-    return place / name
-
-
-def open_index(place: Path) -> EmbeddingIndex:
-    """The live generation; LibraryError if there is none, CheckpointError if a file is not what was written.
-
-    One that was written before recordings were kept knows of no copies.
-    """
-    if not (place / "CURRENT").is_file():
-        raise LibraryError("the library has no index yet; run: ponticello embed")
-    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
-    if fault := _fault(generation):
-        raise CheckpointError(f"{generation} is damaged ({fault}); run: ponticello embed")
-    record = json.loads((generation / "index.json").read_bytes())
-    spaces = [
-        Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"])) for s in record["spaces"]
-    ]
-    vectors = np.load(generation / FILES[0], mmap_mode="r", allow_pickle=False)
-    tracks = pl.read_parquet(generation / FILES[1])
-    recordings = tracks[RECORDING].to_list() if RECORDING in tracks.columns else None
-    return EmbeddingIndex(tracks[TRACK_ID].to_list(), vectors, spaces, recordings)
-
-
-def known_recordings(place: Path) -> pl.DataFrame | None:
-    """What the live generation knows of recordings, as `write_index` was given it; None if there is none to be read."""
-    if not (place / "CURRENT").is_file():
-        return None
-    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
-    if _fault(generation):
-        return None
-    tracks = pl.read_parquet(generation / FILES[1])
-    return tracks.select(*SCHEMA) if RECORDING in tracks.columns else None
-
-
-def _fault(generation: Path) -> str:
-    """What is wrong with a generation's files; empty if they are what was written."""
-    try:
-        text = (generation / "index.json").read_bytes()
-        if hashlib.sha256(text).hexdigest()[:16] != generation.name:
-            return "index.json is not what was written"
-        hashes = json.loads(text)["sha256"]
-        changed = [file for file in FILES if _sha256(generation / file) != hashes[file]]
-        return f"{changed[0]} is not what was written" if changed else ""
-    except (OSError, ValueError) as error:
-        return str(error)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,9 @@ import polars as pl
 from ponticello.data.columns import ARTIST, PLAYED_AT, TITLE, TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive
 from ponticello.errors import DataError
-from ponticello.search.index import EmbeddingIndex, Query
+from ponticello.search.index import ROW, EmbeddingIndex, Query
+
+FURTHER = 4  # times as many are asked for where filters among the best leave too few
 
 
 @dataclass(frozen=True)
@@ -42,40 +44,58 @@ def rank_tracks(
     excluded: ids never returned. per_artist: at most so many tracks an artist (a track without artist counts alone).
     once: of the copies of a recording only the best that passes is returned, and none of what is `excluded`.
     """
-    scores = index.scores(query, blend)[0]
-    table = tracks.filter(pl.col(TRACK_ID).is_in(list(index.rows)) & ~pl.col(TRACK_ID).is_in(list(excluded)))
-    candidates = np.array([index.rows[track_id] for track_id in table[TRACK_ID]], dtype=np.int64)
-    order = np.argsort(candidates)  # rows of the index stand in order of id
-    order = order[np.argsort(-scores[candidates[order]], kind="stable")]
-    artists = table[ARTIST].to_list()
-    chosen: list[int] = []
-    counts: Counter[str] = Counter()
-    heard = {index.recordings[index.rows[track_id]] for track_id in excluded if track_id in index.rows}
-    for place in order:
-        artist, recording = artists[place], index.recordings[candidates[place]]
-        if once and recording in heard:
-            continue
-        if per_artist is not None and artist is not None and counts[artist.casefold()] >= per_artist:
-            continue
-        counts[(artist or "").casefold()] += 1
-        heard.add(recording)
-        chosen.append(int(place))
-        if len(chosen) == k:
+    table = index.placed(tracks)
+    places = table[ROW].to_numpy()
+    allowed = None if len(places) == len(index.track_ids) else places
+    left_out = {index.rows[track_id] for track_id in excluded if track_id in index.rows}
+    n_asked = k + len(left_out)
+    while True:  # until enough of them may stay, or there are no more
+        rows = index.top(query, blend, n_asked, allowed)
+        found = table[np.searchsorted(places, rows)]
+        recordings = [index.recordings[row] for row in rows] if once else None
+        heard = {index.recordings[row] for row in left_out} if once else set()
+        chosen = _chosen([row in left_out for row in rows], found[ARTIST].to_list(), recordings, heard, k, per_artist)
+        if len(chosen) == k or len(rows) < n_asked:
             break
-    rows = candidates[chosen]
-    parts = index.parts(query, blend, rows)[0]  # (chosen, 2)
+        n_asked *= FURTHER
+    parts = index.parts(query, blend, rows[chosen])[0]  # (chosen, 2)
     return [
         Result(
             rank=number + 1,
-            track_id=table[TRACK_ID][place],
-            title=table[TITLE][place],
-            artist=artists[place],
+            track_id=found[TRACK_ID][place],
+            title=found[TITLE][place],
+            artist=found[ARTIST][place],
             score=float(parts[number].sum()),
             semantic=float(parts[number, 0]),
             preference=float(parts[number, 1]),
         )
         for number, place in enumerate(chosen)
     ]
+
+
+def _chosen(
+    are_left_out: list[bool],
+    artists: list[str | None],
+    recordings: list[str] | None,
+    heard: set[str],
+    k: int,
+    per_artist: int | None,
+) -> list[int]:
+    """Which of the ranked tracks come into the answer, `k` at most. recordings: None = they may repeat."""
+    chosen: list[int] = []
+    counts: Counter[str] = Counter()
+    for place, (is_left_out, artist) in enumerate(zip(are_left_out, artists, strict=True)):
+        if is_left_out or (recordings is not None and recordings[place] in heard):
+            continue
+        if per_artist is not None and artist is not None and counts[artist.casefold()] >= per_artist:
+            continue
+        counts[(artist or "").casefold()] += 1
+        if recordings is not None:
+            heard.add(recordings[place])
+        chosen.append(place)
+        if len(chosen) == k:
+            break
+    return chosen
 
 
 def listener_seeds(
