@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
-	bench-stability bench-untagged
+	bench-stability bench-startup bench-untagged
 
 install: $(READY)
 
@@ -53,6 +53,9 @@ bench-ablate: $(READY)
 
 bench-matching: $(READY)
 	$(BIN)/python bench/matching.py
+
+bench-startup: $(READY)
+	$(BIN)/python bench/startup.py
 
 bench-scan: $(READY)
 	$(BIN)/python bench/scan.py --files 20000
