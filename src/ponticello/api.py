@@ -1,8 +1,9 @@
 """The library as Python users meet it: open a folder, ask it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +13,21 @@ from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import USER_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.pseudonyms import known_as
+from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.search.copies import find_recordings
-from ponticello.search.embed import Vectors, embed_library, run_config, space_id
+from ponticello.search.embed import Vectors, embed_library, embed_shard, run_config, space_id
 from ponticello.search.filters import matching
 from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, known_recordings, open_index, write_index
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 from ponticello.train.run import STARTER, is_finished, starter_run
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
+STARTER_WAIT_S = 600.0  # for the job that assembles the starter, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,13 @@ class Library:
         starter model that comes with the package. preference_run: None before stage two; then the index answers with
         blend 0 only.
         """
-        if semantic_run is None:
-            untrained = not is_finished(self.folder.run("semantic")) and self.folder.config.front_end == "musicnn"
-            semantic_run = STARTER if untrained else "semantic"
-        if semantic_run == STARTER:
-            starter_run(self.folder)
+        semantic_run = self._semantic_run(semantic_run)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
         for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
-            report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
-            config = run_config(self.folder.run(run))
-            store, texts = frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
+            report = partial(on_progress, run) if on_progress else None
+            store, texts = self._to_embed(run)
             vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))
@@ -101,6 +99,41 @@ class Library:
         for loaded in ("index", "_models"):
             self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation, semantic_run)
+
+    def embed_shard(
+        self,
+        shard: tuple[int, int],
+        semantic_run: str | None = None,
+        preference_run: str | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Does one job's part of what `embed` would, but for the index: (vectors of that part, computed now).
+
+        shard: (i, n), from 1. Needs no lock, and no other job: once all have ended, `embed` takes their vectors in.
+        """
+        n_vectors = n_new = 0
+        semantic_run = self._semantic_run(semantic_run, wait_s=STARTER_WAIT_S)
+        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
+            report = partial(on_progress, run) if on_progress else None
+            store, texts = self._to_embed(run)
+            n_own, n = embed_shard(self.folder.run(run), store, shard, report, texts=texts)
+            n_vectors, n_new = n_vectors + n_own, n_new + n
+        return n_vectors, n_new
+
+    def _semantic_run(self, named: str | None, wait_s: float | None = None) -> str:
+        """The run behind meaning, with the starter assembled if it is that; wait_s: for the lock, if not held yet."""
+        if named is None:
+            untrained = not is_finished(self.folder.run("semantic")) and self.folder.config.front_end == "musicnn"
+            named = STARTER if untrained else "semantic"
+        if named == STARTER:
+            with nullcontext() if wait_s is None else self.folder.lock(wait_s):
+                starter_run(self.folder)
+        return named
+
+    def _to_embed(self, run: str) -> tuple[FrameStore, dict[str, str] | None]:
+        """What a run's vectors are made of."""
+        config = run_config(self.folder.run(run))
+        return frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
 
     def _calibrated(self, run: str, vectors: Vectors) -> Space:
         """A run's space with the spread of its cosines, between tracks and between the catalogue's texts and tracks."""

@@ -24,6 +24,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ColumnsOption = Annotated[
     list[str] | None, typer.Option("--columns", help="Our column = the table's column, such as track_id=id.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run without it."
+    ),
+]
 HERE = Path()
 
 
@@ -45,6 +51,18 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
             raise ConfigError(f"--columns {column!r} must look like ours=theirs, such as track_id=id")
         renamed[ours] = theirs
     return renamed
+
+
+def read_shard(shard: str | None) -> tuple[int, int] | None:
+    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n."""
+    from ponticello.errors import ConfigError
+
+    if shard is None:
+        return None
+    number, _, n = shard.partition("/")
+    if not (number.isdecimal() and n.isdecimal() and 1 <= int(number) <= int(n)):
+        raise ConfigError(f"--shard {shard!r} must be i/n with i from 1 to n, such as 2/4")
+    return int(number), int(n)
 
 
 @contextmanager

@@ -1,6 +1,10 @@
 """Vectors of a whole library, one run at a time: resumable, and never mixed between models.
 
-runs/<name>/vectors/<space id>/part-00000.parquet    track_id, mel_sha256, vector
+runs/<name>/vectors/<space id>/part-00000-<sha256>.parquet    track_id, mel_sha256, vector
+runs/<name>/vectors/<space id>/jobs/part-...                  the same, by a job that does its shard
+
+A track's vector depends, in its last bits, on the tracks that share its batch. So what is missing is cut into parts the
+same way by every job and by a single process: only parts that a whole call has taken in count as done for the cut.
 """
 
 import hashlib
@@ -23,6 +27,7 @@ from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
 
 logger = logging.getLogger(__name__)
+JOBS = "jobs"  # a folder among the parts
 PART_SIZE = 512  # tracks embedded between two writes: what an interrupted run repeats at most
 
 
@@ -80,32 +85,105 @@ def embed_library(
     texts: by track id; where the model serves fused vectors a track with a text gets its fused one. Without `texts` all
         vectors are of the audio alone.
     What an earlier, also an interrupted, call has written is kept; a track whose mel, or text where it counts, changed
-    is embedded again. Deterministic; a vector does not depend on the tracks beside it (to 1e-5). LibraryError if the
-    mels were prepared with other settings than the model's.
+    is embedded again, and what jobs have done (`embed_shard`) is taken in. Deterministic; a vector does not depend on
+    the tracks beside it (to 1e-5). LibraryError if the mels were prepared with other settings than the model's.
     """
+    parts, sources = _parts_of(run, store, texts)
+    done = read_parts(parts, sources)
+    n_new = 0
+    jobs = read_parts(parts / JOBS, sources)
+    for number, chunk, matrix in _embed(run, parts, sources, done, jobs, None, batch_size):
+        if matrix is None:
+            done.update({track_id: jobs[track_id] for track_id in chunk})
+        else:
+            _write_part(parts, number, sources, chunk, matrix)
+            done.update(zip(chunk, matrix, strict=True))
+            n_new += len(chunk)
+        if on_progress:
+            on_progress(len(done), len(store))
+    _take_in(parts)
+    track_ids = sorted(done)
+    vectors = Vectors(track_ids, np.stack([done[track_id] for track_id in track_ids]), space_id(run))
+    return vectors, n_new
+
+
+def embed_shard(
+    run: Path,
+    store: FrameStore,
+    shard: tuple[int, int],
+    on_progress: Callable[[int, int], None] | None = None,
+    batch_size: int = 32,
+    texts: Mapping[str, str] | None = None,
+) -> tuple[int, int]:
+    """Does part `shard` (i, n), from 1, of what `embed_library` would; how many tracks that is, and how many now.
+
+    Any number of jobs may do their shards at once; `embed_library`, once they are done, takes them in, does what is
+    missing, and gives the bytes it would have given alone. Tracks go to jobs in lots of `PART_SIZE`, neighbours by
+    length, so that with more jobs than lots some have nothing to do.
+    """
+    parts, sources = _parts_of(run, store, texts)
+    done, jobs = read_parts(parts, sources), read_parts(parts / JOBS, sources)
+    own = [chunk for _, chunk in _of_shard(_plan(store, done), shard)]
+    n_tracks, n_done, n_new = sum(map(len, own)), 0, 0
+    for number, chunk, matrix in _embed(run, parts, sources, done, jobs, shard, batch_size):
+        n_done += len(chunk)
+        if matrix is not None:
+            _write_part(parts / JOBS, number, sources, chunk, matrix)
+            n_new += len(chunk)
+        if on_progress:
+            on_progress(n_done, n_tracks)
+    return n_tracks, n_new
+
+
+def _parts_of(run: Path, store: FrameStore, texts: Mapping[str, str] | None) -> tuple[Path, "_Sources"]:
+    """Where the vectors of `run` lie, and what they are made of; LibraryError as `embed_library`."""
     store.require(frames_key(run_config(run), front_end_weights(run)))
     space = space_id(run)
     told = texts if texts is not None and served_vector(run) == "fused" else None
-    parts = run / "vectors" / (space if told is None else f"{space}-fused")
-    sources = _Sources(store, told)
-    done = read_parts(parts, sources)
-    missing = [track_id for track_id in store.track_ids if track_id not in done]
-    if missing:
-        model = HTCL.from_pretrained(run)
-        missing.sort(key=store.n_frames)  # tracks of like length share a batch
-        for number, chunk in _chunks(missing, _next_part(parts)):
-            mels = [store.read(track_id) for track_id in chunk]
-            if told is None:
-                matrix = model.encode_mels(mels, batch_size)
-            else:
-                words = model.encode_text_states([told.get(track_id, "") for track_id in chunk], batch_size)
-                matrix = model.encode_fused(mels, words, batch_size)
-            _write_part(parts, number, sources, chunk, matrix)
-            done.update(zip(chunk, matrix, strict=True))
-            if on_progress:
-                on_progress(len(done), len(store))
-    track_ids = sorted(done)
-    return Vectors(track_ids, np.stack([done[track_id] for track_id in track_ids]), space), len(missing)
+    return run / "vectors" / (space if told is None else f"{space}-fused"), _Sources(store, told)
+
+
+def _plan(store: FrameStore, done: Mapping[str, np.ndarray]) -> list[list[str]]:
+    """What is missing, in chunks of `PART_SIZE`; tracks of like length share a batch."""
+    missing = sorted((track_id for track_id in store.track_ids if track_id not in done), key=store.n_frames)
+    return [missing[start : start + PART_SIZE] for start in range(0, len(missing), PART_SIZE)]
+
+
+def _of_shard(chunks: list[list[str]], shard: tuple[int, int] | None) -> list[tuple[int, list[str]]]:
+    """The chunks of one shard, each with its place among all of them; of None all."""
+    numbered = list(enumerate(chunks))
+    return numbered if shard is None else [chunk for chunk in numbered if chunk[0] % shard[1] == shard[0] - 1]
+
+
+def _embed(
+    run: Path,
+    parts: Path,
+    sources: "_Sources",
+    done: Mapping[str, np.ndarray],
+    jobs: Mapping[str, np.ndarray],
+    shard: tuple[int, int] | None,
+    batch_size: int,
+) -> Iterator[tuple[int, list[str], np.ndarray | None]]:
+    """Each chunk that is not `done` with its part's number and vectors; None where jobs have them already."""
+    store, told = sources.store, sources.texts
+    chunks, first, model = _plan(store, done), _next_part(parts), None
+    for place, chunk in _of_shard(chunks, shard):
+        if all(track_id in jobs for track_id in chunk):
+            yield first + place, chunk, None
+            continue
+        model = model or HTCL.from_pretrained(run)
+        mels = [store.read(track_id) for track_id in chunk]
+        if told is None:
+            yield first + place, chunk, model.encode_mels(mels, batch_size)
+        else:
+            words = model.encode_text_states([told.get(track_id, "") for track_id in chunk], batch_size)
+            yield first + place, chunk, model.encode_fused(mels, words, batch_size)
+
+
+def _take_in(parts: Path) -> None:
+    """Moves what jobs wrote among the other parts: they count as done from now on."""
+    for part in sorted((parts / JOBS).glob("part-*.parquet")):
+        part.replace(parts / part.name)
 
 
 class _Sources:
@@ -135,11 +213,6 @@ def read_parts(parts: Path, sources: _Sources) -> dict[str, np.ndarray]:
             if track_id in sources.store and sources.sha256(track_id) == sha256:
                 kept[track_id] = vector
     return kept
-
-
-def _chunks(track_ids: list[str], first: int) -> Iterator[tuple[int, list[str]]]:
-    for number, start in enumerate(range(0, len(track_ids), PART_SIZE), first):
-        yield number, track_ids[start : start + PART_SIZE]
 
 
 def _next_part(parts: Path) -> int:
