@@ -11,6 +11,7 @@ they are let out. (TorchScript's older exporter takes the length of that one run
 """
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -138,6 +139,9 @@ def crops_of(frames: np.ndarray, n_frames: int) -> np.ndarray:
 
 def _write(tower: nn.Module, path: Path, inputs: tuple[Tensor, Tensor], names: tuple[str, str]) -> None:
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    said = logging.getLogger("torch.onnx")
+    level = said.level
+    said.setLevel(logging.ERROR)  # that torchvision is not there, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of PyTorch about itself: nothing a user could change
         torch.onnx.export(
@@ -152,6 +156,7 @@ def _write(tower: nn.Module, path: Path, inputs: tuple[Tensor, Tensor], names: t
             output_names=["vector"],
             dynamic_shapes=(free, free),
         )
+    said.setLevel(level)
 
 
 def _some_frames(
