@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from ponticello.data.catalog import read_tracks
+from ponticello.data.cluster import uses_ray
 from ponticello.data.columns import USER_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.pseudonyms import known_as
@@ -20,7 +21,15 @@ from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.search.copies import find_recordings
-from ponticello.search.embed import Vectors, embed_library, embed_shard, run_config, space_id
+from ponticello.search.embed import (
+    Vectors,
+    embed_library,
+    embed_shard,
+    require_shards,
+    run_config,
+    space_id,
+)
+from ponticello.search.embed_cluster import embed_on_ray
 from ponticello.search.filters import matching
 from ponticello.search.index import EmbeddingIndex, Query, Space, calibrate, known_recordings, open_index, write_index
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
@@ -75,20 +84,31 @@ class Library:
         semantic_run: str | None = None,
         preference_run: str | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
+        *,
+        n_shards: int | None = None,
+        engine: str = "here",
     ) -> Embedded:
         """Embeds every prepared track with both runs and makes the new index live; only what is missing is computed.
 
         semantic_run: None = run "semantic"; while it is not finished, and the library's front end is MusiCNN, the
         starter model that comes with the package. preference_run: None before stage two; then the index answers with
-        blend 0 only.
+        blend 0 only. n_shards: the jobs that did `embed_shard`; LibraryError, before anything is computed, if one of
+        them has not done its part. engine: "here", or "ray" (`data/cluster.py`); the vectors are the same.
         """
+        by_ray = uses_ray(engine)
         semantic_run = self._semantic_run(semantic_run)
+        runs = [semantic_run] if preference_run is None else [semantic_run, preference_run]
+        to_embed = {run: self._to_embed(run) for run in runs}
+        if n_shards is not None:
+            for run, (store, texts) in to_embed.items():
+                require_shards(self.folder.run(run), store, n_shards, texts)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
-        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
+        for run, (store, texts) in to_embed.items():
             report = partial(on_progress, run) if on_progress else None
-            store, texts = self._to_embed(run)
+            if by_ray:
+                n_new += embed_on_ray(self.folder, run, store, texts, report)
             vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))

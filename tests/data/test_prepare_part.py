@@ -1,6 +1,7 @@
 """Preparing by several jobs: the bytes of a single process, whichever of them ran, together or not."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from filelock import FileLock
 
 from ponticello.data.catalog import audio_files, import_tracks
 from ponticello.data.prepare import mel_front_end, prepare_frames
-from ponticello.data.prepare_part import adopt_parts, prepare_part
+from ponticello.data.prepare_part import adopt_parts, prepare_part, require_parts
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.errors import LibraryError
@@ -49,14 +50,15 @@ def _end(folder: Folder) -> tuple[int, int, int]:
 
 
 def test_parts_make_the_bytes_of_one_process(folder: Folder, tmp_path: Path) -> None:
-    """Of eight files, by id "broken" first, job 1 of 3 has the 1st, 4th and 7th, of which one is no sound."""
+    """By the CRC-32 of the ids over 3, of eight files job 2 has two, of which one is no sound, and the others three."""
     sources = audio_files(folder)
     with folder.lock():  # no job needs it
         done = [prepare_part(folder, sources, (number, 3)) for number in (3, 1, 2)]
-    assert [one.n_new for one in done] == [2, 2, 3]
-    assert [len(one.skipped) for one in done] == [0, 1, 0]
+    assert [one.n_new for one in done] == [3, 3, 1]
+    assert [len(one.skipped) for one in done] == [0, 0, 1]
     assert not folder.skipped.exists()
-    assert prepare_part(folder, sources, (2, 3)).n_kept == 3, "a job that runs again resumes"
+    assert prepare_part(folder, sources, (3, 3)).n_kept == 3, "a job that runs again resumes"
+    require_parts(sources, mel_front_end(folder), 3)
     assert _end(folder) == (7, 0, 1)
     assert _bytes(folder) == _whole(folder, tmp_path)
     assert "broken.wav" in folder.skipped.read_text(encoding="utf-8")
@@ -64,7 +66,9 @@ def test_parts_make_the_bytes_of_one_process(folder: Folder, tmp_path: Path) -> 
 
 
 def test_missing_part_is_prepared_by_the_last_call(folder: Folder, tmp_path: Path) -> None:
-    prepare_part(folder, audio_files(folder), (2, 3))
+    prepare_part(folder, audio_files(folder), (1, 3))
+    with pytest.raises(LibraryError, match=r"mels: shards 2/3, 3/3 are not finished; run those jobs again"):
+        require_parts(audio_files(folder), mel_front_end(folder), 3)
     assert _end(folder) == (3, 4, 1)
     assert _bytes(folder) == _whole(folder, tmp_path)
 
@@ -84,6 +88,28 @@ def test_part_leaves_alone_what_the_library_has(folder: Folder) -> None:
     _end(folder)
     assert prepare_part(folder, audio_files(folder), (2, 2)).n_new == 0
     assert _end(folder)[:2] == (0, 0)
+
+
+def test_job_that_was_stopped_or_had_other_settings_is_missed(folder: Folder) -> None:
+    """Of job 1 the mark that it ended is taken away, as if it were killed in its last moment."""
+    sources, front_end = audio_files(folder), mel_front_end(folder)
+    prepare_part(folder, sources, (1, 2), replace(front_end, key="other"))
+    prepare_part(folder, sources, (2, 2), front_end)
+    with pytest.raises(LibraryError, match=r"mels: shards 1/2 were made with other settings; run those jobs again"):
+        require_parts(sources, front_end, 2)
+    (front_end.place / "part-1-of-2" / "finished").unlink()
+    with pytest.raises(LibraryError, match=r"mels: shards 1/2 are not finished; run those jobs again"):
+        require_parts(sources, front_end, 2)
+    prepare_part(folder, sources, (1, 2), front_end)
+    require_parts(sources, front_end, 2)
+
+
+def test_files_that_another_lacks_leave_a_job_its_own(folder: Folder) -> None:
+    """Which tracks a job has hangs on their ids alone."""
+    sources = audio_files(folder)
+    fewer = {track_id: path for track_id, path in sources.items() if track_id not in ("broken", "track-0004")}
+    assert [prepare_part(folder, given, (2, 2)).n_new for given in (sources, fewer)] == [3, 0]
+    assert FrameStore(folder.mels / "part-2-of-2").track_ids == ["track-0005", "track-0006"]
 
 
 def test_part_that_is_being_made_is_neither_made_twice_nor_adopted(folder: Folder) -> None:

@@ -4,13 +4,16 @@ import multiprocessing
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from ponticello.api import Library
 from ponticello.data.store import FrameStore
+from ponticello.errors import LibraryError
 from ponticello.model.htcl import HTCL
 from ponticello.search import embed
-from ponticello.search.embed import Vectors, embed_library, embed_shard
+from ponticello.search.embed import Vectors, embed_library, embed_shard, require_shards
 
 LOT = 16  # tracks a part: 60 tracks are four lots, of 16, 16, 16 and 12
 
@@ -67,6 +70,27 @@ def test_a_missing_job_is_made_up_for_with_the_same_bytes(run: Path, store: Fram
     found, n_new = embed_library(run, store)
     assert n_new == 32, "the first and third lot"
     _assert_same_bytes(found, wanted)
+
+
+def test_a_missing_job_is_named(run: Path, store: FrameStore) -> None:
+    """Jobs 1 and 3 of 3 lack, of four lots, the first, third and last: 16 + 16 + 12 tracks."""
+    embed_shard(run, store, (2, 3))
+    with pytest.raises(LibraryError, match="run 'semantic': 44 vectors of shards 1/3, 3/3 are missing; run those jobs"):
+        require_shards(run, store, 3)
+    for number in (1, 3):
+        embed_shard(run, store, (number, 3))
+    require_shards(run, store, 3)
+    embed_library(run, store)
+    require_shards(run, store, 3)
+
+
+def test_jobs_of_another_model_are_told_from_missing_ones(run: Path, store: FrameStore) -> None:
+    embed_shard(run, store, (1, 1))
+    weights = load_file(run / "model.safetensors")
+    weights["logit_scales.audio_text"] = np.asarray(weights["logit_scales.audio_text"] + np.float32(0.5))
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LibraryError, match=r"shards 1/1 are missing; .* what lies in .* was made with another model"):
+        require_shards(run, store, 1)
 
 
 def test_a_damaged_part_of_a_job_is_made_again(run: Path, store: FrameStore) -> None:

@@ -7,6 +7,8 @@ import typer
 
 from ponticello.cli.console import (
     HERE,
+    EngineOption,
+    JoinOption,
     JsonOption,
     LibraryOption,
     ShardOption,
@@ -48,6 +50,8 @@ def embed(
         str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
     ] = None,
     shard: ShardOption = None,
+    join: JoinOption = None,
+    engine: EngineOption = "here",
     as_json: JsonOption = False,
 ) -> None:
     """Gives every track its vectors. Only what is missing is computed; then the library can be asked.
@@ -59,14 +63,14 @@ def embed(
     
     Four jobs at once, and when all have ended the index:
     ponticello embed -L my-library --shard 1/4
-    ponticello embed -L my-library
+    ponticello embed -L my-library --join 4
     """
     from ponticello.train.run import STARTER
 
-    if part := read_shard(shard):
+    if part := read_shard(shard, join, engine):
         _embed_part(open_folder(library), part, semantic, preference, as_json)
         return
-    done, with_taste = embed_folder(open_folder(library), semantic, preference)
+    done, with_taste = embed_folder(open_folder(library), semantic, preference, join, engine)
     if as_json:
         print_json(
             {
@@ -97,7 +101,7 @@ def _embed_part(
         return
     typer.echo(
         f"part {part[0]} of {part[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-        "when all parts have ended, run: ponticello embed"
+        f"when all parts have ended, run: ponticello embed --join {part[1]}"
     )
 
 
@@ -107,13 +111,17 @@ def _finished_preference(folder: "Folder", named: str | None) -> str | None:
     return "preference" if named is None and is_finished(folder.run("preference")) else named
 
 
-def embed_folder(folder: "Folder", semantic: str | None, preference: str | None) -> tuple["Embedded", bool]:
+def embed_folder(
+    folder: "Folder", semantic: str | None, preference: str | None, join: int | None = None, engine: str = "here"
+) -> tuple["Embedded", bool]:
     """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
     from ponticello.api import Library
 
     preference = _finished_preference(folder, preference)
     with folder.lock(), progress("embedding", "tracks") as report:
-        done = Library(folder).embed(semantic, preference, lambda _, n, total: report(n, total))
+        done = Library(folder).embed(
+            semantic, preference, lambda _, n, total: report(n, total), n_shards=join, engine=engine
+        )
     return done, preference is not None
 
 

@@ -27,8 +27,15 @@ ColumnsOption = Annotated[
 ShardOption = Annotated[
     str | None,
     typer.Option(
-        "--shard", help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run without it."
+        "--shard", help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run with --join n."
     ),
+]
+JoinOption = Annotated[
+    int | None,
+    typer.Option("--join", min=1, help="After n jobs with --shard i/n: take in what they did; an error if one lacks."),
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="here; or ray, on this machine or the cluster RAY_ADDRESS names.")
 ]
 HERE = Path()
 
@@ -53,10 +60,12 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
     return renamed
 
 
-def read_shard(shard: str | None) -> tuple[int, int] | None:
-    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n."""
+def read_shard(shard: str | None, join: int | None, engine: str) -> tuple[int, int] | None:
+    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n, or beside --join or another engine."""
     from ponticello.errors import ConfigError
 
+    if (shard is not None) + (join is not None) + (engine != "here") > 1:
+        raise ConfigError("--shard, --join and --engine exclude each other: give one of them")
     if shard is None:
         return None
     number, _, n = shard.partition("/")
