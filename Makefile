@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
-	bench-search bench-stability bench-untagged
+	bench-search bench-smaller bench-stability bench-startup bench-untagged
 
 install: $(READY)
 
@@ -53,6 +53,13 @@ bench-ablate: $(READY)
 
 bench-matching: $(READY)
 	$(BIN)/python bench/matching.py
+
+# LIBRARY is prepared for the preset small or tiny; TAGS=PATH/TO/auto_tags.csv names its tracks' tags.
+bench-smaller: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/smaller.py $(LIBRARY) --tags $(TAGS)
+
+bench-startup: $(READY)
+	$(BIN)/python bench/startup.py
 
 bench-scan: $(READY)
 	$(BIN)/python bench/scan.py --files 20000

@@ -25,7 +25,7 @@ PUBLIC = [
     "Result",
     "ShapeError",
 ]
-HEAVY = ("torch", "transformers", "polars", "duckdb", "ibis", "sklearn", "rich.progress")
+HEAVY = ("torch", "transformers", "polars", "numpy", "scipy", "pyarrow", "duckdb", "ibis", "sklearn", "rich.progress")
 
 
 def test_public_names_are_exactly_these() -> None:
@@ -59,6 +59,19 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["embed", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    """As the command runs it, to its exit; the command line's own library is all it needs."""
+    code = (
+        "import sys; from ponticello.cli.main import app\n"
+        f"try: app({arguments!r})\n"
+        f"except SystemExit: print(*[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert done.stderr.strip() == ""
 
 
 def test_version_is_the_one_of_the_package() -> None:

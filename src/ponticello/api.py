@@ -1,17 +1,20 @@
 """The library as Python users meet it: open a folder, ask it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import polars as pl
 
 from ponticello.data.catalog import read_tracks
+from ponticello.data.cluster import uses_ray
 from ponticello.data.columns import USER_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.pseudonyms import known_as
+from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts, track_texts
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder, create_library, open_library
@@ -19,7 +22,15 @@ from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.search.calibration import Space, calibrate
 from ponticello.search.copies import find_recordings
-from ponticello.search.embed import Vectors, embed_library, run_config, space_id
+from ponticello.search.embed import (
+    Vectors,
+    embed_library,
+    embed_shard,
+    require_shards,
+    run_config,
+    space_id,
+)
+from ponticello.search.embed_cluster import embed_on_ray
 from ponticello.search.filters import matching
 from ponticello.search.generations import known_recordings, open_index, write_index
 from ponticello.search.index import EmbeddingIndex, Query
@@ -27,6 +38,7 @@ from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 from ponticello.train.run import STARTER, is_finished, starter_run
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
+STARTER_WAIT_S = 600.0  # for the job that assembles the starter, which takes seconds
 
 
 @dataclass(frozen=True)
@@ -79,25 +91,31 @@ class Library:
         semantic_run: str | None = None,
         preference_run: str | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
+        *,
+        n_shards: int | None = None,
+        engine: str = "here",
     ) -> Embedded:
         """Embeds every prepared track with both runs and makes the new index live; only what is missing is computed.
 
         semantic_run: None = run "semantic"; while it is not finished, and the library's front end is MusiCNN, the
         starter model that comes with the package. preference_run: None before stage two; then the index answers with
-        blend 0 only.
+        blend 0 only. n_shards: the jobs that did `embed_shard`; LibraryError, before anything is computed, if one of
+        them has not done its part. engine: "here", or "ray" (`data/cluster.py`); the vectors are the same.
         """
-        if semantic_run is None:
-            untrained = not is_finished(self.folder.run("semantic")) and self.folder.config.front_end == "musicnn"
-            semantic_run = STARTER if untrained else "semantic"
-        if semantic_run == STARTER:
-            starter_run(self.folder)
+        by_ray = uses_ray(engine)
+        semantic_run = self._semantic_run(semantic_run)
+        runs = [semantic_run] if preference_run is None else [semantic_run, preference_run]
+        to_embed = {run: self._to_embed(run) for run in runs}
+        if n_shards is not None:
+            for run, (store, texts) in to_embed.items():
+                require_shards(self.folder.run(run), store, n_shards, texts)
         sides: list[Vectors] = []
         spaces: list[Space] = []
         n_new = 0
-        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
-            report = (lambda done, total, run=run: on_progress(run, done, total)) if on_progress else None
-            config = run_config(self.folder.run(run))
-            store, texts = frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
+        for run, (store, texts) in to_embed.items():
+            report = partial(on_progress, run) if on_progress else None
+            if by_ray:
+                n_new += embed_on_ray(self.folder, run, store, texts, report)
             vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))
@@ -109,6 +127,41 @@ class Library:
         for loaded in ("index", "_placed", "_models"):
             self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation, semantic_run)
+
+    def embed_shard(
+        self,
+        shard: tuple[int, int],
+        semantic_run: str | None = None,
+        preference_run: str | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Does one job's part of what `embed` would, but for the index: (vectors of that part, computed now).
+
+        shard: (i, n), from 1. Needs no lock, and no other job: once all have ended, `embed` takes their vectors in.
+        """
+        n_vectors = n_new = 0
+        semantic_run = self._semantic_run(semantic_run, wait_s=STARTER_WAIT_S)
+        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
+            report = partial(on_progress, run) if on_progress else None
+            store, texts = self._to_embed(run)
+            n_own, n = embed_shard(self.folder.run(run), store, shard, report, texts=texts)
+            n_vectors, n_new = n_vectors + n_own, n_new + n
+        return n_vectors, n_new
+
+    def _semantic_run(self, named: str | None, wait_s: float | None = None) -> str:
+        """The run behind meaning, with the starter assembled if it is that; wait_s: for the lock, if not held yet."""
+        if named is None:
+            untrained = not is_finished(self.folder.run("semantic")) and self.folder.config.front_end == "musicnn"
+            named = STARTER if untrained else "semantic"
+        if named == STARTER:
+            with nullcontext() if wait_s is None else self.folder.lock(wait_s):
+                starter_run(self.folder)
+        return named
+
+    def _to_embed(self, run: str) -> tuple[FrameStore, dict[str, str] | None]:
+        """What a run's vectors are made of."""
+        config = run_config(self.folder.run(run))
+        return frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
 
     def _calibrated(self, run: str, vectors: Vectors) -> Space:
         """A run's space with the spread of its cosines, between tracks and between the catalogue's texts and tracks."""

@@ -123,10 +123,10 @@ class Folder:
         return self.root / "runs" / name
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the library for writing; LibraryError at once if another process holds it."""
+    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Holds the library for writing; LibraryError if another process holds it for longer than `wait_s`."""
         try:
-            with FileLock(self.root / ".lock", timeout=0):
+            with FileLock(self.root / ".lock", timeout=wait_s):
                 yield
         except Timeout:
             raise LibraryError(f"{self.root} is being written by another process; wait for it to end") from None

@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.console import HERE, JsonOption, LibraryOption, open_folder, print_json, print_results, progress
+from ponticello.cli.console import (
+    HERE,
+    EngineOption,
+    JoinOption,
+    JsonOption,
+    LibraryOption,
+    ShardOption,
+    open_folder,
+    print_json,
+    print_results,
+    progress,
+    read_shard,
+)
 
 if TYPE_CHECKING:
     from ponticello.api import Embedded, Library
@@ -37,6 +49,9 @@ def embed(
     preference: Annotated[
         str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
     ] = None,
+    shard: ShardOption = None,
+    join: JoinOption = None,
+    engine: EngineOption = "here",
     as_json: JsonOption = False,
 ) -> None:
     """Gives every track its vectors. Only what is missing is computed; then the library can be asked.
@@ -44,10 +59,18 @@ def embed(
     \b
     Example:
     ponticello embed -L my-library
+
+    
+    Four jobs at once, and when all have ended the index:
+    ponticello embed -L my-library --shard 1/4
+    ponticello embed -L my-library --join 4
     """
     from ponticello.train.run import STARTER
 
-    done, with_taste = embed_folder(open_folder(library), semantic, preference)
+    if part := read_shard(shard, join, engine):
+        _embed_part(open_folder(library), part, semantic, preference, as_json)
+        return
+    done, with_taste = embed_folder(open_folder(library), semantic, preference, join, engine)
     if as_json:
         print_json(
             {
@@ -65,15 +88,40 @@ def embed(
     typer.echo(f"{done.n_tracks:,} tracks ready to ask ({spaces}), {done.n_new:,} vectors new; in {done.generation}")
 
 
-def embed_folder(folder: "Folder", semantic: str | None, preference: str | None) -> tuple["Embedded", bool]:
-    """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
+def _embed_part(
+    folder: "Folder", part: tuple[int, int], semantic: str | None, preference: str | None, as_json: bool
+) -> None:
     from ponticello.api import Library
+
+    preference = _finished_preference(folder, preference)
+    with progress("embedding", "tracks") as report:
+        n_vectors, n_new = Library(folder).embed_shard(part, semantic, preference, lambda _, n, total: report(n, total))
+    if as_json:
+        print_json({"shard": list(part), "n_vectors": n_vectors, "n_new": n_new})
+        return
+    typer.echo(
+        f"part {part[0]} of {part[1]}: {n_vectors:,} vectors, {n_new:,} new; "
+        f"when all parts have ended, run: ponticello embed --join {part[1]}"
+    )
+
+
+def _finished_preference(folder: "Folder", named: str | None) -> str | None:
     from ponticello.train.run import is_finished
 
-    if preference is None and is_finished(folder.run("preference")):
-        preference = "preference"
+    return "preference" if named is None and is_finished(folder.run("preference")) else named
+
+
+def embed_folder(
+    folder: "Folder", semantic: str | None, preference: str | None, join: int | None = None, engine: str = "here"
+) -> tuple["Embedded", bool]:
+    """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
+    from ponticello.api import Library
+
+    preference = _finished_preference(folder, preference)
     with folder.lock(), progress("embedding", "tracks") as report:
-        done = Library(folder).embed(semantic, preference, lambda _, n, total: report(n, total))
+        done = Library(folder).embed(
+            semantic, preference, lambda _, n, total: report(n, total), n_shards=join, engine=engine
+        )
     return done, preference is not None
 
 

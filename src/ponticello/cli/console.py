@@ -24,6 +24,19 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ColumnsOption = Annotated[
     list[str] | None, typer.Option("--columns", help="Our column = the table's column, such as track_id=id.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard", help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run with --join n."
+    ),
+]
+JoinOption = Annotated[
+    int | None,
+    typer.Option("--join", min=1, help="After n jobs with --shard i/n: take in what they did; an error if one lacks."),
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="here; or ray, on this machine or the cluster RAY_ADDRESS names.")
+]
 HERE = Path()
 
 
@@ -45,6 +58,20 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
             raise ConfigError(f"--columns {column!r} must look like ours=theirs, such as track_id=id")
         renamed[ours] = theirs
     return renamed
+
+
+def read_shard(shard: str | None, join: int | None, engine: str) -> tuple[int, int] | None:
+    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n, or beside --join or another engine."""
+    from ponticello.errors import ConfigError
+
+    if (shard is not None) + (join is not None) + (engine != "here") > 1:
+        raise ConfigError("--shard, --join and --engine exclude each other: give one of them")
+    if shard is None:
+        return None
+    number, _, n = shard.partition("/")
+    if not (number.isdecimal() and n.isdecimal() and 1 <= int(number) <= int(n)):
+        raise ConfigError(f"--shard {shard!r} must be i/n with i from 1 to n, such as 2/4")
+    return int(number), int(n)
 
 
 @contextmanager

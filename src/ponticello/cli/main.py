@@ -15,6 +15,7 @@ from ponticello.cli import (
     datasets,
     demo,
     evaluate,
+    export,
     forget,
     history,
     pairs,
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (scan, tables, history, datasets, prepare, pairs, train, ask, evaluate, forget, released, demo):
+for group in (scan, tables, history, datasets, prepare, pairs, train, ask, evaluate, export, forget, released, demo):
     group.register(app)
 
 

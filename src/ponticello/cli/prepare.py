@@ -6,11 +6,15 @@ import typer
 
 from ponticello.cli.console import (
     HERE,
+    EngineOption,
+    JoinOption,
     JsonOption,
     LibraryOption,
+    ShardOption,
     open_folder,
     print_json,
     progress,
+    read_shard,
     skipped_note,
 )
 
@@ -34,6 +38,9 @@ def prepare(
     allow_download: Annotated[
         bool, typer.Option("--allow-download", help="Fetch the audio encoder of front_end hf:NAME if it is not here.")
     ] = False,
+    shard: ShardOption = None,
+    join: JoinOption = None,
+    engine: EngineOption = "here",
     as_json: JsonOption = False,
 ) -> None:
     """Turns every track into what training reads. A second run does only what is missing or changed.
@@ -44,12 +51,23 @@ def prepare(
     \b
     Example:
     ponticello prepare -L my-library
+
+    
+    Four jobs at once, and when all have ended what brings their parts together:
+    ponticello prepare -L my-library --shard 1/4
+    ponticello prepare -L my-library --join 4
     """
-    folder = open_folder(library)
-    done = prepare_library(folder, workers, allow_download)
+    folder, part = open_folder(library), read_shard(shard, join, engine)
+    done = prepare_library(folder, workers, allow_download, part, join, engine)
     if as_json:
         print_json(
             {"n_new": done.n_new, "n_kept": done.n_kept, "n_removed": done.n_removed, "n_skipped": len(done.skipped)}
+        )
+        return
+    if part:
+        typer.echo(
+            f"part {part[0]} of {part[1]}: {done.n_new:,} tracks prepared, {done.n_kept:,} were already, "
+            f"{len(done.skipped):,} skipped; when all parts have ended, run: ponticello prepare --join {part[1]}"
         )
         return
     is_given = folder.config.front_end == "features"
@@ -60,43 +78,79 @@ def prepare(
     )
 
 
-def prepare_library(folder: "Folder", workers: int | None, allow_download: bool = False) -> "Prepared":
+def prepare_library(
+    folder: "Folder",
+    workers: int | None,
+    allow_download: bool = False,
+    part: tuple[int, int] | None = None,
+    join: int | None = None,
+    engine: str = "here",
+) -> "Prepared":
     """Prepares every track that has a path, holds some out, and then does what the settings' front end needs.
 
     Gives what was done to log-mels; with front end `features`, to the vectors, and what was skipped of both.
+    part: (i, n) does the i-th of n parts only, without the library's lock; a call without it takes the parts in.
+    join: n, LibraryError before anything is done unless all n parts are there. engine: "here" or "ray".
     """
-    import os
     from dataclasses import replace
 
     from ponticello.data.catalog import audio_files
+    from ponticello.data.cluster import uses_ray
     from ponticello.data.mining import refresh_splits
-    from ponticello.data.prepare import prepare_frames
+    from ponticello.data.prepare import mel_front_end
+    from ponticello.data.prepare_part import require_parts
     from ponticello.model.front_end import front_end_of
 
-    n_workers = workers or os.cpu_count() or 1
+    by_ray = uses_ray(engine)
     front_end = front_end_of(folder.config, allow_download=allow_download)
     preparation = front_end.preparation(folder) if front_end else None  # what it lacks is said before hours of decoding
     if front_end and front_end.notice:
         typer.echo(front_end.notice, err=True)
-    with folder.lock(), progress("preparing", "tracks") as report:
-        done = prepare_frames(folder, audio_files(folder), workers=n_workers, on_progress=report)
-        refresh_splits(folder)
+    if join is not None:
+        require_parts(audio_files(folder), mel_front_end(folder), join)
+        if preparation:
+            require_parts(preparation[1], preparation[0], join)
+    done = _make_frames(folder, mel_front_end(folder), audio_files(folder), workers, part, by_ray, "preparing")
+    if part is None:
+        with folder.lock():
+            refresh_splits(folder)
     if preparation and folder.config.front_end == "features":
-        given = _make_frames(folder, *preparation, n_workers)
+        given = _make_frames(folder, *preparation, workers, part)
         return replace(given, skipped=[*done.skipped, *given.skipped])
     if preparation:
         silent = {line.value for line in done.skipped}
         files = {track_id: path for track_id, path in preparation[1].items() if track_id not in silent}
-        _make_frames(folder, preparation[0], files, n_workers)
+        _make_frames(folder, preparation[0], files, workers, part, by_ray)
     return done
 
 
-def _make_frames(folder: "Folder", front_end: "FrontEnd", files: "Mapping[str, Path]", workers: int) -> "Prepared":
-    """Brings a front end's frames up to date."""
-    from ponticello.data.prepare import prepare_frames
+def _make_frames(
+    folder: "Folder",
+    front_end: "FrontEnd",
+    files: "Mapping[str, Path]",
+    workers: int | None,
+    part: tuple[int, int] | None = None,
+    by_ray: bool = False,
+    title: str = "listening",
+) -> "Prepared":
+    """Brings a front end's frames up to date, with what jobs made of them; or does one part of that."""
+    import os
+    from dataclasses import replace
 
-    with folder.lock(), progress("listening", "tracks") as report:
-        return prepare_frames(folder, files, front_end, workers=workers, on_progress=report)
+    from ponticello.data.prepare import prepare_frames
+    from ponticello.data.prepare_part import adopt_parts, prepare_on_ray, prepare_part
+
+    n_workers = workers or os.cpu_count() or 1
+    if part:
+        with progress(title, "tracks") as report:
+            return prepare_part(folder, files, part, front_end, workers=n_workers, on_progress=report)
+    with folder.lock(), progress(title, "tracks") as report:
+        if by_ray:
+            n_adopted = prepare_on_ray(folder, files, front_end, report)
+        else:
+            n_adopted = adopt_parts(front_end.place, front_end.key)
+        done = prepare_frames(folder, files, front_end, workers=n_workers, on_progress=report)
+    return replace(done, n_new=done.n_new + n_adopted, n_kept=done.n_kept - n_adopted) if n_adopted else done
 
 
 def tag(
@@ -113,14 +167,12 @@ def tag(
     Example:
     ponticello tag -L my-library
     """
-    import os
-
     from ponticello.data.catalog import audio_files
     from ponticello.model.musicnn_frames import musicnn_front_end
     from ponticello.model.tags import tag_tracks
 
     folder = open_folder(library)
-    done = _make_frames(folder, musicnn_front_end(folder), audio_files(folder), workers or os.cpu_count() or 1)
+    done = _make_frames(folder, musicnn_front_end(folder), audio_files(folder), workers)
     with folder.lock():
         tagged = tag_tracks(folder)
     if as_json:

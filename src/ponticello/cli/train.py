@@ -11,9 +11,13 @@ from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, o
 if TYPE_CHECKING:
     from ponticello.data.enough import Supply
     from ponticello.library import Folder
+    from ponticello.train.dry_run import Train
     from ponticello.train.run import TrainedRun
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Take a few steps and estimate time, memory and disk; nothing is written.")
+]
 DownloadOption = Annotated[bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")]
 
 
@@ -31,6 +35,7 @@ def semantic(
     seeds: SeedsOption = 1,
     settings: SetOption = None,
     allow_download: DownloadOption = False,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage one: audio meets its text. An interrupted run goes on where it stopped.
@@ -48,6 +53,17 @@ def semantic(
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
+    if dry_run:
+        _estimate(
+            folder,
+            lambda stand_in, callbacks: train_semantic(
+                stand_in, name, retrieval_figures, allow_download=allow_download, callbacks=callbacks
+            ),
+            None,
+            seeds,
+            as_json,
+        )
+        return
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
     runs = [
         train_semantic(
@@ -67,6 +83,7 @@ def preference(
     start: Annotated[str, typer.Option("--from", help="The stage-one run to start from.")] = "semantic",
     seeds: SeedsOption = 1,
     settings: SetOption = None,
+    dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage two: pairs bend the space toward taste. Starts from stage one with its heads.
@@ -85,6 +102,17 @@ def preference(
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
+    if dry_run:
+        _estimate(
+            folder,
+            lambda stand_in, callbacks: train_preference(
+                stand_in, name, start, retrieval_figures, judge=judge_on_validation(stand_in), callbacks=callbacks
+            ),
+            start,
+            seeds,
+            as_json,
+        )
+        return
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
     judge = judge_on_validation(folder)
     runs = [
@@ -98,6 +126,19 @@ def preference(
         for number in range(1, seeds + 1)
     ]
     _print(runs, supply, as_json)
+
+
+def _estimate(folder: "Folder", train: "Train", start: str | None, seeds: int, as_json: bool) -> None:
+    """Prints what one run would take, and how many of them there are."""
+    from ponticello.train.dry_run import estimate_training
+
+    found = estimate_training(folder, train, start)
+    if as_json:
+        print_json(asdict(found) | {"n_runs": seeds})
+        return
+    for line in found.lines():
+        typer.echo(line)
+    typer.echo(f"{seeds} such runs; nothing was written" if seeds > 1 else "nothing was written")
 
 
 def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":

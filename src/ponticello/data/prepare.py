@@ -50,7 +50,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """A file to prepare, as it was when it was looked at."""
 
     track_id: str
@@ -126,7 +126,7 @@ def prepare_frames(
     if not (place / MANIFEST).exists():
         write_manifest(place, pl.DataFrame(schema=SCHEMA))
     known = read_manifest(place)
-    kept, todo = _plan(place, known, sources, front_end.key)
+    kept, todo = plan_frames(place, known, sources, front_end.key)
     if len(kept) < len(known):
         write_manifest(place, kept)
     remove_unnamed_shards(place, kept)
@@ -149,10 +149,10 @@ def prepare_frames(
     return Prepared(n_new, len(kept), n_removed, skipped)
 
 
-def _plan(
+def plan_frames(
     folder: Path, known: pl.DataFrame, sources: Mapping[str, Path], key: str
-) -> tuple[pl.DataFrame, list[_Source]]:
-    """The manifest rows that still hold, and the files to decode."""
+) -> tuple[pl.DataFrame, list[Source]]:
+    """The manifest rows of `folder` that still hold, and the files to decode. key: `FrontEnd.key`."""
     fresh = known.filter(pl.col("mel_key") == key)
     for number, ends in fresh.group_by("shard").agg((pl.col("start") + pl.col("n_frames")).max()).iter_rows():
         if not _has_rows(folder, number, ends):
@@ -160,13 +160,13 @@ def _plan(
     columns = fresh.select("track_id", "source_size", "source_mtime_ns").iter_rows()
     prepared = {track_id: (size, mtime_ns) for track_id, size, mtime_ns in columns}
     kept: set[str] = set()
-    todo: list[_Source] = []
+    todo: list[Source] = []
     for track_id, path in sources.items():
         stamp = _stamp(path)
         if track_id in prepared and stamp in (None, prepared[track_id]):
             kept.add(track_id)
         else:
-            todo.append(_Source(track_id, path, *(stamp or (0, 0))))
+            todo.append(Source(track_id, path, *(stamp or (0, 0))))
     return fresh.filter(pl.col("track_id").is_in(list(kept))), todo
 
 
@@ -187,14 +187,14 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _decode(
-    todo: Sequence[_Source], front_end: FrontEnd, workers: int | None, limits: LimitsConfig
+    todo: Sequence[Source], front_end: FrontEnd, workers: int | None, limits: LimitsConfig
 ) -> Generator[Mel | str]:
     """In the order of `todo`, each file's frames, or the reason why there are none."""
     extract = partial(_extracted_or_reason, extract=front_end.extract)
     if workers is None or front_end.is_safe or not todo:
         yield from (_finished_or_reason(extract(source), front_end) for source in todo)
         return
-    pool: SafePool[_Source, Any] = SafePool(extract, min(workers, len(todo)), limits, _on_one_core)
+    pool: SafePool[Source, Any] = SafePool(extract, min(workers, len(todo)), limits, _on_one_core)
     with closing(pool.run(todo)) as extracted:
         for source, result in zip(todo, extracted, strict=True):
             if isinstance(result, Lost):
@@ -207,7 +207,7 @@ def _on_one_core() -> None:
     torch.set_num_threads(1)
 
 
-def _extracted_or_reason(source: _Source, extract: Callable[[Path, str], Any]) -> Any:
+def _extracted_or_reason(source: Source, extract: Callable[[Path, str], Any]) -> Any:
     try:
         return extract(source.path, source.track_id)
     except DataError as error:
@@ -229,10 +229,10 @@ class _ShardWriter:
 
     def __init__(self, folder: Path, kept: pl.DataFrame, key: str) -> None:
         self._folder, self._manifest, self._key = folder, kept, key
-        self._pending: list[tuple[_Source, Mel]] = []
+        self._pending: list[tuple[Source, Mel]] = []
         self._n_bytes = 0
 
-    def add(self, source: _Source, mel: Mel) -> None:
+    def add(self, source: Source, mel: Mel) -> None:
         self._pending.append((source, mel))
         self._n_bytes += mel.nbytes
         if self._n_bytes >= _SHARD_BYTES or len(self._pending) >= _SHARD_TRACKS:

@@ -68,6 +68,13 @@ def write_shard(folder: Path, mels: Sequence[Mel]) -> int:
     return number
 
 
+def adopt_shard(source: Path, number: int, folder: Path) -> int:
+    """Moves a shard of another folder, on the same file system, to `folder`, and gives its number there."""
+    own = 1 + max(_shard_numbers(folder), default=-1)
+    _shard_path(source, number).rename(_shard_path(folder, own))
+    return own
+
+
 def open_shard(folder: Path, number: int) -> Mel:
     """A shard's rows: (frames, F) float16, read-only and in place; LibraryError if it is missing or damaged."""
     try:

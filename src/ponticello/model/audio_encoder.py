@@ -104,7 +104,7 @@ class AudioEncoder(nn.Module):
         mask = torch.arange(tokens.shape[1], device=mel.device)[None, :] >= n_tokens[:, None]  # (B, L)
         tokens = tokens.masked_fill(mask[..., None], 0.0)
         tokens = self.dropout(self.norm(tokens + self.positions(tokens)))
-        tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, 1 + L, D)
+        tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, 1 + L, D)
         mask = F.pad(mask, (1, 0), value=False)
         for layer in self.layers:
             tokens = layer(tokens, src_key_padding_mask=mask)

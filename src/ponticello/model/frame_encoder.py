@@ -83,7 +83,9 @@ class AnchoredHead(nn.Module):
 
     def beside(self, heard: Tensor, taste: Tensor) -> Tensor:
         """heard: (B, n_axes) of length 1; taste: (B, taste_dim) -> (B, d). Too long a taste lengthens the vector."""
-        spare = self.radius.square() - heard.square().sum(1, keepdim=True) - taste.square().sum(1, keepdim=True)
+        # Rounded: `heard` has length 1 to 1e-7, and under the root that error would be 3e-4, another on each machine.
+        known = heard.square().sum(1, keepdim=True).round(decimals=5)
+        spare = self.radius.square() - known - taste.square().sum(1, keepdim=True)
         return torch.cat([heard, taste, spare.clamp(min=LEAST_SPARE).sqrt()], dim=1)
 
     def of_text(self, vectors: Tensor) -> Tensor:

@@ -1,0 +1,55 @@
+"""--engine ray: what Ray's workers prepare and embed has the bytes of a single process."""
+
+import shutil
+
+import numpy as np
+import pytest
+from commands import error, out
+
+from ponticello.api import Library
+from ponticello.data import prepare_part
+from ponticello.data.store import FrameStore
+from ponticello.errors import ConfigError
+from ponticello.search import embed
+
+
+def test_engine_that_is_none_is_refused(trained: Library) -> None:
+    for command in ("embed", "prepare"):
+        message = error(ConfigError, command, "--engine", "dask", "-L", trained.folder.root)
+        assert message == "engine 'dask' must be here or ray"
+
+
+@pytest.mark.slow
+def test_ray_embeds_with_the_bytes_of_one_process(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In four lots a run, of which the workers do some each."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setattr(embed, "PART_SIZE", 16)
+    folder = trained_copy.folder
+    for name in ("semantic", "preference"):
+        shutil.rmtree(folder.run(name) / "vectors")
+    out("embed", "-L", folder.root)
+    before = Library.open(folder.root).index.vectors.copy()
+    for name in ("semantic", "preference"):
+        shutil.rmtree(folder.run(name) / "vectors")
+    assert ", 120 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
+    assert np.array_equal(Library.open(folder.root).index.vectors, before)
+    for name in ("semantic", "preference"):
+        assert len(list(folder.run(name).glob("vectors/*/part-*"))) == 4
+        assert not list(folder.run(name).glob("vectors/*/jobs/*"))
+    assert ", 0 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
+
+
+@pytest.mark.slow
+def test_ray_prepares_with_the_bytes_of_one_process(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In four parts, so that workers do several."""
+    pytest.importorskip("ray", reason="needs the extra ray")
+    monkeypatch.setattr(prepare_part, "TRACKS_A_TASK", 16)
+    folder = trained_copy.folder
+    whole = FrameStore(folder.mels)
+    before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}
+    shutil.rmtree(folder.mels)
+    said = out("prepare", "--engine", "ray", "--workers", "1", "-L", folder.root)
+    assert said.startswith("60 tracks prepared, 0 were already")
+    found = FrameStore(folder.mels)
+    assert {track_id: found.read(track_id).tobytes() for track_id in found.track_ids} == before
+    assert not list(folder.mels.glob("part-*"))
