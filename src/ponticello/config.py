@@ -98,6 +98,7 @@ class StageConfig(Part):
     """How one of the two stages is trained."""
 
     batch_size: int = Field(256, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released: 32
+    chunk_size: int = Field(0, ge=0)  # tracks through the towers at once; 0 = the whole batch; train/gradcache.py
     epochs: float = Field(20.0, gt=0)  # released
     max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
     min_steps: int = Field(0, ge=0)  # optimiser steps, where the epochs of a small catalogue would make fewer

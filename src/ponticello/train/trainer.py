@@ -22,12 +22,13 @@ from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
+from ponticello.train.feed import TEXTS, Feed, one_wording
+from ponticello.train.gradcache import cached_backward
 from ponticello.train.stages import Stage, decays, learning_rate
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
 BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
-TEXTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...): V wordings of each row's text
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -71,14 +72,6 @@ def training_arguments(
     )
 
 
-def one_wording(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The texts of a batch, (B, V, ...), with one wording a row drawn from torch's global generator: (B, ...)."""
-    texts = {name: batch[name] for name in TEXTS if name in batch}
-    n_rows, n_wordings = next(iter(texts.values())).shape[:2]
-    chosen = torch.randint(n_wordings, (n_rows,)) if n_wordings > 1 else torch.zeros(n_rows, dtype=torch.long)
-    return {name: value[torch.arange(n_rows), chosen] for name, value in texts.items()}
-
-
 class HTCLTrainer(Trainer):
     """A Trainer whose loss is a stage's own, over the embeddings of one forward pass.
 
@@ -105,7 +98,7 @@ class HTCLTrainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            data_collator=collator,
+            data_collator=collator.unpadded if stage.settings.chunk_size else collator,
             train_dataset=training,
             eval_dataset=validation,
             callbacks=[stopping, *callbacks],
@@ -133,7 +126,26 @@ class HTCLTrainer(Trainer):
         inputs |= one_wording(inputs)
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        parts = self.stage.loss(model(**inputs), **beside)
+        return self._keep_parts(self.stage.loss(model(**inputs), **beside))
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """The loss of a step, its gradient added to the parameters': of the whole batch at once, or in chunks."""
+        if not self.stage.settings.chunk_size:
+            loss: Tensor = super().training_step(model, inputs)
+            return loss
+        model.train(True)
+        inputs = dict(self._prepare_inputs(inputs))
+        beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
+        feed = Feed(inputs, self.collator.pad, self.crop_frames, self.htcl.device)
+        parts = cached_backward(
+            lambda rows: model(**feed.rows(rows)),
+            feed.chunks(self.stage.settings.chunk_size),
+            lambda embeddings: self.stage.loss(embeddings, **beside),
+            lambda: self.accelerator.no_sync(model),
+        )
+        return self._keep_parts(parts)
+
+    def _keep_parts(self, parts: dict[str, Tensor]) -> Tensor:
         for name, part in parts.items():
             self.parts[name].append(part.item())
         return torch.stack(list(parts.values())).sum()
