@@ -112,6 +112,10 @@ class StageConfig(Part):
     evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
     seed: int = 3407  # released
+    bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
+    gradient_checkpointing: bool = False  # keep a layer's input instead of its activations, and compute them again
+    fused_optimizer: bool = False  # AdamW in one kernel
+    compile: bool = False  # torch.compile; minutes before the first step, and anew for inputs of other sizes
 
 
 class SemanticConfig(StageConfig):

@@ -1,7 +1,6 @@
 """Chunk by chunk with cached gradients against the same vectors with all their activations, dropout on."""
 
 import multiprocessing
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +122,11 @@ def test_rows_of_like_length_share_a_chunk() -> None:
 
 
 def test_a_graph_is_held_for_one_chunk_at_a_time() -> None:
-    """What autograd saves, counted in numbers: a batch of 28 rows holds no more at once than its largest chunk."""
-    stage = STAGES["semantic"]
+    """What autograd saves, counted in numbers: 56 rows hold hardly more at once than 8, two chunks.
+
+    Of stage two, whose loss reaches every output: what torch lets go without a backward pass is never told to hooks.
+    """
+    stage = STAGES["preference"]
 
     def most_saved(half: int) -> int:
         live, most = 0, 0
@@ -144,13 +146,13 @@ def test_a_graph_is_held_for_one_chunk_at_a_time() -> None:
             gradients(model_with_dropout(stage), stage, batch_of(0, half, half), is_cached=True)
         return most
 
-    assert most_saved(14) < 1.2 * most_saved(2)
+    assert most_saved(28) < 1.2 * most_saved(4)
 
 
-def half_a_batch(process: int, port: int, folder: str) -> None:
+def half_a_batch(process: int, folder: str) -> None:
     """Half of the rows under DDP on gloo: directly, then cached, counting what is reduced."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=process, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2)
     half = N_ROWS // 2
     for name, stage in STAGES.items():
         for is_cached in (False, True):
@@ -172,19 +174,16 @@ def half_a_batch(process: int, port: int, folder: str) -> None:
 
 def count_and_average(reduced: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
     reduced.append(bucket.buffer().numel())
-    done = dist.all_reduce(bucket.buffer() / 2, async_op=True)
-    assert done is not None
-    future: torch.futures.Future[torch.Tensor] = done.get_future().then(lambda one: one.value()[0])
-    return future
+    dist.all_reduce(bucket.buffer())
+    average: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+    average.set_result(bucket.buffer() / 2)
+    return average
 
 
 @pytest.mark.slow
 def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=half_a_batch, args=(n, port, str(tmp_path))) for n in range(2)]
+    processes = [context.Process(target=half_a_batch, args=(n, str(tmp_path))) for n in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -71,14 +71,21 @@ def cached_backward(
     last = len(chunks) - 1
     for number, chunk in enumerate(chunks):
         dice[number].restore()
-        with nullcontext() if number == last else unsynced():
-            again = encode(chunk)
-            outputs = [(getattr(again, side), rows[chunk.to(rows.device)]) for side, rows in gradients.items()]
-            if number == last:  # a scale belongs to the loss, not to a chunk: once
-                outputs += [(again.logit_scales[name], scale.grad) for name, scale in scales.items()]  # type: ignore[misc]
-            outputs = [(output, felt) for output, felt in outputs if output.requires_grad and felt is not None]
-            torch.autograd.backward(
-                [output for output, _ in outputs], [felt.to(output.dtype) for output, felt in outputs]
+        felt = {side: rows[chunk.to(rows.device)] for side, rows in gradients.items()}
+        if number < last:
+            with unsynced():
+                _pass_on(encode(chunk), felt, {})
+        else:  # a scale belongs to the loss, not to a chunk: once
+            _pass_on(
+                encode(chunk), felt, {name: scale.grad for name, scale in scales.items() if scale.grad is not None}
             )
     after.restore()
     return {name: part.detach() for name, part in parts.items()}
+
+
+def _pass_on(chunk: Embeddings, felt: dict[str, Tensor], of_scales: dict[str, Tensor]) -> None:
+    """Backward through one chunk's towers, whose graph is gone afterwards, also where no loss reaches it."""
+    pairs = [(getattr(chunk, side), rows) for side, rows in felt.items()]
+    pairs += [(chunk.logit_scales[name], gradient) for name, gradient in of_scales.items()]
+    outputs, gradients = zip(*[(output, rows) for output, rows in pairs if output.requires_grad], strict=True)
+    torch.autograd.backward(outputs, [rows.to(output.dtype) for output, rows in zip(outputs, gradients, strict=True)])

@@ -50,6 +50,9 @@ def training_arguments(
         warmup_steps=settings.warmup_share,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        use_cpu=settings.bf16 and not torch.cuda.is_available(),  # the Trainer asks for it
+        torch_compile=settings.compile,
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
@@ -93,6 +96,8 @@ class HTCLTrainer(Trainer):
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
+        # Not by the Trainer, whose name for it changes between versions.
+        model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(
@@ -114,7 +119,8 @@ class HTCLTrainer(Trainer):
                 decay = settings.weight_decay if decays(name, parameter) else 0.0
                 groups[rate(name), decay].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
+            fused=settings.fused_optimizer or None,
         )
         return self.optimizer
 
@@ -126,7 +132,7 @@ class HTCLTrainer(Trainer):
         inputs |= one_wording(inputs)
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        return self._keep_parts(self.stage.loss(model(**inputs), **beside))
+        return self._keep_parts(self.stage.loss(model(**inputs).in_float32(), **beside))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """The loss of a step, its gradient added to the parameters': of the whole batch at once, or in chunks."""
