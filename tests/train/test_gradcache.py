@@ -1,6 +1,9 @@
 """Chunk by chunk with cached gradients against the same vectors with all their activations, dropout on."""
 
 import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,25 +162,29 @@ def half_a_batch(process: int, folder: str) -> None:
             # A direct pass in several forwards under one backward is nothing DDP allows: its average is taken by hand.
             model = model_with_dropout(stage)
             batch = batch_of(process * half, (process + 1) * half, N_ROWS)
-            wrapped: nn.Module = DistributedDataParallel(model) if is_cached else model
-            reduced: list[int] = []
-            if isinstance(wrapped, DistributedDataParallel):
-                wrapped.register_comm_hook(reduced, count_and_average)
+            wrapped = Counting(model) if is_cached else model
             found = gradients(wrapped, stage, batch, is_cached)
-            if not is_cached:
+            if isinstance(wrapped, Counting):
+                found["unsynced"] = wrapped.n_unsynced
+            else:
                 for gradient in found["gradients"].values():
                     dist.all_reduce(gradient)
                     gradient /= 2
-            torch.save({**found, "reduced": sum(reduced)}, Path(folder) / f"{name}-{is_cached}-{process}.pt")
-    dist.destroy_process_group()
+            torch.save(found, Path(folder) / f"{name}-{is_cached}-{process}.pt")
+    dist.barrier()
+    os._exit(0)  # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL it holds
 
 
-def count_and_average(reduced: list[int], bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
-    reduced.append(bucket.buffer().numel())
-    dist.all_reduce(bucket.buffer())
-    average: torch.futures.Future[torch.Tensor] = torch.futures.Future()
-    average.set_result(bucket.buffer() / 2)
-    return average
+class Counting(DistributedDataParallel):
+    """DDP that counts how often it was told not to reduce."""
+
+    n_unsynced = 0
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self.n_unsynced += 1
+        with super().no_sync():
+            yield
 
 
 @pytest.mark.slow
@@ -187,7 +194,7 @@ def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(timeout=300)
+        process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
     for name in STAGES:
         for process in range(2):
@@ -195,4 +202,4 @@ def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: 
                 torch.load(tmp_path / f"{name}-{cached}-{process}.pt", weights_only=True) for cached in (False, True)
             )
             assert_same(found, expected)
-            assert found["reduced"] == sum(gradient.numel() for gradient in found["gradients"].values())
+            assert found["unsynced"] == 3  # of four chunks
