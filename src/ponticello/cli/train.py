@@ -11,9 +11,13 @@ from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, o
 if TYPE_CHECKING:
     from ponticello.data.enough import Supply
     from ponticello.library import Folder
+    from ponticello.train.profile import Profile
     from ponticello.train.run import TrainedRun
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Measure loader, forward, backward and optimizer; also in profile.json.")
+]
 DownloadOption = Annotated[bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")]
 
 
@@ -31,6 +35,7 @@ def semantic(
     seeds: SeedsOption = 1,
     settings: SetOption = None,
     allow_download: DownloadOption = False,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage one: audio meets its text. An interrupted run goes on where it stopped.
@@ -44,20 +49,24 @@ def semantic(
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
     from ponticello.evaluate.semantic import retrieval_figures
+    from ponticello.train.profile import Profile
     from ponticello.train.run import train_semantic
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
+    profiles = [Profile()] if profile else []  # of several seeds the last one is told
     runs = [
         train_semantic(
             with_seed(folder, "semantic", number),
             seed_run(name, number),
             retrieval_figures,
             allow_download=allow_download,
+            callbacks=list(profiles),
         )
         for number in range(1, seeds + 1)
     ]
+    _say_profile(profiles)
     _print(runs, supply, as_json)
 
 
@@ -67,6 +76,7 @@ def preference(
     start: Annotated[str, typer.Option("--from", help="The stage-one run to start from.")] = "semantic",
     seeds: SeedsOption = 1,
     settings: SetOption = None,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage two: pairs bend the space toward taste. Starts from stage one with its heads.
@@ -81,12 +91,14 @@ def preference(
     """
     from ponticello.evaluate.guard import judge_on_validation
     from ponticello.evaluate.semantic import retrieval_figures
+    from ponticello.train.profile import Profile
     from ponticello.train.run import train_preference
     from ponticello.train.seeds import seed_run, with_seed
 
     folder = open_folder(library, settings)
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
     judge = judge_on_validation(folder)
+    profiles = [Profile()] if profile else []  # of several seeds the last one is told
     runs = [
         train_preference(
             with_seed(folder, "preference", number),
@@ -94,9 +106,11 @@ def preference(
             seed_run(start, number),
             retrieval_figures,
             judge=judge,
+            callbacks=list(profiles),
         )
         for number in range(1, seeds + 1)
     ]
+    _say_profile(profiles)
     _print(runs, supply, as_json)
 
 
@@ -111,6 +125,14 @@ def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":
         for line in (supply.line(), *what_it_supports(supply)):
             typer.echo(line, err=True)
     return supply
+
+
+def _say_profile(profiles: "list[Profile]") -> None:
+    from ponticello.train.distributed import rank
+
+    if rank() == 0:
+        for profile in profiles:
+            typer.echo(profile.sentence(), err=True)
 
 
 def _print(runs: "list[TrainedRun]", supply: "Supply", as_json: bool) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
 from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import cached_backward
+from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
@@ -52,7 +54,6 @@ def training_arguments(
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
         use_cpu=settings.bf16 and not torch.cuda.is_available(),  # the Trainer asks for it
-        torch_compile=settings.compile,
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
@@ -98,6 +99,11 @@ class HTCLTrainer(Trainer):
         self.crop_frames = model.crop_frames
         # Not by the Trainer, whose name for it changes between versions.
         model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
+        if stage.settings.compile:  # not by the Trainer either: its flag outlives it, in the process's environment
+            model.audio_encoder.compile()
+            if model.parts.text.trainable:
+                model.text_encoder.compile()
+        self.profile = next((callback for callback in callbacks if isinstance(callback, Profile)), None)
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(
@@ -132,24 +138,46 @@ class HTCLTrainer(Trainer):
         inputs |= one_wording(inputs)
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        return self._keep_parts(self.stage.loss(model(**inputs).in_float32(), **beside))
+        with self._time("forward"):
+            return self._keep_parts(self.stage.loss(model(**inputs).in_float32(), **beside))
+
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
+        """The next batch, waited for."""
+        with self._time("loader"):
+            return super().get_batch_samples(*arguments, **options)
+
+    def _time(self, part: str) -> AbstractContextManager[None]:
+        return self.profile.time(part) if self.profile else nullcontext()
 
     def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """The loss of a step, its gradient added to the parameters': of the whole batch at once, or in chunks."""
-        if not self.stage.settings.chunk_size:
+        if self.profile:
+            self.profile.n_tracks = len(inputs["track_numbers"])
+        with self._time("backward"):  # less what is timed within
+            if self.stage.settings.chunk_size:
+                return self._step_in_chunks(model, inputs)
             loss: Tensor = super().training_step(model, inputs)
             return loss
+
+    def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         model.train(True)
         inputs = dict(self._prepare_inputs(inputs))
         beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
         feed = Feed(inputs, self.collator.pad, self.crop_frames, self.htcl.device)
-        parts = cached_backward(
-            lambda rows: model(**feed.rows(rows)),
-            feed.chunks(self.stage.settings.chunk_size),
-            lambda embeddings: self.stage.loss(embeddings, **beside),
-            lambda: self.accelerator.no_sync(model),
-        )
-        return self._keep_parts(parts)
+
+        def encode(rows: Tensor) -> Embeddings:
+            with self._time("loader"):
+                chunk = feed.rows(rows)
+            with self._time("forward"):
+                found: Embeddings = model(**chunk)
+                return found
+
+        def loss(rows: Embeddings) -> dict[str, Tensor]:
+            with self._time("forward"):
+                return self.stage.loss(rows, **beside)
+
+        chunks = feed.chunks(self.stage.settings.chunk_size)
+        return self._keep_parts(cached_backward(encode, chunks, loss, lambda: self.accelerator.no_sync(model)))
 
     def _keep_parts(self, parts: dict[str, Tensor]) -> Tensor:
         for name, part in parts.items():
