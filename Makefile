@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
+.PHONY: install demo test check format clean bench-ablate bench-asking bench-gradcache bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
 	bench-stability bench-untagged
 
 install: $(READY)
@@ -61,6 +61,10 @@ bench-scan: $(READY)
 EVENTS ?= 10000000
 bench-pairs: $(READY)
 	$(BIN)/python bench/pairs.py --events $(EVENTS) --work $(WORK)
+
+# Minutes; no data needed.
+bench-gradcache: $(READY)
+	OMP_NUM_THREADS=2 $(BIN)/python bench/gradcache.py
 
 bench-logmel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
