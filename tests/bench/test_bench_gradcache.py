@@ -1,7 +1,8 @@
 """The bench of cached gradients: what it prints, and that it measures a step."""
 
-import gradcache
 import pytest
+
+import gradcache
 from gradcache import Measured
 
 
