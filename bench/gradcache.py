@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CHUNK = 64  # tracks
-CASES = ((64, 0), (256, 0), (256, CHUNK), (1024, CHUNK), (4096, CHUNK))  # (batch, chunk), chunk 0 = at once
+CASES = ((64, 0), (256, 0), (256, 32), (1024, 32), (4096, 32), (4096, 64))  # (batch, chunk), chunk 0 = at once
 FRAMES = 313  # 30 s
 TOWER = {"conv_channels": [128] * 3, "hidden_size": 128, "n_layers": 4, "n_heads": 4, "ffn_size": 512, "dropout": 0.1}
 TEXT = {"model_type": "bert", "vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}

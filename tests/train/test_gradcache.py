@@ -197,9 +197,9 @@ def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: 
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
     for name in STAGES:
-        for process in range(2):
+        for number in range(2):
             expected, found = (
-                torch.load(tmp_path / f"{name}-{cached}-{process}.pt", weights_only=True) for cached in (False, True)
+                torch.load(tmp_path / f"{name}-{cached}-{number}.pt", weights_only=True) for cached in (False, True)
             )
             assert_same(found, expected)
             assert found["unsynced"] == 3  # of four chunks

@@ -1,6 +1,7 @@
 """What a profile says of where the seconds go."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,6 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.train import profile
 from ponticello.train.profile import PARTS, Profile
 from ponticello.train.run import train_semantic
 
@@ -19,7 +19,7 @@ SHORT = ["max_steps=6", "evaluate_every=3", "batch_size=8", "patience=9"]
 def stepped(monkeypatch: pytest.MonkeyPatch, folder: Path, loader_s: float) -> Profile:
     """Three steps by a made-up clock: `loader_s` of loading, 1 s forward within 4 s of a step, 0.5 s of optimizer."""
     clock = [0.0]
-    monkeypatch.setattr(profile.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     measured, arguments = Profile(), SimpleNamespace(output_dir=str(folder / "checkpoints"))
     state = SimpleNamespace(is_world_process_zero=True)
     measured.n_tracks = 9

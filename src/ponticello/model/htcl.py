@@ -41,10 +41,6 @@ class Embeddings:
     fused: Tensor
     logit_scales: dict[str, Tensor]
 
-    def in_float32(self) -> "Embeddings":
-        """The same in float32, for losses: autocast leaves vectors in bfloat16."""
-        return Embeddings(self.audio.float(), self.text.float(), self.fused.float(), self.logit_scales)
-
 
 class HTCL(PreTrainedModel):
     """An audio encoder and a pretrained BERT that meet in one space.

@@ -103,7 +103,7 @@ class _Candidates:
         asked = queries, numbers, matches, target
         if len(queries) <= ROWS_AT_ONCE:
             return self._losses(*asked)
-        parts = zip(*(one.split(ROWS_AT_ONCE) for one in asked), strict=True)
+        parts = zip(*(torch.split(one, ROWS_AT_ONCE) for one in asked), strict=True)
         return torch.cat([checkpoint(self._losses, *p, use_reentrant=False, preserve_rng_state=False) for p in parts])
 
     def _losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
 
 def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteGraph | None) -> Tensor:
     """(B, W * B) weights: of a row's own match, and of what else the graph knows, shared among a track's rows."""
-    own = F.one_hot(target, len(all_key)).float()
+    own = torch.zeros(len(query), len(all_key), device=query.device).scatter(1, target[:, None], 1.0)
     if graph is None:
         return own
     known = graph.between(query, all_key)
@@ -134,8 +134,8 @@ def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteGraph |
 
 def _n_rows(numbers: Tensor) -> Tensor:
     """(n,) how many of all rows are of the same track."""
-    _, which, counts = numbers.unique(return_inverse=True, return_counts=True)
-    return counts[which].float()
+    distinct, which = torch.unique(numbers, return_inverse=True)
+    return torch.bincount(which, minlength=len(distinct))[which].float()
 
 
 def _is_same(query: Tensor, key: Tensor, all_query: Tensor, all_key: Tensor, target: Tensor, has_graph: bool) -> Tensor:

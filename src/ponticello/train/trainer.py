@@ -24,7 +24,7 @@ from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
 from ponticello.train.feed import TEXTS, Feed, one_wording
-from ponticello.train.gradcache import cached_backward
+from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
 
@@ -139,7 +139,9 @@ class HTCLTrainer(Trainer):
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
         with self._time("forward"):
-            return self._keep_parts(self.stage.loss(model(**inputs).in_float32(), **beside))
+            rows: Embeddings = model(**inputs)
+            sides = {name: getattr(rows, name).float() for name in SIDES}  # autocast leaves them in bfloat16
+            return self._keep_parts(self.stage.loss(replace(rows, **sides), **beside))
 
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
         """The next batch, waited for."""
@@ -230,9 +232,7 @@ class HTCLTrainer(Trainer):
             outputs.append(self.htcl(**batch | {name: batch[name][:, 0] for name in TEXTS if name in batch}))
         self.htcl.train(was_training)
         rows = torch.tensor([place[track_id] for track_id in track_ids], device=self.htcl.device)
-        audio, text, fused = (
-            torch.cat([getattr(output, side) for output in outputs])[rows] for side in ("audio", "text", "fused")
-        )
+        audio, text, fused = (torch.cat([getattr(output, side) for output in outputs])[rows] for side in SIDES)
         track_numbers, text_numbers = (torch.cat(column)[rows] for column in zip(*numbers, strict=True))
         return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
 
