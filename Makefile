@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench-asking bench-gradcache bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
-	bench-stability bench-untagged
+.PHONY: install demo test check format clean bench-ablate bench-asking bench-gradcache bench-ladder bench-logmel bench-matching \
+	bench-pairs bench-scan bench-stability bench-untagged
 
 install: $(READY)
 
@@ -64,7 +64,7 @@ bench-pairs: $(READY)
 
 # Minutes; no data needed.
 bench-gradcache: $(READY)
-	OMP_NUM_THREADS=2 $(BIN)/python bench/gradcache.py
+	OMP_NUM_THREADS=1 $(BIN)/python bench/gradcache.py
 
 bench-logmel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4

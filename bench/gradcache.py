@@ -1,6 +1,6 @@
 """Peak memory and time of a contrastive step as the batch grows, at once and in chunks. Prints Markdown.
 
-python bench/gradcache.py: each row is measured in a process of its own, forward and backward of stage one with dropout,
+`make bench-gradcache`: each row is measured in a process of its own, forward and backward of stage one with dropout,
 over excerpts of 30 s; the tower is small, so that minutes are enough. Memory is the peak resident set of that process
 (Linux only); the baseline is what a step of two tracks takes, Python, PyTorch and weights included.
 """

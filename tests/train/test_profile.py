@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from ponticello.api import Library
+from ponticello.cli.train import semantic
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train.profile import PARTS, Profile
 from ponticello.train.run import train_semantic
@@ -74,3 +75,14 @@ def test_every_part_of_a_run_takes_time(
     found = json.loads((run.folder / "profile.json").read_text("utf-8"))
     assert (found["n_steps"], found["tracks_per_step"]) == (5, 8)
     assert all(found["seconds"][part] > 0 for part in PARTS)
+
+
+@pytest.mark.slow
+def test_command_says_the_profile_on_stderr_beside_its_result(
+    make_library: Callable[[Path], Library], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_library(tmp_path / "library")
+    semantic(tmp_path / "library", settings=[f"semantic.{setting}" for setting in SHORT], profile=True)
+    printed = capsys.readouterr()
+    assert "profile: 5 steps of " in printed.err
+    assert printed.out.startswith("stage semantic: 6 steps")
