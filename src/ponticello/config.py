@@ -115,7 +115,7 @@ class StageConfig(Part):
     bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
     gradient_checkpointing: bool = False  # keep a layer's input instead of its activations, and compute them again
     fused_optimizer: bool = False  # AdamW in one kernel
-    compile: bool = False  # torch.compile; minutes before the first step, and anew for inputs of other sizes
+    compile: bool = False  # torch.compile of the audio tower, anew for every length
 
 
 class SemanticConfig(StageConfig):

@@ -100,9 +100,8 @@ class HTCLTrainer(Trainer):
         # Not by the Trainer, whose name for it changes between versions.
         model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
         if stage.settings.compile:  # not by the Trainer either: its flag outlives it, in the process's environment
-            model.audio_encoder.compile()
-            if model.parts.text.trainable:
-                model.text_encoder.compile()
+            # A shape at a time: inductor 2.13 fails on the convolutions where the length is a symbol.
+            model.audio_encoder.compile(dynamic=False)
         self.profile = next((callback for callback in callbacks if isinstance(callback, Profile)), None)
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
