@@ -4,8 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench-asking bench-ladder bench-logmel bench-matching bench-pairs bench-scan \
-	bench-search bench-smaller bench-stability bench-startup bench-untagged
+.PHONY: install demo test check format clean bench-ablate bench-asking bench-gradcache bench-ladder bench-logmel bench-matching \
+	bench-pairs bench-scan bench-search bench-smaller bench-stability bench-startup bench-untagged
 
 install: $(READY)
 
@@ -68,6 +68,10 @@ bench-scan: $(READY)
 EVENTS ?= 10000000
 bench-pairs: $(READY)
 	$(BIN)/python bench/pairs.py --events $(EVENTS) --work $(WORK)
+
+# Minutes; no data needed.
+bench-gradcache: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/gradcache.py
 
 bench-logmel: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4

@@ -100,6 +100,7 @@ class StageConfig(Part):
     """How one of the two stages is trained."""
 
     batch_size: int = Field(256, ge=2)  # rows a process: tracks in stage one, pairs in stage two; released: 32
+    chunk_size: int = Field(0, ge=0)  # tracks through the towers at once; 0 = the whole batch; train/gradcache.py
     epochs: float = Field(20.0, gt=0)  # released
     max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
     min_steps: int = Field(0, ge=0)  # optimiser steps, where the epochs of a small catalogue would make fewer
@@ -113,6 +114,10 @@ class StageConfig(Part):
     evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
     seed: int = 3407  # released
+    bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
+    gradient_checkpointing: bool = False  # keep a layer's input instead of its activations, and compute them again
+    fused_optimizer: bool = False  # AdamW in one kernel
+    compile: bool = False  # torch.compile of the audio tower, anew for every length
 
 
 class SemanticConfig(StageConfig):

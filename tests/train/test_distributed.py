@@ -1,6 +1,7 @@
 """Two processes that see half a batch each against one that sees it all."""
 
 import multiprocessing
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def half_a_batch(process: int, port: int, folder: str) -> None:
     model = DistributedDataParallel(tiny_model())
     found = losses_and_gradients(model, pairs(process * half, (process + 1) * half))
     torch.save(found, Path(folder) / f"{process}.pt")
-    dist.destroy_process_group()
+    dist.barrier()
+    os._exit(0)  # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL it holds
 
 
 @pytest.mark.slow

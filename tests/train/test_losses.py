@@ -69,6 +69,26 @@ def test_repeats_are_left_out_as_a_slow_plain_version_leaves_them_out(seed: int)
     assert found.item() == pytest.approx(slow_loss(left, right, math.e, left_n, right_n), abs=1e-5)
 
 
+@pytest.mark.parametrize("has_graph", [False, True])
+def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
+    has_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seven rows by three, with repeats and a row without text."""
+    graph = TasteGraph(unit(9, 3, seed=5)) if has_graph else None
+    left_n, right_n = numbers(0, 1, 0, 2, 3, 4, 5), numbers(6, 7, 8, 6, NO_TEXT, 2, 7)
+    found = []
+    for rows_at_once in (1024, 3):
+        monkeypatch.setattr("ponticello.train.losses.ROWS_AT_ONCE", rows_at_once)
+        left, right, scale = (one.requires_grad_() for one in (unit(7, 4), unit(7, 4, seed=1), torch.tensor(1.3)))
+        loss = contrastive_loss(left, right, scale, left_n, right_n, graph=graph)
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append((loss, left.grad, right.grad, scale.grad))
+    assert found[0][0].item() > 0.1
+    for one, other in zip(*found, strict=True):
+        assert one is not None
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
 def test_repeated_row_does_not_change_the_others() -> None:
     """A track that stands twice in a batch is not its own negative: each row loses exactly what one copy loses."""
     left, right = unit(3, 4), unit(3, 4, seed=1)

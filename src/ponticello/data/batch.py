@@ -31,10 +31,11 @@ def pad_mels(mels: Sequence[np.ndarray], config: MelConfig, min_frames: int) -> 
     `config.released_padding` it is padded with its floor level to `max_frames` first, normalised over the whole
     matrix, and nothing is masked: what the released code does, and what the paper's figures rest on.
     """
-    tracks = [_fit(mel, config, config.max_frames if config.released_padding else min_frames) for mel in mels]
-    n_frames = torch.tensor([len(track) for track in tracks])
-    batch = torch.zeros(len(tracks), int(n_frames.max()), config.n_mels)  # (B, T, F)
-    for row, track in zip(batch, tracks, strict=True):
+    least = config.max_frames if config.released_padding else min_frames
+    n_frames = torch.tensor([max(min(len(mel), config.max_frames), least) for mel in mels])
+    batch = torch.zeros(len(mels), int(n_frames.max()), config.n_mels)  # (B, T, F)
+    for row, mel in zip(batch, mels, strict=True):  # one track's copy at a time: a large batch is held once
+        track = _fit(mel, config, least)
         row[: len(track)] = torch.from_numpy(_normalise(track))
     return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
 
@@ -54,15 +55,16 @@ def pad_frames(tracks: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
     return batch, torch.arange(batch.shape[1])[None, :] >= n_frames[:, None]
 
 
-def random_crop(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+def random_crop(mel: Tensor, padding_mask: Tensor, n_frames: int, drawn: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """A random run of at most `n_frames` real frames of each track: (B, n, F) and its mask (B, n), n <= n_frames.
 
-    mel: (B, T, F) and padding_mask: (B, T) as `pad_mels` gives them; a shorter track stays whole. The starts are drawn
-    from torch's global generator, one number a row.
+    mel: (B, T, F) and padding_mask: (B, T) as `pad_mels` gives them; a shorter track stays whole.
+    drawn: (B,) in [0, 1), where among the possible starts each run begins; None = from torch's global generator.
     """
     n_real = (~padding_mask).sum(dim=1)  # (B,)
     spare = (n_real - n_frames).clamp(min=0)
-    start = (torch.rand(len(mel), device=mel.device) * (spare + 1)).long().clamp(max=spare)
+    drawn = torch.rand(len(mel), device=mel.device) if drawn is None else drawn
+    start = (drawn * (spare + 1)).long().clamp(max=spare)
     place = start[:, None] + torch.arange(min(n_frames, mel.shape[1]), device=mel.device)  # (B, n)
     within = place.clamp(max=mel.shape[1] - 1)
     cropped = mel.gather(1, within[..., None].expand(-1, -1, mel.shape[2]))

@@ -6,6 +6,7 @@ tracks, then second ones, so that a batch of B pairs has 2B rows: anchors 0..B-1
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -115,9 +116,17 @@ class Collator:
 
         The texts are `input_ids` and `attention_mask`, (B, V, L), or `text_states`, (B, V, D): V wordings of each.
         """
+        batch = self.unpadded(rows)
+        mel, padding_mask = self.pad(batch.pop("mels"))
+        return {"mel": mel, "padding_mask": padding_mask, **batch}
+
+    def pad(self, mels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """What the audio tower takes of tracks as the store gives them: (B, T, F) and its mask (B, T)."""
+        return pad_mels(mels, self.mel, self.min_frames) if self.mel else pad_frames(mels)
+
+    def unpadded(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Any]:
+        """A batch with `mels`, views of the store, for `pad` to take so many of at a time: no sound is read yet."""
         items = [item for column in zip(*rows, strict=True) for item in column]
-        mels = [item.mel for item in items]
-        mel, padding_mask = pad_mels(mels, self.mel, self.min_frames) if self.mel else pad_frames(mels)
         text_numbers = torch.tensor([item.text_number for item in items])
         if self.text_states is None:
             told = [text for item in items for text in item.texts]
@@ -128,8 +137,7 @@ class Collator:
         track_numbers = torch.tensor([item.track_number for item in items])
         taught = {} if self.teacher is None else {"teacher": self.teacher[track_numbers]}
         return {
-            "mel": mel,
-            "padding_mask": padding_mask,
+            "mels": [item.mel for item in items],
             **texts,
             "has_text": text_numbers != NO_TEXT,
             "track_numbers": track_numbers,

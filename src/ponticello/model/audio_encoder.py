@@ -7,6 +7,7 @@ Source: HTCL (arXiv 2505.23298), audio encoder, and the layout of its released w
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ponticello.config import AudioEncoderConfig
 from ponticello.errors import ConfigError, ShapeError
@@ -47,6 +48,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.kernels, self.strides = config.conv_kernels, config.conv_strides
+        self.gradient_checkpointing = False  # in training: keep a layer's input, compute the rest again
         if not len(config.conv_channels) == len(self.kernels) == len(self.strides):
             raise ConfigError("conv_channels, conv_kernels and conv_strides must be of one length")
         if config.hidden_size % config.n_heads:
@@ -107,7 +109,10 @@ class AudioEncoder(nn.Module):
         tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, 1 + L, D)
         mask = F.pad(mask, (1, 0), value=False)
         for layer in self.layers:
-            tokens = layer(tokens, src_key_padding_mask=mask)
+            if self.gradient_checkpointing and self.training:
+                tokens = checkpoint(layer, tokens, src_key_padding_mask=mask, use_reentrant=False)
+            else:
+                tokens = layer(tokens, src_key_padding_mask=mask)
         return tokens, mask
 
 

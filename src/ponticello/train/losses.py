@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ponticello.data.dataset import NO_TEXT
 from ponticello.errors import ShapeError
@@ -17,6 +18,7 @@ from ponticello.model.htcl import Embeddings
 from ponticello.train.distributed import gather_rows, rank
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
+ROWS_AT_ONCE = 256  # of a table of logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
 CLARITY = 4.0  # how much more the closest of the other tracks count as matches; ours, 2 was as good by trial
 
 
@@ -72,22 +74,45 @@ def contrastive_loss(
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     all_left, all_right = gather(left), gather(right)  # (W * B, d)
     all_left_numbers, all_right_numbers = gather(left_numbers), gather(right_numbers)
-    forward = scale * left @ all_right.T  # (B, W * B)
-    backward = scale * right @ all_left.T
-    numbers = left_numbers, right_numbers, all_left_numbers, all_right_numbers
-    same_forward = _is_same(*numbers, target, graph is not None)
-    same_backward = _is_same(*numbers[1::-1], *numbers[:1:-1], target, graph is not None)
-    if graph is not None:
-        forward = forward - _n_rows(all_right_numbers).log()
-        backward = backward - _n_rows(all_left_numbers).log()
-    match_forward = _matches(left_numbers, all_right_numbers, target, graph)
-    match_backward = _matches(right_numbers, all_left_numbers, target, graph)
     told, all_told = (one != NO_TEXT for one in (left_numbers, all_left_numbers))
     told, all_told = told & (right_numbers != NO_TEXT), all_told & (all_right_numbers != NO_TEXT)
     share = told / all_told.float().mean().clamp(min=1e-12)  # (B,) of the mean over all rows of all processes
-    losses = _cross_entropy(forward, match_forward, same_forward | ~all_told)
-    losses = losses + _cross_entropy(backward, match_backward, same_backward | ~all_told)
+    forward = _Candidates(all_right, all_right_numbers, all_left_numbers, all_told, graph)
+    backward = _Candidates(all_left, all_left_numbers, all_right_numbers, all_told, graph)
+    losses = forward.losses(scale * left, left_numbers, right_numbers, target)
+    losses = losses + backward.losses(scale * right, right_numbers, left_numbers, target)
     return (losses * share).mean() / 2
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """What rows are asked against, of all processes: vectors (C, d), their numbers, those of their askers, and texts.
+
+    Rows are taken `ROWS_AT_ONCE`, and more of them are computed again for the gradient: a large batch never holds
+    its whole table of B x C.
+    """
+
+    keys: Tensor
+    numbers: Tensor
+    askers: Tensor
+    told: Tensor
+    graph: TasteGraph | None
+
+    def losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
+        """(B,) of scaled queries (B, d), their numbers, those of their matches, and where these are (B,)."""
+        asked = queries, numbers, matches, target
+        if len(queries) <= ROWS_AT_ONCE:
+            return self._losses(*asked)
+        parts = zip(*(torch.split(one, ROWS_AT_ONCE) for one in asked), strict=True)
+        return torch.cat([checkpoint(self._losses, *p, use_reentrant=False, preserve_rng_state=False) for p in parts])
+
+    def _losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
+        logits = queries @ self.keys.T  # (B, C)
+        same = _is_same(numbers, matches, self.askers, self.numbers, target, self.graph is not None)
+        if self.graph is not None:
+            logits = logits - _n_rows(self.numbers).log()
+        weights = _matches(numbers, self.numbers, target, self.graph)
+        return _cross_entropy(logits, weights, same | ~self.told)
 
 
 def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
@@ -100,7 +125,7 @@ def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
 
 def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteGraph | None) -> Tensor:
     """(B, W * B) weights: of a row's own match, and of what else the graph knows, shared among a track's rows."""
-    own = F.one_hot(target, len(all_key)).float()
+    own = torch.zeros(len(query), len(all_key), device=query.device).scatter(1, target[:, None], 1.0)
     if graph is None:
         return own
     known = graph.between(query, all_key)
@@ -109,7 +134,8 @@ def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteGraph |
 
 def _n_rows(numbers: Tensor) -> Tensor:
     """(n,) how many of all rows are of the same track."""
-    return (numbers[:, None] == numbers).sum(dim=1).float()
+    distinct, which = torch.unique(numbers, return_inverse=True)
+    return torch.bincount(which, minlength=len(distinct))[which].float()
 
 
 def _is_same(query: Tensor, key: Tensor, all_query: Tensor, all_key: Tensor, target: Tensor, has_graph: bool) -> Tensor:

@@ -33,6 +33,7 @@ from ponticello.train.departure import begin_at_random, begin_departure, listeni
 from ponticello.train.distributed import launched
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
+from ponticello.train.lost import told_when_alone
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
@@ -238,7 +239,8 @@ def _train(
         [LogFile(run / "log.jsonl"), *bar, *callbacks],
     )
     resume = last_checkpoint(checkpoints)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with told_when_alone():
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record: dict[str, Any] = {
         "stage": stage.name,

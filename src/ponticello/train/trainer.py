@@ -7,6 +7,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.checkpoints import COMPLETE
+from ponticello.train.feed import TEXTS, Feed, one_wording
+from ponticello.train.gradcache import SIDES, cached_backward
+from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
 BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
-TEXTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...): V wordings of each row's text
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
@@ -49,6 +52,8 @@ def training_arguments(
         warmup_steps=settings.warmup_share,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         max_grad_norm=settings.max_grad_norm,
+        bf16=settings.bf16,
+        use_cpu=settings.bf16 and not torch.cuda.is_available(),  # the Trainer asks for it
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
@@ -69,14 +74,6 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def one_wording(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The texts of a batch, (B, V, ...), with one wording a row drawn from torch's global generator: (B, ...)."""
-    texts = {name: batch[name] for name in TEXTS if name in batch}
-    n_rows, n_wordings = next(iter(texts.values())).shape[:2]
-    chosen = torch.randint(n_wordings, (n_rows,)) if n_wordings > 1 else torch.zeros(n_rows, dtype=torch.long)
-    return {name: value[torch.arange(n_rows), chosen] for name, value in texts.items()}
 
 
 class HTCLTrainer(Trainer):
@@ -100,12 +97,18 @@ class HTCLTrainer(Trainer):
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
+        # Not by the Trainer, whose name for it changes between versions.
+        model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
+        if stage.settings.compile:  # not by the Trainer either: its flag outlives it, in the process's environment
+            # A shape at a time: inductor 2.13 fails on the convolutions where the length is a symbol.
+            model.audio_encoder.compile(dynamic=False)
+        self.profile = next((callback for callback in callbacks if isinstance(callback, Profile)), None)
         self.parts: dict[str, list[float]] = defaultdict(list)
         stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
         super().__init__(
             model=model,
             args=arguments,
-            data_collator=collator,
+            data_collator=collator.unpadded if stage.settings.chunk_size else collator,
             train_dataset=training,
             eval_dataset=validation,
             callbacks=[stopping, *callbacks],
@@ -121,7 +124,8 @@ class HTCLTrainer(Trainer):
                 decay = settings.weight_decay if decays(name, parameter) else 0.0
                 groups[rate(name), decay].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
+            fused=settings.fused_optimizer or None,
         )
         return self.optimizer
 
@@ -133,7 +137,50 @@ class HTCLTrainer(Trainer):
         inputs |= one_wording(inputs)
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        parts = self.stage.loss(model(**inputs), **beside)
+        with self._time("forward"):
+            rows: Embeddings = model(**inputs)
+            sides = {name: getattr(rows, name).float() for name in SIDES}  # autocast leaves them in bfloat16
+            return self._keep_parts(self.stage.loss(replace(rows, **sides), **beside))
+
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
+        """The next batch, waited for."""
+        with self._time("loader"):
+            return super().get_batch_samples(*arguments, **options)
+
+    def _time(self, part: str) -> AbstractContextManager[None]:
+        return self.profile.time(part) if self.profile else nullcontext()
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
+        """The loss of a step, its gradient added to the parameters': of the whole batch at once, or in chunks."""
+        if self.profile:
+            self.profile.n_tracks = len(inputs["track_numbers"])
+        with self._time("backward"):  # less what is timed within
+            if self.stage.settings.chunk_size:
+                return self._step_in_chunks(model, inputs)
+            loss: Tensor = super().training_step(model, inputs)
+            return loss
+
+    def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        model.train(True)
+        inputs = dict(self._prepare_inputs(inputs))
+        beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
+        feed = Feed(inputs, self.collator.pad, self.crop_frames, self.htcl.device)
+
+        def encode(rows: Tensor) -> Embeddings:
+            with self._time("loader"):
+                chunk = feed.rows(rows)
+            with self._time("forward"):
+                found: Embeddings = model(**chunk)
+                return found
+
+        def loss(rows: Embeddings) -> dict[str, Tensor]:
+            with self._time("forward"):
+                return self.stage.loss(rows, **beside)
+
+        chunks = feed.chunks(self.stage.settings.chunk_size)
+        return self._keep_parts(cached_backward(encode, chunks, loss, lambda: self.accelerator.no_sync(model)))
+
+    def _keep_parts(self, parts: dict[str, Tensor]) -> Tensor:
         for name, part in parts.items():
             self.parts[name].append(part.item())
         return torch.stack(list(parts.values())).sum()
@@ -184,9 +231,7 @@ class HTCLTrainer(Trainer):
             outputs.append(self.htcl(**batch | {name: batch[name][:, 0] for name in TEXTS if name in batch}))
         self.htcl.train(was_training)
         rows = torch.tensor([place[track_id] for track_id in track_ids], device=self.htcl.device)
-        audio, text, fused = (
-            torch.cat([getattr(output, side) for output in outputs])[rows] for side in ("audio", "text", "fused")
-        )
+        audio, text, fused = (torch.cat([getattr(output, side) for output in outputs])[rows] for side in SIDES)
         track_numbers, text_numbers = (torch.cat(column)[rows] for column in zip(*numbers, strict=True))
         return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
 

@@ -1,0 +1,27 @@
+"""`ponticello` that ends as by `kill -9` after a step, on rank 1 or alone: python dying.py STEP train semantic ..."""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from ponticello.cli.main import main
+from ponticello.train.progress import LogFile
+
+
+def die(step: int) -> None:
+    """From now on this process does not outlive `step`, unless it is another rank than 1."""
+
+    def on_step_end(*arguments: Any, **_: Any) -> None:
+        _, _, state, _ = arguments
+        if os.environ.get("RANK", "1") == "1" and state.global_step == step:
+            os.write(2, f"killed at {time.time():.1f}\n".encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    LogFile.on_step_end = on_step_end  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    die(int(sys.argv.pop(1)))
+    main()
