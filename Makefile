@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench-asking bench-gradcache bench-ladder bench-logmel bench-matching \
-	bench-pairs bench-scan bench-search bench-smaller bench-stability bench-startup bench-untagged
+.PHONY: install demo test check format clean bench-ablate bench bench-asking bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
+	bench-pairs bench-scan bench-search bench-smaller bench-stability bench-startup bench-step \
+	bench-untagged
 
 install: $(READY)
 
@@ -31,6 +32,24 @@ check: $(READY)
 	$(BIN)/mypy
 
 # FOLDER=PATH/TO/freemusic names the tracks.
+RESULTS ?= bench-results
+# What is fast and how near to the limit, in some 15 minutes on two idle cores; tables on the screen, numbers in $(RESULTS).
+bench: bench-ingest bench-step bench-gradcache bench-startup bench-search
+
+bench-ingest: $(READY)
+	mkdir -p $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/ingest.py $(FOLDER) --json $(RESULTS)/ingest.json
+
+bench-step: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/step.py --json $(RESULTS)/step.json
+
+# On a machine with a CUDA build of torch; says so where there is no GPU.
+bench-gpu: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/step.py --device cuda --pairs 64 --json $(RESULTS)/gpu-float32.json
+	$(BIN)/python bench/step.py --device cuda --pairs 64 --bf16 --json $(RESULTS)/gpu-bf16.json
+
 bench-stability: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/stability.py $(FOLDER) --tracks 150
 
@@ -78,7 +97,8 @@ bench-logmel: $(READY)
 
 # A million tracks take 3 GB of memory; hnswlib and usearch stand beside where they are installed.
 bench-search: $(READY)
-	$(BIN)/python bench/search.py --tracks 1000000 --peers --json bench-search.json
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/search.py --tracks 1000000 --peers --json $(RESULTS)/search.json
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench

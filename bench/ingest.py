@@ -7,7 +7,7 @@ Sounds are excerpts of freemusic in a row, 44.1 kHz stereo, written as mp3, Ogg 
 `power_to_db` with the same settings; it gives the same numbers. "Decode and resample" is the fastest decoder of those
 tried here, a mean over channels and soxr at the same quality, and nothing else: what no way to a log-mel can be faster
 than. One thread; cases run in turn, and a ratio is the median over the runs' own, with the least and the most.
-Prints Markdown: the tables of `docs/speed.md`.
+Prints Markdown: tables.
 """
 
 import argparse

@@ -106,7 +106,7 @@ def test_unknown_preset_is_named_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"semantic": {"epoch": 3}}, "setting 'semantic.epoch' is unknown; there are batch_size, epochs, "),
+        ({"semantic": {"epoch": 3}}, "setting 'semantic.epoch' is unknown; there are batch_size, chunk_size, epochs, "),
         ({"sematic": {}}, "setting 'sematic' is unknown; there are preset, front_end, features, mel, audio, "),
         ({"mel": {"max_frames": 3}}, "setting 'mel.max_frames' is unknown; there are sample_rate, n_fft, "),
         ({"semantic": {"epochs": "many"}}, "setting 'semantic.epochs': Input should be a valid number"),

@@ -199,9 +199,7 @@ class EvaluateConfig(Part):
     """How the table is measured."""
 
     k: int = Field(10, ge=1)  # cut-off of Recall and NDCG
-    baselines: tuple[Baseline, ...] = get_args(
-        Baseline
-    )  # those that are tuned and fitted; popularity and chance always
+    baselines: tuple[Baseline, ...] = get_args(Baseline)  # tuned and fitted; popularity and chance are always there
     bootstrap_rounds: int = Field(1000, ge=100)
     seed: int = 0
 

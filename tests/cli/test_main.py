@@ -42,6 +42,7 @@ COMMANDS = (
     "similar",
     "recommend",
     "evaluate",
+    "export",
     "import-released",
     "import-dataset",
     "demo",

@@ -166,7 +166,7 @@ def test_stage_two_before_stage_one_says_what_comes_first(untrained: Path) -> No
 @pytest.mark.parametrize("stage", ["semantic", "preference"])
 def test_unknown_setting_is_named(untrained: Path, stage: str) -> None:
     message = error(ConfigError, "train", stage, "-L", untrained, "--set", f"{stage}.epoch=3")
-    assert message.startswith(f"setting '{stage}.epoch' is unknown; there are batch_size, epochs, ")
+    assert message.startswith(f"setting '{stage}.epoch' is unknown; there are batch_size, chunk_size, epochs, ")
 
 
 def test_text_encoder_that_is_not_here_is_not_fetched_unasked(untrained: Path) -> None:
