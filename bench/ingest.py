@@ -7,7 +7,7 @@ Sounds are excerpts of freemusic in a row, 44.1 kHz stereo, written as mp3, Ogg 
 `power_to_db` with the same settings; it gives the same numbers. "Decode and resample" is the fastest decoder of those
 tried here, a mean over channels and soxr at the same quality, and nothing else: what no way to a log-mel can be faster
 than. One thread; cases run in turn, and a ratio is the median over the runs' own, with the least and the most.
-Prints Markdown: tables.
+Prints Markdown: the tables of `docs/speed.md`.
 """
 
 import argparse
@@ -129,7 +129,9 @@ def files(source: Path, work: Path, seconds: float) -> list[File]:
     sound, rows = sound_of(source, seconds), []
     for suffix in FORMATS:
         path = work / f"sound.{suffix}"
-        soundfile.write(path, sound, FILE_RATE)
+        with soundfile.SoundFile(path, "w", FILE_RATE, 2) as file:
+            for start in range(0, len(sound), FILE_RATE):  # at once, libsndfile's Vorbis encoder overruns its stack
+                file.write(sound[start : start + FILE_RATE])
         decoders: dict[str, Callable[[], object]] = {
             "ours": partial(load_audio, path, MEL.sample_rate, MEL.max_seconds),
             "miniaudio": partial(by_miniaudio, path),
@@ -216,10 +218,9 @@ def _processor_s() -> float:
 
 def long_file(source: Path, work: Path) -> tuple[int, float, float]:
     """Ten hours of mp3 in a process of its own: frames, s, and its peak memory in GB."""
-    path, block = work / "long.mp3", sound_of(source, 600)
-    with soundfile.SoundFile(path, "w", FILE_RATE, 2) as file:
-        for _ in range(LONG_HOURS * 6):
-            file.write(block)
+    path, part = work / "long.mp3", work / "part.mp3"
+    soundfile.write(part, sound_of(source, 600), FILE_RATE)
+    path.write_bytes(part.read_bytes() * (LONG_HOURS * 6))  # frames stand alone, so that mp3s can be glued
     start = perf_counter()
     done = subprocess.run([sys.executable, "-c", A_LONG_FILE, path], capture_output=True, text=True, check=True)
     n_frames, kilobytes = done.stdout.split()

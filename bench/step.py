@@ -9,7 +9,7 @@ and backward without an optimiser, dropout on. Weights and sounds are random: on
 this machine's own matrix product, 2,048 x 2,048 in float32, timed in turn with the rest; a step's operations are those
 of its convolutions and matrix products, three times the forward pass. Mixed lengths: a quarter each of 30, 60, 90 and
 120 s, each batch of one length.
-Prints Markdown: a table.
+Prints Markdown: the table of `docs/speed.md`.
 """
 
 import argparse
