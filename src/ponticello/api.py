@@ -1,6 +1,6 @@
 """The library as Python users meet it: open a folder, ask it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,10 +16,11 @@ from ponticello.data.interactions import read_interactions
 from ponticello.data.pseudonyms import known_as
 from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts, track_texts
-from ponticello.errors import CheckpointError, DataError
+from ponticello.errors import DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.search.audience import Listener, listeners_for
 from ponticello.search.calibration import Space, calibrate
 from ponticello.search.copies import find_recordings
 from ponticello.search.embed import (
@@ -28,12 +29,13 @@ from ponticello.search.embed import (
     embed_shard,
     require_shards,
     run_config,
-    space_id,
 )
 from ponticello.search.embed_cluster import embed_on_ray
 from ponticello.search.filters import matching
 from ponticello.search.generations import known_recordings, open_index, write_index
 from ponticello.search.index import EmbeddingIndex, Query
+from ponticello.search.listening import Listening, read_listening
+from ponticello.search.models import load_models, require_words, sound_query, text_query
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 from ponticello.train.run import STARTER, is_finished, starter_run
 
@@ -124,7 +126,7 @@ class Library:
         preference = sides[1] if len(sides) == 2 else None
         backend = self.folder.config.search.backend
         generation = write_index(self.folder.index, sides[0], preference, spaces, recordings, backend)
-        for loaded in ("index", "_placed", "_models"):
+        for loaded in ("index", "_placed", "models", "listening"):
             self.__dict__.pop(loaded, None)
         return Embedded(len(sides[0].track_ids), n_new, generation, semantic_run)
 
@@ -183,11 +185,9 @@ class Library:
 
         per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or "duration_s<300".
         """
-        if not text.strip():
-            raise DataError("the search text is empty; say what the music should be like")
-        sides = [model.encode_text([text]) for model in self._models]
-        query = Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
-        return self._rank(query, k, blend, per_artist, where)
+        require_words(text)  # before anything is loaded
+        query = text_query(self.models, text)
+        return self.rank(query, k, blend, per_artist=per_artist, where=where)
 
     def similar(
         self,
@@ -200,12 +200,11 @@ class Library:
     ) -> list[Result]:
         """The `k` tracks most like `track`: an id of the index (left out of the answer), or any audio file."""
         if str(track) in self.index.rows:
-            return self._rank(self.index.track_query([str(track)]), k, blend, per_artist, where, excluded=[str(track)])
+            query = self.index.track_query([str(track)])
+            return self.rank(query, k, blend, per_artist=per_artist, where=where, excluded=[str(track)])
         if not Path(track).is_file():
             raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
-        sides = [model.encode_audio([track]) for model in self._models]
-        query = Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
-        return self._rank(query, k, blend, per_artist, where)
+        return self.rank(sound_query(self.models, track), k, blend, per_artist=per_artist, where=where)
 
     def recommend(
         self,
@@ -225,41 +224,55 @@ class Library:
         user = known_as(self.folder, user, set(log[USER_ID].unique()))
         seeds, met = listener_seeds(log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s)
         query = self.index.profile_query(seeds, config.search.profile_ridge, config.search.hub_correction)
-        return self._rank(query, k, blend, per_artist, where, met)
+        return self.rank(query, k, blend, per_artist=per_artist, where=where, excluded=met)
 
-    def _rank(
+    def audience(self, track: str, k: int = 10, blend: float | None = None) -> list[Listener]:
+        """The `k` listeners of the log whose profile fits `track` best, by the scores `recommend` ranks tracks by.
+
+        track: an id of the index; DataError if it is not there, LibraryError if there is no log.
+        """
+        if k < 1:
+            raise DataError(f"k {k} must be at least 1")
+        if not self.folder.interactions.is_file():
+            read_interactions(self.folder)  # says what to do
+        return listeners_for(self.index, self.listening, track, k, self.blend(blend), self.folder.config.search)
+
+    @cached_property
+    def listening(self) -> Listening:
+        """The log by listener, over the tracks of the index."""
+        return read_listening(self.folder, self.index)
+
+    def blend(self, asked: float | None) -> float:
+        """Where the dial stands: as asked, else as the library has it; 0 before stage two."""
+        if asked is not None:
+            return asked
+        return self.folder.config.search.blend if self.index.has_preference else 0.0
+
+    def rank(
         self,
         query: Query,
         k: int,
-        blend: float | None,
-        per_artist: int | None,
-        where: Sequence[str],
-        excluded: Sequence[str] | set[str] = (),
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        excluded: Collection[str] = (),
     ) -> list[Result]:
+        """The `k` tracks that fit a query best, with the filters and copies rule of every other question."""
         if k < 1 or (per_artist is not None and per_artist < 1):
             raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
-        if blend is None:
-            blend = self.folder.config.search.blend if self.index.has_preference else 0.0
         return rank_tracks(
             self.index,
             query,
             matching(self._placed, where),
             k=k,
-            blend=blend,
+            blend=self.blend(blend),
             excluded=excluded,
             per_artist=per_artist,
             once=self.folder.config.search.collapse_copies,
         )
 
     @cached_property
-    def _models(self) -> list[HTCL]:
+    def models(self) -> list[HTCL]:
         """The models behind the index's spaces; CheckpointError if a run was trained anew since it was built."""
-        models = []
-        for space in self.index.spaces:
-            found = space_id(self.folder.run(space.run))
-            if found != space.space_id:
-                raise CheckpointError(
-                    f"run {space.run!r} is now space {found}, the index holds {space.space_id}; run: ponticello embed"
-                )
-            models.append(HTCL.from_pretrained(self.folder.run(space.run)))
-        return models
+        return load_models(self.folder, self.index)

@@ -41,6 +41,8 @@ COMMANDS = (
     "search",
     "similar",
     "recommend",
+    "audience",
+    "serve",
     "evaluate",
     "export",
     "import-released",

@@ -1,5 +1,6 @@
-"""embed, search, similar, recommend: vectors, and answers from them."""
+"""embed, search, similar, recommend, audience: vectors, and answers from them."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from ponticello.cli.console import (
     JsonOption,
     LibraryOption,
     ShardOption,
+    clean,
     open_folder,
     print_json,
     print_results,
@@ -39,6 +41,7 @@ def register(app: typer.Typer) -> None:
     app.command("search")(search)
     app.command("similar")(similar)
     app.command("recommend")(recommend)
+    app.command("audience")(audience)
 
 
 def embed(
@@ -180,6 +183,33 @@ def recommend(
     """
     results = _open(library).recommend(user, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
+
+
+def audience(
+    track: Annotated[str, typer.Argument(help="A track id.")],
+    library: LibraryOption = HERE,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many listeners.")] = 10,
+    blend: BlendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who would like this track. The listeners of the log whose profile it fits best, new to them or not.
+
+    \b
+    Example:
+    ponticello audience TRACK -L my-library -k 20
+    """
+    listeners = _open(library).audience(track, k, blend)
+    if as_json:
+        print_json([asdict(listener) for listener in listeners])
+        return
+    if not listeners:
+        typer.echo("nobody in the log has liked a track of the index")
+        return
+    typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   listener")
+    for each in listeners:
+        met = ", has played it" if each.has_met else ""
+        parts = f"{each.score:>6.2f} = {each.semantic:>6.2f} + {each.preference:>6.2f}"
+        typer.echo(f"{each.rank:>3}  {parts}   {clean(each.user_id)}{met}")
 
 
 def _open(library: Path) -> "Library":

@@ -22,6 +22,7 @@ from ponticello.cli import (
     prepare,
     released,
     scan,
+    serve,
     tables,
     train,
 )
@@ -38,7 +39,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (scan, tables, history, datasets, prepare, pairs, train, ask, evaluate, export, forget, released, demo):
+for group in (
+    scan,
+    tables,
+    history,
+    datasets,
+    prepare,
+    pairs,
+    train,
+    ask,
+    serve,
+    evaluate,
+    export,
+    forget,
+    released,
+    demo,
+):
     group.register(app)
 
 

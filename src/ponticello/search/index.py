@@ -4,6 +4,7 @@ Each space is calibrated (`calibration.py`): the scale goes to the query, the me
 first is for `neighbours.py`; the files are in `generations.py`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -81,29 +82,49 @@ class EmbeddingIndex:
 
     def profile_query(self, track_ids: list[str], ridge: float, hub_correction: float) -> Query:
         """The query "what a listener of these tracks likes", one row; DataError as `track_query`."""
-        seeds = self.track_query(track_ids)
-        profiles, levels = self._fitted(ridge, hub_correction)
-        found = [
-            profile.direction(side)
-            for profile, side in zip(profiles, (seeds.semantic, seeds.preference), strict=False)
-            if side is not None
-        ]
-        offsets = tuple(float(u @ profile.mean) for u, profile in zip(found, profiles, strict=True))
-        rows = [u[None].astype(np.float32) for u in found]
-        told = levels if hub_correction > 0 else ()  # else all of them are 1
-        return Query(rows[0], rows[1] if self.has_preference else None, "profile", offsets, told)
+        found = self._asked(track_ids, ridge, hub_correction, Profiles.direction)
+        return self._profile([directions[None] for directions in found], ridge, hub_correction)
 
-    def _fitted(self, ridge: float, hub_correction: float) -> tuple[list[Profiles], tuple[np.ndarray, ...]]:
+    def seed_queries(self, track_ids: list[str], ridge: float, hub_correction: float) -> list[Query]:
+        """What each of the tracks adds to `profile_query`, one query a track: their parts add up to its parts."""
+        found = self._asked(track_ids, ridge, hub_correction, Profiles.shares)
+        return [
+            self._profile([shares[number : number + 1] for shares in found], ridge, hub_correction)
+            for number in range(len(track_ids))
+        ]
+
+    def _asked(
+        self,
+        track_ids: list[str],
+        ridge: float,
+        hub_correction: float,
+        how: Callable[[Profiles, np.ndarray], np.ndarray],
+    ) -> list[np.ndarray]:
+        """What these tracks ask in each space, as `how` has it."""
+        seeds = self.track_query(track_ids)
+        sides = [side for side in (seeds.semantic, seeds.preference) if side is not None]
+        profiles = self.profiles(ridge, hub_correction)[0]
+        return [how(profile, side) for profile, side in zip(profiles, sides, strict=True)]
+
+    def _profile(self, rows: list[np.ndarray], ridge: float, hub_correction: float) -> Query:
+        """The query with these directions, (1, d) float64 in each space."""
+        profiles, levels = self.profiles(ridge, hub_correction)
+        offsets = tuple(float(u[0] @ profile.mean) for u, profile in zip(rows, profiles, strict=True))
+        told = levels if hub_correction > 0 else ()  # else all of them are 1
+        sides = [u.astype(np.float32) for u in rows]
+        return Query(sides[0], sides[1] if self.has_preference else None, "profile", offsets, told)
+
+    def profiles(self, ridge: float, hub_correction: float) -> tuple[list[Profiles], tuple[np.ndarray, ...]]:
         """Each space's profiles and levels, kept once made."""
         key = ridge, hub_correction
         if key not in self._profiles:
-            sides = [self._side(number) for number in range(len(self.spaces))]
+            sides = [self.side(number) for number in range(len(self.spaces))]
             profiles = [fit_profiles(side, ridge) for side in sides]
             levels = [own.levels(side, hub_correction) for own, side in zip(profiles, sides, strict=True)]
             self._profiles[key] = profiles, tuple(level.astype(np.float32) for level in levels)
         return self._profiles[key]
 
-    def _side(self, number: int) -> np.ndarray:
+    def side(self, number: int) -> np.ndarray:
         """(n, d) the vectors of one space."""
         side: np.ndarray = self.vectors[:, number * self.embed_dim : (number + 1) * self.embed_dim]
         return side
@@ -144,7 +165,7 @@ class EmbeddingIndex:
         """As `scores`, of a profile: a product for each space, as a track has a level in each."""
         found = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
         for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
-            own = side @ self._side(number).T - np.float32(calibration.mean)
+            own = side @ self.side(number).T - np.float32(calibration.mean)
             found += np.float32(weight / calibration.std) * query.levels[number] * own
         return found
 
@@ -165,15 +186,16 @@ class EmbeddingIndex:
         if not self.has_preference:
             if blend > 0:
                 raise LibraryError("the index holds no preference space yet: use blend 0, or train stage two and embed")
-            return [(1.0, self._calibration(query, 0), query.semantic)]
+            return [(1.0, self.calibration(query, 0), query.semantic)]
         if query.preference is None:
             raise DataError("the query has no vector in the preference space")
         return [
-            (1 - blend, self._calibration(query, 0), query.semantic),
-            (blend, self._calibration(query, 1), query.preference),
+            (1 - blend, self.calibration(query, 0), query.semantic),
+            (blend, self.calibration(query, 1), query.preference),
         ]
 
-    def _calibration(self, query: Query, number: int) -> Calibration:
+    def calibration(self, query: Query, number: int) -> Calibration:
+        """How a query's cosines lie in the space of this number, 0 = semantic."""
         if query.kind == "profile":
             return Calibration(query.offsets[number], 1.0)  # its spread over the index is 1 already
         space = self.spaces[number]

@@ -44,6 +44,14 @@ class Profiles:
         unit: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
         return unit
 
+    def shares(self, seeds: np.ndarray) -> np.ndarray:
+        """(s, d) float64: what each of the seeds (s, d) adds to `direction`; the rows add up to it."""
+        raw = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
+        whole = raw.sum(axis=0)
+        spread = float(np.sqrt(whole @ self.covariance @ whole))
+        shares: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
+        return shares
+
     def levels(self, vectors: np.ndarray, hub_correction: float) -> np.ndarray:
         """(n,) float64 factors of the scores of the catalogue's tracks, (n, d): spread ** -hub_correction.
 

@@ -1,0 +1,59 @@
+"""The models behind an index's spaces, and questions that need them: words, sounds, parts of tracks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ponticello.config import Config
+from ponticello.errors import CheckpointError, DataError
+from ponticello.library import Folder
+from ponticello.model.htcl import HTCL
+from ponticello.model.musicnn import MEL, PATCH_FRAMES
+from ponticello.search.embed import space_id
+from ponticello.search.index import EmbeddingIndex, Query
+
+
+def load_models(folder: Folder, index: EmbeddingIndex) -> list[HTCL]:
+    """The models, one a space; CheckpointError if one is missing or was trained anew since the index was built."""
+    models = []
+    for space in index.spaces:
+        found = space_id(folder.run(space.run))
+        if found != space.space_id:
+            raise CheckpointError(
+                f"run {space.run!r} is now space {found}, the index holds {space.space_id}; run: ponticello embed"
+            )
+        models.append(HTCL.from_pretrained(folder.run(space.run)))
+    return models
+
+
+def require_words(text: str) -> None:
+    """DataError if a text says nothing."""
+    if not text.strip():
+        raise DataError("the search text is empty; say what the music should be like")
+
+
+def text_query(models: Sequence[HTCL], text: str) -> Query:
+    """The query "music like these words"; DataError if there are none."""
+    require_words(text)
+    sides = [model.encode_text([text]) for model in models]
+    return Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
+
+
+def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
+    """The query "music like this": a file, or a mono waveform (n,); errors as `HTCL.encode_audio`."""
+    sides = [model.encode_audio([sound]) for model in models]
+    return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
+
+
+def frames_query(models: Sequence[HTCL], parts: Sequence[np.ndarray]) -> Query:
+    """A row a part: the queries "music like this part", of frames as a library keeps them."""
+    sides = [model.encode_mels(list(parts)) for model in models]
+    return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
+
+
+def frame_seconds(config: Config) -> float | None:
+    """How far apart the frames of a track are, in s; None where frames are not of moments, or it is not known."""
+    if config.front_end == "logmel":
+        return config.mel.hop_length / config.mel.sample_rate
+    return PATCH_FRAMES * MEL.hop_length / MEL.sample_rate if config.front_end == "musicnn" else None

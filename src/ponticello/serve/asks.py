@@ -1,0 +1,112 @@
+"""Questions as the service accepts them. docs/api.md shows each."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+MAX_K = 500
+MAX_OFFSET = 10_000  # pages further down are not answers any more
+MAX_TERMS = 32
+MAX_IDS = 1_000
+MAX_BATCH = 64
+
+Blend = Annotated[FiniteFloat, Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting")]
+TrackId = Annotated[str, Field(min_length=1, max_length=500)]
+UserId = Annotated[str, Field(min_length=1, max_length=500)]
+Words = Annotated[str, Field(min_length=1, max_length=2_000)]
+Filter = Annotated[str, Field(min_length=1, max_length=500, examples=["genres=jazz", "duration_s<300"])]
+Weight = Annotated[FiniteFloat, Field(ge=-10, le=10, description="not 0; below 0 = away from it")]
+
+
+class Accepted(BaseModel):
+    """A body that a client sends: unknown fields are refused, so that a misspelt one is not ignored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Term(Accepted):
+    """One thing that is wanted, or with a negative weight not: words, a track, a part of it, or an uploaded sound."""
+
+    text: Words | None = None
+    track_id: TrackId | None = None
+    start_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
+    end_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    upload: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "Term":
+        if sum(value is not None for value in (self.text, self.track_id, self.upload)) != 1:
+            raise ValueError("a term is exactly one of text, track_id and upload")
+        if (self.start_s is None) != (self.end_s is None) or (self.start_s is not None and self.track_id is None):
+            raise ValueError("start_s and end_s go together, and with track_id")
+        if self.start_s is not None and self.end_s is not None and not self.start_s < self.end_s:
+            raise ValueError("start_s must lie before end_s")
+        if self.weight == 0:
+            raise ValueError("a weight of 0 asks for nothing")
+        return self
+
+
+class Page(Accepted):
+    """What every question may say about its answer."""
+
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+    blend: Blend | None = None
+    per_artist: Annotated[int, Field(ge=1, le=MAX_K)] | None = None
+    where: Annotated[list[Filter], Field(max_length=16)] = []
+    exclude: Annotated[list[TrackId], Field(max_length=MAX_IDS)] = []
+
+
+class Ask(Page):
+    """A question of one or more terms."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"terms": [{"text": "slow piano at night"}], "k": 5, "blend": 0.3, "per_artist": 1},
+                {"terms": [{"text": "jazz"}, {"text": "singing", "weight": -0.5}], "where": ["duration_s<300"]},
+            ]
+        }
+    )
+    terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
+
+
+class Recommend(Page):
+    """What somebody would like: a listener of the log, or whoever played these tracks."""
+
+    user_id: UserId | None = None
+    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recommend":
+        if (self.user_id is None) == (self.recent is None):
+            raise ValueError("give user_id or recent, one of them")
+        return self
+
+
+class AskBatch(Accepted):
+    """Several questions in one request."""
+
+    questions: Annotated[list[Ask], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class RecommendBatch(Accepted):
+    """Several listeners in one request."""
+
+    questions: Annotated[list[Recommend], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class Explain(Accepted):
+    """Why one track scores as it does: the question, as it was asked, and the track."""
+
+    track_id: TrackId
+    ask: Ask | None = None
+    user_id: UserId | None = None
+    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "Explain":
+        if sum(value is not None for value in (self.ask, self.user_id, self.recent)) != 1:
+            raise ValueError("give exactly one of ask, user_id and recent")
+        return self

@@ -1,0 +1,221 @@
+"""What is being asked: one whole snapshot of the library, replaced by the next without a moment between.
+
+A request takes the snapshot once and keeps it to its end; whoever rebuilds the index meanwhile changes nothing for it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ponticello.api import Library
+from ponticello.data.catalog import complete, read_tracks
+from ponticello.data.columns import TRACK_ID, TRACKS
+from ponticello.errors import LibraryError, PonticelloError
+from ponticello.library import Folder
+from ponticello.model.htcl import HTCL
+from ponticello.search.audience import Audience, gathered
+from ponticello.search.generations import open_index
+from ponticello.search.index import EmbeddingIndex
+from ponticello.search.listening import Listening, read_listening
+from ponticello.search.models import load_models
+from ponticello.serve.failures import Failure, failure_of
+
+logger = logging.getLogger(__name__)
+WATCH_S = 1.0  # how often the folder is looked at for a new generation, catalogue or log
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something a user should know: a code for programs, a line for people."""
+
+    code: str
+    message: str
+
+
+class Snapshot:
+    """The library as it was at one moment; everything in it belongs together.
+
+    index: None while there is none, and `problem` says why. tracks: the whole catalogue.
+    """
+
+    def __init__(self, library: Library, signature: tuple[object, ...], before: "Snapshot | None" = None) -> None:
+        self.library, self.signature, self.problems = library, signature, list[Problem]()
+        self.tracks: pl.DataFrame = _tracks(library.folder)
+        self.index: EmbeddingIndex | None = None
+        self.generation: str | None = None
+        try:
+            self.index = open_index(library.folder.index, library.folder.config.search.backend)
+            self.generation = (library.folder.index / "CURRENT").read_text().strip()
+        except PonticelloError as error:
+            is_there = (library.folder.index / "CURRENT").is_file()
+            self.problems.append(Problem("index_damaged" if is_there else "no_index", str(error)))
+        self._before = before if before is not None and self._has_spaces_of(before) else None
+        self._models_lock = threading.Lock()
+        self._audience_lock = threading.Lock()
+
+    def _has_spaces_of(self, other: "Snapshot") -> bool:
+        return self.index is not None and other.index is not None and self.index.spaces == other.index.spaces
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """The catalogue's row of each track."""
+        return {track_id: row for row, track_id in enumerate(self.tracks[TRACK_ID])}
+
+    @cached_property
+    def placed(self) -> pl.DataFrame:
+        """The catalogue's tracks that are in the index, in its order."""
+        return self.asked.placed(self.tracks)
+
+    @property
+    def asked(self) -> EmbeddingIndex:
+        """The index; Failure while there is none."""
+        if self.index is None:
+            raise Failure(503, "not_ready", self.problems[0].message)
+        return self.index
+
+    @cached_property
+    def listening(self) -> Listening:
+        """Who met what."""
+        return read_listening(self.library.folder, self.asked)
+
+    @cached_property
+    def gathered(self) -> tuple[np.ndarray, Audience]:
+        """Every listener's profile, for audiences."""
+        with self._audience_lock:
+            return gathered(self.asked, self.listening, self.library.folder.config.search)
+
+    @cached_property
+    def models(self) -> list[HTCL]:
+        """The models behind the index; Failure if one is missing or was trained anew."""
+        with self._models_lock:
+            before = self._before
+            if before is not None and "models" in before.__dict__:
+                return before.models
+            try:
+                return load_models(self.library.folder, self.asked)
+            except (PonticelloError, OSError) as error:
+                code = "model_changed" if "is now space" in str(error) else "model_missing"
+                message = " ".join(str(error).split())
+                raise Failure(503, code, f"words and sounds need the model: {message}") from error
+
+    def warm(self) -> None:
+        """Loads what the first questions would wait for; a model that is missing is no hindrance to the others."""
+        if self.index is None:
+            return
+        _ = self.rows, self.placed, self.listening.n_listeners, self.listening.n_liked, self.listening.numbers
+        self.asked.profiles(
+            self.library.folder.config.search.profile_ridge, self.library.folder.config.search.hub_correction
+        )
+        _ = self.asked.rows
+        try:
+            _ = self.models
+        except Failure as failure:
+            self.problems.append(Problem(failure.code, failure.message))
+        self._before = None
+
+
+class Live:
+    """The snapshot in use, and the thread that replaces it when the folder changes.
+
+    on_swap: called with each new snapshot; on_failure: with the error that kept the old one in use.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        settings: Sequence[str] = (),
+        on_swap: Sequence[Callable[[Snapshot], None]] = (),
+        on_failure: Sequence[Callable[[Exception], None]] = (),
+    ) -> None:
+        self._root, self._settings = root, settings
+        self.on_swap, self.on_failure = list(on_swap), list(on_failure)
+        self.trouble: Problem | None = None  # why the newest state of the folder is not the one in use
+        self._current = self._opened(None)
+        self._stop = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    def now(self) -> Snapshot:
+        """The snapshot to answer from: take it once a request."""
+        return self._current
+
+    def start(self) -> None:
+        """Begins to watch the folder."""
+        self._stop.clear()
+        self._watcher = threading.Thread(target=self._watch, name="watch-library", daemon=True)
+        self._watcher.start()
+
+    def stop(self) -> None:
+        """Ends watching."""
+        self._stop.set()
+        if self._watcher is not None:
+            self._watcher.join(timeout=30)
+
+    def refresh(self) -> bool:
+        """Takes up what changed in the folder; True if there was something. What cannot be read is left for later."""
+        signature = _signature(self._root)
+        if signature == self._current.signature:
+            return False
+        try:
+            fresh = self._opened(self._current)
+        except (PonticelloError, OSError, pl.exceptions.PolarsError) as error:
+            self._keep(error)
+            return False
+        if fresh.index is None and self._current.index is not None:  # answers from the last whole one are still answers
+            self._keep(LibraryError(fresh.problems[0].message))
+            return False
+        self.trouble, self._current = None, fresh
+        for told in self.on_swap:
+            told(fresh)
+        return True
+
+    def _keep(self, error: Exception) -> None:
+        message = failure_of(error).message if isinstance(error, PonticelloError) else " ".join(str(error).split())
+        if self.trouble is None or self.trouble.message != message:
+            logger.warning("the library changed and cannot be read, the last state stays in use: %s", message)
+            for told in self.on_failure:
+                told(error)
+        self.trouble = Problem("index_damaged", f"answers come from the last whole index: {message}")
+
+    def _opened(self, before: Snapshot | None) -> Snapshot:
+        signature = _signature(self._root)
+        started = time.monotonic()
+        snapshot = Snapshot(Library.open(self._root, self._settings), signature, before)
+        snapshot.warm()
+        logger.info("generation %s ready after %.1f s", snapshot.generation, time.monotonic() - started)
+        return snapshot
+
+    def _watch(self) -> None:
+        while not self._stop.wait(WATCH_S):
+            try:
+                self.refresh()
+            except Exception:
+                logger.exception("watching the library failed; the last state stays in use")
+
+
+def _tracks(folder: Folder) -> pl.DataFrame:
+    """The catalogue; an empty one, where nothing was imported yet."""
+    if folder.tracks.is_file():
+        return read_tracks(folder)
+    return complete(pl.DataFrame(schema={TRACK_ID: pl.String}), TRACKS)
+
+
+def _signature(root: Path) -> tuple[object, ...]:
+    """Changes when the index, the catalogue or the log does."""
+    current = root / "index" / "CURRENT"
+    generation = current.read_text(errors="replace") if current.is_file() else ""
+    return generation, *(_stamp(root / name) for name in ("tracks.parquet", "interactions.parquet", "ponticello.toml"))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
