@@ -25,10 +25,11 @@ from ponticello.search.generations import open_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.search.listening import Listening, read_listening
 from ponticello.search.models import load_models
-from ponticello.serve.failures import Failure, failure_of
+from ponticello.serve.failures import Failure
 
 logger = logging.getLogger(__name__)
 WATCH_S = 1.0  # how often the folder is looked at for a new generation, catalogue or log
+AGAIN_S = 30.0  # how long a state that could not be read is left alone, if it does not change
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Snapshot:
             self.generation = (library.folder.index / "CURRENT").read_text().strip()
         except PonticelloError as error:
             is_there = (library.folder.index / "CURRENT").is_file()
-            self.problems.append(Problem("index_damaged" if is_there else "no_index", str(error)))
+            message = without_root(library.folder.root, str(error))
+            self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
         self._models_lock = threading.Lock()
         self._audience_lock = threading.Lock()
@@ -102,7 +104,7 @@ class Snapshot:
                 return load_models(self.library.folder, self.asked)
             except (PonticelloError, OSError) as error:
                 code = "model_changed" if "is now space" in str(error) else "model_missing"
-                message = " ".join(str(error).split())
+                message = without_root(self.library.folder.root, str(error))
                 raise Failure(503, code, f"words and sounds need the model: {message}") from error
 
     def warm(self) -> None:
@@ -137,6 +139,7 @@ class Live:
         self._root, self._settings = root, settings
         self.on_swap, self.on_failure = list(on_swap), list(on_failure)
         self.trouble: Problem | None = None  # why the newest state of the folder is not the one in use
+        self._refused: tuple[tuple[object, ...], float] = (), 0.0
         self._current = self._opened(None)
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -160,27 +163,29 @@ class Live:
     def refresh(self) -> bool:
         """Takes up what changed in the folder; True if there was something. What cannot be read is left for later."""
         signature = _signature(self._root)
-        if signature == self._current.signature:
+        refused, since = self._refused
+        if signature == self._current.signature or (signature == refused and time.monotonic() < since + AGAIN_S):
             return False
         try:
             fresh = self._opened(self._current)
         except (PonticelloError, OSError, pl.exceptions.PolarsError) as error:
-            self._keep(error)
+            self._keep(error, signature)
             return False
         if fresh.index is None and self._current.index is not None:  # answers from the last whole one are still answers
-            self._keep(LibraryError(fresh.problems[0].message))
+            self._keep(LibraryError(fresh.problems[0].message), signature)
             return False
         self.trouble, self._current = None, fresh
         for told in self.on_swap:
             told(fresh)
         return True
 
-    def _keep(self, error: Exception) -> None:
-        message = failure_of(error).message if isinstance(error, PonticelloError) else " ".join(str(error).split())
-        if self.trouble is None or self.trouble.message != message:
+    def _keep(self, error: Exception, signature: tuple[object, ...]) -> None:
+        message = without_root(self._root, str(error))
+        if self._refused[0] != signature:
             logger.warning("the library changed and cannot be read, the last state stays in use: %s", message)
             for told in self.on_failure:
                 told(error)
+        self._refused = signature, time.monotonic()
         self.trouble = Problem("index_damaged", f"answers come from the last whole index: {message}")
 
     def _opened(self, before: Snapshot | None) -> Snapshot:
@@ -197,6 +202,11 @@ class Live:
                 self.refresh()
             except Exception:
                 logger.exception("watching the library failed; the last state stays in use")
+
+
+def without_root(root: Path, message: str) -> str:
+    """A message in one line, without where on this machine the library lies."""
+    return " ".join(message.replace(f"{root.resolve()}/", "").replace(f"{root}/", "").split())
 
 
 def _tracks(folder: Folder) -> pl.DataFrame:
