@@ -1,0 +1,41 @@
+// The two-part bar: how much of a score is meaning and how much is taste, to either side of zero.
+
+import { el } from "./dom.js";
+
+/** The reach of some scores: how far their parts go below and above zero, never both 0. */
+export function reachOf(results) {
+  let low = 0;
+  let high = 0.001;
+  for (const { semantic, preference } of results) {
+    low = Math.max(low, Math.max(0, -semantic) + Math.max(0, -preference));
+    high = Math.max(high, Math.max(0, semantic) + Math.max(0, preference));
+  }
+  return { low, high };
+}
+
+const signed = (value) => value.toFixed(2).replace("-", "−");
+
+/** "2.31 = 1.50 + 0.81", as the parts say it. */
+export const sum = ({ score, semantic, preference }) =>
+  `${signed(score)} = ${signed(semantic)} ${preference < 0 ? "−" : "+"} ${Math.abs(preference).toFixed(2)}`;
+
+/** A bar to be filled by `fillBar`. */
+export function newBar() {
+  const [meaning, taste, zero] = ["part meaning", "part taste", "zero"].map((name) => el("span", { class: name }));
+  return el("span", { class: "bar", "aria-hidden": "true" }, meaning, taste, zero);
+}
+
+/** Draws a score's parts into a bar, on the scale of `reach`. */
+export function fillBar(bar, { semantic, preference }, reach) {
+  const [meaning, taste, zero] = bar.children;
+  const whole = reach.low + reach.high;
+  const percent = (value) => `${((value + reach.low) / whole) * 100}%`;
+  const place = (part, from, to) => {
+    part.style.left = percent(Math.min(from, to));
+    part.style.width = `${(Math.abs(to - from) / whole) * 100}%`;
+  };
+  const sameSide = semantic >= 0 === preference >= 0;
+  place(meaning, 0, semantic);
+  place(taste, sameSide ? semantic : 0, sameSide ? semantic + preference : preference);
+  zero.style.left = percent(0);
+}

@@ -1,0 +1,173 @@
+// The two linked maps: the same songs by meaning and by taste, with lines for those that moved most between them.
+
+import { recall, remember, select } from "./actions.js";
+import { answer, onAnswer } from "./answer.js";
+import { Cloud } from "./cloud.js";
+import { byId, el, nameOf } from "./dom.js";
+import { drawOverlay, inkRgb } from "./overlay.js";
+import { Pane } from "./pane.js";
+import { startPointing } from "./pointing.js";
+import { fillTable, startTable } from "./maptable.js";
+import { startTaking, take } from "./taking.js";
+import { source } from "./source.js";
+import { state, watch } from "./state.js";
+
+const POLL_MS = 1500;
+const STACKED_PX = 520; // narrower stages put one map above the other
+const GAP_PX = 10;
+
+/** What the maps show. panes: one or two; hover: a row or -1; lasso: the polygon being drawn, on the canvas. */
+export const maps = {
+  panes: [], ids: [], rows: new Map(), movers: [], ranks: new Map(), selected: -1, hover: -1, active: 0,
+  taken: new Set(), lasso: null, isLassoing: false, showsMovers: true, hasKeys: false,
+};
+let frame = 0;
+let isStale = true; // do the points need painting, or only what is drawn over them?
+
+/** Draws in the next frame. points: also the points, after moving or zooming. */
+export function redraw(points = true) {
+  isStale ||= points;
+  frame ||= requestAnimationFrame(draw);
+}
+
+function draw() {
+  frame = 0;
+  const [under, over] = [byId("points"), byId("overlay")];
+  if (!maps.panes.length || !over.clientWidth) return;
+  const ratio = Math.min(devicePixelRatio, 2);
+  if (isStale) {
+    const pen = under.getContext("2d");
+    for (const pane of maps.panes) pane.paint(pen, inkRgb(), ratio);
+    isStale = false;
+    tableSoon();
+  }
+  drawOverlay(over, maps, ratio);
+}
+
+let tableTimer = 0;
+function tableSoon() {
+  clearTimeout(tableTimer);
+  tableTimer = setTimeout(() => fillTable(maps), 200);
+}
+
+/** Gives canvas and panes their size. */
+function layOut() {
+  const stage = byId("stage");
+  const isStacked = stage.clientWidth < STACKED_PX && maps.panes.length === 2;
+  stage.classList.toggle("is-stacked", isStacked);
+  const [width, height] = [stage.clientWidth, stage.clientHeight];
+  if (!width || !height) return;
+  const ratio = Math.min(devicePixelRatio, 2);
+  for (const canvas of [byId("points"), byId("overlay")]) {
+    const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+    if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  }
+  const two = maps.panes.length === 2;
+  const paneWidth = two && !isStacked ? (width - GAP_PX) / 2 : width;
+  const paneHeight = two && isStacked ? (height - GAP_PX) / 2 : height;
+  maps.panes.forEach((pane, at) => pane.place(isStacked ? 0 : at * (paneWidth + GAP_PX), isStacked ? at * (paneHeight + GAP_PX) : 0, paneWidth, paneHeight));
+  redraw();
+}
+
+/** The track of a row, with what the map itself says of it. */
+export function trackOf(row) {
+  return { ...recall(maps.ids[row]), title: maps.titles[row], artist: maps.artists[row] };
+}
+
+/** Says under the maps what is at a row. */
+export function say(row, where = "") {
+  const rank = maps.ranks.get(row);
+  const track = row < 0 ? null : trackOf(row);
+  byId("map-status").textContent = track
+    ? `${where}${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}${rank ? `, number ${rank} of the list` : ""}`
+    : where || `${maps.ids.length.toLocaleString("en")} songs, each on both maps; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
+}
+
+/** Chooses the song of a row, for list and maps alike. */
+export function pick(row) {
+  if (row < 0) return;
+  remember({ ...recall(maps.ids[row]), track_id: maps.ids[row], title: maps.titles[row], artist: maps.artists[row] });
+  if (recall(maps.ids[row]).has_audio === undefined) source.track(maps.ids[row]).then(remember, () => {});
+  select(maps.ids[row]);
+}
+
+function follow() {
+  maps.ranks = new Map();
+  if (answer.mode !== "all") {
+    for (const result of answer.results) if (maps.rows.has(result.track_id)) maps.ranks.set(maps.rows.get(result.track_id), result.rank);
+  }
+  maps.selected = maps.rows.get(state.selected) ?? -1;
+  redraw(false);
+  tableSoon();
+}
+
+function unavailable(title, text) {
+  byId("maps-empty").replaceChildren(el("h3", { text: title }), el("p", { text }));
+  byId("maps-empty").hidden = false;
+  byId("maps").hidden = true;
+}
+
+async function load() {
+  let told;
+  try {
+    told = await source.map();
+  } catch (error) {
+    return unavailable("No maps", error.message);
+  }
+  if (!told.ready) {
+    unavailable("The maps are being drawn", "This takes a moment the first time; the list works meanwhile.");
+    return setTimeout(load, POLL_MS);
+  }
+  if (!told.n) return unavailable("No maps", "There are no songs in the index yet. In a terminal: ponticello embed -L LIBRARY");
+  const clouds = [["meaning", told.semantic], ["taste", told.preference]].filter(([, flat]) => flat);
+  Object.assign(maps, { ids: told.track_ids, titles: told.titles, artists: told.artists, movers: told.movers ?? [], kind: told.kind });
+  maps.rows = new Map(told.track_ids.map((id, row) => [id, row]));
+  maps.panes = clouds.map(([name, flat]) => new Pane(new Cloud(flat), name));
+  byId("movers").hidden = maps.panes.length < 2;
+  byId("maps-empty").hidden = true;
+  byId("maps").hidden = false;
+  layOut();
+  follow();
+  say(-1);
+  return undefined;
+}
+
+/** Draws the maps anew, after the library has changed. */
+export const reloadMaps = load;
+
+/** Connects maps, tools and table. */
+export function startMaps() {
+  startPointing();
+  startTable(maps, pick);
+  startTaking(maps, () => redraw(false));
+  new ResizeObserver(layOut).observe(byId("stage"));
+  onAnswer(follow);
+  watch((changed) => {
+    if (changed.has("blend")) redraw(false);
+    if (!changed.has("selected")) return;
+    follow();
+    if (maps.selected >= 0) for (const pane of maps.panes) pane.bring(maps.selected);
+    redraw();
+    say(maps.selected);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
+  const each = (run) => () => (maps.panes.forEach(run), redraw());
+  byId("zoom-in").addEventListener("click", each((pane) => pane.zoomBy(1.5)));
+  byId("zoom-out").addEventListener("click", each((pane) => pane.zoomBy(1 / 1.5)));
+  byId("zoom-all").addEventListener("click", each((pane) => pane.showAll()));
+  byId("lasso").addEventListener("click", ({ currentTarget }) => {
+    maps.isLassoing = !maps.isLassoing;
+    currentTarget.setAttribute("aria-pressed", String(maps.isLassoing));
+    byId("overlay").classList.toggle("is-lassoing", maps.isLassoing);
+  });
+  byId("movers").addEventListener("click", ({ currentTarget }) => {
+    maps.showsMovers = !maps.showsMovers;
+    currentTarget.setAttribute("aria-pressed", String(maps.showsMovers));
+    redraw(false);
+  });
+  byId("in-view").addEventListener("click", () => {
+    const pane = maps.panes[maps.active];
+    take(pane.cloud.inside([pane.under(pane.left, pane.top), pane.under(pane.left + pane.width, pane.top), pane.under(pane.left + pane.width, pane.top + pane.height), pane.under(pane.left, pane.top + pane.height)]));
+  });
+  load();
+}

@@ -1,0 +1,61 @@
+// The maps as a table: the songs in view, for those who cannot or do not want to look at dots.
+
+import { byId, el, nameOf } from "./dom.js";
+import { trackOf } from "./maps.js";
+
+const MOST = 40;
+let choose = () => {};
+
+/** "left, top" and the like: where on a map a song stands. */
+function region(cloud, row) {
+  const third = (value, names) => names[Math.min(2, Math.floor(value * 3))];
+  const [across, down] = [third(cloud.xs[row], ["left", "middle", "right"]), third(cloud.ys[row], ["top", "middle", "bottom"])];
+  return across === down ? "middle" : `${down} ${across}`;
+}
+
+function movedBy(maps, row) {
+  if (maps.panes.length < 2) return null;
+  const [one, other] = maps.panes.map((pane) => pane.cloud);
+  return Math.hypot(one.xs[row] - other.xs[row], one.ys[row] - other.ys[row]);
+}
+
+/** The rows to tell: the chosen one, the list's, then what is nearest to the middle of the map in use. */
+function rowsToTell(maps) {
+  const pane = maps.panes[maps.active];
+  const half = [pane.width / 2 / pane.scale, pane.height / 2 / pane.scale];
+  const seen = [];
+  pane.cloud.around(pane.x - half[0], pane.y - half[1], pane.x + half[0], pane.y + half[1], (row) => {
+    if (pane.isShown(row)) seen.push(row);
+  });
+  const away = (row) => Math.hypot(pane.cloud.xs[row] - pane.x, pane.cloud.ys[row] - pane.y);
+  const order = (row) => (row === maps.selected ? -2 : maps.ranks.has(row) ? -1 + maps.ranks.get(row) / 1e6 : away(row));
+  const keyed = seen.map((row) => [order(row), row]).sort((a, b) => a[0] - b[0]);
+  return { n: seen.length, rows: keyed.slice(0, MOST).map(([, row]) => row), pane };
+}
+
+function line(maps, row) {
+  const track = trackOf(row);
+  const [one, other] = maps.panes;
+  const cells = [
+    track.artist ?? "", String(maps.ranks.get(row) ?? ""), region(one.cloud, row), other ? region(other.cloud, row) : "", other ? `${Math.round(movedBy(maps, row) * 100)} %` : "",
+  ].map((text) => el("td", { text }));
+  const name = el("button", { type: "button", class: "choose", text: nameOf(track), "aria-pressed": String(row === maps.selected), on: { click: () => choose(row) } });
+  return el("tr", { class: row === maps.selected ? "is-selected" : null, dataset: { row: String(row) } }, el("th", { scope: "row" }, name), ...cells);
+}
+
+/** Writes the table, if it is open. */
+export function fillTable(maps) {
+  if (!byId("maptable").open || !maps.panes.length) return;
+  const { n, rows, pane } = rowsToTell(maps);
+  const focused = document.activeElement?.closest?.("#maptable-body tr")?.dataset.row;
+  byId("maptable-caption").textContent = `${n.toLocaleString("en")} songs in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
+  const body = byId("maptable-body");
+  body.replaceChildren(...rows.map((row) => line(maps, row)));
+  if (focused) body.querySelector(`tr[data-row="${focused}"] button`)?.focus();
+}
+
+/** Connects the table. */
+export function startTable(maps, onChoose) {
+  choose = onChoose;
+  byId("maptable").addEventListener("toggle", () => fillTable(maps));
+}

@@ -1,0 +1,86 @@
+// The dial between meaning and taste, the filters over columns, and how many songs an artist may have.
+
+import { byId, el, icon } from "./dom.js";
+import { about } from "./notices.js";
+import { source } from "./source.js";
+import { change, state, watch } from "./state.js";
+
+const dial = byId("blend");
+const OPERATORS = {
+  text: [["=", "is"], ["~", "contains"], ["!=", "is not"]],
+  texts: [["=", "has"], ["~", "has one with"], ["!=", "has not"]],
+  number: [["<", "below"], [">", "above"], ["=", "equals"]],
+  time: [["<", "before"], [">", "after"]],
+};
+const MOST_FILTERS = 16;
+
+const blendNow = () => state.blend ?? about.blend ?? 0;
+
+function renderDial() {
+  const blend = about.has_preference ? blendNow() : 0;
+  if (document.activeElement !== dial || Number(dial.value) !== blend) dial.value = String(blend);
+  const taste = Math.round(blend * 100);
+  byId("blend-value").textContent = `${100 - taste} : ${taste}`;
+  dial.setAttribute("aria-valuetext", `${100 - taste} percent meaning, ${taste} percent taste`);
+  dial.disabled = !about.has_preference;
+  byId("dial-note").hidden = about.has_preference;
+  byId("dial-note").textContent = "No taste yet: train the second stage (ponticello train preference), then embed.";
+}
+
+function renderFilters() {
+  const chips = state.where.map((filter, at) => {
+    const remove = el("button", {
+      type: "button", class: "remove", "aria-label": `Remove the filter ${filter}`,
+      on: { click: () => change({ where: state.where.filter((_, place) => place !== at) }) },
+    }, icon("close"));
+    return el("li", { class: "chip" }, el("span", { text: filter }), remove);
+  });
+  byId("filters").replaceChildren(...chips);
+  byId("filters").hidden = !chips.length;
+  byId("per-artist").value = state.per_artist ? String(state.per_artist) : "";
+  const n = state.where.length + (state.per_artist ? 1 : 0);
+  byId("narrowing-count").textContent = n ? `(${n})` : "";
+}
+
+const columnNow = () => about.columns.find((column) => column.name === byId("filter-column").value);
+
+function renderColumn() {
+  const column = columnNow();
+  const operators = OPERATORS[column?.kind] ?? [];
+  byId("filter-operator").replaceChildren(...operators.map(([value, text]) => el("option", { value, text })));
+  const values = about.filter_values[column?.name] ?? [];
+  byId("filter-values").replaceChildren(...values.map((value) => el("option", { value })));
+  byId("filter-value").type = column?.kind === "time" ? "date" : "text";
+  byId("filter-value").inputMode = column?.kind === "number" ? "decimal" : "text";
+}
+
+/** Fills what depends on the library. */
+export function fillNarrowing() {
+  byId("filter-column").replaceChildren(...about.columns.map(({ name }) => el("option", { value: name, text: name.replaceAll("_", " ") })));
+  byId("filter").hidden = !about.columns.length || source.isFolder;
+  const genres = about.columns.find(({ name }) => name === "genres");
+  if (genres) byId("filter-column").value = "genres";
+  renderColumn();
+  renderDial();
+  renderFilters();
+}
+
+/** Connects dial and filters. */
+export function startNarrowing() {
+  dial.addEventListener("input", () => change({ blend: Number(dial.value) }, false));
+  byId("per-artist").addEventListener("change", ({ target }) => change({ per_artist: target.value ? Number(target.value) : null }));
+  byId("filter-column").addEventListener("change", renderColumn);
+  byId("filter").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const value = byId("filter-value").value.trim();
+    if (!value || !columnNow()) return byId("filter-value").focus();
+    const filter = `${columnNow().name}${byId("filter-operator").value}${value}`;
+    change({ where: [...state.where.filter((one) => one !== filter), filter].slice(-MOST_FILTERS) });
+    byId("filter-value").value = "";
+    return undefined;
+  });
+  watch((changed) => {
+    if (changed.has("blend")) renderDial();
+    if (changed.has("where") || changed.has("per_artist")) renderFilters();
+  });
+}
