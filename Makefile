@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
 .PHONY: install demo test check format clean bench-ablate bench bench-asking bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
-	bench-pairs bench-scan bench-search bench-smaller bench-stability bench-startup bench-step \
+	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
 install: $(READY)
@@ -100,9 +100,14 @@ bench-search: $(READY)
 	mkdir -p $(RESULTS)
 	$(BIN)/python bench/search.py --tracks 1000000 --peers --json $(RESULTS)/search.json
 
+# 200 clients for a minute, twice; no data needed.
+bench-serve: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/serve.py --work serve-bench --json $(RESULTS)/serve.json
+
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench
 	$(BIN)/ruff format src tests demo bench
 
 clean:
-	rm -rf $(VENV) demo-library logmel-bench dist
+	rm -rf $(VENV) demo-library logmel-bench serve-bench dist

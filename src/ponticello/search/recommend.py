@@ -45,13 +45,13 @@ def rank_tracks(
     once: of the copies of a recording only the best that passes is returned, and none of what is `excluded`.
     """
     table = index.placed(tracks)
-    places = table[ROW].to_numpy()
+    named, places = table.select(TRACK_ID, TITLE, ARTIST), table[ROW].to_numpy()
     allowed = None if len(places) == len(index.track_ids) else places
     left_out = {index.rows[track_id] for track_id in excluded if track_id in index.rows}
     n_asked = k + len(left_out)
     while True:  # until enough of them may stay, or there are no more
         rows = index.top(query, blend, n_asked, allowed)
-        found = table[np.searchsorted(places, rows)]
+        found = named[np.searchsorted(places, rows)]
         recordings = [index.recordings[row] for row in rows] if once else None
         heard = {index.recordings[row] for row in left_out} if once else set()
         chosen = _chosen([row in left_out for row in rows], found[ARTIST].to_list(), recordings, heard, k, per_artist)

@@ -11,7 +11,6 @@ import numpy as np
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
 from ponticello.search.compose import Question, Term, compose, profile_question
-from ponticello.search.filters import matching
 from ponticello.search.index import EmbeddingIndex, Query
 from ponticello.search.models import text_query
 from ponticello.search.recommend import Result as Ranked
@@ -122,7 +121,7 @@ class Desk:
         ranked = rank_tracks(
             snapshot.asked,
             asked.question.query,
-            matching(snapshot.placed, page.where),
+            snapshot.filtered(page.where),
             k=page.offset + page.k + 1,
             blend=blend,
             excluded=asked.excluded,

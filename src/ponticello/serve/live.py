@@ -6,6 +6,7 @@ A request takes the snapshot once and keeps it to its end; whoever rebuilds the 
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from ponticello.errors import LibraryError, PonticelloError
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.search.audience import Audience, gathered
+from ponticello.search.filters import matching
 from ponticello.search.generations import open_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.search.listening import Listening, read_listening
@@ -29,6 +31,7 @@ from ponticello.serve.failures import Failure
 
 logger = logging.getLogger(__name__)
 WATCH_S = 1.0  # how often the folder is looked at for a new generation, catalogue or log
+MOST_FILTERED = 16  # sets of filters whose tracks are kept: pages and the dial ask with the same ones again
 AGAIN_S = 30.0  # how long a state that could not be read is left alone, if it does not change
 
 
@@ -59,6 +62,8 @@ class Snapshot:
             message = without_root(library.folder.root, str(error))
             self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
+        self._filtered: OrderedDict[tuple[str, ...], pl.DataFrame] = OrderedDict()
+        self._filters_lock = threading.Lock()
         self._models_lock = threading.Lock()
         self._audience_lock = threading.Lock()
 
@@ -74,6 +79,20 @@ class Snapshot:
     def placed(self) -> pl.DataFrame:
         """The catalogue's tracks that are in the index, in its order."""
         return self.asked.placed(self.tracks)
+
+    def filtered(self, where: Sequence[str]) -> pl.DataFrame:
+        """Those of `placed` that pass the filters, the latest answers kept; DataError as `matching`."""
+        key = tuple(where)
+        with self._filters_lock:
+            if key in self._filtered:
+                self._filtered.move_to_end(key)
+                return self._filtered[key]
+        table = matching(self.placed, where)
+        with self._filters_lock:
+            self._filtered[key] = table
+            while len(self._filtered) > MOST_FILTERED:
+                self._filtered.popitem(last=False)
+        return table
 
     @property
     def asked(self) -> EmbeddingIndex:
