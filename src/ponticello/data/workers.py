@@ -201,13 +201,13 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends the workers
     if initializer is not None:
         initializer()
-    _silence()
+    silence()
     limit_memory(limits.memory_mb)
     with contextlib.suppress(EOFError, OSError):  # the parent has gone
         pipe.send(_READY)
         while True:
             for task in pipe.recv():
-                _limit_time(limits.seconds)
+                limit_time(limits.seconds)
                 pipe.send(_answer(function, task, limits))
 
 
@@ -223,7 +223,7 @@ def _answer(function: Callable[[Any], Any], task: Any, limits: LimitsConfig) -> 
         return Lost(f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())})")
 
 
-def _limit_time(seconds: float) -> None:
+def limit_time(seconds: float) -> None:
     """Ends this process by SIGPROF unless it is called again within `seconds` of processor time, in C code as well."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -243,7 +243,7 @@ def limit_memory(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core file
 
 
-def _silence() -> None:
+def silence() -> None:
     """What decoders in C print about a damaged file goes nowhere: the reason stands in skipped.csv."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)

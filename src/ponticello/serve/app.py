@@ -11,14 +11,17 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from ponticello.search.index import Query
-from ponticello.serve import overview, questions
+from ponticello.serve import metrics, overview, playlists, questions, sound, subsonic, uploads
 from ponticello.serve.answers import Desk
-from ponticello.serve.failures import Failure, add_failures
+from ponticello.serve.decoder import Decoder
+from ponticello.serve.failures import add_failures
 from ponticello.serve.guard import Guard, Guarded
 from ponticello.serve.live import Live, Snapshot
 from ponticello.serve.maps import MapRoom
+from ponticello.serve.metrics import Measured, Metrics
 from ponticello.serve.shapes import Error
+from ponticello.serve.sound import Waveforms
+from ponticello.serve.uploads import Uploads
 
 EXPLORER = files("ponticello") / "serve" / "explorer"
 _DESCRIPTION = "Search a music library by words, tracks and sounds; recommend; and say why. Errors are {code, message}."
@@ -37,8 +40,10 @@ def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAP
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         live.start()
+        app.state.uploads.start()
         yield
         live.stop()
+        app.state.uploads.close()
 
     app = FastAPI(
         title="Ponticello",
@@ -50,16 +55,33 @@ def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAP
         responses=_ERRORS,
     )
     app.state.live, app.state.maps = live, MapRoom()
-    app.state.desk = Desk(sounds=_no_upload)
+    decoder, app.state.metrics = Decoder(live.now().library.folder.config.limits), Metrics()
+    app.state.uploads, app.state.waveforms = Uploads(decoder), Waveforms(decoder)
+    app.state.desk = Desk(sounds=app.state.uploads.sounds)
+    _count_swaps(live, app.state.metrics)
     add_failures(app)
-    for router in (questions.router, overview.router, _pages()):
-        app.include_router(router)
+    for part in (questions, overview, sound, uploads, playlists, subsonic, metrics):
+        app.include_router(part.router)
+    app.include_router(_pages())
     app.add_middleware(Guarded, guard=guard)
+    app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 
 
-def _no_upload(_: str, __: Snapshot) -> Query:
-    raise Failure(404, "upload_expired", "there is no such upload any more; send the file again")
+def _count_swaps(live: Live, numbers: Metrics) -> None:
+    """Notes the snapshot in use, and each that takes its place."""
+
+    def noted(snapshot: Snapshot) -> None:
+        n_indexed = 0 if snapshot.index is None else len(snapshot.index.track_ids)
+        numbers.in_use(snapshot.generation, snapshot.tracks.height, n_indexed)
+
+    def swapped(snapshot: Snapshot) -> None:
+        numbers.swaps.inc()
+        noted(snapshot)
+
+    noted(live.now())
+    live.on_swap.append(swapped)
+    live.on_failure.append(lambda _: numbers.swap_failures.inc())
 
 
 def _pages() -> APIRouter:

@@ -14,9 +14,9 @@ from ponticello.serve.failures import Failure
 from ponticello.serve.live import Snapshot
 from ponticello.serve.parts import can_hear_parts
 from ponticello.serve.questions import Now, TrackInPath, WhereInQuery
+from ponticello.serve.uploads import Uploads
 
 router = APIRouter()
-UPLOAD_BYTES, UPLOAD_SECONDS = 64 << 20, 900.0
 _LOOKED_FOR = 20  # files whose absence says that the music has moved
 
 
@@ -39,6 +39,7 @@ def ready(request: Request) -> dict[str, str]:
 def library(request: Request, now: Now) -> shapes.About:
     """Numbers, settings, what filters may name, and what is wrong."""
     folder = now.library.folder
+    uploads: Uploads = request.app.state.uploads
     known = about_of(now)
     trouble = request.app.state.live.trouble
     problems = [*([trouble] if trouble else []), *now.problems]
@@ -50,7 +51,7 @@ def library(request: Request, now: Now) -> shapes.About:
         problems=[shapes.Error(code=each.code, message=each.message) for each in problems] + _notices(now),
         can_search_text=now.index is not None and has_models,
         can_hear=now.index is not None and has_models and can_hear_parts(now),
-        limits=shapes.Limits(upload_bytes=UPLOAD_BYTES, upload_seconds=UPLOAD_SECONDS),
+        limits=shapes.Limits(upload_bytes=uploads.limits.n_bytes, upload_seconds=uploads.seconds),
     )
 
 

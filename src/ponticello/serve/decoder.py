@@ -1,0 +1,151 @@
+"""Sound files become samples and peaks in processes of their own, kept warm, each task within limits."""
+
+import json
+import multiprocessing
+import queue
+import signal
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ponticello.config import LimitsConfig
+from ponticello.serve.decoding import NO_SOUND, READY, TOO_BIG, TOO_LONG, live
+from ponticello.serve.failures import Failure
+
+_CLOCK = 4  # by the clock a task may take so many times its processor time: the machine may be busy, the disk slow
+_START_S = 60.0  # a child imports before it is ready
+_WAIT_S = 20.0  # for a child that is free
+_HEAD_BYTES = 1 << 16
+_BODY_BYTES = 1 << 26  # 16.7 million samples: 17 minutes at 16 kHz
+RETRY_S = 5  # what a client is told to wait when all are busy
+_STATUS = {NO_SOUND: (422, "unsupported_audio"), TOO_LONG: (413, "too_large"), TOO_BIG: (413, "too_large")}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """values: (n,) float32, a mono waveform or the peaks of one. duration_s: of the whole file."""
+
+    values: np.ndarray
+    duration_s: float
+
+
+class Decoder:
+    """Decodes in `n_children` processes. One that dies or overruns its time is replaced.
+
+    limits: of one file. Failure: 422 unsupported_audio for what is no sound, 413 too_large for what lasts too long, 503
+    busy while all of them are.
+    """
+
+    def __init__(self, limits: LimitsConfig, n_children: int = 2) -> None:
+        self._limits, self._n_children = limits, n_children
+        self._free: queue.LifoQueue[_Child] = queue.LifoQueue()  # the warmest first
+        self._children: set[_Child] = set()
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the processes, which the first task would otherwise do; once is enough."""
+        with self._lock:
+            while len(self._children) < self._n_children:
+                child = _Child(self._limits)
+                self._children.add(child)
+                self._free.put(child)
+
+    def sound(self, path: Path, sample_rate: int, keep_s: float, most_s: float) -> Sound:
+        """The first `keep_s` of a file that lasts `most_s` at most, mono at `sample_rate` Hz."""
+        task = {"task": "sound", "path": str(path), "sample_rate": sample_rate, "keep_s": keep_s, "most_s": most_s}
+        return self._asked(task)
+
+    def peaks(self, path: Path, n: int, most_s: float) -> Sound:
+        """(n,) how loud each n-th of a file gets, 0 to 1."""
+        return self._asked({"task": "peaks", "path": str(path), "n": n, "most_s": most_s})
+
+    def close(self) -> None:
+        """Ends the processes."""
+        with self._lock:
+            for child in self._children:
+                child.end()
+            self._children.clear()
+            self._free = queue.LifoQueue()
+
+    def _asked(self, task: dict[str, Any]) -> Sound:
+        self.start()
+        free = self._free
+        try:
+            child = free.get(timeout=_WAIT_S)
+        except queue.Empty:
+            raise Failure(503, "busy", "too many sounds at once; try again", {"Retry-After": str(RETRY_S)}) from None
+        try:
+            child = child if child.is_alive else self._another(child)  # the system may have ended it
+            head, body = child.ask(task)
+        finally:
+            free.put(child if child.is_alive else self._another(child))
+        if "failed" in head:
+            status, code = _STATUS[head["failed"]]
+            raise Failure(status, code, f"the file {head['reason']}")
+        return Sound(np.frombuffer(body, dtype="<f4").astype(np.float32), float(head["duration_s"]))
+
+    def _another(self, lost: "_Child") -> "_Child":
+        """A fresh process in the place of a lost one; the lost one itself once all have been ended."""
+        lost.end()
+        with self._lock:
+            if lost not in self._children:
+                return lost
+            child = _Child(self._limits)
+            self._children.remove(lost)
+            self._children.add(child)
+            return child
+
+
+class _Child:
+    """One process that decodes; it starts at once and is ready some tenths of a second later."""
+
+    def __init__(self, limits: LimitsConfig) -> None:
+        # spawn: a forked child of a process that runs threads may hang, and would hold all that this one does.
+        context = multiprocessing.get_context("spawn")
+        self._pipe: Connection
+        self._pipe, theirs = context.Pipe()
+        self._limits = limits
+        self._process = context.Process(target=live, args=(theirs, limits.seconds, limits.memory_mb), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._started, self._is_ready = time.monotonic(), False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._process.is_alive()
+
+    def ask(self, task: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """The child's answer; one that tells of a failure where the child came to grief."""
+        try:
+            if not self._is_ready:
+                if not self._pipe.poll(max(0.0, self._started + _START_S - time.monotonic())):
+                    raise EOFError
+                self._is_ready = self._pipe.recv_bytes(_HEAD_BYTES) == READY
+            self._pipe.send_bytes(json.dumps(task).encode())
+            if not self._pipe.poll(_CLOCK * self._limits.seconds):
+                self.end()
+                return {"failed": NO_SOUND, "reason": "takes too long to decode"}, b""
+            head: dict[str, Any] = json.loads(self._pipe.recv_bytes(_HEAD_BYTES))
+            return head, self._pipe.recv_bytes(_BODY_BYTES)
+        except (EOFError, OSError, ValueError) as error:
+            self.end()
+            if not self._is_ready:
+                raise RuntimeError(f"the process that decodes cannot start (exit {self._process.exitcode})") from error
+            return {"failed": NO_SOUND, "reason": self._reason()}, b""
+
+    def end(self) -> None:
+        """Kills it, if it still lives: it holds nothing that could be lost."""
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def _reason(self) -> str:
+        if self._process.exitcode == -getattr(signal, "SIGPROF", 0):
+            return "takes too long to decode"
+        return "ends the process that decodes it"
