@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -88,6 +89,24 @@ def test_a_killed_rank_ends_the_job_with_a_line_and_one_process_goes_on(
     log = log_of(root)
     assert [entry for entry in log if entry["step"] <= 3] == before
     assert all(math.isfinite(entry["loss"]) for entry in log if "loss" in entry)
+
+
+@pytest.mark.slow
+def test_two_processes_hold_the_same_weights_and_a_killed_run_goes_on_to_them(
+    make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
+    """One run to the end, and one whose rank 1 dies after step 5 and that goes on: four ranks, one set of weights."""
+    make_library(tmp_path / "undisturbed")
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "killed")
+    never = "99"
+    whole = launch(tmp_path / "undisturbed", 2, [*DYING, never])
+    assert launch(tmp_path / "killed", 2, [*DYING, "5"]).returncode != 0
+    again = launch(tmp_path / "killed", 2, [*DYING, never])
+    told = [re.findall(r"^weights (\w+)$", ended.stderr, re.M) for ended in (whole, again)]
+    assert len(told[0]) == 2, whole.stderr
+    assert len({*told[0], *told[1]}) == 1, told
+    saved = [(tmp_path / root / "runs/semantic/model.safetensors").read_bytes() for root in ("undisturbed", "killed")]
+    assert saved[0] == saved[1]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -59,13 +60,22 @@ def train(root: Path, stage: str, callbacks: list[TrainerCallback] | None = None
     return run.folder / "model.safetensors"
 
 
+def log_of(run: Path) -> list[dict[str, Any]]:
+    """What the log says, but for how long it took."""
+    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if not re.match("train_.*_second|train_runtime", k)}
+        for line in lines
+    ]
+
+
 def train_until_killed(root: str, stage: str, step: int) -> None:
     train(Path(root), stage, [KillAt(step)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["semantic", "preference"])
-def test_run_killed_at_any_step_resumes_to_identical_weights(
+def test_run_killed_at_any_step_resumes_to_identical_weights_and_losses(
     stage: str, make_library: Callable[[Path], Library], tmp_path: Path
 ) -> None:
     """Twelve steps, a checkpoint every third; five steps to die at are drawn, so most lie between checkpoints."""
@@ -92,6 +102,7 @@ def test_run_killed_at_any_step_resumes_to_identical_weights(
         found = load_file(train(root, stage))
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) for name in expected), root.name
+        assert log_of(root / "runs" / stage) == log_of(tmp_path / "undisturbed" / "runs" / stage), root.name
 
 
 @pytest.mark.slow

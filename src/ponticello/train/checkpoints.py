@@ -1,7 +1,8 @@
-"""Which checkpoint a run goes on from, and what is left behind when it is done."""
+"""Which checkpoint a run goes on from and what stands beside it, and what is left behind when it is done."""
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from ponticello.errors import CheckpointError
 from ponticello.library import replacing, sync
 
 COMPLETE = "complete"  # an empty file, written after everything else of a checkpoint
+UNLOGGED = "unlogged.json"  # the losses of the steps since the last line of the log
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
@@ -20,6 +22,17 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
         else:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
     return max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")), default=None)
+
+
+def write_unlogged(checkpoint: Path, parts: Mapping[str, list[float]]) -> None:
+    """Keeps the losses by part of the steps that no line of the log tells yet."""
+    (checkpoint / UNLOGGED).write_text(json.dumps(parts), encoding="utf-8")
+
+
+def read_unlogged(checkpoint: Path) -> dict[str, list[float]]:
+    """What `write_unlogged` kept; nothing if the checkpoint was written before it did."""
+    path = checkpoint / UNLOGGED
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def begin(run: Path, started: dict[str, Any]) -> None:

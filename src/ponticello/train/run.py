@@ -238,9 +238,8 @@ def _train(
         retrieval,
         [LogFile(run / "log.jsonl"), *bar, *callbacks],
     )
-    resume = last_checkpoint(checkpoints)
     with told_when_alone():
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.go_on(last_checkpoint(checkpoints))
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record: dict[str, Any] = {
         "stage": stage.name,

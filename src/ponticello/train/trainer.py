@@ -22,7 +22,7 @@ from ponticello.config import StageConfig
 from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
-from ponticello.train.checkpoints import COMPLETE
+from ponticello.train.checkpoints import COMPLETE, read_unlogged, write_unlogged
 from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.profile import Profile
@@ -53,7 +53,8 @@ def training_arguments(
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
-        use_cpu=settings.bf16 and not torch.cuda.is_available(),  # the Trainer asks for it
+        # bf16 asks for it; and of several processes without it each would train alone, unsaid.
+        use_cpu=(settings.bf16 or "WORLD_SIZE" in os.environ) and not torch.cuda.is_available(),
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
@@ -114,6 +115,12 @@ class HTCLTrainer(Trainer):
             callbacks=[stopping, *callbacks],
         )
         self.remove_callback(PrinterCallback)
+
+    def go_on(self, checkpoint: Path | None) -> None:
+        """Trains, from a checkpoint if there is one: to the same losses and weights as without the stop."""
+        if checkpoint:
+            self.parts.update(read_unlogged(checkpoint))
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
@@ -186,9 +193,14 @@ class HTCLTrainer(Trainer):
         return torch.stack(list(parts.values())).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's log with the mean of every part of the loss beside it."""
+        """The Trainer's log with the mean of every part of the loss beside it.
+
+        The Trainer's own means leave out what came before the checkpoint that a run went on from.
+        """
+        logs.pop("train_loss", None)
         if "loss" in logs:
-            logs |= {f"loss_{name}": float(np.mean(values)) for name, values in self.parts.items()}
+            means = {f"loss_{name}": float(np.mean(values)) for name, values in self.parts.items()}
+            logs |= {"loss": sum(means.values()), **means}
             self.parts.clear()
         super().log(logs, start_time)
 
@@ -264,4 +276,6 @@ class HTCLTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            (Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+            checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+            write_unlogged(checkpoint, self.parts)
+            (checkpoint / COMPLETE).touch()
