@@ -1,4 +1,5 @@
 # make demo | make test | make check: each sets up what it needs, in .venv, and then does its job.
+# make demo SERVE=1 also opens the explorer on the demo's library, until Ctrl-C.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -22,6 +23,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/ponticello demo --library demo-library
+	$(if $(SERVE),$(BIN)/ponticello serve --library demo-library --open)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -86,6 +86,7 @@ def demo(
     _say("6/6", "five searches")
     _search(folder)
     typer.echo(f"\nlibrary {folder.root}\nreport  {folder.report / 'index.html'}\nmodel   {folder.run('preference')}")
+    typer.echo(f"listen: ponticello serve -L {library} --open   (both maps, the dial, every song)")
     typer.echo(f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3")
     typer.echo(f"more:   ponticello evaluate -L {library} --label machine_tags   (with SASRec, minutes longer)")
     typer.echo(f"done in {time.monotonic() - started:.0f} s. The taste figures come from SIMULATED listeners.")
