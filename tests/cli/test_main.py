@@ -43,6 +43,7 @@ COMMANDS = (
     "recommend",
     "audience",
     "serve",
+    "export-explorer",
     "evaluate",
     "export",
     "import-released",

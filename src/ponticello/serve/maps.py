@@ -146,7 +146,7 @@ class MapRoom:
     def _draw(self, snapshot: Snapshot) -> None:
         try:
             maps = kept_maps(snapshot.library.folder, snapshot.asked, snapshot.generation or "")
-            drawn = _as_json(snapshot, maps)
+            drawn = map_json(snapshot, maps)
             with self._lock:
                 self._drawn = {snapshot.generation or "": drawn}
         except Exception:
@@ -179,7 +179,8 @@ def kept_maps(folder: Folder, index: EmbeddingIndex, generation: str) -> Maps:
     return maps
 
 
-def _as_json(snapshot: Snapshot, maps: Maps) -> bytes:
+def map_json(snapshot: Snapshot, maps: Maps) -> bytes:
+    """The maps as JSON of `Map`."""
     placed = snapshot.placed
     names = dict(zip(placed["track_id"], zip(placed["title"], placed["artist"], strict=True), strict=True))
     ids = snapshot.asked.track_ids

@@ -68,6 +68,14 @@ export function throttled(run, wait_ms) {
 /** Does the reader ask for less movement? */
 export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+const wide = matchMedia("(min-width: 62rem)"); // as in style.css
+
+/** Do the list and what is beside it fit next to each other? */
+export const isWide = () => wide.matches;
+
+/** Calls `run()` when that changes. */
+export const onWidth = (run) => wide.addEventListener("change", run);
+
 /** A colour of the style sheet by its name, such as "meaning". */
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 

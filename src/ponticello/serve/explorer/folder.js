@@ -99,8 +99,9 @@ function counted(results, per_artist) {
   });
 }
 
-/** A list as a file, made here: each track's entries were written when the folder was. */
+/** A list as a file, made here. A playlist of files to play needs the service, as the copy has no sound. */
 export async function exported(format, title, track_ids) {
+  if (format === "m3u8") return refuse("a playlist for players");
   const { tracks, rows } = await catalogue();
   const { writeList } = await import("./listfile.js");
   return writeList(format, title, track_ids.filter((id) => rows.has(id)).map((id) => tracks[rows.get(id)]));

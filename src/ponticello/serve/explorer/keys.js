@@ -2,7 +2,7 @@
 
 import { askSimilar, select } from "./actions.js";
 import { answer } from "./answer.js";
-import { byId } from "./dom.js";
+import { byId, isWide } from "./dom.js";
 import { focusRow, rowInFocus, step } from "./list.js";
 import { toggle, toggleAny, nowPlaying } from "./player.js";
 import { toggleListed } from "./playlist.js";
@@ -22,7 +22,7 @@ const withMeant = (run) => () => {
 function go(by) {
   const track_id = step(by);
   if (track_id && track_id !== state.selected) {
-    if (state.tab !== "songs" && !matchMedia("(min-width: 62rem)").matches) change({ tab: "songs" }, false);
+    if (state.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
     select(track_id);
     focusRow(track_id);
   }

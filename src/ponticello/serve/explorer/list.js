@@ -131,6 +131,7 @@ function render() {
   const list = byId("list");
   const before = placesNow();
   const reach = reachOf(answer.results.filter((result) => result.score !== undefined));
+  const held = rowInFocus();
   const wanted = new Set(answer.results.map((result) => result.track_id));
   for (const [track_id, { item }] of rows) if (!wanted.has(track_id)) item.remove(), rows.delete(track_id);
   let place = list.firstElementChild;
@@ -145,6 +146,7 @@ function render() {
   slide(before);
   markSelected();
   describe();
+  if (held && !wanted.has(held)) byId("songs").focus({ preventScroll: true }); // the row with the focus is gone
 }
 
 function describe() {

@@ -1,6 +1,7 @@
-// Playlists written by the page itself, for the copy without a service. Paths are those of the library, if it tells them.
+// Playlists written by the page itself, for the copy without a service; the same fields as the service's, no locations.
 
-const oneLine = (text) => String(text ?? "").replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
+/** One line, without what could steer a program that shows it. */
+const oneLine = (text) => String(text ?? "").replace(/\s+/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}]/gu, "").trim();
 
 /** A cell of a CSV file; what a spreadsheet would run as a formula gets a ' in front. */
 function cell(value) {
@@ -9,35 +10,27 @@ function cell(value) {
   return /[",]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-const where = (track) => oneLine(track.more?.path ?? track.track_id);
+const COLUMNS = ["track_id", "title", "artist", "album", "genres", "tags", "machine_tags", "duration_s"];
 
-const FORMATS = {
-  m3u8: (title, tracks) =>
-    ["#EXTM3U", `#PLAYLIST:${oneLine(title)}`].concat(
-      tracks.flatMap((track) => [
-        `#EXTINF:${Math.round(track.duration_s ?? -1)},${[track.artist, track.title ?? track.track_id].filter(Boolean).map(oneLine).join(" - ")}`,
-        where(track).replace(/^#/, "./#"),
-      ]),
-    ).join("\n"),
-  jspf: (title, tracks) =>
-    JSON.stringify({
-      playlist: {
-        title,
-        track: tracks.map((track) => ({
-          title: track.title ?? track.track_id,
-          ...(track.artist && { creator: track.artist }),
-          ...(track.album && { album: track.album }),
-          ...(track.duration_s && { duration: Math.round(track.duration_s * 1000) }),
-          location: [encodeURI(where(track))],
-          identifier: [`urn:ponticello:${encodeURIComponent(track.track_id)}`],
-        })),
-      },
-    }, null, 1),
-  csv: (title, tracks) =>
-    ["track_id,title,artist,album,duration_s"]
-      .concat(tracks.map((t) => [t.track_id, t.title, t.artist, t.album, t.duration_s].map(cell).join(",")))
-      .join("\r\n"),
-};
+function asCsv(title, tracks) {
+  const fields = (track) => COLUMNS.map((name) => (Array.isArray(track[name]) ? track[name].join("; ") : track[name])).map(cell);
+  return [["position", ...COLUMNS], ...tracks.map((track, at) => [at + 1, ...fields(track)])].map((line) => line.join(",")).join("\r\n");
+}
+
+function asJspf(title, tracks) {
+  const entries = tracks.map((track) => ({
+    title: oneLine(track.title ?? track.track_id),
+    ...(track.artist && { creator: oneLine(track.artist) }),
+    ...(track.album && { album: oneLine(track.album) }),
+    ...(track.duration_s !== null && { duration: Math.round(track.duration_s * 1000) }),
+  }));
+  return JSON.stringify({ playlist: { title: oneLine(title), track: entries } }, null, 1);
+}
+
+const FORMATS = { csv: [asCsv, "text/csv", "\r\n"], jspf: [asJspf, "application/jspf+json", "\n"] };
 
 /** The list as a Blob. */
-export const writeList = (format, title, tracks) => new Blob([`${FORMATS[format](title, tracks)}\n`], { type: "text/plain" });
+export function writeList(format, title, tracks) {
+  const [write, type, end] = FORMATS[format];
+  return new Blob([write(title, tracks) + end], { type });
+}

@@ -128,7 +128,7 @@ async function load() {
   byId("maps").hidden = false;
   layOut();
   follow();
-  say(-1);
+  say(maps.selected);
   return undefined;
 }
 

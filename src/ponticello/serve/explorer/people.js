@@ -2,7 +2,7 @@
 
 import { recall } from "./actions.js";
 import { fillBar, newBar, reachOf, sum } from "./bars.js";
-import { button, byId, byLine, debounced, el, nameOf } from "./dom.js";
+import { button, byId, byLine, debounced, el, isWide, nameOf } from "./dom.js";
 import { about } from "./notices.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
@@ -20,7 +20,7 @@ const empty = (title, ...lines) => el("div", { class: "empty" }, el("h3", { text
 const noListeners = () =>
   empty("No listeners", "This library has no listening history. Bring one in with: ponticello import-history FILE -L LIBRARY");
 
-const askFor = (user_id) => change({ listener: user_id, terms: [], tab: matchMedia("(min-width: 62rem)").matches ? "rediscover" : "songs" });
+const askFor = (user_id) => change({ listener: user_id, terms: [], tab: isWide() ? "rediscover" : "songs" });
 
 function listenerRow(listener, reach) {
   const bar = newBar();

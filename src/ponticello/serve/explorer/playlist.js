@@ -99,7 +99,7 @@ export function startPlaylist() {
     el("ol", { id: "playlist-songs", class: "plain", "aria-label": "Songs of the playlist" }),
     el(
       "div", { id: "playlist-tools", class: "doings", role: "group", "aria-label": "Save the playlist" },
-      ...Object.entries(FORMATS).map(([format, text]) => button(text, () => save(format), { dataset: { format } })),
+      ...Object.entries(FORMATS).map(([format, text]) => button(text, () => save(format), { dataset: { format }, disabled: source.isFolder && format === "m3u8" })),
       button("Empty it", () => ((list.tracks = []), changed(), name.focus())),
     ),
   );

@@ -1,7 +1,7 @@
 // The question: words, songs by their name, chips with + and -, files and songs that are dropped.
 
 import { askAlso, askOnly, isKnown, recall, remember, reweigh } from "./actions.js";
-import { byId, debounced, el, icon, nameOf, clock } from "./dom.js";
+import { byId, clock, debounced, el, icon, isWide, nameOf } from "./dom.js";
 import { about, drop, failed, notice } from "./notices.js";
 import { isAborted } from "./service.js";
 import { source } from "./source.js";
@@ -12,9 +12,11 @@ const words = byId("words");
 function askWords(how, weight = 1) {
   const text = words.value.trim();
   if (!text) return words.focus();
-  how({ kind: "text", text }, weight);
   words.value = "";
   suggest();
+  if (document.body.dataset.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+  how({ kind: "text", text }, weight);
+  byId("songs").focus({ preventScroll: true }); // so that j and k walk the answer; / leads back
   return undefined;
 }
 

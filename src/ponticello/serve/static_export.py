@@ -1,0 +1,176 @@
+"""The explorer as a folder of files: opens from any file server and needs no service behind it.
+
+What the page would ask is written down beforehand: the catalogue, the maps, and for each track its nearest at five
+positions of the dial, with what each space says of them unweighted, so that the page can give any position exactly.
+Nothing of any listener is written but how many there are, and no place of a file.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ponticello.api import Library
+from ponticello.errors import LibraryError
+from ponticello.library import replacing
+from ponticello.search.index import EmbeddingIndex
+from ponticello.serve.app import EXPLORER
+from ponticello.serve.catalogue import tracks_of
+from ponticello.serve.guard import HEADERS
+from ponticello.serve.live import Snapshot
+from ponticello.serve.maps import kept_maps, map_json
+from ponticello.serve.overview import about_of
+
+BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # positions of the dial whose nearest tracks are kept
+NEAREST = 30  # tracks at each of them
+TRACKS_A_FILE = 64  # tracks whose nearest lie in one file: some 100 kB, fetched when one of them is asked about
+DECIMALS = 5  # of a part; those of a score are of order 1
+_SPARE = 30  # copies of a recording among the nearest that can be left out without ranking all again
+_BLOCK = 128  # tracks compared with all at once
+_SERVICE = '<meta name="ponticello-source" content="service">'
+_FOLDER = '<meta name="ponticello-source" content="folder">'
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. n_indexed: tracks that something is known to be like."""
+
+    folder: Path
+    n_tracks: int
+    n_indexed: int
+    n_bytes: int
+
+
+def export_explorer(library: Library, target: Path, on_progress: Callable[[int, int], None] | None = None) -> Exported:
+    """Writes the explorer over `library` as the folder `target`, whole or not at all.
+
+    A folder that was written so before is replaced; LibraryError for any other that is not empty, and for a library
+    without an index. on_progress: called with tracks done and tracks in all. Cost: n * n * d, and the maps if they
+    were never drawn.
+    """
+    _require_ours(target)
+    snapshot = Snapshot(library, ())
+    if snapshot.index is None:
+        raise LibraryError(snapshot.problems[0].message)
+    n_tracks = snapshot.tracks.height
+    with replacing(target) as folder:
+        shutil.copytree(Path(str(EXPLORER)), folder / "static", ignore=shutil.ignore_patterns("index.html"))
+        (folder / "index.html").write_text(_page(), encoding="utf-8")
+        data = folder / "data"
+        data.mkdir()
+        _write(data / "library.json", _about(snapshot))
+        _write(data / "tracks.json", {"tracks": tracks_of(snapshot, snapshot.tracks["track_id"].to_list())})
+        maps = kept_maps(library.folder, snapshot.index, snapshot.generation or "")
+        (data / "map.json").write_bytes(map_json(snapshot, maps))
+        files: dict[int, dict[str, list[list[float]]]] = {}
+        for done, (row, near) in enumerate(_neighbours(snapshot), 1):
+            files.setdefault(row // TRACKS_A_FILE, {})[str(row)] = near
+            if on_progress and (done % _BLOCK == 0 or done == snapshot.placed.height):
+                on_progress(done, snapshot.placed.height)
+        for number in range(-(-n_tracks // TRACKS_A_FILE)):
+            _write(data / f"near-{number}.json", files.get(number, {}))
+        n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Exported(target, n_tracks, snapshot.placed.height, n_bytes)
+
+
+def _require_ours(target: Path) -> None:
+    """LibraryError unless `target` is free, empty or an earlier export."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise LibraryError(f"{target} is a file; name a folder for the explorer")
+    page = target / "index.html"
+    is_ours = page.is_file() and _FOLDER in page.read_text(encoding="utf-8", errors="replace")
+    if any(target.iterdir()) and not is_ours:
+        raise LibraryError(f"{target} holds other files; name a new or empty folder for the explorer")
+
+
+def _page() -> str:
+    """The page, told that it has no service, and kept to its own files as the service's headers would."""
+    policy = HEADERS["Content-Security-Policy"].replace("; frame-ancestors 'none'", "")  # only a header can say that
+    page = (Path(str(EXPLORER)) / "index.html").read_text(encoding="utf-8")
+    assert _SERVICE in page
+    return page.replace(_SERVICE, f'{_FOLDER}\n  <meta http-equiv="Content-Security-Policy" content="{policy}">')
+
+
+def _about(snapshot: Snapshot) -> dict[str, Any]:
+    """What GET /api/library would tell, as far as a copy can do it."""
+    return {
+        **about_of(snapshot),
+        "name": snapshot.library.folder.root.name,
+        "version": version("ponticello"),
+        "columns": [],
+        "filter_values": {},
+        "problems": [],
+        "can_search_text": False,
+        "can_hear": False,
+        "limits": {},
+        "tracks_a_file": TRACKS_A_FILE,
+    }
+
+
+def _neighbours(snapshot: Snapshot) -> Iterator[tuple[int, list[list[float]]]]:
+    """(row of the catalogue, [[another's row, semantic, preference], ...]) of every track of the index that is in it.
+
+    Those that are among the `NEAREST` at one of `BLENDS` at least; semantic: the part at blend 0, preference: at 1.
+    """
+    index = snapshot.asked
+    places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
+    names = {name: number for number, name in enumerate(dict.fromkeys(index.recordings))}
+    recordings = np.array([names[name] for name in index.recordings])
+    once = snapshot.library.folder.config.search.collapse_copies
+    for start in range(0, len(places), _BLOCK):
+        meaning, taste = _both(index, list(range(start, min(start + _BLOCK, len(places)))))
+        for number, row in enumerate(range(start, start + len(meaning))):
+            if places[row] < 0:
+                continue
+            allowed = places >= 0
+            allowed[row] = False
+            if once:
+                allowed &= recordings != recordings[row]
+            sides = meaning[number], None if taste is None else taste[number]
+            near = _union(*sides, allowed, recordings if once else None)
+            told = [np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS) for side in sides]
+            yield int(places[row]), [[int(places[other]), *both] for other, *both in zip(near, *told, strict=True)]
+
+
+def _both(index: EmbeddingIndex, rows: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """(len(rows), n) each: what meaning and what taste say, unweighted; no taste before stage two."""
+    query = index.track_query([index.track_ids[row] for row in rows])
+    meaning = index.scores(query, 0.0)
+    return meaning, index.scores(query, 1.0) if index.has_preference else None
+
+
+def _union(
+    meaning: np.ndarray, taste: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray | None
+) -> list[int]:
+    """The `allowed` rows that are among the nearest at a position of the dial, by row."""
+    found: set[int] = set()
+    for blend in BLENDS if taste is not None else BLENDS[:1]:
+        scores = meaning if taste is None else (1 - blend) * meaning + blend * taste
+        found |= set(_best(np.where(allowed, scores, -np.inf), recordings))
+    return sorted(found)
+
+
+def _best(scores: np.ndarray, recordings: np.ndarray | None) -> list[int]:
+    """The `NEAREST` rows with the highest scores, of copies of a recording the best only."""
+    n = min(NEAREST + _SPARE, len(scores))
+    while True:
+        first = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
+        order = first[np.lexsort((first, -scores[first]))]
+        order = order[np.isfinite(scores[order])]
+        if recordings is not None:
+            _, firsts = np.unique(recordings[order], return_index=True)
+            order = order[np.sort(firsts)]
+        if len(order) >= NEAREST or n == len(scores):
+            return [int(row) for row in order[:NEAREST]]
+        n = len(scores)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False), encoding="utf-8")

@@ -1,0 +1,289 @@
+"""The explorer as a music lover uses it, in a real browser over a real service: by mouse, by keys, by link."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import Seen, chromium, open_explorer, page_of, titles, until
+from playwright.sync_api import Browser, Download, Page, expect
+from served import make_app, running
+
+from ponticello.api import Library
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def address(trained_root: Path) -> Iterator[str]:
+    """Where the trained library of the tests is served."""
+    with running(make_app(trained_root)) as address:
+        yield address
+
+
+@pytest.fixture
+def seen_page(browser: Browser) -> Iterator[tuple[Page, Seen]]:
+    with page_of(browser) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(seen_page: tuple[Page, Seen]) -> Iterator[Page]:
+    """A page on which no error may be reported, and that may ask nothing but this machine."""
+    page, seen = seen_page
+    yield page
+    assert seen == Seen()
+
+
+@pytest.fixture
+def user(trained: Library) -> str:
+    """The listener who likes most, first in the page's list."""
+    return trained.listening.users[int(trained.listening.n_liked.argmax())]
+
+
+def _saved(download: Download) -> str:
+    return Path(download.path()).read_bytes().decode("utf-8")
+
+
+def _wait_for_sound(page: Page) -> None:
+    until(page, "() => document.getElementById('audio').currentTime > 0.05")
+
+
+def _other_order(page: Page, before: list[str]) -> list[str]:
+    until(
+        page,
+        "before => JSON.stringify([...document.querySelectorAll('#list .title')].map(e => e.textContent)) !== before",
+        json.dumps(before, separators=(",", ":")),
+    )
+    return titles(page)
+
+
+def test_words_to_a_playlist_by_mouse(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    page.locator("#words").click()
+    page.keyboard.type("slow dark")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.locator("#chips .chip")).to_have_text(["+“slow dark”"])
+    expect(page.locator("#list .song")).to_have_count(30)
+    expect(page.locator("#list .song .bar").first).to_be_visible()
+
+    first = page.locator("#list .song").first
+    name = first.locator(".title").inner_text()
+    first.get_by_role("button", name=f"Play {name}").click()
+    _wait_for_sound(page)
+    expect(page.locator("#now-title")).to_have_text(name)
+
+    first.locator(".choose").click()
+    first.get_by_role("button", name="Similar").click()
+    expect(page.locator("#chips .chip")).to_have_text([f"+{name}"])
+    expect(page.locator("#list .title").get_by_text(name, exact=True)).to_have_count(0)
+
+    box = page.locator("#blend").bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    page.mouse.click(box["x"] + 2, middle)
+    expect(page.locator("#blend-value")).to_have_text("100 : 0")
+    meaning = titles(page)
+    page.mouse.move(box["x"] + 12, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, middle, steps=8)
+    page.mouse.up()
+    expect(page.locator("#blend-value")).to_have_text("0 : 100")
+    taste = _other_order(page, meaning)
+
+    for place in range(3):
+        page.locator("#list .song .like").nth(place).click()
+    page.locator("#tabs").get_by_role("button", name="Playlist 3").click()
+    expect(page.locator("#playlist-songs .title")).to_have_text(taste[:3])
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="M3U8, for players").click()
+    lines = _saved(saved.value).splitlines()
+    assert saved.value.suggested_filename == "My playlist.m3u8"
+    assert lines[:2] == ["#EXTM3U", "#PLAYLIST:My playlist"]
+    assert [line.partition(" - ")[2] for line in lines if line.startswith("#EXTINF")] == taste[:3]
+
+
+def _tab_to(page: Page, selector: str) -> None:
+    """Presses Tab until `selector` holds the focus."""
+    for _ in range(400):
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{selector} cannot be reached by Tab")
+
+
+def test_words_to_a_playlist_by_keys_alone(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    page.keyboard.press("/")
+    page.keyboard.type("high bright")
+    page.keyboard.press("Enter")
+    expect(page.locator("#chips .chip")).to_have_text(["+“high bright”"])
+    expect(page.locator("#list .song")).to_have_count(30)
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("j")
+    name = titles(page)[1]
+    expect(page.locator("#list .song.is-selected .title")).to_have_text(name)
+    page.keyboard.press(" ")
+    _wait_for_sound(page)
+    expect(page.locator("#now-title")).to_have_text(name)
+    page.keyboard.press(" ")
+    until(page, "() => document.getElementById('audio').paused")
+
+    page.keyboard.press("s")
+    expect(page.locator("#chips .chip")).to_have_text([f"+{name}"])
+    _tab_to(page, "#blend")
+    page.keyboard.press("Home")
+    expect(page.locator("#blend-value")).to_have_text("100 : 0")
+    expect(page.locator("#list")).to_have_attribute("aria-busy", "false")
+    meaning = titles(page)
+    page.keyboard.press("End")
+    expect(page.locator("#blend-value")).to_have_text("0 : 100")
+    taste = _other_order(page, meaning)
+
+    page.keyboard.press("j")
+    page.keyboard.press("l")
+    page.keyboard.press("j")
+    page.keyboard.press("l")
+    expect(page.locator("#playlist-count")).to_have_text("2")
+    listed = page.locator("#list .song:has(.like[aria-pressed=true]) .title").all_inner_texts()
+    assert len(listed) == 2
+    assert set(listed) <= set(taste)
+    _tab_to(page, "#tabs [data-tab=playlist]")
+    page.keyboard.press("Enter")
+    _tab_to(page, "#panel-playlist [data-format=jspf]")
+    with page.expect_download() as saved:
+        page.keyboard.press("Enter")
+    playlist = json.loads(_saved(saved.value))["playlist"]
+    assert [track["title"] for track in playlist["track"]] == listed
+
+
+def test_the_dial_gives_the_services_answer_at_every_position(page: Page, address: str, trained: Library) -> None:
+    track = trained.index.track_ids[7]
+    for blend in (0.0, 0.37, 1.0):
+        page.goto("about:blank")
+        open_explorer(page, address, f"ask=1~track~{track}&dial={blend}")
+        expected = [each.title for each in trained.similar(track, k=30, blend=blend)]
+        expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
+
+
+def test_back_and_forward_walk_through_the_questions(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    chips = page.locator("#chips .chip > span")
+    for words in ("slow dark", "fast"):
+        page.locator("#words").fill(words)
+        page.keyboard.press("Enter")
+        expect(chips).to_have_text([f"“{words}”"])
+    page.locator("#words").fill("bright")
+    page.get_by_role("button", name="− but not").click()
+    expect(chips).to_have_text(["“fast”", "“bright”"])
+    expect(page.locator("#chips .away")).to_have_count(1)
+    page.locator("#tabs").get_by_role("button", name="Path").click()
+    page.go_back()
+    expect(page.locator("#panel-maps")).to_be_visible()
+    page.go_back()
+    expect(chips).to_have_text(["“fast”"])
+    page.go_back()
+    expect(chips).to_have_text(["“slow dark”"])
+    page.go_forward()
+    expect(chips).to_have_text(["“fast”"])
+    page.reload()
+    expect(chips).to_have_text(["“fast”"])
+    expect(page.locator("#list .bar").first).to_be_visible()
+
+
+def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(page: Page, address: str) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    song = page.locator("#list .song").nth(2)
+    name = song.locator(".title").inner_text()
+    song.drag_to(page.locator("#ask .dial"))
+    chips = page.locator("#chips .chip")
+    expect(chips).to_have_text(["+“slow”", f"+{name}"])
+    page.get_by_role("button", name=f"{name}: towards it").click()
+    expect(chips).to_have_text(["+“slow”", f"−{name}"])
+    page.get_by_role("button", name="Remove “slow”").click()
+    expect(chips).to_have_text([f"−{name}"])
+    page.get_by_role("button", name=f"Remove {name}").click()
+    expect(chips).to_have_count(0)
+    expect(page.locator("#songs-title")).to_have_text("All songs")
+
+
+def test_a_song_is_found_by_its_name(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    page.locator("#words").fill("piece 17")
+    page.locator("#named").get_by_role("button", name="Piece 17, Artist").click()
+    expect(page.locator("#chips .chip > span")).to_have_text(["Piece 17"])
+
+
+def test_filters_and_songs_an_artist_narrow_the_list(page: Page, address: str, trained: Library) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    page.locator("#narrowing summary").click()
+    page.locator("#filter-column").select_option("tags")
+    page.locator("#filter-value").fill("slow")
+    page.get_by_role("button", name="Add filter").click()
+    expect(page.locator("#filters .chip")).to_have_text(["tags=slow"])
+    expected = [each.title for each in trained.search("slow", k=30, where=["tags=slow"])]
+    expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
+    page.locator("#per-artist").select_option("1")
+    expected = [each.title for each in trained.search("slow", k=30, where=["tags=slow"], per_artist=1)]
+    expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
+    page.get_by_role("button", name="Remove the filter tags=slow").click()
+    expect(page.locator("#narrowing-count")).to_have_text("(1)")
+
+
+def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
+    open_explorer(page, address, "ask=1~text~slow&ask=-0.5~text~bright&dial=0.4")
+    page.locator("#list .song .choose").nth(4).click()
+    table = page.locator("#list .parts")
+    rows = [line.split("\t") for line in table.inner_text().replace("−", "-").splitlines()]
+    parts, total = [row[-2:] for row in rows[1:-1]], rows[-1]
+    assert [row[0] for row in rows[1:-1]] == ["slow", "- bright"]
+    for side in (0, 1):
+        assert sum(float(part[side]) for part in parts) == pytest.approx(float(total[side + 1]), abs=0.016)  # rounded
+    shown = page.locator("#list .song .sum").nth(4).inner_text().replace("−", "-")
+    score = float(shown.partition("=")[0])
+    assert score == pytest.approx(float(total[1]) + float(total[2]), abs=0.016)
+
+
+def test_rediscovery_is_what_the_listener_never_played(page: Page, address: str, trained: Library, user: str) -> None:
+    open_explorer(page, address)
+    page.locator("#tabs").get_by_role("button", name="Rediscover").click()
+    expect(page.locator("#rediscover-body .simulated")).to_contain_text("simulated")
+    page.get_by_role("button", name=user, exact=True).click()
+    expect(page.locator("#songs-title")).to_have_text(f"For listener {user}")
+    expected = [each.title for each in trained.recommend(user, k=30)]
+    expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
+
+
+def test_the_audience_of_the_chosen_song(page: Page, address: str, trained: Library) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("a")
+    rows = page.locator("#audience-body li")
+    expect(rows).to_have_count(20)
+    chosen = page.locator("#list .is-selected").get_attribute("data-id")
+    assert chosen is not None
+    expected = [each.user_id for each in trained.audience(chosen, k=20)]
+    expect(page.locator("#audience-body li .choose")).to_have_text(expected)
+    expect(page.locator("#audience-body .simulated")).to_contain_text("simulated")
+
+
+def test_a_path_leads_from_one_song_to_the_other(page: Page, address: str) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    names = titles(page)
+    for place, button in ((0, "Path from here"), (12, "Path to here")):
+        page.locator("#list .song .choose").nth(place).click()
+        page.get_by_role("button", name=button).click()
+    expect(page.locator("#path-body .title")).to_have_count(8)
+    steps = page.locator("#path-body .title").all_inner_texts()
+    assert (steps[0], steps[-1]) == (names[0], names[12])
+    page.get_by_role("button", name="All into the playlist").click()
+    expect(page.locator("#playlist-count")).to_have_text("8")
