@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench bench-asking bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
+.PHONY: install demo test check format clean bench-ablate bench bench-asking bench-explorer bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
@@ -106,6 +106,11 @@ bench-search: $(READY)
 bench-serve: $(READY)
 	mkdir -p $(RESULTS)
 	$(BIN)/python bench/serve.py --work serve-bench --json $(RESULTS)/serve.json
+
+# 50,000 tracks in the explorer; needs Chromium.
+bench-explorer: $(READY)
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/explorer.py --work serve-bench --json $(RESULTS)/explorer.json
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench
