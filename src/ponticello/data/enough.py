@@ -45,7 +45,7 @@ class Supply:
         """The counts in one line."""
         return (
             f"to learn from: {self.n_tracks_with_audio:,} training tracks with audio, {self.n_tracks_with_text:,} with "
-            f"text, {self.n_tracks_with_both:,} with both; {self.n_listeners:,} listeners, "
+            f"text, {self.n_tracks_with_both:,} with both; {_listeners(self.n_listeners)}, "
             f"{self.n_listeners_with_two:,} with two or more liked (median {self.median_liked:g}), "
             f"{self.n_pairs:,} pairs; for validation {self.n_validation_tracks:,} tracks, "
             f"{self.n_validation_pairs:,} pairs"
@@ -132,7 +132,7 @@ def _on_taste(supply: Supply) -> str:
         return "There is no listening to train stage two on: stage one answers alone."
     few = []
     if supply.n_listeners_with_two < LEAST_LISTENERS:
-        few.append(f"{supply.n_listeners_with_two:,} listeners who liked two or more tracks (under {LEAST_LISTENERS})")
+        few.append(f"{_listeners(supply.n_listeners_with_two)} who liked two or more tracks (under {LEAST_LISTENERS})")
     if supply.n_pairs < LEAST_PAIRS:
         few.append(f"{supply.n_pairs:,} pairs (under {LEAST_PAIRS})")
     return f"Stage two has little to learn from {' and '.join(few)}: expect stage one's neighbours." if few else ""
@@ -176,3 +176,7 @@ def _count_pairs(pairs: Path, usable: set[str]) -> int:
         return 0
     both = pl.col(ANCHOR_ID).is_in(list(usable)) & pl.col(POSITIVE_ID).is_in(list(usable))
     return stored_table(pairs).filter(both).select(ANCHOR_ID, POSITIVE_ID).n_unique()
+
+
+def _listeners(n: int) -> str:
+    return f"{n:,} listener{'' if n == 1 else 's'}"
