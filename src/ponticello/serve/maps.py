@@ -25,6 +25,7 @@ from ponticello.serve.shapes import Map
 logger = logging.getLogger(__name__)
 ANCHORS = 2_000  # t-SNE takes some ten seconds for them on one core
 FULL = 65_535  # the far edge of a map
+STRETCH = 1.7  # distances on such a map are no measure
 MOST_MOVERS = 200
 _NEAREST = 3  # anchors between which another track lies
 _NEIGHBOURS = 15  # by which it is told how far a track moved
@@ -112,9 +113,9 @@ def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def _scaled(plane: np.ndarray) -> np.ndarray:
-    """The map in whole numbers from 0 to `FULL`, its proportions kept."""
+    """The map in whole numbers from 0 to `FULL`; its shorter side is stretched by `STRETCH` at most, to use the room."""
     low, high = plane.min(axis=0), plane.max(axis=0)
-    size = max(float((high - low).max()), 1e-9)
+    size = np.maximum(high - low, max(float((high - low).max()) / STRETCH, 1e-9))
     offset = (size - (high - low)) / 2
     scaled: np.ndarray = ((plane - low + offset) / size * FULL).round().astype(np.int64)
     return scaled
