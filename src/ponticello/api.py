@@ -56,8 +56,10 @@ class Embedded:
 class Library:
     """A library folder with its index and models, loaded when first needed.
 
-    library = ponticello.Library.open("my-library")
-    library.search("slow piano at night", k=10, blend=0.3)      # blend 0 = semantic .. 1 = preference
+        library = ponticello.Library.open("my-library")
+        library.search("slow piano at night", k=10, blend=0.3)
+
+    blend: 0 = meaning, stage one, .. 1 = taste, stage two.
     """
 
     def __init__(self, folder: Folder) -> None:

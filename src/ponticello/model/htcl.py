@@ -45,9 +45,9 @@ class Embeddings:
 class HTCL(PreTrainedModel):
     """An audio encoder and a pretrained BERT that meet in one space.
 
-    model = HTCL.from_pretrained("my-library/runs/preference")
-    model.encode_audio(["a.flac", "b.mp3"])         # (2, d) float32, unit length
-    model.encode_text(["slow piano at night"])      # (1, d) float32, unit length
+    Vectors are (n, d) float32, of unit length; `HTCL.from_pretrained("my-library/runs/preference")` gives a model:
+
+        audio, text = model.encode_audio(["a.flac", "b.mp3"]), model.encode_text(["slow piano at night"])
     """
 
     config_class = HTCLConfig
