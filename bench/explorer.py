@@ -9,8 +9,6 @@ over the maps. An answer's time is the request's, from the page, each text asked
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from urllib.request import urlopen
 import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
-from large_library import TEXTS, make_large_library
+from large_library import TEXTS, make_large_library, serving
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
@@ -114,20 +112,12 @@ def main() -> None:
     arguments = parser.parse_args()
     root = arguments.work / f"library-{arguments.tracks}"
     make_large_library(root, arguments.tracks)
-    command = [sys.executable, "-m", "ponticello", "serve", "-L", str(root), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        url = server.stdout.readline().strip()
-        assert url, "the server did not start"
+    with serving(root) as (url, _):
         drawn_s = wait_for_maps(url)
         result = {"tracks": arguments.tracks, "maps_drawn_s": round(drawn_s, 1), **measure(url)}
-        print(json.dumps(result, indent=1))
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    finally:
-        server.terminate()
-        server.wait(30)
+    print(json.dumps(result, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

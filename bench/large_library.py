@@ -4,6 +4,10 @@ Its vectors lie in clusters, as music does; its models are the starter's, so tha
 it describes a track or a person.
 """
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,6 +49,21 @@ def make_large_library(root: Path, n_tracks: int, n_listeners: int = 2_000, seed
     write_index(folder.index, sides[0], sides[1], spaces)
     _listening(ids, n_listeners, generator).write_parquet(folder.interactions)
     return folder
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[tuple[str, int]]:
+    """`ponticello serve` on a free port of this machine, ended in the end: its address and process id."""
+    command = [sys.executable, "-m", "ponticello", "serve", "-L", str(root), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url, "the server did not start"
+        yield url, server.pid
+    finally:
+        server.terminate()
+        server.wait(30)
 
 
 def _tracks(ids: list[str], generator: np.random.Generator) -> pl.DataFrame:

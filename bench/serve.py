@@ -11,8 +11,6 @@ import argparse
 import asyncio
 import json
 import random
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 import psutil
 
-from large_library import TEXTS, make_large_library
+from large_library import TEXTS, make_large_library, serving
 from ponticello.data.listeners import USER_PREFIX
 
 SINGLE = 300  # searches one after the other
@@ -174,27 +172,19 @@ def main() -> None:
     arguments = parser.parse_args()
     root = arguments.work / f"library-{arguments.tracks}"
     make_large_library(root, arguments.tracks, arguments.listeners)
-    command = [sys.executable, "-m", "ponticello", "serve", "-L", str(root), "--port", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        started = time.monotonic()
-        port = urlsplit(server.stdout.readline().strip()).port
-        assert port, "the server did not start"
-        ready_s = time.monotonic() - started
+    started = time.monotonic()
+    with serving(root) as (url, pid):
+        port, ready_s = urlsplit(url).port or 0, time.monotonic() - started
         print(f"{arguments.tracks:,} tracks, {arguments.listeners:,} listeners; ready after {ready_s:.1f} s")
         single = percentiles(asyncio.run(alone(port)))
         print(f"one client, {SINGLE} searches by words: {single}")
         result: dict[str, object] = {"tracks": arguments.tracks, "clients": arguments.clients, "alone": single}
         for think_s in arguments.think:
-            seen, memory = asyncio.run(crowd(port, server.pid, arguments, think_s))
+            seen, memory = asyncio.run(crowd(port, pid, arguments, think_s))
             title = f"{arguments.clients} clients, {arguments.seconds:g} s, thinking {think_s:g} s between calls"
             result[f"think {think_s:g} s"] = report(seen, memory, arguments.seconds, title)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    finally:
-        server.terminate()
-        server.wait(30)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

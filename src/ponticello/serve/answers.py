@@ -1,10 +1,8 @@
 """From a question to a ranked list that says why: the terms become one query, and are told apart again afterwards."""
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from ponticello.search.recommend import Result as Ranked
 from ponticello.search.recommend import rank_tracks
 from ponticello.serve import asks, shapes
 from ponticello.serve.failures import Failure
+from ponticello.serve.latest import Latest
 from ponticello.serve.live import Snapshot
 from ponticello.serve.parts import part_query
 from ponticello.serve.reasons import Origin, results_of
@@ -26,26 +25,16 @@ MOST_TEXTS = 4_096  # whose vectors are kept: 4 MB
 Sounds = Callable[[str, Snapshot], Query]  # the query of an upload; Failure if it has expired
 
 
-@dataclass
 class Words:
     """Texts' queries, the latest asked kept: a text costs its encoder 10 ms, and people ask the same again."""
 
-    _kept: OrderedDict[tuple[tuple[str, ...], str], Query] = field(default_factory=OrderedDict)
-    _lock: Lock = field(default_factory=Lock)
+    def __init__(self) -> None:
+        self._kept: Latest[tuple[tuple[str, ...], str], Query] = Latest(MOST_TEXTS)
 
     def query(self, snapshot: Snapshot, text: str) -> Query:
         """What these words ask under the snapshot's models; Failure as `Snapshot.models`, DataError for no words."""
-        key = tuple(space.space_id for space in snapshot.asked.spaces), text
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        query = text_query(snapshot.models, text)
-        with self._lock:
-            self._kept[key] = query
-            while len(self._kept) > MOST_TEXTS:
-                self._kept.popitem(last=False)
-        return query
+        spaces = tuple(space.space_id for space in snapshot.asked.spaces)
+        return self._kept.get((spaces, text), lambda: text_query(snapshot.models, text))
 
 
 @dataclass(frozen=True)

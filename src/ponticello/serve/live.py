@@ -6,7 +6,6 @@ A request takes the snapshot once and keeps it to its end; whoever rebuilds the 
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,7 @@ from ponticello.search.index import EmbeddingIndex
 from ponticello.search.listening import Listening, read_listening
 from ponticello.search.models import load_models
 from ponticello.serve.failures import Failure
+from ponticello.serve.latest import Latest
 
 logger = logging.getLogger(__name__)
 WATCH_S = 1.0  # how often the folder is looked at for a new generation, catalogue or log
@@ -62,8 +62,7 @@ class Snapshot:
             message = without_root(library.folder.root, str(error))
             self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
-        self._filtered: OrderedDict[tuple[str, ...], pl.DataFrame] = OrderedDict()
-        self._filters_lock = threading.Lock()
+        self._filtered: Latest[tuple[str, ...], pl.DataFrame] = Latest(MOST_FILTERED)
         self._models_lock = threading.Lock()
         self._audience_lock = threading.Lock()
 
@@ -82,17 +81,7 @@ class Snapshot:
 
     def filtered(self, where: Sequence[str]) -> pl.DataFrame:
         """Those of `placed` that pass the filters, the latest answers kept; DataError as `matching`."""
-        key = tuple(where)
-        with self._filters_lock:
-            if key in self._filtered:
-                self._filtered.move_to_end(key)
-                return self._filtered[key]
-        table = matching(self.placed, where)
-        with self._filters_lock:
-            self._filtered[key] = table
-            while len(self._filtered) > MOST_FILTERED:
-                self._filtered.popitem(last=False)
-        return table
+        return self._filtered.get(tuple(where), lambda: matching(self.placed, where))
 
     @property
     def asked(self) -> EmbeddingIndex:
