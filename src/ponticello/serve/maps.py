@@ -113,7 +113,7 @@ def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def _scaled(plane: np.ndarray) -> np.ndarray:
-    """The map in whole numbers from 0 to `FULL`; to use the room its shorter side is stretched, at most by `STRETCH`."""
+    """The map in whole numbers from 0 to `FULL`; its shorter side is stretched by `STRETCH` at most to fill it."""
     low, high = plane.min(axis=0), plane.max(axis=0)
     size = np.maximum(high - low, max(float((high - low).max()) / STRETCH, 1e-9))
     offset = (size - (high - low)) / 2
