@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test check format clean bench-ablate bench bench-asking bench-explorer bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
+.PHONY: install demo test browser check format clean bench-ablate bench bench-asking bench-explorer bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
@@ -27,6 +27,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# The explorer's tests need Debian's Chromium and skip themselves, with a reason, where it is not installed.
+browser:
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; }
 
 check: $(READY)
 	$(BIN)/ruff check src tests demo bench docs
