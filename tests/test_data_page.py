@@ -1,8 +1,6 @@
 """The examples of docs/data.md: their files are made as the page shows them, and every command prints what it says."""
 
-import os
 import re
-import shlex
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -13,9 +11,8 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
-from typer.testing import CliRunner
 
-from ponticello.cli.main import app
+from pages import blocks_of, run
 from ponticello.data.columns import EVENTS, INTERACTIONS, TRACKS
 from ponticello.data.pairs import PAIRS_SCHEMA
 from ponticello.data.synthetic import SAMPLE_RATE, make_catalogue
@@ -29,7 +26,6 @@ EXAMPLES = dict(
         re.DOTALL | re.MULTILINE,
     )
 )
-BLOCK = re.compile(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)  # language, file name, content
 NAMES = ("Lantern Weather", "Small Harbour", "Copper Field", "Nine Moths", "Paper Tide", "Late Ferry")
 
 
@@ -108,59 +104,10 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def _write(folder: Path, name: str, content: str) -> None:
-    """Makes a file as the page shows it; one that a maker has made must begin as shown."""
-    path = folder / name
-    if content.endswith("...\n"):
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
-        if "vector" in frame.columns:
-            frame = frame.with_columns(pl.format("[{}]", pl.col("vector").cast(pl.List(pl.String)).list.join(" ")))
-        assert frame.write_csv().startswith(content.removesuffix("...\n"))
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
-
-
-def _commands(console: str) -> list[tuple[str, list[str]]]:
-    """(command, the lines it prints) of a console block; `...` stands for lines left out."""
-    found: list[tuple[str, list[str]]] = []
-    for line in re.sub(r" \\\n +", " ", console).splitlines():
-        if line.startswith("$ "):
-            found.append((line[2:], []))
-        else:
-            found[-1][1].append(line)
-    return found
-
-
-def _check(printed: list[str], shown: list[str], command: str) -> None:
-    """What is shown is printed: all of it, but for what `...` leaves out."""
-    assert shown, f"{command}: the page shows nothing of what it prints"
-    assert shown[-1].strip(". "), f"{command}: the page leaves out the last line"
-    wanted = re.escape("\n".join(shown)).replace(re.escape("...") + "\\\n", "(?:.*\n)*").replace(re.escape("..."), ".*")
-    assert re.fullmatch(wanted, "\n".join(printed)), f"{command}: prints\n" + "\n".join(printed)
-
-
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_example_prints_what_the_page_shows(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    n_commands = 0
-    for language, name, content in BLOCK.findall(EXAMPLES[title]):
-        if language != "console":
-            if name in MAKERS:
-                MAKERS[name](tmp_path)
-            _write(tmp_path, name, content)
-            continue
-        for command, shown in _commands(content):
-            for word in shlex.split(command):
-                if word in MAKERS and not Path(word).exists():
-                    MAKERS[word](tmp_path)
-            program, *arguments = shlex.split(command)
-            assert program == "ponticello"
-            result = CliRunner().invoke(app, arguments)
-            assert result.exit_code == 0, f"{command}: {result.output} {result.exception}"
-            _check(result.stdout.replace(f"{tmp_path.resolve()}{os.sep}", "").splitlines(), shown, command)
-            n_commands += 1
-    assert n_commands >= 3
+    assert run(blocks_of(EXAMPLES[title]), tmp_path, MAKERS) >= 3
 
 
 def _rows_of(heading: str) -> list[str]:
