@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check format clean bench-ablate bench bench-asking bench-explorer bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
+.PHONY: install demo test browser check format clean bench-ablate bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
@@ -121,6 +121,10 @@ bench-serve: $(READY)
 bench-explorer: $(READY)
 	mkdir -p $(RESULTS)
 	$(BIN)/python bench/explorer.py --work serve-bench --json $(RESULTS)/explorer.json
+
+# 10,000 generated questions to every operation of the service over LIBRARY: minutes; SOUND=FILE is uploaded now and then.
+bench-fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/fuzz_api.py $(LIBRARY) --requests 10000 $(if $(SOUND),--sound $(SOUND))
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench docs

@@ -10,8 +10,6 @@ from urllib.parse import quote
 from fastapi import FastAPI
 from starlette.types import Message
 
-HOST = (b"host", b"127.0.0.1")
-
 
 @dataclass(frozen=True)
 class Answered:
@@ -57,9 +55,11 @@ def send(
     query: str = "",
     headers: Sequence[tuple[bytes, bytes]] = (),
     body: AsyncIterator[bytes] | None = None,
+    host: bytes | None = b"127.0.0.1",
 ) -> Answered:
     """Asks the app in a loop of its own. path: as a server hands it on, percent signs decoded, nothing tidied up."""
-    return asyncio.run(_sent(app, method, path, query, (HOST, *headers), body or pieces_of(())))
+    named = [] if host is None else [(b"host", host)]
+    return asyncio.run(_sent(app, method, path, query, (*named, *headers), body or pieces_of(())))
 
 
 async def _sent(

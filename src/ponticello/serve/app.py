@@ -26,7 +26,7 @@ from ponticello.serve.uploads import Uploads
 EXPLORER = files("ponticello") / "serve" / "explorer"
 _DESCRIPTION = "Search a music library by words, tracks and sounds; recommend; and say why. Errors are {code, message}."
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (401, 404, 409, 413, 421, 422, 500, 503)
+    status: {"model": Error} for status in (400, 401, 403, 404, 409, 413, 421, 422, 500, 503)
 }
 
 

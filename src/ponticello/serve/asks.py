@@ -75,6 +75,11 @@ class Ask(Page):
 class Recommend(Page):
     """What somebody would like: a listener of the log, or whoever played these tracks."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user_id": "alice", "k": 5}, {"recent": ["track-0001", "track-0007"], "blend": 0.7}]
+        }
+    )
     user_id: UserId | None = None
     recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
 
@@ -88,18 +93,31 @@ class Recommend(Page):
 class AskBatch(Accepted):
     """Several questions in one request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"questions": [{"terms": [{"text": "slow piano"}]}, {"terms": [{"track_id": "track-0001"}]}]}]
+        }
+    )
     questions: Annotated[list[Ask], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class RecommendBatch(Accepted):
     """Several listeners in one request."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"questions": [{"user_id": "alice"}, {"recent": ["track-0001"], "k": 3}]}]}
+    )
     questions: Annotated[list[Recommend], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 class Explain(Accepted):
     """Why one track scores as it does: the question, as it was asked, and the track."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"ask": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}]
+        }
+    )
     track_id: TrackId
     ask: Ask | None = None
     user_id: UserId | None = None

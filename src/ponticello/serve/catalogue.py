@@ -10,7 +10,6 @@ from ponticello.data.columns import (
     ARTIST,
     DURATION_S,
     GENRES,
-    LYRICS,
     MACHINE_TAGS,
     PATH,
     TAGS,
@@ -19,11 +18,10 @@ from ponticello.data.columns import (
 )
 from ponticello.search.filters import matching
 from ponticello.serve.failures import Failure
-from ponticello.serve.live import Snapshot
+from ponticello.serve.live import HIDDEN, Snapshot
 from ponticello.serve.shapes import Column, Track, Tracks, WholeTrack
 
 SHOWN = (TRACK_ID, TITLE, ARTIST, ALBUM, GENRES, TAGS, MACHINE_TAGS, DURATION_S, PATH)
-HIDDEN = (PATH, LYRICS)  # where a file lies is nobody's business
 _COMMON_VALUES = 50  # of a column, offered as filters
 _COUNTED = (GENRES, TAGS, MACHINE_TAGS, ARTIST, ALBUM, "language")
 
@@ -47,15 +45,15 @@ def whole_track(snapshot: Snapshot, track_id: str) -> WholeTrack:
 
 def browse(snapshot: Snapshot, where: Sequence[str], text: str, offset: int, k: int) -> Tracks:
     """A page of the tracks that pass the filters and hold `text` in title, artist, album or id."""
-    table = matching(snapshot.tracks, where)
+    table = matching(snapshot.tracks.drop(HIDDEN, strict=False), where)
     if text.strip():
         wanted = text.strip().lower()
         columns = [
             pl.col(name).str.to_lowercase().str.contains(wanted, literal=True) for name in (TITLE, ARTIST, ALBUM)
         ]
         table = table.filter(pl.any_horizontal(*columns, pl.col(TRACK_ID) == text.strip()).fill_null(value=False))
-    page = table.select(SHOWN).slice(offset, k)
-    return Tracks(tracks=[Track(**_fields(snapshot, row)) for row in page.iter_rows(named=True)], n_total=table.height)
+    page = tracks_of(snapshot, table[TRACK_ID].slice(offset, k).to_list())
+    return Tracks(tracks=[Track(**fields) for fields in page], n_total=table.height)
 
 
 def columns_of(snapshot: Snapshot) -> list[Column]:

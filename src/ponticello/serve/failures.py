@@ -6,6 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from ponticello.errors import AudioError, CheckpointError, DataError, LibraryError, PonticelloError
 
@@ -83,7 +84,8 @@ def add_failures(app: FastAPI) -> None:
         message = "there is no such page" if error.detail == "Not Found" else str(error.detail)
         return as_response(Failure(error.status_code, code, message, headers))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return as_response(Failure(500, "internal", "something went wrong here; the server's log says what"))
+
+def unforeseen(scope: Scope, error: Exception) -> JSONResponse:
+    """What a client is told of an error that nobody expected; the log is told all."""
+    logger.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
+    return as_response(Failure(500, "internal", "something went wrong here; the server's log says what"))

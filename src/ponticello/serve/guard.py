@@ -2,10 +2,11 @@
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -13,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponticello.errors import ConfigError
-from ponticello.serve.failures import Failure, as_response
+from ponticello.serve.failures import Failure, as_response, unforeseen
 
 COOKIE = "ponticello_token"
 OPEN = ("/healthz", "/readyz")  # for those that watch the process; they tell nothing of the library
@@ -32,6 +33,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 _TOO_LARGE = f"a question has at most {BODY_BYTES:,} bytes"
 _SIGN_IN = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -53,13 +55,13 @@ class Guard:
 def guard_for(bind: str, token: str | None, hosts: Collection[str] = ()) -> Guard:
     """The guard of a server that listens on the address `bind`.
 
-    hosts: further names under which it is reached. ConfigError for a public address without a token, or a token of
-    less than 16 characters.
+    hosts: further names under which it is reached. ConfigError for a public address without a token, or a token that
+    is short or does not fit a header (RFC 6750).
     """
-    if token is not None and len(token) < 16:
+    if token is not None and not _TOKEN.fullmatch(token):
         raise ConfigError(
-            "the token must have at least 16 characters; try: python3 -c 'import secrets; "
-            "print(secrets.token_urlsafe())'"
+            "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; try: python3 -c "
+            "'import secrets; print(secrets.token_urlsafe())'"
         )
     if is_loopback(bind):
         return Guard(token, (*LOOPBACK, *hosts))
@@ -93,8 +95,12 @@ class Guarded:
             await self.app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -106,13 +112,20 @@ class Guarded:
         if refusal is not None:
             await refusal(scope, receive, with_headers)
             return
-        await self.app(scope, receive if scope["path"] == UPLOADS else _limited(receive), with_headers)
+        try:
+            await self.app(scope, receive if scope["path"] == UPLOADS else _limited(receive), with_headers)
+        except Exception as error:
+            if has_begun:
+                raise
+            await unforeseen(scope, error)(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if self.guard.hosts and _host(headers.get("host", "")) not in self.guard.hosts:
             message = "this service does not go by that name; start it with --allow-host NAME"
             return as_response(Failure(421, "wrong_host", message))
+        if scope["method"] not in ("GET", "HEAD") and not _is_own(headers):
+            return as_response(Failure(403, "wrong_origin", "this page of another site may not ask here"))
         if self.guard.token is None or scope["path"] in OPEN:
             return self._declared(scope, headers)
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
@@ -159,6 +172,12 @@ def _host(header: str) -> str:
     if header.startswith("["):
         return header.partition("]")[0].lower() + "]"
     return header.rpartition(":")[0].lower() if ":" in header else header.lower()
+
+
+def _is_own(headers: Headers) -> bool:
+    """Whether a request comes from a page of this service, or from no page at all."""
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
 
 
 def _cookie(header: str) -> str:

@@ -16,7 +16,7 @@ import polars as pl
 
 from ponticello.api import Library
 from ponticello.data.catalog import complete, read_tracks
-from ponticello.data.columns import TRACK_ID, TRACKS
+from ponticello.data.columns import LYRICS, PATH, TRACK_ID, TRACKS
 from ponticello.errors import LibraryError, PonticelloError
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
@@ -30,6 +30,7 @@ from ponticello.serve.failures import Failure
 from ponticello.serve.latest import Latest
 
 logger = logging.getLogger(__name__)
+HIDDEN = (PATH, LYRICS)  # no filter reads them either: where a file lies is nobody's business
 WATCH_S = 1.0  # how often the folder is looked at for a new generation, catalogue or log
 MOST_FILTERED = 16  # sets of filters whose tracks are kept: pages and the dial ask with the same ones again
 AGAIN_S = 30.0  # how long a state that could not be read is left alone, if it does not change
@@ -81,7 +82,7 @@ class Snapshot:
 
     def filtered(self, where: Sequence[str]) -> pl.DataFrame:
         """Those of `placed` that pass the filters, the latest answers kept; DataError as `matching`."""
-        return self._filtered.get(tuple(where), lambda: matching(self.placed, where))
+        return self._filtered.get(tuple(where), lambda: matching(self.placed.drop(HIDDEN, strict=False), where))
 
     @property
     def asked(self) -> EmbeddingIndex:

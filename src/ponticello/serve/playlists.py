@@ -124,8 +124,8 @@ def _file(text: str, media_type: str, title: str, suffix: str) -> Response:
     return Response(text.encode("utf-8", "replace"), media_type=media_type, headers=headers)
 
 
-def _is(media_type: str) -> dict[str, Any]:
-    content = {media_type: {"schema": {"type": "string"}}}
+def _is(media_type: str, kind: str = "string") -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": kind}}}
     return {"response_class": Response, "responses": {200: {"description": "The file", "content": content}}}
 
 
@@ -136,7 +136,7 @@ def m3u8(playlist: Playlist, now: Now, request: Request) -> Response:
     return _file(text, "audio/x-mpegurl", playlist.title, "m3u8")
 
 
-@router.post("/api/export/jspf", summary="Export as JSPF", **_is("application/jspf+json"))
+@router.post("/api/export/jspf", summary="Export as JSPF", **_is("application/jspf+json", "object"))
 def jspf(playlist: Playlist, now: Now, request: Request) -> Response:
     """The JSON form of XSPF, with MusicBrainz ids where they are known."""
     text = as_jspf(playlist.title, *_entries(now, request, playlist))

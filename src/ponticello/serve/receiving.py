@@ -1,6 +1,7 @@
 """A form's one file onto the disk as it comes in, given up as soon as it passes a limit."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ponticello.serve.failures import Failure
 
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each body that is no form
 FIELD = "file"
 
 

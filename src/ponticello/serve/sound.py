@@ -2,8 +2,6 @@
 
 import os
 import stat
-import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -18,6 +16,7 @@ from ponticello.data.sniff import Kind, one_line, opened, sniff
 from ponticello.errors import AudioError
 from ponticello.serve.decoder import Decoder
 from ponticello.serve.failures import Failure
+from ponticello.serve.latest import Latest
 from ponticello.serve.live import Snapshot
 from ponticello.serve.questions import Now, TrackInPath
 from ponticello.serve.ranges import file_response
@@ -50,24 +49,16 @@ class Waveforms:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._kept: OrderedDict[tuple[object, ...], Waveform] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Latest[tuple[object, ...], Waveform] = Latest(_KEPT_WAVEFORMS)
 
     def of(self, path: Path, n: int) -> Waveform:
         """The outline of a file in `n` peaks; Failure as `Decoder.peaks`."""
         found = path.stat()
-        key = str(path), found.st_mtime_ns, found.st_size, n
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+        return self._kept.get((str(path), found.st_mtime_ns, found.st_size, n), lambda: self._outline(path, n))
+
+    def _outline(self, path: Path, n: int) -> Waveform:
         sound = self._decoder.peaks(path, n, WAVEFORM_SECONDS)
-        waveform = Waveform(peaks=[round(float(peak), 3) for peak in sound.values], duration_s=sound.duration_s)
-        with self._lock:
-            self._kept[key] = waveform
-            if len(self._kept) > _KEPT_WAVEFORMS:
-                self._kept.popitem(last=False)
-        return waveform
+        return Waveform(peaks=[round(float(peak), 3) for peak in sound.values], duration_s=sound.duration_s)
 
 
 def sound_path(snapshot: Snapshot, track_id: str) -> Path:
@@ -113,9 +104,8 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.api_route(
-    "/api/tracks/{track_id}/audio", methods=["GET", "HEAD"], response_class=Response, responses=_AUDIO, summary="Play"
-)
+@router.head("/api/tracks/{track_id}/audio", include_in_schema=False)
+@router.get("/api/tracks/{track_id}/audio", response_class=Response, responses=_AUDIO, summary="Play")
 async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
     """The track's file as it is. One Range is served (206, or 416 behind the end); ETag, If-Range and HEAD work."""
     path = sound_path(now, track_id)
