@@ -243,7 +243,7 @@ def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
     table = page.locator("#list .parts")
     rows = [line.split("\t") for line in table.inner_text().replace("−", "-").splitlines()]
     parts, total = [row[-2:] for row in rows[1:-1]], rows[-1]
-    assert [row[0] for row in rows[1:-1]] == ["slow", "- bright"]
+    assert [row[0] for row in rows[1:-1]] == ["“slow”", "- “bright”"]
     for side in (0, 1):
         assert sum(float(part[side]) for part in parts) == pytest.approx(float(total[side + 1]), abs=0.016)  # rounded
     shown = page.locator("#list .song .sum").nth(4).inner_text().replace("−", "-")
@@ -273,6 +273,10 @@ def test_the_audience_of_the_chosen_song(page: Page, address: str, trained: Libr
     expected = [each.user_id for each in trained.audience(chosen, k=20)]
     expect(page.locator("#audience-body li .choose")).to_have_text(expected)
     expect(page.locator("#audience-body .simulated")).to_contain_text("simulated")
+    page.locator("#audience-new").check()
+    fresh = [each.user_id for each in trained.audience(chosen, k=100) if not each.has_met][:20]
+    assert fresh != expected
+    expect(page.locator("#audience-body li .choose")).to_have_text(fresh)
 
 
 def test_a_path_leads_from_one_song_to_the_other(page: Page, address: str) -> None:
@@ -285,5 +289,11 @@ def test_a_path_leads_from_one_song_to_the_other(page: Page, address: str) -> No
     expect(page.locator("#path-body .title")).to_have_count(8)
     steps = page.locator("#path-body .title").all_inner_texts()
     assert (steps[0], steps[-1]) == (names[0], names[12])
+    near = page.locator("#path-body .near")
+    expect(near).to_have_count(7)
+    shown = [float(text.partition(" ")[0]) for text in near.all_inner_texts()]
+    widths = page.locator("#path-body .nearness span").evaluate_all("bars => bars.map((bar) => bar.style.width)")
+    assert [float(width.rstrip("%")) for width in widths] == shown
+    assert len(set(shown)) > 1
     page.get_by_role("button", name="All into the playlist").click()
     expect(page.locator("#playlist-count")).to_have_text("8")

@@ -137,7 +137,7 @@ def test_markup_and_control_characters_in_tags_run_nowhere(browser: Browser, tra
         page.locator("#list .song .choose").nth(4).click()
         page.get_by_role("button", name="Path to here").click()
         expect(page.locator("#path-body .title")).to_have_count(8)
-        page.get_by_role("button", name="+ more like it").click()
+        page.locator("#list").get_by_role("button", name="+ more like it").click()
         for view in VIEWS[1:]:
             page.locator(f"#tabs [data-tab={view}]").click()
         page.locator("#tabs [data-tab=maps]").click()
@@ -236,7 +236,7 @@ def test_a_missing_model_still_lets_songs_find_songs(browser: Browser, trained_c
         expect(page.locator("#upload")).to_be_disabled()
         page.get_by_role("button", name="Take the words out").click()
         page.locator("#list .choose").first.click()
-        page.get_by_role("button", name="Similar").click()
+        page.locator("#list").get_by_role("button", name="Similar").click()
         expect(page.locator("#list .bar").first).to_be_visible()
 
 

@@ -89,7 +89,7 @@ def test_similar_dial_maps_list_and_export_work_without_the_service(
         open_explorer(page, address)
         expect(page.locator("#notices")).to_contain_text("A copy without its service")
         page.locator("#list .song .choose").nth(3).click()
-        page.get_by_role("button", name="Similar", exact=True).click()
+        page.locator("#list").get_by_role("button", name="Similar").click()
         expect(page.locator("#list .bar").first).to_be_visible()
         track = trained.index.track_ids[3]
         page.locator("#blend").focus()

@@ -1,6 +1,7 @@
 // What can be done with a song, once, for the list, the maps, the keys and the player alike.
 
-import { state, change } from "./state.js";
+import { clock, nameOf } from "./dom.js";
+import { change, state } from "./state.js";
 
 export const MOST_TERMS = 32;
 
@@ -14,6 +15,14 @@ export const recall = (track_id) => known.get(track_id) ?? { track_id, title: nu
 
 /** Has anything brought this track yet? */
 export const isKnown = (track_id) => known.has(track_id);
+
+/** What a term of the question is called. */
+export function termName(term) {
+  if (term.kind === "text") return `“${term.text}”`;
+  if (term.kind === "upload") return term.name;
+  const name = nameOf(recall(term.track_id));
+  return term.kind === "part" ? `${name}, ${clock(term.start_s)} to ${clock(term.end_s)}` : name;
+}
 
 const same = (a, b) =>
   a.kind === b.kind && a.text === b.text && a.track_id === b.track_id && a.upload === b.upload && a.start_s === b.start_s;

@@ -1,6 +1,7 @@
 // Starts the page: meet the library, read the address, ask.
 
 import { askSoon } from "./answer.js";
+import { startChosen } from "./chosen.js";
 import { startKeys } from "./keys.js";
 import { startList } from "./list.js";
 import { reloadMaps, startMaps } from "./maps.js";
@@ -32,6 +33,7 @@ async function start() {
     startPath();
     startPeople();
     startMaps();
+    startChosen();
     isStarted = true;
     addEventListener("popstate", load);
   }

@@ -20,12 +20,15 @@ const withMeant = (run) => () => {
 };
 
 function go(by) {
+  const isLast = state.selected !== null && state.selected === answer.results.at(-1)?.track_id;
+  if (by > 0 && isLast && answer.has_more) return byId("more").click(); // goes on with the first of the new ones
   const track_id = step(by);
   if (track_id && track_id !== state.selected) {
     if (state.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
     select(track_id);
     focusRow(track_id);
   }
+  return undefined;
 }
 
 const KEYS = {

@@ -186,6 +186,8 @@ export function startList() {
   byId("more").addEventListener("click", async () => {
     const n = answer.results.length;
     await ask(true);
-    if (answer.results[n]) focusRow(answer.results[n].track_id);
+    if (!answer.results[n]) return;
+    select(answer.results[n].track_id);
+    focusRow(answer.results[n].track_id);
   });
 }

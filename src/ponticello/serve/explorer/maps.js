@@ -92,6 +92,7 @@ export function pick(row) {
 }
 
 function follow() {
+  if (answer.generation && maps.generation && answer.generation !== maps.generation) load(); // the library has a new index
   maps.ranks = new Map();
   if (answer.mode !== "all") {
     for (const result of answer.results) if (maps.rows.has(result.track_id)) maps.ranks.set(maps.rows.get(result.track_id), result.rank);
@@ -109,6 +110,7 @@ function unavailable(title, text) {
 
 async function load() {
   let told;
+  maps.generation = null;
   try {
     told = await source.map();
   } catch (error) {
@@ -120,7 +122,7 @@ async function load() {
   }
   if (!told.n) return unavailable("No maps", "There are no songs in the index yet. In a terminal: ponticello embed -L LIBRARY");
   const clouds = [["meaning", told.semantic], ["taste", told.preference]].filter(([, flat]) => flat);
-  Object.assign(maps, { ids: told.track_ids, titles: told.titles, artists: told.artists, movers: told.movers ?? [], kind: told.kind });
+  Object.assign(maps, { ids: told.track_ids, titles: told.titles, artists: told.artists, movers: told.movers ?? [], generation: told.generation });
   maps.rows = new Map(told.track_ids.map((id, row) => [id, row]));
   maps.panes = clouds.map(([name, flat]) => new Pane(new Cloud(flat), name));
   byId("movers").hidden = maps.panes.length < 2;

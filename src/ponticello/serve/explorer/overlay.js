@@ -26,7 +26,7 @@ export function drawOverlay(canvas, maps, ratio) {
   if (maps.panes.length === 2) lines(pen, maps, ink);
   dots(pen, maps, ink, named);
   marks(pen, maps, ink, named);
-  for (const name of named) writeName(pen, ink, ...name);
+  writeNames(pen, ink, named);
   if (maps.lasso) outline(pen, maps.lasso, ink);
 }
 
@@ -126,15 +126,30 @@ function disc(pen, [x, y], radius) {
   pen.fill();
 }
 
-function writeName(pen, ink, pane, row, [x, y], isStrong) {
-  const track = trackOf(row);
-  const whole = nameOf(track);
+/** Names without overlap: those of the chosen and the hovered song first, then the list's by rank as far as there is room. */
+function writeNames(pen, ink, named) {
+  const taken = [];
+  const isFree = (box) => taken.every(([x0, y0, x1, y1]) => box[2] < x0 || box[0] > x1 || box[3] < y0 || box[1] > y1);
+  const strongFirst = [...named].reverse().sort((a, b) => Number(b[3]) - Number(a[3]));
+  for (const [pane, row, place, isStrong] of strongFirst) {
+    const [text, x, y] = nameAt(pen, pane, row, place, isStrong);
+    const box = [x, y - 13, x + pen.measureText(text).width, y + 3];
+    if (!isStrong && !isFree(box)) continue;
+    taken.push(box);
+    pen.fillStyle = isStrong ? ink.text : ink.soft;
+    halo(pen, ink, text, x, y);
+  }
+}
+
+/** A name and where it begins, to the right of its point or, where that is the edge, to the left. */
+function nameAt(pen, pane, row, [x, y], isStrong) {
+  const whole = nameOf(trackOf(row));
   const text = whole.length > 30 ? `${whole.slice(0, 28)}…` : whole;
   pen.font = isStrong ? `600 ${FONT}` : FONT;
-  pen.fillStyle = isStrong ? ink.text : ink.soft;
   const width = pen.measureText(text).width;
   const right = x + 10 + width < pane.left + pane.width - 4;
-  halo(pen, ink, text, right ? x + 10 : Math.max(pane.left + 6, x - 10 - width), Math.min(pane.top + pane.height - 8, Math.max(pane.top + 40, y + 4)));
+  const lines = [pane.top + 40, pane.top + pane.height - 8];
+  return [text, right ? x + 10 : Math.max(pane.left + 6, x - 10 - width), Math.min(lines[1], Math.max(lines[0], y + 4))];
 }
 
 function halo(pen, ink, text, x, y) {

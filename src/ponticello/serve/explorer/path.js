@@ -36,9 +36,9 @@ function renderEnds() {
 
 function stepRow(track) {
   remember(track);
-  const share = `${Math.round((track.similarity ?? 0) * 100)} %`;
-  const near = track.similarity === null || track.similarity === undefined ? null : el("span", { class: "near" }, el("span", { class: "nearness" }, el("span")), el("span", { class: "note", text: `${share} near the next` }));
-  near?.firstChild.firstChild.style.setProperty("width", share);
+  const share = Math.round((track.similarity ?? 0) * 100);
+  const near = track.similarity === null || track.similarity === undefined ? null : el("span", { class: "near" }, el("span", { class: "nearness" }, el("span")), el("span", { class: "note", text: `${share} % near the next` }));
+  near?.firstChild.firstChild.style.setProperty("width", `${share}%`);
   return el(
     "li", {},
     el("button", { type: "button", class: "round small", "aria-label": `Play ${nameOf(track)}`, disabled: !track.has_audio, on: { click: () => toggle(track.track_id) } }, icon("play")),

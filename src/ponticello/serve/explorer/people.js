@@ -7,9 +7,11 @@ import { about } from "./notices.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
 
-const N_AUDIENCE = 20;
+const N_AUDIENCE = 20; // listeners shown
+const N_LOOKED_AT = 100; // and asked for, so that there are some who have not heard the song
 const N_LISTENERS = 100;
 let asked = "";
+let isNewOnly = false; // of the audience, only who has not heard the song
 
 /** "Simulated listeners", wherever that is what they are. */
 const simulatedNote = (isSimulated) =>
@@ -41,15 +43,21 @@ async function renderAudience() {
   if (!track_id) return void body.replaceChildren(empty("No song chosen", "Choose a song of the list or the maps; the key a opens its audience."));
   const own = (asked = `${track_id} ${state.blend}`);
   try {
-    const { listeners, simulated } = await source.audience(track_id, N_AUDIENCE, state.blend);
+    const { listeners, simulated } = await source.audience(track_id, N_LOOKED_AT, state.blend);
     if (own !== asked) return;
     const track = recall(track_id);
-    const reach = reachOf(listeners);
+    const shown = listeners.filter((listener) => !isNewOnly || !listener.has_met).slice(0, N_AUDIENCE);
+    const reach = reachOf(shown);
+    const only = el("input", { type: "checkbox", id: "audience-new", checked: isNewOnly, on: { change: ({ target }) => ((isNewOnly = target.checked), renderAudience()) } });
+    const hadFocus = document.activeElement?.id === "audience-new";
     body.replaceChildren(
       el("p", {}, "Closest to ", el("strong", { text: nameOf(track) }), ` · ${byLine(track)}`),
       simulatedNote(simulated) ?? "",
-      el("ol", { class: "plain people", "aria-label": "Listeners, closest first" }, ...listeners.map((listener) => listenerRow(listener, reach))),
+      el("label", { class: "check" }, only, "only those who have not heard it"),
+      el("ol", { class: "plain people", "aria-label": "Listeners, closest first" }, ...shown.map((listener) => listenerRow(listener, reach))),
+      shown.length ? "" : el("p", { class: "note", text: `The ${listeners.length} closest have all heard it.` }),
     );
+    if (hadFocus) only.focus();
   } catch (error) {
     if (own === asked) body.replaceChildren(empty("The audience is not known", error.message));
   }

@@ -1,6 +1,6 @@
 // Plays one song at a time; the next is the nearest one not yet played.
 
-import { askAlso, recall, remember } from "./actions.js";
+import { askAlso, recall, remember, select } from "./actions.js";
 import { answer } from "./answer.js";
 import { byId, byLine, clock, icon, nameOf } from "./dom.js";
 import { about, failed, notice } from "./notices.js";
@@ -36,6 +36,7 @@ function render() {
   byId("play").disabled = source.isFolder;
   byId("next").disabled = !current;
   byId("moment").disabled = !current || !about.can_hear || current.row === null;
+  byId("now-title").disabled = !current;
   byId("now-title").textContent = source.isFolder ? "Sound needs the service" : name;
   byId("now-artist").textContent = current ? byLine(current) : "";
   for (const run of watchers) run();
@@ -127,6 +128,7 @@ export function startPlayer() {
   byId("next").append(icon("next"));
   byId("play").addEventListener("click", () => toggleAny(state.selected ?? answer.results.find((track) => track.has_audio)?.track_id));
   byId("next").addEventListener("click", playNext);
+  byId("now-title").addEventListener("click", () => select(current.track_id));
   byId("volume").addEventListener("input", ({ target }) => (audio.volume = Number(target.value)));
   byId("moment").addEventListener("click", () => {
     const start_s = Math.max(0, Math.min(audio.currentTime - MOMENT_S / 2, duration() - MOMENT_S));

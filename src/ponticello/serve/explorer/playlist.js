@@ -3,6 +3,7 @@
 import { recall, remember, select } from "./actions.js";
 import { button, byId, byLine, clock, el, icon, nameOf } from "./dom.js";
 import { about, failed } from "./notices.js";
+import { toggle } from "./player.js";
 import { source } from "./source.js";
 
 const MOST = 1000; // the service's own limit
@@ -71,6 +72,7 @@ function song(track, at) {
   const name = nameOf(track);
   return el(
     "li", {},
+    el("button", { type: "button", class: "round small", "aria-label": `Play ${name}`, disabled: source.isFolder, on: { click: () => toggle(track.track_id) } }, icon("play")),
     el("button", { type: "button", class: "choose", on: { click: () => select(track.track_id) } }, el("span", { class: "title", text: name }), el("span", { class: "artist", text: byLine(track) })),
     button("↑", () => move(at, -1), { class: "quiet up", "aria-label": `${name}: up`, disabled: at === 0 }),
     button("↓", () => move(at, 1), { class: "quiet down", "aria-label": `${name}: down`, disabled: at === list.tracks.length - 1 }),
@@ -86,7 +88,7 @@ function render() {
   byId("playlist-empty").hidden = n > 0;
   byId("playlist-tools").hidden = n === 0;
   const total_s = list.tracks.reduce((sum, track) => sum + (track.duration_s ?? 0), 0);
-  byId("playlist-total").textContent = n ? `${n} ${n === 1 ? "song" : "songs"}, ${clock(total_s)}` : "";
+  byId("playlist-total").textContent = [n ? `${n} ${n === 1 ? "song" : "songs"}` : "", total_s ? clock(total_s) : ""].filter(Boolean).join(", ");
 }
 
 /** Builds the panel, with the list that this browser kept for this library. */

@@ -1,7 +1,7 @@
 // The question: words, songs by their name, chips with + and -, files and songs that are dropped.
 
-import { askAlso, askOnly, isKnown, recall, remember, reweigh } from "./actions.js";
-import { byId, clock, debounced, el, icon, isWide, nameOf } from "./dom.js";
+import { askAlso, askOnly, isKnown, remember, reweigh, termName } from "./actions.js";
+import { byId, debounced, el, icon, isWide, nameOf } from "./dom.js";
 import { about, drop, failed, notice } from "./notices.js";
 import { isAborted } from "./service.js";
 import { source } from "./source.js";
@@ -18,13 +18,6 @@ function askWords(how, weight = 1) {
   how({ kind: "text", text }, weight);
   byId("songs").focus({ preventScroll: true }); // so that j and k walk the answer; / leads back
   return undefined;
-}
-
-function termName(term) {
-  if (term.kind === "text") return `“${term.text}”`;
-  if (term.kind === "upload") return term.name;
-  const name = nameOf(recall(term.track_id));
-  return term.kind === "part" ? `${name}, ${clock(term.start_s)} to ${clock(term.end_s)}` : name;
 }
 
 function chip(term, at) {

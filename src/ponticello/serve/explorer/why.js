@@ -1,17 +1,23 @@
 // Why a song stands where it stands: the seeds behind it, part by part, and what it shares with them.
 
+import { termName } from "./actions.js";
 import { questionNow } from "./answer.js";
 import { sum } from "./bars.js";
-import { clock, el } from "./dom.js";
+import { clock, el, nameOf } from "./dom.js";
 import { about } from "./notices.js";
 import { playFrom } from "./player.js";
 import { source } from "./source.js";
+import { state } from "./state.js";
 
 const MOST_SEEDS = 6; // lines of the table
 
 const number = (value) => value.toFixed(2).replace("-", "−");
 
-const seedName = (part) => part.text ?? part.title ?? part.track_id ?? "the file you gave";
+/** What a part is because of: a term of the question, or a song of a listener's past. */
+function seedName(part) {
+  const term = part.term === null ? undefined : state.terms[part.term];
+  return term ? termName(term) : (part.text ?? nameOf(part));
+}
 
 const row = (name, semantic, preference) =>
   el("tr", {}, el("th", { scope: "row", text: name }), el("td", { text: number(semantic) }), el("td", { text: number(preference) }));
