@@ -140,6 +140,8 @@ def prepare(text: str) -> None:
     if "towers/" in text:
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
         answer("export", "--onnx", "towers", "-L", "my-library")
+    if "listeners.parquet" in text:
+        answer("export", "--vectors", "tracks.parquet", "--listeners", "listeners.parquet", "-L", "my-library")
 
 
 @pytest.mark.usefixtures("desk")

@@ -37,6 +37,7 @@ from ponticello.search.index import EmbeddingIndex, Query
 from ponticello.search.listening import Listening, read_listening
 from ponticello.search.models import load_models, require_words, sound_query, text_query
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
+from ponticello.search.vector_tables import listener_table, track_table
 from ponticello.train.run import STARTER, is_finished, starter_run
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
@@ -243,6 +244,14 @@ class Library:
     def listening(self) -> Listening:
         """The log by listener, over the tracks of the index."""
         return read_listening(self.folder, self.index)
+
+    def track_vectors(self) -> pl.DataFrame:
+        """The index as a table, a row a track: its vector in each space, and `space_id`, the models behind them."""
+        return track_table(self.index)
+
+    def listener_vectors(self) -> pl.DataFrame:
+        """Profiles as a table, a row a listener: a track with vector v scores `profile @ v - offset` in each space."""
+        return listener_table(self.index, self.listening, self.folder.config.search)
 
     def blend(self, asked: float | None) -> float:
         """Where the dial stands: as asked, else as the library has it; 0 before stage two."""
