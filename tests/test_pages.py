@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def check(command: str) -> None:
             _check_make(words)
         elif program == "python" and words[0].startswith("bench/"):
             _check_script(words)
+        elif program in {"python", "python3"} and words[0] == "-m":
+            assert find_spec(words[1]), f"no module {words[1]}"
         elif program in {"pip", ".venv/bin/pip"}:
             extras = {extra for word in words if (named := EXTRAS.search(word)) for extra in named[1].split(",")}
             assert words[0] == "install"
