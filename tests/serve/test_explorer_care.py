@@ -262,6 +262,15 @@ def test_a_file_that_is_no_sound_is_refused_with_a_reason(browser: Browser, addr
         expect(page.locator("#chips .chip")).to_have_count(0)
 
 
+def test_an_upload_that_is_gone_can_be_taken_out_of_the_question(browser: Browser, address: str) -> None:
+    with page_of(browser) as (page, _):
+        open_explorer(page, address, "ask=1~upload~gone~mine.wav&ask=1~text~slow")
+        expect(page.locator("#songs-empty h3")).to_have_text("The file you gave is gone")
+        page.get_by_role("button", name="Take it out of the question").click()
+        expect(page.locator("#chips .chip > span")).to_have_text(["“slow”"])
+        expect(page.locator("#list .bar").first).to_be_visible()
+
+
 def test_a_dropped_sound_becomes_the_question(browser: Browser, address: str, trained: Library) -> None:
     sound = trained.tracks["path"][0]
     place = Path(sound) if Path(sound).is_absolute() else trained.folder.root / sound

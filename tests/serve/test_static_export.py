@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from ponticello.api import Library
 from ponticello.cli.main import app
 from ponticello.errors import LibraryError
-from ponticello.serve.static_export import BLENDS, NEAREST, TRACKS_A_FILE, export_explorer
+from ponticello.serve.static_export import BLENDS, NEAREST, TRACKS_A_FILE, export_explorer, nearest_at_any
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -168,3 +168,14 @@ def test_before_stage_two_only_meaning_is_kept(trained_copy: Library, tmp_path: 
     near = _data(tmp_path / "page", "near-0")
     assert {len(each) for each in near.values()} == {NEAREST}
     assert {pair[2] for each in near.values() for pair in each} == {0.0}
+
+
+def test_copies_of_a_recording_stand_once_in_an_answer() -> None:
+    """Rows 1, 2, 3 are one recording; row 2 is its best by meaning, row 3 by taste, and both are kept for the dial."""
+    meaning = np.array([0.0, 1.5, 3.0, 1.0, 0.5])
+    taste = np.array([0.0, 1.5, 1.0, 3.0, 0.5])
+    recordings = np.array([0, 1, 1, 1, 2])
+    allowed = np.array([False, True, True, True, True])
+    assert nearest_at_any(meaning, taste, allowed, recordings) == [2, 3, 4]
+    assert nearest_at_any(meaning, None, allowed, recordings) == [2, 4]
+    assert nearest_at_any(meaning, taste, allowed, np.arange(5)) == [1, 2, 3, 4]

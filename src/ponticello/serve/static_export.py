@@ -7,7 +7,7 @@ Nothing of any listener is written but how many there are, and no place of a fil
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ponticello.api import Library
+from ponticello.data.columns import TRACK_ID
 from ponticello.errors import LibraryError
 from ponticello.library import replacing
 from ponticello.search.index import EmbeddingIndex
@@ -31,7 +32,6 @@ NEAREST = 30  # tracks at each of them
 TRACKS_A_FILE = 64  # tracks whose nearest lie in one file: some 100 kB, fetched when one of them is asked about
 DECIMALS = 5  # of a part; those of a score are of order 1
 _SPARE = 30  # copies of a recording among the nearest that can be left out without ranking all again
-_BLOCK = 128  # tracks compared with all at once
 _SERVICE = '<meta name="ponticello-source" content="service">'
 _FOLDER = '<meta name="ponticello-source" content="folder">'
 
@@ -64,16 +64,16 @@ def export_explorer(library: Library, target: Path, on_progress: Callable[[int, 
         data = folder / "data"
         data.mkdir()
         _write(data / "library.json", _about(snapshot))
-        _write(data / "tracks.json", {"tracks": tracks_of(snapshot, snapshot.tracks["track_id"].to_list())})
+        places, recordings = _placed(snapshot)
+        _write(data / "tracks.json", {"tracks": _tracks(snapshot, recordings)})
         maps = kept_maps(library.folder, snapshot.index, snapshot.generation or "")
         (data / "map.json").write_bytes(map_json(snapshot, maps))
-        files: dict[int, dict[str, list[list[float]]]] = {}
-        for done, (row, near) in enumerate(_neighbours(snapshot), 1):
-            files.setdefault(row // TRACKS_A_FILE, {})[str(row)] = near
-            if on_progress and (done % _BLOCK == 0 or done == snapshot.placed.height):
-                on_progress(done, snapshot.placed.height)
-        for number in range(-(-n_tracks // TRACKS_A_FILE)):
-            _write(data / f"near-{number}.json", files.get(number, {}))
+        for first in range(0, n_tracks, TRACKS_A_FILE):
+            rows = range(first, min(first + TRACKS_A_FILE, n_tracks))
+            near = _neighbours(snapshot, rows, places, recordings)
+            _write(data / f"near-{first // TRACKS_A_FILE}.json", near)
+            if on_progress:
+                on_progress(rows.stop, n_tracks)
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Exported(target, n_tracks, snapshot.placed.height, n_bytes)
 
@@ -114,29 +114,43 @@ def _about(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _neighbours(snapshot: Snapshot) -> Iterator[tuple[int, list[list[float]]]]:
-    """(row of the catalogue, [[another's row, semantic, preference], ...]) of every track of the index that is in it.
-
-    Those that are among the `NEAREST` at one of `BLENDS` at least; semantic: the part at blend 0, preference: at 1.
-    """
+def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) each, of the index's rows: the row of the catalogue, -1 = in it no more; a number for each recording."""
     index = snapshot.asked
     places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
-    names = {name: number for number, name in enumerate(dict.fromkeys(index.recordings))}
-    recordings = np.array([names[name] for name in index.recordings])
-    once = snapshot.library.folder.config.search.collapse_copies
-    for start in range(0, len(places), _BLOCK):
-        meaning, taste = _both(index, list(range(start, min(start + _BLOCK, len(places)))))
-        for number, row in enumerate(range(start, start + len(meaning))):
-            if places[row] < 0:
-                continue
-            allowed = places >= 0
-            allowed[row] = False
-            if once:
-                allowed &= recordings != recordings[row]
-            sides = meaning[number], None if taste is None else taste[number]
-            near = _union(*sides, allowed, recordings if once else None)
-            told = [np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS) for side in sides]
-            yield int(places[row]), [[int(places[other]), *both] for other, *both in zip(near, *told, strict=True)]
+    if not snapshot.library.folder.config.search.collapse_copies:
+        return places, np.arange(len(places))
+    return places, np.unique(index.recordings, return_inverse=True)[1]
+
+
+def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
+    """The catalogue as GET /api/tracks has it, with the number of each track's recording; null = not in the index."""
+    tracks = tracks_of(snapshot, snapshot.tracks[TRACK_ID].to_list())
+    return [each | {"recording": None if each["row"] is None else int(recordings[each["row"]])} for each in tracks]
+
+
+def _neighbours(
+    snapshot: Snapshot, rows: range, places: np.ndarray, recordings: np.ndarray
+) -> dict[str, list[list[float]]]:
+    """{row of the catalogue: [[another's row, semantic, preference], ...]} for those of `rows` that are in the index.
+
+    Others are told that are among the `NEAREST` at one of `BLENDS`. semantic: the part at blend 0, preference: at 1.
+    places, recordings: as `_placed`.
+    """
+    index = snapshot.asked
+    known = snapshot.tracks[TRACK_ID][rows.start : rows.stop]
+    asked = [index.rows[track_id] for track_id in known if track_id in index.rows]
+    if not asked:
+        return {}
+    meaning, taste = _both(index, asked)
+    found = {}
+    for number, row in enumerate(asked):
+        allowed = (places >= 0) & (recordings != recordings[row])
+        sides = meaning[number], None if taste is None else taste[number]
+        near = nearest_at_any(*sides, allowed, recordings)
+        told = [np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS) for side in sides]
+        found[str(places[row])] = [[int(places[other]), *both] for other, *both in zip(near, *told, strict=True)]
+    return found
 
 
 def _both(index: EmbeddingIndex, rows: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -146,8 +160,8 @@ def _both(index: EmbeddingIndex, rows: list[int]) -> tuple[np.ndarray, np.ndarra
     return meaning, index.scores(query, 1.0) if index.has_preference else None
 
 
-def _union(
-    meaning: np.ndarray, taste: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray | None
+def nearest_at_any(
+    meaning: np.ndarray, taste: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray
 ) -> list[int]:
     """The `allowed` rows that are among the nearest at a position of the dial, by row."""
     found: set[int] = set()
@@ -157,16 +171,14 @@ def _union(
     return sorted(found)
 
 
-def _best(scores: np.ndarray, recordings: np.ndarray | None) -> list[int]:
+def _best(scores: np.ndarray, recordings: np.ndarray) -> list[int]:
     """The `NEAREST` rows with the highest scores, of copies of a recording the best only."""
     n = min(NEAREST + _SPARE, len(scores))
     while True:
         first = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))
         order = first[np.lexsort((first, -scores[first]))]
         order = order[np.isfinite(scores[order])]
-        if recordings is not None:
-            _, firsts = np.unique(recordings[order], return_index=True)
-            order = order[np.sort(firsts)]
+        order = order[np.sort(np.unique(recordings[order], return_index=True)[1])]
         if len(order) >= NEAREST or n == len(scores):
             return [int(row) for row in order[:NEAREST]]
         n = len(scores)

@@ -85,7 +85,9 @@ function ranked(near, blend, tracks, term, seed) {
     const shared_tags = [...new Set(tags(seed).filter((tag) => tags(tracks[row]).includes(tag)))];
     return { ...tracks[row], score: semantic + preference, semantic, preference, why: { parts: [part], shared_tags, n_listeners: null } };
   });
-  return results.sort((a, b) => b.score - a.score || (a.track_id < b.track_id ? -1 : 1)).slice(0, 30);
+  results.sort((a, b) => b.score - a.score || (a.track_id < b.track_id ? -1 : 1));
+  const seen = new Set(); // of copies of a recording the best stays
+  return results.filter(({ recording }) => !seen.has(recording) && seen.add(recording)).slice(0, 30);
 }
 
 function counted(results, per_artist) {
