@@ -20,6 +20,7 @@ RANKS = {  # `model` stands above `data`: `HTCL.encode_audio` decodes files
     "search": 5,
     "evaluate": 6,
     "api": 7,
+    "doctor": 8,
     "serve": 8,
     "cli": 9,
 }

@@ -48,6 +48,7 @@ COMMANDS = (
     "export",
     "import-released",
     "import-dataset",
+    "doctor",
     "demo",
 )
 

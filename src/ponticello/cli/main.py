@@ -14,6 +14,7 @@ from ponticello.cli import (
     ask,
     datasets,
     demo,
+    doctor,
     evaluate,
     export,
     export_explorer,
@@ -56,6 +57,7 @@ for group in (
     forget,
     released,
     demo,
+    doctor,
 ):
     group.register(app)
 

@@ -89,9 +89,10 @@ class FrameStore:
 
     def verify(self) -> list[str]:
         """The ids of tracks whose bytes are not what was written, sorted. Reads everything."""
-        return [track_id for track_id in self.track_ids if not self._is_whole(track_id)]
+        return [track_id for track_id in self.track_ids if not self.is_whole(track_id)]
 
-    def _is_whole(self, track_id: str) -> bool:
+    def is_whole(self, track_id: str) -> bool:
+        """Whether a track's bytes are what was written."""
         try:
             return hash_mel(self.read(track_id)) == self.sha256(track_id)
         except LibraryError:

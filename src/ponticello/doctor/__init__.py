@@ -1,0 +1,1 @@
+"""What is wrong with this machine or a library, and what to do about it."""

@@ -1,0 +1,62 @@
+"""Every check, in the order of what depends on what."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from ponticello.doctor.finding import SEVERITIES, Check, Finding, run_check
+from ponticello.doctor.machine import check_decoders, check_extras, check_room, check_text_encoder, check_versions
+from ponticello.doctor.runs import check_runs
+from ponticello.doctor.spaces import check_index, check_spaces
+from ponticello.doctor.tables import (
+    bytes_to_prepare,
+    check_frames,
+    check_left_over,
+    check_log,
+    check_pairs,
+    check_tracks,
+)
+from ponticello.errors import PonticelloError
+from ponticello.library import SETTINGS_FILE, Folder, open_library
+
+_OF_A_LIBRARY: tuple[tuple[str, Callable[[Folder], Iterator[Finding]]], ...] = (
+    ("tracks.parquet", check_tracks),
+    ("interactions.parquet", check_log),
+    ("pairs.parquet", check_pairs),
+    ("prepared frames", check_frames),
+    ("runs/", check_runs),
+    ("index/", check_index),
+    ("spaces", check_spaces),
+    ("left over", check_left_over),
+)
+
+
+def examine(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]:
+    """Everything there is to say of this machine and, unless `root` is None, of the library there. Changes nothing.
+
+    A check that fails is a finding; nothing is raised. Cost: seconds, and reading the whole index once.
+    """
+    checks: list[tuple[str, Check]] = [
+        ("versions", check_versions),
+        ("extras", check_extras),
+        ("decoders", check_decoders),
+    ]
+    if root is not None:
+        try:
+            folder = open_library(root, settings)
+        except (PonticelloError, OSError) as error:
+            found = [finding for where, check in checks for finding in run_check(where, check)]
+            return [*found, Finding("error", str(error), SETTINGS_FILE, "mend it: docs/config.md; or ponticello init")]
+        checks.append(("text encoder", partial(check_text_encoder, folder.config.text.name)))
+        checks += [(where, partial(check, folder)) for where, check in _OF_A_LIBRARY]
+        checks.append(("disk", partial(_check_disk, folder)))
+    return [finding for where, check in checks for finding in run_check(where, check)]
+
+
+def _check_disk(folder: Folder) -> Iterator[Finding]:
+    return check_room(folder.root, bytes_to_prepare(folder), "preparing the rest")
+
+
+def worst(findings: Sequence[Finding]) -> str:
+    """The severest of the findings; `ok` if there are none."""
+    return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")

@@ -1,0 +1,60 @@
+"""Training runs: those that stopped, those that have to be trained again, and what they leave lying about."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from ponticello.data.forget import RETRAIN_FILE
+from ponticello.doctor.finding import Finding
+from ponticello.errors import PonticelloError
+from ponticello.library import Folder
+from ponticello.search.embed import space_id
+from ponticello.train.run import STARTER, is_finished
+
+_WORTH_TELLING = 100 * 2**20  # bytes
+
+
+def check_runs(folder: Folder) -> Iterator[Finding]:
+    """Every run in the library."""
+    runs = sorted(path for path in (folder.root / "runs").glob("*") if path.is_dir())
+    if not [run for run in runs if run.name != STARTER] and folder.tracks.is_file():
+        what = "nothing is trained yet: answers come from the starter model, where there are any"
+        yield Finding("note", what, "runs/", "ponticello train semantic")
+    for run in runs:
+        yield from _check_run(run, f"runs/{run.name}/")
+
+
+def _check_run(run: Path, where: str) -> Iterator[Finding]:
+    if (run / RETRAIN_FILE).is_file():
+        why = json.loads((run / RETRAIN_FILE).read_text(encoding="utf-8")).get("why", "")
+        what = f"it learned from a listener who has been forgotten since ({why})"
+        yield Finding("warning", what, where, f"delete {where}, train it again, and embed")
+    if not is_finished(run):
+        again = f"ponticello train {_stage(run)} --name {run.name}, which goes on; or delete {where}"
+        yield Finding("note", "training was begun and has not ended", where, again)
+        return
+    try:
+        own = space_id(run)
+    except (PonticelloError, OSError, ValueError) as error:
+        yield Finding("error", f"its model cannot be read: {error}", where, f"delete {where} and train it again")
+        return
+    yield Finding("ok", f"finished, space {own}", where)
+    stale = [path for path in (run / "vectors").glob("*") if path.is_dir() and path.name.split("-")[0] != own]
+    for path, what in [*((path, "vectors of a model it no longer is") for path in stale), *_checkpoints(run)]:
+        n_bytes = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+        if n_bytes >= _WORTH_TELLING:
+            told = f"{what}, {n_bytes / 2**20:,.0f} MB"
+            yield Finding("note", told, f"{where}{path.relative_to(run)}/", "delete it, if the room is wanted")
+
+
+def _checkpoints(run: Path) -> list[tuple[Path, str]]:
+    place = run / "checkpoints"
+    return [(place, "checkpoints of a run that has ended")] if place.is_dir() else []
+
+
+def _stage(run: Path) -> str:
+    try:
+        started = json.loads((run / "checkpoints" / "started.json").read_text(encoding="utf-8"))
+        return str(started.get("stage", "semantic"))
+    except (OSError, ValueError):
+        return "semantic"

@@ -1,0 +1,216 @@
+"""A library broken in one way at a time: the doctor names that, says what to do, and raises nothing."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ponticello.api import Library
+from ponticello.data.forget import RETRAIN_FILE
+from ponticello.doctor import machine
+from ponticello.doctor.examine import examine, worst
+from ponticello.doctor.finding import Finding, run_check
+from ponticello.doctor.spaces import NAMES
+from ponticello.library import Folder, create_library
+from ponticello.search.embed import Vectors
+from ponticello.search.generations import write_index
+
+
+def _told(folder: Folder) -> list[Finding]:
+    """What is not ok about the library, but for the machine's notes and the health of spaces so briefly trained."""
+    left_out = {machine.MACHINE, *NAMES}
+    return [each for each in examine(folder.root) if each.severity != "ok" and each.where not in left_out]
+
+
+def _only(folder: Folder, severity: str, where: str) -> Finding:
+    """The one thing that is told, which must be of this severity and place, and says what to do."""
+    (found,) = _told(folder)
+    assert (found.severity, found.where) == (severity, where), found
+    assert found.do
+    return found
+
+
+def test_a_whole_library_has_nothing_to_mend(trained: Library) -> None:
+    assert _told(trained.folder) == []
+    findings = examine(trained.folder.root)
+    assert {"tracks.parquet", "index/", "semantic space", "preference space", "runs/preference/", "disk"} <= {
+        each.where for each in findings
+    }
+
+
+def test_an_empty_library_is_told_what_comes_first(tmp_path: Path) -> None:
+    found = _told(create_library(tmp_path / "library", "tiny"))
+    assert [(each.severity, each.do) for each in found] == [
+        ("warning", "ponticello scan FOLDER"),
+        ("note", "ponticello import-history FILE"),
+    ]
+
+
+def test_no_library_is_an_error(tmp_path: Path) -> None:
+    findings = examine(tmp_path)
+    assert findings[-1].severity == "error"
+    assert "is not a library" in findings[-1].what
+
+
+def _move_audio(folder: Folder) -> None:
+    tracks = pl.read_parquet(folder.tracks)
+    tracks.with_columns(path="elsewhere/" + pl.col("path")).write_parquet(folder.tracks)
+
+
+def _lose_a_track(folder: Folder) -> None:
+    pl.read_parquet(folder.tracks).filter(pl.col("track_id") != "track-0000").write_parquet(folder.tracks)
+
+
+def _retrain(folder: Folder) -> None:
+    (folder.run("preference") / RETRAIN_FILE).write_text(json.dumps({"why": "forgotten"}))
+
+
+def _interrupt(folder: Folder) -> None:
+    run = folder.run("second")
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "started.json").write_text(json.dumps({"stage": "preference"}))
+
+
+def _leave_behind(folder: Folder) -> None:
+    (folder.root / f".tracks.parquet.{2**22 - 1}.tmp").write_bytes(b"half")
+
+
+def _lose_the_index(folder: Folder) -> None:
+    shutil.rmtree(folder.index)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "severity", "where", "words"),
+    [
+        (_move_audio, "warning", "tracks.parquet", "60 of 60 audio files are not where they were"),
+        (_retrain, "warning", "runs/preference/", "forgotten"),
+        (_interrupt, "note", "runs/second/", "has not ended"),
+        (_leave_behind, "note", f".tracks.parquet.{2**22 - 1}.tmp", "1 half-written files"),
+        (_lose_the_index, "warning", "index/", "nothing can be asked yet"),
+    ],
+)
+def test_what_is_broken_is_named(
+    trained_copy: Library, break_it: Callable[[Folder], None], severity: str, where: str, words: str
+) -> None:
+    break_it(trained_copy.folder)
+    assert words in _only(trained_copy.folder, severity, where).what
+
+
+def test_an_interrupted_run_is_told_how_to_go_on(trained_copy: Library) -> None:
+    _interrupt(trained_copy.folder)
+    assert "ponticello train preference --name second" in _only(trained_copy.folder, "note", "runs/second/").do
+
+
+def test_a_track_that_went_is_missed_everywhere_it_is_named(trained_copy: Library) -> None:
+    _lose_a_track(trained_copy.folder)
+    found = {each.where: each.severity for each in _told(trained_copy.folder)}
+    assert found["interactions.parquet"] == "warning"
+    assert found["index/"] == "note"
+
+
+def test_changed_splits_are_an_error(trained_copy: Library) -> None:
+    pl.read_parquet(trained_copy.folder.splits).head(3).write_parquet(trained_copy.folder.splits)
+    found = _only(trained_copy.folder, "error", "pairs.parquet")
+    assert "does not fit its own SHA-256" in found.what
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "tracks.parquet", "index.json"])
+def test_a_flipped_byte_in_the_index_is_an_error(trained_copy: Library, name: str) -> None:
+    generation = trained_copy.folder.index / (trained_copy.folder.index / "CURRENT").read_text().strip()
+    data = bytearray((generation / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (generation / name).write_bytes(bytes(data))
+    found = [each for each in _told(trained_copy.folder) if each.where == "index/"]
+    assert [each.severity for each in found] == ["error"]
+    assert "is damaged" in found[0].what
+
+
+def test_a_damaged_track_is_found_in_what_is_prepared(trained_copy: Library) -> None:
+    shard = next(trained_copy.folder.mels.glob("*.npy"))
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(bytes(data))
+    found = _only(trained_copy.folder, "error", "mels/")
+    assert found.what.startswith("1 of 60 tracks looked at are damaged")
+
+
+def test_a_model_trained_anew_is_told_from_the_one_in_the_index(trained_copy: Library) -> None:
+    weights = trained_copy.folder.run("semantic") / "model.safetensors"
+    other = trained_copy.folder.run("preference") / "model.safetensors"
+    shutil.copy(other, weights)
+    found = [each for each in _told(trained_copy.folder) if each.where == "index/"]
+    assert len(found) == 1
+    assert found[0].severity == "error"
+    assert found[0].do == "ponticello embed"
+
+
+def test_a_collapsed_space_is_an_error(trained_copy: Library) -> None:
+    """All vectors of meaning nearly the same."""
+    index = trained_copy.index
+    sides = [np.array(index.side(number)) for number in range(2)]
+    sides[0] = sides[0][:1] + 1e-3 * sides[0]
+    sides[0] /= np.linalg.norm(sides[0], axis=1, keepdims=True)
+    both = [Vectors(index.track_ids, sides[number], index.spaces[number].space_id) for number in range(2)]
+    write_index(trained_copy.folder.index, both[0], both[1], index.spaces)
+    semantic = [each for each in examine(trained_copy.folder.root) if each.where == NAMES[0]]
+    assert [each.severity for each in semantic] == ["error", "ok", "warning"]
+    assert "collapsed" in semantic[0].what
+    assert "no nearer to their own tracks" in semantic[2].what
+    assert worst(semantic) == "error"
+
+
+def test_a_space_that_is_well_spread_is_whole(trained_copy: Library) -> None:
+    """Vectors drawn at random use all their dimensions."""
+    index, generator = trained_copy.index, np.random.default_rng(0)
+    sides = generator.standard_normal((2, len(index.track_ids), index.embed_dim)).astype(np.float32)
+    sides /= np.linalg.norm(sides, axis=2, keepdims=True)
+    both = [Vectors(index.track_ids, sides[number], index.spaces[number].space_id) for number in range(2)]
+    write_index(trained_copy.folder.index, both[0], both[1], index.spaces)
+    assert [each.severity for each in examine(trained_copy.folder.root) if each.where == NAMES[1]] == ["ok"]
+
+
+def test_too_little_room_is_an_error(trained: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(2**29))
+    (little,) = machine.check_room(trained.folder.root, 2**28, "preparing")
+    assert (little.severity, little.do) == ("warning", "make room before long work")
+    (none,) = machine.check_room(trained.folder.root, 2**30, "preparing")
+    assert none.severity == "error"
+    assert "512 MB free; preparing would take some 1.0 GB" in none.what
+
+
+class _Usage:
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+
+def test_decoders_are_tried_and_found_to_keep_the_pitch() -> None:
+    findings = list(machine.check_decoders())
+    assert findings[-1].what == "decoded and checked: wav, flac, ogg, opus, mp3, aiff"
+    assert findings[-1].severity == "ok"
+
+
+def test_a_decoder_that_is_wrong_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "load_audio", lambda *_: np.sin(np.arange(16_000, dtype=np.float32)))
+    assert {each.severity for each in machine.check_decoders()} == {"error", "ok"}
+
+
+def test_a_version_below_its_bound_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        machine, "requires", lambda _: ["numpy>=99", "nothing-of-that-name>=1", "av>=99; extra == 'av'"]
+    )
+    found = [each for each in machine.check_versions() if each.severity == "error"]
+    assert [each.do for each in found] == ["pip install 'numpy>=99'", "pip install 'nothing-of-that-name'"]
+
+
+def test_a_check_that_fails_is_a_finding() -> None:
+    def fails() -> "object":
+        raise RuntimeError("no such luck")
+        yield
+
+    (found,) = run_check("somewhere", fails)  # type: ignore[arg-type]
+    assert (found.severity, found.where) == ("error", "somewhere")
+    assert "no such luck" in found.what
