@@ -214,3 +214,16 @@ def test_each_front_end_keeps_its_frames_in_a_place_of_its_own(tmp_path: Path) -
     for front_end, place in places.items():
         assert folder.frames_of(front_end) == folder.root / place
     assert len(folder.frames_of("hf:" + "/deep" * 100).name) == 100
+
+
+def test_what_was_skipped_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
+    """Written again with other steps' rows, it gets no second apostrophe."""
+    folder = create_library(tmp_path / "lib")
+    folder.record_skipped("scan", [Skipped("a.csv", 2, "title", '=HYPERLINK("http://evil.example")', "is too long")])
+    folder.record_skipped("prepare", [Skipped("-b.mp3", None, "", "\t=1", "is text")])
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        rows = [row[1:] for row in csv.reader(file)][1:]
+    assert rows == [
+        ["a.csv", "2", "title", '\'=HYPERLINK("http://evil.example")', "is too long"],
+        ["'-b.mp3", "", "", "'\t=1", "is text"],
+    ]

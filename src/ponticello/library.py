@@ -37,6 +37,7 @@ from ponticello.config import Config
 from ponticello.errors import LibraryError
 
 SETTINGS_FILE = "ponticello.toml"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _NAME_LENGTH = 100  # characters of a front end's name that its folder keeps, the last; a file system allows 255 bytes
 
 
@@ -143,7 +144,12 @@ class Folder:
             self.skipped.unlink(missing_ok=True)
             return
         with replacing(self.skipped) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *kept, *new])
+            csv.writer(file).writerows([header, *kept, *([as_cell(cell) for cell in row] for row in new)])
+
+
+def as_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: an apostrophe stands in front of a text that looks like one."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def create_library(root: Path | str, preset: str = "small") -> Folder:

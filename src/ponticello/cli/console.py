@@ -98,8 +98,9 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON on stdout."""
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    """`value` as JSON on stdout; characters that could steer a terminal are escaped."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    typer.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 def print_results(results: "Sequence[Result]", as_json: bool) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
 from ponticello.data.files import AUDIO_HASH, read_files
-from ponticello.library import Folder, replacing
+from ponticello.library import Folder, as_cell, replacing
 
 _COLUMNS = (TRACK_ID, PATH, TITLE, ARTIST, DURATION_S)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -40,7 +40,8 @@ def write_duplicates(folder: Folder, gone: Set[str]) -> int:
         writer = csv.writer(file)
         writer.writerow(["group", "reason", *_COLUMNS])
         for number, ids in enumerate(sorted(reasons), start=1):
-            writer.writerows([number, "; ".join(reasons[ids]), *rows[track_id]] for track_id in ids)
+            reason = "; ".join(reasons[ids])
+            writer.writerows([number, reason, *(as_cell(cell) for cell in rows[track_id])] for track_id in ids)
     return len(wanted)
 
 

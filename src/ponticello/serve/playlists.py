@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
+from ponticello.library import as_cell
 from ponticello.serve.asks import MAX_IDS, Accepted, TrackId
 from ponticello.serve.catalogue import tracks_of
 from ponticello.serve.live import Snapshot
@@ -24,7 +25,6 @@ from ponticello.serve.questions import Now
 
 LISTS = ("genres", "tags", "machine_tags")
 COLUMNS = ("position", "track_id", "title", "artist", "album", *LISTS, "duration_s", "location")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would take a cell that begins with it for
 _JOINERS = "\u200c\u200d"  # of emoji and of scripts that need them
 _NAME_LENGTH = 80  # characters of a file's name
 _MBID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -94,9 +94,7 @@ def as_csv(tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
 
 def harmless(text: str | None) -> str:
     """`text` as a cell that is no formula: an apostrophe in front of what looks like one."""
-    is_formula = (text or "").startswith(_FORMULA)
-    line = one_line(text)
-    return f"'{line}" if is_formula or line.startswith(_FORMULA) else line
+    return str(as_cell(one_line(text)))
 
 
 def attachment(title: str, suffix: str) -> str:

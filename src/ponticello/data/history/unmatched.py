@@ -12,7 +12,7 @@ from ponticello.data.history.gather import HEARD, HEARD_COLUMNS, IS_KEPT, N_TIME
 from ponticello.data.history.listen import Heard
 from ponticello.data.history.match import Match
 from ponticello.data.history.nearest import MOST_NEAR, Nearest
-from ponticello.library import Folder, replacing
+from ponticello.library import Folder, as_cell, replacing
 
 KEPT_FILE = "unmatched-history.parquet"
 LIST_FILE = "unmatched.csv"
@@ -81,12 +81,7 @@ def _rows(
         near = list(found.refused)
         met = {entry.track_id for entry, _ in near}
         near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
-        cells: list[object] = [n, *(_safe(getattr(said, name)) for name in _WHAT), found.reason]
+        cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), found.reason]
         for entry, why in near[:MOST_NEAR]:
-            cells += [_safe(entry.shown), _safe(entry.track_id), why]
+            cells += [as_cell(entry.shown), as_cell(entry.track_id), why]
         yield cells + [""] * (3 * (MOST_NEAR - len(near[:MOST_NEAR])))
-
-
-def _safe(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@", "\t", "\r") else value

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ponticello.evaluate.figures import Evaluation, Scores
+from ponticello.evaluate.report.record import as_cells
 
 MAX_CSV_ROWS = 1_000_000
 SCHEMA = {
@@ -43,7 +44,7 @@ def write_queries_csv(path: Path, seeds: Sequence[int], evaluations: Sequence[Ev
     with path.open("wb") as file:
         pl.DataFrame(schema=SCHEMA).write_csv(file)
         for frame in _frames(seeds, evaluations):
-            frame.write_csv(file, include_header=False)
+            as_cells(frame).write_csv(file, include_header=False)
 
 
 def _frames(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> Iterator[pl.DataFrame]:

@@ -7,6 +7,7 @@ import polars as pl
 
 from ponticello.evaluate.figures import Difference, Figure, Summary
 from ponticello.evaluate.report.words import finite_or_none
+from ponticello.library import as_cell
 
 
 def as_record(summary: Summary) -> dict[str, object]:
@@ -25,6 +26,12 @@ def as_frame(rows: list[Figure] | list[Difference], kind: type[Figure] | type[Di
     types: dict[Any, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean}
     schema = {field.name: types.get(field.type, pl.String) for field in fields(kind)}
     return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in schema}, schema)
+
+
+def as_cells(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` for a CSV that may be opened in a spreadsheet: no text of it is a formula there (`as_cell`)."""
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
+    return frame.with_columns(pl.Series(name, [as_cell(cell) for cell in frame[name]], pl.String) for name in texts)
 
 
 def _plain(row: Figure | Difference) -> dict[str, object]:

@@ -18,7 +18,7 @@ from ponticello.evaluate.report.queries import (
     write_queries_csv,
     write_queries_parquet,
 )
-from ponticello.evaluate.report.record import as_frame, as_record
+from ponticello.evaluate.report.record import as_cells, as_frame, as_record
 from ponticello.library import replacing
 
 
@@ -45,9 +45,9 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Evaluatio
     }
     writers: dict[str, Callable[[Path], object]] = {
         **{name: partial(_write_text, text=text) for name, text in texts.items()},
-        "figures.csv": figures.write_csv,
+        "figures.csv": as_cells(figures).write_csv,
         "figures.parquet": figures.write_parquet,
-        "differences.csv": differences.write_csv,
+        "differences.csv": as_cells(differences).write_csv,
         "differences.parquet": differences.write_parquet,
         "queries.parquet": partial(write_queries_parquet, seeds=seeds, evaluations=evaluations),
     }
