@@ -6,7 +6,8 @@
     |-- DataError         a table, row or field is not what it must be
     |   `-- AudioError    one audio file cannot be turned into sound
     |-- ShapeError        an array has the wrong shape
-    `-- CheckpointError   a model folder or index is missing, damaged or of another kind
+    |-- CheckpointError   a model folder or index is missing, damaged or of another kind
+    `-- Stopped           training was told to stop (SIGTERM), and did; a checkpoint is there
 
 Each message says what was found, what was wanted and what to do.
 """
@@ -38,3 +39,7 @@ class ShapeError(PonticelloError):
 
 class CheckpointError(PonticelloError):
     """A model folder or an index is missing, damaged or of another kind."""
+
+
+class Stopped(PonticelloError):
+    """Training was told to stop (SIGTERM), and did; started again, it goes on from its checkpoint."""

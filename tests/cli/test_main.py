@@ -23,6 +23,7 @@ from ponticello.errors import (
     LibraryError,
     PonticelloError,
     ShapeError,
+    Stopped,
 )
 from ponticello.library import create_library, open_library
 
@@ -289,3 +290,8 @@ def test_unknown_command_is_refused_with_a_hint(run: Run) -> None:
     code, out, err = run("serch", "low")
     assert (code, out) == (2, "")
     assert "No such command 'serch'" in err
+
+
+def test_training_told_to_stop_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponticello.library.create_library", _raising(Stopped("stopped after step 4; run it again")))
+    assert run("init", "lib") == (143, "", "stopped after step 4; run it again\n")

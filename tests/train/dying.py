@@ -10,10 +10,9 @@ import sys
 import time
 from typing import Any
 
-from transformers import EarlyStoppingCallback
-
 from ponticello.cli.main import main
 from ponticello.train.progress import LogFile
+from ponticello.train.stop import Patience
 
 
 def die(step: int) -> None:
@@ -37,7 +36,7 @@ def tell() -> None:
             weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
             os.write(2, f"weights {hashlib.sha256(weights).hexdigest()}\n".encode())
 
-    EarlyStoppingCallback.on_step_end = on_step_end  # type: ignore[method-assign]
+    Patience.on_step_end = on_step_end  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.errors import PonticelloError
-from ponticello.train.lost import told_when_alone
+from ponticello.train.lost import told_to_stop
 from ponticello.train.run import is_finished
 
 PONTICELLO = ["-m", "ponticello"]
@@ -152,22 +152,23 @@ def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     line = r"^process 1 of 2 lost the others \(Connection closed by peer .*\); torchrun's report names the rank; start"
-    with pytest.raises(PonticelloError, match=line), told_when_alone():
+    with pytest.raises(PonticelloError, match=line), told_to_stop(print):
         raise RuntimeError("[../third_party/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:34121")
 
 
 def test_another_error_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match="shapes differ"), told_when_alone():
+    with pytest.raises(RuntimeError, match="shapes differ"), told_to_stop(print):
         raise RuntimeError("shapes differ")
 
 
 def test_a_process_told_to_stop_says_so_from_within_a_long_call() -> None:
-    """`time.sleep` in place of a collective: SIGTERM ends it at once, with the line."""
+    """`time.sleep` in place of a collective: SIGTERM ends it when the time for a checkpoint is over, with the line."""
     code = (
         "import os, signal, threading, time\n"
-        "from ponticello.train.lost import told_when_alone\n"
-        "with told_when_alone():\n"
+        "from ponticello.train import lost\n"
+        "lost.GRACE_S = 0.1\n"
+        "with lost.told_to_stop(print):\n"
         "    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()\n"
         "    time.sleep(60)\n"
     )

@@ -4,7 +4,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -61,12 +60,8 @@ def train(root: Path, stage: str, callbacks: list[TrainerCallback] | None = None
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    """What the log says, but for how long it took."""
-    lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        {k: v for k, v in json.loads(line).items() if not re.match("train_.*_second|train_runtime", k)}
-        for line in lines
-    ]
+    """Every line of the log."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def train_until_killed(root: str, stage: str, step: int) -> None:

@@ -29,9 +29,10 @@ from ponticello.cli import (
     train,
 )
 from ponticello.cli.console import clean
-from ponticello.errors import PonticelloError
+from ponticello.errors import PonticelloError, Stopped
 
 INTERRUPTED = 130  # the exit code typer makes of Ctrl-C: 128 + SIGINT
+TERMINATED = 143  # 128 + SIGTERM
 
 app = typer.Typer(
     name="ponticello",
@@ -71,6 +72,9 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(TERMINATED)
     except (PonticelloError, OSError) as error:
         print(f"error: {clean(' '.join(str(error).splitlines()))}", file=sys.stderr)
         sys.exit(1)

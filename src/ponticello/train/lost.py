@@ -1,16 +1,18 @@
-"""One readable line when a process of several is gone, instead of a trace from inside the collectives.
+"""What a training process does when it is told to stop, and one readable line when another one is gone.
 
 `torchrun` ends the other processes of its machine within a second, by SIGTERM, and says whose end was the cause. A
 process on another machine only notices that its connection is closed. What is lost is the steps since the last
-checkpoint.
+checkpoint. Whether others are gone or all are to stop, a process cannot tell from the signal: it is given time to end
+by itself, with a checkpoint, and is ended where it waits for one that is gone.
 """
 
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -19,26 +21,33 @@ from ponticello.errors import PonticelloError
 from ponticello.train.distributed import launched
 
 WAIT_S = 5.0  # for torchrun to see whose end came first: who ends later is not named as the cause
+GRACE_S = 20.0  # after SIGTERM, for the step and its checkpoint; torchrun and Slurm kill after 30
 DONE = b"\0"
 
 
 @contextmanager
-def told_when_alone() -> Iterator[None]:
-    """Around training on several processes: the end of one ends this one, with a line that says how to go on.
+def told_to_stop(tell: Callable[..., None]) -> Iterator[None]:
+    """Around training: SIGTERM calls `tell`, and the end of another process ends this one with a line on how to go on.
 
-    PonticelloError where a connection to another process was lost or timed out; where this process is told to stop
-    (SIGTERM), the line goes to stderr and the process ends with 1 at once, also from within a collective. One process
-    alone is left as it is.
+    PonticelloError where a connection to another process was lost or timed out. Of several processes one that has not
+    ended `GRACE_S` after SIGTERM says the line on stderr and ends with 1 at once, also from within a collective.
+    Outside the main thread, where Python allows no handlers, SIGTERM does what it did.
     """
     process, n_processes = launched()
-    if n_processes == 1:
+    if threading.current_thread() is not threading.main_thread():
         yield
+        return
+    before = signal.signal(signal.SIGTERM, tell)
+    if n_processes == 1:
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     # Python runs handlers between its own instructions, and a process may wait in a collective for long: so a thread
     # waits for the signal's number.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
     other = signal.set_wakeup_fd(writing)
     threading.Thread(target=_end_when_told, args=(reading, process, n_processes), daemon=True).start()
     try:
@@ -58,9 +67,13 @@ def told_when_alone() -> Iterator[None]:
 
 
 def _end_when_told(reading: int, process: int, n_processes: int) -> None:
-    """Waits for SIGTERM, says so and ends the process; gives up when training is over."""
+    """Waits for SIGTERM, and then for the end of training; if that does not come in time, it ends the process."""
     while (told := os.read(reading, 1)) != DONE:
         if told[0] == signal.SIGTERM:
+            until = time.monotonic() + GRACE_S
+            while (left := until - time.monotonic()) > 0 and select.select([reading], [], [], left)[0]:
+                if os.read(reading, 1) == DONE:
+                    return
             if int(os.environ.get("LOCAL_RANK", "0")) < 2:  # the first may be the one that is gone; not all need say it
                 line = f"error: process {process} of {n_processes} was told to stop, as when another has ended; "
                 os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{line}{_how_to_go_on()}\n".encode())

@@ -33,9 +33,10 @@ from ponticello.train.departure import begin_at_random, begin_departure, listeni
 from ponticello.train.distributed import launched
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
-from ponticello.train.lost import told_when_alone
+from ponticello.train.lost import told_to_stop
 from ponticello.train.progress import LogFile, ProgressBar
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
+from ponticello.train.stop import Stopping
 from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def train_semantic(
 
     A run of this name that was interrupted goes on where its last checkpoint stands; a finished one is returned as it
     is. LibraryError says which earlier step is missing, DataError that there is too little to train on,
-    CheckpointError that a run of this name was made with other settings or data.
+    CheckpointError that a run of this name was made with other settings or data, Stopped that SIGTERM ended it.
     """
     run = _run_to_train(folder, name)
     if finished := _finished(run, "semantic", folder.config):
@@ -225,6 +226,7 @@ def _train(
     stage.freeze_idle(model)
     checkpoints = run / "checkpoints"
     bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if process == 0 else []
+    stopping = Stopping()
     if process == 0:
         begin(run, _start(stage, model, training))
     trainer = HTCLTrainer(
@@ -236,10 +238,11 @@ def _train(
         training_arguments(stage.settings, checkpoints, batch_size, len(training) // (batch_size * launched()[1])),
         frozenset(track_id for track_id, role in rows.splits.roles.items() if role == "validation"),
         retrieval,
-        [LogFile(run / "log.jsonl"), *bar, *callbacks],
+        [LogFile(run / "log.jsonl"), *bar, stopping, *callbacks],
     )
-    with told_when_alone():
+    with told_to_stop(stopping.tell):
         trainer.go_on(last_checkpoint(checkpoints))
+    stopping.require_end()
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record: dict[str, Any] = {
         "stage": stage.name,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from ponticello.config import StageConfig
 from ponticello.data.batch import random_crop
@@ -27,6 +27,7 @@ from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
+from ponticello.train.stop import Patience
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
@@ -105,22 +106,31 @@ class HTCLTrainer(Trainer):
             model.audio_encoder.compile(dynamic=False)
         self.profile = next((callback for callback in callbacks if isinstance(callback, Profile)), None)
         self.parts: dict[str, list[float]] = defaultdict(list)
-        stopping = EarlyStoppingCallback(early_stopping_patience=stage.settings.patience)
+        self.patience = Patience(stage.settings.patience, BEST_BY)
         super().__init__(
             model=model,
             args=arguments,
             data_collator=collator.unpadded if stage.settings.chunk_size else collator,
             train_dataset=training,
             eval_dataset=validation,
-            callbacks=[stopping, *callbacks],
+            callbacks=[self.patience, *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Trains, from a checkpoint if there is one: to the same losses and weights as without the stop."""
-        if checkpoint:
+        if checkpoint is None:
+            self.train()
+            return
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step < state.max_steps and not self.patience.is_over(state):
             self.parts.update(read_unlogged(checkpoint))
-        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            self.train(resume_from_checkpoint=str(checkpoint))
+            return
+        state.is_world_process_zero = self.is_world_process_zero()
+        self.state = state  # all steps were done: the Trainer would take one more
+        self._load_best_model()
+        self.callback_handler.on_train_end(self.args, state, self.control)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
@@ -195,9 +205,11 @@ class HTCLTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's log with the mean of every part of the loss beside it.
 
-        The Trainer's own means leave out what came before the checkpoint that a run went on from.
+        The Trainer's own means leave out what came before the checkpoint that a run went on from, and so does its last
+        line, which is not kept.
         """
-        logs.pop("train_loss", None)
+        if "train_runtime" in logs:
+            return
         if "loss" in logs:
             means = {f"loss_{name}": float(np.mean(values)) for name, values in self.parts.items()}
             logs |= {"loss": sum(means.values()), **means}

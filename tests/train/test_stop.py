@@ -1,0 +1,61 @@
+"""Runs that end before their last step, or after it and before their model is there."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+from ponticello.api import Library
+from ponticello.errors import Stopped
+from ponticello.train import run as training
+from ponticello.train.checkpoints import COMPLETE
+from ponticello.train.run import is_finished
+from ponticello.train.stop import Patience
+from train.test_run import log_of, train
+
+
+class TellAt(TrainerCallback):
+    """SIGTERM while step 4 is taken."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_run_told_to_stop_or_killed_after_its_last_step_ends_as_one_left_alone(
+    make_library: Callable[[Path], Library], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third step has a checkpoint: that of step 4 is SIGTERM's. Then all 12 are done, unpublished."""
+    make_library(tmp_path / "undisturbed")
+    root = Path(shutil.copytree(tmp_path / "undisturbed", tmp_path / "stopped"))
+    expected = train(tmp_path / "undisturbed", "semantic").read_bytes()
+    with pytest.raises(Stopped, match="stopped after step 4, with a checkpoint; run the same"):
+        train(root, "semantic", [TellAt()])
+    run = root / "runs" / "semantic"
+    assert (run / "checkpoints" / "checkpoint-4" / COMPLETE).is_file()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(root, "semantic")
+    assert not is_finished(run)
+    assert train(root, "semantic").read_bytes() == expected
+    assert log_of(run) == log_of(tmp_path / "undisturbed" / "runs" / "semantic")
+
+
+@pytest.mark.parametrize(
+    ("values", "is_over"),
+    [([], False), ([0.1], False), ([0.1, 0.3, 0.2], False), ([0.3, 0.1, 0.2], True), ([0.3, 0.3, 0.3], True)],
+)
+def test_patience_counts_validations_since_the_first_best_one(values: list[float], is_over: bool) -> None:
+    """Two in a row without a better one are enough; an equal one is no better."""
+    state = SimpleNamespace(log_history=[{"loss": 9.0}, *({"eval_mrr": value} for value in values)])
+    control = SimpleNamespace(should_training_stop=False)
+    Patience(2, "eval_mrr").on_evaluate(None, state, control)
+    assert control.should_training_stop is is_over
