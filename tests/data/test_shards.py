@@ -7,7 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ponticello.data.shards import SCHEMA, hash_mel, open_shard, read_manifest, remove_unnamed_shards, write_shard
+from ponticello.data.shards import (
+    SCHEMA,
+    hash_mel,
+    open_shard,
+    read_manifest,
+    remove_unnamed_shards,
+    write_manifest,
+    write_shard,
+)
 from ponticello.errors import LibraryError
 
 
@@ -64,3 +72,29 @@ def test_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
             LibraryError, match=r"manifest\.parquet is damaged; delete it, then run: ponticello prepare"
         ):
             read_manifest(tmp_path)
+
+
+def test_manifest_with_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Wherever it lies: in the rows, or in what Parquet says of them."""
+    rows = [(f"t{n}", n % 2, n, 1, f"{n:064x}", f"{n}.wav", n, n, "key") for n in range(9)]
+    manifest = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    write_manifest(tmp_path, manifest)
+    path = tmp_path / "manifest.parquet"
+    whole = path.read_bytes()
+    assert read_manifest(tmp_path).equals(manifest)
+    refused = 0
+    for place in range(0, len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x15
+        path.write_bytes(bytes(damaged))
+        try:
+            assert read_manifest(tmp_path).equals(manifest), place
+        except LibraryError:
+            refused += 1
+    assert refused > len(whole) / 5 / 3
+
+
+def test_manifest_written_before_it_held_its_hash_is_read(tmp_path: Path) -> None:
+    manifest = pl.DataFrame([("t0", 0, 0, 1, "ab", "0.wav", 1, 1, "key")], schema=SCHEMA, orient="row")
+    manifest.write_parquet(tmp_path / "manifest.parquet")
+    assert read_manifest(tmp_path).equals(manifest)

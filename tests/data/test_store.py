@@ -280,6 +280,21 @@ def test_flipped_bytes_are_found_by_track(folder: Folder, sources: dict[str, Pat
     assert FrameStore(folder.mels).verify() == ["t1"]
 
 
+def test_flipped_frames_are_never_read(folder: Folder, sources: dict[str, Path]) -> None:
+    """The first track's frames stand first in the one shard; what was read before the damage is not hashed again."""
+    prepare_frames(folder, sources)
+    first, *others = sorted(sources, key=list(sources).index)
+    shard = folder.mels / "shard-00000.npy"
+    content = bytearray(shard.read_bytes())
+    content[200] ^= 1
+    shard.write_bytes(content)
+    store = FrameStore(folder.mels)
+    with pytest.raises(LibraryError, match=r"shard-00000.npy is missing or damaged; delete it, then run: ponticello"):
+        store.read(first)
+    assert [len(store.read(track_id)) > 0 for track_id in others] == [True] * 4
+    assert store.verify() == [first]
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "no header", "bad header"])
 def test_damaged_shard_is_reported_and_made_again(folder: Folder, sources: dict[str, Path], damage: str) -> None:
     prepare_frames(folder, sources)

@@ -24,6 +24,7 @@ from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.data.synthetic import SyntheticCatalogue
 from ponticello.errors import AudioError, CheckpointError, ConfigError, PonticelloError, ShapeError
 from ponticello.model.audio_encoder import masked_mean
+from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.htcl import HTCL, SCALES
 from ponticello.model.htcl_config import HTCLConfig
 
@@ -47,6 +48,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 import numpy as np
 import torch
+from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.htcl import HTCL
 torch.set_num_threads(1)
 folder, mels, vectors = sys.argv[1:]
@@ -99,8 +101,10 @@ def saved(model: HTCL, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
-    """The saved folder, to be damaged."""
-    return Path(shutil.copytree(saved, tmp_path / "model"))
+    """The saved folder, to be damaged, without its hashes."""
+    folder = Path(shutil.copytree(saved, tmp_path / "model"))
+    (folder / CHECKSUMS).unlink()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -480,6 +484,7 @@ def test_folder_is_complete_and_holds_no_pickle(saved: Path) -> None:
 def test_folder_needs_nothing_else(saved: Path, config: Config, tmp_path: Path, model: HTCL) -> None:
     """The text encoder it was made from may be gone: its name is kept, its folder is not read again."""
     moved = shutil.copytree(saved, tmp_path / "moved")
+    (moved / CHECKSUMS).unlink()
     gone = str(tmp_path / "gone")
     change_json(moved / "config.json", lambda content: content["settings"]["text"].update(name=gone))
     loaded = HTCL.from_pretrained(moved)
@@ -490,7 +495,7 @@ def test_folder_needs_nothing_else(saved: Path, config: Config, tmp_path: Path, 
 def test_model_without_a_tokenizer_loads_without_one(fresh: HTCL, tmp_path: Path) -> None:
     fresh.tokenizer = None
     fresh.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors", CHECKSUMS]
     assert HTCL.from_pretrained(tmp_path).tokenizer is None
 
 
@@ -513,6 +518,16 @@ def test_folder_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"cannot be loaded: .*model\.safetensors"):
         HTCL.from_pretrained(copy)
+
+
+def test_damaged_weights_are_refused_by_their_hash(saved: Path, tmp_path: Path) -> None:
+    """One byte near the end, which is a weight's."""
+    damaged = Path(shutil.copytree(saved, tmp_path / "model"))
+    content = bytearray((damaged / "model.safetensors").read_bytes())
+    content[-2] ^= 1
+    (damaged / "model.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was saved \(sha256\.json\)"):
+        HTCL.from_pretrained(damaged)
 
 
 def test_pickled_weights_are_not_read(copy: Path, model: HTCL) -> None:

@@ -19,6 +19,7 @@ from ponticello.data.shards import SCHEMA, write_manifest
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import SAMPLE_RATE, synthesize
 from ponticello.errors import CheckpointError, PonticelloError
+from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.htcl import HTCL
 from ponticello.search.embed import embed_library, space_id
 
@@ -45,12 +46,14 @@ def _change_weight(run: Path) -> None:
     weights = load_file(run / "model.safetensors")
     weights["logit_scales.audio_text"] = np.asarray(weights["logit_scales.audio_text"] + np.float32(0.5))
     save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    (run / CHECKSUMS).unlink(missing_ok=True)
 
 
 def _change_setting(run: Path, part: str, name: str, value: Any) -> None:
     record = json.loads((run / "config.json").read_text(encoding="utf-8"))
     record["settings"][part][name] = value
     (run / "config.json").write_text(json.dumps(record), encoding="utf-8")
+    (run / CHECKSUMS).unlink(missing_ok=True)
 
 
 def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: FrameStore) -> None:

@@ -23,6 +23,7 @@ from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.joint import Compared, evaluate_library
 from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.train.run import train_preference, train_semantic
@@ -177,7 +178,7 @@ def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None
 def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_path: Path) -> None:
     library = Library.open(encoded_root)
     path = next(iter(audio_files(library.folder).values()))
-    shutil.copytree(library.folder.run("semantic"), tmp_path / "moved")
+    shutil.copytree(library.folder.run("semantic"), tmp_path / "moved", ignore=shutil.ignore_patterns(CHECKSUMS))
     record = json.loads((tmp_path / "moved" / "config.json").read_text(encoding="utf-8"))
     record["settings"]["front_end"] = "hf:none/at/all"
     (tmp_path / "moved" / "config.json").write_text(json.dumps(record), encoding="utf-8")

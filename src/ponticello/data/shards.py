@@ -5,7 +5,8 @@
       shard-00000.npy    (frames of many tracks, F) float16
       ...
 
-A shard is never changed once it is there; the manifest is replaced whole. Dimensions: T frames, F mel bands.
+A shard is never changed once it is there; the manifest is replaced whole and holds its own hash. Dimensions: T frames,
+F mel bands.
 """
 
 import hashlib
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ponticello.errors import LibraryError
@@ -35,6 +38,9 @@ SCHEMA = {
     "mel_key": pl.String(),
 }
 AGAIN = "run: ponticello prepare"
+_ARROW = {pl.Int64(): pa.int64(), pl.String(): pa.large_string()}
+_ARROW_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in SCHEMA.items()])
+_OWN_HASH = b"sha256"  # of all rows, among the Parquet file's metadata
 
 
 def read_manifest(folder: Path) -> pl.DataFrame:
@@ -42,19 +48,27 @@ def read_manifest(folder: Path) -> pl.DataFrame:
     path = folder / MANIFEST
     if not path.exists():
         raise LibraryError(f"{folder} holds no prepared mels ({MANIFEST} is missing); {AGAIN}")
-    try:
-        manifest = pl.read_parquet(path, memory_map=False)
-    except (OSError, pl.exceptions.PolarsError):
-        manifest = pl.DataFrame()
-    if manifest.schema != pl.Schema(SCHEMA):
+    try:  # all by pyarrow: polars panics at some damaged files
+        table = pq.read_table(path)
+        table.validate(full=True)
+        manifest = pl.DataFrame(pl.from_arrow(table.cast(_ARROW_SCHEMA)))
+    except (OSError, ValueError, pa.ArrowException):
+        table, manifest = pa.table({}), pl.DataFrame()
+    written = (table.schema.metadata or {}).get(_OWN_HASH)  # none in a manifest that was written before it held one
+    if manifest.schema != pl.Schema(SCHEMA) or written not in (None, _hash_rows(manifest)):
         raise LibraryError(f"{path} is damaged; delete it, then {AGAIN}")
     return manifest
 
 
 def write_manifest(folder: Path, manifest: pl.DataFrame) -> None:
     """Replaces the manifest of a `mels` folder."""
+    table = manifest.to_arrow().replace_schema_metadata({_OWN_HASH: _hash_rows(manifest)})
     with replacing(folder / MANIFEST) as temporary:
-        manifest.write_parquet(temporary)
+        pq.write_table(table, temporary)
+
+
+def _hash_rows(manifest: pl.DataFrame) -> bytes:
+    return hashlib.sha256(manifest.write_csv(include_header=False).encode()).hexdigest().encode()
 
 
 def write_shard(folder: Path, mels: Sequence[Mel]) -> int:

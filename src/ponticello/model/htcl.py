@@ -22,6 +22,7 @@ from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
 from ponticello.model.batches import in_batches
+from ponticello.model.checksums import check_checksums, write_checksums
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
 from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
@@ -105,9 +106,9 @@ class HTCL(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, place: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
         """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no whole HTCL."""
-        place = Path(place)
-        if place.is_dir() or options.get("local_files_only", True):
+        if (place := Path(place)).is_dir() or options.get("local_files_only", True):
             check_kind(place / "config.json")
+            check_checksums(place)
         options = {"local_files_only": True, "use_safetensors": True, **options, "output_loading_info": True}
         try:
             loaded: Any = super().from_pretrained(str(place), *args, **options)
@@ -122,13 +123,12 @@ class HTCL(PreTrainedModel):
         return model
 
     def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes config.json, model.safetensors and the tokenizer; CheckpointError if a weight is not finite."""
+        """Writes config, weights, tokenizer and their hashes; CheckpointError if a weight is not finite."""
         for name, weight in self.state_dict().items():
             if not torch.isfinite(weight).all():
                 raise CheckpointError(f"weight {name} is not finite: nothing was saved to {place}")
         super().save_pretrained(str(place), *args, **options)
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(str(place))
+        write_checksums(Path(place), [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)))
 
     def use_settings(self, config: Config) -> None:
         """Takes over how `config` trains and searches; CheckpointError if it describes another model."""
@@ -161,7 +161,7 @@ class HTCL(PreTrainedModel):
         for head in (self.audio_head, self.text_head, self.fusion_head):
             head.apply(self._init_weights)
         for scale in self.logit_scales.values():
-            torch.nn.init.constant_(scale, self.parts.heads.logit_scale)
+            nn.init.constant_(scale, self.parts.heads.logit_scale)
 
     def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
         """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised.

@@ -1,5 +1,6 @@
-"""Which checkpoint a run goes on from and what stands beside it, and what is left behind when it is done."""
+"""Which checkpoint a run goes on from and what stands beside it; what is left when it is done, and its record."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -33,6 +34,30 @@ def read_unlogged(checkpoint: Path) -> dict[str, list[float]]:
     """What `write_unlogged` kept; nothing if the checkpoint was written before it did."""
     path = checkpoint / UNLOGGED
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Replaces a JSON file by `record` and its own SHA-256."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({**record, "sha256": _hash(record)}, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote; CheckpointError if it is something else. One without its SHA-256 is taken as it is."""
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        found = {"sha256": ""}
+    written = found.pop("sha256", None)
+    if written not in (None, _hash(found)):
+        raise CheckpointError(f"{path} is not what was written; delete {path.parent} and train again")
+    return found
+
+
+def _hash(record: Mapping[str, Any]) -> str:
+    """Of what JSON makes of it, whatever its spacing and order."""
+    plain = json.dumps(json.loads(json.dumps(record)), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def begin(run: Path, started: dict[str, Any]) -> None:

@@ -1,12 +1,11 @@
 """A training run from a library's tables to a model folder: stage one, or stage two on top of it."""
 
 import hashlib
-import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_d
 from ponticello.data.forget import note_listening
 from ponticello.data.pairs import read_pairs
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.library import Folder, replacing
+from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
 from ponticello.train.balance import Balance, Judge, choose_balance
-from ponticello.train.checkpoints import begin, last_checkpoint, publish
+from ponticello.train.checkpoints import begin, last_checkpoint, publish, read_record, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
 from ponticello.train.distributed import launched
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
@@ -161,12 +160,12 @@ def starter_run(folder: Folder) -> Path:
     """
     run, config = folder.run(STARTER), starter_settings(folder.config)
     settings = {**config.model_dump(mode="json"), STARTER: SHA256}
-    if not is_finished(run) or json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["settings"] != settings:
+    if not is_finished(run) or read_record(run / RUN_FILE)["settings"] != settings:
         (run / RUN_FILE).unlink(missing_ok=True)
         build_starter(folder.config).save_pretrained(run / "finished")
         publish(run / "finished", run)
         record = {"stage": "semantic", "n_rows": N_TRACKS, "n_left_out": 0, "n_steps": 0, "best": {}}
-        _write_record(run, {**record, "settings": settings})
+        write_record(run / RUN_FILE, {**record, "settings": settings})
     return run
 
 
@@ -185,7 +184,7 @@ def _finished(run: Path, stage: str, config: Config | None) -> TrainedRun | None
     """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`."""
     if not is_finished(run):
         return None
-    record = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+    record = read_record(run / RUN_FILE)
     if record["stage"] != stage:
         raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
     made_with = Config.model_validate(record["settings"])
@@ -195,7 +194,9 @@ def _finished(run: Path, stage: str, config: Config | None) -> TrainedRun | None
             f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
             f"or delete {run}"
         )
-    return TrainedRun(folder=run, **{key: value for key, value in record.items() if key != "settings"})
+    return TrainedRun(
+        folder=run, **{field.name: record[field.name] for field in fields(TrainedRun) if field.name in record}
+    )
 
 
 def _train(
@@ -256,7 +257,7 @@ def _train(
         record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
         model.save_pretrained(run / "finished")
         publish(run / "finished", run)
-        _write_record(run, {**record, "settings": parts.model_dump(mode="json")})
+        write_record(run / RUN_FILE, {**record, "settings": parts.model_dump(mode="json")})
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder=run, **record)
@@ -290,8 +291,3 @@ def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:
     validations = [entry for entry in history if BEST_BY in entry]
     best = max(validations, key=lambda entry: entry[BEST_BY], default={})
     return {name.removeprefix("eval_"): value for name, value in best.items()}
-
-
-def _write_record(run: Path, record: Mapping[str, Any]) -> None:
-    with replacing(run / RUN_FILE) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
