@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = (
@@ -23,7 +23,7 @@ SWITCHES = (
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 )
-WAIT_MS = 10_000
+WAIT_MS = 20_000  # for a machine that does much else
 # Axe's rules for WCAG 2.0 to 2.2, A and AA.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 # What script in a tag would leave behind, and what the page's own policy had to stop.
@@ -48,6 +48,7 @@ def chromium() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip("Chromium is not installed: apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=WAIT_MS)
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(SWITCHES))
         try:
             yield browser

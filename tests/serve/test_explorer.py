@@ -297,3 +297,80 @@ def test_a_path_leads_from_one_song_to_the_other(page: Page, address: str) -> No
     assert len(set(shown)) > 1
     page.get_by_role("button", name="All into the playlist").click()
     expect(page.locator("#playlist-count")).to_have_text("8")
+
+
+def test_the_next_song_is_the_nearest_not_yet_played(page: Page, address: str, trained: Library) -> None:
+    first = trained.index.track_ids[5]
+    open_explorer(page, address, f"ask=1~track~{first}&dial=0.2&song={first}")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    page.locator("#play").click()
+    _wait_for_sound(page)
+    played, expected = [first], []
+    for _ in range(3):
+        near = trained.similar(played[-1], k=40, blend=0.2)
+        nearest = next(each for each in near if each.track_id not in played)
+        played.append(nearest.track_id)
+        expected.append(nearest.title or "")
+        page.locator("#next").click()
+        expect(page.locator("#now-title")).to_have_text(expected[-1])
+    page.locator("#waveform").focus()
+    page.keyboard.press("End")  # to the song's end, after which the next begins by itself
+    near = trained.similar(played[-1], k=40, blend=0.2)
+    following = next(each.title or "" for each in near if each.track_id not in played)
+    expect(page.locator("#now-title")).to_have_text(following)
+
+
+def test_the_waveform_is_a_slider_and_a_moment_of_a_song_a_question(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    page.locator("#list .play").first.click()
+    _wait_for_sound(page)
+    page.keyboard.press("Escape")
+    page.locator("#play").click()
+    wave = page.locator("#waveform")
+    expect(wave).to_have_attribute("aria-valuemax", "4")
+    wave.focus()
+    page.keyboard.press("Home")
+    expect(wave).to_have_attribute("aria-valuetext", "0:00 of 0:04")
+    box = wave.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 10)
+    expect(wave).to_have_attribute("aria-valuenow", "2")
+    painted = "() => document.getElementById('waveform').getContext('2d').getImageData(0, 0, 300, 40).data.some(v => v)"
+    assert page.evaluate(painted)
+    name = page.locator("#now-title").inner_text()
+    page.get_by_role("button", name="Like this moment").click()
+    expect(page.locator("#chips .chip > span")).to_have_text([f"{name}, 0:00 to 0:04"])
+    expect(page.locator("#list .bar").first).to_be_visible()
+
+
+def test_single_keys_can_be_switched_off(page: Page, address: str) -> None:
+    open_explorer(page, address)
+    page.keyboard.press("?")
+    expect(page.locator("#help")).to_be_visible()
+    page.get_by_label("Single keys are on").uncheck()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).to_be_hidden()
+    page.keyboard.press("j")
+    expect(page.locator("#list .is-selected")).to_have_count(0)
+    page.reload()
+    expect(page.locator("#list .song").first).to_be_visible()
+    page.keyboard.press("j")
+    expect(page.locator("#list .is-selected")).to_have_count(0)
+    page.locator("#help-open").click()
+    page.get_by_label("Single keys are on").check()
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    expect(page.locator("#list .is-selected")).to_have_count(1)
+
+
+def test_the_list_goes_on_page_after_page(page: Page, address: str, trained: Library) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    expect(page.locator("#list .song")).to_have_count(30)
+    page.locator("#list .choose").nth(29).click()
+    page.keyboard.press("j")  # past the last one
+    expect(page.locator("#list .song")).to_have_count(60)
+    expected = [each.title or "" for each in trained.search("slow", k=60)]
+    expect(page.locator("#list .title")).to_have_text(expected)
+    expect(page.locator("#list .is-selected .title")).to_have_text(expected[30])
+    expect(page.locator("#more")).to_be_hidden()

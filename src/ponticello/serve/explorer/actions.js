@@ -25,7 +25,11 @@ export function termName(term) {
 }
 
 const same = (a, b) =>
-  a.kind === b.kind && a.text === b.text && a.track_id === b.track_id && a.upload === b.upload && a.start_s === b.start_s;
+  a.kind === b.kind &&
+  a.text === b.text &&
+  a.track_id === b.track_id &&
+  a.upload === b.upload &&
+  a.start_s === b.start_s;
 
 /** Asks with this term alone. */
 export const askOnly = (term) => change({ terms: [{ weight: 1, ...term }], listener: null });
@@ -41,7 +45,9 @@ export const askSimilar = (track_id) => askOnly({ kind: "track", track_id });
 
 /** Changes or, with null, removes the term at a place of the question. */
 export function reweigh(at, weight) {
-  const terms = state.terms.flatMap((term, place) => (place !== at ? [term] : weight === null ? [] : [{ ...term, weight }]));
+  const terms = state.terms.flatMap((term, place) =>
+    place !== at ? [term] : weight === null ? [] : [{ ...term, weight }],
+  );
   change({ terms });
 }
 

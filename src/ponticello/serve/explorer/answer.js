@@ -9,7 +9,15 @@ export const PAGE = 30;
 const ASKING = ["terms", "listener", "blend", "per_artist", "where"];
 
 /** What is on the list. mode: all (the catalogue), asked, listener. results: of "all" without score. */
-export const answer = { mode: "all", results: [], has_more: false, blend: 0, n_total: null, is_loading: true, problem: null };
+export const answer = {
+  mode: "all",
+  results: [],
+  has_more: false,
+  blend: 0,
+  n_total: null,
+  is_loading: true,
+  problem: null,
+};
 const watchers = [];
 let asked = null;
 
@@ -22,7 +30,11 @@ const publish = (values) => {
 
 /** The state as fields of a question. */
 const question = (offset) => ({
-  k: PAGE, offset, blend: state.blend, per_artist: state.per_artist, where: state.where,
+  k: PAGE,
+  offset,
+  blend: state.blend,
+  per_artist: state.per_artist,
+  where: state.where,
 });
 
 /** What POST /api/explain is asked about: the question on the screen; null where there is none. */
@@ -32,7 +44,8 @@ export function questionNow() {
 }
 
 async function fetchPage(offset, signal) {
-  if (state.listener) return { mode: "listener", ...(await source.recommend(state.listener, question(offset), signal)) };
+  if (state.listener)
+    return { mode: "listener", ...(await source.recommend(state.listener, question(offset), signal)) };
   if (state.terms.length) {
     const ask = { terms: state.terms.map(asTerm), exclude: [], ...question(offset) };
     return { mode: "asked", ...(await source.search(ask, signal)) };
@@ -53,7 +66,11 @@ export async function ask(further = false) {
     const known = new Set(further ? answer.results.map((result) => result.track_id) : []);
     const results = page.results.filter((result) => !known.has(result.track_id));
     publish({
-      n_total: null, ...page, results: further ? [...answer.results, ...results] : results, is_loading: false, problem: null,
+      n_total: null,
+      ...page,
+      results: further ? [...answer.results, ...results] : results,
+      is_loading: false,
+      problem: null,
     });
   } catch (error) {
     if (isAborted(error) || asked !== own) return;

@@ -10,7 +10,10 @@ const without = (kind) => change({ terms: state.terms.filter((term) => term.kind
 const REASONS = {
   not_ready: ["This library cannot be asked yet", "It has no index. In a terminal: ponticello embed -L LIBRARY"],
   no_preference: ["There is no taste to ask for yet", "Move the dial to Meaning, or train the second stage."],
-  model_missing: ["The model is missing", "Words and files cannot be understood without it; songs still find similar songs."],
+  model_missing: [
+    "The model is missing",
+    "Words and files cannot be understood without it; songs still find similar songs.",
+  ],
   upload_expired: ["The file you gave is gone", "Uploads are kept for a while only. Drop it again."],
   gone: ["The service does not answer", "It may have been stopped. The page keeps trying."],
   unauthorized: ["This service wants its token", "Open the address that it printed when it started."],
@@ -21,7 +24,8 @@ function problemParts({ code, message }) {
   const [title, advice] = REASONS[code] ?? ["That did not work", ""];
   const actions = [];
   if (code === "upload_expired") actions.push(button("Take it out of the question", () => without("upload")));
-  if (code === "model_missing" && state.terms.some((term) => term.kind === "text")) actions.push(button("Take the words out", () => without("text")));
+  if (code === "model_missing" && state.terms.some((term) => term.kind === "text"))
+    actions.push(button("Take the words out", () => without("text")));
   if (code === "no_preference") actions.push(button("Ask for meaning", () => change({ blend: 0 })));
   if (code !== "needs_service" && code !== "unauthorized") actions.push(button("Try again", () => ask()));
   return [title, [message, advice].filter(Boolean), actions];
@@ -29,7 +33,11 @@ function problemParts({ code, message }) {
 
 function nothingParts() {
   if (answer.mode === "all" && !state.where.length) {
-    return ["This library is empty", ["Bring in music: ponticello scan ~/Music -L LIBRARY, then prepare and embed."], []];
+    return [
+      "This library is empty",
+      ["Bring in music: ponticello scan ~/Music -L LIBRARY, then prepare and embed."],
+      [],
+    ];
   }
   const actions = [];
   if (state.where.length) actions.push(button("Drop all filters", () => change({ where: [] })));
@@ -42,6 +50,10 @@ export function emptyList(node) {
   node.hidden = !isEmpty && !answer.problem;
   if (node.hidden) return;
   const [title, lines, actions] = answer.problem ? problemParts(answer.problem) : nothingParts();
-  node.replaceChildren(el("h3", { text: title }), ...lines.map((text) => el("p", { text })), el("div", { class: "doings" }, ...actions));
+  node.replaceChildren(
+    el("h3", { text: title }),
+    ...lines.map((text) => el("p", { text })),
+    el("div", { class: "doings" }, ...actions),
+  );
   if (about.n_tracks === 0 && !answer.problem) node.querySelector("h3").textContent = "This library is empty";
 }

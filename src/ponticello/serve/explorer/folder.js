@@ -18,12 +18,17 @@ function file(name) {
   return kept.get(name);
 }
 
-const refuse = (what) => Promise.reject(new Refused("needs_service", `${NEEDS_SERVICE}: ${what} needs "ponticello serve".`));
+const refuse = (what) =>
+  Promise.reject(new Refused("needs_service", `${NEEDS_SERVICE}: ${what} needs "ponticello serve".`));
 
 export const isFolder = true;
 export const library = () => file("library");
 export const map = () => file("map");
-export const isBack = () => library().then(() => true, () => false);
+export const isBack = () =>
+  library().then(
+    () => true,
+    () => false,
+  );
 export const audience = () => refuse("the audience of a song");
 export const listeners = () => refuse("rediscovery for a listener");
 export const recommend = () => refuse("rediscovery for a listener");
@@ -72,7 +77,9 @@ export async function search(ask) {
   if (!near) throw new Refused("not_ready", "This song is not in the index, so nothing is known to be like it.");
   const blend = about.has_preference ? (ask.blend ?? about.blend) : 0;
   const results = counted(ranked(near, blend, tracks, term, tracks[row]), ask.per_artist);
-  const shown = results.slice(ask.offset, ask.offset + ask.k).map((result, at) => ({ ...result, rank: ask.offset + at + 1 }));
+  const shown = results
+    .slice(ask.offset, ask.offset + ask.k)
+    .map((result, at) => ({ ...result, rank: ask.offset + at + 1 }));
   return { results: shown, k: ask.k, offset: ask.offset, has_more: results.length > ask.offset + ask.k, blend };
 }
 
@@ -80,10 +87,24 @@ function ranked(near, blend, tracks, term, seed) {
   const results = near.map(([row, meaning, taste]) => {
     const semantic = (1 - blend) * meaning;
     const preference = blend * taste;
-    const part = { term: 0, track_id: seed.track_id, title: seed.title, text: null, weight: term.weight, semantic, preference };
+    const part = {
+      term: 0,
+      track_id: seed.track_id,
+      title: seed.title,
+      text: null,
+      weight: term.weight,
+      semantic,
+      preference,
+    };
     const tags = (track) => [...track.genres, ...track.tags, ...track.machine_tags];
     const shared_tags = [...new Set(tags(seed).filter((tag) => tags(tracks[row]).includes(tag)))];
-    return { ...tracks[row], score: semantic + preference, semantic, preference, why: { parts: [part], shared_tags, n_listeners: null } };
+    return {
+      ...tracks[row],
+      score: semantic + preference,
+      semantic,
+      preference,
+      why: { parts: [part], shared_tags, n_listeners: null },
+    };
   });
   results.sort((a, b) => b.score - a.score || (a.track_id < b.track_id ? -1 : 1));
   const seen = new Set(); // of copies of a recording the best stays
@@ -106,5 +127,9 @@ export async function exported(format, title, track_ids) {
   if (format === "m3u8") return refuse("a playlist for players");
   const { tracks, rows } = await catalogue();
   const { writeList } = await import("./listfile.js");
-  return writeList(format, title, track_ids.filter((id) => rows.has(id)).map((id) => tracks[rows.get(id)]));
+  return writeList(
+    format,
+    title,
+    track_ids.filter((id) => rows.has(id)).map((id) => tracks[rows.get(id)]),
+  );
 }

@@ -42,8 +42,10 @@ const KEYS = {
 };
 
 /** Is something written here, or does this control need the key itself? */
-const takesText = (node) => node.matches?.("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]");
-const takesSpace = (node) => node.matches?.("button, summary, a, input, [role=slider], [role=application]") && !node.closest("li.song .choose");
+const takesText = (node) =>
+  node.matches?.("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]");
+const takesSpace = (node) =>
+  node.matches?.("button, summary, a, input, [role=slider], [role=application]") && !node.closest("li.song .choose");
 
 function isOn() {
   try {

@@ -28,16 +28,34 @@ function newRow(track_id) {
   const own = { bar: newBar(), rank: el("span", { class: "rank" }), title: el("span", { class: "title" }) };
   own.artist = el("span", { class: "artist" });
   own.sum = el("span", { class: "sum" });
-  own.play = el("button", { type: "button", class: "round small play", on: { click: () => toggle(track_id) } }, icon("play"));
+  own.play = el(
+    "button",
+    { type: "button", class: "round small play", on: { click: () => toggle(track_id) } },
+    icon("play"),
+  );
   own.choose = el(
     "button",
     { type: "button", class: "choose", "aria-expanded": "false", on: { click: () => choose(track_id) } },
-    own.title, own.artist,
+    own.title,
+    own.artist,
   );
-  own.like = el("button", { type: "button", class: "like", on: { click: () => toggleListed(track_id) } }, icon("heart"));
+  own.like = el(
+    "button",
+    { type: "button", class: "like", on: { click: () => toggleListed(track_id) } },
+    icon("heart"),
+  );
   own.score = el("span", { class: "score" }, own.bar, own.sum);
   own.more = el("div", { class: "more-about", hidden: true });
-  own.item = el("li", { class: "song", dataset: { id: track_id } }, own.rank, own.play, own.choose, own.score, own.like, own.more);
+  own.item = el(
+    "li",
+    { class: "song", dataset: { id: track_id } },
+    own.rank,
+    own.play,
+    own.choose,
+    own.score,
+    own.like,
+    own.more,
+  );
   makeDraggable(own.item, track_id);
   return own;
 }
@@ -57,7 +75,10 @@ function fill(own, result, reach) {
     fillBar(own.bar, result, reach);
     own.sum.textContent = sum(result);
     const { semantic, preference } = result;
-    own.sum.setAttribute("aria-label", `score ${sum(result)}: meaning ${semantic.toFixed(2)}, taste ${preference.toFixed(2)}`);
+    own.sum.setAttribute(
+      "aria-label",
+      `score ${sum(result)}: meaning ${semantic.toFixed(2)}, taste ${preference.toFixed(2)}`,
+    );
     own.sum.setAttribute("role", "img");
   }
   own.play.disabled = source.isFolder || !result.has_audio;
@@ -99,7 +120,8 @@ function fillMore(own) {
   const path = (at) => change({ path: at ? [state.path[0], track_id] : [track_id, state.path[1]], tab: "path" });
   own.more.replaceChildren(
     el(
-      "div", { class: "doings", role: "group", "aria-label": `With ${nameOf(own.result)}` },
+      "div",
+      { class: "doings", role: "group", "aria-label": `With ${nameOf(own.result)}` },
       button("Similar", () => askSimilar(track_id), { "aria-keyshortcuts": "s" }),
       button("+ more like it", () => askAlso(term, 1)),
       button("− less like it", () => askAlso(term, -1)),
@@ -123,7 +145,11 @@ function slide(before) {
       continue;
     }
     const moved = before.get(track_id) - item.getBoundingClientRect().top;
-    if (moved) item.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], { duration: SLIDE_MS, easing: "ease-out" });
+    if (moved)
+      item.animate([{ transform: `translateY(${moved}px)` }, { transform: "none" }], {
+        duration: SLIDE_MS,
+        easing: "ease-out",
+      });
   }
 }
 
@@ -133,7 +159,7 @@ function render() {
   const reach = reachOf(answer.results.filter((result) => result.score !== undefined));
   const held = rowInFocus();
   const wanted = new Set(answer.results.map((result) => result.track_id));
-  for (const [track_id, { item }] of rows) if (!wanted.has(track_id)) item.remove(), rows.delete(track_id);
+  for (const [track_id, { item }] of rows) if (!wanted.has(track_id)) (item.remove(), rows.delete(track_id));
   let place = list.firstElementChild;
   for (const result of answer.results) {
     remember(result);
@@ -150,10 +176,15 @@ function render() {
 }
 
 function describe() {
-  byId("songs-title").textContent = { all: "All songs", asked: "Songs", listener: `For listener ${state.listener}` }[answer.mode];
+  byId("songs-title").textContent = { all: "All songs", asked: "Songs", listener: `For listener ${state.listener}` }[
+    answer.mode
+  ];
   const n = answer.results.length;
   const first = n ? `, closest: ${nameOf(answer.results[0])}` : "";
-  const counted = answer.n_total !== null ? `${n} of ${answer.n_total.toLocaleString("en")}` : `${n} songs${answer.has_more ? ", there are more" : ""}${first}`;
+  const counted =
+    answer.n_total !== null
+      ? `${n} of ${answer.n_total.toLocaleString("en")}`
+      : `${n} songs${answer.has_more ? ", there are more" : ""}${first}`;
   byId("songs-status").textContent = answer.is_loading && !n ? "Looking…" : n ? counted : "";
   byId("list").setAttribute("aria-busy", String(answer.is_loading));
   byId("legend").hidden = !n || answer.mode === "all";

@@ -1,7 +1,11 @@
 // Playlists written by the page itself, for the copy without a service; the same fields as the service's, no locations.
 
 /** One line, without what could steer a program that shows it. */
-const oneLine = (text) => String(text ?? "").replace(/\s+/gu, " ").replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}]/gu, "").trim();
+const oneLine = (text) =>
+  String(text ?? "")
+    .replace(/\s+/gu, " ")
+    .replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}]/gu, "")
+    .trim();
 
 /** A cell of a CSV file; what a spreadsheet would run as a formula gets a ' in front. */
 function cell(value) {
@@ -13,8 +17,11 @@ function cell(value) {
 const COLUMNS = ["track_id", "title", "artist", "album", "genres", "tags", "machine_tags", "duration_s"];
 
 function asCsv(title, tracks) {
-  const fields = (track) => COLUMNS.map((name) => (Array.isArray(track[name]) ? track[name].join("; ") : track[name])).map(cell);
-  return [["position", ...COLUMNS], ...tracks.map((track, at) => [at + 1, ...fields(track)])].map((line) => line.join(",")).join("\r\n");
+  const fields = (track) =>
+    COLUMNS.map((name) => (Array.isArray(track[name]) ? track[name].join("; ") : track[name])).map(cell);
+  return [["position", ...COLUMNS], ...tracks.map((track, at) => [at + 1, ...fields(track)])]
+    .map((line) => line.join(","))
+    .join("\r\n");
 }
 
 function asJspf(title, tracks) {

@@ -18,8 +18,19 @@ const GAP_PX = 10;
 
 /** What the maps show. panes: one or two; hover: a row or -1; lasso: the polygon being drawn, on the canvas. */
 export const maps = {
-  panes: [], ids: [], rows: new Map(), movers: [], ranks: new Map(), selected: -1, hover: -1, active: 0,
-  taken: new Set(), lasso: null, isLassoing: false, showsMovers: true, hasKeys: false,
+  panes: [],
+  ids: [],
+  rows: new Map(),
+  movers: [],
+  ranks: new Map(),
+  selected: -1,
+  hover: -1,
+  active: 0,
+  taken: new Set(),
+  lasso: null,
+  isLassoing: false,
+  showsMovers: true,
+  hasKeys: false,
 };
 let frame = 0;
 let isStale = true; // do the points need painting, or only what is drawn over them?
@@ -65,7 +76,14 @@ function layOut() {
   const two = maps.panes.length === 2;
   const paneWidth = two && !isStacked ? (width - GAP_PX) / 2 : width;
   const paneHeight = two && isStacked ? (height - GAP_PX) / 2 : height;
-  maps.panes.forEach((pane, at) => pane.place(isStacked ? 0 : at * (paneWidth + GAP_PX), isStacked ? at * (paneHeight + GAP_PX) : 0, paneWidth, paneHeight));
+  maps.panes.forEach((pane, at) =>
+    pane.place(
+      isStacked ? 0 : at * (paneWidth + GAP_PX),
+      isStacked ? at * (paneHeight + GAP_PX) : 0,
+      paneWidth,
+      paneHeight,
+    ),
+  );
   redraw();
 }
 
@@ -80,7 +98,8 @@ export function say(row, where = "") {
   const track = row < 0 ? null : trackOf(row);
   byId("map-status").textContent = track
     ? `${where}${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}${rank ? `, number ${rank} of the list` : ""}`
-    : where || `${maps.ids.length.toLocaleString("en")} songs, each on both maps; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
+    : where ||
+      `${maps.ids.length.toLocaleString("en")} songs, each on both maps; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
 }
 
 /** Chooses the song of a row, for list and maps alike. */
@@ -95,7 +114,8 @@ function follow() {
   if (answer.generation && maps.generation && answer.generation !== maps.generation) load(); // the library has a new index
   maps.ranks = new Map();
   if (answer.mode !== "all") {
-    for (const result of answer.results) if (maps.rows.has(result.track_id)) maps.ranks.set(maps.rows.get(result.track_id), result.rank);
+    for (const result of answer.results)
+      if (maps.rows.has(result.track_id)) maps.ranks.set(maps.rows.get(result.track_id), result.rank);
   }
   maps.selected = maps.rows.get(state.selected) ?? -1;
   redraw(false);
@@ -120,9 +140,19 @@ async function load() {
     unavailable("The maps are being drawn", "This takes a moment the first time; the list works meanwhile.");
     return setTimeout(load, POLL_MS);
   }
-  if (!told.n) return unavailable("No maps", "There are no songs in the index yet. In a terminal: ponticello embed -L LIBRARY");
-  const clouds = [["meaning", told.semantic], ["taste", told.preference]].filter(([, flat]) => flat);
-  Object.assign(maps, { ids: told.track_ids, titles: told.titles, artists: told.artists, movers: told.movers ?? [], generation: told.generation });
+  if (!told.n)
+    return unavailable("No maps", "There are no songs in the index yet. In a terminal: ponticello embed -L LIBRARY");
+  const clouds = [
+    ["meaning", told.semantic],
+    ["taste", told.preference],
+  ].filter(([, flat]) => flat);
+  Object.assign(maps, {
+    ids: told.track_ids,
+    titles: told.titles,
+    artists: told.artists,
+    movers: told.movers ?? [],
+    generation: told.generation,
+  });
   maps.rows = new Map(told.track_ids.map((id, row) => [id, row]));
   maps.panes = clouds.map(([name, flat]) => new Pane(new Cloud(flat), name));
   byId("movers").hidden = maps.panes.length < 2;
@@ -154,9 +184,18 @@ export function startMaps() {
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
   const each = (run) => () => (maps.panes.forEach(run), redraw());
-  byId("zoom-in").addEventListener("click", each((pane) => pane.zoomBy(1.5)));
-  byId("zoom-out").addEventListener("click", each((pane) => pane.zoomBy(1 / 1.5)));
-  byId("zoom-all").addEventListener("click", each((pane) => pane.showAll()));
+  byId("zoom-in").addEventListener(
+    "click",
+    each((pane) => pane.zoomBy(1.5)),
+  );
+  byId("zoom-out").addEventListener(
+    "click",
+    each((pane) => pane.zoomBy(1 / 1.5)),
+  );
+  byId("zoom-all").addEventListener(
+    "click",
+    each((pane) => pane.showAll()),
+  );
   byId("lasso").addEventListener("click", ({ currentTarget }) => {
     maps.isLassoing = !maps.isLassoing;
     currentTarget.setAttribute("aria-pressed", String(maps.isLassoing));
@@ -169,7 +208,14 @@ export function startMaps() {
   });
   byId("in-view").addEventListener("click", () => {
     const pane = maps.panes[maps.active];
-    take(pane.cloud.inside([pane.under(pane.left, pane.top), pane.under(pane.left + pane.width, pane.top), pane.under(pane.left + pane.width, pane.top + pane.height), pane.under(pane.left, pane.top + pane.height)]));
+    take(
+      pane.cloud.inside([
+        pane.under(pane.left, pane.top),
+        pane.under(pane.left + pane.width, pane.top),
+        pane.under(pane.left + pane.width, pane.top + pane.height),
+        pane.under(pane.left, pane.top + pane.height),
+      ]),
+    );
   });
   load();
 }

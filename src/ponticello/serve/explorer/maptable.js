@@ -9,7 +9,10 @@ let choose = () => {};
 /** "left, top" and the like: where on a map a song stands. */
 function region(cloud, row) {
   const third = (value, names) => names[Math.min(2, Math.floor(value * 3))];
-  const [across, down] = [third(cloud.xs[row], ["left", "middle", "right"]), third(cloud.ys[row], ["top", "middle", "bottom"])];
+  const [across, down] = [
+    third(cloud.xs[row], ["left", "middle", "right"]),
+    third(cloud.ys[row], ["top", "middle", "bottom"]),
+  ];
   return across === down ? "middle" : `${down} ${across}`;
 }
 
@@ -28,7 +31,8 @@ function rowsToTell(maps) {
     if (pane.isShown(row)) seen.push(row);
   });
   const away = (row) => Math.hypot(pane.cloud.xs[row] - pane.x, pane.cloud.ys[row] - pane.y);
-  const order = (row) => (row === maps.selected ? -2 : maps.ranks.has(row) ? -1 + maps.ranks.get(row) / 1e6 : away(row));
+  const order = (row) =>
+    row === maps.selected ? -2 : maps.ranks.has(row) ? -1 + maps.ranks.get(row) / 1e6 : away(row);
   const keyed = seen.map((row) => [order(row), row]).sort((a, b) => a[0] - b[0]);
   return { n: seen.length, rows: keyed.slice(0, MOST).map(([, row]) => row), pane };
 }
@@ -37,10 +41,25 @@ function line(maps, row) {
   const track = trackOf(row);
   const [one, other] = maps.panes;
   const cells = [
-    track.artist ?? "", String(maps.ranks.get(row) ?? ""), region(one.cloud, row), other ? region(other.cloud, row) : "", other ? `${Math.round(movedBy(maps, row) * 100)} %` : "",
+    track.artist ?? "",
+    String(maps.ranks.get(row) ?? ""),
+    region(one.cloud, row),
+    other ? region(other.cloud, row) : "",
+    other ? `${Math.round(movedBy(maps, row) * 100)} %` : "",
   ].map((text) => el("td", { text }));
-  const name = el("button", { type: "button", class: "choose", text: nameOf(track), "aria-pressed": String(row === maps.selected), on: { click: () => choose(row) } });
-  return el("tr", { class: row === maps.selected ? "is-selected" : null, dataset: { row: String(row) } }, el("th", { scope: "row" }, name), ...cells);
+  const name = el("button", {
+    type: "button",
+    class: "choose",
+    text: nameOf(track),
+    "aria-pressed": String(row === maps.selected),
+    on: { click: () => choose(row) },
+  });
+  return el(
+    "tr",
+    { class: row === maps.selected ? "is-selected" : null, dataset: { row: String(row) } },
+    el("th", { scope: "row" }, name),
+    ...cells,
+  );
 }
 
 /** Writes the table, if it is open. */
@@ -48,7 +67,8 @@ export function fillTable(maps) {
   if (!byId("maptable").open || !maps.panes.length) return;
   const { n, rows, pane } = rowsToTell(maps);
   const focused = document.activeElement?.closest?.("#maptable-body tr")?.dataset.row;
-  byId("maptable-caption").textContent = `${n.toLocaleString("en")} songs in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
+  byId("maptable-caption").textContent =
+    `${n.toLocaleString("en")} songs in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
   const body = byId("maptable-body");
   body.replaceChildren(...rows.map((row) => line(maps, row)));
   if (focused) body.querySelector(`tr[data-row="${focused}"] button`)?.focus();

@@ -7,10 +7,25 @@ import { change, state, watch } from "./state.js";
 
 const dial = byId("blend");
 const OPERATORS = {
-  text: [["=", "is"], ["~", "contains"], ["!=", "is not"]],
-  texts: [["=", "has"], ["~", "has one with"], ["!=", "has not"]],
-  number: [["<", "below"], [">", "above"], ["=", "equals"]],
-  time: [["<", "before"], [">", "after"]],
+  text: [
+    ["=", "is"],
+    ["~", "contains"],
+    ["!=", "is not"],
+  ],
+  texts: [
+    ["=", "has"],
+    ["~", "has one with"],
+    ["!=", "has not"],
+  ],
+  number: [
+    ["<", "below"],
+    [">", "above"],
+    ["=", "equals"],
+  ],
+  time: [
+    ["<", "before"],
+    [">", "after"],
+  ],
 };
 const MOST_FILTERS = 16;
 
@@ -29,10 +44,16 @@ function renderDial() {
 
 function renderFilters() {
   const chips = state.where.map((filter, at) => {
-    const remove = el("button", {
-      type: "button", class: "remove", "aria-label": `Remove the filter ${filter}`,
-      on: { click: () => change({ where: state.where.filter((_, place) => place !== at) }) },
-    }, icon("close"));
+    const remove = el(
+      "button",
+      {
+        type: "button",
+        class: "remove",
+        "aria-label": `Remove the filter ${filter}`,
+        on: { click: () => change({ where: state.where.filter((_, place) => place !== at) }) },
+      },
+      icon("close"),
+    );
     return el("li", { class: "chip" }, el("span", { text: filter }), remove);
   });
   byId("filters").replaceChildren(...chips);
@@ -56,7 +77,9 @@ function renderColumn() {
 
 /** Fills what depends on the library. */
 export function fillNarrowing() {
-  byId("filter-column").replaceChildren(...about.columns.map(({ name }) => el("option", { value: name, text: name.replaceAll("_", " ") })));
+  byId("filter-column").replaceChildren(
+    ...about.columns.map(({ name }) => el("option", { value: name, text: name.replaceAll("_", " ") })),
+  );
   byId("filter").hidden = !about.columns.length || source.isFolder;
   const genres = about.columns.find(({ name }) => name === "genres");
   if (genres) byId("filter-column").value = "genres";
@@ -68,7 +91,9 @@ export function fillNarrowing() {
 /** Connects dial and filters. */
 export function startNarrowing() {
   dial.addEventListener("input", () => change({ blend: Number(dial.value) }, false));
-  byId("per-artist").addEventListener("change", ({ target }) => change({ per_artist: target.value ? Number(target.value) : null }));
+  byId("per-artist").addEventListener("change", ({ target }) =>
+    change({ per_artist: target.value ? Number(target.value) : null }),
+  );
   byId("filter-column").addEventListener("change", renderColumn);
   byId("filter").addEventListener("submit", (event) => {
     event.preventDefault();

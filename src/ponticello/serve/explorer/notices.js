@@ -5,7 +5,15 @@ import { button, byId, el } from "./dom.js";
 import { source } from "./source.js";
 
 /** What GET /api/library told; filled by `meetLibrary`, the same object for all. */
-export const about = { problems: [], columns: [], filter_values: {}, limits: {}, can_search_text: true, can_hear: true, has_preference: true };
+export const about = {
+  problems: [],
+  columns: [],
+  filter_values: {},
+  limits: {},
+  can_search_text: true,
+  can_hear: true,
+  has_preference: true,
+};
 
 const RETRY_S = 4;
 const shown = new Map();
@@ -14,7 +22,12 @@ let retry = 0;
 /** Shows a line at the top under a key, until it is dropped or replaced. */
 export function notice(key, message, { kind = "info", actions = [], canClose = true } = {}) {
   drop(key);
-  const node = el("div", { class: `notice ${kind}`, role: kind === "bad" ? "alert" : null }, el("p", { text: message }), ...actions);
+  const node = el(
+    "div",
+    { class: `notice ${kind}`, role: kind === "bad" ? "alert" : null },
+    el("p", { text: message }),
+    ...actions,
+  );
   if (canClose) node.append(button("Close", () => drop(key), { "aria-label": `Close: ${message}` }));
   shown.set(key, node);
   byId("notices").append(node);
@@ -31,14 +44,20 @@ export async function meetLibrary() {
   Object.assign(about, await source.library());
   document.title = `${about.name} · Ponticello`;
   const simulated = about.listeners_are_simulated ? "simulated " : "";
-  const listeners = about.n_listeners ? `${about.n_listeners.toLocaleString("en")} ${simulated}listeners` : "no listeners";
+  const listeners = about.n_listeners
+    ? `${about.n_listeners.toLocaleString("en")} ${simulated}listeners`
+    : "no listeners";
   byId("facts").replaceChildren(
     el("strong", { text: about.name }),
     el("span", { text: `${about.n_tracks.toLocaleString("en")} songs` }),
     el("span", { text: listeners, class: about.listeners_are_simulated && about.n_listeners ? "simulated" : null }),
   );
   for (const { code, message } of about.problems) notice(code, message);
-  if (source.isFolder) notice("folder", "A copy without its service: similar songs, maps, dial, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.");
+  if (source.isFolder)
+    notice(
+      "folder",
+      "A copy without its service: similar songs, maps, dial, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.",
+    );
 }
 
 /** Says that the service is gone and tries again until it answers; `again` then runs once. */
@@ -52,7 +71,9 @@ export function serviceGone(again) {
     } else retry = setTimeout(tryNow, RETRY_S * 1000);
   };
   notice("gone", "The service does not answer. The page tries again every few seconds; what you gathered stays here.", {
-    kind: "bad", canClose: false, actions: [button("Try now", tryNow)],
+    kind: "bad",
+    canClose: false,
+    actions: [button("Try now", tryNow)],
   });
   retry = setTimeout(tryNow, RETRY_S * 1000);
 }
@@ -61,7 +82,10 @@ export function serviceGone(again) {
 export function failed(error, again = ask) {
   if (error.code === "gone" && !source.isFolder) serviceGone(again);
   else if (error.code === "unauthorized") {
-    notice("token", "This service wants its token: open the address with ?token=… that it printed when it started.", { kind: "bad", canClose: false });
+    notice("token", "This service wants its token: open the address with ?token=… that it printed when it started.", {
+      kind: "bad",
+      canClose: false,
+    });
   } else notice(`failed-${error.code}`, error.message, { kind: "bad" });
 }
 

@@ -20,7 +20,15 @@ export function drawOverlay(canvas, maps, ratio) {
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, canvas.width, canvas.height);
-  const ink = { text: colour("ink"), halo: colour("paper"), meaning: colour("meaning"), taste: colour("taste"), accent: colour("accent"), frame: colour("line"), soft: colour("ink-soft") };
+  const ink = {
+    text: colour("ink"),
+    halo: colour("paper"),
+    meaning: colour("meaning"),
+    taste: colour("taste"),
+    accent: colour("accent"),
+    frame: colour("line"),
+    soft: colour("ink-soft"),
+  };
   const named = [];
   frames(pen, maps, ink);
   if (maps.panes.length === 2) lines(pen, maps, ink);
@@ -56,7 +64,7 @@ function cross(pen, pane, ink) {
   pen.strokeStyle = ink.accent;
   pen.lineWidth = 1.5;
   pen.beginPath();
-  pen.moveTo(x - 9, y), pen.lineTo(x + 9, y), pen.moveTo(x, y - 9), pen.lineTo(x, y + 9);
+  (pen.moveTo(x - 9, y), pen.lineTo(x + 9, y), pen.moveTo(x, y - 9), pen.lineTo(x, y + 9));
   pen.stroke();
 }
 
@@ -149,7 +157,11 @@ function nameAt(pen, pane, row, [x, y], isStrong) {
   const width = pen.measureText(text).width;
   const right = x + 10 + width < pane.left + pane.width - 4;
   const lines = [pane.top + 40, pane.top + pane.height - 8];
-  return [text, right ? x + 10 : Math.max(pane.left + 6, x - 10 - width), Math.min(lines[1], Math.max(lines[0], y + 4))];
+  return [
+    text,
+    right ? x + 10 : Math.max(pane.left + 6, x - 10 - width),
+    Math.min(lines[1], Math.max(lines[0], y + 4)),
+  ];
 }
 
 function halo(pen, ink, text, x, y) {

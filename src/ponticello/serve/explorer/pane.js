@@ -33,7 +33,10 @@ export class Pane {
 
   /** The place of the map under a place of the canvas. */
   under(x, y) {
-    return [this.x + (x - this.left - this.width / 2) / this.scale, this.y + (y - this.top - this.height / 2) / this.scale];
+    return [
+      this.x + (x - this.left - this.width / 2) / this.scale,
+      this.y + (y - this.top - this.height / 2) / this.scale,
+    ];
   }
 
   /** The song nearest to a place of the canvas, at most so many pixels away; -1 where there is none. */

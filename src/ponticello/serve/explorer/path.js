@@ -15,7 +15,8 @@ export const pathNow = { track_ids: [] };
 function end(at, name) {
   const track_id = state.path[at];
   const node = el(
-    "div", { class: "pathend", dataset: { at: String(at) } },
+    "div",
+    { class: "pathend", dataset: { at: String(at) } },
     el("span", { class: "note", text: name }),
     el("strong", { text: track_id ? nameOf(recall(track_id)) : "drop a song here" }),
     button("Use the chosen song", () => setEnd(at, state.selected), { disabled: !state.selected }),
@@ -37,12 +38,36 @@ function renderEnds() {
 function stepRow(track) {
   remember(track);
   const share = Math.round((track.similarity ?? 0) * 100);
-  const near = track.similarity === null || track.similarity === undefined ? null : el("span", { class: "near" }, el("span", { class: "nearness" }, el("span")), el("span", { class: "note", text: `${share} % near the next` }));
+  const near =
+    track.similarity === null || track.similarity === undefined
+      ? null
+      : el(
+          "span",
+          { class: "near" },
+          el("span", { class: "nearness" }, el("span")),
+          el("span", { class: "note", text: `${share} % near the next` }),
+        );
   near?.firstChild.firstChild.style.setProperty("width", `${share}%`);
   return el(
-    "li", {},
-    el("button", { type: "button", class: "round small", "aria-label": `Play ${nameOf(track)}`, disabled: !track.has_audio, on: { click: () => toggle(track.track_id) } }, icon("play")),
-    el("button", { type: "button", class: "choose", on: { click: () => select(track.track_id) } }, el("span", { class: "title", text: nameOf(track) }), el("span", { class: "artist", text: byLine(track) })),
+    "li",
+    {},
+    el(
+      "button",
+      {
+        type: "button",
+        class: "round small",
+        "aria-label": `Play ${nameOf(track)}`,
+        disabled: !track.has_audio,
+        on: { click: () => toggle(track.track_id) },
+      },
+      icon("play"),
+    ),
+    el(
+      "button",
+      { type: "button", class: "choose", on: { click: () => select(track.track_id) } },
+      el("span", { class: "title", text: nameOf(track) }),
+      el("span", { class: "artist", text: byLine(track) }),
+    ),
     near,
   );
 }
@@ -52,9 +77,14 @@ async function render() {
   renderEnds();
   const [from, to] = state.path;
   const body = byId("path-body");
-  const say = (title, text) => body.replaceChildren(el("div", { class: "empty" }, el("h3", { text: title }), el("p", { text })));
+  const say = (title, text) =>
+    body.replaceChildren(el("div", { class: "empty" }, el("h3", { text: title }), el("p", { text })));
   pathNow.track_ids = [];
-  if (!from || !to) return void say("Two songs make a path", "Open a song of the list and press “Path from here”, then another and “Path to here”; or drag them onto the two ends.");
+  if (!from || !to)
+    return void say(
+      "Two songs make a path",
+      "Open a song of the list and press “Path from here”, then another and “Path to here”; or drag them onto the two ends.",
+    );
   if (from === to) return void say("Both ends are the same song", "Choose another for one of them.");
   const own = (asked = `${from} ${to} ${state.blend} ${byId("path-steps").value}`);
   try {
@@ -63,7 +93,11 @@ async function render() {
     pathNow.track_ids = tracks.map((track) => track.track_id);
     body.replaceChildren(
       el("ol", { class: "plain steps", "aria-label": "The path" }, ...tracks.map(stepRow)),
-      el("div", { class: "doings" }, button("All into the playlist", () => listAll(pathNow.track_ids))),
+      el(
+        "div",
+        { class: "doings" },
+        button("All into the playlist", () => listAll(pathNow.track_ids)),
+      ),
     );
     renderEnds();
   } catch (error) {
@@ -74,7 +108,11 @@ async function render() {
 /** Builds the panel. */
 export function startPath() {
   const soon = debounced(render, 100);
-  const steps = el("select", { id: "path-steps", on: { change: soon } }, ...[4, 6, 8, 12, 16].map((n) => el("option", { value: String(n), text: String(n), selected: n === 8 })));
+  const steps = el(
+    "select",
+    { id: "path-steps", on: { change: soon } },
+    ...[4, 6, 8, 12, 16].map((n) => el("option", { value: String(n), text: String(n), selected: n === 8 })),
+  );
   byId("panel-path").replaceChildren(
     el("h2", { id: "path-title", text: "A path between two songs" }),
     el("div", { id: "path-ends", class: "pathends" }),
@@ -82,6 +120,7 @@ export function startPath() {
     el("div", { id: "path-body" }),
   );
   watch((changed) => {
-    if (["path", "tab", "blend", "selected"].some((name) => changed.has(name))) (changed.size === 1 && changed.has("selected") ? renderEnds : soon)();
+    if (["path", "tab", "blend", "selected"].some((name) => changed.has(name)))
+      (changed.size === 1 && changed.has("selected") ? renderEnds : soon)();
   });
 }

@@ -15,12 +15,18 @@ let isNewOnly = false; // of the audience, only who has not heard the song
 
 /** "Simulated listeners", wherever that is what they are. */
 const simulatedNote = (isSimulated) =>
-  isSimulated ? el("p", { class: "simulated boxed", text: "These listeners are simulated: nobody real is behind them." }) : null;
+  isSimulated
+    ? el("p", { class: "simulated boxed", text: "These listeners are simulated: nobody real is behind them." })
+    : null;
 
-const empty = (title, ...lines) => el("div", { class: "empty" }, el("h3", { text: title }), ...lines.map((text) => el("p", { text })));
+const empty = (title, ...lines) =>
+  el("div", { class: "empty" }, el("h3", { text: title }), ...lines.map((text) => el("p", { text })));
 
 const noListeners = () =>
-  empty("No listeners", "This library has no listening history. Bring one in with: ponticello import-history FILE -L LIBRARY");
+  empty(
+    "No listeners",
+    "This library has no listening history. Bring one in with: ponticello import-history FILE -L LIBRARY",
+  );
 
 const askFor = (user_id) => change({ listener: user_id, terms: [], tab: isWide() ? "rediscover" : "songs" });
 
@@ -28,8 +34,12 @@ function listenerRow(listener, reach) {
   const bar = newBar();
   fillBar(bar, listener, reach);
   return el(
-    "li", {},
-    button(listener.user_id, () => askFor(listener.user_id), { class: "choose", "aria-label": `Rediscover for ${listener.user_id}` }),
+    "li",
+    {},
+    button(listener.user_id, () => askFor(listener.user_id), {
+      class: "choose",
+      "aria-label": `Rediscover for ${listener.user_id}`,
+    }),
     el("span", { class: "score" }, bar, el("span", { class: "sum", text: sum(listener) })),
     el("span", { class: listener.has_met ? "tag" : "note", text: listener.has_met ? "has heard it" : "new to them" }),
   );
@@ -40,7 +50,10 @@ async function renderAudience() {
   const track_id = state.selected;
   if (state.tab !== "audience") return;
   if (!about.n_listeners && !source.isFolder) return void body.replaceChildren(noListeners());
-  if (!track_id) return void body.replaceChildren(empty("No song chosen", "Choose a song of the list or the maps; the key a opens its audience."));
+  if (!track_id)
+    return void body.replaceChildren(
+      empty("No song chosen", "Choose a song of the list or the maps; the key a opens its audience."),
+    );
   const own = (asked = `${track_id} ${state.blend}`);
   try {
     const { listeners, simulated } = await source.audience(track_id, N_LOOKED_AT, state.blend);
@@ -48,13 +61,22 @@ async function renderAudience() {
     const track = recall(track_id);
     const shown = listeners.filter((listener) => !isNewOnly || !listener.has_met).slice(0, N_AUDIENCE);
     const reach = reachOf(shown);
-    const only = el("input", { type: "checkbox", id: "audience-new", checked: isNewOnly, on: { change: ({ target }) => ((isNewOnly = target.checked), renderAudience()) } });
+    const only = el("input", {
+      type: "checkbox",
+      id: "audience-new",
+      checked: isNewOnly,
+      on: { change: ({ target }) => ((isNewOnly = target.checked), renderAudience()) },
+    });
     const hadFocus = document.activeElement?.id === "audience-new";
     body.replaceChildren(
       el("p", {}, "Closest to ", el("strong", { text: nameOf(track) }), ` · ${byLine(track)}`),
       simulatedNote(simulated) ?? "",
       el("label", { class: "check" }, only, "only those who have not heard it"),
-      el("ol", { class: "plain people", "aria-label": "Listeners, closest first" }, ...shown.map((listener) => listenerRow(listener, reach))),
+      el(
+        "ol",
+        { class: "plain people", "aria-label": "Listeners, closest first" },
+        ...shown.map((listener) => listenerRow(listener, reach)),
+      ),
       shown.length ? "" : el("p", { class: "note", text: `The ${listeners.length} closest have all heard it.` }),
     );
     if (hadFocus) only.focus();
@@ -64,18 +86,34 @@ async function renderAudience() {
 }
 
 function renderListeners({ listeners, n_total, simulated }) {
-  const find = el("input", { id: "listener-find", type: "search", autocomplete: "off", placeholder: "id of a listener" });
+  const find = el("input", {
+    id: "listener-find",
+    type: "search",
+    autocomplete: "off",
+    placeholder: "id of a listener",
+  });
   const items = listeners.map(({ user_id, n_liked }) =>
-    el("li", { dataset: { user: user_id } },
+    el(
+      "li",
+      { dataset: { user: user_id } },
       button(user_id, () => askFor(user_id), { class: "choose", "aria-pressed": String(user_id === state.listener) }),
-      el("span", { class: "note", text: `${n_liked.toLocaleString("en")} liked` })),
+      el("span", { class: "note", text: `${n_liked.toLocaleString("en")} liked` }),
+    ),
   );
   const list = el("ul", { id: "listener-list", class: "plain people", "aria-label": "Listeners" }, ...items);
-  find.addEventListener("input", () => items.forEach((item) => (item.hidden = !item.dataset.user.includes(find.value.trim()))));
+  find.addEventListener("input", () =>
+    items.forEach((item) => (item.hidden = !item.dataset.user.includes(find.value.trim()))),
+  );
   find.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && find.value.trim()) askFor(find.value.trim());
   });
-  const more = n_total > listeners.length ? el("p", { class: "note", text: `${listeners.length} of ${n_total.toLocaleString("en")} are shown; type an id and press Enter for another.` }) : "";
+  const more =
+    n_total > listeners.length
+      ? el("p", {
+          class: "note",
+          text: `${listeners.length} of ${n_total.toLocaleString("en")} are shown; type an id and press Enter for another.`,
+        })
+      : "";
   byId("rediscover-body").replaceChildren(
     el("p", { text: "Whose ears? The list then holds what they never played but is close to their taste." }),
     simulatedNote(simulated) ?? "",
@@ -94,7 +132,10 @@ async function renderRediscover() {
       renderListeners(await source.listeners(N_LISTENERS, 0));
       loaded = true;
     } catch (error) {
-      return void byId("rediscover-body").replaceChildren(empty("Not now", error.message), button("Try again", renderRediscover));
+      return void byId("rediscover-body").replaceChildren(
+        empty("Not now", error.message),
+        button("Try again", renderRediscover),
+      );
     }
   }
   for (const item of byId("rediscover-body").querySelectorAll("li")) {
@@ -104,8 +145,14 @@ async function renderRediscover() {
 
 /** Builds both panels. */
 export function startPeople() {
-  byId("panel-audience").replaceChildren(el("h2", { id: "audience-title", text: "Audience" }), el("div", { id: "audience-body" }));
-  byId("panel-rediscover").replaceChildren(el("h2", { id: "rediscover-title", text: "Rediscover" }), el("div", { id: "rediscover-body" }));
+  byId("panel-audience").replaceChildren(
+    el("h2", { id: "audience-title", text: "Audience" }),
+    el("div", { id: "audience-body" }),
+  );
+  byId("panel-rediscover").replaceChildren(
+    el("h2", { id: "rediscover-title", text: "Rediscover" }),
+    el("div", { id: "rediscover-body" }),
+  );
   const audienceSoon = debounced(renderAudience, 120);
   watch((changed) => {
     if (["selected", "tab", "blend"].some((name) => changed.has(name))) audienceSoon();

@@ -126,21 +126,34 @@ export async function playNext() {
 /** Connects the player. */
 export function startPlayer() {
   byId("next").append(icon("next"));
-  byId("play").addEventListener("click", () => toggleAny(state.selected ?? answer.results.find((track) => track.has_audio)?.track_id));
+  byId("play").addEventListener("click", () =>
+    toggleAny(state.selected ?? answer.results.find((track) => track.has_audio)?.track_id),
+  );
   byId("next").addEventListener("click", playNext);
   byId("now-title").addEventListener("click", () => select(current.track_id));
   byId("volume").addEventListener("input", ({ target }) => (audio.volume = Number(target.value)));
   byId("moment").addEventListener("click", () => {
     const start_s = Math.max(0, Math.min(audio.currentTime - MOMENT_S / 2, duration() - MOMENT_S));
     const end_s = Math.min(duration(), start_s + MOMENT_S);
-    askAlso({ kind: "part", track_id: current.track_id, start_s: Number(start_s.toFixed(1)), end_s: Number(end_s.toFixed(1)) }, 1);
+    askAlso(
+      {
+        kind: "part",
+        track_id: current.track_id,
+        start_s: Number(start_s.toFixed(1)),
+        end_s: Number(end_s.toFixed(1)),
+      },
+      1,
+    );
   });
   audio.volume = Number(byId("volume").value);
   for (const event of ["play", "pause", "loadedmetadata"]) audio.addEventListener(event, render);
   audio.addEventListener("timeupdate", tick);
   audio.addEventListener("ended", playNext);
   audio.addEventListener("error", () => current && refused(current.track_id));
-  startWave(byId("waveform"), { seek: (share) => (audio.currentTime = share * duration()), move: (by_s) => (audio.currentTime = Math.min(duration(), Math.max(0, audio.currentTime + by_s))) });
+  startWave(byId("waveform"), {
+    seek: (share) => (audio.currentTime = share * duration()),
+    move: (by_s) => (audio.currentTime = Math.min(duration(), Math.max(0, audio.currentTime + by_s))),
+  });
   addEventListener("resize", tick);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", tick);
   render();

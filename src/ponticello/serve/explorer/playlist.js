@@ -47,7 +47,9 @@ function move(at, by) {
   if (to < 0 || to >= list.tracks.length) return;
   [list.tracks[at], list.tracks[to]] = [list.tracks[to], list.tracks[at]];
   changed();
-  byId("playlist-songs").children[to].querySelector(by < 0 ? ".up" : ".down").focus();
+  byId("playlist-songs")
+    .children[to].querySelector(by < 0 ? ".up" : ".down")
+    .focus();
 }
 
 function remove(at) {
@@ -58,9 +60,17 @@ function remove(at) {
 
 async function save(format) {
   try {
-    const blob = await source.exported(format, list.title, list.tracks.map((track) => track.track_id));
+    const blob = await source.exported(
+      format,
+      list.title,
+      list.tracks.map((track) => track.track_id),
+    );
     const url = URL.createObjectURL(blob);
-    const name = list.title.replace(/[^\p{L}\p{N} _-]+/gu, "").trim().slice(0, 80) || "playlist";
+    const name =
+      list.title
+        .replace(/[^\p{L}\p{N} _-]+/gu, "")
+        .trim()
+        .slice(0, 80) || "playlist";
     el("a", { href: url, download: `${name}.${format}` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   } catch (error) {
@@ -71,12 +81,41 @@ async function save(format) {
 function song(track, at) {
   const name = nameOf(track);
   return el(
-    "li", {},
-    el("button", { type: "button", class: "round small", "aria-label": `Play ${name}`, disabled: source.isFolder, on: { click: () => toggle(track.track_id) } }, icon("play")),
-    el("button", { type: "button", class: "choose", on: { click: () => select(track.track_id) } }, el("span", { class: "title", text: name }), el("span", { class: "artist", text: byLine(track) })),
+    "li",
+    {},
+    el(
+      "button",
+      {
+        type: "button",
+        class: "round small",
+        "aria-label": `Play ${name}`,
+        disabled: source.isFolder,
+        on: { click: () => toggle(track.track_id) },
+      },
+      icon("play"),
+    ),
+    el(
+      "button",
+      { type: "button", class: "choose", on: { click: () => select(track.track_id) } },
+      el("span", { class: "title", text: name }),
+      el("span", { class: "artist", text: byLine(track) }),
+    ),
     button("↑", () => move(at, -1), { class: "quiet up", "aria-label": `${name}: up`, disabled: at === 0 }),
-    button("↓", () => move(at, 1), { class: "quiet down", "aria-label": `${name}: down`, disabled: at === list.tracks.length - 1 }),
-    el("button", { type: "button", class: "quiet remove", "aria-label": `${name}: out of the playlist`, on: { click: () => remove(at) } }, icon("close")),
+    button("↓", () => move(at, 1), {
+      class: "quiet down",
+      "aria-label": `${name}: down`,
+      disabled: at === list.tracks.length - 1,
+    }),
+    el(
+      "button",
+      {
+        type: "button",
+        class: "quiet remove",
+        "aria-label": `${name}: out of the playlist`,
+        on: { click: () => remove(at) },
+      },
+      icon("close"),
+    ),
   );
 }
 
@@ -88,26 +127,47 @@ function render() {
   byId("playlist-empty").hidden = n > 0;
   byId("playlist-tools").hidden = n === 0;
   const total_s = list.tracks.reduce((sum, track) => sum + (track.duration_s ?? 0), 0);
-  byId("playlist-total").textContent = [n ? `${n} ${n === 1 ? "song" : "songs"}` : "", total_s ? clock(total_s) : ""].filter(Boolean).join(", ");
+  byId("playlist-total").textContent = [n ? `${n} ${n === 1 ? "song" : "songs"}` : "", total_s ? clock(total_s) : ""]
+    .filter(Boolean)
+    .join(", ");
 }
 
 /** Builds the panel, with the list that this browser kept for this library. */
 export function startPlaylist() {
-  const name = el("input", { id: "playlist-name", maxlength: "200", on: { change: ({ target }) => ((list.title = target.value.trim() || "My playlist"), changed()) } });
+  const name = el("input", {
+    id: "playlist-name",
+    maxlength: "200",
+    on: { change: ({ target }) => ((list.title = target.value.trim() || "My playlist"), changed()) },
+  });
   byId("panel-playlist").replaceChildren(
     el("h2", { id: "playlist-title", text: "Playlist" }),
-    el("div", { class: "row" }, el("label", { for: "playlist-name", text: "Name" }), name, el("span", { id: "playlist-total", class: "note", role: "status" })),
-    el("div", { id: "playlist-empty", class: "empty" }, el("h3", { text: "No songs yet" }), el("p", { text: "The heart beside a song puts it here, or the key l; a lasso on the maps takes many at once." })),
+    el(
+      "div",
+      { class: "row" },
+      el("label", { for: "playlist-name", text: "Name" }),
+      name,
+      el("span", { id: "playlist-total", class: "note", role: "status" }),
+    ),
+    el(
+      "div",
+      { id: "playlist-empty", class: "empty" },
+      el("h3", { text: "No songs yet" }),
+      el("p", { text: "The heart beside a song puts it here, or the key l; a lasso on the maps takes many at once." }),
+    ),
     el("ol", { id: "playlist-songs", class: "plain", "aria-label": "Songs of the playlist" }),
     el(
-      "div", { id: "playlist-tools", class: "doings", role: "group", "aria-label": "Save the playlist" },
-      ...Object.entries(FORMATS).map(([format, text]) => button(text, () => save(format), { dataset: { format }, disabled: source.isFolder && format === "m3u8" })),
+      "div",
+      { id: "playlist-tools", class: "doings", role: "group", "aria-label": "Save the playlist" },
+      ...Object.entries(FORMATS).map(([format, text]) =>
+        button(text, () => save(format), { dataset: { format }, disabled: source.isFolder && format === "m3u8" }),
+      ),
       button("Empty it", () => ((list.tracks = []), changed(), name.focus())),
     ),
   );
   try {
     const kept = JSON.parse(localStorage.getItem(key()) ?? "null");
-    if (Array.isArray(kept?.tracks)) list = { title: String(kept.title), tracks: kept.tracks.filter((track) => typeof track?.track_id === "string") };
+    if (Array.isArray(kept?.tracks))
+      list = { title: String(kept.title), tracks: kept.tracks.filter((track) => typeof track?.track_id === "string") };
   } catch {
     // what another version kept is not read
   }

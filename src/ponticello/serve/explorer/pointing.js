@@ -97,9 +97,14 @@ function key(event) {
   const active = maps.panes[maps.active];
   const middle = [active.left + active.width / 2, active.top + active.height / 2];
   const keys = {
-    ArrowLeft: () => active.moveBy(STEP_PX, 0), ArrowRight: () => active.moveBy(-STEP_PX, 0),
-    ArrowUp: () => active.moveBy(0, STEP_PX), ArrowDown: () => active.moveBy(0, -STEP_PX),
-    "+": () => active.zoomBy(1.4), "=": () => active.zoomBy(1.4), "-": () => active.zoomBy(1 / 1.4), 0: () => active.showAll(),
+    ArrowLeft: () => active.moveBy(STEP_PX, 0),
+    ArrowRight: () => active.moveBy(-STEP_PX, 0),
+    ArrowUp: () => active.moveBy(0, STEP_PX),
+    ArrowDown: () => active.moveBy(0, -STEP_PX),
+    "+": () => active.zoomBy(1.4),
+    "=": () => active.zoomBy(1.4),
+    "-": () => active.zoomBy(1 / 1.4),
+    0: () => active.showAll(),
     m: () => (maps.active = (maps.active + 1) % maps.panes.length),
     Enter: () => pick(active.nearest(...middle, KEY_REACH_PX)),
   };
@@ -109,7 +114,10 @@ function key(event) {
   keys[event.key]();
   const now = maps.panes[maps.active];
   const near = now.nearest(now.left + now.width / 2, now.top + now.height / 2, KEY_REACH_PX);
-  say(near, near < 0 ? `On the ${now.name} map nothing is near the cross.` : `On the ${now.name} map, nearest the cross: `);
+  say(
+    near,
+    near < 0 ? `On the ${now.name} map nothing is near the cross.` : `On the ${now.name} map, nearest the cross: `,
+  );
   redraw();
 }
 

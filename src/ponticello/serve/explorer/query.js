@@ -24,10 +24,17 @@ function chip(term, at) {
   const name = termName(term);
   const isAway = term.weight < 0;
   const turn = el("button", {
-    type: "button", class: "turn", text: isAway ? "−" : "+", "aria-label": `${name}: ${isAway ? "away from it; turn to towards it" : "towards it; turn to away from it"}`,
+    type: "button",
+    class: "turn",
+    text: isAway ? "−" : "+",
+    "aria-label": `${name}: ${isAway ? "away from it; turn to towards it" : "towards it; turn to away from it"}`,
     on: { click: () => reweigh(at, -term.weight) },
   });
-  const remove = el("button", { type: "button", class: "remove", "aria-label": `Remove ${name}`, on: { click: () => removeTerm(at) } }, icon("close"));
+  const remove = el(
+    "button",
+    { type: "button", class: "remove", "aria-label": `Remove ${name}`, on: { click: () => removeTerm(at) } },
+    icon("close"),
+  );
   return el("li", { class: `chip ${isAway ? "away" : "towards"}` }, turn, el("span", { text: name }), remove);
 }
 
@@ -40,8 +47,24 @@ function removeTerm(at) {
 function renderChips() {
   const chips = state.terms.map(chip);
   if (state.listener) {
-    const remove = el("button", { type: "button", class: "remove", "aria-label": "Stop asking for this listener", on: { click: () => change({ listener: null }) } }, icon("close"));
-    chips.push(el("li", { class: "chip towards" }, el("span", { text: `never played by ${state.listener}, close to their taste` }), remove));
+    const remove = el(
+      "button",
+      {
+        type: "button",
+        class: "remove",
+        "aria-label": "Stop asking for this listener",
+        on: { click: () => change({ listener: null }) },
+      },
+      icon("close"),
+    );
+    chips.push(
+      el(
+        "li",
+        { class: "chip towards" },
+        el("span", { text: `never played by ${state.listener}, close to their taste` }),
+        remove,
+      ),
+    );
   }
   byId("chips").replaceChildren(...chips);
   byId("chips").hidden = !chips.length;
@@ -49,7 +72,9 @@ function renderChips() {
 
 /** Songs that chips name but nothing has brought yet: after a reload, or by a link. */
 async function learnNames() {
-  const unknown = [...state.terms.map((term) => term.track_id), ...state.path, state.selected].filter((id) => id && !isKnown(id));
+  const unknown = [...state.terms.map((term) => term.track_id), ...state.path, state.selected].filter(
+    (id) => id && !isKnown(id),
+  );
   if (!unknown.length) return;
   const found = await Promise.allSettled([...new Set(unknown)].map((id) => source.track(id)));
   for (const one of found) if (one.status === "fulfilled") remember(one.value);
@@ -68,7 +93,12 @@ const suggest = debounced(async () => {
     if (words.value.trim() !== text) return;
     tracks.forEach(remember);
     const buttons = tracks.map((track) =>
-      el("button", { type: "button", class: "quiet", text: `${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}`, on: { click: () => chooseNamed(track) } }),
+      el("button", {
+        type: "button",
+        class: "quiet",
+        text: `${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}`,
+        on: { click: () => chooseNamed(track) },
+      }),
     );
     box.replaceChildren(el("span", { class: "note", text: "Like the song" }), ...buttons);
     box.hidden = !buttons.length;
@@ -87,7 +117,11 @@ function chooseNamed(track) {
 async function askFile(file) {
   const { upload_bytes: most } = about.limits;
   if (most && file.size > most) {
-    return notice("upload", `${file.name} is too large: ${Math.ceil(file.size / 2 ** 20)} MB, at most ${Math.floor(most / 2 ** 20)} MB.`, { kind: "bad" });
+    return notice(
+      "upload",
+      `${file.name} is too large: ${Math.ceil(file.size / 2 ** 20)} MB, at most ${Math.floor(most / 2 ** 20)} MB.`,
+      { kind: "bad" },
+    );
   }
   notice("upload", `Listening to ${file.name}…`, { canClose: false });
   try {
@@ -103,7 +137,8 @@ async function askFile(file) {
 
 function startDropping() {
   const cover = byId("drop");
-  const isWanted = (event) => [...event.dataTransfer.types].some((type) => type === "Files" || type === "application/x-ponticello-track");
+  const isWanted = (event) =>
+    [...event.dataTransfer.types].some((type) => type === "Files" || type === "application/x-ponticello-track");
   let depth = 0;
   const leave = () => ((depth = 0), (cover.hidden = true));
   document.addEventListener("dragenter", (event) => {

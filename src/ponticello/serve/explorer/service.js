@@ -21,7 +21,11 @@ async function call(path, options = {}) {
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => ({}));
-  throw new Refused(told.code ?? "internal", told.message ?? `The service answered with status ${response.status}.`, response.status);
+  throw new Refused(
+    told.code ?? "internal",
+    told.message ?? `The service answered with status ${response.status}.`,
+    response.status,
+  );
 }
 
 const get = async (path, parameters = {}, options = {}) => {
@@ -31,7 +35,12 @@ const get = async (path, parameters = {}, options = {}) => {
 };
 
 const send = (path, body, options = {}) =>
-  call(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), ...options });
+  call(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    ...options,
+  });
 
 const track_path = (track_id, what = "") => `api/tracks/${encodeURIComponent(track_id)}${what}`;
 
@@ -53,7 +62,11 @@ export const listeners = (k, offset) => get("api/listeners", { k, offset });
 export const path = (from, to, n, blend) => get("api/path", { from, to, n, blend });
 export const map = () => get("api/map");
 export const explain = async (question, track_id) => (await send("api/explain", { ...question, track_id })).json();
-export const isBack = () => call("healthz").then(() => true, () => false);
+export const isBack = () =>
+  call("healthz").then(
+    () => true,
+    () => false,
+  );
 
 export function recommend(user_id, ask, signal) {
   const query = new URLSearchParams();
@@ -69,4 +82,5 @@ export async function upload(file) {
 }
 
 /** A list as a file of one of the formats m3u8, jspf, csv. */
-export const exported = async (format, title, track_ids) => (await send(`api/export/${format}`, { title, track_ids })).blob();
+export const exported = async (format, title, track_ids) =>
+  (await send(`api/export/${format}`, { title, track_ids })).blob();

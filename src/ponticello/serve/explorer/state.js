@@ -87,7 +87,8 @@ export function read(text) {
   found.blend = number(parts.get("dial"), 0, 1);
   found.per_artist = number(parts.get("each"), 1, 1000);
   found.where = parts.getAll("where").slice(0, 16);
-  found.tab = ["songs", "maps", "playlist", "audience", "path", "rediscover"].find((tab) => tab === parts.get("view")) ?? null;
+  found.tab =
+    ["songs", "maps", "playlist", "audience", "path", "rediscover"].find((tab) => tab === parts.get("view")) ?? null;
   found.selected = parts.get("song");
   found.path = [parts.get("from"), parts.get("to")];
   return found;

@@ -15,13 +15,16 @@ function render() {
   const first = isWide() ? "maps" : "songs";
   const shown = state.tab && !(isWide() && state.tab === "songs") ? state.tab : first;
   document.body.dataset.tab = shown;
-  for (const button of document.querySelectorAll(".tabs button")) button.setAttribute("aria-pressed", String(button.dataset.tab === shown));
-  for (const name of ["maps", "playlist", "audience", "path", "rediscover"]) byId(`panel-${name}`).hidden = name !== shown;
+  for (const button of document.querySelectorAll(".tabs button"))
+    button.setAttribute("aria-pressed", String(button.dataset.tab === shown));
+  for (const name of ["maps", "playlist", "audience", "path", "rediscover"])
+    byId(`panel-${name}`).hidden = name !== shown;
 }
 
 /** Connects the tabs. */
 export function startTabs() {
-  for (const button of document.querySelectorAll(".tabs button")) button.addEventListener("click", () => change({ tab: button.dataset.tab }));
+  for (const button of document.querySelectorAll(".tabs button"))
+    button.addEventListener("click", () => change({ tab: button.dataset.tab }));
   onWidth(place);
   watch((changed) => changed.has("tab") && render());
   place();

@@ -20,7 +20,8 @@ export function take(rows) {
 
 async function toPlaylist() {
   const ids = [...own.taken].slice(0, MOST_LISTED).map((row) => own.ids[row]);
-  for (const row of own.taken) if (!isKnown(own.ids[row])) remember({ track_id: own.ids[row], title: own.titles[row], artist: own.artists[row] });
+  for (const row of own.taken)
+    if (!isKnown(own.ids[row])) remember({ track_id: own.ids[row], title: own.titles[row], artist: own.artists[row] });
   const n = listAll(ids);
   byId("map-status").textContent = `${n} ${n === 1 ? "song is" : "songs are"} new in the playlist.`;
   take([]);
@@ -30,7 +31,9 @@ async function toPlaylist() {
 function askLike() {
   const rows = [...own.taken];
   const every = Math.max(1, Math.ceil(rows.length / MOST_SEEDS));
-  const terms = rows.filter((_, at) => at % every === 0).map((row) => ({ kind: "track", track_id: own.ids[row], weight: 1 }));
+  const terms = rows
+    .filter((_, at) => at % every === 0)
+    .map((row) => ({ kind: "track", track_id: own.ids[row], weight: 1 }));
   take([]);
   if (terms.length === 1) askAlso(terms[0]);
   else change({ terms, listener: null });

@@ -17,7 +17,7 @@ export function drawWave(canvas, peaks, share) {
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
-  const [heard, ahead] = [colour("accent"), colour("line-strong")];
+  const [heard, ahead] = [colour("accent"), colour("edge")];
   const n = Math.floor(width / BAR_PX);
   for (let bar = 0; bar < n; bar++) {
     const peak = peaks.length ? peaks[Math.floor((bar / n) * peaks.length)] : 0;
@@ -39,8 +39,14 @@ export function startWave(canvas, { seek, move }) {
   });
   canvas.addEventListener("pointermove", (event) => canvas.hasPointerCapture(event.pointerId) && at(event));
   const keys = {
-    ArrowRight: () => move(STEP_S), ArrowUp: () => move(STEP_S), ArrowLeft: () => move(-STEP_S), ArrowDown: () => move(-STEP_S),
-    PageUp: () => move(6 * STEP_S), PageDown: () => move(-6 * STEP_S), Home: () => seek(0), End: () => seek(0.999),
+    ArrowRight: () => move(STEP_S),
+    ArrowUp: () => move(STEP_S),
+    ArrowLeft: () => move(-STEP_S),
+    ArrowDown: () => move(-STEP_S),
+    PageUp: () => move(6 * STEP_S),
+    PageDown: () => move(-6 * STEP_S),
+    Home: () => seek(0),
+    End: () => seek(0.999),
   };
   canvas.addEventListener("keydown", (event) => {
     if (!keys[event.key]) return;

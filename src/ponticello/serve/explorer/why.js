@@ -20,13 +20,21 @@ function seedName(part) {
 }
 
 const row = (name, semantic, preference) =>
-  el("tr", {}, el("th", { scope: "row", text: name }), el("td", { text: number(semantic) }), el("td", { text: number(preference) }));
+  el(
+    "tr",
+    {},
+    el("th", { scope: "row", text: name }),
+    el("td", { text: number(semantic) }),
+    el("td", { text: number(preference) }),
+  );
 
 /** A line a seed, those that weigh most first; the rest of a long past are one line, so that the table still adds up. */
 function seedRows(parts) {
   const weight = (part) => Math.abs(part.semantic + part.preference);
   const sorted = parts.length > MOST_SEEDS ? [...parts].sort((a, b) => weight(b) - weight(a)) : parts;
-  const rows = sorted.slice(0, MOST_SEEDS).map((part) => row(`${part.weight < 0 ? "− " : ""}${seedName(part)}`, part.semantic, part.preference));
+  const rows = sorted
+    .slice(0, MOST_SEEDS)
+    .map((part) => row(`${part.weight < 0 ? "− " : ""}${seedName(part)}`, part.semantic, part.preference));
   const rest = sorted.slice(MOST_SEEDS);
   const total = (side) => rest.reduce((sum, part) => sum + part[side], 0);
   if (rest.length) rows.push(row(`${rest.length} more songs`, total("semantic"), total("preference")));
@@ -36,17 +44,39 @@ function seedRows(parts) {
 function partsTable(result) {
   const heads = ["Because of", "Meaning", "Taste"].map((text) => el("th", { scope: "col", text }));
   const foot = row(`Score ${sum(result)}`, result.semantic, result.preference);
-  return el("table", { class: "parts" }, el("thead", {}, el("tr", {}, ...heads)), el("tbody", {}, ...seedRows(result.why.parts)), el("tfoot", {}, foot));
+  return el(
+    "table",
+    { class: "parts" },
+    el("thead", {}, el("tr", {}, ...heads)),
+    el("tbody", {}, ...seedRows(result.why.parts)),
+    el("tfoot", {}, foot),
+  );
 }
 
 function facts(result) {
   const { shared_tags, n_listeners } = result.why;
   const lines = [];
-  if (shared_tags.length) lines.push(el("p", { class: "tags" }, "Shares ", ...shared_tags.slice(0, 12).map((tag) => el("span", { class: "tag", text: tag }))));
+  if (shared_tags.length)
+    lines.push(
+      el(
+        "p",
+        { class: "tags" },
+        "Shares ",
+        ...shared_tags.slice(0, 12).map((tag) => el("span", { class: "tag", text: tag })),
+      ),
+    );
   const { min_listeners: k, n_listeners: n_all, listeners_are_simulated: simulated } = about;
   if (n_all && !source.isFolder) {
     const who = simulated ? "simulated listeners" : "listeners";
-    lines.push(el("p", { class: "note", text: n_listeners === null ? `Fewer than ${k} ${who} liked it: how many is not shown.` : `${n_listeners} ${who} liked it.` }));
+    lines.push(
+      el("p", {
+        class: "note",
+        text:
+          n_listeners === null
+            ? `Fewer than ${k} ${who} liked it: how many is not shown.`
+            : `${n_listeners} ${who} liked it.`,
+      }),
+    );
   }
   return lines;
 }
@@ -60,12 +90,15 @@ async function bestMoment(node, result) {
     const from = clock(segment.start_s) || "0:00";
     node.append(
       el("button", {
-        type: "button", class: "quiet", text: `Best match from ${from} to ${clock(segment.end_s)}`,
+        type: "button",
+        class: "quiet",
+        text: `Best match from ${from} to ${clock(segment.end_s)}`,
         on: { click: () => playFrom(result.track_id, segment.start_s) },
       }),
     );
   } catch (error) {
-    if (node.isConnected) node.append(el("p", { class: "note", text: `Its best moment is not known: ${error.message}` }));
+    if (node.isConnected)
+      node.append(el("p", { class: "note", text: `Its best moment is not known: ${error.message}` }));
   }
 }
 
@@ -73,7 +106,8 @@ async function bestMoment(node, result) {
 export function writeWhy(node, result) {
   if (!result.why) {
     const tags = [...result.genres, ...result.tags, ...result.machine_tags].slice(0, 12);
-    if (tags.length) node.replaceChildren(el("p", { class: "tags" }, ...tags.map((tag) => el("span", { class: "tag", text: tag }))));
+    if (tags.length)
+      node.replaceChildren(el("p", { class: "tags" }, ...tags.map((tag) => el("span", { class: "tag", text: tag }))));
     return;
   }
   node.replaceChildren(partsTable(result), ...facts(result));
