@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import polars as pl
 import pytest
@@ -161,6 +162,12 @@ def test_the_files_of_the_page_hold_no_way_to_run_text() -> None:
         forbidden = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\(\"style\"|https?://(?!www\.w3\.org/2000/svg)"
         assert re.findall(forbidden, source) == [], script.name
         assert len(source.splitlines()) <= 300, script.name
+
+
+def test_files_of_the_page_are_asked_for_again_after_an_upgrade(address: str) -> None:
+    for file in ("", "static/app.js", "static/style.css"):
+        with urlopen(f"{address}/{file}") as answer:
+            assert answer.headers["Cache-Control"] == "no-cache"
 
 
 def test_without_an_index_the_catalogue_can_be_read_and_the_page_says_what_to_do(

@@ -106,6 +106,8 @@ class Guarded:
                     headers.setdefault(name, value)
                 if scope["path"].startswith(("/api/", "/rest/")):
                     headers.setdefault("Cache-Control", "no-store")
+                elif scope["path"].startswith("/static/"):  # else an upgrade meets half of the old page
+                    headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
         refusal = self._refusal(scope)
