@@ -32,6 +32,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 BLOCKS = [(path.name, block) for path in PAGES for block in blocks_of(path.read_text(encoding="utf-8"))]
 DIRECTIVES = {"{toctree}", "{eval-rst}"}
 DATA = {"csv", "json", "jsonl", "m3u", "text"}
+ENDINGS = {"md", "py", "parquet", "json", "csv", "npz", "onnx", "safetensors"}  # of files, not settings
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SIGNS = re.compile(r"^(sudo |[A-Z_]+=\S+ )+")  # variables before a command
@@ -114,6 +115,16 @@ def test_every_command_is_one_there_is(block: Block) -> None:
         check(line)
 
 
+def test_every_setting_that_a_page_names_exists() -> None:
+    written = Config().model_dump()
+    known = {f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part}
+    sections = "|".join({name.split(".")[0] for name in known})
+    named = re.compile(rf"`({sections})\.(\w+)( ?=[^`]*)?`")
+    found = {(path.name, f"{m[1]}.{m[2]}") for path in PAGES for m in named.finditer(path.read_text(encoding="utf-8"))}
+    assert len(found) > 20
+    assert {(page, name) for page, name in found if name not in known and name.split(".")[1] not in ENDINGS} == set()
+
+
 @pytest.mark.parametrize("block", _of("toml"))
 def test_every_example_of_settings_is_read(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "ponticello.toml"
@@ -145,6 +156,8 @@ def prepare(text: str) -> None:
     if "towers/" in text:
         pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
         answer("export", "--onnx", "towers", "-L", "my-library")
+    if "queries.parquet" in text:
+        answer("evaluate", "-L", "my-library", "--set", "evaluate.baselines=[]")
     if "listeners.parquet" in text:
         answer("export", "--vectors", "tracks.parquet", "--listeners", "listeners.parquet", "-L", "my-library")
 
