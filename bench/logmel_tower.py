@@ -40,8 +40,9 @@ from ponticello.evaluate.semantic import music_to_music_scores, retrieval_figure
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.htcl import HTCL
 from ponticello.model.htcl_config import HTCLConfig
+from ponticello.train.arguments import training_arguments
 from ponticello.train.stages import semantic_stage
-from ponticello.train.trainer import HTCLTrainer, training_arguments
+from ponticello.train.trainer import HTCLTrainer
 
 ROUNDS = 1000
 CROP_SECONDS = 10.0

@@ -10,8 +10,8 @@ import torch
 
 from ponticello.api import Library
 from ponticello.evaluate.semantic import retrieval_figures
+from ponticello.train.arguments import training_arguments
 from ponticello.train.run import train_preference, train_semantic
-from ponticello.train.trainer import training_arguments
 
 SHORT = ["max_steps=10", "evaluate_every=5", "batch_size=10", "patience=9"]
 

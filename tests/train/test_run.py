@@ -28,10 +28,11 @@ from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.metrics import retrieval_ranks
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.htcl import HTCL
+from ponticello.train.arguments import training_arguments
 from ponticello.train.checkpoints import COMPLETE, last_checkpoint
 from ponticello.train.run import is_finished, train_preference, train_semantic
 from ponticello.train.stages import semantic_stage
-from ponticello.train.trainer import HTCLTrainer, training_arguments
+from ponticello.train.trainer import HTCLTrainer
 
 SHORT = ["semantic.max_steps=12", "preference.max_steps=12", "semantic.evaluate_every=3", "preference.evaluate_every=3"]
 SHORT += ["semantic.batch_size=8", "preference.batch_size=8", "semantic.patience=9", "preference.patience=9"]

@@ -124,7 +124,7 @@ class HTCL(PreTrainedModel):
 
     def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
         """Writes config, weights, tokenizer and their hashes; CheckpointError if a weight is not finite."""
-        for name, weight in self.state_dict().items():
+        for name, weight in (options.get("state_dict") or self.state_dict()).items():
             if not torch.isfinite(weight).all():
                 raise CheckpointError(f"weight {name} is not finite: nothing was saved to {place}")
         super().save_pretrained(str(place), *args, **options)

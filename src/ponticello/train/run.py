@@ -26,6 +26,7 @@ from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
+from ponticello.train.arguments import BEST_BY, training_arguments
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish, read_record, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
@@ -34,9 +35,10 @@ from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_o
 from ponticello.train.losses import TasteGraph
 from ponticello.train.lost import told_to_stop
 from ponticello.train.progress import LogFile, ProgressBar
+from ponticello.train.sharding import check_sharding
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.stop import Stopping
-from ponticello.train.trainer import BEST_BY, HTCLTrainer, RetrievalReport, training_arguments
+from ponticello.train.trainer import HTCLTrainer, RetrievalReport
 
 logger = logging.getLogger(__name__)
 STARTER = "starter"  # a run's name that no trained run may take
@@ -213,6 +215,7 @@ def _train(
 
     finish: what becomes of the best weights before they are written.
     """
+    check_sharding(stage)
     training, validation = rows.training, rows.validation
     batch_size, (process, _) = _batch_size(stage, training, validation), launched()
     parts = model.parts
@@ -252,8 +255,9 @@ def _train(
         "n_steps": trainer.state.global_step,
         "best": _best_validation(trainer.state.log_history),
     }
+    trained = trainer.trained()
     if trainer.args.should_save:
-        model, balance = finish(model)
+        model, balance = finish(trained)
         record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
         model.save_pretrained(run / "finished")
         publish(run / "finished", run)

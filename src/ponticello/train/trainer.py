@@ -4,7 +4,6 @@ Everything a `Trainer` does already (loop, DDP, schedule, resume) is left to it.
 """
 
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,11 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
-from ponticello.config import StageConfig
 from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.train import sharding
+from ponticello.train.arguments import BEST_BY
 from ponticello.train.checkpoints import COMPLETE, read_unlogged, write_unlogged
 from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
@@ -29,53 +30,11 @@ from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
 from ponticello.train.stop import Patience
 
-LOG_EVERY = 5  # steps; the parts of the loss are means over them
-BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
 BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
 
 RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
 """(queries (n, d), items (m, d), target (n,)) -> figures, "mrr" among them; passed in: metrics live in `evaluate`."""
-
-
-def training_arguments(
-    settings: StageConfig, checkpoints: Path, batch_size: int, steps_per_epoch: int
-) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    too_few = settings.epochs * steps_per_epoch < settings.min_steps
-    return TrainingArguments(
-        output_dir=str(checkpoints),
-        per_device_train_batch_size=batch_size,
-        num_train_epochs=settings.epochs,
-        max_steps=settings.min_steps if settings.max_steps < 1 and too_few else settings.max_steps,
-        learning_rate=settings.heads_lr,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_share,
-        lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
-        max_grad_norm=settings.max_grad_norm,
-        bf16=settings.bf16,
-        # bf16 asks for it; and of several processes without it each would train alone, unsaid.
-        use_cpu=(settings.bf16 or "WORLD_SIZE" in os.environ) and not torch.cuda.is_available(),
-        seed=settings.seed,
-        data_seed=settings.seed,
-        eval_strategy="steps",
-        eval_steps=settings.evaluate_every,
-        save_strategy="steps",
-        save_steps=settings.evaluate_every,
-        save_total_limit=2,
-        load_best_model_at_end=True,
-        metric_for_best_model=BEST_BY,
-        greater_is_better=True,
-        logging_steps=LOG_EVERY,
-        logging_nan_inf_filter=False,
-        dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
-        ddp_backend="gloo" if "WORLD_SIZE" in os.environ and not torch.cuda.is_available() else None,
-        remove_unused_columns=False,
-        report_to="none",
-        disable_tqdm=True,
-    )
 
 
 class HTCLTrainer(Trainer):
@@ -97,6 +56,7 @@ class HTCLTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
+        self.is_shared = stage.settings.fsdp
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
         # Not by the Trainer, whose name for it changes between versions.
@@ -119,6 +79,9 @@ class HTCLTrainer(Trainer):
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Trains, from a checkpoint if there is one: to the same losses and weights as without the stop."""
+        if self.is_shared:
+            sharding.leave_unwrapped(self.accelerator)
+            sharding.shard(self.htcl)
         if checkpoint is None:
             self.train()
             return
@@ -132,18 +95,25 @@ class HTCLTrainer(Trainer):
         self._load_best_model()
         self.callback_handler.on_train_end(self.args, state, self.control)
 
+    def trained(self) -> HTCL:
+        """The model as training left it; of a shared one the first process gets it whole. All have to call it."""
+        return sharding.whole_model(self.htcl) if self.is_shared else self.htcl
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
         rate, settings = learning_rate(self.stage.settings), self.stage.settings
-        groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+        groups: dict[tuple[float, float, bool], list[Tensor]] = defaultdict(list)
         for name, parameter in (model or self.htcl).named_parameters():
             if parameter.requires_grad:
                 decay = settings.weight_decay if decays(name, parameter) else 0.0
-                groups[rate(name), decay].append(parameter)
+                # One kernel takes no mixture of what is shared out and what is whole, as scales are.
+                groups[rate(name), decay, self.is_shared and parameter.ndim == 0].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay, _), group in groups.items()],
             fused=settings.fused_optimizer or None,
         )
+        if self.is_shared:
+            sharding.part_what_is_loaded(self.optimizer)
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
@@ -172,9 +142,10 @@ class HTCLTrainer(Trainer):
         if self.profile:
             self.profile.n_tracks = len(inputs["track_numbers"])
         with self._time("backward"):  # less what is timed within
-            if self.stage.settings.chunk_size:
-                return self._step_in_chunks(model, inputs)
-            loss: Tensor = super().training_step(model, inputs)
+            in_chunks = self.stage.settings.chunk_size
+            loss: Tensor = self._step_in_chunks(model, inputs) if in_chunks else super().training_step(model, inputs)
+            if self.is_shared:
+                sharding.average_whole_gradients(model)
             return loss
 
     def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -278,6 +249,13 @@ class HTCLTrainer(Trainer):
             figures["pair"] = self.retrieval(audio[known], audio[items], np.array(partner))
         return {f"{task}_{name}": value for task, found in figures.items() for name, value in found.items()}
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The model folder, whole; all processes have to call it."""
+        if self.is_shared:
+            self._save(output_dir, sharding.whole_state(self.htcl.state_dict()))
+        else:
+            super().save_model(output_dir, _internal_call)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The model folder only: the Trainer would add its arguments as a pickle."""
         if self.args.should_save:
@@ -291,3 +269,26 @@ class HTCLTrainer(Trainer):
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             write_unlogged(checkpoint, self.parts)
             (checkpoint / COMPLETE).touch()
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_shared:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        optimizer: Any = self.optimizer
+        scheduler: Any = self.lr_scheduler
+        state = sharding.whole_state(optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_shared:
+            sharding.load_whole(self.htcl, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self.is_shared:
+            sharding.load_whole(self.htcl, Path(str(self.state.best_model_checkpoint)))
+        else:
+            super()._load_best_model()
