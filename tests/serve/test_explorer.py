@@ -214,6 +214,16 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(page:
     expect(page.locator("#songs-title")).to_have_text("All songs")
 
 
+def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(page: Page, address: str) -> None:
+    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&dial=7&each=-1&view=nope"
+    open_explorer(page, address, f"{odd}&where=tags%3Dslow")
+    expect(page.locator("#chips .chip > span")).to_have_text(["“slow~er”"])
+    expect(page.locator("#filters .chip")).to_have_text(["tags=slow"])
+    expect(page.locator("#list .bar").first).to_be_visible()
+    expect(page.locator("#panel-maps")).to_be_visible()
+    expect(page.locator("#per-artist")).to_have_value("")
+
+
 def test_a_song_is_found_by_its_name(page: Page, address: str) -> None:
     open_explorer(page, address)
     page.locator("#words").fill("piece 17")

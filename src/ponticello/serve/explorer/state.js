@@ -84,6 +84,7 @@ export function read(text) {
   const found = structuredClone(START);
   found.terms = parts.getAll("ask").map(readTerm).filter(Boolean).slice(0, 32);
   found.listener = parts.get("for");
+  if (found.listener) found.terms = []; // a question is one or the other
   found.blend = number(parts.get("dial"), 0, 1);
   found.per_artist = number(parts.get("each"), 1, 1000);
   found.where = parts.getAll("where").slice(0, 16);
