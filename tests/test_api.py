@@ -17,6 +17,7 @@ from ponticello.data.prepare import prepare_frames
 from ponticello.data.pseudonyms import pseudonym
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.search.embed import space_id
+from ponticello.search.models import sound_query
 from ponticello.search.recommend import Result
 
 
@@ -281,3 +282,22 @@ def test_every_public_name_is_there_and_no_other() -> None:
         assert getattr(ponticello, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'ponticello' has no attribute 'nothing'"):
         _ = ponticello.nothing
+
+
+def test_a_sound_is_heard_once_by_models_that_read_the_same(trained: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the query is what each model alone makes of the file."""
+    heard: list[object] = []
+    frames = ponticello.HTCL.frames
+
+    def counted(model: ponticello.HTCL, item: str | Path | np.ndarray) -> np.ndarray:
+        heard.append(item)
+        return frames(model, item)
+
+    path = _audio(trained, "track-0007")
+    alone = [model.encode_audio([path]) for model in trained.models]
+    monkeypatch.setattr(ponticello.HTCL, "frames", counted)
+    query = sound_query(trained.models, path)
+    assert heard == [path]
+    assert query.preference is not None
+    np.testing.assert_array_equal(query.semantic, alone[0])
+    np.testing.assert_array_equal(query.preference, alone[1])

@@ -225,10 +225,10 @@ class HTCL(PreTrainedModel):
 
         CheckpointError where the front end cannot take sound (`features`), or its encoder is not here (`hf:NAME`).
         """
-        return self.encode_mels([self._frames(item) for item in items], batch_size)
+        return self.encode_mels([self.frames(item) for item in items], batch_size)
 
-    def _frames(self, item: str | Path | np.ndarray) -> np.ndarray:
-        """What the audio tower reads of a file or a waveform."""
+    def frames(self, item: str | Path | np.ndarray) -> np.ndarray:
+        """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as `encode_audio`."""
         mel, front_end = self.parts.mel, self.front_end
         sound = item if isinstance(item, np.ndarray) else Path(item)
         if front_end is not None:

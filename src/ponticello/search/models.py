@@ -8,6 +8,7 @@ import numpy as np
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
 from ponticello.library import Folder
+from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import MEL, PATCH_FRAMES
 from ponticello.search.embed import space_id
@@ -41,8 +42,17 @@ def text_query(models: Sequence[HTCL], text: str) -> Query:
 
 
 def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
-    """The query "music like this": a file, or a mono waveform (n,); errors as `HTCL.encode_audio`."""
-    sides = [model.encode_audio([sound]) for model in models]
+    """The query "music like this": a file, or a mono waveform (n,); errors as `HTCL.encode_audio`.
+
+    Models that read the same frames hear it once: that is nearly all of the time it takes.
+    """
+    frames: dict[str, np.ndarray] = {}
+    sides = []
+    for model in models:
+        key = frames_key(model.parts, model.config.front_end_weights)
+        if key not in frames:
+            frames[key] = model.frames(sound)
+        sides.append(model.encode_mels([frames[key]]))
     return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
 
 

@@ -182,6 +182,7 @@ async def upload(request: Request, now: Now) -> Uploaded:
     """
     uploads: Uploads = request.app.state.uploads
     spaces = spaces_of(now)
+    models = await run_in_threadpool(lambda: now.models)  # before anything is received: without them it is in vain
     headers = request.headers
     with _counted(request.app.state.metrics), uploads.place() as path:
         try:
@@ -190,5 +191,4 @@ async def upload(request: Request, now: Now) -> Uploaded:
             )
         except ClientDisconnect:
             raise Failure(400, "invalid", "the client went away") from None
-        models = await run_in_threadpool(lambda: now.models)
         return await run_in_threadpool(uploads.hear, path, models, spaces)
