@@ -204,7 +204,7 @@ def test_an_error_of_ours_has_the_headers_and_tells_nothing(
     unlocked: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app: Any = unlocked.app
-    monkeypatch.setattr(app.state, "desk", None)
+    monkeypatch.setitem(app.state._state, "desk", None)
     with caplog.at_level(logging.ERROR):
         answer = unlocked.get("/api/tracks/track-0001/similar")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
@@ -218,7 +218,7 @@ def test_an_error_of_ours_has_the_headers_and_tells_nothing(
 def test_a_path_cannot_write_lines_into_the_log(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(app.state, "desk", None)
+    monkeypatch.setitem(app.state._state, "desk", None)
     with caplog.at_level(logging.ERROR):
         token = (b"authorization", f"Bearer {TOKEN}".encode())
         answer = send(app, "GET", "/api/recommend/a\nERROR all is lost\x1b[31m", headers=[token])
@@ -235,6 +235,27 @@ def test_a_large_question_is_refused_declared_or_not(unlocked: TestClient) -> No
     pushed = send(app, "POST", "/api/search", headers=[kind], body=forever(b" " * 65_536))
     assert (pushed.status, pushed.code) == (413, "too_large")
     assert pushed.n_pieces <= BODY_BYTES // 65_536 + 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 500_000,
+        b'{"terms":' * 100_000,
+        b'{"k": ' + b"9" * 900_000 + b"}",
+        b'{"terms": [{"text": "a", "weight": 1e99999}]}',
+        b'{"terms": [' + b'{"text": "a"},' * 60_000 + b'{"text": "a"}]}',
+        b'{"terms": [{"text": "' + b"a" * 900_000 + b'"}]}',
+        b'{"terms": [{"text": "\\ud800"}]}',
+        b"\xff\xfe" * 1000,
+    ],
+    ids=["brackets", "objects", "digits", "exponent", "terms", "text", "surrogate", "no text"],
+)
+def test_a_question_that_is_a_bomb_is_refused_in_shape(unlocked: TestClient, body: bytes) -> None:
+    answer = unlocked.post("/api/search", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["code"] == "invalid"
+    assert len(answer.json()["message"]) < 400
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.168.1.5", "::", "music.home"])

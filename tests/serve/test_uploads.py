@@ -221,6 +221,20 @@ def test_too_many_at_once_are_told_to_wait(client: TestClient, sound: Path) -> N
     assert _upload(client, sound.read_bytes()).status_code == 200
 
 
+def test_outlines_cannot_take_every_thread_of_the_service(client: TestClient, sound: Path) -> None:
+    """Eight may wait for a process that decodes; the ninth is told to come back at once."""
+    decoder: Decoder = client.app.state.uploads.decoder  # type: ignore[attr-defined]
+    for _ in range(8):
+        assert decoder._waiting.acquire(blocking=False)
+    answers = [client.get("/api/tracks/track-0007/waveform", params={"n": 17}), _upload(client, sound.read_bytes())]
+    for _ in range(8):
+        decoder._waiting.release()
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "busy")
+        assert int(answer.headers["retry-after"]) > 0
+    assert client.get("/api/tracks/track-0007/waveform", params={"n": 17}).status_code == 200
+
+
 def test_a_process_that_is_lost_is_replaced(client: TestClient, sound: Path) -> None:
     decoder: Decoder = client.app.state.uploads.decoder  # type: ignore[attr-defined]
     for child in list(decoder._children):

@@ -20,6 +20,7 @@ from ponticello.serve.failures import Failure
 _CLOCK = 4  # by the clock a task may take so many times its processor time: the machine may be busy, the disk slow
 _START_S = 60.0  # a child imports before it is ready
 _WAIT_S = 20.0  # for a child that is free
+_MOST_WAITING = 8  # tasks: each holds a thread of the service, which has some forty for all there is to answer
 _HEAD_BYTES = 1 << 16
 _BODY_BYTES = 1 << 26  # 16.7 million samples: 17 minutes at 16 kHz
 RETRY_S = 5  # what a client is told to wait when all are busy
@@ -46,6 +47,7 @@ class Decoder:
         self._free: queue.LifoQueue[_Child] = queue.LifoQueue()  # the warmest first
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
+        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
 
     def start(self) -> None:
         """Starts the processes, which the first task would otherwise do; once is enough."""
@@ -73,12 +75,20 @@ class Decoder:
             self._free = queue.LifoQueue()
 
     def _asked(self, task: dict[str, Any]) -> Sound:
+        if not self._waiting.acquire(blocking=False):
+            raise _busy()
+        try:
+            return self._decoded(task)
+        finally:
+            self._waiting.release()
+
+    def _decoded(self, task: dict[str, Any]) -> Sound:
         self.start()
         free = self._free
         try:
             child = free.get(timeout=_WAIT_S)
         except queue.Empty:
-            raise Failure(503, "busy", "too many sounds at once; try again", {"Retry-After": str(RETRY_S)}) from None
+            raise _busy() from None
         try:
             child = child if child.is_alive else self._another(child)  # the system may have ended it
             head, body = child.ask(task)
@@ -99,6 +109,10 @@ class Decoder:
             self._children.remove(lost)
             self._children.add(child)
             return child
+
+
+def _busy() -> Failure:
+    return Failure(503, "busy", "too many sounds at once; try again", {"Retry-After": str(RETRY_S)})
 
 
 class _Child:

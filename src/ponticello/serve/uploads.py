@@ -72,6 +72,7 @@ class Uploads:
         self.folder: Path | None = None
         self._kept: OrderedDict[str, _Heard] = OrderedDict()
         self._lock = threading.Lock()
+        self._hearing = threading.Lock()  # one at a time: it fills a core, and others are being answered
         self.n_under_way = 0
 
     def start(self) -> None:
@@ -105,9 +106,9 @@ class Uploads:
         """Decodes a file and keeps its vectors under the models. spaces: their ids. Failure as `Decoder.sound`."""
         mel = models[0].parts.mel
         sound = self.decoder.sound(path, mel.sample_rate, mel.max_seconds + _LEAD_IN_S, self.seconds)
-        return Uploaded(
-            upload=self.keep(sound_query(models, sound.values), spaces), duration_s=sound.duration_s, expires_s=KEPT_S
-        )
+        with self._hearing:
+            query = sound_query(models, sound.values)
+        return Uploaded(upload=self.keep(query, spaces), duration_s=sound.duration_s, expires_s=KEPT_S)
 
     def keep(self, query: Query, spaces: Sequence[str]) -> str:
         """Remembers a query; the name by which it is found."""
