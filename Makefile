@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check format clean bench-ablate bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-logmel bench-matching \
+.PHONY: install demo test browser check format clean bench-ablate bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
@@ -51,6 +51,10 @@ bench: bench-ingest bench-step bench-gradcache bench-startup bench-search
 bench-ingest: $(READY)
 	mkdir -p $(RESULTS)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ingest.py $(FOLDER) --json $(RESULTS)/ingest.json
+
+bench-loader: $(READY)
+	mkdir -p $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/loader.py --json $(RESULTS)/loader.json
 
 bench-step: $(READY)
 	mkdir -p $(RESULTS)
