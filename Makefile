@@ -40,7 +40,7 @@ check: $(READY)
 # The site, from docs/ and the docstrings; a broken link or anything else worth a warning is an error. Nothing is fetched.
 .PHONY: docs
 docs: $(READY)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d dist/doctrees docs dist/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --write-all --fresh-env -d dist/doctrees docs dist/docs
 	@echo "dist/docs/index.html"
 
 # FOLDER=PATH/TO/freemusic names the tracks.
