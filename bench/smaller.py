@@ -20,7 +20,7 @@ from ponticello.data.store import FrameStore
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.model.onnx_export import AUDIO, TEXT, Run, export_onnx, run_onnx
-from ponticello.search.embed import run_config, space_id
+from ponticello.model.space import run_config, space_id
 from ponticello.train.run import STARTER, starter_run
 
 K = 10

@@ -16,7 +16,7 @@ from ponticello.data.interactions import merge_interactions, read_interactions
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.pseudonyms import pseudonym
 from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.search.embed import space_id
+from ponticello.model.space import space_id
 from ponticello.search.models import sound_query
 from ponticello.search.recommend import Result
 

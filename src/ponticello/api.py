@@ -20,16 +20,11 @@ from ponticello.errors import DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.model.space import run_config
 from ponticello.search.audience import Listener, listeners_for
 from ponticello.search.calibration import Space, calibrate
 from ponticello.search.copies import find_recordings
-from ponticello.search.embed import (
-    Vectors,
-    embed_library,
-    embed_shard,
-    require_shards,
-    run_config,
-)
+from ponticello.search.embed import Vectors, embed_library, embed_shard, require_shards
 from ponticello.search.embed_cluster import embed_on_ray
 from ponticello.search.filters import matching
 from ponticello.search.generations import known_recordings, open_index, write_index

@@ -12,7 +12,7 @@ from ponticello.data.batch import tokenize
 from ponticello.errors import CheckpointError
 from ponticello.model.htcl import HTCL
 from ponticello.model.onnx_export import run_onnx
-from ponticello.search.embed import space_id
+from ponticello.model.space import space_id
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 

@@ -8,7 +8,7 @@ from ponticello.data.forget import RETRAIN_FILE
 from ponticello.doctor.finding import Finding
 from ponticello.errors import PonticelloError
 from ponticello.library import Folder
-from ponticello.search.embed import space_id
+from ponticello.model.space import space_id
 from ponticello.train.run import STARTER, is_finished
 
 _WORTH_TELLING = 100 * 2**20  # bytes

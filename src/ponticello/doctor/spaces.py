@@ -12,7 +12,7 @@ from ponticello.errors import PonticelloError
 from ponticello.evaluate.integrity import alignment, space_health
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
-from ponticello.search.embed import space_id
+from ponticello.model.space import space_id
 from ponticello.search.generations import open_index
 from ponticello.search.index import EmbeddingIndex
 

@@ -16,6 +16,7 @@ from ponticello.evaluate.figures import About, Evaluation, Summary
 from ponticello.evaluate.joint import Compared, evaluate_library
 from ponticello.evaluate.summary import summarise
 from ponticello.library import Folder
+from ponticello.model.space import space_id
 
 
 def evaluate_seeds(
@@ -35,6 +36,11 @@ def evaluate_seeds(
     return summarise(evaluations, about, folder.config), evaluations
 
 
+def _named(folder: Folder, run: str) -> str:
+    """A run and the space it puts vectors in, which no other model has."""
+    return f"{run} (space {space_id(folder.run(run))})"
+
+
 def _say(say: Callable[[str], None], prefix: str, step: str) -> None:
     say(prefix + step)
 
@@ -44,7 +50,9 @@ def _about(folder: Folder, by_seed: Sequence[Compared], seeds: tuple[int, ...], 
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
     log = read_interactions(folder) if folder.interactions.is_file() else pl.DataFrame({USER_ID: []})
-    runs = {method: ", ".join(compared.runs[method] for compared in by_seed) for method in by_seed[0].runs}
+    runs = {
+        method: ", ".join(_named(folder, compared.runs[method]) for compared in by_seed) for method in by_seed[0].runs
+    }
     return About(
         library=folder.root.name,
         version=version("ponticello"),

@@ -22,7 +22,8 @@ from ponticello.library import Folder
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import N_TAGGED
-from ponticello.search.embed import embed_library, run_config, served_vector
+from ponticello.model.space import run_config, served_vector
+from ponticello.search.embed import embed_library
 
 MEL, MUSICNN, FRONT_END, TEXT = "mel statistics", "MusiCNN", "front end", "text only"
 FUSED = ", fused"  # ends the name of a row whose vectors hold the text too

@@ -9,8 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ponticello.errors import CheckpointError
+from ponticello.model.space import write_space
 
 CHECKSUMS = "sha256.json"
+
+
+def describe_saved(folder: Path, tokenizer_files: Iterable[str]) -> None:
+    """What every model folder carries once it is saved: the hashes of `write_checksums`, and `space.json`."""
+    write_checksums(folder, tokenizer_files)
+    write_space(folder)
 
 
 def write_checksums(folder: Path, tokenizer_files: Iterable[str]) -> None:
@@ -34,7 +41,7 @@ def check_checksums(folder: Path) -> None:
         return
     try:
         hashes = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         hashes = {CHECKSUMS: ""}
     for name, written in hashes.items():
         path = folder / Path(name).name

@@ -4,19 +4,17 @@ A track's vector depends, in its last bits, on the tracks that share its batch. 
 same way by every job and by a single process: only what a whole call has taken in counts as done for the cut.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ponticello.config import Config
 from ponticello.data.store import FrameStore
-from ponticello.errors import CheckpointError, LibraryError
+from ponticello.errors import LibraryError
 from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
+from ponticello.model.space import front_end_weights, run_config, served_vector, space_id
 from ponticello.search.parts import JOBS, PARTS, Sources, next_part, read_parts, take_in, write_part
 
 PART_SIZE = 512  # tracks embedded between two writes: what an interrupted run repeats at most
@@ -29,39 +27,6 @@ class Vectors:
     track_ids: list[str]
     matrix: np.ndarray
     space_id: str
-
-
-def run_config(run: Path) -> Config:
-    """The settings the model in `run` was made with; CheckpointError if there is no model, or its config is damaged."""
-    path = run / "config.json"
-    if not path.is_file() or not (run / "model.safetensors").is_file():
-        raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
-    try:
-        return Config.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-
-
-def space_id(run: Path) -> str:
-    """Names the space a model folder puts vectors in: a hash of its weights and of what it does to its input."""
-    config = run_config(run)
-    with (run / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(served_vector(run).encode())
-    digest.update(config.model_dump_json(include={"front_end", "mel", "audio", "text", "heads"}).encode())
-    return digest.hexdigest()[:12]
-
-
-def served_vector(run: Path) -> str:
-    """What stands for a track that has a text under the model in `run`: "audio" alone, or "fused" with the text."""
-    vector: str = json.loads((run / "config.json").read_text(encoding="utf-8")).get("vector", "audio")
-    return vector
-
-
-def front_end_weights(run: Path) -> str:
-    """The weights of the front end that the model in `run` was trained over; "" where its settings say it all."""
-    weights: str = json.loads((run / "config.json").read_text(encoding="utf-8")).get("front_end_weights", "")
-    return weights
 
 
 class Lots:

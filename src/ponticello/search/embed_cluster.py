@@ -9,7 +9,8 @@ from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts
 from ponticello.library import Folder
 from ponticello.model.front_end import frames_for
-from ponticello.search.embed import Lots, run_config
+from ponticello.model.space import run_config
+from ponticello.search.embed import Lots
 from ponticello.search.parts import JOBS
 
 

@@ -11,7 +11,7 @@ from ponticello.library import Folder
 from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn import MEL, PATCH_FRAMES
-from ponticello.search.embed import space_id
+from ponticello.model.space import space_id
 from ponticello.search.index import EmbeddingIndex, Query
 
 
