@@ -99,7 +99,7 @@ export function say(row, where = "") {
   byId("map-status").textContent = track
     ? `${where}${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}${rank ? `, number ${rank} of the list` : ""}`
     : where ||
-      `${maps.ids.length.toLocaleString("en")} songs, each on both maps; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
+      `${maps.ids.length.toLocaleString("en")} songs${maps.panes.length === 2 ? ", each on both maps" : ""}; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
 }
 
 /** Chooses the song of a row, for list and maps alike. */

@@ -45,7 +45,7 @@ export async function meetLibrary() {
   document.title = `${about.name} · Ponticello`;
   const simulated = about.listeners_are_simulated ? "simulated " : "";
   const listeners = about.n_listeners
-    ? `${about.n_listeners.toLocaleString("en")} ${simulated}listeners`
+    ? `${about.n_listeners.toLocaleString("en")} ${simulated}listener${about.n_listeners === 1 ? "" : "s"}`
     : "no listeners";
   byId("facts").replaceChildren(
     el("strong", { text: about.name }),
