@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check release-check sbom audit lint-docker lower-bounds format clean bench-ablate \
+.PHONY: install demo test browser check break release-check sbom audit lint-docker lower-bounds format clean bench-ablate \
 	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
@@ -41,8 +41,15 @@ check: $(READY)
 # The site, from docs/ and the docstrings; a broken link or anything else worth a warning is an error. Nothing is fetched.
 .PHONY: docs
 docs: $(READY)
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d dist/doctrees docs dist/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --write-all --fresh-env -d dist/doctrees docs dist/docs
 	@echo "dist/docs/index.html"
+
+# Tries to break every promise, within an hour on two idle cores; FAST=1: within five minutes. ROW, TRIES, SEED: one of them.
+break: $(READY)
+	mkdir -p $(RESULTS)
+	PYTHONPATH=bench:tests $(BIN)/python -m break_it $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
+		$(if $(TRIES),--tries $(TRIES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FAST)$(ROW)$(TRIES)$(SEED),,--json $(RESULTS)/break-it.json --write)
 
 # FOLDER=PATH/TO/freemusic names the tracks.
 RESULTS ?= bench-results

@@ -169,7 +169,7 @@ def test_setting_of_an_unknown_key_is_refused(tmp_path: Path, setting: str) -> N
         Config.from_toml(_toml(tmp_path, ""), [setting])
 
 
-@pytest.mark.parametrize("content", [b"preset = ", b"[a]\n[a]\n", b"preset = '\xff'"])
+@pytest.mark.parametrize("content", [b"preset = ", b"[a]\n[a]\n", b"preset = '\xff'", b"x = " + b"[" * 100_000])
 def test_file_that_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "ponticello.toml"
     path.write_bytes(content)

@@ -115,6 +115,23 @@ def test_every_command_is_one_there_is(block: Block) -> None:
         check(line)
 
 
+def _anchor(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_of_the_repository_leads_to_it_and_to_a_heading(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        place, _, anchor = link.partition("#")
+        target = page.parent / place if place else page
+        assert target.exists(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {_anchor(heading) for heading in headings}, link
+
+
 def test_every_setting_that_a_page_names_exists() -> None:
     written = Config().model_dump()
     known = {f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part}
@@ -162,6 +179,7 @@ def prepare(text: str) -> None:
         answer("export", "--vectors", "tracks.parquet", "--listeners", "listeners.parquet", "-L", "my-library")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("block", _of("python"))
 def test_every_python_example_runs(block: Block) -> None:

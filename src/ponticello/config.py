@@ -270,7 +270,7 @@ class Config(Part):
         """The settings of a TOML file, with `section.key=value` strings on top."""
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
         for setting in settings:
             table = _merge(table, _parse_setting(setting))

@@ -40,6 +40,12 @@ def test_any_flipped_byte_is_found(folder: Path, name: str) -> None:
             check_checksums(folder)
 
 
+def test_hashes_too_deep_to_be_read_are_damage(folder: Path) -> None:
+    (folder / CHECKSUMS).write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"sha256.json is not what was saved"):
+        check_checksums(folder)
+
+
 def test_missing_file_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer.json is not what was saved"):

@@ -567,8 +567,9 @@ def test_weights_of_another_shape_are_refused(copy: Path) -> None:
         HTCL.from_pretrained(copy)
 
 
-def test_broken_configuration_is_refused(copy: Path) -> None:
-    (copy / "config.json").write_text('{"model_type": ', encoding="utf-8")
+@pytest.mark.parametrize("content", ['{"model_type": ', "[" * 100_000])
+def test_broken_configuration_is_refused(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         HTCL.from_pretrained(copy)
 

@@ -258,7 +258,8 @@ def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: Fr
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("model.safetensors", "abc"), ("config.json", "{"), ("config.json", "{}")]
+    ("name", "content"),
+    [("model.safetensors", "abc"), ("config.json", "{"), ("config.json", "{}"), ("config.json", "[" * 100_000)],
 )
 def test_damaged_model_is_refused(run: Path, store: FrameStore, name: str, content: str) -> None:
     (run / name).write_text(content, encoding="utf-8")

@@ -258,6 +258,16 @@ def test_a_question_that_is_a_bomb_is_refused_in_shape(unlocked: TestClient, bod
     assert len(answer.json()["message"]) < 400
 
 
+def test_a_batch_cannot_keep_a_thread_for_minutes(unlocked: TestClient) -> None:
+    """64 questions of 32 new texts each would."""
+    few = [{"terms": [{"track_id": "track-0001"}] * 4}] * 64
+    assert unlocked.post("/api/search/batch", json={"questions": few}).status_code == 200
+    few[0] = {"terms": [{"track_id": "track-0001"}] * 5}
+    answer = unlocked.post("/api/search/batch", json={"questions": few})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert answer.json()["message"] == "a batch has at most 256 terms in all; found 257"
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "192.168.1.5", "::", "music.home"])
 def test_a_public_address_without_a_token_does_not_start(trained_root: Path, address: str) -> None:
     ended = CliRunner().invoke(command, ["serve", "-L", str(trained_root), "--host", address, "--port", "0"])

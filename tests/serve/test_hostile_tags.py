@@ -218,6 +218,7 @@ def report(spoilt: Library) -> Path:
     return spoilt.folder.report
 
 
+@pytest.mark.slow
 def test_the_report_runs_nothing(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     page = _Page()
@@ -229,6 +230,7 @@ def test_the_report_runs_nothing(report: Path) -> None:
     assert "\x00" not in text
 
 
+@pytest.mark.slow
 def test_the_reports_tables_hold_no_formula(report: Path) -> None:
     for path in report.glob("*.csv"):
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))

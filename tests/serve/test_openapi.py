@@ -43,6 +43,7 @@ def described(client: TestClient) -> Any:
     return client.get("/openapi.json").json()
 
 
+@pytest.mark.slow
 def test_generated_questions_are_answered_as_described(app: FastAPI, client: TestClient, trained: Library) -> None:
     """No 5xx, no undocumented status, no answer that breaks its schema, no error of another shape."""
     with warnings.catch_warnings():

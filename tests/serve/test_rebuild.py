@@ -64,6 +64,7 @@ def _until(is_so: threading.Event, asking: Asking, generation: str, n: int) -> N
         is_so.wait(0.02)
 
 
+@pytest.mark.slow
 def test_a_rebuild_swaps_in_while_many_ask(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """From an index with two spaces, where the dial stands at 0.5, to one with meaning alone, where it stands at 0."""
     monkeypatch.setattr(live, "WATCH_S", 0.05)

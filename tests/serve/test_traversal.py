@@ -61,6 +61,7 @@ def test_there_are_a_hundred_of_them(canary: Path) -> None:
     assert len(set(payloads(canary))) >= 100
 
 
+@pytest.mark.slow
 def test_paths_lead_nowhere(app: FastAPI, canary: Path) -> None:
     """In the place of each parameter, and behind each route that has none, as the server hands them on: decoded."""
     n_asked = 0
@@ -74,6 +75,7 @@ def test_paths_lead_nowhere(app: FastAPI, canary: Path) -> None:
     assert n_asked > 3000
 
 
+@pytest.mark.slow
 def test_parameters_lead_nowhere(app: FastAPI, canary: Path) -> None:
     described = app.openapi()["paths"]
     for path, operations in described.items():
@@ -108,6 +110,7 @@ def _bodies(payload: str) -> list[tuple[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_bodies_lead_nowhere(app: FastAPI, canary: Path) -> None:
     for payload in payloads(canary):
         for place, body in _bodies(payload):

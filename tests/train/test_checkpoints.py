@@ -15,7 +15,13 @@ def test_record_comes_back_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "semantic" / "run.json"
     write_record(path, RECORD)
     assert read_record(path) == RECORD
-    for found, damaged in (("0.25", "0.35"), ("semantic", "semant\xffc"), ('"best"', '"bett"'), ("{", "(")):
+    for found, damaged in (
+        ("0.25", "0.35"),
+        ("semantic", "semant\xffc"),
+        ('"best"', '"bett"'),
+        ("{", "("),
+        ("{", "[" * 100_000),
+    ):
         content = path.read_text(encoding="latin-1")
         path.write_text(content.replace(found, damaged, 1), encoding="latin-1")
         with pytest.raises(CheckpointError, match=r"run.json is not what was written; delete .*semantic"):

@@ -12,10 +12,11 @@ import pytest
 from transformers import TrainerCallback
 
 from ponticello.api import Library
-from ponticello.errors import Stopped
+from ponticello.errors import DataError, Stopped
+from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train import run as training
 from ponticello.train.checkpoints import COMPLETE
-from ponticello.train.run import is_finished
+from ponticello.train.run import is_finished, train_semantic
 from ponticello.train.stop import Patience
 from train.test_run import log_of, train
 
@@ -47,6 +48,17 @@ def test_run_told_to_stop_or_killed_after_its_last_step_ends_as_one_left_alone(
     assert not is_finished(run)
     assert train(root, "semantic").read_bytes() == expected
     assert log_of(run) == log_of(tmp_path / "undisturbed" / "runs" / "semantic")
+
+
+def test_run_whose_numbers_run_away_stops_and_saves_nothing(
+    make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
+    make_library(tmp_path / "library")
+    rates = ["semantic.audio_lr=1e30", "semantic.heads_lr=1e30", "semantic.max_grad_norm=0", "semantic.warmup_share=0"]
+    folder = Library.open(tmp_path / "library", [*rates, "semantic.max_steps=8"]).folder
+    with pytest.raises(DataError, match=r"stage semantic: the audio_text loss is \w+ in step \d, and nothing"):
+        train_semantic(folder, "semantic", retrieval_figures)
+    assert list(tmp_path.rglob("*.safetensors")) == []
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def check_checksums(folder: Path) -> None:
         return
     try:
         hashes = dict(json.loads(note.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         hashes = {CHECKSUMS: ""}
     for name, written in hashes.items():
         path = folder / Path(name).name

@@ -27,6 +27,7 @@ from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEn
 from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
 from ponticello.model.htcl_config import HTCLConfig, check_kind
+from ponticello.model.saving import require_finite, written_to
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
 
 MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
@@ -123,12 +124,11 @@ class HTCL(PreTrainedModel):
         return model
 
     def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes config, weights, tokenizer and their hashes; CheckpointError if a weight is not finite."""
-        for name, weight in (options.get("state_dict") or self.state_dict()).items():
-            if not torch.isfinite(weight).all():
-                raise CheckpointError(f"weight {name} is not finite: nothing was saved to {place}")
-        super().save_pretrained(str(place), *args, **options)
-        describe_saved(Path(place), [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)))
+        """Writes config, weights, tokenizer, hashes; CheckpointError if a weight is not finite, or the disk full."""
+        require_finite(options.get("state_dict") or self.state_dict(), place)
+        with written_to(place):
+            super().save_pretrained(str(place), *args, **options)
+            describe_saved(Path(place), [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)))
 
     def use_settings(self, config: Config) -> None:
         """Takes over how `config` trains and searches; CheckpointError if it describes another model."""

@@ -54,7 +54,7 @@ def check_kind(config: Path) -> None:
         raise CheckpointError(f"{config.parent} holds no model (config.json is missing); train one, or check the path")
     try:
         kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         kind = "damaged"
     if kind != "htcl":
         raise CheckpointError(f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'")

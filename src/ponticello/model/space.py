@@ -23,7 +23,7 @@ def run_config(run: Path) -> Config:
         raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
     try:
         return Config.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
 

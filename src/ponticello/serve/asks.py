@@ -9,6 +9,7 @@ MAX_OFFSET = 10_000  # pages further down are not answers any more
 MAX_TERMS = 32
 MAX_IDS = 1_000
 MAX_BATCH = 64
+MAX_BATCH_TERMS = 256  # of all its questions: a text that was not asked lately costs 10 ms, and they come in turn
 
 Blend = Annotated[FiniteFloat, Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting")]
 TrackId = Annotated[str, Field(min_length=1, max_length=500)]
@@ -99,6 +100,13 @@ class AskBatch(Accepted):
         }
     )
     questions: Annotated[list[Ask], Field(min_length=1, max_length=MAX_BATCH)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "AskBatch":
+        n_terms = sum(len(question.terms) for question in self.questions)
+        if n_terms > MAX_BATCH_TERMS:
+            raise ValueError(f"a batch has at most {MAX_BATCH_TERMS} terms in all; found {n_terms}")
+        return self
 
 
 class RecommendBatch(Accepted):

@@ -46,7 +46,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """What `write_record` wrote; CheckpointError if it is something else. One without its SHA-256 is taken as it is."""
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         found = {"sha256": ""}
     written = found.pop("sha256", None)
     if written not in (None, _hash(found)):

@@ -4,13 +4,14 @@ Told to stop, as by Slurm, Kubernetes or a shutdown, it finishes its step, write
 says how to go on. Started again, it ends as if it had not been stopped.
 """
 
+import math
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from transformers import TrainerCallback
 
-from ponticello.errors import Stopped
+from ponticello.errors import DataError, Stopped
 
 
 class Stopping(TrainerCallback):
@@ -58,3 +59,13 @@ class Patience(TrainerCallback):
         """Whether a run with this state has had enough."""
         values = [entry[self._figure] for entry in state.log_history if self._figure in entry]
         return len(values) - 1 - values.index(max(values)) >= self._patience if values else False
+
+
+def require_number(value: float, what: str, step: int) -> float:
+    """`value`; DataError if training has run away."""
+    if not math.isfinite(value):
+        raise DataError(
+            f"{what} is {value} in step {step}, and nothing of it was saved; lower the learning rates, and train under "
+            "another --name"
+        )
+    return value

@@ -21,6 +21,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.model.saving import written_to
 from ponticello.train import sharding
 from ponticello.train.arguments import BEST_BY
 from ponticello.train.checkpoints import COMPLETE, read_unlogged, write_unlogged
@@ -28,7 +29,7 @@ from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
-from ponticello.train.stop import Patience
+from ponticello.train.stop import Patience, require_number
 
 BESIDE = ("track_numbers", "text_numbers", "teacher")  # what a batch holds for the loss, and not for the model
 VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
@@ -170,14 +171,14 @@ class HTCLTrainer(Trainer):
 
     def _keep_parts(self, parts: dict[str, Tensor]) -> Tensor:
         for name, part in parts.items():
-            self.parts[name].append(part.item())
+            value = require_number(part.item(), f"stage {self.stage.name}: the {name} loss", self.state.global_step + 1)
+            self.parts[name].append(value)
         return torch.stack(list(parts.values())).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """The Trainer's log with the mean of every part of the loss beside it.
 
-        The Trainer's own means leave out what came before the checkpoint that a run went on from, and so does its last
-        line, which is not kept.
+        The Trainer's own means, and its last line, leave out what came before the checkpoint that a run went on from.
         """
         if "train_runtime" in logs:
             return
@@ -263,7 +264,8 @@ class HTCLTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint, then the mark that says it is whole: a killed run never resumes from half of one."""
-        super()._save_checkpoint(model, trial)
+        with written_to(str(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
