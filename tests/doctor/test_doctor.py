@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ponticello.doctor import machine
 from ponticello.doctor.examine import examine, worst
 from ponticello.doctor.finding import Finding, run_check
 from ponticello.doctor.spaces import NAMES
+from ponticello.doctor.tables import bytes_to_write
 from ponticello.library import Folder, create_library
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
@@ -105,6 +107,27 @@ def test_an_interrupted_run_is_told_how_to_go_on(trained_copy: Library) -> None:
     assert "ponticello train preference --name second" in _only(trained_copy.folder, "note", "runs/second/").do
 
 
+@pytest.mark.parametrize("name", ["pairs.parquet", "validation-pairs.parquet"])
+def test_damaged_pairs_are_an_error(trained_copy: Library, name: str) -> None:
+    (trained_copy.folder.root / name).write_bytes(b"no parquet")
+    assert f"{name} is damaged" in _only(trained_copy.folder, "error", name).what
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "validation-pairs.parquet"])
+def test_pairs_of_unknown_tracks_are_told(trained_copy: Library, name: str) -> None:
+    path = trained_copy.folder.root / name
+    pairs = pl.read_parquet(path)
+    stranger = pairs.head(1).with_columns(anchor_id=pl.lit("nobody knows it"))
+    pl.concat([pairs, stranger]).write_parquet(path)
+    found = [each for each in _told(trained_copy.folder) if each.where == name and each.severity == "warning"]
+    assert [each.what for each in found] == [f"1 of {pairs.height + 1} pairs name tracks that are not in the catalogue"]
+
+
+def test_a_damaged_catalogue_is_told_once_and_not_by_every_check(trained_copy: Library) -> None:
+    trained_copy.folder.tracks.write_bytes(b"no parquet")
+    assert "tracks.parquet is damaged" in _only(trained_copy.folder, "error", "tracks.parquet").what
+
+
 def test_a_track_that_went_is_missed_everywhere_it_is_named(trained_copy: Library) -> None:
     _lose_a_track(trained_copy.folder)
     found = {each.where: each.severity for each in _told(trained_copy.folder)}
@@ -124,9 +147,9 @@ def test_a_flipped_byte_in_the_index_is_an_error(trained_copy: Library, name: st
     data = bytearray((generation / name).read_bytes())
     data[len(data) // 2] ^= 1
     (generation / name).write_bytes(bytes(data))
-    found = [each for each in _told(trained_copy.folder) if each.where == "index/"]
-    assert [each.severity for each in found] == ["error"]
-    assert "is damaged" in found[0].what
+    found = _only(trained_copy.folder, "error", "index/")
+    assert "is damaged" in found.what
+    assert found.do == "ponticello embed"
 
 
 def test_a_damaged_track_is_found_in_what_is_prepared(trained_copy: Library) -> None:
@@ -139,13 +162,61 @@ def test_a_damaged_track_is_found_in_what_is_prepared(trained_copy: Library) -> 
 
 
 def test_a_model_trained_anew_is_told_from_the_one_in_the_index(trained_copy: Library) -> None:
-    weights = trained_copy.folder.run("semantic") / "model.safetensors"
-    other = trained_copy.folder.run("preference") / "model.safetensors"
-    shutil.copy(other, weights)
+    semantic = trained_copy.folder.run("semantic")
+    shutil.rmtree(semantic)
+    shutil.copytree(trained_copy.folder.run("preference"), semantic)
     found = [each for each in _told(trained_copy.folder) if each.where == "index/"]
     assert len(found) == 1
     assert found[0].severity == "error"
     assert found[0].do == "ponticello embed"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "run.json"])
+def test_a_flipped_byte_in_a_run_is_an_error_of_that_run(trained_copy: Library, name: str) -> None:
+    """And never taken for another model, which a new index would make good."""
+    path = trained_copy.folder.run("preference") / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    found = [each for each in examine(trained_copy.folder.root) if each.where == "runs/preference/"]
+    assert [each.severity for each in found] == ["error"]
+    assert "is not what" in found[0].what
+    assert "delete runs/preference/, then ponticello train preference --name preference" in found[0].do
+    assert [each for each in _told(trained_copy.folder) if "trained anew" in each.what] == []
+
+
+def test_a_damaged_note_in_one_run_hides_no_other_run(trained_copy: Library) -> None:
+    (trained_copy.folder.run("preference") / RETRAIN_FILE).write_text("[not json")
+    found = {each.where: each.severity for each in examine(trained_copy.folder.root) if each.where.startswith("runs/")}
+    assert found == {"runs/preference/": "error", "runs/semantic/": "ok"}
+
+
+def test_damaged_frames_name_the_command_that_mends_them(trained_copy: Library) -> None:
+    (trained_copy.folder.mels / "manifest.parquet").write_bytes(b"no parquet")
+    found = [each for each in _told(trained_copy.folder) if each.where == "prepared frames"]
+    assert [each.do for each in found] == ["ponticello prepare"]
+
+
+def test_room_to_prepare_is_judged_by_durations_where_nothing_is_prepared(trained_copy: Library) -> None:
+    """60 tracks: log-mels of 2 bytes a number, of a track's length but of no more than is heard, and four vectors."""
+    folder = trained_copy.folder
+    assert bytes_to_write(folder) == 0
+    shutil.rmtree(folder.mels)
+    mel, vectors = folder.config.mel, 60 * folder.config.heads.embed_dim * 4 * 4
+    seconds = [mel.max_seconds / 2, 2 * mel.max_seconds] * 30  # half and whole: 45 of the longest
+    pl.read_parquet(folder.tracks).with_columns(duration_s=pl.Series(seconds)).write_parquet(folder.tracks)
+    frames = int(45 * mel.max_seconds * mel.sample_rate / mel.hop_length)
+    assert bytes_to_write(folder) == frames * mel.n_mels * 2 + vectors
+
+
+def test_room_to_prepare_is_judged_by_what_was_prepared(trained_copy: Library) -> None:
+    """One track more than the 60 that are prepared takes a sixtieth of their bytes, and four vectors."""
+    folder = trained_copy.folder
+    tracks = pl.read_parquet(folder.tracks)
+    one = tracks.head(1).with_columns(track_id=pl.lit("new"))
+    pl.concat([tracks, one]).write_parquet(folder.tracks)
+    written = sum(path.stat().st_size for path in folder.mels.glob("*.npy"))
+    assert bytes_to_write(folder) == written // 60 + folder.config.heads.embed_dim * 4 * 4
 
 
 def test_a_collapsed_space_is_an_error(trained_copy: Library) -> None:
@@ -189,7 +260,8 @@ class _Usage:
 
 def test_decoders_are_tried_and_found_to_keep_the_pitch() -> None:
     findings = list(machine.check_decoders())
-    assert findings[-1].what == "decoded and checked: wav, flac, ogg, opus, mp3, aiff"
+    by_pyav = "" if find_spec("av") is None else ", m4a"
+    assert findings[-1].what == f"decoded and checked: wav, flac, ogg, opus, mp3, aiff{by_pyav}"
     assert findings[-1].severity == "ok"
 
 

@@ -9,7 +9,7 @@ from ponticello.doctor.machine import check_decoders, check_extras, check_room, 
 from ponticello.doctor.runs import check_runs
 from ponticello.doctor.spaces import check_index, check_spaces
 from ponticello.doctor.tables import (
-    bytes_to_prepare,
+    bytes_to_write,
     check_frames,
     check_left_over,
     check_log,
@@ -50,11 +50,19 @@ def examine(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]:
         checks.append(("text encoder", partial(check_text_encoder, folder.config.text.name)))
         checks += [(where, partial(check, folder)) for where, check in _OF_A_LIBRARY]
         checks.append(("disk", partial(_check_disk, folder)))
-    return [finding for where, check in checks for finding in run_check(where, check)]
+    return _once([finding for where, check in checks for finding in run_check(where, check)])
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Without the errors that said the same before: what one file's damage keeps several checks from looking at."""
+    told: dict[object, Finding] = {}
+    for number, finding in enumerate(findings):
+        told.setdefault(finding.what if finding.severity == "error" else number, finding)
+    return list(told.values())
 
 
 def _check_disk(folder: Folder) -> Iterator[Finding]:
-    return check_room(folder.root, bytes_to_prepare(folder), "preparing the rest")
+    return check_room(folder.root, bytes_to_write(folder), "preparing and embedding the rest")
 
 
 def worst(findings: Sequence[Finding]) -> str:

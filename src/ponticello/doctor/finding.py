@@ -1,10 +1,12 @@
 """One thing the doctor has to say, and how a check that fails itself is told."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["ok", "note", "warning", "error"]
+_COMMAND = re.compile(r": (ponticello [^;]+)$")  # how an error ends that knows what mends it
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
 
 
@@ -31,5 +33,7 @@ def run_check(where: str, check: Check) -> list[Finding]:
         found.extend(check())
     except Exception as error:  # the doctor looks at what is broken: no check may end the others
         reason = " ".join(str(error).split()) or type(error).__name__
-        found.append(Finding("error", f"could not be looked at: {reason}", where, "mend or remove what it names"))
+        command = _COMMAND.search(reason)
+        do = command[1] if command else "mend or remove what it names"
+        found.append(Finding("error", f"could not be looked at: {reason}", where, do))
     return found

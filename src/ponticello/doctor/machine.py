@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -27,6 +28,7 @@ _KINDS = (
     ("mp3", "MP3", "MPEG_LAYER_III"),
     ("aiff", "AIFF", "PCM_16"),
 )
+_BY_PYAV = ("m4a", "ipod", "aac")  # the same, in PyAV's names
 _EXTRAS = {
     "av": ("av", "m4a, aac and wma files"),
     "faiss": ("faiss", "fast search above 200,000 tracks"),
@@ -63,7 +65,7 @@ def check_extras() -> Iterator[Finding]:
     """Which extras are there."""
     there = [extra for extra, (module, _) in _EXTRAS.items() if find_spec(module) is not None]
     yield Finding("ok", f"extras installed: {', '.join(there) or 'none'}", MACHINE)
-    for extra in _EXTRAS.keys() - set(there):
+    for extra in [extra for extra in _EXTRAS if extra not in there]:
         what = f"extra {extra!r} is not installed: it is for {_EXTRAS[extra][1]}"
         yield Finding("note", what, MACHINE, f"pip install 'ponticello[{extra}]', if you want that")
 
@@ -72,12 +74,13 @@ def check_decoders() -> Iterator[Finding]:
     """A second of a tone in each kind of file, written and read back: its pitch must be what it was."""
     good = []
     with tempfile.TemporaryDirectory(prefix="ponticello-doctor-") as place:
-        for ending, container, encoding in _KINDS:
+        kinds = _KINDS if find_spec("av") is None else (*_KINDS, _BY_PYAV)
+        for ending, container, encoding in kinds:
             path = Path(place) / f"tone.{ending}"
             try:
-                _write_tone(path, container, encoding)
+                (_write_by_pyav if ending == _BY_PYAV[0] else _write_tone)(path, container, encoding)
             except (soundfile.SoundFileError, ValueError, TypeError):
-                what = f"{ending} was not tried: this libsndfile cannot write one"
+                what = f"{ending} was not tried: what is installed cannot write one"
                 yield Finding("note", what, MACHINE)
                 continue
             try:
@@ -117,8 +120,23 @@ def check_room(root: Path, needed: int, what: str) -> Iterator[Finding]:
 
 def _write_tone(path: Path, container: str, encoding: str) -> None:
     rate = 48_000 if encoding == "OPUS" else _RATE_HZ
-    tone = 0.4 * np.sin(2 * np.pi * _TONE_HZ * np.arange(int(rate * _SECONDS)) / rate)
-    soundfile.write(path, tone.astype(np.float32), rate, subtype=encoding, format=container)
+    soundfile.write(path, _tone(rate), rate, subtype=encoding, format=container)
+
+
+def _write_by_pyav(path: Path, container: str, encoding: str) -> None:
+    import av
+
+    with av.open(str(path), "w", format=container) as output:
+        stream: Any = output.add_stream(encoding, rate=_RATE_HZ, layout="mono")
+        frame = av.AudioFrame.from_ndarray(_tone(_RATE_HZ)[None], "fltp", "mono")
+        frame.sample_rate = _RATE_HZ
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            output.mux(packet)
+
+
+def _tone(rate: int) -> np.ndarray:
+    wave = 0.4 * np.sin(2 * np.pi * _TONE_HZ * np.arange(int(rate * _SECONDS)) / rate)
+    return wave.astype(np.float32)
 
 
 def _pitch(waveform: np.ndarray) -> float:

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ponticello.data.forget import RETRAIN_FILE
-from ponticello.doctor.finding import Finding
+from ponticello.doctor.finding import Finding, run_check
 from ponticello.errors import PonticelloError
 from ponticello.library import Folder
+from ponticello.model.checksums import check_checksums
 from ponticello.model.space import space_id
-from ponticello.train.run import STARTER, is_finished
+from ponticello.train.checkpoints import read_record
+from ponticello.train.run import RUN_FILE, STARTER, is_finished
 
 _WORTH_TELLING = 100 * 2**20  # bytes
 
@@ -21,7 +24,8 @@ def check_runs(folder: Folder) -> Iterator[Finding]:
         what = "nothing is trained yet: answers come from the starter model, where there are any"
         yield Finding("note", what, "runs/", "ponticello train semantic")
     for run in runs:
-        yield from _check_run(run, f"runs/{run.name}/")
+        where = f"runs/{run.name}/"
+        yield from run_check(where, partial(_check_run, run, where))  # one that fails hides no other
 
 
 def _check_run(run: Path, where: str) -> Iterator[Finding]:
@@ -34,9 +38,12 @@ def _check_run(run: Path, where: str) -> Iterator[Finding]:
         yield Finding("note", "training was begun and has not ended", where, again)
         return
     try:
+        read_record(run / RUN_FILE)
+        check_checksums(run)
         own = space_id(run)
     except (PonticelloError, OSError, ValueError) as error:
-        yield Finding("error", f"its model cannot be read: {error}", where, f"delete {where} and train it again")
+        again = f"delete {where}, then ponticello train {_stage(run)} --name {run.name}, and ponticello embed"
+        yield Finding("error", f"its model cannot be read: {error}", where, again)
         return
     yield Finding("ok", f"finished, space {own}", where)
     stale = [path for path in (run / "vectors").glob("*") if path.is_dir() and path.name.split("-")[0] != own]
@@ -53,8 +60,12 @@ def _checkpoints(run: Path) -> list[tuple[Path, str]]:
 
 
 def _stage(run: Path) -> str:
-    try:
-        started = json.loads((run / "checkpoints" / "started.json").read_text(encoding="utf-8"))
-        return str(started.get("stage", "semantic"))
-    except (OSError, ValueError):
-        return "semantic"
+    """Of what `train` wrote about the run, the first that can be read; "semantic" where none can."""
+    for note in (run / RUN_FILE, run / "checkpoints" / "started.json"):
+        try:
+            stage = str(json.loads(note.read_text(encoding="utf-8"))["stage"])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue
+        if stage in ("semantic", "preference"):
+            return stage
+    return "semantic"

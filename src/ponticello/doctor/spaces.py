@@ -11,6 +11,7 @@ from ponticello.doctor.finding import Finding
 from ponticello.errors import PonticelloError
 from ponticello.evaluate.integrity import alignment, space_health
 from ponticello.library import Folder
+from ponticello.model.checksums import check_checksums
 from ponticello.model.htcl import HTCL
 from ponticello.model.space import space_id
 from ponticello.search.generations import open_index
@@ -43,6 +44,7 @@ def check_index(folder: Folder) -> Iterator[Finding]:
         yield Finding("warning", what, "index/", "ponticello prepare, then ponticello embed")
     for space in index.spaces:
         try:
+            check_checksums(folder.run(space.run))
             found = space_id(folder.run(space.run))
         except (PonticelloError, OSError) as error:
             what = f"run {space.run!r} behind it cannot be read ({error}): words and sounds cannot be asked"
@@ -87,10 +89,13 @@ def _check_alignment(folder: Folder, index: EmbeddingIndex) -> Iterator[Finding]
     told = [track_id for track_id in index.track_ids if texts.get(track_id)][:MOST_TEXTS]
     if len(told) < 2:
         return
+    run = folder.run(index.spaces[0].run)
     try:
-        vectors = HTCL.from_pretrained(folder.run(index.spaces[0].run)).encode_text([texts[each] for each in told])
+        check_checksums(run)
+        space_id(run)
     except (PonticelloError, OSError):
         return  # `check_index` has told
+    vectors = HTCL.from_pretrained(run).encode_text([texts[each] for each in told])
     own = np.asarray(index.side(0)[[index.rows[each] for each in told]])
     near, apart = alignment(own, vectors), alignment(own, np.roll(vectors, 1, axis=0))
     if apart - near < LEAST_ALIGNED:

@@ -3,21 +3,25 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
 from ponticello.data.catalog import audio_path, read_tracks, stored_table
-from ponticello.data.columns import ANCHOR_ID, PATH, POSITIVE_ID, TITLE, TRACK_ID
+from ponticello.data.columns import ANCHOR_ID, DURATION_S, PATH, POSITIVE_ID, TITLE, TRACK_ID
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.leaks import check_no_leak
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
-from ponticello.doctor.finding import Finding
+from ponticello.doctor.finding import Finding, run_check
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder
 
 _LEFT_OVER = re.compile(r"\..+\.(\d+)\.tmp")
+_BYTES_OF_A_MEL = 2  # float16
+_BYTES_OF_A_NUMBER = 4  # float32
+_COPIES_OF_A_VECTOR = 4  # two spaces, each kept with its run and in the index
 CHECKED_FRAMES = 200  # tracks whose prepared bytes are compared with their hash, evenly drawn
 
 
@@ -70,18 +74,23 @@ def check_pairs(folder: Folder) -> Iterator[Finding]:
         if folder.interactions.is_file():
             yield Finding("note", "no pairs are mined yet", "pairs.parquet", "ponticello pairs")
         return
-    tracks, pairs = read_tracks(folder), stored_table(folder.pairs)
-    known = tracks[TRACK_ID].implode()
+    tracks = read_tracks(folder)
+    for path in [path for path in (folder.pairs, folder.validation_pairs) if path.is_file()]:
+        yield from run_check(path.name, partial(_known_pairs, path, tracks))
+    if splits is not None:
+        try:
+            check_no_leak(splits, tracks, stored_table(folder.pairs), None)
+        except DataError as error:
+            yield Finding("error", f"held-out tracks reach training: {error}", "pairs.parquet", "ponticello pairs")
+
+
+def _known_pairs(path: Path, tracks: pl.DataFrame) -> Iterator[Finding]:
+    pairs, known = stored_table(path), tracks[TRACK_ID].implode()
     lost = pairs.filter(~(pl.col(ANCHOR_ID).is_in(known) & pl.col(POSITIVE_ID).is_in(known))).height
     if lost:
         what = f"{lost:,} of {pairs.height:,} pairs name tracks that are not in the catalogue"
-        yield Finding("warning", what, "pairs.parquet", "ponticello pairs")
-    if splits is not None:
-        try:
-            check_no_leak(splits, tracks, pairs, None)
-        except DataError as error:
-            yield Finding("error", f"held-out tracks reach training: {error}", "pairs.parquet", "ponticello pairs")
-    yield Finding("ok", f"{pairs.height:,} pairs", "pairs.parquet")
+        yield Finding("warning", what, path.name, "ponticello pairs")
+    yield Finding("ok", f"{pairs.height:,} pairs", path.name)
 
 
 def check_frames(folder: Folder) -> Iterator[Finding]:
@@ -105,18 +114,34 @@ def check_frames(folder: Folder) -> Iterator[Finding]:
         yield Finding("note", f"{len(lacking):,} tracks with audio are not prepared", where, "ponticello prepare")
 
 
-def bytes_to_prepare(folder: Folder) -> int:
-    """Bytes that `ponticello prepare` would still write, judged by what it has written; 0 where nothing tells."""
-    place = folder.frames_of(folder.config.front_end)
-    if not folder.tracks.is_file() or not (place / "manifest.parquet").is_file():
+def bytes_to_write(folder: Folder) -> int:
+    """Bytes that `prepare` and `embed` would still write: tracks lacking, by what those before them took.
+
+    Where nothing is prepared yet, log-mels are counted from the tracks' durations, and other frames not at all.
+    """
+    if not folder.tracks.is_file():
         return 0
     try:
-        store = FrameStore(place)
-    except LibraryError:
-        return 0
-    written = sum(path.stat().st_size for path in place.glob("*.npy"))
-    n_lacking = len(set(read_tracks(folder).drop_nulls(PATH)[TRACK_ID]) - set(store.track_ids))
-    return written * n_lacking // max(1, len(store))
+        tracks = read_tracks(folder).drop_nulls(PATH)
+        prepared, written = _prepared(folder.frames_of(folder.config.front_end))
+    except (DataError, LibraryError):
+        return 0  # the checks of those tables have told
+    lacking = tracks.filter(~pl.col(TRACK_ID).is_in(list(prepared)))
+    vectors = lacking.height * folder.config.heads.embed_dim * _BYTES_OF_A_NUMBER * _COPIES_OF_A_VECTOR
+    if prepared:
+        return written * lacking.height // len(prepared) + vectors
+    if folder.config.front_end != "logmel":
+        return vectors
+    mel = folder.config.mel
+    seconds = lacking[DURATION_S].cast(pl.Float64).fill_null(mel.max_seconds).clip(0, mel.max_seconds).sum()
+    return int(seconds * mel.sample_rate / mel.hop_length) * mel.n_mels * _BYTES_OF_A_MEL + vectors
+
+
+def _prepared(place: Path) -> tuple[set[str], int]:
+    """The tracks whose frames lie at `place`, and the bytes they take."""
+    if not (place / "manifest.parquet").is_file():
+        return set(), 0
+    return set(FrameStore(place).track_ids), sum(path.stat().st_size for path in place.glob("*.npy"))
 
 
 def check_left_over(folder: Folder) -> Iterator[Finding]:
