@@ -156,7 +156,7 @@ ROWS = [
         "Prepared frames, killed -9 at a random point of `prepare`: they open, no acknowledged track is lost, every "
         "byte is what was written, and running again completes them",
         200,
-        25,
+        15,
         store_killed,
     ),
     Row(
@@ -164,7 +164,7 @@ ROWS = [
         "The index, killed -9 at a random point of being rebuilt: it opens, with what was acknowledged, its "
         "neighbours equal brute force, and running again completes it",
         200,
-        25,
+        15,
         index_killed,
     ),
 ]

@@ -174,7 +174,7 @@ ROWS = [
         "`embed`, killed -9 at a random point: the library answers as before it or as after it, and running again "
         "gives the very index, bit for bit, of a run left alone",
         100,
-        10,
+        6,
         killed,
     ),
     Row(

@@ -131,7 +131,7 @@ ROWS = [
         "`forget-user` leaves the tables as they would be without the listeners, byte for byte, and names the run to "
         "train again; after that a membership-inference attack on them is a guess",
         10,
-        2,
+        1,
         forget,
     )
 ]

@@ -148,7 +148,7 @@ ROWS = [
         "emoji, right-to-left, nothing and 2,000 accents in 5 % of the texts: both stages end with finite weights, "
         "losses and vectors, and what cannot be used is listed",
         20,
-        4,
+        2,
         odd,
     ),
     Row(

@@ -93,7 +93,7 @@ ROWS = [
         "The same file gives the same vector: bit for bit in another process, to 1e-5 beside other files and in other "
         "batch sizes",
         100,
-        24,
+        12,
         same,
     ),
     Row(

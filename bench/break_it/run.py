@@ -83,7 +83,7 @@ def main() -> None:
     if options.json:
         results = [Result(**entry) for entry in json.loads(options.json.read_text(encoding="utf-8")).values()]
     if options.write:
-        write_page(PAGE, page(results))
+        write_page(PAGE, page(results, {row.name: row.tries for row in ROWS}))
     sys.exit(any(result.failures for result in results))
 
 

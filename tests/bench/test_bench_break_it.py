@@ -80,9 +80,9 @@ def test_an_error_of_the_suite_itself_is_not_taken_for_a_broken_promise() -> Non
 def test_page_tells_claim_tries_failures_seed_and_command() -> None:
     held = Result("a-row", "A claim", 1_200, [], ["a note"], 7, 61.0)
     broken = Result("b-row", "Another", 3, ["try 1: no"], [], 7, 1.0)
-    lines = page([held, broken]).splitlines()
+    lines = page([held, broken], {"a-row": 1_200, "b-row": 50}).splitlines()
     assert "| A claim | 1,200 | 0 | 7 | `make break ROW=a-row` |" in lines
-    assert "| Another | 3 | 1 | 7 | `make break ROW=b-row` |" in lines
+    assert "| Another | 3 (a full run: 50) | 1 | 7 | `make break ROW=b-row` |" in lines
     assert "- `a-row` (61 s): a note." in lines
     assert row_line(broken) == "b-row: 3 tries, 1 failures, 1 s"
 
