@@ -69,7 +69,8 @@ def page(results: list[Result], full: Mapping[str, int]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     notes = [f"- `{result.name}` ({result.seconds:.0f} s): {'; '.join(result.notes)}." for result in results]
     minutes = sum(result.seconds for result in results) / 60
-    measured = f"\n## What was measured on the way\n\n{minutes:.0f} minutes in all, by the clock, beside whatever else ran.\n\n"
+    took = f"{minutes:.0f} minutes in all, by the clock, beside whatever else ran."
+    measured = f"\n## What was measured on the way\n\n{took}\n\n"
     return HEAD + "\n".join(lines) + "\n" + measured + "\n".join(notes) + "\n"
 
 
