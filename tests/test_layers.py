@@ -186,3 +186,34 @@ def test_checker_catches_a_call_that_could_run_code(source: str) -> None:
 )
 def test_checker_lets_harmless_calls_pass(source: str) -> None:
     assert dangerous_calls(source) == []
+
+
+def _undocumented(source: str, place: str) -> list[str]:
+    """Public modules, classes, functions and methods in `source` that say nothing of themselves."""
+    tree = ast.parse(source)
+    found = [] if ast.get_docstring(tree) or place.endswith("__init__.py") else [place]
+
+    def walk(parts: list[ast.stmt], inside: str) -> None:
+        for part in parts:
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not part.name.startswith(
+                "_"
+            ):
+                if not ast.get_docstring(part):
+                    found.append(f"{place}: {inside}{part.name}")
+                if isinstance(part, ast.ClassDef):
+                    walk(part.body, f"{part.name}.")
+
+    walk(tree.body, "")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_everything_public_has_a_docstring(path: Path) -> None:
+    assert _undocumented(path.read_text(encoding="utf-8"), _name(path)) == []
+
+
+def test_checker_finds_what_has_no_docstring() -> None:
+    source = (
+        '"""A module."""\n\nclass Thing:\n    """One."""\n\n    def do(self) -> None: ...\n\ndef _own() -> None: ...\n'
+    )
+    assert _undocumented(source, "data/mel.py") == ["data/mel.py: Thing.do"]

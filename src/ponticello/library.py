@@ -61,46 +61,57 @@ class Folder:
 
     @property
     def tracks(self) -> Path:
+        """The catalogue."""
         return self.root / "tracks.parquet"
 
     @property
     def files(self) -> Path:
+        """What scan remembers of each file."""
         return self.root / "files.parquet"
 
     @property
     def duplicates(self) -> Path:
+        """Scanned tracks that share a recording."""
         return self.root / "duplicates.csv"
 
     @property
     def interactions(self) -> Path:
+        """The listening log."""
         return self.root / "interactions.parquet"
 
     @property
     def pairs(self) -> Path:
+        """Mined pairs, for training."""
         return self.root / "pairs.parquet"
 
     @property
     def validation_pairs(self) -> Path:
+        """Mined pairs with held-out tracks."""
         return self.root / "validation-pairs.parquet"
 
     @property
     def negatives(self) -> Path:
+        """What was turned away from after what."""
         return self.root / "negatives.parquet"
 
     @property
     def splits(self) -> Path:
+        """Who is held out."""
         return self.root / "splits.parquet"
 
     @property
     def skipped(self) -> Path:
+        """What could not be used."""
         return self.root / "skipped.csv"
 
     @property
     def mels(self) -> Path:
+        """Prepared log-mels."""
         return self.root / "mels"
 
     @property
     def frames(self) -> Path:
+        """What frozen front ends hear."""
         return self.root / "frames"
 
     def frames_of(self, front_end: str) -> Path:
@@ -111,10 +122,12 @@ class Folder:
 
     @property
     def index(self) -> Path:
+        """Vectors, ready to ask."""
         return self.root / "index"
 
     @property
     def report(self) -> Path:
+        """The last evaluation."""
         return self.root / "report"
 
     def run(self, name: str) -> Path:

@@ -43,9 +43,11 @@ class GivenFrames:
 
     @property
     def key(self) -> str:
+        """As `FrozenFrontEnd.key`."""
         return f"features {self.place}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """As `FrozenFrontEnd.blocks`."""
         return ((frame_size, 1.0),)
 
     def preparation(self, folder: Folder) -> tuple[FrontEnd, Mapping[str, Path]]:
@@ -64,6 +66,7 @@ class GivenFrames:
         return FrontEnd(place, self.key, extract, STEP, is_safe=True, unusable=tuple(unusable)), sources
 
     def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+        """As `FrozenFrontEnd.hear`: it never can."""
         raise CheckpointError(
             f"this model was trained on vectors from {self.place} and cannot hear a sound; "
             "make the sound's vector as those were made, and give it to encode_mels"

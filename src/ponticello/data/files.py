@@ -93,6 +93,7 @@ class CatalogueUpdate:
 
     @property
     def n_tracks(self) -> int:
+        """How many tracks the catalogue has now."""
         return len(self._ids)
 
     def take(self, file: FoundFile, result: FileFacts | str | Lost) -> None:

@@ -27,6 +27,7 @@ class HitGroups:
 
     @property
     def n_relevant(self) -> int:
+        """(q,) how many tracks are right for each query."""
         return int(self.hits.sum())
 
 

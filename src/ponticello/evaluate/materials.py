@@ -57,9 +57,11 @@ class Materials:
         return STAGE_ONE if STAGE_ONE in heard else [*heard, *others][0]
 
     def by_id(self, method: str) -> dict[str, np.ndarray]:
+        """Each track's row in the matrices."""
         return dict(zip(self.ids, self.vectors[method], strict=True))
 
     def rows_of(self, role: str) -> list[int]:
+        """(n,) the rows of these tracks."""
         return [row for row, found in enumerate(self.roles) if found == role]
 
 

@@ -38,6 +38,7 @@ class Listening:
 
     @property
     def is_simulated(self) -> bool:
+        """Whether some listeners are made up."""
         return bool(self.interactions[USER_ID].str.starts_with(USER_PREFIX).any())
 
 

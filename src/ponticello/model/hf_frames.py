@@ -52,13 +52,16 @@ class HuggingFaceFrames:
 
     @property
     def key(self) -> str:
+        """As `FrozenFrontEnd.key`."""
         return f"hf {_RECIPE} {self.seconds:g} {self.name}" + (BY_WEIGHTS + self.weights if self.weights else "")
 
     @property
     def notice(self) -> str:
+        """As `FrozenFrontEnd.notice`."""
         return f"audio encoder {self.name}: licence {licence_of(self.name, self.allow_download)}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """As `FrozenFrontEnd.blocks`."""
         return ((frame_size, 1.0),)
 
     def preparation(self, folder: Folder) -> tuple[FrontEnd, Mapping[str, Path]]:
@@ -72,6 +75,7 @@ class HuggingFaceFrames:
         return front_end, audio_files(folder)
 
     def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+        """As `FrozenFrontEnd.hear`."""
         encoder = self._encoder()
         if isinstance(sound, Path):
             waveform = load_audio(sound, encoder.sample_rate, self.seconds)

@@ -43,15 +43,19 @@ class MusicnnFrames:
 
     @property
     def key(self) -> str:
+        """As `FrozenFrontEnd.key`."""
         return f"musicnn {_RECIPE} {self.seconds:g}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """As `FrozenFrontEnd.blocks`."""
         return BLOCKS
 
     def preparation(self, folder: Folder) -> tuple[FrontEnd, Mapping[str, Path]]:
+        """As `FrozenFrontEnd.preparation`."""
         return FrontEnd(folder.frames, self.key, self._of_track, "prepare frames"), audio_files(folder)
 
     def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+        """As `FrozenFrontEnd.hear`."""
         if isinstance(sound, Path):
             return musicnn_frames(sound, self.seconds)
         return frames_of(resample(sound, sample_rate, MEL.sample_rate), self.seconds)

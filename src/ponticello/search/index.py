@@ -69,6 +69,7 @@ class EmbeddingIndex:
 
     @property
     def has_preference(self) -> bool:
+        """Whether it holds taste beside meaning."""
         return len(self.spaces) == 2
 
     def track_query(self, track_ids: list[str]) -> Query:

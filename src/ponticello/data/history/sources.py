@@ -43,6 +43,7 @@ class Source:
 
     @property
     def suffix(self) -> str:
+        """The file's ending, in lower case."""
         return PurePosixPath(self.name).suffix.lower()
 
 

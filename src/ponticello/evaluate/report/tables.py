@@ -22,6 +22,7 @@ class Table:
 
     @property
     def figures(self) -> list[Figure]:
+        """Every figure of the table, row by row."""
         return list(self.cells.values())
 
     @property
