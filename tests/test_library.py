@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import polars as pl
 import pytest
 from filelock import FileLock
 
@@ -227,3 +228,18 @@ def test_what_was_skipped_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None
         ["a.csv", "2", "title", '\'=HYPERLINK("http://evil.example")', "is too long"],
         ["'-b.mp3", "", "", "'\t=1", "is text"],
     ]
+
+
+def test_full_disk_is_an_os_error_whoever_writes(tmp_path: Path) -> None:
+    """As polars words it; what was there stays."""
+    (tmp_path / "table.parquet").write_text("before")
+
+    def write() -> None:
+        with replacing(tmp_path / "table.parquet") as temporary:
+            temporary.write_text("half")
+            said = "parquet: File out of specification: underlying IO error: No space left on device (os error 28)"
+            raise pl.exceptions.ComputeError(said)
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*table\.parquet'"):
+        write()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("table.parquet", "before")]

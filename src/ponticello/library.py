@@ -34,7 +34,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ponticello.config import Config
-from ponticello.errors import LibraryError
+from ponticello.errors import LibraryError, PonticelloError
 
 SETTINGS_FILE = "ponticello.toml"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -192,7 +192,10 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, whole and synced, when the block ends without an error."""
+    """A temporary path beside `path` that takes its place, whole and synced, when the block ends without an error.
+
+    OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -202,6 +205,11 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         temporary.replace(path)
         sync([path.parent])
+    except Exception as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, PonticelloError) or number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
