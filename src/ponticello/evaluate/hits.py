@@ -27,7 +27,7 @@ class HitGroups:
 
     @property
     def n_relevant(self) -> int:
-        """(q,) how many tracks are right for each query."""
+        """How many hits there are in all."""
         return int(self.hits.sum())
 
 

@@ -57,11 +57,11 @@ class Materials:
         return STAGE_ONE if STAGE_ONE in heard else [*heard, *others][0]
 
     def by_id(self, method: str) -> dict[str, np.ndarray]:
-        """Each track's row in the matrices."""
+        """Each track's vector under a method."""
         return dict(zip(self.ids, self.vectors[method], strict=True))
 
     def rows_of(self, role: str) -> list[int]:
-        """(n,) the rows of these tracks."""
+        """The rows of the tracks with this role."""
         return [row for row, found in enumerate(self.roles) if found == role]
 
 

@@ -36,7 +36,7 @@ class Plots:
 
     @property
     def all(self) -> list[Plot]:
-        """Every plot."""
+        """Every plot that there is."""
         return [plot for plot in (self.changes, *self.tasks.values(), self.front) if plot is not None]
 
 

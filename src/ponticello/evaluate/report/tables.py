@@ -22,7 +22,7 @@ class Table:
 
     @property
     def figures(self) -> list[Figure]:
-        """Every figure of the table, row by row."""
+        """Every figure of the table."""
         return list(self.cells.values())
 
     @property
