@@ -1,0 +1,1 @@
+"""What the vectors are worth, on tracks and days that training never saw."""

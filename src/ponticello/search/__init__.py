@@ -1,0 +1,1 @@
+"""Vectors into answers: the index, questions, ranking."""

@@ -1,0 +1,1 @@
+"""An evaluation as a page, plots, tables and a model card."""
