@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test browser check break release-check sbom audit lint-docker lower-bounds coverage mutation format clean bench-ablate \
+.PHONY: install demo test test-long browser check break release-check sbom audit lint-docker lower-bounds coverage mutation format clean bench-ablate \
 	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
@@ -28,6 +28,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# What takes a minute or more each.
+test-long: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 -m long
 
 # The explorer's tests need Debian's Chromium and skip themselves, with a reason, where it is not installed.
 browser:

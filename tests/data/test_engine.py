@@ -88,6 +88,7 @@ def test_spark_gives_what_duckdb_gives(config: PairsConfig) -> None:
 
 @needs_spark
 @pytest.mark.slow
+@pytest.mark.long
 def test_spark_and_duckdb_write_the_same_bytes_for_two_million_events(tmp_path: Path) -> None:
     folder = make_library(tmp_path / "library", 2_000_000)
     files = (folder.pairs, folder.validation_pairs, folder.splits)

@@ -23,6 +23,7 @@ from ponticello.evaluate.figures import Evaluation, Scores, Summary
 from ponticello.evaluate.joint import Compared, evaluate_library
 from ponticello.evaluate.report.write import write_report
 from ponticello.model.htcl import HTCL
+from ponticello.model.space import space_id
 
 RUNS = {"stage one": "semantic", "stage two": "preference"}
 BOTH = Compared(RUNS, labels=["tags"])
@@ -116,7 +117,8 @@ def test_a_summary_knows_its_data_and_its_seeds(two_seeds: Seeds, trained: Libra
     splits = load_splits(trained.folder)
     assert splits is not None
     assert (about.seeds, about.command, about.is_simulated) == ((0, 1), "ponticello evaluate", True)
-    assert about.runs == {"stage one": "semantic, semantic", "stage two": "preference, preference"}
+    one, two = (f"{run} (space {space_id(trained.folder.run(run))})" for run in ("semantic", "preference"))
+    assert about.runs == {"stage one": f"{one}, {one}", "stage two": f"{two}, {two}"}
     assert about.splits_sha256 == splits_sha256(splits)
     assert (about.n_tracks, about.n_listeners) == (60, 80)
     spread = {

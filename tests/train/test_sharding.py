@@ -86,6 +86,7 @@ def test_what_is_saved_is_an_ordinary_model(root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_stage_two_in_chunks_and_checkpointed_layers_too(root: Path) -> None:
     for name, fsdp in (("two-whole", "false"), ("two-shared", "true")):
         options = [f"fsdp={fsdp}", "chunk_size=4", "gradient_checkpointing=true", "fused_optimizer=true"]
@@ -95,6 +96,7 @@ def test_stage_two_in_chunks_and_checkpointed_layers_too(root: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_goes_on_to_the_same_weights_and_also_on_more_processes(root: Path, tmp_path: Path) -> None:
     """Rank 1 of 2 dies after step 5, so that the checkpoint is of step 3."""
     ended = train(root, "semantic", 2, "killed", "fsdp=true", program=DYING)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
@@ -25,7 +26,18 @@ def load_models(folder: Folder, index: EmbeddingIndex) -> list[HTCL]:
                 f"run {space.run!r} is now space {found}, the index holds {space.space_id}; run: ponticello embed"
             )
         models.append(HTCL.from_pretrained(folder.run(space.run)))
+    share_text_encoder(models)
     return models
+
+
+def share_text_encoder(models: Sequence[HTCL]) -> None:
+    """Gives models whose text encoders are the same, to the bit, the first one: half the memory, half the time."""
+    first = models[0]
+    for model in models[1:]:
+        ours, theirs = first.text_encoder.state_dict(), model.text_encoder.state_dict()
+        may_be = model.parts.text == first.parts.text and ours.keys() == theirs.keys()
+        if may_be and all(torch.equal(weight, theirs[name]) for name, weight in ours.items()):
+            model.text_encoder = first.text_encoder
 
 
 def require_words(text: str) -> None:
@@ -35,9 +47,15 @@ def require_words(text: str) -> None:
 
 
 def text_query(models: Sequence[HTCL], text: str) -> Query:
-    """The query "music like these words"; DataError if there are none."""
+    """The query "music like these words"; DataError if there are none. A shared text encoder reads them once."""
     require_words(text)
-    sides = [model.encode_text([text]) for model in models]
+    states: dict[int, np.ndarray] = {}
+    sides = []
+    for model in models:
+        key = id(model.text_encoder)
+        if key not in states:
+            states[key] = model.encode_text_states([text])
+        sides.append(model.encode_known_text(states[key]))
     return Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
 
 
