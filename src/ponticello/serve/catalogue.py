@@ -45,13 +45,11 @@ def whole_track(snapshot: Snapshot, track_id: str) -> WholeTrack:
 
 def browse(snapshot: Snapshot, where: Sequence[str], text: str, offset: int, k: int) -> Tracks:
     """A page of the tracks that pass the filters and hold `text` in title, artist, album or id."""
-    table = matching(snapshot.tracks.drop(HIDDEN, strict=False), where)
-    if text.strip():
-        wanted = text.strip().lower()
-        columns = [
-            pl.col(name).str.to_lowercase().str.contains(wanted, literal=True) for name in (TITLE, ARTIST, ALBUM)
-        ]
-        table = table.filter(pl.any_horizontal(*columns, pl.col(TRACK_ID) == text.strip()).fill_null(value=False))
+    table = snapshot.tracks.drop(HIDDEN, strict=False)
+    if wanted := text.strip():
+        held = snapshot.names.select(pl.any_horizontal(pl.all().str.contains(wanted.lower(), literal=True)))
+        table = table.filter(held.to_series().fill_null(value=False) | (table[TRACK_ID] == wanted))
+    table = matching(table, where)
     page = tracks_of(snapshot, table[TRACK_ID].slice(offset, k).to_list())
     return Tracks(tracks=[Track(**fields) for fields in page], n_total=table.height)
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from ponticello.api import Library
 from ponticello.data.catalog import complete, read_tracks
-from ponticello.data.columns import LYRICS, PATH, TRACK_ID, TRACKS
+from ponticello.data.columns import ALBUM, ARTIST, LYRICS, PATH, TITLE, TRACK_ID, TRACKS
 from ponticello.errors import LibraryError, PonticelloError
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
@@ -76,6 +76,11 @@ class Snapshot:
         return {track_id: row for row, track_id in enumerate(self.tracks[TRACK_ID])}
 
     @cached_property
+    def names(self) -> pl.DataFrame:
+        """Title, artist and album of each row of the catalogue in lower case, to be looked through."""
+        return self.tracks.select(pl.col(TITLE, ARTIST, ALBUM).str.to_lowercase())
+
+    @cached_property
     def placed(self) -> pl.DataFrame:
         """The catalogue's tracks that are in the index, in its order."""
         return self.asked.placed(self.tracks)
@@ -120,7 +125,8 @@ class Snapshot:
         """Loads what the first questions would wait for; a model that is missing is no hindrance to the others."""
         if self.index is None:
             return
-        _ = self.rows, self.placed, self.listening.n_listeners, self.listening.n_liked, self.listening.numbers
+        _ = self.rows, self.names, self.placed
+        _ = self.listening.n_listeners, self.listening.n_liked, self.listening.numbers
         self.asked.profiles(
             self.library.folder.config.search.profile_ridge, self.library.folder.config.search.hub_correction
         )
