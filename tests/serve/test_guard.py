@@ -164,7 +164,13 @@ def test_pages_of_other_sites_cannot_ask(unlocked: TestClient) -> None:
     """A form of another site needs no leave to be sent (CORS), so it is refused for where it comes from."""
     asked = {"json": {"terms": [{"text": "low"}]}}
     assert unlocked.post("/api/search", headers={"Origin": NAME}, **asked).status_code == 200  # type: ignore[arg-type]
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1.evil.example"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:9999",
+        "https://127.0.0.1.evil.example",
+        "http://[",
+    ):
         answer = unlocked.post("/api/search", headers={"Origin": origin}, **asked)  # type: ignore[arg-type]
         assert (answer.status_code, answer.json()["code"]) == (403, "wrong_origin")
         answer = unlocked.post("/api/uploads", headers={"Origin": origin}, files={"file": b"x"})

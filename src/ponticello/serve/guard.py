@@ -179,7 +179,12 @@ def _host(header: str) -> str:
 def _is_own(headers: Headers) -> bool:
     """Whether a request comes from a page of this service, or from no page at all."""
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:  # no address at all, such as http://[
+        return False
 
 
 def _cookie(header: str) -> str:
