@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,8 +18,10 @@ import polars as pl
 from ponticello.api import Library
 from ponticello.data.catalog import complete, read_tracks
 from ponticello.data.columns import ALBUM, ARTIST, LYRICS, PATH, TITLE, TRACK_ID, TRACKS
+from ponticello.data.store import FrameStore
 from ponticello.errors import LibraryError, PonticelloError
 from ponticello.library import Folder
+from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.search.audience import Audience, gathered
 from ponticello.search.filters import matching
@@ -53,6 +56,7 @@ class Snapshot:
     def __init__(self, library: Library, signature: tuple[object, ...], before: "Snapshot | None" = None) -> None:
         self.library, self.signature, self.problems = library, signature, list[Problem]()
         self.tracks: pl.DataFrame = _tracks(library.folder)
+        self.about: dict[str, Any] = {}  # what `overview.py` says of it, once it was asked
         self.index: EmbeddingIndex | None = None
         self.generation: str | None = None
         try:
@@ -79,6 +83,11 @@ class Snapshot:
     def names(self) -> pl.DataFrame:
         """Title, artist and album of each row of the catalogue in lower case, to be looked through."""
         return self.tracks.select(pl.col(TITLE, ARTIST, ALBUM).str.to_lowercase())
+
+    @cached_property
+    def frames(self) -> FrameStore:
+        """What the models read of each track; LibraryError if it is missing or of other settings."""
+        return frames_for(self.library.folder, self.library.folder.config)
 
     @cached_property
     def placed(self) -> pl.DataFrame:

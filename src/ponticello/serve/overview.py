@@ -57,13 +57,12 @@ def library(request: Request, now: Now) -> shapes.About:
 
 def about_of(now: Snapshot) -> dict[str, Any]:
     """The part of `About` that does not change within a snapshot."""
-    kept: dict[str, Any] | None = now.__dict__.get("about")
-    if kept is not None:
-        return kept
+    if now.about:
+        return now.about
     index, config = now.index, now.library.folder.config
     listening = now.listening if index is not None else None
     has_preference = index is not None and index.has_preference
-    now.__dict__["about"] = kept = {
+    now.about = {
         "n_tracks": now.tracks.height,
         "n_indexed": 0 if index is None else len(index.track_ids),
         "n_listeners": 0 if listening is None else len(listening.users),
@@ -76,7 +75,7 @@ def about_of(now: Snapshot) -> dict[str, Any]:
         "columns": columns_of(now),
         "filter_values": common_values(now),
     }
-    return kept
+    return now.about
 
 
 def _notices(now: Snapshot) -> list[shapes.Error]:

@@ -6,9 +6,7 @@ MusiCNN's frames begin after it, and so do these times.
 
 import numpy as np
 
-from ponticello.data.store import FrameStore
 from ponticello.errors import PonticelloError
-from ponticello.model.front_end import frames_for
 from ponticello.search.compose import Question
 from ponticello.search.index import Query
 from ponticello.search.models import frame_seconds, frames_query
@@ -68,16 +66,9 @@ def _frames(snapshot: Snapshot, track_id: str) -> tuple[np.ndarray, float]:
     if seconds is None:
         raise Failure(422, "invalid", "this library's vectors come from elsewhere: parts of tracks cannot be heard")
     try:
-        store = _store(snapshot)
+        store = snapshot.frames
     except PonticelloError as error:
         raise Failure(503, "not_ready", " ".join(str(error).split())) from error
     if track_id not in store:
         raise Failure(422, "invalid", f"track {track_id[:200]!r} is not prepared; run: ponticello prepare")
     return np.asarray(store.read(track_id)), seconds
-
-
-def _store(snapshot: Snapshot) -> FrameStore:
-    kept: FrameStore | None = snapshot.__dict__.get("frames")
-    if kept is None:
-        kept = snapshot.__dict__["frames"] = frames_for(snapshot.library.folder, snapshot.library.folder.config)
-    return kept
