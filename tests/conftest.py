@@ -12,14 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # models here are tiny: threads that wait f
 
 import polars as pl
 import pytest
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-)
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from transformers.utils import logging as transformers_logging
 
 from logmel import toml, with_changes
@@ -34,36 +27,16 @@ from ponticello.data.prepare import prepare_frames
 from ponticello.data.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train.run import train_preference, train_semantic
+from tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 logging.getLogger("transformers").setLevel(logging.ERROR)
-
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] by from sounds like artist album piece "
-    "low middle high dark warm bright slow steady fast . ,"
-)
 
 
 @pytest.fixture(scope="session")
 def text_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT with a small vocabulary of whole words and digits, saved as a folder."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("bert")
-    words = WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(str(folder))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(str(folder))
-    return folder
+    return make_text_encoder(tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import polars as pl
 
 from break_it.children import in_child
 from break_it.rows import Outcome, Row, Trial, require
-from break_it.world import SECONDS, make_text_encoder, new_library, train_both, train_stage
+from break_it.world import SECONDS, new_library, train_both, train_stage
 from ponticello.api import Library
 from ponticello.config import SimulationConfig
 from ponticello.data.catalog import audio_files, import_tracks
@@ -29,6 +29,7 @@ from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import make_catalogue
 from ponticello.model.htcl import HTCL
+from tiny_bert import make_text_encoder
 
 N_TRACKS, N_IN, N_OUT, N_FORGOTTEN = 48, 60, 60, 20
 TABLES = ("pairs.parquet", "validation-pairs.parquet", "splits.parquet")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from break_it.children import Child, command, in_child
 from break_it.rows import Outcome, Row, Trial, require
-from break_it.world import N_TRACKS, SECONDS, make_text_encoder, new_library, settings_toml, train_both
+from break_it.world import N_TRACKS, SECONDS, new_library, settings_toml, train_both
 from ponticello.api import Library
 from ponticello.config import SimulationConfig
 from ponticello.data.catalog import audio_files, import_tracks
@@ -25,6 +25,7 @@ from ponticello.data.mining import mine_library
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import SAMPLE_RATE, make_catalogue
+from tiny_bert import make_text_encoder
 
 SHARE = 0.05
 N_SAMPLES = int(SECONDS * SAMPLE_RATE)

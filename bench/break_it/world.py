@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from break_it.children import in_child
 from ponticello.api import Library
@@ -21,12 +19,9 @@ from ponticello.data.prepare import prepare_frames
 from ponticello.data.synthetic import make_catalogue
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train.run import train_preference, train_semantic
+from tiny_bert import make_text_encoder
 
 N_TRACKS, N_ARTISTS, SECONDS = 48, 16, 3.0
-WORDS = (
-    "[PAD] [UNK] [CLS] [SEP] [MASK] by from sounds like artist album piece low middle high dark warm bright slow "
-    "steady fast . ,"
-)
 STAGE = {"batch_size": 8, "max_steps": 24, "min_steps": 0, "patience": 2, "audio_lr": 1e-3, "heads_lr": 1e-3}
 # Crops, dropout and wordings are drawn anew at each step: whatever of that a resumed run draws otherwise shows.
 SETTINGS: dict[str, Any] = {
@@ -48,25 +43,6 @@ def settings_toml(text_encoder: Path, settings: dict[str, Any] = SETTINGS) -> st
         if isinstance(values, dict):
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
-
-
-def make_text_encoder(folder: Path) -> Path:
-    """A random BERT of two layers over a few whole words, saved at `folder`."""
-    folder.mkdir(parents=True)
-    words = WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
-    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(str(folder))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(str(folder))
-    return folder
 
 
 def make_world(root: Path, seed: int, *, train: bool = False) -> Path:
