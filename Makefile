@@ -48,7 +48,7 @@ docs: $(READY)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --write-all --fresh-env -d dist/doctrees docs dist/docs
 	@echo "dist/docs/index.html"
 
-# Tries to break every promise, within an hour on two idle cores; FAST=1: within five minutes. ROW, TRIES, SEED: one of them.
+# Tries to break every promise, in a quarter of an hour on two idle cores; FAST=1: in three minutes. ROW, TRIES, SEED: one of them.
 break: $(READY)
 	mkdir -p $(RESULTS)
 	PYTHONPATH=bench:tests $(BIN)/python -m break_it $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \

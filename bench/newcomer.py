@@ -134,7 +134,12 @@ def transcript(steps: list[Step], n_files: int, n_plays: int) -> str:
         "",
     ]
     for step in steps:
-        lines += [f"After {step.ended_s:,.0f} s ({step.took_s:,.0f} s for this):", "", "```text", f"$ {step.command}"]
+        lines += [
+            f"After {step.ended_s:,.0f} s ({step.took_s:,.0f} s for this):",
+            "",
+            "```console",
+            f"$ {step.command}",
+        ]
         lines += [step.printed, "```", ""]
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ It is mounted in a child's own mount namespace, which takes root or a system tha
 
 import hashlib
 import os
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,8 +106,8 @@ def _use_up(place: Path, left: int) -> None:
         os.posix_fallocate(file.fileno(), 0, max(PAGE, _free(place) - left))
 
 
-def _tries(start: Path, place: Path, case: Case, n: int) -> dict[str, object]:
-    """In a file system that is full after so many bytes: evenly many from none to enough."""
+def _tries(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[str, object]:
+    """In a file system that is full after so many bytes: from one page, doubled to enough, then anywhere below."""
     mount_memory(place, SIZE)
     library, filler = place / "library", place / "filler"
     copy_library(start, library)
@@ -115,7 +116,7 @@ def _tries(start: Path, place: Path, case: Case, n: int) -> dict[str, object]:
     still = in_child(partial(case.still_opens, library))
     require(Child(case.run(library)).wait().code == 0, "does not even run with room")
     expected = in_child(partial(case.result, library))
-    outcome = Outcome()
+    outcome, chance = Outcome(), random.Random(seed)
 
     def attempt(left: int) -> bool:
         copy_library(before, library)
@@ -141,9 +142,8 @@ def _tries(start: Path, place: Path, case: Case, n: int) -> dict[str, object]:
     enough = PAGE
     while not attempt(enough):
         enough *= 2
-    first = outcome.tries
-    for number in range(max(0, n - first)):
-        attempt(enough * number // max(1, n - first) // PAGE * PAGE)
+    while outcome.tries < n:  # what had room after all is no try
+        attempt(chance.randrange(enough // PAGE) * PAGE)
     return {"tries": outcome.tries, "failures": outcome.failures, "enough": enough}
 
 
@@ -154,7 +154,7 @@ def full_disk(trial: Trial) -> Outcome:
     for case in CASES:
         place = trial.work / case.name
         place.mkdir()
-        found = in_child(partial(_mounted, start, place, case, trial.tries // len(CASES)), 3_000)
+        found = in_child(partial(_mounted, start, place, case, trial.tries // len(CASES), trial.seed), 3_000)
         if "not permitted" in found:
             raise NotPermitted(found["not permitted"])
         outcome.tries += found["tries"]
@@ -163,9 +163,9 @@ def full_disk(trial: Trial) -> Outcome:
     return outcome
 
 
-def _mounted(start: Path, place: Path, case: Case, n: int) -> dict[str, object]:
+def _mounted(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[str, object]:
     try:
-        return _tries(start, place, case, n)
+        return _tries(start, place, case, n, seed)
     except NotPermitted as reason:
         return {"not permitted": str(reason)}
 

@@ -6,6 +6,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 
 # Before anything heavy is imported. One thread each: a fork does not copy threads, and models here are tiny.
@@ -28,8 +31,10 @@ from break_it import (
 from break_it.rows import Broken, NotPermitted, Outcome, Row, Trial
 from break_it.table import Result, page, row_line, write_page
 
+# What takes longest comes first, so that the cores have work to the end.
 FAMILIES = (
     training,
+    offline,
     full_disk,
     durable,
     flipped,
@@ -38,7 +43,6 @@ FAMILIES = (
     odd_inputs,
     one_vector,
     hostile,
-    offline,
     forgetting,
 )
 ROWS = [row for family in FAMILIES for row in family.ROWS]
@@ -59,6 +63,16 @@ def run_row(row: Row, tries: int, seed: int) -> Result:
                   time.monotonic() - start, not_run)  # fmt: skip
 
 
+def run_rows(rows: list[tuple[Row, int]], seed: int, jobs: int) -> Iterator[Result]:
+    """Runs the rows with their tries, so many at a time, and gives each as it ends.
+
+    Its processes are forks, made before the executor's own thread is: they have no other thread either.
+    """
+    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+        for ended in as_completed([pool.submit(run_row, row, tries, seed) for row, tries in rows]):
+            yield ended.result()
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m break_it", description=(__doc__ or "").strip())
@@ -68,18 +82,21 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="few tries of each row")
     parser.add_argument("--json", type=Path, help="where every figure goes; what other rows left there is kept")
     parser.add_argument("--write", action="store_true", help="write docs/break-it.md from what --json holds")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="rows at a time (this machine: %(default)s)"
+    )
     options = parser.parse_args()
-    results = []
-    for row in ROWS:
-        if options.row and row.name not in options.row:
-            continue
-        result = run_row(row, options.tries or (row.fast if options.fast else row.tries), options.seed)
+    since, results = time.monotonic(), []
+    rows = [row for row in ROWS if not options.row or row.name in options.row]
+    tries = [options.tries or (row.fast if options.fast else row.tries) for row in rows]
+    for result in run_rows(list(zip(rows, tries, strict=True)), options.seed, options.jobs):
         print(row_line(result), flush=True)
         for failure in result.failures:
             print(f"    {failure}", flush=True)
         results.append(result)
         if options.json:
             _keep(options.json, result)
+    print(f"{len(results)} rows, {(time.monotonic() - since) / 60:.1f} minutes")
     if options.json:
         results = [Result(**entry) for entry in json.loads(options.json.read_text(encoding="utf-8")).values()]
     if options.write:

@@ -9,7 +9,7 @@ HEAD = """# Break it
 
 What Ponticello promises, and how often the suite tried to break it. This page is written by `make break`; the
 programs are in `bench/break_it`, one file a family of rows. A row's command runs it alone, with `TRIES=n` and
-`SEED=n` other and more tries. `make break FAST=1` makes a few tries of each row.
+`SEED=n` other and more tries. `make break FAST=1` makes a few tries of each row, and so does CI.
 
 How it is done, and what it does not show:
 
@@ -67,9 +67,11 @@ def page(results: list[Result], full: Mapping[str, int]) -> str:
             tries += f" (a full run: {full[result.name]:,})"
         cells = [result.claim, tries, str(len(result.failures)), str(result.seed), f"`make break ROW={result.name}`"]
         lines.append("| " + " | ".join(cells) + " |")
-    notes = [f"- `{result.name}` ({result.seconds:.0f} s): {'; '.join(result.notes)}." for result in results]
+    notes = [
+        f"- `{result.name}` ({result.seconds:.0f} s): {'; '.join(result.notes) or 'as claimed'}." for result in results
+    ]
     minutes = sum(result.seconds for result in results) / 60
-    took = f"{minutes:.0f} minutes in all, by the clock, beside whatever else ran."
+    took = f"The rows take {minutes:.0f} minutes in all; `make break` runs as many at a time as there are cores."
     measured = f"\n## What was measured on the way\n\n{took}\n\n"
     return HEAD + "\n".join(lines) + "\n" + measured + "\n".join(notes) + "\n"
 

@@ -13,7 +13,6 @@ order of adding.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -28,9 +27,6 @@ from ponticello.data.log import EVENTS_SCHEMA, WEIGHT_UNIT, Log, ids_of, number_
 from ponticello.data.windows import Window
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
-
-if TYPE_CHECKING:
-    pass
 
 PAIRS_SCHEMA = {
     ANCHOR_ID: pl.String(),
