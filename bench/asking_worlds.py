@@ -24,7 +24,8 @@ from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder, open_library
 from ponticello.model.htcl import HTCL
-from ponticello.train.run import is_finished, train_preference, train_semantic
+from ponticello.train.finished import is_finished
+from ponticello.train.run import train_preference, train_semantic
 
 STAGES = ("semantic", "preference")
 

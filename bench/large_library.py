@@ -22,7 +22,7 @@ from ponticello.model.space import space_id
 from ponticello.search.calibration import Space, calibrate
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
-from ponticello.train.run import starter_run
+from ponticello.train.starter import starter_run
 
 WORDS = ("amber", "bell", "cloud", "dune", "echo", "fern", "glass", "harbour", "iris", "juniper", "kite", "lantern")
 GENRE_NAMES = ("ambient", "blues", "classical", "electronic", "folk", "hip hop", "jazz", "metal", "pop", "rock")

@@ -21,7 +21,8 @@ from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
 from ponticello.model.onnx_export import AUDIO, TEXT, Run, export_onnx, run_onnx
 from ponticello.model.space import run_config, space_id
-from ponticello.train.run import STARTER, starter_run
+from ponticello.train.finished import STARTER
+from ponticello.train.starter import starter_run
 
 K = 10
 FEWEST = 10  # tracks that carry a tag that is asked for

@@ -15,7 +15,7 @@ from ponticello.api import Library
 from ponticello.data.store import FrameStore
 from ponticello.errors import PonticelloError
 from ponticello.model.htcl import HTCL
-from ponticello.train.run import is_finished
+from ponticello.train.finished import is_finished
 
 DETECTED = 3  # a child's exit code
 QUESTIONS = ("slow low dark piece", "fast bright sounds", "artist 3")

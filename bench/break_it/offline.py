@@ -10,7 +10,12 @@ from break_it.namespaces import without_network
 from break_it.rows import NotPermitted, Outcome, Row, Trial, require
 
 ROOT = Path(__file__).parents[2]
-TESTS = ("tests/cli/test_demo.py", "tests/model/test_text_encoder.py", "tests/model/test_htcl.py")
+TESTS = (
+    "tests/cli/test_demo.py",
+    "tests/model/test_text_encoder.py",
+    "tests/model/test_htcl.py",
+    "tests/model/test_model_folders.py",
+)
 FORBIDDEN = "not permitted: "
 HOUR_S = 3_600.0
 

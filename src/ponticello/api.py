@@ -33,7 +33,8 @@ from ponticello.search.listening import Listening, read_listening
 from ponticello.search.models import load_models, require_words, sound_query, text_query
 from ponticello.search.recommend import Result, listener_seeds, rank_tracks
 from ponticello.search.vector_tables import listener_table, track_table
-from ponticello.train.run import STARTER, is_finished, starter_run
+from ponticello.train.finished import STARTER, is_finished
+from ponticello.train.starter import starter_run
 
 CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
 STARTER_WAIT_S = 600.0  # for the job that assembles the starter, which takes seconds

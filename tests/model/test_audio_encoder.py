@@ -1,7 +1,6 @@
 """The audio tower: which frames a token sees, and that padding is never one of them."""
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,15 +19,6 @@ TOLERANCE = 1e-5
 SMALL = AudioEncoderConfig(
     conv_channels=(16, 16, 16), hidden_size=32, n_layers=2, n_heads=4, ffn_size=48, position_kernel=31
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Inputs this small take longer on two threads, many times so where the cores are busy."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.errors import PonticelloError
+from ponticello.train.finished import is_finished
 from ponticello.train.lost import told_to_stop
-from ponticello.train.run import is_finished
 
 PONTICELLO = ["-m", "ponticello"]
 DYING = [str(Path(__file__).parent / "dying.py")]

@@ -30,7 +30,8 @@ from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.htcl import HTCL
 from ponticello.train.arguments import training_arguments
 from ponticello.train.checkpoints import COMPLETE, last_checkpoint
-from ponticello.train.run import is_finished, train_preference, train_semantic
+from ponticello.train.finished import is_finished
+from ponticello.train.run import train_preference, train_semantic
 from ponticello.train.stages import semantic_stage
 from ponticello.train.trainer import HTCLTrainer
 

@@ -17,7 +17,7 @@ from ponticello.config import Config
 from ponticello.errors import ConfigError
 from ponticello.model.htcl import HTCL
 from ponticello.train.checkpoints import last_checkpoint
-from ponticello.train.run import is_finished
+from ponticello.train.finished import is_finished
 from ponticello.train.sharding import check_sharding
 from ponticello.train.stages import Stage, semantic_stage
 

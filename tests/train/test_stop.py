@@ -16,7 +16,8 @@ from ponticello.errors import DataError, Stopped
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.train import run as training
 from ponticello.train.checkpoints import COMPLETE
-from ponticello.train.run import is_finished, train_semantic
+from ponticello.train.finished import is_finished
+from ponticello.train.run import train_semantic
 from ponticello.train.stop import Patience
 from train.test_run import log_of, train
 

@@ -68,7 +68,7 @@ def embed(
     ponticello embed -L my-library --shard 1/4
     ponticello embed -L my-library --join 4
     """
-    from ponticello.train.run import STARTER
+    from ponticello.train.finished import STARTER
 
     if part := read_shard(shard, join, engine):
         _embed_part(open_folder(library), part, semantic, preference, as_json)
@@ -109,7 +109,7 @@ def _embed_part(
 
 
 def _finished_preference(folder: "Folder", named: str | None) -> str | None:
-    from ponticello.train.run import is_finished
+    from ponticello.train.finished import is_finished
 
     return "preference" if named is None and is_finished(folder.run("preference")) else named
 

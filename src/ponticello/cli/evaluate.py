@@ -74,7 +74,7 @@ def compare(
     from ponticello.errors import LibraryError
     from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
     from ponticello.evaluate.joint import Compared
-    from ponticello.train.run import is_finished
+    from ponticello.train.finished import is_finished
     from ponticello.train.seeds import seed_run
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}

@@ -84,7 +84,7 @@ def _write_towers(folder: "Folder", onnx: Path, run: str | None, as_json: bool) 
     from ponticello.model.htcl import HTCL
     from ponticello.model.onnx_export import export_onnx
     from ponticello.model.space import space_id
-    from ponticello.train.run import is_finished
+    from ponticello.train.finished import is_finished
 
     name = run or ("preference" if is_finished(folder.run("preference")) else "semantic")
     place = folder.run(name)

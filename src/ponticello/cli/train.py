@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from ponticello.data.enough import Supply
     from ponticello.library import Folder
     from ponticello.train.dry_run import Train
+    from ponticello.train.finished import TrainedRun
     from ponticello.train.profile import Profile
-    from ponticello.train.run import TrainedRun
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
 ProfileOption = Annotated[
@@ -159,7 +159,7 @@ def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":
     """What the library has to train on; the first process says it on stderr unless all runs `names` are finished."""
     from ponticello.data.enough import count_supply, what_it_supports
     from ponticello.train.distributed import launched
-    from ponticello.train.run import is_finished
+    from ponticello.train.finished import is_finished
 
     supply = count_supply(folder)
     if launched()[0] == 0 and not all(is_finished(folder.run(name)) for name in names):

@@ -12,7 +12,7 @@ from ponticello.library import Folder
 from ponticello.model.checksums import check_checksums
 from ponticello.model.space import space_id
 from ponticello.train.checkpoints import read_record
-from ponticello.train.run import RUN_FILE, STARTER, is_finished
+from ponticello.train.finished import RUN_FILE, STARTER, is_finished
 
 _WORTH_TELLING = 100 * 2**20  # bytes
 

@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,23 @@ import polars as pl
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
-from ponticello.config import Config
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.forget import note_listening
 from ponticello.data.pairs import read_pairs
-from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
-from ponticello.model.starter import N_TRACKS, SHA256, build_starter, lay_starter, starter_fits, starter_settings
+from ponticello.model.starter import lay_starter, starter_fits
 from ponticello.train.arguments import BEST_BY, training_arguments
 from ponticello.train.balance import Balance, Judge, choose_balance
-from ponticello.train.checkpoints import begin, last_checkpoint, publish, read_record, write_record
+from ponticello.train.checkpoints import begin, last_checkpoint, publish, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
 from ponticello.train.distributed import launched
+from ponticello.train.finished import RUN_FILE, STARTER, TrainedRun, finished_run
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
 from ponticello.train.lost import told_to_stop
@@ -41,21 +41,6 @@ from ponticello.train.stop import Stopping
 from ponticello.train.trainer import HTCLTrainer, RetrievalReport
 
 logger = logging.getLogger(__name__)
-STARTER = "starter"  # a run's name that no trained run may take
-RUN_FILE = "run.json"  # written last: its presence says that the run is finished
-
-
-@dataclass(frozen=True)
-class TrainedRun:
-    """What a finished run amounts to."""
-
-    folder: Path
-    stage: str
-    n_rows: int  # tracks or pairs trained on
-    n_left_out: int  # rows without audio or text
-    n_steps: int
-    best: dict[str, float]  # the validation the trained weights had
-    balance: dict[str, Any] | None = None  # stage two: how far from stage one the kept weights are, see `Balance`
 
 
 def train_semantic(
@@ -73,7 +58,7 @@ def train_semantic(
     CheckpointError that a run of this name was made with other settings or data, Stopped that SIGTERM ended it.
     """
     run = _run_to_train(folder, name)
-    if finished := _finished(run, "semantic", folder.config):
+    if finished := finished_run(run, "semantic", folder.config):
         return finished
     stage = semantic_stage(folder.config)
     tracks, settings = read_tracks(folder), folder.config.semantic
@@ -113,9 +98,9 @@ def train_preference(
     Resumes and raises like `train_semantic`.
     """
     run = _run_to_train(folder, name)
-    if finished := _finished(run, "preference", folder.config):
+    if finished := finished_run(run, "preference", folder.config):
         return finished
-    if not _finished(folder.run(start), "semantic", None):
+    if not finished_run(folder.run(start), "semantic", None):
         raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
@@ -154,51 +139,10 @@ def train_preference(
     return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish)
 
 
-def starter_run(folder: Folder) -> Path:
-    """The starter model as a finished stage one of the library, named "starter": assembled when it is not there yet.
-
-    It is assembled anew where the package brings another one, or the settings ask for another reading of the sound.
-    CheckpointError as `build_starter`.
-    """
-    run, config = folder.run(STARTER), starter_settings(folder.config)
-    settings = {**config.model_dump(mode="json"), STARTER: SHA256}
-    if not is_finished(run) or read_record(run / RUN_FILE)["settings"] != settings:
-        (run / RUN_FILE).unlink(missing_ok=True)
-        build_starter(folder.config).save_pretrained(run / "finished")
-        publish(run / "finished", run)
-        record = {"stage": "semantic", "n_rows": N_TRACKS, "n_left_out": 0, "n_steps": 0, "best": {}}
-        write_record(run / RUN_FILE, {**record, "settings": settings})
-    return run
-
-
 def _run_to_train(folder: Folder, name: str) -> Path:
     if name == STARTER:
         raise LibraryError(f"run {name!r} is the model that comes with the package; choose another --name")
     return folder.run(name)
-
-
-def is_finished(run: Path) -> bool:
-    """Whether the run at `run` has ended and its model can be used."""
-    return (run / RUN_FILE).is_file()
-
-
-def _finished(run: Path, stage: str, config: Config | None) -> TrainedRun | None:
-    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`."""
-    if not is_finished(run):
-        return None
-    record = read_record(run / RUN_FILE)
-    if record["stage"] != stage:
-        raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
-    made_with = Config.model_validate(record["settings"])
-    changed = [part for part in (stage, *MODEL_PARTS) if config and getattr(config, part) != getattr(made_with, part)]
-    if changed:
-        raise CheckpointError(
-            f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
-            f"or delete {run}"
-        )
-    return TrainedRun(
-        folder=run, **{field.name: record[field.name] for field in fields(TrainedRun) if field.name in record}
-    )
 
 
 def _train(
@@ -216,42 +160,19 @@ def _train(
     finish: what becomes of the best weights before they are written.
     """
     check_sharding(stage)
-    training, validation = rows.training, rows.validation
-    batch_size, (process, _) = _batch_size(stage, training, validation), launched()
-    parts = model.parts
-    collator = Collator(
-        model.tokenizer,
-        parts.mel if parts.front_end == "logmel" else None,
-        model.audio_encoder.min_frames,
-        parts.text.max_tokens,
-        None if parts.text.trainable else text_states_of(model, training),
-        teacher,
-    )
-    stage.freeze_idle(model)
-    checkpoints = run / "checkpoints"
-    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if process == 0 else []
     stopping = Stopping()
-    if process == 0:
-        begin(run, _start(stage, model, training))
-    trainer = HTCLTrainer(
-        model,
-        stage,
-        training,
-        validation,
-        collator,
-        training_arguments(stage.settings, checkpoints, batch_size, len(training) // (batch_size * launched()[1])),
-        frozenset(track_id for track_id, role in rows.splits.roles.items() if role == "validation"),
-        retrieval,
-        [LogFile(run / "log.jsonl"), *bar, stopping, *callbacks],
-    )
+    trainer = _trainer(run, stage, model, rows, retrieval, [stopping, *callbacks], teacher)
+    checkpoints, parts = run / "checkpoints", model.parts
+    if launched()[0] == 0:
+        begin(run, _start(stage, model, rows.training))
     with told_to_stop(stopping.tell):
         trainer.go_on(last_checkpoint(checkpoints))
     stopping.require_end()
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record: dict[str, Any] = {
         "stage": stage.name,
-        "n_rows": len(training),
-        "n_left_out": rows.n_candidates - len(training),
+        "n_rows": len(rows.training),
+        "n_left_out": rows.n_candidates - len(rows.training),
         "n_steps": trainer.state.global_step,
         "best": _best_validation(trainer.state.log_history),
     }
@@ -265,6 +186,43 @@ def _train(
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder=run, **record)
+
+
+def _trainer(
+    run: Path,
+    stage: Stage,
+    model: HTCL,
+    rows: Rows,
+    retrieval: RetrievalReport,
+    callbacks: list[TrainerCallback],
+    teacher: Tensor | None,
+) -> HTCLTrainer:
+    """What trains the stage, with the run's log and, in the first process, a bar."""
+    training, parts = rows.training, model.parts
+    process, n_processes = launched()
+    batch_size = _batch_size(stage, training, rows.validation)
+    n_batches = len(training) // (batch_size * n_processes)
+    collator = Collator(
+        model.tokenizer,
+        parts.mel if parts.front_end == "logmel" else None,
+        model.audio_encoder.min_frames,
+        parts.text.max_tokens,
+        None if parts.text.trainable else text_states_of(model, training),
+        teacher,
+    )
+    stage.freeze_idle(model)
+    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if process == 0 else []
+    return HTCLTrainer(
+        model,
+        stage,
+        training,
+        rows.validation,
+        collator,
+        training_arguments(stage.settings, run / "checkpoints", batch_size, n_batches),
+        frozenset(track_id for track_id, role in rows.splits.roles.items() if role == "validation"),
+        retrieval,
+        [LogFile(run / "log.jsonl"), *bar, *callbacks],
+    )
 
 
 def _batch_size(stage: Stage, training: TrackTuples, validation: TrackTuples) -> int:

@@ -105,12 +105,7 @@ def import_history(
     if path is not None:
         with sources_of(path) as sources:
             for source, found in _known(sources, form, done, path):
-                done.files[source.name] = found
-                before = len(skipped)
-                _read(source, found, gathered, done, skipped, columns or {}, user, zone)
-                skipped += [Skipped(source.name, None, "", "", f"{_DAMAGED}: {why}") for why in source.damage]
-                done.n_skipped += len(skipped) - before
-                skipped[before:] = _shortened(skipped[before:], source.name)
+                skipped += _read(source, found, gathered, done, columns or {}, user, zone)
                 if on_progress:
                     n_read = sum(each.size for each in sources[: sources.index(source) + 1])
                     on_progress(n_read, sum(each.size for each in sources))
@@ -122,10 +117,7 @@ def import_history(
         catalogue = catalogue_of(tracks, PurePosixPath(folder.root.as_posix()))
         nearest = Nearest(catalogue)
         matches = _matches(gathered.heard, catalogue, nearest if fuzzy else None)
-        found_ids = pl.Series(TRACK_ID, [each.track_id for each in matches], pl.String)
-        rules = pl.Series("rule", [each.rule for each in matches], pl.String)
-        table = pl.DataFrame([found_ids, rules]).with_row_index(HEARD)
-        events = events.join(table, on=HEARD, how="left", maintain_order="left")
+        events = _with_tracks(events, matches)
         _count(events, done)
         matched = events.filter(pl.col(TRACK_ID).is_not_null())
         new, waiting = matched.drop(HEARD, "rule"), events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENTS))
@@ -160,6 +152,24 @@ def _known(sources: list[Source], form: Format | None, done: History, path: Path
 
 
 def _read(
+    source: Source,
+    form: Format,
+    gathered: Gathered,
+    done: History,
+    columns: Mapping[str, str],
+    user: str | None,
+    zone: tzinfo,
+) -> list[Skipped]:
+    """Adds a file's events to `gathered`; the rows to record as skipped, of which `done` counts every one."""
+    done.files[source.name] = form
+    skipped: list[Skipped] = []
+    _gather(source, form, gathered, done, skipped, columns, user, zone)
+    skipped += [Skipped(source.name, None, "", "", f"{_DAMAGED}: {why}") for why in source.damage]
+    done.n_skipped += len(skipped)
+    return _shortened(skipped, source.name)
+
+
+def _gather(
     source: Source,
     form: Format,
     gathered: Gathered,
@@ -230,6 +240,14 @@ def _matches(heard: list[Heard], catalogue: Catalogue, nearest: Nearest | None) 
         if each.track_id is None and (entry := nearest.fuzzy(heard[place])) is not None:
             found[place] = Match(entry.track_id, "fuzzy")
     return found
+
+
+def _with_tracks(events: pl.DataFrame, matches: list[Match]) -> pl.DataFrame:
+    """`events` with the track each is of, if any, and the rule that found it."""
+    found_ids = pl.Series(TRACK_ID, [each.track_id for each in matches], pl.String)
+    rules = pl.Series("rule", [each.rule for each in matches], pl.String)
+    table = pl.DataFrame([found_ids, rules]).with_row_index(HEARD)
+    return events.join(table, on=HEARD, how="left", maintain_order="left")
 
 
 def _count(events: pl.DataFrame, done: History) -> None:

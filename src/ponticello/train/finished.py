@@ -1,0 +1,50 @@
+"""What a finished run leaves in its folder, and how one is told from a run that is not done."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ponticello.config import Config
+from ponticello.errors import CheckpointError
+from ponticello.model.htcl import MODEL_PARTS
+from ponticello.train.checkpoints import read_record
+
+STARTER = "starter"  # a run's name that no trained run may take
+RUN_FILE = "run.json"  # written last: its presence says that the run is finished
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run amounts to."""
+
+    folder: Path
+    stage: str
+    n_rows: int  # tracks or pairs trained on
+    n_left_out: int  # rows without audio or text
+    n_steps: int
+    best: dict[str, float]  # the validation the trained weights had
+    balance: dict[str, Any] | None = None  # stage two: how far from stage one the kept weights are, see `Balance`
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run at `run` has ended and its model can be used."""
+    return (run / RUN_FILE).is_file()
+
+
+def finished_run(run: Path, stage: str, config: Config | None) -> TrainedRun | None:
+    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`."""
+    if not is_finished(run):
+        return None
+    record = read_record(run / RUN_FILE)
+    if record["stage"] != stage:
+        raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
+    made_with = Config.model_validate(record["settings"])
+    changed = [part for part in (stage, *MODEL_PARTS) if config and getattr(config, part) != getattr(made_with, part)]
+    if changed:
+        raise CheckpointError(
+            f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
+            f"or delete {run}"
+        )
+    return TrainedRun(
+        folder=run, **{field.name: record[field.name] for field in fields(TrainedRun) if field.name in record}
+    )
