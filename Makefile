@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test test-long browser check break release-check sbom audit lint-docker lower-bounds coverage mutation format clean bench-ablate \
+.PHONY: install demo test test-long browser check break release-check sbom audit lint-docker lower-bounds coverage mutation mutation-pairs format clean bench-ablate \
 	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
 	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
 	bench-untagged
@@ -191,6 +191,12 @@ coverage: $(READY)
 mutation: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+
+# The same for the rules of mining, in some 45 minutes. SAMPLE=0: every change, for two hours.
+mutation-pairs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt cosmic-ray
+	mkdir -p $(RESULTS)
+	$(BIN)/python bench/mutation_pairs.py $(if $(SAMPLE),--sample $(SAMPLE)) --json $(RESULTS)/mutation-pairs.json
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench docs

@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # models here are tiny: threads that wait f
 
 import polars as pl
 import pytest
+from hypothesis import Phase, settings
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from transformers.utils import logging as transformers_logging
 
@@ -31,6 +32,7 @@ from tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 logging.getLogger("transformers").setLevel(logging.ERROR)
+settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])  # for `make mutation`: seen is enough
 
 
 @pytest.fixture(scope="session")

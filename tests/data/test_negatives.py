@@ -1,14 +1,16 @@
 """What listeners turned away from after what, on logs small enough to read."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from plain_mining import Event, any_events, event, plain_negatives, plain_pairs
 from ponticello.config import PairsConfig
 from ponticello.data.engine import open_engine
+from ponticello.data.evidence import PLAYLIST_LIMIT
 from ponticello.data.log import EVENTS_SCHEMA, ids_of, number_log
 from ponticello.data.negatives import mine_negatives, write_negatives
 from ponticello.data.pairs import mine
@@ -16,12 +18,6 @@ from ponticello.data.windows import Window
 from ponticello.library import create_library
 
 ALONE = PairsConfig(min_listeners=1, sources=("feedback", "session"))
-Event = dict[str, Any]
-
-
-def _event(user: str, track: str, minute: float, event: str = "like", **fields: Any) -> Event:
-    at = datetime(2025, 3, 30, tzinfo=UTC) + timedelta(minutes=minute)
-    return {"user_id": user, "track_id": track, "played_at": at, "event": event, **fields}
 
 
 def _negatives(config: PairsConfig, *events: Event) -> list[tuple[str, str, int, float]]:
@@ -33,36 +29,49 @@ def _negatives(config: PairsConfig, *events: Event) -> list[tuple[str, str, int,
 
 def test_a_skip_speaks_against_the_track_just_before_it_if_that_was_liked() -> None:
     """b was skipped after a; c after b, which was skipped itself; d in another sitting; e disliked after a."""
-    events = [_event("u", "a", 0), _event("u", "b", 1, "skip"), _event("u", "c", 2, "skip")]
+    events = [event("u", "a", 0), event("u", "b", 1, "skip"), event("u", "c", 2, "skip")]
     events += [
-        _event("u", "a", 500),
-        _event("u", "d", 600, "skip"),
-        _event("v", "a", 0),
-        _event("v", "e", 1, "dislike"),
+        event("u", "a", 500),
+        event("u", "d", 600, "skip"),
+        event("v", "a", 0),
+        event("v", "e", 1, "dislike"),
     ]
     assert _negatives(ALONE, *events) == [("a", "b", 1, 1.0), ("a", "e", 1, 1.0)]
 
 
 def test_a_known_trigger_is_what_a_skip_speaks_against() -> None:
-    events = [_event("u", "a", 0), _event("u", "b", 1, "skip", context_track_id="z"), _event("u", "z", 2, "skip")]
+    events = [event("u", "a", 0), event("u", "b", 1, "skip", context_track_id="z"), event("u", "z", 2, "skip")]
     assert _negatives(ALONE, *events) == [("z", "b", 1, 1.0)]
 
 
-@pytest.mark.parametrize(("played_s", "found"), [(29.9, 1), (30.0, 0), (None, 0)])
+@pytest.mark.parametrize(("played_s", "found"), [(29.9, 1), (30.0, 0), (100.0, 0), (None, 0)])
 def test_a_short_play_is_a_skip(played_s: float | None, found: int) -> None:
-    events = [_event("u", "a", 0), _event("u", "b", 1, "play", played_s=played_s)]
+    events = [event("u", "a", 0), event("u", "b", 1, "play", played_s=played_s)]
     assert len(_negatives(ALONE, *events)) == found
 
 
 def test_negatives_need_as_many_listeners_as_pairs() -> None:
-    events = [event for user in "uvw" for event in (_event(user, "a", 0), _event(user, "b", 1, "skip"))]
+    events = [row for user in "uvw" for row in (event(user, "a", 0), event(user, "b", 1, "skip"))]
     assert _negatives(PairsConfig(), *events) == [("a", "b", 3, 3.0)]
     assert _negatives(PairsConfig(), *events[:4]) == []
 
 
 def test_what_is_a_pair_is_no_negative_in_either_order() -> None:
-    events = [_event("u", "a", 0), _event("u", "b", 1), _event("v", "b", 0), _event("v", "a", 1, "skip")]
+    events = [event("u", "a", 0), event("u", "b", 1), event("v", "b", 0), event("v", "a", 1, "skip")]
     assert _negatives(ALONE, *events) == []
+
+
+@settings(max_examples=20, deadline=None)
+@given(any_events, st.sampled_from([1, 2]), st.sampled_from([1, 3, 50]), st.sampled_from([1, 2, 50]))
+def test_any_log_gives_what_plain_loops_give(events: list[Event], listeners: int, a_user: int, a_track: int) -> None:
+    config = PairsConfig(
+        min_listeners=listeners,
+        sources=("feedback", "session"),
+        max_pairs_per_user=a_user,
+        max_pairs_per_track=a_track,
+    )
+    pairs = plain_pairs(events, config, {}, PLAYLIST_LIMIT)
+    assert _negatives(config, *events) == plain_negatives(events, config, pairs)
 
 
 def test_negatives_are_written_where_asked_for_and_taken_away_where_not(tmp_path: Path) -> None:

@@ -1,0 +1,192 @@
+"""The mining rules as plain loops over a log of dictionaries: what any engine must find, whatever the log."""
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from hypothesis import strategies as st
+
+from ponticello.config import PairsConfig
+from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
+from ponticello.data.evidence import LIKED_LIMIT, REFUSALS
+
+START = datetime(2025, 3, 30, tzinfo=UTC)
+Event = dict[str, Any]
+Row = tuple[str, str, int, float, str]
+Pair = tuple[str, str, str]  # anchor, positive, source
+Found = list[tuple[str, str, str, Event]]  # a pair, and the event that says so
+Counts = dict[Pair, tuple[int, float]]  # listeners, weight
+
+
+def event(user: str, track: str, minute: float, event: str = "like", **fields: Any) -> Event:
+    """A row of a log, null where `fields` do not say."""
+    at = START + timedelta(minutes=minute)
+    empty = dict.fromkeys(("played_s", "weight", "context_track_id", "session_id"))
+    return {**empty, "user_id": user, "track_id": track, "played_at": at, "event": event, **fields}
+
+
+any_events = st.lists(
+    st.builds(
+        event,
+        st.sampled_from("uvw"),
+        st.sampled_from("abcdeé"),
+        st.sampled_from([0, 1, 2, 30, 31, 60, 61.5, 100]),
+        st.sampled_from([*EVENTS, "play", "like", "playlist"]),
+        played_s=st.sampled_from([None, 0.0, 29.5, 30.0, 100.0]),
+        weight=st.sampled_from([None, 0.25, 1.0, 2.5]),
+        context_track_id=st.sampled_from([None, None, "a", "b", "c"]),
+        session_id=st.sampled_from([None, None, "s", "p"]),
+    ),
+    max_size=80,
+)
+
+
+def plain_pairs(log: list[Event], config: PairsConfig, artists: Mapping[str, str], playlist_limit: int) -> list[Row]:
+    """The rules of `mine_pairs`; half_life_days and min_played_s as they come."""
+
+    def found(events: list[Event]) -> Found:
+        playlists = _playlists(events, playlist_limit)
+        return [*_feedback(events), *_sessions(events, config), *playlists, *_cooccurrences(events)]
+
+    pairs = _confirmed(log, found, config, config.sources)
+    likes = {(e["user_id"], e["track_id"]) for e in log if is_positive(e)}
+    liked, n_listeners = Counter(track for _, track in likes), len({user for user, _ in likes})
+
+    def is_likely(pair: Pair, n_users: int) -> bool:
+        one, other, source = pair
+        return source != "cooccurrence" or Fraction(n_users * n_listeners, liked[one] * liked[other]) > config.min_lift
+
+    most = config.max_listener_share * n_listeners if config.max_listener_share < 1 else len(log)
+    pairs = {pair: counts for pair, counts in pairs.items() if is_likely(pair, counts[0])}
+    pairs = {pair: counts for pair, counts in pairs.items() if all(liked[track] <= most for track in pair[:2])}
+    if config.max_partners_per_artist:
+        pairs = _within(pairs, config.max_partners_per_artist, lambda track: artists.get(track) or (track,))
+    pairs = _within(pairs, config.max_pairs_per_track)
+    rows = [(one, other, n_users, weight, source) for (one, other, source), (n_users, weight) in pairs.items()]
+    return sorted(rows, key=lambda row: (row[0], row[1], row[4]))
+
+
+def plain_negatives(log: list[Event], config: PairsConfig, pairs: list[Row]) -> list[tuple[str, str, int, float]]:
+    """The rules of `mine_negatives`."""
+    refused = _confirmed(log, lambda events: _refusals(events, config), config, ("skip",))
+    paired = {frozenset(row[:2]) for row in pairs}
+    kept = _within(refused, config.max_pairs_per_track).items()
+    return sorted((*pair[:2], *counts) for pair, counts in kept if frozenset(pair[:2]) not in paired)
+
+
+def is_positive(event: Event) -> bool:
+    """Whether an event speaks for its track; a play from 30 s on."""
+    lasted = event["played_s"] is None or event["played_s"] >= 30
+    return event["event"] in POSITIVE_EVENTS or (event["event"] == "play" and lasted)
+
+
+def _confirmed(
+    log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig, sources: tuple[str, ...]
+) -> Counts:
+    """What enough listeners say, of each listener and source the latest pairs."""
+    said: dict[tuple[str, Pair], list[Event]] = defaultdict(list)
+    for user in {event["user_id"] for event in log}:
+        events = sorted((event for event in log if event["user_id"] == user), key=lambda e: e["played_at"])
+        for one, other, source, event in rule(events):
+            if one != other and source in sources:
+                said[user, (one, other, source)].append(event)
+    last = {key: max(event["played_at"] for event in events) for key, events in said.items()}
+    table: dict[Pair, list[float]] = defaultdict(lambda: [0, 0.0])
+    for whose in {(user, pair[2]) for user, pair in said}:
+        theirs = sorted((key for key in said if (key[0], key[1][2]) == whose), key=lambda key: (START - last[key], key))
+        for key in theirs[: config.max_pairs_per_user]:
+            table[key[1]][0] += 1
+            table[key[1]][1] += sum(_weight(event) for event in said[key])
+    return {pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_listeners}
+
+
+def _within(pairs: Counts, limit: int, of: Callable[[str], Any] = lambda _: None) -> Counts:
+    """The pairs among the strongest `limit` of both their tracks, counted by source and by what the partner is of."""
+    totals: Counter[tuple[str, str]] = Counter()
+    for (one, other, source), (n_users, _) in pairs.items():
+        totals.update({(one, source): n_users, (other, source): n_users})
+    lists: dict[Any, list[tuple[Any, Pair]]] = defaultdict(list)
+    for pair, (n_users, weight) in pairs.items():
+        for end, partner in (pair[:2], pair[1::-1]):
+            strength = n_users**2 / totals[partner, pair[2]]
+            lists[end, pair[2], of(partner)].append(((-strength, -n_users, -weight, pair), pair))
+    ranks = Counter(pair for ranked in lists.values() for _, pair in sorted(ranked)[:limit])
+    return {pair: counts for pair, counts in pairs.items() if ranks[pair] == 2}
+
+
+def _weight(event: Event) -> float:
+    return 1.0 if event["weight"] is None else float(event["weight"])
+
+
+def _feedback(events: list[Event]) -> Found:
+    said = [(e["context_track_id"], e["track_id"], "feedback", e) for e in events if is_positive(e)]
+    return [row for row in said if row[0] is not None]
+
+
+def _sittings(events: list[Event], config: PairsConfig) -> list[list[Event]]:
+    """All but playlist events, by sitting, in the order they came."""
+    sittings: dict[Any, list[Event]] = defaultdict(list)
+    cuts, before = 0, None
+    for event in [e for e in events if e["event"] != "playlist"]:
+        if before is not None and event["played_at"] - before > timedelta(minutes=config.session_gap_min):
+            cuts += 1
+        before = event["played_at"]
+        sittings[event["session_id"] or cuts].append(event)
+
+    def order(event: Event) -> tuple[Any, ...]:
+        lasted = float("inf") if event["played_s"] is None else event["played_s"]
+        return event["played_at"], event["track_id"], _weight(event), event["event"], lasted
+
+    return [sorted(sitting, key=order) for sitting in sittings.values()]
+
+
+def _sessions(events: list[Event], config: PairsConfig) -> Found:
+    found: Found = []
+    for sitting in _sittings(events, config):
+        for earlier, later in itertools.pairwise(filter(is_positive, sitting)):
+            one, other = sorted([earlier["track_id"], later["track_id"]])
+            found.append((one, other, "session", later))
+    return found
+
+
+def _refusals(events: list[Event], config: PairsConfig) -> Found:
+    found: Found = []
+    for sitting in _sittings(events, config):
+        for before, event in itertools.pairwise([None, *sitting]):
+            assert event is not None
+            trigger = event["context_track_id"]
+            if trigger is None and before is not None and is_positive(before):
+                trigger = before["track_id"]
+            is_short = event["event"] == "play" and not is_positive(event)
+            if trigger is not None and (event["event"] in REFUSALS or is_short):
+                found.append((trigger, event["track_id"], "skip", event))
+    return found
+
+
+def _playlists(events: list[Event], limit: int) -> Found:
+    members: dict[str, dict[str, Event]] = defaultdict(dict)
+    for event in sorted(events, key=lambda e: (e["played_at"], _weight(e))):
+        if event["event"] == "playlist" and event["session_id"] is not None:
+            members[event["session_id"]][event["track_id"]] = event
+    found: Found = []
+    for tracks in [tracks for tracks in members.values() if len(tracks) <= limit]:
+        for one, other in itertools.combinations(sorted(tracks), 2):
+            later = max(tracks[one], tracks[other], key=lambda e: (e["played_at"], e["track_id"]))
+            found.append((one, other, "playlist", later))
+    return found
+
+
+def _cooccurrences(events: list[Event]) -> Found:
+    latest: dict[str, Event] = {}
+    for event in sorted(filter(is_positive, events), key=lambda e: (e["played_at"], _weight(e))):
+        latest[event["track_id"]] = event
+    newest = sorted(latest.values(), key=lambda e: (START - e["played_at"], e["track_id"]))[:LIKED_LIMIT]
+    liked = {event["track_id"]: event for event in newest}
+    found: Found = []
+    for one, other in itertools.combinations(sorted(liked), 2):
+        later = max(liked[other], liked[one], key=lambda e: e["played_at"])
+        found.append((one, other, "cooccurrence", later))
+    return found
