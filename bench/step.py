@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python bench/step.py --json step.json
     python bench/step.py --device cuda --pairs 64 [--bf16]   # says so where there is no GPU
+    python bench/step.py --compile                           # ours by torch.compile
 
 Ours is `AudioEncoder` with its masks, anchors and positives in one pass, each batch as long as its longest track, and
 `contrastive_loss`; the reference is `reference_step.py`, which fills every track up to 120 s. Both in float32, forward
@@ -100,10 +101,12 @@ def finished(case: Callable[[], object], device: str, bf16: bool) -> None:
         torch.cuda.synchronize()
 
 
-def measured(runs: int, device: str, pairs: int, bf16: bool) -> list[Row]:
+def measured(runs: int, device: str, pairs: int, bf16: bool, compiled: bool) -> list[Row]:
     """All rows."""
     torch.manual_seed(0)
     ours, theirs = Ours(CONFIG).train().to(device), ReferenceTower(CONFIG).train().to(device)
+    if compiled:
+        ours.encoder.compile(dynamic=False)
     scale = torch.tensor(CONFIG.heads.logit_scale, device=device)
     full = torch.randn(2 * pairs, FULL, CONFIG.mel.n_mels, device=device)
     matrix = torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
@@ -170,6 +173,9 @@ def main() -> None:
     parser.add_argument(
         "--bf16", action="store_true", help="ours and the limit in bfloat16; the reference stays in float32"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="our tower by torch.compile, as the setting `compile` does"
+    )
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("No GPU here: nothing was measured.")
@@ -179,7 +185,7 @@ def main() -> None:
     print(f"one full track: {amount}\n")
     print("| work | ours | the reference takes | ours, of the limit | the reference | limit, GFLOP/s |")
     print("|---|---|---|---|---|---|")
-    rows = measured(options.runs, options.device, options.pairs, options.bf16)
+    rows = measured(options.runs, options.device, options.pairs, options.bf16, options.compile)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
