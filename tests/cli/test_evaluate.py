@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.errors import DataError, LibraryError
+from ponticello.errors import ConfigError, DataError, LibraryError
 
 OTHERS = {"random", "popularity", "mel statistics", "text only", "item-kNN", "ALS", "vectors to factors", "activity"}
 
@@ -70,6 +70,9 @@ def test_another_encoders_vectors_are_a_row_of_the_table(trained_copy: Library, 
     assert "mert" in _methods(record, "taste")
     named = _run(trained_copy, "--json", "--label", "tags", "--vectors", f"ours={tmp_path / 'mert.npz'}")
     assert "ours" in _methods(_strict(named.stdout), "meaning")
+    twice = _run(trained_copy, "--vectors", str(tmp_path / "mert.npz"), "--vectors", "mert=other.npz")
+    assert isinstance(twice.exception, ConfigError)
+    assert "name it otherwise: NAME=FILE" in str(twice.exception)
 
 
 def test_seed_that_was_not_trained_says_what_to_run(trained: Library) -> None:

@@ -179,7 +179,8 @@ def test_a_line_is_one_line_that_steers_nothing(text: str | None, expected: str)
         ("Abend, früh", "Abend, fruh.csv", "Abend, früh.csv"),
         ("夜の音楽", "playlist.csv", "夜の音楽.csv"),
         ("../../etc/passwd", "etc passwd.csv", "etc passwd.csv"),
-        ('a"; filename="evil.exe', "a ; filename= evil.exe.csv", "a ; filename= evil.exe.csv"),
+        ('a"; filename="evil.exe', "a filename= evil.exe.csv", "a filename= evil.exe.csv"),
+        ("a\uff0f\uff1b\uff02b", "a b.csv", "a\uff0f\uff1b\uff02b.csv"),  # wide forms, which ASCII's form makes plain
         ("a\r\nSet-Cookie: x=1", "a Set-Cookie x=1.csv", "a Set-Cookie x=1.csv"),
         ("..", "playlist.csv", "playlist.csv"),
         ("", "playlist.csv", "playlist.csv"),

@@ -160,6 +160,32 @@ def test_a_further_name_can_be_allowed(trained_root: Path) -> None:
         assert client.get("/healthz", headers={"Host": "other.home"}).status_code == 421
 
 
+@pytest.mark.parametrize(
+    ("bind", "allowed", "header"),
+    [
+        ("127.0.0.2", [], "127.0.0.2:8321"),
+        ("127.0.0.1", ["Music.Home:8321"], "music.home"),
+        ("fe80::1", ["music.home"], "[fe80::1]:8321"),
+        ("127.0.0.1", ["fe80::2"], "[fe80::2]"),
+        ("::1", [], "[::1]:1"),
+    ],
+)
+def test_a_name_is_let_in_however_it_was_written(
+    trained_root: Path, bind: str, allowed: list[str], header: str
+) -> None:
+    app = create_app(trained_root, guard_for(bind, TOKEN, allowed))
+    assert send(app, "GET", "/healthz", host=header.encode()).status == 200
+    assert send(app, "GET", "/healthz", host=b"other.home").status == 421
+
+
+def test_a_cookie_of_another_service_locks_nobody_out(trained_root: Path) -> None:
+    """It is none that Python's own parser would read."""
+    with client_of(make_app(trained_root, TOKEN)) as client:
+        cookies = f'theme={{"a":1}}; a[b]=c; {COOKIE}={TOKEN}; last'
+        assert client.get("/api/library", headers={"Cookie": cookies}).status_code == 200
+        assert client.get("/api/library", headers={"Cookie": f"{COOKIE}=wrong"}).status_code == 401
+
+
 def test_pages_of_other_sites_cannot_ask(unlocked: TestClient) -> None:
     """A form of another site needs no leave to be sent (CORS), so it is refused for where it comes from."""
     asked = {"json": {"terms": [{"text": "low"}]}}
@@ -227,7 +253,7 @@ def test_a_path_cannot_write_lines_into_the_log(
     monkeypatch.setitem(app.state._state, "desk", None)
     with caplog.at_level(logging.ERROR):
         token = (b"authorization", f"Bearer {TOKEN}".encode())
-        answer = send(app, "GET", "/api/recommend/a\nERROR all is lost\x1b[31m", headers=[token])
+        answer = send(app, "GET", "/api/recommend/a\r\x85ERROR all is lost\x1b[31m", headers=[token])
     assert answer.status == 500
     assert [len(record.getMessage().splitlines()) for record in caplog.records] == [1]
     assert "\x1b" not in caplog.records[0].getMessage()

@@ -1,13 +1,20 @@
 """What is asked follows the folder, and what cannot be read changes nothing."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pytest
 from served import client_of, make_app
 
 from ponticello.api import Library
 from ponticello.library import create_library
+from ponticello.search.audience import gathered
+from ponticello.search.models import load_models
+from ponticello.serve import live as live_module
 from ponticello.serve.live import Live
 
 
@@ -34,6 +41,29 @@ def test_the_log_counts_as_soon_as_it_changes(trained_copy: Library) -> None:
     assert live.now().models is models, "the same spaces need no other models"
 
 
+def test_many_who_ask_at_once_load_the_models_and_profiles_once(
+    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = Live(trained_copy.folder.root).now()
+    snapshot._models = None
+    calls: list[str] = []
+
+    def slowly(run: Any) -> Any:
+        def slow(*given: Any) -> Any:
+            calls.append(run.__name__)
+            time.sleep(0.1)
+            return run(*given)
+
+        return slow
+
+    for run in (load_models, gathered):
+        monkeypatch.setattr(live_module, run.__name__, slowly(run))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda n: snapshot.models if n % 2 else snapshot.gathered, range(8)))
+    assert sorted(calls) == ["gathered", "load_models"]
+    assert all(each is found[n % 2] for n, each in enumerate(found))
+
+
 def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> None:
     troubles: list[Exception] = []
     live = Live(trained_copy.folder.root, on_failure=[troubles.append])
@@ -46,6 +76,9 @@ def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> No
     assert "answers come from the last whole index" in live.trouble.message
     assert len(troubles) == 1, "it is told once"
     assert str(trained_copy.folder.root) not in live.trouble.message
+    (trained_copy.folder.index / "CURRENT").write_text(f"{generation}\n")
+    live.refresh()
+    assert live.trouble is None, "it is whole again"
 
 
 def test_a_library_without_tracks_is_served_and_says_what_to_do(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def _walked(places: Any, prefix: str) -> set[tuple[str, str]]:
         path = prefix + getattr(place, "path", "")
         inner = getattr(getattr(place, "original_router", place), "routes", None)
         if getattr(place, "methods", None):
-            found |= {(method, path) for method in place.methods}
+            found |= {(method, prefix + place.path_format) for method in place.methods}
         elif inner:
             found |= _walked(inner, path)
         else:

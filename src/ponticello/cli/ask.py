@@ -63,7 +63,7 @@ def embed(
     Example:
     ponticello embed -L my-library
 
-    
+    \b
     Four jobs at once, and when all have ended the index:
     ponticello embed -L my-library --shard 1/4
     ponticello embed -L my-library --join 4

@@ -93,11 +93,16 @@ def compare(
 
 
 def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
-    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}."""
-    files = {}
+    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}; ConfigError for one name twice."""
+    from ponticello.errors import ConfigError
+
+    files: dict[str, Path] = {}
     for given in vectors:
-        name, equals, path = given.partition("=")
-        files[name if equals else Path(given).stem] = Path(path if equals else given)
+        before, equals, path = given.partition("=")
+        name = before if equals else Path(given).stem
+        if name in files:
+            raise ConfigError(f"--vectors {given!r}: {name!r} is {files[name]} already; name it otherwise: NAME=FILE")
+        files[name] = Path(path if equals else given)
     return files
 
 

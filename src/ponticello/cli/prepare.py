@@ -52,7 +52,7 @@ def prepare(
     Example:
     ponticello prepare -L my-library
 
-    
+    \b
     Four jobs at once, and when all have ended what brings their parts together:
     ponticello prepare -L my-library --shard 1/4
     ponticello prepare -L my-library --join 4
@@ -163,7 +163,7 @@ def tag(
     Two pretrained taggers (MusiCNN) that come with the package say what a track sounds like: genres, instruments,
     voices, moods. What they heard is kept in frames/, so that a second run listens to new tracks only.
 
-    
+    \b
     Example:
     ponticello tag -L my-library
     """

@@ -34,7 +34,7 @@ _OF_A_LIBRARY: tuple[tuple[str, Callable[[Folder], Iterator[Finding]]], ...] = (
 def examine(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]:
     """Everything there is to say of this machine and, unless `root` is None, of the library there. Changes nothing.
 
-    A check that fails is a finding; nothing is raised. Cost: seconds, and reading the whole index once.
+    A check that fails is a finding; nothing is raised. Cost: seconds, and reading the whole index.
     """
     checks: list[tuple[str, Check]] = [
         ("versions", check_versions),

@@ -60,7 +60,8 @@ def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAP
     app.state.desk = Desk(sounds=app.state.uploads.sounds)
     _count_swaps(live, app.state.metrics)
     add_failures(app)
-    for part in (questions, overview, sound, uploads, playlists, subsonic, metrics):
+    # A track id may hold a slash: what is known of a track is the last route that its path can be.
+    for part in (questions, sound, uploads, playlists, subsonic, metrics, overview):
         app.include_router(part.router)
     app.include_router(_pages())
     app.add_middleware(Guarded, guard=guard)

@@ -9,6 +9,7 @@ MAX_OFFSET = 10_000  # pages further down are not answers any more
 MAX_TERMS = 32
 MAX_IDS = 1_000
 MAX_BATCH = 64
+MAX_SECONDS = 1e6  # of a sound; eleven days
 MAX_BATCH_TERMS = 256  # of all its questions: a text that was not asked lately costs 10 ms, and they come in turn
 
 Blend = Annotated[FiniteFloat, Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting")]
@@ -30,8 +31,8 @@ class Term(Accepted):
 
     text: Words | None = None
     track_id: TrackId | None = None
-    start_s: Annotated[FiniteFloat, Field(ge=0)] | None = None
-    end_s: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    start_s: Annotated[FiniteFloat, Field(ge=0, le=MAX_SECONDS)] | None = None
+    end_s: Annotated[FiniteFloat, Field(gt=0, le=MAX_SECONDS)] | None = None
     upload: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     weight: Weight = 1.0
 
@@ -119,7 +120,7 @@ class RecommendBatch(Accepted):
 
 
 class Explain(Accepted):
-    """Why one track scores as it does: the question, as it was asked, and the track."""
+    """Why one track scores as it does: the question, as it was asked, and the track. An `ask` has its own blend."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -130,9 +131,12 @@ class Explain(Accepted):
     ask: Ask | None = None
     user_id: UserId | None = None
     recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+    blend: Blend | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "Explain":
         if sum(value is not None for value in (self.ask, self.user_id, self.recent)) != 1:
             raise ValueError("give exactly one of ask, user_id and recent")
+        if self.ask is not None and self.blend is not None:
+            raise ValueError("the blend of a question stands within ask")
         return self

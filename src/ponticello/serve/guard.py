@@ -5,11 +5,11 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,14 +63,15 @@ def guard_for(bind: str, token: str | None, hosts: Collection[str] = ()) -> Guar
             "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; try: python3 -c "
             "'import secrets; print(secrets.token_urlsafe())'"
         )
+    names = (*LOOPBACK, *(_host(f"[{name}]" if _is_bare(name) else name) for name in (bind, *hosts)))
     if is_loopback(bind):
-        return Guard(token, (*LOOPBACK, *hosts))
+        return Guard(token, names)
     if token is None:
         raise ConfigError(
             f"{bind} can be reached from other machines: give a token (PONTICELLO_TOKEN, or --token-file), "
             "or bind 127.0.0.1"
         )
-    return Guard(token, (*LOOPBACK, bind, *hosts) if hosts else ())
+    return Guard(token, names if hosts else ())
 
 
 def is_loopback(bind: str) -> bool:
@@ -135,7 +136,10 @@ class Guarded:
             answer = RedirectResponse("/", status_code=303)
             answer.set_cookie(COOKIE, self.guard.token, httponly=True, samesite="strict", path="/")
             return answer
-        offered = [headers.get("authorization", "").removeprefix("Bearer "), _cookie(headers.get("cookie", ""))]
+        offered = [
+            headers.get("authorization", "").removeprefix("Bearer "),
+            cookie_parser(headers.get("cookie", "")).get(COOKIE, ""),
+        ]
         if scope["path"].startswith("/rest/"):
             offered += query.get("apiKey", [])
         if any(self._is_right(each) for each in offered):
@@ -176,6 +180,11 @@ def _host(header: str) -> str:
     return header.rpartition(":")[0].lower() if ":" in header else header.lower()
 
 
+def _is_bare(name: str) -> bool:
+    """Whether a name is an IPv6 address without the brackets that a header has."""
+    return name.count(":") > 1 and not name.startswith("[")
+
+
 def _is_own(headers: Headers) -> bool:
     """Whether a request comes from a page of this service, or from no page at all."""
     origin = headers.get("origin")
@@ -185,11 +194,3 @@ def _is_own(headers: Headers) -> bool:
         return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
     except ValueError:  # no address at all, such as http://[
         return False
-
-
-def _cookie(header: str) -> str:
-    try:
-        cookie = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return cookie.value if cookie else ""

@@ -68,6 +68,8 @@ class Snapshot:
             self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
         self._filtered: Latest[tuple[str, ...], pl.DataFrame] = Latest(MOST_FILTERED)
+        self._models: list[HTCL] | None = None
+        self._gathered: tuple[np.ndarray, Audience] | None = None
         self._models_lock = threading.Lock()
         self._audience_lock = threading.Lock()
 
@@ -110,25 +112,29 @@ class Snapshot:
         """Who met what."""
         return read_listening(self.library.folder, self.asked)
 
-    @cached_property
+    @property
     def gathered(self) -> tuple[np.ndarray, Audience]:
-        """Every listener's profile, for audiences."""
+        """Every listener's profile, for audiences; whoever asks first gathers them, the others wait."""
         with self._audience_lock:
-            return gathered(self.asked, self.listening, self.library.folder.config.search)
+            if self._gathered is None:
+                self._gathered = gathered(self.asked, self.listening, self.library.folder.config.search)
+            return self._gathered
 
-    @cached_property
+    @property
     def models(self) -> list[HTCL]:
-        """The models behind the index; Failure if one is missing or was trained anew."""
+        """The models behind the index, loaded once; Failure if one is missing or was trained anew."""
         with self._models_lock:
-            before = self._before
-            if before is not None and "models" in before.__dict__:
-                return before.models
+            if self._models is None and self._before is not None:
+                self._models = self._before._models
+            if self._models is not None:
+                return self._models
             try:
-                return load_models(self.library.folder, self.asked)
+                self._models = load_models(self.library.folder, self.asked)
             except (PonticelloError, OSError) as error:
                 code = "model_changed" if "is now space" in str(error) else "model_missing"
                 message = without_root(self.library.folder.root, str(error))
                 raise Failure(503, code, f"words and sounds need the model: {message}") from error
+            return self._models
 
     def warm(self) -> None:
         """Loads what the first questions would wait for; a model that is missing is no hindrance to the others."""
@@ -188,7 +194,10 @@ class Live:
         """Takes up what changed in the folder; True if there was something. What cannot be read is left for later."""
         signature = _signature(self._root)
         refused, since = self._refused
-        if signature == self._current.signature or (signature == refused and time.monotonic() < since + AGAIN_S):
+        if signature == self._current.signature:
+            self.trouble = None  # what could not be read has gone again
+            return False
+        if signature == refused and time.monotonic() < since + AGAIN_S:
             return False
         try:
             fresh = self._opened(self._current)

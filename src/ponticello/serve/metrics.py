@@ -96,7 +96,7 @@ class Measured:
 def route_of(scope: Scope) -> str:
     """The template of the route that answered, such as /api/tracks/{track_id}; never the path itself."""
     route: Any = scope.get("route")
-    return getattr(route, "path", None) or NO_ROUTE
+    return getattr(route, "path_format", None) or NO_ROUTE
 
 
 @router.get("/metrics", response_class=Response, summary="Numbers for Prometheus")

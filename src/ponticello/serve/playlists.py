@@ -6,7 +6,6 @@ Where a file lies is not told: what a list points at is this service, which play
 import csv
 import io
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -99,10 +98,15 @@ def harmless(text: str | None) -> str:
 
 def attachment(title: str, suffix: str) -> str:
     """A Content-Disposition that names the file after `title` (RFC 6266), whatever is in that."""
-    name = re.sub(r'[\\/:*?"<>|%]+', " ", one_line(title))
-    name = " ".join(name.split()).strip(". ")[:_NAME_LENGTH].strip(". ") or "playlist"
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().strip(". ") or "playlist"
+    name = _safe_name(one_line(title))
+    plain = _safe_name(unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
     return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{quote(f'{name}.{suffix}', safe='')}"
+
+
+def _safe_name(text: str) -> str:
+    """`text` without what means something to a file system or a header."""
+    name = " ".join(re.sub(r'[\\/:;*?"<>|%]+', " ", text).split())
+    return name.strip(". ")[:_NAME_LENGTH].strip(". ") or "playlist"
 
 
 def _entries(now: Snapshot, request: Request, playlist: Playlist) -> tuple[list[dict[str, Any]], list[str]]:
@@ -111,8 +115,6 @@ def _entries(now: Snapshot, request: Request, playlist: Playlist) -> tuple[list[
     mbids = now.tracks["mbid"]
     for track in tracks:
         track["mbid"] = mbids[now.rows[track["track_id"]]]
-        if track["duration_s"] is not None and not math.isfinite(track["duration_s"]):
-            track["duration_s"] = None
     base = str(request.base_url).rstrip("/")
     return tracks, [f"{base}/api/tracks/{quote(track['track_id'], safe='')}/audio" for track in tracks]
 

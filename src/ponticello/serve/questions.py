@@ -80,13 +80,13 @@ def search_batch(now: Now, desk: AtDesk, batch: asks.AskBatch) -> shapes.Answers
     return shapes.Answers(answers=[_or_error(partial(desk.ask, now, ask)) for ask in batch.questions])
 
 
-@router.get("/tracks/{track_id}/similar", summary="Tracks like this one")
+@router.get("/tracks/{track_id:path}/similar", summary="Tracks like this one")
 def similar(now: Now, desk: AtDesk, page: InQuery, track_id: TrackInPath) -> shapes.Answer:
     """The tracks nearest to a track, itself and its copies left out."""
     return desk.ask(now, asks.Ask(terms=[asks.Term(track_id=track_id)], **page.fields))
 
 
-@router.get("/recommend/{user_id}", summary="For a listener of the log")
+@router.get("/recommend/{user_id:path}", summary="For a listener of the log")
 def recommend(now: Now, desk: AtDesk, page: InQuery, user_id: UserInPath) -> shapes.Answer:
     """Tracks a listener has not met and would like."""
     return desk.recommend(now, asks.Recommend(user_id=user_id, **page.fields))
@@ -111,12 +111,12 @@ def explain(now: Now, desk: AtDesk, body: asks.Explain) -> shapes.Explained:
     if body.ask is not None:
         asked, blend = desk.asked(now, body.ask), require_blend(now, body.ask.blend)
     else:
-        asked, blend = desk.taste(now, body.user_id, body.recent), require_blend(now, None)
+        asked, blend = desk.taste(now, body.user_id, body.recent), require_blend(now, body.blend)
     result = one_result(now, asked, blend, body.track_id)
     return shapes.Explained(result=result, segment=best_part(now, asked.question, blend, body.track_id))
 
 
-@router.get("/tracks/{track_id}/audience", summary="Who would like this track")
+@router.get("/tracks/{track_id:path}/audience", summary="Who would like this track")
 def audience(now: Now, track_id: TrackInPath, k: KInQuery = 20, blend: BlendInQuery = None) -> shapes.AudienceAnswer:
     """The listeners of the log whose profile fits a track best, new to them or not."""
     require_track(now, track_id)

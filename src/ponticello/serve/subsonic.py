@@ -8,16 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ponticello.search.index import EmbeddingIndex
 from ponticello.search.recommend import rank_tracks
 from ponticello.serve.catalogue import tracks_of
 from ponticello.serve.failures import Failure
 from ponticello.serve.live import Snapshot
-from ponticello.serve.paths import path_between
+from ponticello.serve.paths import path_between, similarity
 from ponticello.serve.questions import Now
 
 VERSION, API_VERSION = version("ponticello"), "1.16.1"
@@ -89,13 +87,6 @@ class Envelope(BaseModel):
     body: Body = Field(alias="subsonic-response")
 
 
-def similarities(index: EmbeddingIndex, track_id: str, rows: np.ndarray) -> list[float]:
-    """How alike a track and those of `rows` sound: 1 = the same, 0.5 = nothing in common, 0 = the opposite."""
-    query = index.track_query([track_id])
-    cosines = index.vectors[rows, : index.embed_dim] @ query.semantic[0]
-    return [float(each) for each in np.clip((1 + cosines) / 2, 0, 1)]
-
-
 def child(track: Mapping[str, Any]) -> Child:
     """A track as a song of Subsonic's."""
     return Child(
@@ -111,11 +102,9 @@ def child(track: Mapping[str, Any]) -> Child:
 
 def matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
     """These tracks, and how alike each is to the track `of`."""
-    rows = np.array([snapshot.asked.rows[track_id] for track_id in track_ids], dtype=np.int64)
-    alike = similarities(snapshot.asked, of, rows)
     return [
-        SonicMatch(entry=child(track), similarity=round(value, 6))
-        for track, value in zip(tracks_of(snapshot, track_ids), alike, strict=True)
+        SonicMatch(entry=child(track), similarity=round(similarity(snapshot, of, track["track_id"], 0.0), 6))
+        for track in tracks_of(snapshot, track_ids)
     ]
 
 

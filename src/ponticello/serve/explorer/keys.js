@@ -76,6 +76,11 @@ function pressed(event) {
 /** Connects the keys. */
 export function startKeys() {
   document.addEventListener("keydown", pressed);
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address holds the question, and no place on the page
+    if (state.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+    byId("songs").focus();
+  });
   byId("help-open").addEventListener("click", () => help.showModal());
   byId("help-close").addEventListener("click", () => help.close());
   byId("keys-on").checked = isOn();

@@ -184,7 +184,7 @@ function describe() {
   const counted =
     answer.n_total !== null
       ? `${n} of ${answer.n_total.toLocaleString("en")}`
-      : `${n} songs${answer.has_more ? ", there are more" : ""}${first}`;
+      : `${n} ${n === 1 ? "song" : "songs"}${answer.has_more ? ", there are more" : ""}${first}`;
   byId("songs-status").textContent = answer.is_loading && !n ? "Looking…" : n ? counted : "";
   byId("list").setAttribute("aria-busy", String(answer.is_loading));
   byId("legend").hidden = !n || answer.mode === "all";
@@ -210,7 +210,7 @@ export const rowInFocus = () => document.activeElement?.closest?.("li.song")?.da
 
 /** Connects the list. */
 export function startList() {
-  onAnswer(render);
+  onAnswer(() => (answer.is_loading ? describe() : render()));
   onPlayer(() => rows.forEach(markPlaying));
   onPlaylist(() => rows.forEach(markListed));
   watch((changed) => changed.has("selected") && markSelected());

@@ -146,6 +146,8 @@ async function load() {
     ["meaning", told.semantic],
     ["taste", told.preference],
   ].filter(([, flat]) => flat);
+  Object.assign(maps, { hover: -1, active: 0 }); // rows and panes of before may be none of these
+  take([]);
   Object.assign(maps, {
     ids: told.track_ids,
     titles: told.titles,

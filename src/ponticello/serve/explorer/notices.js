@@ -49,7 +49,7 @@ export async function meetLibrary() {
     : "no listeners";
   byId("facts").replaceChildren(
     el("strong", { text: about.name }),
-    el("span", { text: `${about.n_tracks.toLocaleString("en")} songs` }),
+    el("span", { text: `${about.n_tracks.toLocaleString("en")} ${about.n_tracks === 1 ? "song" : "songs"}` }),
     el("span", { text: listeners, class: about.listeners_are_simulated && about.n_listeners ? "simulated" : null }),
   );
   for (const { code, message } of about.problems) notice(code, message);
@@ -82,7 +82,7 @@ export function serviceGone(again) {
 export function failed(error, again = ask) {
   if (error.code === "gone" && !source.isFolder) serviceGone(again);
   else if (error.code === "unauthorized") {
-    notice("token", "This service wants its token: open the address with ?token=… that it printed when it started.", {
+    notice("token", "This service wants its token: reload the page and sign in with it; whoever started the service has it.", {
       kind: "bad",
       canClose: false,
     });

@@ -9,9 +9,6 @@ import { change, state, watch } from "./state.js";
 
 let asked = "";
 
-/** The songs of the path on the screen, for the maps. */
-export const pathNow = { track_ids: [] };
-
 function end(at, name) {
   const track_id = state.path[at];
   const node = el(
@@ -79,7 +76,6 @@ async function render() {
   const body = byId("path-body");
   const say = (title, text) =>
     body.replaceChildren(el("div", { class: "empty" }, el("h3", { text: title }), el("p", { text })));
-  pathNow.track_ids = [];
   if (!from || !to)
     return void say(
       "Two songs make a path",
@@ -90,13 +86,13 @@ async function render() {
   try {
     const { tracks } = await source.path(from, to, Number(byId("path-steps").value), state.blend);
     if (own !== asked) return;
-    pathNow.track_ids = tracks.map((track) => track.track_id);
+    const track_ids = tracks.map((track) => track.track_id);
     body.replaceChildren(
       el("ol", { class: "plain steps", "aria-label": "The path" }, ...tracks.map(stepRow)),
       el(
         "div",
         { class: "doings" },
-        button("All into the playlist", () => listAll(pathNow.track_ids)),
+        button("All into the playlist", () => listAll(track_ids)),
       ),
     );
     renderEnds();

@@ -77,8 +77,11 @@ async function learnNames() {
   );
   if (!unknown.length) return;
   const found = await Promise.allSettled([...new Set(unknown)].map((id) => source.track(id)));
-  for (const one of found) if (one.status === "fulfilled") remember(one.value);
+  const learned = found.filter((one) => one.status === "fulfilled");
+  if (!learned.length) return;
+  learned.forEach((one) => remember(one.value));
   renderChips();
+  change({ selected: state.selected }, "names"); // whoever shows the chosen song, or an end of a path, by its id
 }
 
 let naming = null;
@@ -140,7 +143,7 @@ function startDropping() {
   const isWanted = (event) =>
     [...event.dataTransfer.types].some((type) => type === "Files" || type === "application/x-ponticello-track");
   let depth = 0;
-  const leave = () => ((depth = 0), (cover.hidden = true));
+  const leave = () => ((depth = 0), (cover.hidden = true), byId("ask").classList.remove("is-target"));
   document.addEventListener("dragenter", (event) => {
     if (!isWanted(event)) return;
     depth += 1;
@@ -148,13 +151,12 @@ function startDropping() {
     byId("ask").classList.add("is-target");
   });
   document.addEventListener("dragleave", () => (depth -= 1) > 0 || leave());
-  document.addEventListener("dragend", () => (leave(), byId("ask").classList.remove("is-target")));
+  document.addEventListener("dragend", leave);
   document.addEventListener("dragover", (event) => isWanted(event) && event.preventDefault());
   document.addEventListener("drop", (event) => {
     if (!isWanted(event)) return;
     event.preventDefault();
     leave();
-    byId("ask").classList.remove("is-target");
     if (event.dataTransfer.files.length) return void askFile(event.dataTransfer.files[0]);
     const track_id = event.dataTransfer.getData("application/x-ponticello-track");
     if (track_id && event.target.closest?.("#ask")) askAlso({ kind: "track", track_id }, 1);

@@ -10,6 +10,7 @@ import { source } from "./source.js";
 import { state } from "./state.js";
 
 const MOST_SEEDS = 6; // lines of the table
+const PATIENCE_MS = 250; // until a song's best moment is asked for: who walks the list or turns the dial goes on
 
 const number = (value) => value.toFixed(2).replace("-", "−");
 
@@ -84,6 +85,8 @@ function facts(result) {
 async function bestMoment(node, result) {
   const question = questionNow();
   if (!question || !about.can_hear || source.isFolder || !result.has_audio) return;
+  await new Promise((wake) => setTimeout(wake, PATIENCE_MS));
+  if (!node.isConnected) return;
   try {
     const { segment } = await source.explain(question, result.track_id);
     if (!segment || !node.isConnected) return;
