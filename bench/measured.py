@@ -12,6 +12,7 @@ from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import load_splits
 from ponticello.data.text import track_texts
+from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.contenders import Contenders
 from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.probe import probe_scores
@@ -82,7 +83,7 @@ class Asked:
         config = self.config.model_copy(
             update={"evaluate": self.config.evaluate.model_copy(update={"baselines": ("vectors to factors",)})}
         )
-        scorers = Contenders(self.log, self.splits, content, {}, config, 0).scorers(self.cold)
+        scorers = Contenders(self.log, self.splits, content, {}, config, 0).scorers(collapse(self.cold, {}))
         return self._ranked(scorers["vectors to factors"])
 
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:

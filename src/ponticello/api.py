@@ -121,7 +121,9 @@ class Library:
             sides.append(vectors)
             spaces.append(self._calibrated(run, vectors))
             n_new += n
-        recordings = find_recordings(self.folder.mels, known_recordings(self.folder.index))
+        recordings = find_recordings(
+            self.folder.mels, known_recordings(self.folder.index), self.folder.config.mel.hop_s
+        )
         preference = sides[1] if len(sides) == 2 else None
         backend = self.folder.config.search.backend
         generation = write_index(self.folder.index, sides[0], preference, spaces, recordings, backend)

@@ -54,6 +54,11 @@ class MelConfig(Part):
         return self
 
     @property
+    def hop_s(self) -> float:
+        """s, from one frame to the next."""
+        return self.hop_length / self.sample_rate
+
+    @property
     def max_frames(self) -> int:
         """Frames of a track at least `max_seconds` long; 1251 for the paper's numbers."""
         return 1 + int(self.max_seconds * self.sample_rate) // self.hop_length

@@ -39,6 +39,13 @@ def test_who_has_met_a_copy_has_met_them_all_and_a_query_left_with_nothing_is_dr
     assert found.tracks.candidates == list("abcde")
 
 
+def test_a_recording_was_played_as_often_as_its_copies_together() -> None:
+    played = pl.DataFrame({"track_id": ["a", "c", "c", "d", "e", "unknown"]})
+    found = collapse(_task([[3], [4]], [[], []]), RECORDINGS)
+    assert found.plays(played).tolist() == [3, 1, 1]
+    assert collapse(_task([[3], [4]], [[], []]), {}).plays(played).tolist() == [1, 0, 2, 1, 1]
+
+
 def test_without_copies_or_with_listeners_to_rank_nothing_changes() -> None:
     task = _task([[3], [4]], [[0], []])
     assert collapse(task, {}).task is task

@@ -13,6 +13,7 @@ from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import Splits, before_test, load_splits
 from ponticello.evaluate import contenders
 from ponticello.evaluate.collaborative import GRIDS
+from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.contenders import ANSWERS, Contenders
 from ponticello.evaluate.ranking import Task, rank_task
 from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM
@@ -50,7 +51,7 @@ def tasks(library: Library, splits: Splits) -> dict[str, Task]:
 
 
 def scores(found: Contenders, task: Task) -> dict[str, np.ndarray]:
-    return {name: scorer(np.arange(len(task.queries))) for name, scorer in found.scorers(task).items()}
+    return {name: scorer(np.arange(len(task.queries))) for name, scorer in found.scorers(collapse(task, {})).items()}
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Split
 
 def test_collaborative_models_beat_chance_on_planted_taste(trained: Library, splits: Splits) -> None:
     warm = tasks(trained, splits)[WARM]
-    found = made(trained, splits, *GRIDS).scorers(warm)
+    found = made(trained, splits, *GRIDS).scorers(collapse(warm, {}))
     auc = {name: float(np.nanmean(rank_task(warm, scorer, 10).metrics["AUC"])) for name, scorer in found.items()}
     assert min(auc[name] for name in GRIDS) > auc["random"] + 0.05
 
@@ -115,14 +116,14 @@ def test_the_artist_prior_cannot_tell_tracks_of_one_artist_apart(trained: Librar
 
 def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:
     found = made(trained, splits, "EASE")
-    assert set(found.scorers(tasks(trained, splits)[WARM])) == {"random", "popularity", "EASE"}
-    assert set(found.scorers(tasks(trained, splits)[COLD])) == {"random", "popularity"}
+    assert set(found.scorers(collapse(tasks(trained, splits)[WARM], {}))) == {"random", "popularity", "EASE"}
+    assert set(found.scorers(collapse(tasks(trained, splits)[COLD], {}))) == {"random", "popularity"}
     assert not any("ALS" in note for note in found.notes)
 
 
 def test_pairs_are_ranked_beside_chance_and_popularity_alone(trained: Library, splits: Splits) -> None:
     task = tasks(trained, splits)[PAIRS]
-    assert set(made(trained, splits, "ALS", "EASE").scorers(task)) == {"random", "popularity"}
+    assert set(made(trained, splits, "ALS", "EASE").scorers(collapse(task, {}))) == {"random", "popularity"}
 
 
 def test_missing_implicit_is_said_and_the_rest_is_measured(
@@ -130,8 +131,8 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
 ) -> None:
     monkeypatch.setattr(contenders, "find_spec", lambda _: None)
     found = made(trained, splits, "item-kNN", "ALS", "vectors to factors")
-    assert set(found.scorers(tasks(trained, splits)[WARM])) == {"random", "popularity", "item-kNN"}
-    assert set(found.scorers(tasks(trained, splits)[COLD])) == {"random", "popularity"}
+    assert set(found.scorers(collapse(tasks(trained, splits)[WARM], {}))) == {"random", "popularity", "item-kNN"}
+    assert set(found.scorers(collapse(tasks(trained, splits)[COLD], {}))) == {"random", "popularity"}
     wanted = "ALS is not measured on next tracks, warm: it needs the package implicit; run: pip install implicit"
     assert wanted in found.notes
 
@@ -142,7 +143,7 @@ def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     monkeypatch.setattr(contenders, "LARGEST", {"EASE": 5})
     warm = tasks(trained, splits)[WARM]
     found = made(trained, splits, "EASE")
-    assert "EASE" not in found.scorers(warm)
+    assert "EASE" not in found.scorers(collapse(warm, {}))
     n = len(warm.candidates)
     assert f"EASE is not measured on {WARM}: {n} tracks are too many for it; 5 are the most" in found.notes
 
@@ -155,3 +156,17 @@ def test_settings_of_many_listeners_are_chosen_on_a_drawn_part_of_them(
     assert len(found.tuning[WARM].queries) == 5
     assert any(note.startswith("Settings are chosen on 5 of ") for note in found.notes)
     assert np.isfinite(scores(found, tasks(trained, splits)[WARM])["item-kNN"]).all()
+    early = {name for name, _, is_late in found.models if not is_late}
+    assert early == set(), "of what was tried, nothing is kept that is not asked again"
+
+
+def test_popularity_is_what_was_liked_and_not_what_was_skipped(trained: Library, splits: Splits) -> None:
+    log = read_interactions(trained.folder)
+    warm = tasks(trained, splits)[WARM]
+    first = warm.candidates[0]
+    skipped = log.filter(pl.col("track_id") == first).with_columns(event=pl.lit("skip"))
+    skips = pl.concat([skipped] * 50)
+    before, after = (
+        scores(made(trained, splits, log=events), warm)["popularity"] for events in (log, pl.concat([log, skips]))
+    )
+    np.testing.assert_array_equal(after, before)

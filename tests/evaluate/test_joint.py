@@ -18,6 +18,7 @@ from ponticello.data.splits import load_splits, splits_sha256
 from ponticello.data.store import FrameStore
 from ponticello.data.text import track_texts
 from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.evaluate import materials
 from ponticello.evaluate.about import evaluate_seeds
 from ponticello.evaluate.figures import Evaluation, Scores, Summary
 from ponticello.evaluate.joint import Compared, evaluate_library
@@ -243,3 +244,21 @@ def test_a_library_without_audio_is_evaluated_from_vectors_alone(
     )
     np.testing.assert_allclose(warm["theirs"], own.by_method["stage one"], atol=1e-6)
     assert "No method has a text tower: retrieval is not measured." in evaluation.notes
+
+
+def test_vectors_that_hold_a_text_are_not_asked_what_it_says(
+    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tags stand in the text that is fused with the sound; a column of one's own does not."""
+    monkeypatch.setattr(materials, "served_vector", lambda _: "fused")
+    folder = trained_copy.folder
+    tracks = pl.read_parquet(folder.tracks)
+    tracks.with_columns(mood=pl.col("tags")).write_parquet(folder.tracks)
+    found = evaluate_library(folder, Compared({"stage two": "preference"}, labels=["tags", "mood"]), seed=0)
+    fused = "stage two, fused"
+    assert fused in _found(found, "probe: mood", "macro ROC-AUC").by_method
+    for task in ("probe: tags", "music to music: tags"):
+        scores = [each for each in found.scores if each.task == task]
+        assert scores
+        assert all(fused not in each.by_method for each in scores)
+    assert f"{fused} is not asked about tags: the text in its vectors says it." in found.notes

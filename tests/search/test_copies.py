@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import soundfile
 
-from ponticello.data.duplicates import near_duplicates
+from ponticello.data.duplicates import HOP_S, near_duplicates
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
 from ponticello.library import Folder, create_library
@@ -52,9 +52,9 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The track ids of every comparison that was asked for."""
     calls: list[list[str]] = []
 
-    def noted(store: FrameStore, track_ids: Sequence[str]) -> pl.DataFrame:
+    def noted(store: FrameStore, track_ids: Sequence[str], hop_s: float) -> pl.DataFrame:
         calls.append(list(track_ids))
-        return near_duplicates(store, track_ids)
+        return near_duplicates(store, track_ids, hop_s=hop_s)
 
     monkeypatch.setattr(copies, "near_duplicates", noted)
     return calls
@@ -81,32 +81,41 @@ def test_names_of_before_hold_together_and_take_in_what_is_new() -> None:
 
 
 def test_a_softer_copy_is_the_same_recording_and_other_tunes_are_not(folder: Folder) -> None:
-    assert _of(find_recordings(folder.mels, None)) == {"a": "a", "b": "b", "c": "c", "z": "b"}
+    assert _of(find_recordings(folder.mels, None, HOP_S)) == {"a": "a", "b": "b", "c": "c", "z": "b"}
+
+
+def test_mels_of_another_hop_are_compared_by_their_seconds(tmp_path: Path) -> None:
+    """Frames of 20 ms, as `base` has them; a copy that begins half a second later is found by its moments."""
+    made = create_library(tmp_path / "library", "base")
+    _prepared(made, {"a": _tune(1), "b": _tune(2), "late": _tune(2)[RATE // 2 :]})
+    found = find_recordings(made.mels, None, made.config.mel.hop_s)
+    assert made.config.mel.hop_s == pytest.approx(0.02)
+    assert _of(found) == {"a": "a", "b": "b", "late": "b"}
 
 
 def test_nothing_is_compared_again_while_the_mels_stay(folder: Folder, compared: list[list[str]]) -> None:
-    first = find_recordings(folder.mels, None)
-    assert find_recordings(folder.mels, first).equals(first)
+    first = find_recordings(folder.mels, None, HOP_S)
+    assert find_recordings(folder.mels, first, HOP_S).equals(first)
     assert compared == [["a", "b", "c", "z"], []]
 
 
 def test_a_new_copy_joins_the_recording_of_before(folder: Folder, compared: list[list[str]]) -> None:
-    first = find_recordings(folder.mels, None)
+    first = find_recordings(folder.mels, None, HOP_S)
     sounds = {"a": _tune(1), "b": _tune(2), "c": _tune(3), "z": _tune(2), "B": 0.7 * _tune(2)}
     _prepared(folder, sounds)
-    assert _of(find_recordings(folder.mels, first)) == {"a": "a", "b": "B", "c": "c", "z": "B", "B": "B"}
+    assert _of(find_recordings(folder.mels, first, HOP_S)) == {"a": "a", "b": "B", "c": "c", "z": "B", "B": "B"}
     assert compared[1:] == [["B"]]
 
 
 def test_a_track_that_sounds_otherwise_now_leaves_its_recording(folder: Folder, compared: list[list[str]]) -> None:
-    first = find_recordings(folder.mels, None)
+    first = find_recordings(folder.mels, None, HOP_S)
     (folder.root / "z.wav").unlink()
     _prepared(folder, {"a": _tune(1), "b": _tune(2), "c": _tune(3), "z": np.concatenate([_tune(4), _tune(5)])})
-    assert _of(find_recordings(folder.mels, first)) == {"a": "a", "b": "b", "c": "c", "z": "z"}
+    assert _of(find_recordings(folder.mels, first, HOP_S)) == {"a": "a", "b": "b", "c": "c", "z": "z"}
     assert compared[1:] == [["z"]]
 
 
 def test_before_anything_is_prepared_no_recording_is_known(tmp_path: Path) -> None:
-    found = find_recordings(create_library(tmp_path / "library", "tiny").mels, None)
+    found = find_recordings(create_library(tmp_path / "library", "tiny").mels, None, HOP_S)
     assert found.columns == ["track_id", "mel_sha256", "recording"]
     assert found.is_empty()

@@ -1,8 +1,11 @@
 """The log by listener against the plain way of reading it."""
 
+import pytest
+
 from ponticello.api import Library
 from ponticello.data.columns import USER_ID
 from ponticello.data.interactions import read_interactions
+from ponticello.errors import DataError, LibraryError
 from ponticello.search.recommend import listener_seeds
 
 
@@ -43,3 +46,13 @@ def test_audience_holds_the_listeners_recommend_would_give_the_track_to(trained:
         assert abs(each.score - expected) < 1e-3
         assert each.has_met == (track in met)
         assert abs(each.semantic + each.preference - each.score) < 1e-9
+
+
+def test_an_audience_by_taste_needs_taste(trained_copy: Library) -> None:
+    trained_copy.embed("semantic")
+    track = trained_copy.index.track_ids[0]
+    assert trained_copy.audience(track, k=1, blend=0.0)
+    with pytest.raises(LibraryError, match="no preference space yet"):
+        trained_copy.audience(track, k=1, blend=0.5)
+    with pytest.raises(DataError, match="between 0"):
+        trained_copy.audience(track, k=1, blend=1.5)

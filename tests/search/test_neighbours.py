@@ -1,6 +1,7 @@
 """One set of promises for everything that finds rows: exact, FAISS, and a real PostgreSQL with pgvector."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,18 @@ def test_a_table_that_was_dropped_or_changed_is_refused(postgres_url: str) -> No
     drop_tables(postgres_url, [table])
     with pytest.raises(CheckpointError, match=r"is missing; run: ponticello embed"):
         Postgres(postgres_url, table, few, 2)
+
+
+def test_many_threads_ask_one_table_in_turn(postgres_url: str, vectors: np.ndarray) -> None:
+    """Through an index, whose number of lists to look into is set within each transaction."""
+    table, probed, _ = build_table(postgres_url, vectors, [f"j{row}" for row in range(N)], 2, indexed_from=2_000)
+    searched = Postgres(postgres_url, table, vectors, 2, probed)
+    queries = clustered_vectors(80, seed=8)
+    alone = [searched.top(query, 10)[0].tolist() for query in queries]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(lambda query: searched.top(query, 10)[0].tolist(), queries))
+    searched.close()
+    assert together == alone
 
 
 def test_a_large_table_is_asked_through_an_index_of_measured_recall(postgres_url: str, vectors: np.ndarray) -> None:

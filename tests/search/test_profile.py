@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ponticello.errors import DataError
+from ponticello.search import profile as profile_module
 from ponticello.search.calibration import Calibration, Space
 from ponticello.search.index import EmbeddingIndex
 from ponticello.search.profile import directions, fit_profiles
@@ -49,11 +50,16 @@ def test_seeds_that_say_nothing_score_nothing() -> None:
     assert fit_profiles(alike, 0.1).direction(alike[:2]).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_many_listeners_are_each_on_their_own() -> None:
+def test_many_listeners_are_each_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of three of the five who like something; who likes nothing asks with nothing."""
+    monkeypatch.setattr(profile_module, "BLOCK_LISTENERS", 3)
     profiles = fit_profiles(VECTORS, 0.1)
-    found = directions(profiles, VECTORS, [np.array([0, 1]), np.array([7])])
-    np.testing.assert_array_equal(found[0], profiles.direction(VECTORS[:2]))
-    np.testing.assert_array_equal(found[1], profiles.direction(VECTORS[7:8]))
+    seeds = [np.array(rows, dtype=np.int64) for rows in ([0, 1], [], [7], [3, 4, 5], [9], [], [2, 7])]
+    found = directions(profiles, VECTORS, seeds)
+    for line, rows in zip(found, seeds, strict=True):
+        alone = profiles.direction(VECTORS[rows]) if len(rows) else np.zeros(6)
+        np.testing.assert_allclose(line, alone, rtol=0, atol=1e-12)
+    assert directions(profiles, VECTORS, []).shape == (0, 6)
 
 
 def test_vectors_that_are_not_finite_are_refused() -> None:

@@ -120,8 +120,8 @@ def find_duplicates(folder: Folder, splits: Splits | None) -> pl.DataFrame | Non
     if not (folder.mels / MANIFEST).exists():
         return None
     store, settled = FrameStore(folder.mels), set(with_role(splits, "train")) if splits else set()
-    hop_s = folder.config.mel.hop_length / folder.config.mel.sample_rate
-    return near_duplicates(store, [track_id for track_id in store.track_ids if track_id not in settled], hop_s=hop_s)
+    asked = [track_id for track_id in store.track_ids if track_id not in settled]
+    return near_duplicates(store, asked, hop_s=folder.config.mel.hop_s)
 
 
 def current_splits(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:

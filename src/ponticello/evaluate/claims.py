@@ -9,12 +9,20 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
-from ponticello.evaluate.figures import RANDOM, STAGE_ONE, STAGE_TWO, About, Difference, Figure, Side
+from ponticello.evaluate.figures import (
+    RANDOM,
+    SIGNIFICANT,
+    SIMULATED_SUFFIX,
+    STAGE_ONE,
+    STAGE_TWO,
+    About,
+    Difference,
+    Figure,
+    Side,
+)
 
 MEANING_MARGIN = 0.01  # of the metric of record: the loss of meaning the project allows stage two
-SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
 FEW = 10  # independent queries below which a sentence says that they are few
-SIMULATED = ", simulated listeners"  # how the name of a task ends, in any case
 
 Name: TypeAlias = tuple[Side, str, str, str]  # side, task, metric, method
 Figures: TypeAlias = Mapping[Name, Figure]
@@ -162,7 +170,7 @@ def _few(changes: Sequence[Difference], n_clusters: Mapping[str, int]) -> str:
 def _on(change: Difference, about: About) -> str:
     """`On next tracks, cold (312 queries, simulated listeners, mean of 5 seeds)`."""
     parts = [_counted(change.n, "query", "queries")]
-    parts += [SIMULATED.lstrip(", ")] if _is_simulated(change, about) else []
+    parts += [SIMULATED_SUFFIX.lstrip(", ").lower()] if _is_simulated(change, about) else []
     parts += [f"mean of {len(about.seeds)} seeds"] if len(about.seeds) > 1 else []
     return f"On {_name(change)} ({', '.join(parts)})"
 
@@ -172,13 +180,13 @@ def _counted(n: int, one: str, several: str) -> str:
 
 
 def _is_simulated(change: Difference, about: About) -> bool:
-    return change.side == "taste" and (about.is_simulated or change.task.lower().endswith(SIMULATED))
+    return change.side == "taste" and (about.is_simulated or change.task.endswith(SIMULATED_SUFFIX))
 
 
 def _name(change: Difference) -> str:
     """The task without its mark of simulated listeners: the sentence says that in its own words."""
-    is_marked = change.side == "taste" and change.task.lower().endswith(SIMULATED)
-    return change.task[: -len(SIMULATED)] if is_marked else change.task
+    is_marked = change.side == "taste" and change.task.endswith(SIMULATED_SUFFIX)
+    return change.task.removesuffix(SIMULATED_SUFFIX) if is_marked else change.task
 
 
 def _interval(change: Difference, sign: int = 1) -> str:

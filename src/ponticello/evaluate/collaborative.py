@@ -27,8 +27,8 @@ BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
 
 CANNOT = {
     "item-kNN": "a track nobody has played; a listener without events",
-    "EASE": "a track nobody has played; a listener without events; catalogues whose I x I matrix exceeds the memory",
-    "ALS": "a track nobody has played, except through content_to_factors; a listener without events",
+    "EASE": "a track nobody has played; a listener without events; too many tracks for a matrix of all pairs",
+    "ALS": "a track nobody has played, except by a regression of its content; a listener without events",
     "BPR": "a track nobody has played; a listener without events; it sees that a track was liked, not how often",
 }
 

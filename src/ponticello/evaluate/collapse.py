@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 
+from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.ranking import Scorer, Task
 
 
@@ -18,6 +20,11 @@ class Collapsed:
     task: Task
     tracks: Task
     numbers: np.ndarray  # (n,) each track's recording, as a column of `task`
+
+    def plays(self, events: pl.DataFrame) -> np.ndarray:
+        """(r,) how often each recording was played in `events`, under any of its tracks' ids."""
+        counts = popularity(events, self.tracks.candidates)
+        return np.bincount(self.numbers, counts, minlength=len(self.task.candidates))
 
     def scorer(self, of_tracks: Scorer) -> Scorer:
         """A recording's score is that of its best copy. of_tracks: a scorer of `tracks`."""

@@ -14,8 +14,8 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.data.columns import TRACK_ID, USER_ID
+from ponticello.data.interactions import is_positive
 from ponticello.data.splits import Splits, before_test, before_validation, one_window_earlier
-from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.collaborative import (
     CANNOT,
     GRIDS,
@@ -26,6 +26,7 @@ from ponticello.evaluate.collaborative import (
     fit_ease,
     fit_item_knn,
 )
+from ponticello.evaluate.collapse import Collapsed
 from ponticello.evaluate.content import (
     CANNOT_FROM_CONTENT,
     GRID_CONTENT_KNN,
@@ -55,6 +56,7 @@ ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
 LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
 NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", "artist prior")
 ON_FACTORS = ("vectors to factors", "artist prior")  # they carry the factors of ALS, as tuned for warm tracks
+ASKED_ONCE = ("item-kNN", "EASE", "BPR")  # of what they learn before validation, nothing is needed after tuning
 LARGEST = {  # tracks
     "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory
     "SASRec": LARGEST_SASREC,
@@ -89,15 +91,17 @@ class Contenders:
         self.models: dict[tuple[str, str, bool], Any] = {}
         self.points: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def scorers(self, task: Task) -> dict[str, Scorer]:
-        """A scorer a method; only chance and popularity where no other is declared in `ANSWERS`."""
+    def scorers(self, collapsed: Collapsed) -> dict[str, Scorer]:
+        """A scorer of recordings a method; only chance and popularity where no other is declared in `ANSWERS`."""
+        task = collapsed.tracks
         counts = dict(self.late.events.group_by(USER_ID).len().iter_rows())
         order = (
             {"activity": by_order(np.array([counts.get(user, 0) for user in task.candidates], dtype=np.float64))}
             if task.seeds_of_candidates
-            else {"popularity": by_order(popularity(self.late.events, task.candidates))}
+            else {"popularity": by_order(collapsed.plays(self.late.liked))}
         )
-        return {RANDOM: by_chance(task, self.seed), **order, **{n: self._tuned(n, task) for n in self._able(task)}}
+        others = {name: collapsed.scorer(self._tuned(name, task)) for name in self._able(task)}
+        return {RANDOM: collapsed.scorer(by_chance(task, self.seed)), **order, **others}
 
     def _sampled(self, task: Task) -> Task:
         if len(task.queries) <= TUNING_LISTENERS:
@@ -187,6 +191,8 @@ class Contenders:
     def _model(self, name: str, point: dict[str, Any], fits: "_Fits") -> Any:
         if name in ON_FACTORS:
             return self._model("ALS", self._point("ALS", WARM), fits)
+        if name in ASKED_ONCE and fits is self.early:
+            return self._fit(name, point, fits)
         key = (name, str(point), fits is self.late)
         if key not in self.models:
             self.models[key] = self._fit(name, point, fits)
@@ -222,6 +228,7 @@ class _Fits:
         self.track_ids, self.users = track_ids, sorted(self.events[USER_ID].unique())
         self.place = {user: row for row, user in enumerate(self.users)}
         self.min_played_s = config.pairs.min_played_s
+        self.liked = self.events.filter(is_positive(self.min_played_s))
         self.matrix = as_matrix(self.events, self.users, track_ids, self.min_played_s)
 
     def rows(self, users: list[str]) -> np.ndarray:

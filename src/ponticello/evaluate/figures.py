@@ -11,6 +11,8 @@ import numpy as np
 
 STAGE_ONE, STAGE_TWO = "stage one", "stage two"
 RANDOM = "random"
+SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
+SIMULATED_SUFFIX = ", SIMULATED listeners"  # how the name of a task ends whose listeners are made up
 Side = Literal["meaning", "taste", "integrity", "front"]
 
 
@@ -18,7 +20,7 @@ Side = Literal["meaning", "taste", "integrity", "front"]
 class Scores:
     """What every method got on each query of one task, in one metric.
 
-    task: says the data too, as in "next tracks, cold"; with simulated listeners it ends in ", SIMULATED listeners".
+    task: says the data too, as in "next tracks, cold"; with simulated listeners it ends in `SIMULATED_SUFFIX`.
     queries: what was asked, in order: ids of listeners, tracks or playlists, or labels; distinct.
     clusters: (n,) names; queries of one cluster (an artist's tracks) are drawn together. None = each alone.
     by_method: (n,) float64 each; nan = not to be counted. A method that cannot answer the task is not there.

@@ -26,8 +26,8 @@ def judge_on_validation(folder: Folder) -> Judge:
     """Measures a model on the validation tracks and the validation window of the log, never on test.
 
     meaning: a text's track among the validation tracks (R@10 and MRR); same-label neighbours for each of `LABELS` that
-    two tracks carry; of audio and of
-    fused vectors. taste: NDCG@k of validation tracks nobody has played, each listener asking with a profile.
+    two tracks share; of audio and of fused vectors. taste: NDCG@k of validation tracks nobody has played, each
+    listener asking with a profile.
     The library is read when a model is first judged; LibraryError then if nothing is held out or prepared.
     """
     found: list[Judge] = []
@@ -79,7 +79,8 @@ def _judge(folder: Folder) -> Judge:
             for column, sets in labels.items():
                 if sum(bool(found) for found in sets) > 1:
                     scores = music_to_music_scores({"model": vectors[rows]}, sets, validation, validation, column)
-                    meaning[kind][f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
+                    if scores:  # no two share one, else
+                        meaning[kind][f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
             if cold.queries:
                 scorer = by_profile(cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search)
                 metrics = rank_task(cold, scorer, config.evaluate.k).metrics

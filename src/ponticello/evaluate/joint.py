@@ -14,12 +14,13 @@ from ponticello.data.leaks import check_no_leak
 from ponticello.data.mining import find_duplicates, mine_test_pairs
 from ponticello.data.pairs import read_pairs
 from ponticello.data.splits import Splits, load_splits
+from ponticello.data.text import TEMPLATE
 from ponticello.errors import DataError, LibraryError
 from ponticello.evaluate.collapse import collapse
-from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Evaluation, Fact, Scores
+from ponticello.evaluate.figures import SIMULATED_SUFFIX, STAGE_ONE, STAGE_TWO, Evaluation, Fact, Scores
 from ponticello.evaluate.front import measure_front
 from ponticello.evaluate.integrity import alignment, modality_gap, most_moved, neighbour_overlap, space_health
-from ponticello.evaluate.materials import MUSICNN, TEXT, Materials, gather
+from ponticello.evaluate.materials import FUSED, MUSICNN, TEXT, Materials, gather
 from ponticello.evaluate.probe import probe_scores
 from ponticello.evaluate.semantic import music_to_music_scores, retrieval_scores
 from ponticello.evaluate.tagging import ensemble, known_labels, prompts, zero_shot_scores
@@ -74,7 +75,7 @@ def evaluate_library(
         vectors = {method: materials.by_id(method) for method in materials.vectors}
         measure_taste(evaluation, listening, vectors, materials.content, materials.config, seed, say)
         _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
-        suffix = ", SIMULATED listeners" if listening.is_simulated else ""
+        suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
         measure_front(evaluation, materials, collapse(cold, listening.recordings), suffix, say)
     say("integrity")
     _measure_integrity(evaluation, materials)
@@ -92,7 +93,7 @@ def _recordings(folder: Folder) -> dict[str, str]:
     """{track: its recording} where answers hold a recording once."""
     if not folder.config.search.collapse_copies:
         return {}
-    found = find_recordings(folder.mels, known_recordings(folder.index))
+    found = find_recordings(folder.mels, known_recordings(folder.index), folder.config.mel.hop_s)
     return dict(found.select(TRACK_ID, RECORDING).iter_rows())
 
 
@@ -125,11 +126,16 @@ def _label_columns(materials: Materials, named: Sequence[str] | None) -> list[st
 def _measure_labels(evaluation: Evaluation, materials: Materials, column: str, say: Callable[[str], None]) -> None:
     """Can labels be read off the vectors, do prompts name them, do neighbours share them?
 
-    The text encoder alone is not asked: its text may hold the very labels. Nor is the tagger about its own tags.
+    What holds the text is not asked where that holds the very labels: the text encoder alone, and vectors fused with
+    it. Nor is the tagger about its own tags.
     """
     labels = materials.tracks[column].to_list()
     sets, _ = known_labels(labels)
-    left_out = (TEXT, MUSICNN) if column == MACHINE_TAGS else (TEXT,)
+    left_out = {TEXT, MUSICNN} if column == MACHINE_TAGS else {TEXT}
+    if column in {field.column for field in TEMPLATE}:
+        fused = [method for method in materials.vectors if method.endswith(FUSED)]
+        left_out |= {*fused}
+        evaluation.notes += [f"{name} is not asked about {column}: the text in its vectors says it." for name in fused]
     heard = {method: vectors for method, vectors in materials.vectors.items() if method not in left_out}
     built_on_it = [method for method, model in materials.models.items() if model.parts.front_end == "musicnn"]
     if column == MACHINE_TAGS and built_on_it:

@@ -41,7 +41,6 @@ class Materials:
     texts: list[str]
     vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
     models: dict[str, HTCL]
-    runs: dict[str, Path]
     store: FrameStore | None  # what the models read
 
     @property
@@ -101,9 +100,11 @@ def gather(
         models[method] = HTCL.from_pretrained(folder.run(run))
     if not known:
         raise LibraryError("there is nothing to evaluate; run: ponticello prepare, or give --vectors")
-    everywhere = set.intersection(set(tracks[TRACK_ID]), *(set(own) for own in known.values()))
+    of_library = set(tracks[TRACK_ID])
+    everywhere = set.intersection(of_library, *(set(own) for own in known.values()))
+    somewhere = of_library & {track_id for own in known.values() for track_id in own}
     for method, own in known.items():
-        if missing := len({track_id for other in known.values() for track_id in other} - set(own)):
+        if missing := len(somewhere - set(own)):
             notes.append(f"{method} has no vector of {missing:,} tracks; they are left out for all.")
     tracks = tracks.filter(pl.col(TRACK_ID).is_in(list(everywhere)))
     if tracks.height < 2:
@@ -121,7 +122,6 @@ def gather(
         texts,
         {method: matrices[method] for method in sorted(matrices, key=_place)},
         models,
-        {method: folder.run(run) for method, run in runs.items()},
         read,
     )
 

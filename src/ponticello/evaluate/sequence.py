@@ -30,8 +30,8 @@ BATCH_STATES = 256  # listeners read at once when nothing is learned
 
 GRID_SASREC: list[dict[str, Any]] = _grid(dim=(64,), dropout=(0.2, 0.5), learning_rate=(1e-3,))  # as GRIDS
 CANNOT_SASREC = {
-    "SASRec": "a track nobody has played; a listener without events; more tracks than LARGEST_SASREC",
-    "SASRec on content": "a track whose content is unknown; a listener without events; more than LARGEST_SASREC tracks",
+    "SASRec": f"a track nobody has played; a listener without events; more than {LARGEST_SASREC:,} tracks",
+    "SASRec on content": f"a track without content; a listener without events; more than {LARGEST_SASREC:,} tracks",
 }
 
 

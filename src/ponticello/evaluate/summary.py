@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ponticello.config import Config
 from ponticello.errors import DataError, ShapeError
-from ponticello.evaluate.claims import SIGNIFICANT, claims
+from ponticello.evaluate.claims import claims
 from ponticello.evaluate.figures import (
+    SIGNIFICANT,
     STAGE_ONE,
     STAGE_TWO,
     About,

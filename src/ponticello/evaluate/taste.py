@@ -10,10 +10,9 @@ from ponticello.config import Config
 from ponticello.data.columns import TRACK_ID, USER_ID
 from ponticello.data.listeners import USER_PREFIX
 from ponticello.data.splits import Splits
-from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.contenders import Contenders
-from ponticello.evaluate.figures import Evaluation, Fact, Scores
+from ponticello.evaluate.figures import SIMULATED_SUFFIX, Evaluation, Fact, Scores
 from ponticello.evaluate.lists import EMPTY, coverage, hubness, mean_popularity, same_artist_share
 from ponticello.evaluate.ranking import Ranked, Task, rank_task
 from ponticello.evaluate.scorers import by_closeness, by_profile
@@ -70,7 +69,7 @@ def measure_taste(
     collaborative methods know to cold tracks.
     """
     contenders = Contenders(listening.interactions, listening.splits, vectors[content], listening.artists, config, seed)
-    suffix = ", SIMULATED listeners" if listening.is_simulated else ""
+    suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
     for asked in taste_tasks(listening, set(vectors[content]), config):
         collapsed = collapse(asked, listening.recordings)
         task = collapsed.tracks
@@ -78,19 +77,19 @@ def measure_taste(
             evaluation.notes.append(f"Taste, {task.name}: not measured, nothing held out is to be found.")
             continue
         say(f"taste: {task.name}, fitting the baselines")
-        scorers = contenders.scorers(task)
-        from_one_track = task.name == PAIRS
-        scorers |= {
-            name: by_closeness(task, by_id) if from_one_track else by_profile(task, [(1.0, by_id)], config.search)
-            for name, by_id in vectors.items()
-        }
-        scorers, task = {name: collapsed.scorer(scorer) for name, scorer in scorers.items()}, collapsed.task
-        strata = _strata(task, listening, contenders.late.events)
+        scorers = contenders.scorers(collapsed)
+        for name, by_id in vectors.items():
+            profile = (
+                by_closeness(task, by_id) if task.name == PAIRS else by_profile(task, [(1.0, by_id)], config.search)
+            )
+            scorers[name] = collapsed.scorer(profile)
+        task, plays = collapsed.task, collapsed.plays(contenders.late.liked)
+        strata = _strata(task, listening, contenders.late.events, plays)
         say(f"taste: {task.name}, {len(scorers)} methods")
         ranked = {method: rank_task(task, scorer, config.evaluate.k, strata) for method, scorer in scorers.items()}
         _add_scores(evaluation, task, ranked, suffix, config.evaluate.k)
         if task.name in (WARM, COLD):
-            _describe_lists(evaluation, task, ranked, suffix, contenders.late.events, listening.artists, config)
+            _describe_lists(evaluation, task, ranked, suffix, plays, listening.artists, config)
         counts = f"{len(task.queries):,} queries, {len(task.candidates):,} candidates, all of them ranked"
         evaluation.notes.append(f"Taste, {task.name}: {counts}.")
         if n_copies := len(collapsed.tracks.candidates) - len(task.candidates):
@@ -99,11 +98,10 @@ def measure_taste(
     evaluation.notes += dict.fromkeys(notes)
 
 
-def _strata(task: Task, listening: Listening, past: pl.DataFrame) -> dict[str, np.ndarray]:
+def _strata(task: Task, listening: Listening, past: pl.DataFrame, plays: np.ndarray) -> dict[str, np.ndarray]:
     """Which candidates are often played, and which are by an artist that was played before; only where both occur."""
     found = {}
     if task.name == WARM:
-        plays = popularity(past, task.candidates)
         order = np.argsort(-plays, kind="stable")
         popular = np.zeros(len(plays), dtype=bool)
         popular[order[: max(1, round(POPULAR_SHARE * len(plays)))]] = True
@@ -135,13 +133,12 @@ def _describe_lists(
     task: Task,
     ranked: Mapping[str, Ranked],
     suffix: str,
-    past: pl.DataFrame,
+    plays: np.ndarray,
     artist_of: Mapping[str, str],
     config: Config,
 ) -> None:
     """What is in the first k places: how much of the catalogue, how popular, whose, and how unevenly."""
     k, name = config.evaluate.k, f"lists of {task.name}{suffix}"
-    plays = popularity(past, task.candidates)
     numbers = {artist: number for number, artist in enumerate(sorted(set(artist_of.values())))}
     artists = np.array([numbers.get(artist_of.get(t, ""), EMPTY) for t in task.candidates], dtype=np.int64)
     known = [{numbers[artist_of[t]] for t in seeds if t in artist_of} for seeds in task.seeds]

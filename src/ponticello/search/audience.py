@@ -9,7 +9,7 @@ from ponticello.config import SearchConfig
 from ponticello.errors import DataError
 from ponticello.search.index import EmbeddingIndex
 from ponticello.search.listening import Listening
-from ponticello.search.profile import LEAST_SPREAD, Profiles
+from ponticello.search.profile import Profiles, directions
 
 MOST_LISTENERS = 100_000  # those who like most tracks, where there are more: 80 MB of profiles
 
@@ -53,21 +53,13 @@ def gather_audience(
     As `EmbeddingIndex.profile_query`, for all at once. Cost: m x d x d; memory m x D float32.
     """
     profiles, levels = index.profiles(ridge, hub_correction)
-    lengths = np.array([len(rows) for rows in seeds])
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    flat = np.concatenate(seeds) if len(seeds) else np.zeros(0, dtype=np.int64)
-    sides = []
-    for number, profile in enumerate(profiles):
-        side = index.side(number)
-        if not len(seeds):
-            sides.append(np.zeros((0, side.shape[1]), dtype=np.float32))
-            continue
-        means = np.add.reduceat(side[flat].astype(np.float64), starts, axis=0) / lengths[:, None]
-        raw = (means - profile.mean) @ profile.sharpened
-        spread = np.sqrt(np.maximum(np.einsum("md,md->m", raw @ profile.covariance, raw), 0.0))
-        raw[spread <= LEAST_SPREAD] = 0.0
-        sides.append((raw / np.maximum(spread, LEAST_SPREAD)[:, None]).astype(np.float32))
-    return Audience(index, tuple(sides), tuple(profiles), levels if hub_correction > 0 else ())
+    sides = [directions(profile, index.side(number), seeds) for number, profile in enumerate(profiles)]
+    return Audience(
+        index,
+        tuple(side.astype(np.float32) for side in sides),
+        tuple(profiles),
+        levels if hub_correction > 0 else (),
+    )
 
 
 def gathered(index: EmbeddingIndex, listening: Listening, config: SearchConfig) -> tuple[np.ndarray, Audience]:
@@ -111,7 +103,6 @@ def best_listeners(
 def listeners_for(
     index: EmbeddingIndex, listening: Listening, track: str, k: int, blend: float, config: SearchConfig
 ) -> list[Listener]:
-    """`gathered` and `best_listeners` in one, for a single question. DataError for a blend outside 0 to 1."""
-    if not 0 <= blend <= 1:
-        raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
+    """`gathered` and `best_listeners` in one, for a single question; errors also as `EmbeddingIndex.require_blend`."""
+    index.require_blend(blend)
     return best_listeners(index, listening, *gathered(index, listening, config), track, k, blend)

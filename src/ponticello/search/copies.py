@@ -16,12 +16,12 @@ MEL_SHA256, RECORDING = "mel_sha256", "recording"
 SCHEMA = {TRACK_ID: pl.String(), MEL_SHA256: pl.String(), RECORDING: pl.String()}
 
 
-def find_recordings(mels: Path, known: pl.DataFrame | None) -> pl.DataFrame:
+def find_recordings(mels: Path, known: pl.DataFrame | None, hop_s: float) -> pl.DataFrame:
     """(track_id, mel_sha256, recording) of every track prepared in `mels`, by id; no row if nothing is prepared.
 
     recording: the smallest id of the tracks that `near_duplicates` joins, also in several steps. known: an earlier
-    answer; only tracks that are new or have another mel since are compared, with all. Cost: as `near_duplicates`, or
-    none where nothing changed.
+    answer; only tracks that are new or have another mel since are compared, with all. hop_s: from one frame of a mel to
+    the next. Cost: as `near_duplicates`, or none where nothing changed.
     """
     if not (mels / MANIFEST).exists():
         return pl.DataFrame(schema=SCHEMA)
@@ -32,7 +32,8 @@ def find_recordings(mels: Path, known: pl.DataFrame | None) -> pl.DataFrame:
     )
     earlier = pl.DataFrame(schema=SCHEMA) if known is None else known.select(*SCHEMA)
     now = now.join(earlier, on=[TRACK_ID, MEL_SHA256], how="left", maintain_order="left")
-    pairs = near_duplicates(store, now.filter(pl.col(RECORDING).is_null())[TRACK_ID].to_list())
+    new = now.filter(pl.col(RECORDING).is_null())[TRACK_ID].to_list()
+    pairs = near_duplicates(store, new, hop_s=hop_s)
     return now.with_columns(pl.Series(RECORDING, joined(now[TRACK_ID], now[RECORDING], pairs), dtype=pl.String))
 
 

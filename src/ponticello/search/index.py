@@ -180,13 +180,17 @@ class EmbeddingIndex:
                 parts[:, :, number] *= query.levels[number][rows]
         return parts
 
-    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
-        """What each space has to say: its weight, how its scores lie, and the query in it."""
+    def require_blend(self, blend: float) -> None:
+        """DataError for a blend outside 0 to 1, LibraryError for one above 0 before there is taste."""
         if not 0 <= blend <= 1:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
+        if blend > 0 and not self.has_preference:
+            raise LibraryError("the index holds no preference space yet: use blend 0, or train stage two and embed")
+
+    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
+        """What each space has to say: its weight, how its scores lie, and the query in it."""
+        self.require_blend(blend)
         if not self.has_preference:
-            if blend > 0:
-                raise LibraryError("the index holds no preference space yet: use blend 0, or train stage two and embed")
             return [(1.0, self.calibration(query, 0), query.semantic)]
         if query.preference is None:
             raise DataError("the query has no vector in the preference space")

@@ -83,5 +83,5 @@ def frames_query(models: Sequence[HTCL], parts: Sequence[np.ndarray]) -> Query:
 def frame_seconds(config: Config) -> float | None:
     """How far apart the frames of a track are, in s; None where frames are not of moments, or it is not known."""
     if config.front_end == "logmel":
-        return config.mel.hop_length / config.mel.sample_rate
-    return PATCH_FRAMES * MEL.hop_length / MEL.sample_rate if config.front_end == "musicnn" else None
+        return config.mel.hop_s
+    return PATCH_FRAMES * MEL.hop_s if config.front_end == "musicnn" else None

@@ -7,6 +7,7 @@ can hide a track, but not give one a wrong score.
 """
 
 import hashlib
+import threading
 import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ NARROW_SHARE = 0.1  # of all rows: where a filter lets fewer through, the index 
 
 
 class Postgres:
-    """`Neighbours` by a table that `build_table` made of `vectors`, (n, D) float32.
+    """`Neighbours` by a table that `build_table` made of `vectors`, (n, D) float32; threads ask it in turn.
 
     probed: lists of the index looked into, by dial; none = the table has no index. LibraryError if the server cannot be
     reached or refuses, CheckpointError if the table is not there or not what was written.
@@ -45,6 +46,7 @@ class Postgres:
         self.url, self.table, self.vectors = url, table, vectors
         self.n_spaces, self.probed = n_spaces, dict(probed or {})
         self.exact = Exact(vectors)
+        self._turn = threading.Lock()  # one connection, whose transactions may not be mixed
         with _said(url):
             self._connect()
             found = _row_count(self.connection, table)
@@ -66,7 +68,7 @@ class Postgres:
         """The `n` rows that the server puts first, equal ones by row."""
         share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
         is_indexed = bool(self.probed) and share > NARROW_SHARE
-        with _said(self.url), self._alive() as connection, connection.transaction():
+        with _said(self.url), self._turn, self._alive() as connection, connection.transaction():
             if is_indexed:
                 n_probed = round(probed_at(self.probed, dial_of(query, self.n_spaces)) / share)
                 connection.execute(f"SET LOCAL ivfflat.probes = {min(max(n_probed, 1), 32_768)}")

@@ -18,6 +18,7 @@ from ponticello.errors import DataError
 
 MOST_SINGLE_SEEDS = 20_000  # tracks, evenly drawn, that tell how scores spread: to about 1 % in each direction
 LEAST_SHARE = 0.1  # of the usual spread of scores: what a track in the very middle is levelled by, lest rounding grows
+BLOCK_LISTENERS = 4_096  # whose seeds are looked up at once
 LEAST_SPREAD = 1e-12  # of a profile's scores: below it the seeds say nothing
 
 
@@ -34,23 +35,21 @@ class Profiles:
     asking: np.ndarray
 
     def direction(self, seeds: np.ndarray) -> np.ndarray:
-        """(d,) float64: a track with vector v scores direction @ (v - mean), mean 0 and deviation 1 over all tracks.
-
-        seeds: (s, d) vectors of liked tracks, s >= 1, all of one weight. Zeros if they say nothing, as their mean is
-        the catalogue's. The score is a sum over seeds: seed i adds its own sharpened closeness.
-        """
-        raw = self.sharpened @ (seeds.mean(axis=0, dtype=np.float64) - self.mean)
-        spread = float(np.sqrt(raw @ self.covariance @ raw))
-        unit: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
-        return unit
+        """(d,) float64: what a listener asks with who likes the tracks of these vectors (s, d), as `directions`."""
+        found: np.ndarray = directions(self, seeds, [np.arange(len(seeds))])[0]
+        return found
 
     def shares(self, seeds: np.ndarray) -> np.ndarray:
         """(s, d) float64: what each of the seeds (s, d) adds to `direction`; the rows add up to it."""
         raw = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
-        whole = raw.sum(axis=0)
-        spread = float(np.sqrt(whole @ self.covariance @ whole))
+        spread = self.spread(raw.sum(axis=0, keepdims=True))[0]
         shares: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
         return shares
+
+    def spread(self, raw: np.ndarray) -> np.ndarray:
+        """(m,) float64: the deviation, over the catalogue's tracks, of what each of the directions (m, d) scores."""
+        spread: np.ndarray = np.sqrt(np.maximum(np.einsum("md,md->m", raw @ self.covariance, raw), 0.0))
+        return spread
 
     def levels(self, vectors: np.ndarray, hub_correction: float) -> np.ndarray:
         """(n,) float64 factors of the scores of the catalogue's tracks, (n, d): spread ** -hub_correction.
@@ -92,5 +91,21 @@ def fit_profiles(vectors: np.ndarray, ridge: float) -> Profiles:
 
 
 def directions(profiles: Profiles, vectors: np.ndarray, seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """(m, d): `Profiles.direction` of each of m listeners. seeds: rows of `vectors` (n, d), one array a listener."""
-    return np.stack([profiles.direction(vectors[rows]) for rows in seeds])
+    """(m, d) float64: what each of m listeners asks with. seeds: rows of `vectors` (n, d), one array a listener.
+
+    A track with vector v scores direction @ (v - mean): mean 0 and deviation 1 over all tracks of the catalogue, a sum
+    to which each seed adds its own sharpened closeness. Zeros if the seeds say nothing: there are none, or their mean
+    is the catalogue's. Cost: m x d x d; memory beside the answer: a block of `BLOCK_LISTENERS`.
+    """
+    found = np.zeros((len(seeds), vectors.shape[1]))
+    asking = np.flatnonzero([len(rows) > 0 for rows in seeds])
+    for start in range(0, len(asking), BLOCK_LISTENERS):
+        block = asking[start : start + BLOCK_LISTENERS]
+        lengths = np.array([len(seeds[listener]) for listener in block])
+        liked = vectors[np.concatenate([seeds[listener] for listener in block])].astype(np.float64)
+        means = np.add.reduceat(liked, np.cumsum(lengths) - lengths, axis=0) / lengths[:, None]
+        raw = (means - profiles.mean) @ profiles.sharpened
+        spread = profiles.spread(raw)
+        told = spread > LEAST_SPREAD
+        found[block[told]] = raw[told] / spread[told, None]
+    return found

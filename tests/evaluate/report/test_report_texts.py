@@ -136,11 +136,13 @@ def test_front_matter_holds_the_figures_of_stage_two(summary: Summary) -> None:
     assert {result["dataset"]["name"] for result in results} == {"game music"}
 
 
-def test_front_matter_takes_the_last_method_where_there_is_no_stage_two(summary: Summary) -> None:
+def test_front_matter_is_of_stage_one_where_there_is_no_stage_two_and_of_no_other_method(summary: Summary) -> None:
     without = [figure for figure in summary.figures if figure.method != "stage two"]
     (model,) = _front_matter(as_card(replace(summary, figures=without)))["model-index"]
-    assert model["name"] == "popularity"
-    assert [result["metrics"][0]["value"] for result in model["results"]] == [0.1 + 0.2]
+    assert model["name"] == "stage one"
+    others = [figure for figure in without if figure.method != "stage one"]
+    assert others
+    assert "model-index" not in _front_matter(as_card(replace(summary, figures=others)))
 
 
 def test_front_matter_of_nothing_has_no_results(empty: Summary) -> None:
@@ -149,7 +151,8 @@ def test_front_matter_of_nothing_has_no_results(empty: Summary) -> None:
 
 
 def test_hostile_front_matter_loads_as_the_text_it_was(hostile: Summary) -> None:
-    (model,) = _front_matter(as_card(hostile))["model-index"]
+    figures = [replace(figure, method="stage two") for figure in hostile.figures]
+    (model,) = _front_matter(as_card(replace(hostile, figures=figures)))["model-index"]
     assert model["results"][0]["dataset"]["name"] == clean(hostile.about.library)
 
 

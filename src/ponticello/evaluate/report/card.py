@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from ponticello.evaluate.figures import STAGE_TWO, Figure, Summary
+from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Figure, Summary
 from ponticello.evaluate.report.markdown import figures_table, markdown_table, markdown_text
 from ponticello.evaluate.report.tables import tables_of
 from ponticello.evaluate.report.words import SIMULATED, background, clean
@@ -17,7 +17,7 @@ PAPER = "https://arxiv.org/abs/2505.23298"
 
 
 def as_card(summary: Summary) -> str:
-    """README text of a model: stage two, or the last method with figures of record."""
+    """README text of a model: stage two, or stage one where there is no other; never what stands beside them."""
     figures = _of_record(summary)
     return "---\n" + "\n".join(_front_matter(summary, figures)) + "\n---\n\n" + "\n".join(_prose(summary)) + "\n"
 
@@ -37,8 +37,7 @@ def yaml_scalar(value: str | float) -> str:
 def _of_record(summary: Summary) -> list[Figure]:
     """What the model got in every metric of record that was measured."""
     figures = [figure for figure in summary.figures if figure.of_record and figure.value == figure.value]
-    methods = list(dict.fromkeys(figure.method for figure in figures))
-    wanted = STAGE_TWO if STAGE_TWO in methods else (methods or [""])[-1]
+    wanted = STAGE_TWO if any(figure.method == STAGE_TWO for figure in figures) else STAGE_ONE
     return [figure for figure in figures if figure.method == wanted]
 
 

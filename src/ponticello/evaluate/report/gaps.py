@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from math import isnan
 
-from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO, Difference
+from ponticello.evaluate.figures import SIGNIFICANT, STAGE_ONE, STAGE_TWO, Difference
 from ponticello.evaluate.report.markup import details, row, scrolling_table, text
 from ponticello.evaluate.report.tasks import minus
-from ponticello.evaluate.report.words import LEVEL, interval, number, p_shown, verdict
+from ponticello.evaluate.report.words import interval, number, p_shown, verdict
 
 _SIGNS = {"better": "▲", "worse": "▼"}
 
@@ -17,8 +17,8 @@ def gap_tables(differences: Sequence[Difference]) -> Iterator[str]:
         return
     yield (
         "<p>Paired by query; above 0 is better. p is of a sign-flip test, Holm p is corrected for all tests of this "
-        f"report. “Better” and “worse” need an interval without 0 and a Holm p below {LEVEL}; what was not tested says "
-        "so.</p>"
+        f"report. “Better” and “worse” need an interval without 0 and a Holm p below {SIGNIFICANT}; what was not "
+        "tested says so.</p>"
     )
     between, rivals = [], dict[tuple[str, str], list[Difference]]()
     for difference in differences:

@@ -5,14 +5,14 @@ each kind of file then escapes it in its own way.
 """
 
 import re
+from dataclasses import replace
 from math import isfinite, isnan
 
-from ponticello.evaluate.figures import About, Difference, Figure
+from ponticello.evaluate.claims import is_better, is_worse
+from ponticello.evaluate.figures import SIMULATED_SUFFIX, About, Difference, Figure
 
-LEVEL = 0.05  # a corrected p below it counts as shown
 NOT_MEASURED = "-"
 SIMULATED = "SIMULATED listeners: nobody real listened. What is found is the taste that was planted, and nothing else."
-_SUFFIX = ", SIMULATED listeners"
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
@@ -63,20 +63,21 @@ def p_shown(p: float) -> str:
 def verdict(difference: Difference) -> str:
     """What the interval and the corrected test allow to say of a difference.
 
-    "better" and "worse" need an interval without 0 and, where it was tested, a Holm p below LEVEL; where it was not
-    tested, the word says so.
+    "better" and "worse" need an interval without 0 and, where it was tested, a Holm p below `SIGNIFICANT`; where
+    it was not tested, the word says so.
     """
     if isnan(difference.value) or isnan(difference.low) or isnan(difference.high):
         return "not known"
-    if difference.low <= 0 <= difference.high or difference.p_holm >= LEVEL:
+    tested = replace(difference, p_holm=0.0) if isnan(difference.p_holm) else difference
+    if not (is_better(tested) or is_worse(tested)):
         return "no clear change"
-    direction = "better" if difference.low > 0 else "worse"
+    direction = "better" if is_better(tested) else "worse"
     return f"{direction}, not tested" if isnan(difference.p_holm) else direction
 
 
 def without_suffix(task: str) -> str:
     """The task without the words that its listeners are simulated, for places that say so once for all."""
-    return clean(task).removesuffix(_SUFFIX)
+    return clean(task).removesuffix(SIMULATED_SUFFIX)
 
 
 def n_shown(figures: list[Figure]) -> str:
