@@ -5,6 +5,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,7 +14,7 @@ from listening import make_library
 from ponticello.config import PairsConfig
 from ponticello.data import log as log_module
 from ponticello.data.columns import EVENTS
-from ponticello.data.engine import EngineOptions, open_engine
+from ponticello.data.engine import Engine, EngineOptions, open_engine
 from ponticello.data.log import EVENTS_SCHEMA
 from ponticello.data.mining import mine_library
 from ponticello.data.pairs import mine_pairs
@@ -66,6 +67,25 @@ def test_many_small_parts_give_what_one_part_gives(config: PairsConfig, monkeypa
     parted = mine_pairs(log, config, ARTISTS)
     assert parted[0].equals(whole[0])
     assert parted[1] == whole[1]
+
+
+def test_candidates_are_shared_out_over_four_times_the_parts_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3,000 events in parts of 700 are 5 parts, so 20 of the pairs, none of them much larger than the others."""
+    kept, sizes = Engine.keep_parts, list[list[int]]()
+
+    def noted(engine: Engine, expression: Any, name: str, part: Any, n_parts: int) -> None:
+        kept(engine, expression, name, part, n_parts)
+        if name.startswith("pairs-"):
+            tables = [engine.part([name], number, n_parts) for number in range(n_parts)]
+            sizes.append([0 if table is None else engine.n_rows(table) for table in tables])
+
+    monkeypatch.setattr(Engine, "keep_parts", noted)
+    monkeypatch.setattr(log_module, "_EVENTS_A_PART", 700)
+    mine_pairs(_log(3000), PairsConfig(min_listeners=2))
+    assert [len(each) for each in sizes] == [20] * 5
+    for each in sizes:
+        assert min(each) > 0
+        assert max(each) < 3 * sum(each) / 20
 
 
 def test_memory_threads_and_folder_change_nothing(tmp_path: Path) -> None:

@@ -50,6 +50,13 @@ def test_a_short_play_is_a_skip(played_s: float | None, found: int) -> None:
     assert len(_negatives(ALONE, *events)) == found
 
 
+def test_a_long_play_is_no_skip_even_where_its_pair_was_cut() -> None:
+    """a-c has two listeners and a-b one: one pair a track leaves a-b out, and b was not turned away from for that."""
+    said = [event(user, track, minute) for user in "uv" for track, minute in (("a", 0), ("c", 1))]
+    said += [event("w", "a", 0), event("w", "b", 1, "play", played_s=100.0)]
+    assert _negatives(ALONE.model_copy(update={"max_pairs_per_track": 1}), *said) == []
+
+
 def test_negatives_need_as_many_listeners_as_pairs() -> None:
     events = [row for user in "uvw" for row in (event(user, "a", 0), event(user, "b", 1, "skip"))]
     assert _negatives(PairsConfig(), *events) == [("a", "b", 3, 3.0)]

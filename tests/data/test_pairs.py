@@ -81,14 +81,24 @@ def test_tracks_of_one_playlist_belong_together() -> None:
     assert [row[:4] for row in _mined(ALONE, *events)] == [("a", "b", 1, 5.0), ("a", "c", 1, 4.0), ("b", "c", 1, 5.0)]
 
 
+def test_of_two_tracks_of_one_moment_the_one_with_the_larger_id_says_the_weight() -> None:
+    at_once = [
+        event("u", track, 0, "playlist", session_id="p", weight=weight) for track, weight in (("b", 5.0), ("a", 2.0))
+    ]
+    assert _mined(ALONE, *at_once) == [("a", "b", 1, 5.0, "playlist")]
+    together = PairsConfig(min_listeners=1, min_lift=0, sources=("cooccurrence",))
+    liked = [event("u", track, 0, weight=weight) for track, weight in (("a", 2.0), ("b", 5.0))]
+    assert _mined(together, *liked) == [("a", "b", 1, 5.0, "cooccurrence")]
+
+
 def test_a_playlist_over_the_limit_is_left_out_and_counted() -> None:
     """201 distinct tracks are too many; 200, one of them twice, give 200 * 199 / 2 pairs."""
     config = ALONE.model_copy(update={"max_pairs_per_user": 10**6, "max_pairs_per_track": 10**6})
     tracks = [f"t{i:03}" for i in range(PLAYLIST_LIMIT + 1)]
     long = [event("u", track, 0, "playlist", session_id="long") for track in tracks]
     full = [event("u", track, 0, "playlist", session_id="full") for track in [*tracks[:-1], tracks[0]]]
-    short = event("u", tracks[0], 0, "playlist", session_id="short")
-    found, funnel = mine_pairs(_log(*long, *full, short), config)
+    short = [event("u", tracks[0], 0, "playlist", session_id=name) for name in ("short", "also short")]
+    found, funnel = mine_pairs(_log(*long, *full, *short), config)
     assert len(found) == PLAYLIST_LIMIT * (PLAYLIST_LIMIT - 1) // 2
     assert dict(funnel.steps)["playlists left out, over 200 tracks"] == 1
 
