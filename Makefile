@@ -203,4 +203,4 @@ format: $(READY)
 	$(BIN)/ruff format src tests demo bench docs
 
 clean:
-	rm -rf $(VENV) demo-library logmel-bench serve-bench dist
+	rm -rf $(VENV) demo-library logmel-bench serve-bench ladder-libraries bench-results mutants dist

@@ -3,14 +3,14 @@
 A preset is a full `Config`; a library's `ponticello.toml` names a preset and overrides what it likes:
 
     preset = "small"
-    [semantic]
-    epochs = 40
+    semantic.epochs = 40
 
 "Paper" below is HTCL (arXiv 2505.23298); "released" is the behaviour of its authors' code.
 """
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
@@ -262,7 +262,7 @@ class Config(Part):
             return cls.model_validate(merged)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 inner: Any = cls.model_fields[str(first["loc"][0])].annotation if len(first["loc"]) > 1 else cls
                 known = ", ".join(inner.model_fields)
@@ -284,22 +284,17 @@ class Config(Part):
 
 def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`under` with the keys of `over` on top, group by group."""
-    merged = dict(under)
-    for key, value in over.items():
-        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
+    both = {key for key in over if isinstance(over[key], Mapping) and isinstance(under.get(key), Mapping)}
+    return {**under, **over, **{key: _merge(under[key], over[key]) for key in both}}
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:
     """`semantic.epochs=3` as {"semantic": {"epochs": 3}}; the value is TOML, or a bare string."""
-    path, equals, value = setting.partition("=")
-    if not equals or not path.strip():
+    path, _, value = setting.partition("=")
+    if "=" not in setting or not path.strip():
         raise ConfigError(f"setting {setting!r} must look like section.key=value")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value
-    for key in reversed(path.strip().split(".")):
-        parsed = {key: parsed}
-    return dict(parsed)
+    return reduce(lambda inner, key: {key: inner}, reversed(path.strip().split(".")), parsed)

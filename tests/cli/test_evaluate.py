@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.errors import ConfigError, DataError, LibraryError
+from ponticello.errors import DataError, LibraryError
 
 OTHERS = {"random", "popularity", "mel statistics", "text only", "item-kNN", "ALS", "vectors to factors", "activity"}
 
@@ -70,9 +70,13 @@ def test_another_encoders_vectors_are_a_row_of_the_table(trained_copy: Library, 
     assert "mert" in _methods(record, "taste")
     named = _run(trained_copy, "--json", "--label", "tags", "--vectors", f"ours={tmp_path / 'mert.npz'}")
     assert "ours" in _methods(_strict(named.stdout), "meaning")
-    twice = _run(trained_copy, "--vectors", str(tmp_path / "mert.npz"), "--vectors", "mert=other.npz")
-    assert isinstance(twice.exception, ConfigError)
-    assert "name it otherwise: NAME=FILE" in str(twice.exception)
+
+
+def test_vectors_of_one_name_are_refused(trained: Library) -> None:
+    result = _run(trained, "--vectors", "one/mert.npz", "--vectors", "mert=two.npz")
+    assert (result.exit_code, result.stdout) == (1, "")
+    wanted = "--vectors: one/mert.npz and two.npz are both named 'mert'; name one of them: NAME=FILE"
+    assert str(result.exception) == wanted
 
 
 def test_seed_that_was_not_trained_says_what_to_run(trained: Library) -> None:

@@ -12,14 +12,16 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.data.forget import RETRAIN_FILE
-from ponticello.doctor import machine
+from ponticello.doctor import machine, spaces
 from ponticello.doctor.examine import examine, worst
 from ponticello.doctor.finding import Finding, run_check
 from ponticello.doctor.spaces import NAMES
 from ponticello.doctor.tables import bytes_to_write
 from ponticello.library import Folder, create_library
+from ponticello.search import generations
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
+from ponticello.search.index import EmbeddingIndex
 
 
 def _told(folder: Folder) -> list[Finding]:
@@ -42,6 +44,23 @@ def test_a_whole_library_has_nothing_to_mend(trained: Library) -> None:
     assert {"tracks.parquet", "index/", "semantic space", "preference space", "runs/preference/", "disk"} <= {
         each.where for each in findings
     }
+
+
+def test_the_index_is_read_once(trained: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+
+    def open_index(place: Path, backend: str) -> EmbeddingIndex:
+        opened.append(place)
+        return generations.open_index(place, backend)
+
+    monkeypatch.setattr(spaces, "open_index", open_index)
+    assert {"index/", *NAMES} <= {each.where for each in examine(trained.folder.root)}
+    assert opened == [trained.folder.index]
+
+
+def test_spaces_are_looked_at_though_the_catalogue_is_damaged(trained_copy: Library) -> None:
+    trained_copy.folder.tracks.write_bytes(b"nothing")
+    assert {each.where for each in examine(trained_copy.folder.root)} >= set(NAMES)
 
 
 def test_an_empty_library_is_told_what_comes_first(tmp_path: Path) -> None:

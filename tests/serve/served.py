@@ -6,10 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from ponticello.api import Library
+from ponticello.data.columns import TRACK_ID
 from ponticello.serve.app import create_app
 from ponticello.serve.guard import guard_for
 
@@ -43,3 +46,12 @@ def running(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def rename(library: Library, column: str, known: str, new: str) -> None:
+    """Gives a track (`TRACK_ID`) or a listener (`USER_ID`) another id wherever the library names it; embeds anew."""
+    folder = library.folder
+    tables = [folder.tracks, folder.interactions, folder.mels / "manifest.parquet"]
+    for table in tables if column == TRACK_ID else tables[1:2]:
+        pl.read_parquet(table).with_columns(pl.col(column).replace({known: new})).write_parquet(table)
+    library.embed("semantic", "preference")

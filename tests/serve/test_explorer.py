@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Seen, chromium, open_explorer, page_of, titles, until
-from playwright.sync_api import Browser, Download, Page, expect
-from served import make_app, running
+from playwright.sync_api import Browser, Download, Page, Route, expect
+from served import make_app, rename, running
 
 from ponticello.api import Library
+from ponticello.data.columns import TRACK_ID
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +270,68 @@ def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
     assert score == pytest.approx(float(total[1]) + float(total[2]), abs=0.016)
 
 
+def test_walking_through_the_list_asks_why_only_where_it_stops(page: Page, address: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/api/explain") else None)
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    page.evaluate(
+        """() => {
+            const j = () => new KeyboardEvent('keydown', { key: 'j', bubbles: true });
+            for (let n = 0; n < 6; n++) document.body.dispatchEvent(j());
+        }"""
+    )
+    expect(page.locator("#list .why button")).to_contain_text("Best match from")
+    assert len(asked) == 1
+
+
+def test_a_chosen_song_stays_as_it_is_while_the_next_answer_is_on_its_way(page: Page, address: str) -> None:
+    open_explorer(page, address, "ask=1~text~slow")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    page.locator("#list .choose").first.click()
+    page.evaluate("() => { document.querySelector('#list .why').dataset.before = 'yes'; }")
+    held: list[Route] = []
+    page.route("**/api/search", lambda route: held.append(route))
+    page.locator("#per-artist").evaluate("select => { select.value = '3'; select.dispatchEvent(new Event('change')); }")
+    expect(page.locator("#list")).to_have_attribute("aria-busy", "true")
+    assert page.locator("#list .why[data-before]").count() == 1
+    page.wait_for_timeout(50)
+    held[0].continue_()
+    expect(page.locator("#list")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#list .why[data-before]")).to_have_count(0)
+
+
+def test_the_skip_link_keeps_the_question(page: Page, address: str) -> None:
+    for width in (1440, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto("about:blank")
+        open_explorer(page, address, "ask=1~text~slow&view=path")
+        expect(page.locator("#list .bar")).to_have_count(30)
+        page.locator(".skip").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#songs")).to_be_focused()
+        expect(page.locator("#songs")).to_be_visible()
+        expect(page.locator("#chips .chip > span")).to_have_text(["“slow”"])
+        assert "ask=1" in page.url
+
+
+def test_names_that_only_the_address_knows_appear_where_they_are_shown(page: Page, address: str) -> None:
+    open_explorer(page, address, "view=path&from=track-0044&song=track-0051")
+    expect(page.locator("#path-ends strong").first).to_have_text("Piece 44")
+    expect(page.locator("#chosen button").first).to_have_count(1)
+
+
+def test_an_id_with_a_slash_is_a_song_like_any_other(page: Page, trained_copy: Library) -> None:
+    rename(trained_copy, TRACK_ID, "track-0044", "Disc 1/44?.flac")
+    with running(make_app(trained_copy.folder.root)) as address:
+        open_explorer(page, address, "ask=1~track~Disc 1/44?.flac&song=Disc 1/44?.flac&view=audience")
+        expect(page.locator("#chips .chip > span")).to_have_text(["Piece 44"])
+        expect(page.locator("#list .bar").first).to_be_visible()
+        expect(page.locator("#audience-body strong")).to_have_text("Piece 44")
+        page.locator("#play").click()
+        _wait_for_sound(page)
+
+
 def test_rediscovery_is_what_the_listener_never_played(page: Page, address: str, trained: Library, user: str) -> None:
     open_explorer(page, address)
     page.locator("#tabs").get_by_role("button", name="Rediscover").click()
@@ -276,6 +340,15 @@ def test_rediscovery_is_what_the_listener_never_played(page: Page, address: str,
     expect(page.locator("#songs-title")).to_have_text(f"For listener {user}")
     expected = [each.title for each in trained.recommend(user, k=30)]
     expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
+
+
+def test_a_recommendation_is_explained_at_the_dial_that_is_shown(page: Page, address: str, user: str) -> None:
+    open_explorer(page, address, f"for={user}&dial=0.9")
+    expect(page.locator("#list .bar").first).to_be_visible()
+    with page.expect_request("**/api/explain") as asked:
+        page.locator("#list .choose").first.click()
+    body: Any = asked.value.post_data_json
+    assert (body["user_id"], body["blend"]) == (user, 0.9)
 
 
 def test_the_audience_of_the_chosen_song(page: Page, address: str, trained: Library) -> None:

@@ -247,6 +247,46 @@ def test_a_missing_model_still_lets_songs_find_songs(browser: Browser, trained_c
         expect(page.locator("#list .bar").first).to_be_visible()
 
 
+def test_a_changed_model_says_what_to_do_and_lets_the_words_go(browser: Browser, address: str) -> None:
+    told = {"code": "model_changed", "message": "words and sounds need the model: it is now space 2"}
+    with page_of(browser) as (page, _):
+        page.route("**/api/search", lambda route: route.fulfill(status=503, json=told))
+        open_explorer(page, address, "ask=1~text~slow")
+        expect(page.locator("#songs-empty")).to_contain_text("ponticello embed")
+        page.get_by_role("button", name="Take the words out").click()
+        expect(page.locator("#chips .chip")).to_have_count(0)
+        expect(page.locator("#songs-title")).to_have_text("All songs")
+
+
+def test_a_single_song_is_counted_as_one(browser: Browser, trained_copy: Library) -> None:
+    root = _change_tracks(trained_copy, lambda tracks: tracks.head(1))
+    with running(make_app(root)) as address, page_of(browser) as (page, _):
+        open_explorer(page, address, "ask=1~text~slow")
+        expect(page.locator("#facts span").first).to_have_text("1 song")
+        expect(page.locator("#songs-status")).to_have_text(re.compile(r"^1 song, closest"))
+
+
+def test_what_is_dragged_away_again_leaves_the_question_as_it_was(browser: Browser, address: str) -> None:
+    with page_of(browser) as (page, seen):
+        open_explorer(page, address)
+        drag = """kind => {
+            const data = new DataTransfer();
+            data.items.add(new File(['x'], 'mine.wav', { type: 'audio/wav' }));
+            document.body.dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true }));
+        }"""
+        page.evaluate(drag, "dragenter")
+        expect(page.locator("#ask")).to_have_class(re.compile("is-target"))
+        page.evaluate(drag, "dragleave")
+        expect(page.locator("#ask")).not_to_have_class(re.compile("is-target"))
+        assert seen == Seen()
+
+
+def test_what_is_noticed_is_read_out(browser: Browser, address: str) -> None:
+    with page_of(browser) as (page, _):
+        open_explorer(page, address)
+        expect(page.locator("#notices")).to_have_attribute("aria-live", "polite")
+
+
 def test_a_moved_file_is_named_when_it_is_played(browser: Browser, trained_copy: Library) -> None:
     root = _change_tracks(
         trained_copy, lambda tracks: tracks.with_columns(path=pl.lit("/nowhere/") + pl.col("track_id"))
@@ -326,4 +366,6 @@ def test_a_token_in_the_address_opens_the_page_and_leaves_the_address(browser: B
         page.context.clear_cookies()
         page.locator("#words").fill("slow")
         page.keyboard.press("Enter")
-        expect(page.locator("#notices .bad")).to_contain_text("token")
+        expect(page.locator("#notices .bad")).to_contain_text("reload the page and sign in")
+        page.get_by_role("button", name="Reload").click()
+        expect(page.get_by_label("Token")).to_be_visible()

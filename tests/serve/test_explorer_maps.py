@@ -9,6 +9,8 @@ from browser import Seen, chromium, open_explorer, page_of, until
 from playwright.sync_api import Browser, Page, expect
 from served import make_app, running
 
+from ponticello.api import Library
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -172,6 +174,27 @@ def test_songs_in_view_can_be_taken_without_drawing(page: Page) -> None:
     expect(page.locator("#chips .chip")).to_have_count(8)
 
 
+def test_another_index_forgets_what_was_marked_on_the_maps_before(browser: Browser, trained_copy: Library) -> None:
+    app = make_app(trained_copy.folder.root)
+    with running(app) as address, page_of(browser) as (page, seen):
+        open_explorer(page, address, "ask=1~text~slow")
+        expect(page.locator("#map-status")).to_contain_text("60 songs", timeout=60_000)
+        page.locator("#overlay").focus()
+        page.keyboard.press("m")
+        page.get_by_role("button", name="Take the songs in view").click()
+        expect(page.locator("#taken")).to_contain_text("60 songs taken")
+        trained_copy.embed("semantic")  # a map less
+        app.state.live.refresh()
+        page.locator("#words").fill("fast")
+        page.keyboard.press("Enter")
+        until(page, "async () => (await import('/static/maps.js')).maps.panes.length === 1")
+        expect(page.locator("#taken")).to_be_hidden()
+        assert (_maps(page)["active"], _maps(page)["taken"]) == (0, [])
+        page.get_by_role("button", name="Take the songs in view").click()
+        expect(page.locator("#taken")).to_contain_text("60 songs taken")
+        assert seen == Seen()
+
+
 def test_the_table_tells_what_the_maps_show_and_chooses_like_them(page: Page) -> None:
     page.locator("#maptable summary").click()
     expect(page.locator("#maptable-caption")).to_contain_text("60 songs in view on the meaning map")
@@ -190,7 +213,7 @@ def test_the_table_tells_what_the_maps_show_and_chooses_like_them(page: Page) ->
     right, bottom = pane["left"] + pane["width"], pane["top"] + pane["height"]
     shown = sum(pane["left"] <= x < right and pane["top"] <= y < bottom for x, y in pane["places"])
     assert shown < 60
-    expect(page.locator("#maptable-caption")).to_contain_text(f"{shown} songs in view")
+    expect(page.locator("#maptable-caption")).to_contain_text(f"{shown} song{'' if shown == 1 else 's'} in view")
 
 
 def test_lines_join_the_movers_until_they_are_switched_off(page: Page) -> None:

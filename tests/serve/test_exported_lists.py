@@ -180,7 +180,8 @@ def test_a_line_is_one_line_that_steers_nothing(text: str | None, expected: str)
         ("夜の音楽", "playlist.csv", "夜の音楽.csv"),
         ("../../etc/passwd", "etc passwd.csv", "etc passwd.csv"),
         ('a"; filename="evil.exe', "a filename= evil.exe.csv", "a filename= evil.exe.csv"),
-        ("a\uff0f\uff1b\uff02b", "a b.csv", "a\uff0f\uff1b\uff02b.csv"),  # wide forms, which ASCII's form makes plain
+        ("a\uff02\uff1b b\uff0fc\uff3cd\u037e", "a b c d.csv", "a\uff02\uff1b b\uff0fc\uff3cd\u037e.csv"),
+        ("\uff0e\uff0e", "playlist.csv", "\uff0e\uff0e.csv"),
         ("a\r\nSet-Cookie: x=1", "a Set-Cookie x=1.csv", "a Set-Cookie x=1.csv"),
         ("..", "playlist.csv", "playlist.csv"),
         ("", "playlist.csv", "playlist.csv"),

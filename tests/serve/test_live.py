@@ -76,9 +76,21 @@ def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> No
     assert "answers come from the last whole index" in live.trouble.message
     assert len(troubles) == 1, "it is told once"
     assert str(trained_copy.folder.root) not in live.trouble.message
-    (trained_copy.folder.index / "CURRENT").write_text(f"{generation}\n")
-    live.refresh()
-    assert live.trouble is None, "it is whole again"
+
+
+def test_what_is_taken_back_is_no_trouble_any_more(trained_copy: Library) -> None:
+    troubles: list[Exception] = []
+    live = Live(trained_copy.folder.root, on_failure=[troubles.append])
+    current = trained_copy.folder.index / "CURRENT"
+    good = current.read_text()
+    for n in (1, 2):
+        current.write_text("0000000000000000\n")
+        assert not live.refresh()
+        assert live.trouble is not None
+        assert len(troubles) == n
+        current.write_text(good)
+        assert not live.refresh(), "it is in use already"
+        assert live.trouble is None
 
 
 def test_a_library_without_tracks_is_served_and_says_what_to_do(tmp_path: Path) -> None:

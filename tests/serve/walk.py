@@ -13,7 +13,7 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
 def _walked(places: Any, prefix: str) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for place in places:
-        path = prefix + getattr(place, "path", "")
+        path = prefix + getattr(place, "path", "").replace(":id}", "}")  # as the description has it
         inner = getattr(getattr(place, "original_router", place), "routes", None)
         if getattr(place, "methods", None):
             found |= {(method, prefix + place.path_format) for method in place.methods}

@@ -93,16 +93,18 @@ def compare(
 
 
 def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
-    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}; ConfigError for one name twice."""
+    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}; ConfigError for two of one name."""
     from ponticello.errors import ConfigError
 
     files: dict[str, Path] = {}
     for given in vectors:
-        before, equals, path = given.partition("=")
-        name = before if equals else Path(given).stem
+        name, equals, path = given.partition("=")
+        name, file = (name, Path(path)) if equals else (Path(given).stem, Path(given))
         if name in files:
-            raise ConfigError(f"--vectors {given!r}: {name!r} is {files[name]} already; name it otherwise: NAME=FILE")
-        files[name] = Path(path if equals else given)
+            raise ConfigError(
+                f"--vectors: {files[name]} and {file} are both named {name!r}; name one of them: NAME=FILE"
+            )
+        files[name] = file
     return files
 
 

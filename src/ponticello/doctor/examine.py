@@ -7,7 +7,7 @@ from pathlib import Path
 from ponticello.doctor.finding import SEVERITIES, Check, Finding, run_check
 from ponticello.doctor.machine import check_decoders, check_extras, check_room, check_text_encoder, check_versions
 from ponticello.doctor.runs import check_runs
-from ponticello.doctor.spaces import check_index, check_spaces
+from ponticello.doctor.spaces import check_index
 from ponticello.doctor.tables import (
     bytes_to_write,
     check_frames,
@@ -26,7 +26,6 @@ _OF_A_LIBRARY: tuple[tuple[str, Callable[[Folder], Iterator[Finding]]], ...] = (
     ("prepared frames", check_frames),
     ("runs/", check_runs),
     ("index/", check_index),
-    ("spaces", check_spaces),
     ("left over", check_left_over),
 )
 

@@ -1,13 +1,14 @@
 """The index and the spaces in it: whole, of today's models and tracks, and not collapsed."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import PATH, TRACK_ID
 from ponticello.data.text import track_texts
-from ponticello.doctor.finding import Finding
+from ponticello.doctor.finding import Finding, run_check
 from ponticello.errors import PonticelloError
 from ponticello.evaluate.integrity import alignment, space_health
 from ponticello.library import Folder
@@ -25,7 +26,7 @@ NAMES = ("semantic space", "preference space")
 
 
 def check_index(folder: Folder) -> Iterator[Finding]:
-    """The live index against its hashes, the catalogue and the models."""
+    """The live index against its hashes, the catalogue and the models, and its spaces. It is read once."""
     if not (folder.index / "CURRENT").is_file():
         if folder.tracks.is_file():
             yield Finding("warning", "there is no index: nothing can be asked yet", "index/", "ponticello embed")
@@ -33,6 +34,12 @@ def check_index(folder: Folder) -> Iterator[Finding]:
     index = open_index(folder.index, folder.config.search.backend)  # CheckpointError names what is damaged
     taste = "meaning and taste" if index.has_preference else "meaning only"
     yield Finding("ok", f"{len(index.track_ids):,} tracks, {taste}, every file as it was written", "index/")
+    for where, check in (("index/", _check_tracks), ("index/", _check_models), ("spaces", _check_spaces)):
+        yield from run_check(where, partial(check, folder, index))
+
+
+def _check_tracks(folder: Folder, index: EmbeddingIndex) -> Iterator[Finding]:
+    """The tracks of the index against the catalogue."""
     tracks = read_tracks(folder)
     known, held = set(tracks[TRACK_ID]), set(index.track_ids)
     if held - known:
@@ -42,6 +49,10 @@ def check_index(folder: Folder) -> Iterator[Finding]:
     if lacking:
         what = f"{len(lacking):,} tracks with audio cannot be found by it"
         yield Finding("warning", what, "index/", "ponticello prepare, then ponticello embed")
+
+
+def _check_models(folder: Folder, index: EmbeddingIndex) -> Iterator[Finding]:
+    """The runs behind the index against what they were when it was made."""
     for space in index.spaces:
         try:
             check_checksums(folder.run(space.run))
@@ -55,11 +66,8 @@ def check_index(folder: Folder) -> Iterator[Finding]:
             yield Finding("error", what, "index/", "ponticello embed")
 
 
-def check_spaces(folder: Folder) -> Iterator[Finding]:
+def _check_spaces(folder: Folder, index: EmbeddingIndex) -> Iterator[Finding]:
     """Collapse, hubs and alignment of each space."""
-    if not (folder.index / "CURRENT").is_file():
-        return
-    index = open_index(folder.index, folder.config.search.backend)
     if len(index.track_ids) < 2:
         return
     rows = np.unique(np.linspace(0, len(index.track_ids) - 1, MOST_ROWS).round().astype(np.int64))
@@ -94,7 +102,7 @@ def _check_alignment(folder: Folder, index: EmbeddingIndex) -> Iterator[Finding]
         check_checksums(run)
         space_id(run)
     except (PonticelloError, OSError):
-        return  # `check_index` has told
+        return  # `_check_models` has told
     vectors = HTCL.from_pretrained(run).encode_text([texts[each] for each in told])
     own = np.asarray(index.side(0)[[index.rows[each] for each in told]])
     near, apart = alignment(own, vectors), alignment(own, np.roll(vectors, 1, axis=0))

@@ -60,7 +60,7 @@ def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAP
     app.state.desk = Desk(sounds=app.state.uploads.sounds)
     _count_swaps(live, app.state.metrics)
     add_failures(app)
-    # A track id may hold a slash: what is known of a track is the last route that its path can be.
+    # The overview comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio for the end of one.
     for part in (questions, sound, uploads, playlists, subsonic, metrics, overview):
         app.include_router(part.router)
     app.include_router(_pages())

@@ -9,7 +9,7 @@ MAX_OFFSET = 10_000  # pages further down are not answers any more
 MAX_TERMS = 32
 MAX_IDS = 1_000
 MAX_BATCH = 64
-MAX_SECONDS = 1e6  # of a sound; eleven days
+MAX_SECONDS = 1e6  # s; no recording is eleven days long
 MAX_BATCH_TERMS = 256  # of all its questions: a text that was not asked lately costs 10 ms, and they come in turn
 
 Blend = Annotated[FiniteFloat, Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting")]
@@ -138,5 +138,5 @@ class Explain(Accepted):
         if sum(value is not None for value in (self.ask, self.user_id, self.recent)) != 1:
             raise ValueError("give exactly one of ask, user_id and recent")
         if self.ask is not None and self.blend is not None:
-            raise ValueError("the blend of a question stands within ask")
+            raise ValueError("blend goes with user_id or recent; that of an ask stands in the ask")
         return self

@@ -63,7 +63,7 @@ def guard_for(bind: str, token: str | None, hosts: Collection[str] = ()) -> Guar
             "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; try: python3 -c "
             "'import secrets; print(secrets.token_urlsafe())'"
         )
-    names = (*LOOPBACK, *(_host(f"[{name}]" if _is_bare(name) else name) for name in (bind, *hosts)))
+    names = tuple(dict.fromkeys((*LOOPBACK, *(_named(each) for each in (bind, *hosts)))))
     if is_loopback(bind):
         return Guard(token, names)
     if token is None:
@@ -180,9 +180,13 @@ def _host(header: str) -> str:
     return header.rpartition(":")[0].lower() if ":" in header else header.lower()
 
 
-def _is_bare(name: str) -> bool:
-    """Whether a name is an IPv6 address without the brackets that a header has."""
-    return name.count(":") > 1 and not name.startswith("[")
+def _named(address: str) -> str:
+    """An address or a name as `_host` finds it: lower case, no port, brackets around IPv6."""
+    try:
+        known = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return _host(address)
+    return f"[{known}]" if known.version == 6 else str(known)
 
 
 def _is_own(headers: Headers) -> bool:

@@ -195,7 +195,7 @@ class Live:
         signature = _signature(self._root)
         refused, since = self._refused
         if signature == self._current.signature:
-            self.trouble = None  # what could not be read has gone again
+            self.trouble, self._refused = None, ((), 0.0)  # what could not be read was taken back
             return False
         if signature == refused and time.monotonic() < since + AGAIN_S:
             return False

@@ -110,7 +110,7 @@ def tracks(
     return browse(now, where, text, offset, k)
 
 
-@router.get("/api/tracks/{track_id:path}", summary="All that is known of a track")
+@router.get("/api/tracks/{track_id:id}", summary="All that is known of a track")
 def track(now: Now, track_id: TrackInPath) -> shapes.WholeTrack:
     """A track with every column but where its file lies, and its lyrics."""
     return whole_track(now, track_id)

@@ -26,6 +26,7 @@ LISTS = ("genres", "tags", "machine_tags")
 COLUMNS = ("position", "track_id", "title", "artist", "album", *LISTS, "duration_s", "location")
 _JOINERS = "\u200c\u200d"  # of emoji and of scripts that need them
 _NAME_LENGTH = 80  # characters of a file's name
+_UNSAFE = re.compile(r'[\\/:*?"<>|%;]+')
 _MBID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 router = APIRouter(tags=["export"])
 
@@ -98,15 +99,16 @@ def harmless(text: str | None) -> str:
 
 def attachment(title: str, suffix: str) -> str:
     """A Content-Disposition that names the file after `title` (RFC 6266), whatever is in that."""
-    name = _safe_name(one_line(title))
-    plain = _safe_name(unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
+    name = _file_name(one_line(title))
+    plain = _file_name(
+        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    )  # a wide slash is one now
     return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{quote(f'{name}.{suffix}', safe='')}"
 
 
-def _safe_name(text: str) -> str:
-    """`text` without what means something to a file system or a header."""
-    name = " ".join(re.sub(r'[\\/:;*?"<>|%]+', " ", text).split())
-    return name.strip(". ")[:_NAME_LENGTH].strip(". ") or "playlist"
+def _file_name(text: str) -> str:
+    name = " ".join(_UNSAFE.sub(" ", text).split()).strip(". ")
+    return name[:_NAME_LENGTH].strip(". ") or "playlist"
 
 
 def _entries(now: Snapshot, request: Request, playlist: Playlist) -> tuple[list[dict[str, Any]], list[str]]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
+from starlette.convertors import Convertor, register_url_convertor
 
 from ponticello.errors import PonticelloError
 from ponticello.search.audience import best_listeners
@@ -17,6 +18,20 @@ from ponticello.serve.live import Snapshot
 from ponticello.serve.parts import best_part
 from ponticello.serve.paths import path_between
 
+
+class _Id(Convertor[str]):
+    """`{track_id:id}`: any id, also with slashes or line ends; Starlette's `path` takes an empty one, no line end."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("id", _Id())
 router = APIRouter(prefix="/api")
 
 
@@ -80,13 +95,13 @@ def search_batch(now: Now, desk: AtDesk, batch: asks.AskBatch) -> shapes.Answers
     return shapes.Answers(answers=[_or_error(partial(desk.ask, now, ask)) for ask in batch.questions])
 
 
-@router.get("/tracks/{track_id:path}/similar", summary="Tracks like this one")
+@router.get("/tracks/{track_id:id}/similar", summary="Tracks like this one")
 def similar(now: Now, desk: AtDesk, page: InQuery, track_id: TrackInPath) -> shapes.Answer:
     """The tracks nearest to a track, itself and its copies left out."""
     return desk.ask(now, asks.Ask(terms=[asks.Term(track_id=track_id)], **page.fields))
 
 
-@router.get("/recommend/{user_id:path}", summary="For a listener of the log")
+@router.get("/recommend/{user_id:id}", summary="For a listener of the log")
 def recommend(now: Now, desk: AtDesk, page: InQuery, user_id: UserInPath) -> shapes.Answer:
     """Tracks a listener has not met and would like."""
     return desk.recommend(now, asks.Recommend(user_id=user_id, **page.fields))
@@ -116,7 +131,7 @@ def explain(now: Now, desk: AtDesk, body: asks.Explain) -> shapes.Explained:
     return shapes.Explained(result=result, segment=best_part(now, asked.question, blend, body.track_id))
 
 
-@router.get("/tracks/{track_id:path}/audience", summary="Who would like this track")
+@router.get("/tracks/{track_id:id}/audience", summary="Who would like this track")
 def audience(now: Now, track_id: TrackInPath, k: KInQuery = 20, blend: BlendInQuery = None) -> shapes.AudienceAnswer:
     """The listeners of the log whose profile fits a track best, new to them or not."""
     require_track(now, track_id)

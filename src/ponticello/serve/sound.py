@@ -104,8 +104,8 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/api/tracks/{track_id:path}/audio", include_in_schema=False)
-@router.get("/api/tracks/{track_id:path}/audio", response_class=Response, responses=_AUDIO, summary="Play")
+@router.head("/api/tracks/{track_id:id}/audio", include_in_schema=False)
+@router.get("/api/tracks/{track_id:id}/audio", response_class=Response, responses=_AUDIO, summary="Play")
 async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
     """The track's file as it is. One Range is served (206, or 416 behind the end); ETag, If-Range and HEAD work."""
     path = sound_path(now, track_id)
@@ -113,7 +113,7 @@ async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
     return file_response(file, media_type, request.headers, request.method == "HEAD")
 
 
-@router.get("/api/tracks/{track_id:path}/waveform", summary="Draw")
+@router.get("/api/tracks/{track_id:id}/waveform", summary="Draw")
 def waveform(
     track_id: TrackInPath, now: Now, request: Request, n: Annotated[int, Query(ge=16, le=4000)] = 400
 ) -> Waveform:

@@ -86,6 +86,9 @@ export function clock(seconds) {
   return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
 }
 
+/** "1 song", "2,000 songs". */
+export const countOf = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+
 /** What a song is called: its title, or that it has none with the end of its id. */
 export const nameOf = (track) => track.title || `Untitled (${track.track_id})`;
 

@@ -15,8 +15,8 @@ const REASONS = {
     "Words and files cannot be understood without it; songs still find similar songs.",
   ],
   model_changed: [
-    "The model was trained anew",
-    "Words and files wait for vectors of it. In a terminal: ponticello embed -L LIBRARY",
+    "The model has changed",
+    "Songs still find similar songs. For words and files, in a terminal: ponticello embed -L LIBRARY",
   ],
   upload_expired: ["The file you gave is gone", "Uploads are kept for a while only. Drop it again."],
   gone: ["The service does not answer", "It may have been stopped. The page keeps trying."],
@@ -28,7 +28,7 @@ function problemParts({ code, message }) {
   const [title, advice] = REASONS[code] ?? ["That did not work", ""];
   const actions = [];
   if (code === "upload_expired") actions.push(button("Take it out of the question", () => without("upload")));
-  if (["model_missing", "model_changed"].includes(code) && state.terms.some((term) => term.kind === "text"))
+  if (code.startsWith("model_") && state.terms.some((term) => term.kind === "text"))
     actions.push(button("Take the words out", () => without("text")));
   if (code === "no_preference") actions.push(button("Ask for meaning", () => change({ blend: 0 })));
   if (code !== "needs_service" && code !== "unauthorized") actions.push(button("Try again", () => ask()));

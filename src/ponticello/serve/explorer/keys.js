@@ -2,11 +2,12 @@
 
 import { askSimilar, select } from "./actions.js";
 import { answer } from "./answer.js";
-import { byId, isWide } from "./dom.js";
+import { byId } from "./dom.js";
 import { focusRow, rowInFocus, step } from "./list.js";
 import { toggle, toggleAny, nowPlaying } from "./player.js";
 import { toggleListed } from "./playlist.js";
 import { change, state } from "./state.js";
+import { showSongs } from "./tabs.js";
 
 const SWITCH = "ponticello-keys";
 const help = byId("help");
@@ -24,7 +25,7 @@ function go(by) {
   if (by > 0 && isLast && answer.has_more) return byId("more").click(); // goes on with the first of the new ones
   const track_id = step(by);
   if (track_id && track_id !== state.selected) {
-    if (state.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+    showSongs();
     select(track_id);
     focusRow(track_id);
   }
@@ -77,8 +78,8 @@ function pressed(event) {
 export function startKeys() {
   document.addEventListener("keydown", pressed);
   document.querySelector(".skip").addEventListener("click", (event) => {
-    event.preventDefault(); // the address holds the question, and no place on the page
-    if (state.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+    event.preventDefault(); // following it would put #songs in the place of the question
+    showSongs();
     byId("songs").focus();
   });
   byId("help-open").addEventListener("click", () => help.showModal());

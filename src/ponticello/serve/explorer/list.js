@@ -3,7 +3,7 @@
 import { askAlso, askSimilar, recall, remember, select, show } from "./actions.js";
 import { answer, ask, onAnswer } from "./answer.js";
 import { fillBar, newBar, reachOf, sum } from "./bars.js";
-import { button, byId, byLine, clock, el, icon, isStill, nameOf } from "./dom.js";
+import { button, byId, byLine, clock, countOf, el, icon, isStill, nameOf } from "./dom.js";
 import { emptyList } from "./empty.js";
 import { nowPlaying, onPlayer, toggle } from "./player.js";
 import { isListed, onPlaylist, toggleListed } from "./playlist.js";
@@ -184,7 +184,7 @@ function describe() {
   const counted =
     answer.n_total !== null
       ? `${n} of ${answer.n_total.toLocaleString("en")}`
-      : `${n} ${n === 1 ? "song" : "songs"}${answer.has_more ? ", there are more" : ""}${first}`;
+      : `${countOf(n, "song")}${answer.has_more ? ", there are more" : ""}${first}`;
   byId("songs-status").textContent = answer.is_loading && !n ? "Looking…" : n ? counted : "";
   byId("list").setAttribute("aria-busy", String(answer.is_loading));
   byId("legend").hidden = !n || answer.mode === "all";

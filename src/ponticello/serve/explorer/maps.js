@@ -3,7 +3,7 @@
 import { recall, remember, select } from "./actions.js";
 import { answer, onAnswer } from "./answer.js";
 import { Cloud } from "./cloud.js";
-import { byId, el, nameOf } from "./dom.js";
+import { byId, countOf, el, nameOf } from "./dom.js";
 import { drawOverlay, inkRgb } from "./overlay.js";
 import { Pane } from "./pane.js";
 import { startPointing } from "./pointing.js";
@@ -99,7 +99,7 @@ export function say(row, where = "") {
   byId("map-status").textContent = track
     ? `${where}${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}${rank ? `, number ${rank} of the list` : ""}`
     : where ||
-      `${maps.ids.length.toLocaleString("en")} songs${maps.panes.length === 2 ? ", each on both maps" : ""}; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
+      `${countOf(maps.ids.length, "song")}${maps.panes.length === 2 ? ", each on both maps" : ""}; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
 }
 
 /** Chooses the song of a row, for list and maps alike. */
@@ -146,9 +146,10 @@ async function load() {
     ["meaning", told.semantic],
     ["taste", told.preference],
   ].filter(([, flat]) => flat);
-  Object.assign(maps, { hover: -1, active: 0 }); // rows and panes of before may be none of these
-  take([]);
+  take([]); // rows of the maps before are other songs now
   Object.assign(maps, {
+    hover: -1,
+    active: 0,
     ids: told.track_ids,
     titles: told.titles,
     artists: told.artists,

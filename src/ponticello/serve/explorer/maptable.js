@@ -1,6 +1,6 @@
 // The maps as a table: the songs in view, for those who cannot or do not want to look at dots.
 
-import { byId, el, nameOf } from "./dom.js";
+import { byId, countOf, el, nameOf } from "./dom.js";
 import { trackOf } from "./maps.js";
 
 const MOST = 40;
@@ -68,7 +68,7 @@ export function fillTable(maps) {
   const { n, rows, pane } = rowsToTell(maps);
   const focused = document.activeElement?.closest?.("#maptable-body tr")?.dataset.row;
   byId("maptable-caption").textContent =
-    `${n.toLocaleString("en")} songs in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
+    `${countOf(n, "song")} in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
   const body = byId("maptable-body");
   body.replaceChildren(...rows.map((row) => line(maps, row)));
   if (focused) body.querySelector(`tr[data-row="${focused}"] button`)?.focus();

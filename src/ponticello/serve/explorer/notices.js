@@ -1,7 +1,7 @@
 // What is wrong with the library or the service, said at the top of the page, and the way back when the service is gone.
 
 import { ask, answer, onAnswer } from "./answer.js";
-import { button, byId, el } from "./dom.js";
+import { button, byId, countOf, el } from "./dom.js";
 import { source } from "./source.js";
 
 /** What GET /api/library told; filled by `meetLibrary`, the same object for all. */
@@ -44,12 +44,10 @@ export async function meetLibrary() {
   Object.assign(about, await source.library());
   document.title = `${about.name} · Ponticello`;
   const simulated = about.listeners_are_simulated ? "simulated " : "";
-  const listeners = about.n_listeners
-    ? `${about.n_listeners.toLocaleString("en")} ${simulated}listener${about.n_listeners === 1 ? "" : "s"}`
-    : "no listeners";
+  const listeners = about.n_listeners ? countOf(about.n_listeners, `${simulated}listener`) : "no listeners";
   byId("facts").replaceChildren(
     el("strong", { text: about.name }),
-    el("span", { text: `${about.n_tracks.toLocaleString("en")} ${about.n_tracks === 1 ? "song" : "songs"}` }),
+    el("span", { text: countOf(about.n_tracks, "song") }),
     el("span", { text: listeners, class: about.listeners_are_simulated && about.n_listeners ? "simulated" : null }),
   );
   for (const { code, message } of about.problems) notice(code, message);
@@ -82,9 +80,10 @@ export function serviceGone(again) {
 export function failed(error, again = ask) {
   if (error.code === "gone" && !source.isFolder) serviceGone(again);
   else if (error.code === "unauthorized") {
-    notice("token", "This service wants its token: reload the page and sign in with it; whoever started the service has it.", {
+    notice("token", "This service wants its token: reload the page and sign in.", {
       kind: "bad",
       canClose: false,
+      actions: [button("Reload", () => location.reload())],
     });
   } else notice(`failed-${error.code}`, error.message, { kind: "bad" });
 }

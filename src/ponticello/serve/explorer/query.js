@@ -1,11 +1,12 @@
 // The question: words, songs by their name, chips with + and -, files and songs that are dropped.
 
 import { askAlso, askOnly, isKnown, remember, reweigh, termName } from "./actions.js";
-import { byId, debounced, el, icon, isWide, nameOf } from "./dom.js";
+import { byId, debounced, el, icon, nameOf } from "./dom.js";
 import { about, drop, failed, notice } from "./notices.js";
 import { isAborted } from "./service.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
+import { showSongs } from "./tabs.js";
 
 const words = byId("words");
 
@@ -14,7 +15,7 @@ function askWords(how, weight = 1) {
   if (!text) return words.focus();
   words.value = "";
   suggest();
-  if (document.body.dataset.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+  showSongs();
   how({ kind: "text", text }, weight);
   byId("songs").focus({ preventScroll: true }); // so that j and k walk the answer; / leads back
   return undefined;
@@ -70,7 +71,7 @@ function renderChips() {
   byId("chips").hidden = !chips.length;
 }
 
-/** Songs that chips name but nothing has brought yet: after a reload, or by a link. */
+/** Songs that the address names but nothing has brought yet: after a reload, or by a link. */
 async function learnNames() {
   const unknown = [...state.terms.map((term) => term.track_id), ...state.path, state.selected].filter(
     (id) => id && !isKnown(id),
@@ -79,9 +80,9 @@ async function learnNames() {
   const found = await Promise.allSettled([...new Set(unknown)].map((id) => source.track(id)));
   const learned = found.filter((one) => one.status === "fulfilled");
   if (!learned.length) return;
-  learned.forEach((one) => remember(one.value));
+  for (const one of learned) remember(one.value);
   renderChips();
-  change({ selected: state.selected }, "names"); // whoever shows the chosen song, or an end of a path, by its id
+  change({ selected: state.selected }, "names"); // whoever shows a name has it now
 }
 
 let naming = null;
@@ -143,7 +144,11 @@ function startDropping() {
   const isWanted = (event) =>
     [...event.dataTransfer.types].some((type) => type === "Files" || type === "application/x-ponticello-track");
   let depth = 0;
-  const leave = () => ((depth = 0), (cover.hidden = true), byId("ask").classList.remove("is-target"));
+  const leave = () => {
+    depth = 0;
+    cover.hidden = true;
+    byId("ask").classList.remove("is-target");
+  };
   document.addEventListener("dragenter", (event) => {
     if (!isWanted(event)) return;
     depth += 1;
@@ -170,7 +175,7 @@ export function limitQuestion() {
   const note = byId("words-note");
   const why = source.isFolder
     ? "Searching by words needs the service; type a song's name to find its like."
-    : "The model that understands words is missing: type a song's name to find its like.";
+    : "The model that understands words is missing or has changed: type a song's name to find its like.";
   note.textContent = why;
   note.hidden = about.can_search_text && !source.isFolder;
 }

@@ -11,6 +11,11 @@ function place() {
   render();
 }
 
+/** Brings the list into view where it is one of the views; not a step of the history. */
+export function showSongs() {
+  if (document.body.dataset.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
+}
+
 function render() {
   const first = isWide() ? "maps" : "songs";
   const shown = state.tab && !(isWide() && state.tab === "songs") ? state.tab : first;

@@ -1,7 +1,7 @@
 // Songs taken from the maps, by lasso or all in view, and what to do with them.
 
 import { askAlso, isKnown, remember } from "./actions.js";
-import { button, byId, el } from "./dom.js";
+import { button, byId, countOf, el } from "./dom.js";
 import { listAll } from "./playlist.js";
 import { source } from "./source.js";
 import { change } from "./state.js";
@@ -45,7 +45,7 @@ function render() {
   box.hidden = n === 0;
   if (!n) return;
   box.replaceChildren(
-    el("span", { role: "status", text: `${n.toLocaleString("en")} ${n === 1 ? "song" : "songs"} taken` }),
+    el("span", { role: "status", text: `${countOf(n, "song")} taken` }),
     button("Into the playlist", toPlaylist, { class: "primary" }),
     source.isFolder ? "" : button(n > MOST_SEEDS ? `Songs like ${MOST_SEEDS} of them` : "Songs like these", askLike),
     button("Let go", () => take([])),

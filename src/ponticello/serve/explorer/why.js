@@ -3,14 +3,14 @@
 import { termName } from "./actions.js";
 import { questionNow } from "./answer.js";
 import { sum } from "./bars.js";
-import { clock, el, nameOf } from "./dom.js";
+import { clock, countOf, el, nameOf } from "./dom.js";
 import { about } from "./notices.js";
 import { playFrom } from "./player.js";
 import { source } from "./source.js";
 import { state } from "./state.js";
 
 const MOST_SEEDS = 6; // lines of the table
-const PATIENCE_MS = 250; // until a song's best moment is asked for: who walks the list or turns the dial goes on
+const SETTLE_MS = 250; // who walks through the list by keys does not stop at every song
 
 const number = (value) => value.toFixed(2).replace("-", "−");
 
@@ -38,7 +38,7 @@ function seedRows(parts) {
     .map((part) => row(`${part.weight < 0 ? "− " : ""}${seedName(part)}`, part.semantic, part.preference));
   const rest = sorted.slice(MOST_SEEDS);
   const total = (side) => rest.reduce((sum, part) => sum + part[side], 0);
-  if (rest.length) rows.push(row(`${rest.length} more songs`, total("semantic"), total("preference")));
+  if (rest.length) rows.push(row(countOf(rest.length, "more song"), total("semantic"), total("preference")));
   return rows;
 }
 
@@ -85,7 +85,7 @@ function facts(result) {
 async function bestMoment(node, result) {
   const question = questionNow();
   if (!question || !about.can_hear || source.isFolder || !result.has_audio) return;
-  await new Promise((wake) => setTimeout(wake, PATIENCE_MS));
+  await new Promise((settled) => setTimeout(settled, SETTLE_MS));
   if (!node.isConnected) return;
   try {
     const { segment } = await source.explain(question, result.track_id);
