@@ -71,6 +71,8 @@ def check(command: str) -> None:
             _check_script(words)
         elif program in {"python", "python3"} and words[0] == "-m":
             assert find_spec(words[1]), f"no module {words[1]}"
+        elif [program, *words] == [".", ".venv/bin/activate"]:
+            continue
         elif program in {"pip", ".venv/bin/pip"}:
             extras = {extra for word in words if (named := EXTRAS.search(word)) for extra in named[1].split(",")}
             assert words[0] == "install"

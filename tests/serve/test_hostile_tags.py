@@ -232,7 +232,9 @@ def test_the_report_runs_nothing(report: Path) -> None:
 
 @pytest.mark.slow
 def test_the_reports_tables_hold_no_formula(report: Path) -> None:
-    for path in report.glob("*.csv"):
+    tables = sorted(report.glob("*.csv"))
+    assert [path.name for path in tables] == ["differences.csv", "figures.csv", "queries.csv"]
+    for path in tables:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
         assert len(rows) > 1
         for cell in (cell for row in rows for cell in row):
