@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 QUICK = ("training-killed", "index-killed", "byte-flipped")
 
 
+@pytest.mark.long  # CI runs `make break FAST=1`
 def test_few_tries_of_the_quick_rows_hold(tmp_path: Path) -> None:
     """In a process of its own, which forks: this one has run everything."""
     rows = [part for row in QUICK for part in ("--row", row)]
