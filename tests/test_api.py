@@ -10,7 +10,7 @@ import soundfile
 
 import ponticello
 from ponticello.api import Library
-from ponticello.data.catalog import audio_files, audio_path, merge_tracks
+from ponticello.data.catalog import audio_files, audio_path, merge_tracks, read_tracks
 from ponticello.data.columns import PATH, TRACK_ID, USER_ID
 from ponticello.data.interactions import merge_interactions, read_interactions
 from ponticello.data.prepare import prepare_frames
@@ -258,6 +258,18 @@ def test_index_before_stage_two_answers_by_meaning_alone(trained_copy: Library) 
     assert {result.preference for result in found} == {0.0}
     with pytest.raises(LibraryError, match="use blend 0, or train stage two and embed"):
         library.search("low dark", blend=0.5)
+
+
+def test_embedding_takes_up_a_catalogue_that_grew(trained_copy: Library) -> None:
+    """As when another process imports while a notebook keeps its library."""
+    folder = trained_copy.folder
+    tracks = read_tracks(folder)
+    tracks.head(30).write_parquet(folder.tracks)
+    early = Library.open(folder.root)
+    assert len(early.search("slow", k=100)) == 30
+    tracks.write_parquet(folder.tracks)
+    early.embed("semantic", "preference")
+    assert len(early.search("slow", k=100)) == 60
 
 
 def test_embedding_with_another_run_asks_its_model_from_then_on(trained_copy: Library) -> None:

@@ -103,6 +103,7 @@ class Library:
         blend 0 only. n_shards: the jobs that did `embed_shard`; LibraryError, before anything is computed, if one of
         them has not done its part. engine: "here", or "ray" (`data/cluster.py`); the vectors are the same.
         """
+        self.__dict__.pop("tracks", None)  # the catalogue as it is now
         by_ray = uses_ray(engine)
         semantic_run = self._semantic_run(semantic_run)
         runs = [semantic_run] if preference_run is None else [semantic_run, preference_run]

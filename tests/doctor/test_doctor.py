@@ -22,6 +22,7 @@ from ponticello.search import generations
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
 from ponticello.search.index import EmbeddingIndex
+from ponticello.train.checkpoints import begin
 
 
 def _told(folder: Folder) -> list[Finding]:
@@ -92,8 +93,7 @@ def _retrain(folder: Folder) -> None:
 
 def _interrupt(folder: Folder) -> None:
     run = folder.run("second")
-    (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "started.json").write_text(json.dumps({"stage": "preference"}))
+    begin(run, {"preference": {}, "training rows": "some"})
 
 
 def _leave_behind(folder: Folder) -> None:

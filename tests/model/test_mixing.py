@@ -23,6 +23,13 @@ def test_the_ends_are_the_two_models_and_the_middle_is_their_mean(trained: Libra
             torch.testing.assert_close(weight, (start[name] + end[name]) / 2)
 
 
+def test_the_mixture_lies_where_the_second_does(trained: Library) -> None:
+    """What was trained may be on a GPU while what it began with was read from the disk; meta is a device everywhere."""
+    one, two = (HTCL.from_pretrained(trained.folder.run(run)) for run in ("semantic", "preference"))
+    mixed = mix(one, two.to(torch.device("meta")), 0.5)  # type: ignore[arg-type]
+    assert {weight.device.type for weight in mixed.state_dict().values()} == {"meta"}
+
+
 def test_the_two_models_stay_as_they_were(trained: Library) -> None:
     one, two = (HTCL.from_pretrained(trained.folder.run(run)) for run in ("semantic", "preference"))
     before = {name: weight.clone() for name, weight in two.state_dict().items()}

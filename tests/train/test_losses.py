@@ -191,3 +191,9 @@ def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
     assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
     assert not weights[0, 2]
     assert not weights[1].any()
+
+
+@pytest.mark.parametrize("factors", [[[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]])
+def test_a_graph_of_tracks_liked_by_the_same_listeners_tells_nothing(factors: list[list[float]]) -> None:
+    numbers = torch.arange(3)
+    assert TasteGraph(torch.tensor(factors)).between(numbers, numbers).tolist() == [[0.0] * 3] * 3

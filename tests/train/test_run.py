@@ -29,7 +29,7 @@ from ponticello.evaluate.metrics import retrieval_ranks
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.htcl import HTCL
 from ponticello.train.arguments import training_arguments
-from ponticello.train.checkpoints import COMPLETE, last_checkpoint
+from ponticello.train.checkpoints import COMPLETE, last_checkpoint, mark_complete
 from ponticello.train.finished import is_finished
 from ponticello.train.run import train_preference, train_semantic
 from ponticello.train.stages import semantic_stage
@@ -122,9 +122,46 @@ def test_half_written_checkpoint_is_passed_over_and_removed(tmp_path: Path) -> N
     for step in (3, 12, 6):
         (tmp_path / f"checkpoint-{step}").mkdir()
     for step in (3, 6):
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+        (tmp_path / f"checkpoint-{step}" / "model").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "model" / "weights").write_bytes(b"some weights")
+        mark_complete(tmp_path / f"checkpoint-{step}")
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-6"
     assert not (tmp_path / "checkpoint-12").exists()
+
+
+@pytest.mark.parametrize("place", ["weights", COMPLETE])
+@pytest.mark.parametrize("content", [b"", b"some weighty", None])
+def test_checkpoint_that_is_not_what_was_written_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: str, content: bytes | None
+) -> None:
+    for step in (3, 12):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "weights").write_bytes(b"some weights")
+        mark_complete(checkpoint)
+    assert last_checkpoint(tmp_path) == checkpoint
+    if content is not None:
+        (checkpoint / place).write_bytes(content)
+    else:
+        (checkpoint / "weights").unlink()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert "of checkpoint-12 is not what was written; going on from before it" in caplog.text
+
+
+@pytest.mark.slow
+def test_stage_two_from_another_stage_one_is_another_run(trained_copy: Library) -> None:
+    folder = trained_copy.folder
+    shutil.copytree(folder.run("semantic"), folder.run("other"))
+    model = HTCL.from_pretrained(folder.run("other"))
+    with torch.no_grad():
+        model.get_parameter("audio_head.linears.0.bias").add_(0.01)
+    model.save_pretrained(folder.run("other"))
+    for start, is_same in (("semantic", True), ("other", False)):
+        if is_same:
+            assert train_preference(folder, "preference", start, retrieval_figures).stage == "preference"
+        else:
+            with pytest.raises(CheckpointError, match="began from another stage one; choose another --name"):
+                train_preference(folder, "preference", start, retrieval_figures)
 
 
 def test_no_checkpoint_means_a_fresh_start(tmp_path: Path) -> None:

@@ -60,12 +60,16 @@ def _checkpoints(run: Path) -> list[tuple[Path, str]]:
 
 
 def _stage(run: Path) -> str:
-    """Of what `train` wrote about the run, the first that can be read; "semantic" where none can."""
-    for note in (run / RUN_FILE, run / "checkpoints" / "started.json"):
-        try:
-            stage = str(json.loads(note.read_text(encoding="utf-8"))["stage"])
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-        if stage in ("semantic", "preference"):
-            return stage
-    return "semantic"
+    """As its record says, or what it began with, which names the settings of its stage; else as it is called."""
+    try:
+        stage = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["stage"]
+    except (OSError, ValueError, LookupError, TypeError):
+        stage = None
+    if stage in ("semantic", "preference"):
+        return str(stage)
+    try:
+        begun = dict(json.loads((run / "checkpoints" / "started.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        begun = {}
+    is_preference = "preference" in begun if begun else run.name.startswith("preference")
+    return "preference" if is_preference else "semantic"

@@ -27,7 +27,7 @@ def write_checksums(folder: Path, tokenizer_files: Iterable[str]) -> None:
     """
     weights = [path.name for path in folder.glob("model*.safetensors*")]
     names = {"config.json", *weights, *(Path(file).name for file in tokenizer_files)}
-    hashes = {name: _hash(folder / name) for name in sorted(names) if (folder / name).is_file()}
+    hashes = {name: file_hash(folder / name) for name in sorted(names) if (folder / name).is_file()}
     (folder / CHECKSUMS).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
 
 
@@ -45,13 +45,14 @@ def check_checksums(folder: Path) -> None:
         hashes = {CHECKSUMS: ""}
     for name, written in hashes.items():
         path = folder / Path(name).name
-        if not path.is_file() or _hash(path) != written:
+        if not path.is_file() or file_hash(path) != written:
             raise CheckpointError(
                 f"{path} is not what was saved ({CHECKSUMS}): copy it again or train again; if you changed it "
                 f"yourself, delete {note.name}"
             )
 
 
-def _hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,6 +9,8 @@ from ponticello.model.htcl import HTCL
 def mix(one: HTCL, two: HTCL, alpha: float) -> HTCL:
     """A new model with the weights (1 - alpha) `one` + alpha `two`, in eval mode; 0 gives `one`, 1 gives `two`.
 
+    It lies where `two` does: what was just trained may be on a GPU, and what it began with is read from the disk.
+
     CheckpointError if the two are not of the same layout.
     Source: Wortsman et al. 2022, robust fine-tuning by weight interpolation.
     """
@@ -20,7 +22,7 @@ def mix(one: HTCL, two: HTCL, alpha: float) -> HTCL:
     mixed = deepcopy(two)
     mixed.load_state_dict(
         {
-            name: weight.lerp(end[name], alpha) if weight.is_floating_point() else end[name]
+            name: weight.to(end[name].device).lerp(end[name], alpha) if weight.is_floating_point() else end[name]
             for name, weight in start.items()
         }
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,20 +10,50 @@ from typing import Any
 
 from ponticello.errors import CheckpointError
 from ponticello.library import replacing, sync
+from ponticello.model.checksums import file_hash
 
-COMPLETE = "complete"  # an empty file, written after everything else of a checkpoint
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete.json"  # {file: SHA-256}, written when everything else of a checkpoint is on the disk
 UNLOGGED = "unlogged.json"  # the losses of the steps since the last line of the log
 
 
+def mark_complete(checkpoint: Path) -> None:
+    """Notes that a checkpoint is whole, once the disk holds it, and what its files are."""
+    files = sorted(file for file in checkpoint.rglob("*") if file.is_file() and file.name != COMPLETE)
+    sync([*files, checkpoint])
+    hashes = {file.relative_to(checkpoint).as_posix(): file_hash(file) for file in files}
+    with replacing(checkpoint / COMPLETE) as temporary:
+        temporary.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+
+
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that was written whole; None if there is none. Half-written ones are removed."""
+    """The newest checkpoint that is as it was written; None if there is none. Half-written ones are removed.
+
+    One whose files are others now is passed over with a warning. Cost: reads the one it takes.
+    """
     whole = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():
             whole.append(folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
-    return max(whole, key=lambda folder: int(folder.name.removeprefix("checkpoint-")), default=None)
+    for folder in sorted(whole, key=lambda folder: -int(folder.name.removeprefix("checkpoint-"))):
+        if damaged := _damaged(folder):
+            logger.warning("%s of %s is not what was written; going on from before it", damaged, folder.name)
+        else:
+            return folder
+    return None
+
+
+def _damaged(checkpoint: Path) -> str:
+    """The first file that is not what `mark_complete` saw; "" if all are."""
+    try:
+        hashes = dict(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        return COMPLETE
+    there = ((name, checkpoint / name) for name in hashes)
+    return next((name for name, file in there if not file.is_file() or file_hash(file) != hashes[name]), "")
 
 
 def write_unlogged(checkpoint: Path, parts: Mapping[str, list[float]]) -> None:

@@ -10,6 +10,7 @@ from ponticello.model.htcl import MODEL_PARTS
 from ponticello.train.checkpoints import read_record
 
 STARTER = "starter"  # a run's name that no trained run may take
+STAGE_ONE = "stage one"  # what a record of stage two says it began from, by the name of its space
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 
 
@@ -31,8 +32,11 @@ def is_finished(run: Path) -> bool:
     return (run / RUN_FILE).is_file()
 
 
-def finished_run(run: Path, stage: str, config: Config | None) -> TrainedRun | None:
-    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`."""
+def finished_run(run: Path, stage: str, config: Config | None, begun_from: str | None = None) -> TrainedRun | None:
+    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`.
+
+    begun_from: the space of the stage one that is asked for, which a stage two must have begun from.
+    """
     if not is_finished(run):
         return None
     record = read_record(run / RUN_FILE)
@@ -44,6 +48,10 @@ def finished_run(run: Path, stage: str, config: Config | None) -> TrainedRun | N
         raise CheckpointError(
             f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
             f"or delete {run}"
+        )
+    if begun_from and record.get(STAGE_ONE) not in (None, begun_from):
+        raise CheckpointError(
+            f"run {run.name!r} is finished, and began from another stage one; choose another --name, or delete {run}"
         )
     return TrainedRun(
         folder=run, **{field.name: record[field.name] for field in fields(TrainedRun) if field.name in record}

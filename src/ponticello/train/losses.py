@@ -19,6 +19,7 @@ from ponticello.train.distributed import gather_rows, rank
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
 ROWS_AT_ONCE = 256  # of a table of logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
+LEAST_SHARE = 1e-5  # of the length of the factors of liked tracks: differing by less, they are one
 CLARITY = 4.0  # how much more the closest of the other tracks count as matches; ours, 2 was as good by trial
 
 
@@ -32,8 +33,10 @@ class TasteGraph:
     def __init__(self, factors: Tensor) -> None:
         known = factors.any(dim=1)
         centred = factors - factors[known].mean(dim=0) if known.any() else factors
-        size = centred[known].square().sum(dim=1).mean().sqrt() if known.any() else torch.ones(())
-        self.factors, self.known = centred / size, known
+        whole, size = (own[known].square().sum(dim=1).sum().sqrt() for own in (factors, centred))
+        tells = size > LEAST_SHARE * whole  # else all are liked by the same listeners, which tells no two apart
+        spread = size / known.sum().clamp(min=1).sqrt()
+        self.factors, self.known = centred / torch.where(tells, spread, 1.0), known & tells
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
         """(B, C) float32: how clearly left[i] and right[j] belong together, 0 = not known. (B,) and (C,) numbers."""

@@ -49,7 +49,12 @@ class ProgressBar(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leaves the finished bar on the screen."""
-        self.bar.stop()
+        self.stop()
+
+    def stop(self) -> None:
+        """Leaves the bar as it is and shows the cursor again, once."""
+        if self.bar.live.is_started:
+            self.bar.stop()
 
 
 class LogFile(TrainerCallback):

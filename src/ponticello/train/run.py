@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
 from ponticello.data.catalog import read_tracks
@@ -24,13 +24,14 @@ from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL, MODEL_PARTS
+from ponticello.model.space import space_id
 from ponticello.model.starter import lay_starter, starter_fits
 from ponticello.train.arguments import BEST_BY, training_arguments
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
 from ponticello.train.distributed import launched
-from ponticello.train.finished import RUN_FILE, STARTER, TrainedRun, finished_run
+from ponticello.train.finished import RUN_FILE, STAGE_ONE, STARTER, TrainedRun, finished_run, is_finished
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
 from ponticello.train.lost import told_to_stop
@@ -98,9 +99,10 @@ def train_preference(
     Resumes and raises like `train_semantic`.
     """
     run = _run_to_train(folder, name)
-    if finished := finished_run(run, "preference", folder.config):
+    begun_from = space_id(folder.run(start)) if is_finished(folder.run(start)) else None
+    if finished := finished_run(run, "preference", folder.config, begun_from):
         return finished
-    if not finished_run(folder.run(start), "semantic", None):
+    if begun_from is None or not finished_run(folder.run(start), "semantic", None):
         raise LibraryError(f"run {start!r} is not a finished stage one; train it with: ponticello train semantic")
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
@@ -129,14 +131,20 @@ def train_preference(
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
             return trained, None
-        first, ends = HTCL.from_pretrained(folder.run(start)), {"trained": trained, **begun}
+        first = _beside(HTCL.from_pretrained(folder.run(start)), trained)
+        ends = {"trained": trained, **{name: _beside(each, trained) for name, each in begun.items()}}
         kept, balance = choose_balance(first, ends, judge, settings.meaning_budget)
         kept.config.vector = balance.vector
         return kept, balance
 
     if launched()[0] == 0:
         note_listening(folder, run)
-    return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish)
+    return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish, begun_from)
+
+
+def _beside(model: nn.Module, other: HTCL) -> Any:
+    """`model` where `other` is: what was just trained may be on a GPU."""
+    return model.to(other.device)
 
 
 def _run_to_train(folder: Folder, name: str) -> Path:
@@ -154,19 +162,26 @@ def _train(
     callbacks: list[TrainerCallback],
     teacher: Tensor | None = None,
     finish: Callable[[HTCL], tuple[HTCL, Balance | None]] = lambda trained: (trained, None),
+    begun_from: str | None = None,
 ) -> TrainedRun:
     """Trains until the schedule or the patience ends, keeps the best weights, and writes the run's folder.
 
-    finish: what becomes of the best weights before they are written.
+    finish: what becomes of the best weights before they are written. begun_from: the space of stage one, in stage two.
     """
     check_sharding(stage)
     stopping = Stopping()
-    trainer = _trainer(run, stage, model, rows, retrieval, [stopping, *callbacks], teacher)
+    bar = ProgressBar(f"stage {stage.name}") if launched()[0] == 0 else None
+    shown: list[TrainerCallback] = [bar] if bar else []
+    trainer = _trainer(run, stage, model, rows, retrieval, [*shown, stopping, *callbacks], teacher)
     checkpoints, parts = run / "checkpoints", model.parts
     if launched()[0] == 0:
-        begin(run, _start(stage, model, rows.training))
-    with told_to_stop(stopping.tell):
-        trainer.go_on(last_checkpoint(checkpoints))
+        begin(run, {**_start(stage, model, rows.training), STAGE_ONE: begun_from})
+    try:
+        with told_to_stop(stopping.tell):
+            trainer.go_on(last_checkpoint(checkpoints))
+    finally:
+        if bar:
+            bar.stop()  # which hides the cursor while it is there
     stopping.require_end()
     trainer.accelerator.wait_for_everyone()  # another process may still be reading the best checkpoint
     record: dict[str, Any] = {
@@ -182,7 +197,8 @@ def _train(
         record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
         model.save_pretrained(run / "finished")
         publish(run / "finished", run)
-        write_record(run / RUN_FILE, {**record, "settings": parts.model_dump(mode="json")})
+        settings = parts.model_dump(mode="json")
+        write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     return TrainedRun(folder=run, **record)
@@ -197,9 +213,8 @@ def _trainer(
     callbacks: list[TrainerCallback],
     teacher: Tensor | None,
 ) -> HTCLTrainer:
-    """What trains the stage, with the run's log and, in the first process, a bar."""
-    training, parts = rows.training, model.parts
-    process, n_processes = launched()
+    """What trains the stage, and writes the run's log."""
+    training, parts, n_processes = rows.training, model.parts, launched()[1]
     batch_size = _batch_size(stage, training, rows.validation)
     n_batches = len(training) // (batch_size * n_processes)
     collator = Collator(
@@ -211,7 +226,6 @@ def _trainer(
         teacher,
     )
     stage.freeze_idle(model)
-    bar: list[TrainerCallback] = [ProgressBar(f"stage {stage.name}")] if process == 0 else []
     return HTCLTrainer(
         model,
         stage,
@@ -221,7 +235,7 @@ def _trainer(
         training_arguments(stage.settings, run / "checkpoints", batch_size, n_batches),
         frozenset(track_id for track_id, role in rows.splits.roles.items() if role == "validation"),
         retrieval,
-        [LogFile(run / "log.jsonl"), *bar, *callbacks],
+        [LogFile(run / "log.jsonl"), *callbacks],
     )
 
 

@@ -24,7 +24,7 @@ from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.model.saving import written_to
 from ponticello.train import sharding
 from ponticello.train.arguments import BEST_BY
-from ponticello.train.checkpoints import COMPLETE, read_unlogged, write_unlogged
+from ponticello.train.checkpoints import mark_complete, read_unlogged, write_unlogged
 from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.profile import Profile
@@ -87,6 +87,8 @@ class HTCLTrainer(Trainer):
             self.train()
             return
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.best_model_checkpoint:  # as it was called when it was written: the library may have been moved
+            state.best_model_checkpoint = str(checkpoint.parent / Path(state.best_model_checkpoint).name)
         if state.global_step < state.max_steps and not self.patience.is_over(state):
             self.parts.update(read_unlogged(checkpoint))
             self.train(resume_from_checkpoint=str(checkpoint))
@@ -217,7 +219,7 @@ class HTCLTrainer(Trainer):
         track_ids = [track_id for column in columns for track_id in column]
         place = {track_id: number for number, track_id in enumerate(dict.fromkeys(track_ids))}
         singles = TrackTuples(self.validation.store, self.validation.texts, [(track_id,) for track_id in place])
-        was_training, size = self.htcl.training, self.batch_size
+        was_training, size = self.htcl.training, self.stage.settings.chunk_size or self.batch_size
         self.htcl.train(False)
         outputs, numbers = [], []
         for start in range(0, len(singles), size):
@@ -270,7 +272,7 @@ class HTCLTrainer(Trainer):
         if self.args.should_save:
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             write_unlogged(checkpoint, self.parts)
-            (checkpoint / COMPLETE).touch()
+            mark_complete(checkpoint)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if not self.is_shared:
