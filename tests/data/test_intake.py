@@ -266,7 +266,7 @@ def test_unusable_file_is_refused(
 def test_missing_or_damaged_file_and_wrong_column_type_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv is not a file; check the path"):
         read_table(tmp_path / "none.csv", TRACKS)
-    with pytest.raises(DataError, match=r"t\.parquet is not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as Parquet"):
         read_table(_write(tmp_path, "t.parquet", "x"), TRACKS)
     pl.DataFrame({"track_id": ["a"], "duration_s": [True]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(
