@@ -77,6 +77,8 @@ def test_bad_date_is_listed(tmp_path: Path, text: str) -> None:
         ("u,t,2024-01-02,,,inf", "weight", "inf", "is not a finite number"),
         ("u,t,2024-01-02,,-1,", "played_s", "-1", "is negative"),
         ("u,t,2024-01-02,,,-0.5", "weight", "-0.5", "is negative"),
+        ("u,t,2024-01-02,,,NaN", "weight", "NaN", "is not a finite number"),
+        ("u,t,2024-01-02,,,1000000.1", "weight", "1000000.1", "is above 1,000,000"),
         (
             "u,t,2024-01-02,heard,,",
             "event",
