@@ -175,7 +175,7 @@ def _times(values: pl.Series) -> pl.Series:
         micros = numbers * pl.select(pl.when(numbers < MILLISECONDS_FROM).then(1e6).otherwise(1e3)).to_series()
         times = micros.round().cast(pl.Int64, strict=False).cast(DTYPES["time"])
         if values.dtype == pl.String:
-            times = pl.select(pl.coalesce(times, _iso_times(values))).to_series()
+            times = pl.select(pl.coalesce(_iso_times(values), times)).to_series()
     return times.set(~times.dt.year().is_between(FIRST_YEAR, LAST_YEAR), None).alias(values.name)
 
 
