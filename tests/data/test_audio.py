@@ -258,9 +258,10 @@ def test_infinite_channels_that_cancel_are_refused(tmp_path: Path) -> None:
         load_audio(tmp_path / "bad.wav")
 
 
-def test_header_with_an_unbelievable_rate_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "slow.wav", tone(440.0), "wav", 1)
-    with pytest.raises(AudioError, match=r"slow\.wav: its header is damaged, it says 1 Hz"):
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_header_with_an_unbelievable_rate_is_refused(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / f"slow.{kind}", tone(440.0), kind, 8)
+    with pytest.raises(AudioError, match=rf"slow\.{kind}: its header is damaged, it says 8 Hz"):
         load_audio(path)
 
 

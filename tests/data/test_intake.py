@@ -43,6 +43,7 @@ def test_known_columns_are_cast_and_others_kept(tmp_path: Path) -> None:
         ("2024-01-02T03:04:05Z", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
         ("2024-01-02T03:04:05.25+02:00", datetime(2024, 1, 2, 1, 4, 5, 250_000, tzinfo=UTC)),
         ("2024-01-02T03:04:05-0530", datetime(2024, 1, 2, 8, 34, 5, tzinfo=UTC)),
+        ("20240102", datetime(2024, 1, 2, tzinfo=UTC)),
         ("20240102T030405Z", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
         ("1700000000", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)),
         ("1700000000500", datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)),
@@ -77,6 +78,8 @@ def test_bad_date_is_listed(tmp_path: Path, text: str) -> None:
         ("u,t,2024-01-02,,,inf", "weight", "inf", "is not a finite number"),
         ("u,t,2024-01-02,,-1,", "played_s", "-1", "is negative"),
         ("u,t,2024-01-02,,,-0.5", "weight", "-0.5", "is negative"),
+        ("u,t,2024-01-02,,,NaN", "weight", "NaN", "is not a finite number"),
+        ("u,t,2024-01-02,,,1000000.1", "weight", "1000000.1", "is above 1,000,000"),
         (
             "u,t,2024-01-02,heard,,",
             "event",
@@ -266,7 +269,7 @@ def test_unusable_file_is_refused(
 def test_missing_or_damaged_file_and_wrong_column_type_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv is not a file; check the path"):
         read_table(tmp_path / "none.csv", TRACKS)
-    with pytest.raises(DataError, match=r"t\.parquet is not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"t\.parquet cannot be read as Parquet"):
         read_table(_write(tmp_path, "t.parquet", "x"), TRACKS)
     pl.DataFrame({"track_id": ["a"], "duration_s": [True]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(

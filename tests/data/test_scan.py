@@ -14,8 +14,9 @@ from mutagen.flac import FLAC
 
 from ponticello.data import files as files_module
 from ponticello.data import scan as scan_module
-from ponticello.data.catalog import import_tracks, read_tracks
+from ponticello.data.catalog import audio_files, import_tracks, read_tracks
 from ponticello.data.file_tags import FileFacts
+from ponticello.data.prepare import prepare_frames
 from ponticello.data.scan import Scanned, scan_folder
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, create_library
@@ -296,6 +297,32 @@ def test_track_whose_file_went_bad_keeps_its_row(folder: Folder, music: Path) ->
     later(music / "one/a.flac")
     assert counts(scan_folder(folder, music)) == {"updated": 1, "unchanged": 2}
     assert read_tracks(folder).equals(before)
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "9" * 400])
+def test_number_that_no_album_has_is_left_out_and_stops_no_other_file(folder: Folder, music: Path, number: str) -> None:
+    retag(music / "one" / "b.flac", tracknumber=number, discnumber=number)
+    retag(music / "two" / "c.flac", tracknumber="7/12", discnumber="2")
+    assert counts(scan_folder(folder, music)) == {"new": 3}
+    assert rows(folder, "track_number", "disc_number") == {
+        "a.flac": (None, None),
+        "b.flac": (None, None),
+        "c.flac": (7, 2),
+    }
+
+
+@pytest.mark.parametrize("seconds", [2**34, -(2**34)])
+def test_file_from_beyond_the_times_of_a_table_is_scanned_and_prepared(
+    folder: Folder, music: Path, seconds: int
+) -> None:
+    """A time in ns fits into 64 bits up to 2262; 2**34 s are the year 2514."""
+    os.utime(music / "one" / "b.flac", (seconds, seconds))
+    if abs((music / "one" / "b.flac").stat().st_mtime_ns) < 2**63:
+        pytest.skip("this file system knows no such time")
+    assert counts(scan_folder(folder, music)) == {"new": 3}
+    assert counts(scan_folder(folder, music)) == {"unchanged": 3}
+    assert prepare_frames(folder, audio_files(folder)).n_new == 3
+    assert prepare_frames(folder, audio_files(folder)).n_new == 0
 
 
 def test_same_recording_is_reported_and_not_merged(folder: Folder, music: Path) -> None:

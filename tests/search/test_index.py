@@ -294,3 +294,12 @@ def test_writing_the_same_index_again_leaves_its_files_alone_unless_they_are_dam
     write_index(tmp_path, *_sides(), SPACES)
     assert file.read_bytes() == whole
     assert {path.name for path in tmp_path.iterdir()} == {"CURRENT", file.parent.name}
+
+
+def test_an_index_under_a_name_that_reads_as_a_pattern_opens_as_it_is(tmp_path: Path) -> None:
+    for name, n_tracks in (("Music [FLAC]", 6), ("Music F", 5)):
+        write_index(tmp_path / name, *_sides(n_tracks), SPACES)
+    assert open_index(tmp_path / "Music [FLAC]").track_ids == [f"t{number}" for number in range(6)]
+    known = known_recordings(tmp_path / "Music [FLAC]")
+    assert known is not None
+    assert known.height == 6

@@ -117,7 +117,7 @@ def _decode_with_miniaudio(
                 raise miniaudio.DecodeError("damaged", result)
             return block[: n_read[0]]
 
-        rate = int(decoder.outputSampleRate)
+        rate = _believable(path, int(decoder.outputSampleRate))
         waveform = _gather(read, seconds * rate)
         if not len(waveform):
             raise miniaudio.DecodeError("no sound")

@@ -12,6 +12,7 @@ import polars as pl
 from ponticello.data.columns import ARTIST, PATH, TITLE, TRACK_ID, TRACKS, Table
 from ponticello.data.formats import lines_of
 from ponticello.data.intake import DTYPES, Imported, read_numbered
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, Skipped, replacing
 
@@ -117,10 +118,9 @@ def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
 def stored_table(path: Path) -> pl.DataFrame:
     """A table this library wrote; LibraryError if it cannot be read."""
     try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise LibraryError(f"{path} is damaged ({first}); delete it and import again") from None
+        return read_parquet(path, "it")
+    except DataError as error:
+        raise LibraryError(f"{path} is damaged ({error}); delete it and import again") from None
 
 
 def complete(frame: pl.DataFrame, table: Table) -> pl.DataFrame:

@@ -42,6 +42,8 @@ SOURCE = "source"
 EVENTS = ("play", "complete", "like", "collect", "skip", "dislike", "playlist")
 POSITIVE_EVENTS = ("complete", "like", "collect", "playlist")  # `play` counts too, if it lasted
 
+WEIGHT_LIMIT = 1_000_000  # of one event, so that millions of them still add up within 64 bits
+
 Kind = Literal["text", "texts", "number", "time"]
 
 

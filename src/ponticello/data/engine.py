@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import ConfigError, PonticelloError
 
 if TYPE_CHECKING:
@@ -60,7 +61,14 @@ class Engine:
         """A table over Parquet files; nothing is loaded."""
         with warnings.catch_warnings():  # ibis 12 asks DuckDB 2 for a schema in a way that DuckDB has deprecated
             warnings.filterwarnings("ignore", "fetch_arrow_table", DeprecationWarning)
-            return self.connection.read_parquet([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
+            exact = [self._exact(path) for path in paths]
+            return self.connection.read_parquet(exact if len(exact) > 1 else exact[0])
+
+    def _exact(self, path: Path) -> str:
+        """A pattern that this path alone fits: both engines take a path for a pattern."""
+        if self.is_spark:
+            return re.sub(r"([\[\]*?{}\\])", r"\\\1", str(path))
+        return re.sub(r"([\[*?])", r"[\1]", str(path))
 
     def table(self, frame: pl.DataFrame, name: str) -> "ir.Table":
         """A small table of ours as one of the engine's."""
@@ -106,7 +114,7 @@ class Engine:
         if self.is_spark:  # its own way to Arrow leads through pandas
             path = self.work / f"frame-{next(self._numbers)}"
             self.connection.to_parquet(expression, str(path))
-            return pl.read_parquet(sorted(path.glob("*.parquet")))
+            return pl.concat([read_parquet(part, part.name) for part in sorted(path.glob("*.parquet"))])
         found = pl.from_arrow(self.connection.to_pyarrow(expression))
         assert isinstance(found, pl.DataFrame)
         return found

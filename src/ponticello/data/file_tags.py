@@ -69,6 +69,7 @@ _SUFFIXES: dict[Kind, str] = {  # by which tinytag chooses its reader: by conten
 _R128_TO_REPLAYGAIN_DB = 5.0  # Opus counts from -23 LUFS (RFC 7845), ReplayGain 2.0 from -18
 _ASF_EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")  # a header object that holds objects
 _LARGEST_ASF_HEADER = 2**24  # bytes; larger ones hold pictures and are read as they are
+_HIGHEST_COUNT = 999_999  # of a track on its album; whoever writes more, means no number
 _LONGEST_S = 30 * 24 * 3600.0  # a header that says more is damaged
 _ADTS_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350)
 _ADTS_SAMPLES = 1024  # a frame
@@ -192,8 +193,8 @@ def _columns(found: TinyTag) -> dict[str, Any]:
         ARTISTS: _texts(other.get("artists", [])) or credits or None,
         columns.ALBUM: _text(found.album),
         ALBUM_ARTIST: _text(found.albumartist, *other.get("album artist", [])),
-        TRACK_NUMBER: float(found.track) if found.track else None,
-        DISC_NUMBER: float(found.disc) if found.disc else None,
+        TRACK_NUMBER: _count(found.track),
+        DISC_NUMBER: _count(found.disc),
         columns.GENRES: _texts([found.genre, *other.get("genre", [])]) or None,
         columns.RELEASE_DATE: _text(found.year, *other.get("_year", [])),
         columns.LANGUAGE: _text(*other.get("language", [])),
@@ -225,6 +226,10 @@ def _number(*values: str) -> float | None:
     """The number that the first value begins with, as in `-6.5 dB`."""
     found = re.match(r"\s*([+-]?\d{1,6}(?:[.,]\d{0,12})?)", values[0]) if values else None
     return float(found[1].replace(",", ".")) if found else None
+
+
+def _count(value: int | None) -> float | None:
+    return float(value) if value and 0 < value <= _HIGHEST_COUNT else None
 
 
 def _gain_db(found: TinyTag, of: str) -> float | None:

@@ -22,6 +22,7 @@ from ponticello.data.columns import USER_ID
 from ponticello.data.engine import EngineOptions
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.mining import Mined, mine_library, refresh_splits
+from ponticello.data.parquet import scan_parquet
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
 from ponticello.library import Folder, replacing
@@ -53,8 +54,8 @@ def stored_ids(folder: Folder, users: Collection[str]) -> list[str]:
     """The ids by which the library's tables know `users`, sorted: their own, or the hash of their name."""
     known: set[str] = set()
     for path in folder.root.glob("*.parquet"):
-        if USER_ID in pl.read_parquet_schema(path):
-            ids = pl.scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique()).collect(engine="streaming")
+        if USER_ID in scan_parquet(path).collect_schema():
+            ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique()).collect(engine="streaming")
             known.update(ids[USER_ID].to_list())
     return sorted({known_as(folder, user, known) for user in users})
 
@@ -138,14 +139,14 @@ def _n_events(folder: Folder, ids: list[str]) -> dict[str, int]:
 
 def _rows_naming(path: Path, ids: list[str]) -> Counter[str]:
     """{user: rows} of any other table with a user_id; the log and the splits are made anew, not searched here."""
-    if path.name in _MADE_ANEW or USER_ID not in pl.read_parquet_schema(path):
+    if path.name in _MADE_ANEW or USER_ID not in scan_parquet(path).collect_schema():
         return Counter()
-    users = pl.scan_parquet(path).select(pl.col(USER_ID).cast(pl.String)).filter(pl.col(USER_ID).is_in(ids))
+    users = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String)).filter(pl.col(USER_ID).is_in(ids))
     return Counter(users.collect()[USER_ID].to_list())
 
 
 def _drop_rows(path: Path, ids: list[str]) -> None:
-    others = pl.scan_parquet(path).filter(~pl.col(USER_ID).cast(pl.String).is_in(ids))
+    others = scan_parquet(path).filter(~pl.col(USER_ID).cast(pl.String).is_in(ids))
     with replacing(path) as temporary:
         others.sink_parquet(temporary, compression="zstd", maintain_order=True)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from ponticello.data.columns import Kind
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import DataError
 from ponticello.library import Skipped
 
@@ -95,11 +96,7 @@ def _bad_line(name: str, line: int, lines: list[str], reason: str) -> Skipped:
 
 
 def _read_parquet(content: Path | bytes, name: str) -> Raw:
-    try:
-        frame = pl.read_parquet(content)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise DataError(f"{name} is not a readable Parquet file: {first}") from None
+    frame = read_parquet(content, name)
     return Raw(frame, pl.int_range(1, frame.height + 1, eager=True), [])
 
 

@@ -11,7 +11,18 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.data.columns import DURATION_S, EVENT, EVENTS, PLAYED_S, TRACK_ID, TRACKS, WEIGHT, Kind, Table
+from ponticello.data.columns import (
+    DURATION_S,
+    EVENT,
+    EVENTS,
+    PLAYED_S,
+    TRACK_ID,
+    TRACKS,
+    WEIGHT,
+    WEIGHT_LIMIT,
+    Kind,
+    Table,
+)
 from ponticello.data.formats import Raw, read_raw, shown
 from ponticello.errors import DataError
 from ponticello.library import Skipped
@@ -164,7 +175,7 @@ def _times(values: pl.Series) -> pl.Series:
         micros = numbers * pl.select(pl.when(numbers < MILLISECONDS_FROM).then(1e6).otherwise(1e3)).to_series()
         times = micros.round().cast(pl.Int64, strict=False).cast(DTYPES["time"])
         if values.dtype == pl.String:
-            times = pl.select(pl.coalesce(times, _iso_times(values))).to_series()
+            times = pl.select(pl.coalesce(_iso_times(values), times)).to_series()
     return times.set(~times.dt.year().is_between(FIRST_YEAR, LAST_YEAR), None).alias(values.name)
 
 
@@ -185,6 +196,8 @@ def _problems(before: pl.Series, after: pl.Series, table: Table) -> Iterator[tup
     yield before.is_not_null() & after.is_null(), _REASONS[table.kinds[column]]
     if column in _NOT_NEGATIVE:
         yield (after < 0).fill_null(False), "is negative"
+    if column == WEIGHT:
+        yield (after > WEIGHT_LIMIT).fill_null(False), f"is above {WEIGHT_LIMIT:,}"
     if column == EVENT:
         yield after.is_not_null() & ~after.is_in(EVENTS), f"is not one of {', '.join(EVENTS)}"
 

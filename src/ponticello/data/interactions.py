@@ -16,7 +16,8 @@ from ponticello.data.columns import (
     USER_ID,
 )
 from ponticello.data.intake import DTYPES, Imported, read_numbered
-from ponticello.errors import LibraryError
+from ponticello.data.parquet import scan_parquet
+from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, Skipped, replacing
 
 SAME_EVENT = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)  # rows equal in all of these are one event
@@ -88,12 +89,11 @@ def scan_interactions(folder: Folder) -> pl.LazyFrame:
     """As `read_interactions`, without loading the rows: for logs that need not fit into memory."""
     if not folder.interactions.is_file():
         raise LibraryError(f"{folder.root} has no listening history; add one with: ponticello import-history TABLE")
-    events = pl.scan_parquet(folder.interactions)
     try:
-        found = events.collect_schema()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise LibraryError(f"{folder.interactions} is damaged ({first}); delete it and import again") from None
+        events = scan_parquet(folder.interactions)
+    except DataError as error:
+        raise LibraryError(f"{folder.root} is damaged ({error}); delete the file and import again") from None
+    found = events.collect_schema()
     missing = {column: kind for column, kind in INTERACTIONS.kinds.items() if column not in found}
     return events.with_columns([pl.lit(None, DTYPES[kind]).alias(column) for column, kind in missing.items()])
 

@@ -23,6 +23,7 @@ from ponticello.data.columns import (
     TRACK_ID,
     USER_ID,
     WEIGHT,
+    WEIGHT_LIMIT,
 )
 from ponticello.data.engine import Engine
 from ponticello.data.windows import Window
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 AT = "at"  # the moment of an event, in whole microseconds
 WEIGHT_UNIT = 1_000_000  # weights count in whole millionths
-WEIGHT_LIMIT = 1_000_000  # of one event, so that millions of them still add up within 64 bits
 EVENTS_SCHEMA = {
     USER_ID: pl.String(),
     TRACK_ID: pl.String(),

@@ -24,6 +24,7 @@ from ponticello.data.engine import EngineOptions, open_engine
 from ponticello.data.evidence import PLAYLIST_LIMIT, SOURCES
 from ponticello.data.funnel import Funnel
 from ponticello.data.log import EVENTS_SCHEMA, WEIGHT_UNIT, Log, ids_of, number_log
+from ponticello.data.parquet import read_parquet
 from ponticello.data.windows import Window
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
@@ -103,9 +104,9 @@ def read_pairs(folder: Folder) -> pl.DataFrame:
     if not folder.pairs.is_file():
         raise LibraryError(f"{folder.root} has no pairs yet; mine them with: ponticello pairs -L {folder.root}")
     try:
-        table = pl.read_parquet(folder.pairs)
+        table = read_parquet(folder.pairs, "it")
         return table.select(pl.col(name).cast(kind) for name, kind in PAIRS_SCHEMA.items())
-    except pl.exceptions.PolarsError as error:
+    except (DataError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{folder.pairs.name} cannot be read ({error}); mine the pairs again") from None
 
 

@@ -31,6 +31,7 @@ from ponticello.data.shards import (
     write_shard,
 )
 from ponticello.data.sniff import one_line
+from ponticello.data.walk import modified_ns
 from ponticello.data.workers import Lost, SafePool
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, Skipped
@@ -183,7 +184,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, modified_ns(status)
 
 
 def _decode(

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ponticello.config import PairsConfig, SplitsConfig
+from ponticello.data.catalog import stored_table
 from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.data.roles import artist_groups, roles_by_column, roles_by_group
 from ponticello.data.windows import Window, last_sessions, moment
@@ -286,4 +287,4 @@ def _listeners_table(listeners: dict[str, tuple[datetime, datetime]]) -> pl.Data
 
 
 def _read_listeners(path: Path) -> dict[str, tuple[datetime, datetime]]:
-    return {user: (first, second) for user, first, second in pl.read_parquet(path).select(*_LISTENERS).iter_rows()}
+    return {user: (first, second) for user, first, second in stored_table(path).select(*_LISTENERS).iter_rows()}

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from ponticello.data.columns import TRACK_ID
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import DataError
 
 NPZ_IDS, NPZ_VECTORS = "ids", "vectors"
@@ -49,10 +50,7 @@ def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[np.ndarray]]:
-    try:
-        table = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    table = read_parquet(path, path.name)
     for column in (TRACK_ID, VECTOR):
         if column not in table.columns:
             raise DataError(f"{path.name}: column {column!r} is missing; found {', '.join(table.columns)}")

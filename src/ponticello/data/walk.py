@@ -93,6 +93,11 @@ def _take_folder(
             on_folder(len(walk.files))
 
 
+def modified_ns(status: os.stat_result) -> int:
+    """When a file was changed, in ns since 1970; held to the 64 bits of a table, which end in 1677 and 2262."""
+    return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
+
+
 def _entries(path: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(path) as entries:
         yield from (entry for entry in entries if not entry.name.startswith("."))
@@ -106,7 +111,7 @@ def _take_file(walk: Walk, path: str, status: os.stat_result, files: set[tuple[i
         walk.refused.append((path, "is a device or pipe, not a file"))
     elif _is_unicode(walk, path):
         files.add(_identity(status))
-        walk.files.append(FoundFile(path, status.st_size, status.st_mtime_ns))
+        walk.files.append(FoundFile(path, status.st_size, modified_ns(status)))
 
 
 def _take_link(

@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from ponticello.data.columns import TRACK_ID
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.library import replacing
 from ponticello.search.backends import Finder, build_finder, open_finder, remove_tables
@@ -108,7 +109,7 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
         Space(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"])) for s in record["spaces"]
     ]
     vectors = np.load(generation / VECTORS, mmap_mode="r", allow_pickle=False)
-    tracks = pl.read_parquet(generation / TRACKS)
+    tracks = read_parquet(generation / TRACKS, TRACKS)
     recordings = tracks[RECORDING].to_list() if RECORDING in tracks.columns else None
     finder = Finder(**record["finder"]) if "finder" in record else Finder("exact")
     neighbours = open_finder(finder, backend, vectors, len(spaces), generation)
@@ -122,7 +123,7 @@ def known_recordings(place: Path) -> pl.DataFrame | None:
     generation = place / (place / "CURRENT").read_text(errors="replace").strip()
     if _fault(generation):
         return None
-    tracks = pl.read_parquet(generation / TRACKS)
+    tracks = read_parquet(generation / TRACKS, TRACKS)
     return tracks.select(*SCHEMA) if RECORDING in tracks.columns else None
 
 

@@ -33,10 +33,9 @@ class TasteGraph:
     def __init__(self, factors: Tensor) -> None:
         known = factors.any(dim=1)
         centred = factors - factors[known].mean(dim=0) if known.any() else factors
-        whole, size = (own[known].square().sum(dim=1).sum().sqrt() for own in (factors, centred))
-        tells = size > LEAST_SHARE * whole  # else all are liked by the same listeners, which tells no two apart
-        spread = size / known.sum().clamp(min=1).sqrt()
-        self.factors, self.known = centred / torch.where(tells, spread, 1.0), known & tells
+        whole, size = (own[known].square().sum(dim=1).mean().sqrt() for own in (factors, centred))
+        tells = bool(size > LEAST_SHARE * whole)  # else all are liked by the same listeners, which tells no two apart
+        self.factors, self.known = (centred / size, known) if tells else (factors, torch.zeros_like(known))
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
         """(B, C) float32: how clearly left[i] and right[j] belong together, 0 = not known. (B,) and (C,) numbers."""

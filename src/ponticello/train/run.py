@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
-from ponticello.data.catalog import read_tracks
+from ponticello.data.catalog import read_tracks, stored_table
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID
 from ponticello.data.dataset import Collator, TrackTuples, pair_dataset, track_dataset
 from ponticello.data.forget import note_listening
@@ -108,7 +107,7 @@ def train_preference(
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
     store, texts, splits = read_inputs(folder, stage, read_tracks(folder))
-    tables = read_pairs(folder), pl.read_parquet(folder.validation_pairs)
+    tables = read_pairs(folder), stored_table(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
     likes = likes_to_learn(folder, splits)
     factors = listening_factors(training, likes, folder.config.heads.taste_dim, folder.config.pairs.min_listeners)

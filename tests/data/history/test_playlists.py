@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from history_files import MBID, at, read, source
+from ponticello.data.history import xspf
 from ponticello.data.history.detect import detect
 from ponticello.data.history.listen import Fault, Heard, Listen
 from ponticello.data.history.sources import Source
@@ -128,3 +129,20 @@ def test_xspf_with_an_endless_title_is_left(tmp_path: Path) -> None:
     )
     assert sum(isinstance(row, Listen) for row in found) == 2
     assert found[-1] == Fault(8, "", "", "an element is longer than any title; the file is not read further")
+
+
+def test_xspf_text_of_many_lines_comes_in_few_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, data = list[int](), xspf._Reader._data
+
+    def noted(reader: xspf._Reader, text: str) -> None:
+        sizes.append(len(text))
+        data(reader, text)
+
+    monkeypatch.setattr(xspf._Reader, "_data", noted)
+    title = "x\n" * 30_000
+    found = read(source(tmp_path / "p.xspf", f"{XSPF}<track><title>{title}</title></track></trackList></playlist>"))
+    assert [row.heard.title for row in found if isinstance(row, Listen)][-1] == title.strip()
+    assert sum(sizes) > len(title)
+    assert len(sizes) < 100
+    much = f"{XSPF}<track><title>{title + title}</title></track></trackList></playlist>"
+    assert str(read(source(tmp_path / "p.xspf", much))[-1]).count("longer than any title") == 1

@@ -77,16 +77,16 @@ def title_of(value: str) -> Title:
     title_of("Blue Hour (feat. Ada) - Live / 2011 Remaster")
     # core "blue hour", versions {"live"}, guests {"ada"}, editions {"2011 remaster"}
     """
-    rest = unicodedata.normalize("NFKC", value.translate(_BRACKETS).translate(_APOSTROPHES))
+    rest = _narrow(unicodedata.normalize("NFKC", value.translate(_BRACKETS).translate(_APOSTROPHES)))
     guests: set[str] = set()
     for pattern in (_FEAT_GROUP, _FEAT_BARE):
         for found in pattern.finditer(rest):
             guests |= _guests(found[1])
-        rest = pattern.sub(" ", rest)
+        rest = _narrow(pattern.sub(" ", rest))
     versions: set[str] = set()
     editions: set[str] = set()
     rest = _GROUP.sub(lambda group: " " if _is_version(group[1], versions, editions) else group[0], rest)
-    first, *tails = _DASH.split(rest.strip())
+    first, *tails = _DASH.split(_narrow(rest))
     core = " ".join([first, *[tail for tail in tails if not _is_version(tail, versions, editions)]])
     if not any(map(_counts, core)):  # "(Live)" as a whole title is a name
         return Title(_shortened(words(value)), frozenset(), frozenset(), frozenset())
@@ -96,12 +96,12 @@ def title_of(value: str) -> Title:
 @lru_cache(maxsize=100_000)
 def artist_of(value: str) -> Artist:
     """An artist taken apart: `The Owls feat. Ada` is `owls` with the guest `ada`. Names joined otherwise stay whole."""
-    first, *others = [part for part in value.split(";") if part.strip()] or [""]
+    first, *others = [part for part in _narrow(value).split(";") if part.strip()] or [""]
     guests: set[str] = set().union(*map(_guests, others))
     for pattern in (_FEAT_GROUP, _FEAT_BARE):
         for found in pattern.finditer(first):
             guests |= _guests(found[1])
-        first = pattern.sub(" ", first)
+        first = _narrow(pattern.sub(" ", first))
     return Artist(_without_the(re.sub(r",\s*the\s*$", "", first, flags=re.IGNORECASE)), frozenset(guests))
 
 
@@ -112,8 +112,13 @@ def album_of(value: str) -> str:
         return bool(re.search(r"\b(?:edition|remaster|remastered|deluxe|expanded|anniversary|reissue)\b", words(label)))
 
     bare = _GROUP.sub(lambda group: " " if is_edition(group[1]) else group[0], value)
-    first, *tails = _DASH.split(bare)
+    first, *tails = _DASH.split(_narrow(bare))
     return words(" ".join([first, *[tail for tail in tails if not is_edition(tail)]])) or words(value)
+
+
+def _narrow(value: str) -> str:
+    """Every run of blanks as one: in a long run the patterns above would look from each blank to the last."""
+    return " ".join(value.split())
 
 
 def _is_version(label: str, versions: set[str], editions: set[str]) -> bool:

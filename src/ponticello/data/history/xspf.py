@@ -43,6 +43,7 @@ class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.parser = expat.ParserCreate(namespace_separator=" ")
+        self.parser.buffer_text = True  # else a call for each line
         self.parser.StartElementHandler = self._begin
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._data
@@ -51,6 +52,7 @@ class _Reader:
         self._done: list[Listen | Fault] = []
         self._path: list[str] = []
         self._text: list[str] = []
+        self._n_characters = 0
         self._said: dict[str, Any] = {}
         self._identifiers: list[str] = []
         self._line = 0
@@ -63,13 +65,13 @@ class _Reader:
 
     def _begin(self, name: str, _: dict[str, str]) -> None:
         self._path.append(name.rpartition(" ")[2])
-        self._text = []
+        self._text, self._n_characters = [], 0
         if self._path[-2:] == ["trackList", "track"]:
             self._said, self._identifiers, self._line = {}, [], self.parser.CurrentLineNumber
 
     def _end(self, _: str) -> None:
         name = self._path.pop()
-        text, self._text = "".join(self._text).strip(), []
+        text, self._text, self._n_characters = "".join(self._text).strip(), [], 0
         if self._path[-1:] == ["track"]:
             if name == "identifier":
                 self._identifiers.append(text)
@@ -89,7 +91,8 @@ class _Reader:
         self._done.append(Listen(heard, at_us, "playlist", session=self.source.name))
 
     def _data(self, data: str) -> None:
-        if sum(map(len, self._text)) + len(data) > _LONGEST_TEXT:
+        self._n_characters += len(data)
+        if self._n_characters > _LONGEST_TEXT:
             raise _Refused("an element is longer than any title; the file is not read further")
         self._text.append(data)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from ponticello.data.columns import DURATION_S, EVENT, PLAYED_AT, PLAYED_S, TRACK_ID, USER_ID
+from ponticello.data.parquet import read_parquet
 from ponticello.data.public.content import Content, event_table, optional, required, track_table
 from ponticello.data.public.rows import LINE, refuse
 from ponticello.errors import DataError
@@ -47,10 +48,9 @@ def _events(path: Path, event: str, skipped: list[Skipped]) -> pl.DataFrame:
     ratio, length = "played_ratio_pct", "track_length_seconds"
     measures = [ratio, length] if event == "play" else []
     try:
-        rows = pl.read_parquet(path, columns=[*_KEYS, "is_organic", *measures]).with_row_index(LINE, 1)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).partition("\n")[0]
-        raise DataError(f"{path.name} is not of the flat form ({first}); to get it: {HOW_TO_GET}") from None
+        rows = read_parquet(path, "it", [*_KEYS, "is_organic", *measures]).with_row_index(LINE, 1)
+    except DataError as error:
+        raise DataError(f"{path.name} is not of the flat form ({error}); to get it: {HOW_TO_GET}") from None
     for column in (*_KEYS, *measures):
         if not rows[column].dtype.is_numeric():
             raise DataError(f"{path.name}: column {column!r} is {rows[column].dtype}, wanted a number; {HOW_TO_GET}")

@@ -1,0 +1,118 @@
+"""A Parquet file is read by its own path, whatever the letters in it, and a damaged one is one readable error."""
+
+import importlib.util
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ponticello.data.catalog import import_tracks, read_tracks, stored_table
+from ponticello.data.engine import EngineOptions, open_engine
+from ponticello.data.forget import forget_users, stored_ids
+from ponticello.data.formats import read_raw
+from ponticello.data.interactions import import_interactions, read_interactions
+from ponticello.data.mining import mine_library
+from ponticello.data.pairs import read_pairs
+from ponticello.data.parquet import read_parquet, scan_parquet
+from ponticello.data.vectors import read_vector_file
+from ponticello.errors import DataError, PonticelloError
+from ponticello.library import create_library, open_library
+
+# A folder, and another that it would fit as a pattern.
+LOOKALIKES = [("Music [FLAC]", "Music F"), ("star*", "starry"), ("what?", "whats"), ("a[12]b", "a1b")]
+SETTINGS = ["pairs.min_listeners=1", "pairs.sources=['session']"]
+
+
+@pytest.mark.parametrize("names", LOOKALIKES)
+def test_library_under_a_name_that_reads_as_a_pattern_is_its_own(tmp_path: Path, names: tuple[str, str]) -> None:
+    folders = []
+    for name, others in zip(names, ("a", "b"), strict=True):
+        root = tmp_path / name
+        create_library(root / "library", "tiny")
+        folder = open_library(root / "library", SETTINGS)
+        tracks = [f"{others}{number}" for number in range(6)]
+        plays = [(f"{others}-{user}", track) for user in "xyz" for track in tracks]
+        table = pl.DataFrame(plays, schema=["user_id", "track_id"], orient="row").with_row_index("minute")
+        table = table.select("user_id", "track_id", played_at=pl.datetime(2025, 1, 1) + pl.duration(minutes="minute"))
+        table.write_parquet(root / "plays.parquet")
+        pl.DataFrame({"track_id": tracks, "artist": tracks}).write_parquet(root / "tracks.parquet")
+        for _ in range(2):
+            import_tracks(folder, root / "tracks.parquet")
+            import_interactions(folder, root / "plays.parquet")
+        mine_library(folder)
+        folders.append(folder)
+    folder = folders[0]
+    assert set(read_tracks(folder)["track_id"].str.slice(0, 1)) == {"a"}
+    assert set(read_interactions(folder)["user_id"]) == {"a-x", "a-y", "a-z"}
+    assert not read_pairs(folder).is_empty()
+    assert set(read_pairs(folder)["anchor_id"].str.slice(0, 1)) == {"a"}
+    assert stored_ids(folder, ["a-x"]) == ["a-x"]
+    assert forget_users(folder, ["a-x"]).n_events == 6
+    assert set(read_interactions(folder)["user_id"]) == {"a-y", "a-z"}
+    assert set(read_interactions(folders[1])["user_id"]) == {"b-x", "b-y", "b-z"}
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "local[1]"])
+def test_an_engine_reads_the_file_that_is_named(tmp_path: Path, engine: str) -> None:
+    if engine != "duckdb" and (importlib.util.find_spec("pyspark") is None or shutil.which("java") is None):
+        pytest.skip("needs pyspark and Java")
+    names = [*(name for pair in LOOKALIKES for name in pair), "{a,b}", "a"]
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        pl.DataFrame({"number": [number]}).write_parquet(tmp_path / name / "x.parquet")
+    with open_engine(EngineOptions(engine)) as opened:
+        tables = [opened.frame(opened.read(tmp_path / name / "x.parquet")) for name in names]
+    assert [table.rows() for table in tables] == [[(number,)] for number in range(len(names))]
+
+
+def _damaged(path: Path, n_files: int) -> list[bytes]:
+    """A table of several types, each time with three bytes flipped."""
+    rows = {"track_id": [f"t{n}" for n in range(50)], "played_at": [datetime(2025, 1, 1, tzinfo=UTC)] * 50}
+    pl.DataFrame({**rows, "genres": [["a", "b"]] * 50, "year": range(50)}).write_parquet(path, compression="zstd")
+    whole, generator, files = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(n_files):
+        data = bytearray(whole)
+        for at in generator.integers(4, len(data) - 8, size=3):
+            data[at] ^= int(generator.integers(1, 256))
+        files.append(bytes(data))
+    return files
+
+
+def test_damage_is_one_error_of_ours_or_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    readers: list[Callable[[Path], object]] = [
+        lambda path: read_parquet(path, path.name),
+        scan_parquet,
+        stored_table,
+        lambda path: read_raw(path, {}),
+        read_vector_file,
+    ]
+    reasons = []
+    for data in _damaged(path, 300):
+        path.write_bytes(data)
+        for read in readers:
+            try:
+                read(path)
+            except PonticelloError as error:
+                reasons.append(str(error))
+    assert len(reasons) > 500
+    assert not [reason for reason in reasons if "\n" in reason]
+
+
+def test_damaged_pairs_are_to_be_mined_again(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "library", "tiny")
+    for data in _damaged(folder.pairs, 100):
+        folder.pairs.write_bytes(data)
+        with pytest.raises(DataError, match="mine the pairs again"):
+            read_pairs(folder)
+
+
+def test_a_column_that_is_not_there_is_told(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [1], "b": [2]}).write_parquet(tmp_path / "x.parquet")
+    assert read_parquet(tmp_path / "x.parquet", "x", ["b"]).rows() == [(2,)]
+    with pytest.raises(DataError, match=r"x cannot be read as Parquet \(.*c"):
+        read_parquet(tmp_path / "x.parquet", "x", ["c"])
