@@ -180,3 +180,10 @@ def test_a_listener_is_forgotten_by_the_name_that_their_id_hides(tmp_path: Path)
     assert pl.read_parquet(folder.root / "unmatched-history.parquet")["title"].to_list() == ["Two"]
     with pytest.raises(DataError, match="listener 'u3' is in no table"):
         forget_users(folder, ["u3"])
+
+
+def test_endless_cells_of_lists_do_not_keep_a_listener(tmp_path: Path) -> None:
+    folder = _library(tmp_path / "library", _log(5))
+    (folder.root / "unmatched.csv").write_text(f"events,title\n1,{'t' * 140_000}\n")
+    folder.skipped.write_text(f"step,file,line,field,value,reason\nx,a,1,user_id,u1,{'t' * 140_000}\n")
+    assert forget_users(folder, ["u1"]).n_rows == {"skipped.csv": 1}

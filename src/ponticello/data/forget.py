@@ -24,7 +24,7 @@ from ponticello.data.interactions import scan_interactions
 from ponticello.data.mining import Mined, mine_library, refresh_splits
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
-from ponticello.library import Folder, replacing
+from ponticello.library import Folder, read_list, replacing
 
 RETRAIN_FILE = "retrain.json"  # in a run's folder: it learned from a listener who has been forgotten
 LISTENING_FILE = "listening.json"  # in a run's folder: the log it was trained with
@@ -152,22 +152,19 @@ def _drop_rows(path: Path, ids: list[str]) -> None:
 
 def _lines_naming(path: Path, ids: list[str]) -> Counter[str]:
     """{user: lines} of a list such as skipped.csv: a line names a user in `user_id`, or as that field's value."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return Counter(user for row in csv.DictReader(file) if (user := _named(row)) in ids)
+    header, *rows = read_list(path) or [[]]
+    return Counter(user for row in rows if (user := _named(header, row)) in ids)
 
 
 def _drop_lines(path: Path, ids: list[str]) -> None:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows, names = [row for row in reader if _named(row) not in ids], reader.fieldnames or []
+    header, *rows = read_list(path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(file).writerows([header, *(row for row in rows if _named(header, row) not in ids)])
 
 
-def _named(row: dict[str, str]) -> str | None:
-    return row.get("value") if row.get("field") == USER_ID else row.get(USER_ID)
+def _named(header: list[str], row: list[str]) -> str | None:
+    cells = dict(zip(header, row, strict=False))
+    return cells.get("value") if cells.get("field") == USER_ID else cells.get(USER_ID)
 
 
 def _sha256(path: Path) -> str | None:

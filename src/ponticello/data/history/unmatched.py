@@ -81,7 +81,7 @@ def _rows(
         near = list(found.refused)
         met = {entry.track_id for entry, _ in near}
         near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
-        cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), found.reason]
+        cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), as_cell(found.reason)]
         for entry, why in near[:MOST_NEAR]:
-            cells += [as_cell(entry.shown), as_cell(entry.track_id), why]
+            cells += [as_cell(entry.shown), as_cell(entry.track_id), as_cell(why)]
         yield cells + [""] * (3 * (MOST_NEAR - len(near[:MOST_NEAR])))
