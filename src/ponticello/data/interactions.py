@@ -1,6 +1,7 @@
 """The listening log: events come in from a table, each of them once, and are read back complete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -41,7 +42,8 @@ def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str
 
         import_interactions(folder, Path("plays.parquet"), columns={"user_id": "listener"})
     """
-    frame, lines, skipped = read_numbered(path, INTERACTIONS, columns)
+    frame, lines, bad = read_numbered(path, INTERACTIONS, columns)
+    skipped = nameless(bad)
     frame = complete(frame, INTERACTIONS).with_columns(pl.col(EVENT).fill_null("play"))
     with folder.lock():
         catalogue = read_tracks(folder).select(TRACK_ID)
@@ -102,6 +104,11 @@ def scan_interactions(folder: Folder) -> pl.LazyFrame:
         raise LibraryError(f"{folder.interactions} is damaged ({first}); delete it and import again") from None
     missing = {column: kind for column, kind in INTERACTIONS.kinds.items() if column not in found}
     return events.with_columns([pl.lit(None, DTYPES[kind]).alias(column) for column, kind in missing.items()])
+
+
+def nameless(skipped: Sequence[Skipped]) -> list[Skipped]:
+    """Bad rows of a history without what may name somebody: whole lines, and the listener."""
+    return [replace(row, value="") if row.field in ("", USER_ID) else row for row in skipped]
 
 
 def is_positive(min_played_s: float) -> pl.Expr:
