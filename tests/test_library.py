@@ -254,3 +254,29 @@ def test_cells_longer_than_csv_reads_are_cut_and_old_ones_read(folder: Folder) -
     assert [len(row[4]) for row in read_list(folder.skipped)[1:]] == [140_000, 1]
     with pytest.raises(csv.Error, match="larger than field limit"):
         _rows(folder)  # the limit of others is as it was
+
+
+def test_old_folder_is_there_until_the_new_one_can_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of it is deleted before, and it comes back where the new one cannot be named so."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.replace
+
+    def refuse(source: Path, target: Path) -> Path:
+        if (source / "new").exists():
+            raise OSError(5, "Input/output error")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+
+    with pytest.raises(OSError, match="Input/output"), replacing(path) as temporary:
+        write(temporary)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert [p.name for p in path.iterdir()] == ["old"]

@@ -212,12 +212,13 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
         sync(_files(temporary))
         if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
+            path.replace(aside)  # a folder takes no other's place: two names change, and only then the old one goes
         temporary.replace(path)
         sync([path.parent])
     except Exception as error:
@@ -226,10 +227,13 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        for rest in (temporary, aside):
+            if rest.is_dir():
+                shutil.rmtree(rest)
+            else:
+                rest.unlink(missing_ok=True)
 
 
 def _files(path: Path) -> list[Path]:
