@@ -182,7 +182,7 @@ def test_count_of_plays_at_the_moment_of_a_play_is_kept(folder: Folder, tmp_path
 
 def test_scrobbles_that_one_play_covers_are_told_as_one_update(folder: Folder, tmp_path: Path) -> None:
     listens = [
-        {"listened_at": 1682949720 + later, "track_metadata": {"artist_name": "The Owls", "track_name": "Blue Hour"}}
+        {"listened_at": 1682949725 + later, "track_metadata": {"artist_name": "The Owls", "track_name": "Blue Hour"}}
         for later in (0, 15)
     ]
     (tmp_path / "l.jsonl").write_text("".join(json.dumps(listen) + "\n" for listen in listens))
