@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from ponticello.config import Config
 from ponticello.errors import ConfigError, LibraryError, PonticelloError
-from ponticello.library import Folder, Skipped, create_library, open_library, replacing
+from ponticello.library import Folder, Skipped, create_library, open_library, read_list, replacing
 
 
 @pytest.fixture
@@ -243,3 +243,40 @@ def test_full_disk_is_an_os_error_whoever_writes(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"No space left on device: '.*table\.parquet'"):
         write()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("table.parquet", "before")]
+
+
+def test_cells_longer_than_csv_reads_are_cut_and_old_ones_read(folder: Folder) -> None:
+    """`csv` refuses a field of more than 131,072 characters, and with it the whole list."""
+    folder.record_skipped("scan", [_row("a" * 140_000)])
+    assert [len(cell) for cell in _rows(folder)[1]] == [4, 5, 1, 5, 5000, 13]
+    folder.skipped.write_text(f"step,file,line,field,value,reason\nscan,a.csv,1,title,{'b' * 140_000},why\n")
+    folder.record_skipped("prepare", [_row("c")])
+    assert [len(row[4]) for row in read_list(folder.skipped)[1:]] == [140_000, 1]
+    with pytest.raises(csv.Error, match="larger than field limit"):
+        _rows(folder)  # the limit of others is as it was
+
+
+def test_old_folder_is_there_until_the_new_one_can_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file of it is deleted before, and it comes back where the new one cannot be named so."""
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "old").write_text("old")
+    rename = Path.replace
+
+    def refuse(source: Path, target: Path) -> Path:
+        if (source / "new").exists():
+            raise OSError(5, "Input/output error")
+        return rename(source, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+
+    with pytest.raises(OSError, match="Input/output"), replacing(path) as temporary:
+        write(temporary)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    assert [p.name for p in path.iterdir()] == ["old"]

@@ -38,6 +38,7 @@ from ponticello.errors import LibraryError, PonticelloError
 
 SETTINGS_FILE = "ponticello.toml"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_CELL_LENGTH = 5_000  # characters of a list's cell that are kept, any path among them; `csv` reads back 131,072
 _NAME_LENGTH = 100  # characters of a front end's name that its folder keeps, the last; a file system allows 255 bytes
 
 
@@ -150,8 +151,7 @@ class Folder:
         header = ["step", "file", "line", "field", "value", "reason"]
         kept: list[list[str]] = []
         if self.skipped.exists():
-            with self.skipped.open(encoding="utf-8", newline="") as file:
-                kept = [row for row in list(csv.reader(file))[1:] if row and row[0] != step]
+            kept = [row for row in read_list(self.skipped)[1:] if row and row[0] != step]
         new = [[step, r.file, "" if r.line is None else str(r.line), r.field, r.value, r.reason] for r in rows]
         if not kept and not new:
             self.skipped.unlink(missing_ok=True)
@@ -161,8 +161,23 @@ class Folder:
 
 
 def as_cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula: an apostrophe stands in front of a text that looks like one."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A cell that every reader can take: of a text the first 5,000 characters.
+
+    No spreadsheet takes it for a formula: an apostrophe stands in front of a text that looks like one.
+    """
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULA) else "") + value[:_CELL_LENGTH]
+
+
+def read_list(path: Path) -> list[list[str]]:
+    """The rows of a list such as skipped.csv, its header first, however long a cell of an older version is."""
+    before = csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.reader(file))
+    finally:
+        csv.field_size_limit(before)
 
 
 def create_library(root: Path | str, preset: str = "small") -> Folder:
@@ -197,12 +212,13 @@ def replacing(path: Path) -> Iterator[Path]:
     OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
         sync(_files(temporary))
         if temporary.is_dir() and path.exists():
-            shutil.rmtree(path)
+            path.replace(aside)  # a folder takes no other's place: two names change, and only then the old one goes
         temporary.replace(path)
         sync([path.parent])
     except Exception as error:
@@ -211,10 +227,13 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        for rest in (temporary, aside):
+            if rest.is_dir():
+                shutil.rmtree(rest)
+            else:
+                rest.unlink(missing_ok=True)
 
 
 def _files(path: Path) -> list[Path]:

@@ -9,7 +9,12 @@ import polars as pl
 import pytest
 
 from ponticello.config import Config
+from ponticello.data import forget as module
+from ponticello.data.catalog import complete
+from ponticello.data.columns import INTERACTIONS
 from ponticello.data.forget import RETRAIN_FILE, Forgotten, forget_users, note_listening
+from ponticello.data.history.detect import Format
+from ponticello.data.history.ingest import import_history
 from ponticello.data.interactions import read_interactions
 from ponticello.data.mining import mine_library
 from ponticello.data.pairs import read_pairs
@@ -173,10 +178,69 @@ def test_a_listener_is_forgotten_by_the_name_that_their_id_hides(tmp_path: Path)
     log.write_parquet(folder.interactions)
     waiting = pl.DataFrame({"user_id": [hidden["u3"], hidden["u4"]], "title": ["One", "Two"]})
     waiting.write_parquet(folder.root / "unmatched-history.parquet")
+    (folder.root / "unmatched.csv").write_text("events,title\n1,One\n1,Two\n")
     done = forget_users(folder, ["u3"])
+    assert done.removed == ("unmatched.csv",)
     assert done.n_events == log.filter(pl.col("user_id") == hidden["u3"]).height > 0
     assert done.n_rows == {"unmatched-history.parquet": 1}
     assert hidden["u3"] not in set(read_interactions(folder)["user_id"])
     assert pl.read_parquet(folder.root / "unmatched-history.parquet")["title"].to_list() == ["Two"]
     with pytest.raises(DataError, match="listener 'u3' is in no table"):
         forget_users(folder, ["u3"])
+
+
+def test_endless_cells_of_lists_do_not_keep_a_listener(tmp_path: Path) -> None:
+    folder = _library(tmp_path / "library", _log(5))
+    (folder.root / "unmatched.csv").write_text(f"events,title\n1,{'t' * 140_000}\n")
+    folder.skipped.write_text(f"step,file,line,field,value,reason\nx,a,1,user_id,u1,{'t' * 140_000}\n")
+    assert forget_users(folder, ["u1"]).n_rows == {"skipped.csv": 1}
+
+
+@pytest.mark.parametrize("step", ["mine_library", "_drop_rows"])
+@pytest.mark.parametrize("n_users", [30, 1])
+def test_stopped_forgetting_is_finished_by_the_same_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, n_users: int
+) -> None:
+    folder = _library(tmp_path / "library", _log(6, n_users=n_users), events="last-session")
+    mine_library(folder)
+    whole = _library(tmp_path / "whole", _log(6, n_users=n_users), events="last-session")
+    mine_library(whole)
+    forget_users(whole, ["u0"])
+    real = {name: getattr(module, name) for name in ("mine_library", "refresh_splits", "_drop_rows")}
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("refresh_splits", step):
+        monkeypatch.setattr(module, name, stop)
+    with pytest.raises(KeyboardInterrupt):
+        forget_users(folder, ["u0"])
+    for name, function in real.items():
+        monkeypatch.setattr(module, name, function)
+    forget_users(folder, ["u0"])
+    files = [{path.name: path.read_bytes() for path in each.root.glob("*.*")} for each in (folder, whole)]
+    assert files[0] == files[1]
+
+
+def test_nothing_of_a_forgotten_listener_is_left_in_bad_rows_and_killed_writes(tmp_path: Path) -> None:
+    folder = _library(tmp_path / "library", complete(_log(7), INTERACTIONS))
+    table = tmp_path / "plays.csv"
+    rows = ["ada@x.org,t1,2025-01-01", "ada@x.org,t1", 'ada@x.org,"t1,2025-01-01', "ada@x.org,t2,never"]
+    table.write_text("\n".join(["user_id,track_id,played_at", *rows]) + "\n")
+    (tmp_path / "plays.jsonl").write_text('{"user_id": "ada@x.org", "track_id": "t1", "played_at": 1735689600}\n{"ada')
+    spotify = '[{"ts": "2025-01-01T00:00:00Z", "username": "ada@x.org", "ip_addr_decrypted": "203.0.113.7"'
+    (tmp_path / "s.json").write_text(spotify)
+    forms: dict[str, Format] = {
+        "plays.csv": "table",
+        "plays.jsonl": "table",
+        "s.json": "spotify",
+    }
+    written = ""
+    for name, form in forms.items():
+        assert import_history(folder, tmp_path / name, form=form).n_skipped > 0
+        written += folder.skipped.read_text(encoding="utf-8")
+    assert not [word for word in ("ada", "203.0.113.7") if word in written]
+    (folder.root / ".interactions.parquet.1.tmp").write_bytes(b"ada@x.org")
+    forget_users(folder, ["ada@x.org"])
+    left = b"".join(path.read_bytes() for path in folder.root.rglob("*") if path.is_file())
+    assert b"ada" not in left

@@ -15,6 +15,7 @@ from ponticello.data import evidence as evidence_module
 from ponticello.data import pairs as pairs_module
 from ponticello.data.columns import EVENTS
 from ponticello.data.evidence import LIKED_LIMIT, PLAYLIST_LIMIT
+from ponticello.data.funnel import Funnel
 from ponticello.data.log import EVENTS_SCHEMA
 from ponticello.data.pairs import PAIRS_SCHEMA, mine_pairs, read_pairs, write_pairs
 from ponticello.errors import ConfigError, DataError, LibraryError
@@ -193,6 +194,17 @@ def test_the_funnel_says_what_was_left_and_dropped() -> None:
     assert lines[10].endswith("2  with enough listeners  (3 dropped: fewer than 2 listeners)")
     assert "min_listeners at 2 a pair may rest on, and reveal, one person" in lines[-1]
     assert not any("one person" in line for line in mine_pairs(_log(), PairsConfig())[1].lines())
+
+
+def test_each_step_of_the_funnel_is_told_what_it_dropped_itself() -> None:
+    steps = ("likelier than chance", 400), ("without the most popular", 300), ("after the cap an artist", 150)
+    config = PairsConfig(max_listener_share=0.25, max_partners_per_artist=2, max_pairs_per_track=20)
+    lines = Funnel((("with enough listeners", 500), *steps, ("after the cap a track", 149)), config).lines()
+    assert [line.partition("(")[2] for line in lines[2:5]] == [
+        "100 dropped: of a track that over 0.25 of all listeners like)",
+        "150 dropped: over 2 of one track with one artist)",
+        "1 dropped: over 20 of one track)",
+    ]
 
 
 @pytest.mark.parametrize("events", [[], [event("u", "a", 0)], [event("u", "a", 0, "skip"), event("u", "b", 0)]])

@@ -27,6 +27,23 @@ def test_name_is_looked_up_as_itself_and_as_its_pseudonym(tmp_path: Path) -> Non
     assert ids_of(folder, ["ada", "bo"], {hidden}, plain=True) == {"ada": hidden, "bo": "bo"}
 
 
+def test_salt_that_could_not_be_written_is_made_at_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = create_library(tmp_path / "one", "tiny")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        pseudonym(folder, "ada")
+    monkeypatch.undo()
+    assert not (folder.root / SALT_FILE).exists()
+    assert pseudonym(folder, "ada") == pseudonym(folder, "ada")
+    assert [path.name for path in folder.root.glob("*salt*")] == [SALT_FILE]
+
+
 def test_damaged_salt_is_an_error(tmp_path: Path) -> None:
     folder = create_library(tmp_path / "one", "tiny")
     (folder.root / SALT_FILE).write_text("not hex")

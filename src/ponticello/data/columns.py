@@ -31,6 +31,7 @@ PLAYED_S = "played_s"
 WEIGHT = "weight"
 CONTEXT_TRACK_ID = "context_track_id"
 SESSION_ID = "session_id"
+N_TIMES = "n_times"  # of an event that stands for several plays; null for all others
 
 # pairs
 ANCHOR_ID = "anchor_id"

@@ -2,8 +2,9 @@
 
     derived tables and the report go first -> the log without them -> splits and pairs anew
 
-so that a stop in between leaves a library in which the listener can be forgotten again. Models cannot forget: the runs
-that may have learned from the listener are named, and marked until they are deleted.
+so that a stop in between leaves a library in which the listener can be forgotten again, or, once the log is without
+them, a note by which the next call makes the rest anew. Models cannot forget: the runs that may have learned from the
+listener are named, and marked until they are deleted.
 """
 
 import csv
@@ -20,16 +21,18 @@ import polars as pl
 
 from ponticello.data.columns import USER_ID
 from ponticello.data.engine import EngineOptions
+from ponticello.data.history.unmatched import kept_path, list_path
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.mining import Mined, mine_library, refresh_splits
 from ponticello.data.parquet import scan_parquet
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
-from ponticello.library import Folder, replacing
+from ponticello.library import Folder, read_list, replacing
 
 RETRAIN_FILE = "retrain.json"  # in a run's folder: it learned from a listener who has been forgotten
 LISTENING_FILE = "listening.json"  # in a run's folder: the log it was trained with
 _WHY = "it learned from a listener who has been forgotten: delete this folder and train again"
+_NOTE_FILE = "forgetting.json"  # there from the first deletion to the end; it names nobody
 _MADE_ANEW = ("interactions.parquet", "splits-listeners.parquet")
 
 
@@ -64,33 +67,48 @@ def forget_users(folder: Folder, users: Collection[str], options: EngineOptions 
     """Takes `users` out of the library and mines its pairs again: byte for byte what they were without `users`.
 
     DataError: a user is in no table. LibraryError: there is no log. The caller holds the library's lock. options: where
-    mining runs. Cost: two passes over the log, and mining.
+    mining runs. After a stop, the same call finishes what was begun. Cost: two passes over the log, and mining.
     """
+    for left_over in folder.root.glob(".*.tmp"):  # of writers that were killed: under the lock nobody writes these
+        _remove(left_over)
+    note = folder.root / _NOTE_FILE
+    begun = note.is_file()
     ids = stored_ids(folder, users)
-    counts = _n_events(folder, ids)
+    counts = _n_events(folder, ids) if folder.interactions.is_file() or not begun else {}
     lists = {path: _lines_naming(path, ids) for path in sorted(folder.root.glob("*.csv"))}
     tables = {path: _rows_naming(path, ids) for path in sorted(folder.root.glob("*.parquet"))}
     known = {*counts, *(user for found in (*lists.values(), *tables.values()) for user in found)}
-    if missing := [user for user in ids if user not in known]:
+    if (missing := [user for user in ids if user not in known]) and not begun:
         where = f"in no table of {folder.root}"
         raise DataError(f"listener {missing[0]!r} is {where}; check the id in interactions.parquet")
-    sure, maybe = _mark_runs(folder) if counts else ([], [])
-    had_pairs, removed = folder.pairs.is_file(), []
+    is_anew = bool(counts) or begun
+    sure, maybe = _mark_runs(folder) if is_anew else ([], [])
+    had_pairs, removed = folder.pairs.is_file() or bool(_record(note).get("had_pairs")), []
+    if is_anew:
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps({"had_pairs": had_pairs}) + "\n", encoding="utf-8")
     for path in (folder.pairs, folder.validation_pairs, folder.negatives, folder.report):
-        if counts and path.exists():
+        if is_anew and path.exists():
             removed.append(path)
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            _remove(path)
     for path in (path for path, found in lists.items() if found):
         _drop_lines(path, ids)
     for path in (path for path, found in tables.items() if found):
         _drop_rows(path, ids)
+    if tables.get(kept_path(folder)):
+        if pl.scan_parquet(kept_path(folder)).head(1).collect().is_empty():
+            kept_path(folder).unlink()
+        if list_path(folder).is_file():  # made from it; the next import lists what is left
+            removed.append(list_path(folder))
+            _remove(list_path(folder))
     if counts:
         _drop_rows(folder.interactions, ids)
         if scan_interactions(folder).head(1).collect().is_empty():
             folder.interactions.unlink()
-    mined = mine_library(folder, options) if counts and had_pairs and folder.interactions.is_file() else None
-    if counts and mined is None and folder.splits.is_file():
+    mined = mine_library(folder, options) if is_anew and had_pairs and folder.interactions.is_file() else None
+    if is_anew and mined is None and folder.splits.is_file():
         refresh_splits(folder)
+    note.unlink(missing_ok=True)
     n_rows = {path.name: sum(found.values()) for path, found in {**lists, **tables}.items() if found}
     gone = tuple(path.name for path in removed if not path.exists())
     return Forgotten(sum(counts.values()), n_rows, gone, tuple(sure), tuple(maybe), mined)
@@ -153,22 +171,23 @@ def _drop_rows(path: Path, ids: list[str]) -> None:
 
 def _lines_naming(path: Path, ids: list[str]) -> Counter[str]:
     """{user: lines} of a list such as skipped.csv: a line names a user in `user_id`, or as that field's value."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return Counter(user for row in csv.DictReader(file) if (user := _named(row)) in ids)
+    header, *rows = read_list(path) or [[]]
+    return Counter(user for row in rows if (user := _named(header, row)) in ids)
 
 
 def _drop_lines(path: Path, ids: list[str]) -> None:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        rows, names = [row for row in reader if _named(row) not in ids], reader.fieldnames or []
+    header, *rows = read_list(path)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(file).writerows([header, *(row for row in rows if _named(header, row) not in ids)])
 
 
-def _named(row: dict[str, str]) -> str | None:
-    return row.get("value") if row.get("field") == USER_ID else row.get(USER_ID)
+def _named(header: list[str], row: list[str]) -> str | None:
+    cells = dict(zip(header, row, strict=False))
+    return cells.get("value") if cells.get("field") == USER_ID else cells.get(USER_ID)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sha256(path: Path) -> str | None:

@@ -14,19 +14,19 @@ class Funnel:
 
     def lines(self) -> list[str]:
         """One readable line a step: what is left, and what was dropped there and why."""
-        counts, config = dict(self.steps), self.config
-        per_listener = f"over {config.max_pairs_per_user:,} of one listener and source"
+        config = self.config
         reasons = {
-            "positive events": ("events", f"skips, dislikes and plays under {config.min_played_s:g} s"),
-            "after the cap a listener": ("candidates", per_listener),
-            "with enough listeners": ("pairs", f"fewer than {config.min_listeners} listeners"),
-            "likelier than chance": ("with enough listeners", "liked together no more than chance has it"),
-            "after the cap a track": ("likelier than chance", f"over {config.max_pairs_per_track:,} of one track"),
+            "positive events": f"skips, dislikes and plays under {config.min_played_s:g} s",
+            "after the cap a listener": f"over {config.max_pairs_per_user:,} of one listener and source",
+            "with enough listeners": f"fewer than {config.min_listeners} listeners",
+            "likelier than chance": "liked together no more than chance has it",
+            "without the most popular": f"of a track that over {config.max_listener_share:.3g} of all listeners like",
+            "after the cap an artist": f"over {config.max_partners_per_artist:,} of one track with one artist",
+            "after the cap a track": f"over {config.max_pairs_per_track:,} of one track",
         }
         lines = []
-        for step, n in self.steps:
-            before, reason = reasons.get(step, (step, ""))
-            dropped = f"  ({counts[before] - n:,} dropped: {reason})" if reason else ""
+        for (_, before), (step, n) in zip([("", 0), *self.steps], self.steps, strict=False):
+            dropped = f"  ({before - n:,} dropped: {reasons[step]})" if step in reasons else ""
             lines.append(f"{n:>13,}  {step}{dropped}")
         if config.min_listeners < 3:
             lines.append(

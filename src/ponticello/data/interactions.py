@@ -1,6 +1,7 @@
 """The listening log: events come in from a table, each of them once, and are read back complete."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +10,11 @@ from ponticello.data.catalog import complete, read_tracks, stacked, stored_table
 from ponticello.data.columns import (
     EVENT,
     INTERACTIONS,
+    N_TIMES,
     PLAYED_AT,
     PLAYED_S,
     POSITIVE_EVENTS,
+    SESSION_ID,
     TRACK_ID,
     USER_ID,
 )
@@ -20,7 +23,8 @@ from ponticello.data.parquet import scan_parquet
 from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder, Skipped, replacing
 
-SAME_EVENT = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)  # rows equal in all of these are one event
+_LIST, _IS_COUNT = "list", "is_count"
+_SAME_EVENT = (USER_ID, TRACK_ID, PLAYED_AT, EVENT, _LIST, _IS_COUNT)  # rows equal in all of these are one event
 _STEP = "import-history"
 _UNKNOWN = "track is not in the catalogue"
 _MOST_LISTED = 10_000  # rows of unknown tracks named one by one
@@ -30,15 +34,17 @@ def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str
     """Adds the events of a table to the library; rows that cannot be used go to skipped.csv.
 
     columns: our column name -> the table's own, as in {"played_at": "ts"}.
-    A row without `event` is a play. Rows with the same user, track, time and event count once, also over several
-    imports, so n_new is what was not there before and n_updated is 0. Kept in the order of time, user, track.
+    A row without `event` is a play. Rows with the same user, track, time and event (and playlist) count once, also
+    over several imports, so n_new is what was not there before and n_updated is 0. Kept in the order of time, user,
+    track.
     Of the rows whose track is unknown the first 10,000 are listed, the others counted in one further row.
 
     DataError: see `read_table`. LibraryError: no catalogue yet, or another process is writing.
 
         import_interactions(folder, Path("plays.parquet"), columns={"user_id": "listener"})
     """
-    frame, lines, skipped = read_numbered(path, INTERACTIONS, columns)
+    frame, lines, bad = read_numbered(path, INTERACTIONS, columns)
+    skipped = nameless(bad)
     frame = complete(frame, INTERACTIONS).with_columns(pl.col(EVENT).fill_null("play"))
     with folder.lock():
         catalogue = read_tracks(folder).select(TRACK_ID)
@@ -58,20 +64,22 @@ def merge_interactions(
 ) -> tuple[int, int]:
     """Adds the events that are not there yet to interactions.parquet; gives (n_new, n_total).
 
-    The caller holds `folder.lock()`. name: what an error calls these rows. replaced: events of the log that go, by
-    `SAME_EVENT`, because new ones say the same and more.
+    The caller holds `folder.lock()`. name: what an error calls these rows. replaced: events of the log that go because
+    new ones say the same and more. One event: the same listener, track, moment and kind; of playlists also the same
+    one, and a count of plays is none of the plays.
     """
-    new = complete(new, INTERACTIONS).unique(SAME_EVENT, keep="first", maintain_order=True)
+    new = _keyed(new).unique(_SAME_EVENT, keep="first", maintain_order=True)
     if folder.interactions.is_file():
-        old = stored_table(folder.interactions)
+        old = _keyed(stored_table(folder.interactions))
         if replaced is not None:
-            old = old.join(replaced, on=SAME_EVENT, how="anti", maintain_order="left")
-        new = new.join(old, on=SAME_EVENT, how="anti", maintain_order="left")
+            old = _without(old, _keyed(replaced))
+        new = _without(new, old)
         rows = stacked(old, new, name)
     else:
         rows = new
+    rows = rows.sort(PLAYED_AT, *_SAME_EVENT, maintain_order=True).drop(_LIST, _IS_COUNT)
     with replacing(folder.interactions) as temporary:
-        rows.sort(PLAYED_AT, USER_ID, TRACK_ID, EVENT).write_parquet(temporary, compression="zstd")
+        rows.write_parquet(temporary, compression="zstd")
     return new.height, rows.height
 
 
@@ -98,6 +106,11 @@ def scan_interactions(folder: Folder) -> pl.LazyFrame:
     return events.with_columns([pl.lit(None, DTYPES[kind]).alias(column) for column, kind in missing.items()])
 
 
+def nameless(skipped: Sequence[Skipped]) -> list[Skipped]:
+    """Bad rows of a history without what may name somebody: whole lines, and the listener."""
+    return [replace(row, value="") if row.field in ("", USER_ID) else row for row in skipped]
+
+
 def is_positive(min_played_s: float) -> pl.Expr:
     """True where an event speaks for the track: a `POSITIVE_EVENTS`, or a play of at least `min_played_s` seconds.
 
@@ -107,6 +120,17 @@ def is_positive(min_played_s: float) -> pl.Expr:
     """
     lasted = pl.col(PLAYED_S).is_null() | (pl.col(PLAYED_S) >= min_played_s)
     return pl.col(EVENT).is_in(POSITIVE_EVENTS) | ((pl.col(EVENT) == "play") & lasted)
+
+
+def _keyed(events: pl.DataFrame) -> pl.DataFrame:
+    """`events` with what else tells them apart: the playlist, and whether one stands for several plays."""
+    playlist = pl.when(pl.col(EVENT) == "playlist").then(pl.col(SESSION_ID))
+    is_count = pl.col(N_TIMES).is_not_null() if N_TIMES in events.columns else pl.lit(False)
+    return complete(events, INTERACTIONS).with_columns(playlist.alias(_LIST), is_count.alias(_IS_COUNT))
+
+
+def _without(some: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    return some.join(others, on=_SAME_EVENT, how="anti", nulls_equal=True, maintain_order="left")
 
 
 def _listed(unknown: pl.DataFrame, name: str) -> list[Skipped]:

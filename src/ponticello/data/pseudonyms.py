@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Collection, Sequence
 
 from ponticello.errors import LibraryError
-from ponticello.library import Folder
+from ponticello.library import Folder, replacing
 
 SALT_FILE = "user-salt.txt"
 _SALT_BYTES = 32
@@ -21,7 +21,7 @@ _DIGITS = 20  # hex digits of a pseudonym, 80 bits: two of a billion listeners a
 def pseudonym(folder: Folder, name: str, kind: str = "user") -> str:
     """`user-` and 20 hex digits: HMAC-SHA256 of `name` with the library's salt, which is made when first needed.
 
-    The salt file has mode 0600. LibraryError: it is damaged.
+    The salt file has mode 0600. The caller holds the library's lock. LibraryError: the file is damaged.
     """
     return _hidden(_salt(folder), name, kind)
 
@@ -55,9 +55,7 @@ def _hidden(salt: bytes, name: str, kind: str) -> str:
 
 def _salt(folder: Folder) -> bytes:
     path = folder.root / SALT_FILE
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.is_file():
         written = path.read_text(encoding="ascii", errors="replace").strip()
         try:
             salt = bytes.fromhex(written)
@@ -70,8 +68,8 @@ def _salt(folder: Folder) -> bytes:
             ) from None
         return salt
     salt = secrets.token_bytes(_SALT_BYTES)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(f"{salt.hex()}\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as temporary:  # whole or not at all: half a salt would stop every later import
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(f"{salt.hex()}\n")
     return salt

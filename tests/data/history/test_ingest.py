@@ -2,7 +2,9 @@
 
 import csv
 import json
+import sqlite3
 import zipfile
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, create_library
 
 MBID = "11111111-2222-4333-8444-555555555555"
+LATER = (("Kindling", "Ada"), ("Later Song", "The Owls"))
 MSID = "aaaaaaaa-2222-4333-8444-555555555555"
 
 
@@ -136,6 +139,57 @@ def test_playlist_counts_once_whenever_it_was_saved(folder: Folder, tmp_path: Pa
     row = read_interactions(folder).row(0, named=True)
     assert (row["event"], row["track_id"]) == ("playlist", "b")
     assert row["session_id"].startswith("playlist-")
+
+
+def test_playlists_of_one_moment_keep_the_tracks_they_share(folder: Folder, tmp_path: Path) -> None:
+    """Members of a zip have times of two seconds: both lists are of one moment."""
+    path = tmp_path / "lists.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, entries in (("one", ["The Owls - Blue Hour", "Ada - Kindling"]), ("two", ["Ada - Kindling"])):
+            lines = "".join(f"#EXTINF:100,{entry}\n/x/{n}.mp3\n" for n, entry in enumerate(entries))
+            archive.writestr(zipfile.ZipInfo(f"{name}.m3u8", (2024, 5, 1, 10, 0, 0)), f"#EXTM3U\n{lines}")
+    assert import_history(folder, path).n_new == 3
+    assert sorted(read_interactions(folder).group_by("session_id").len()["len"]) == [1, 2]
+    assert import_history(folder, path).n_new == 0
+
+
+def test_playlist_rows_of_a_table_have_the_times_they_have(folder: Folder, tmp_path: Path) -> None:
+    """Also while they wait for their track."""
+    table = tmp_path / "t.csv"
+    rows = [f"ada,{title},{artist},2024-01-0{day},playlist" for day in (1, 2, 3) for title, artist in LATER]
+    table.write_text("\n".join(["user_id,title,artist,played_at,event", *rows]))
+    done = import_history(folder, table)
+    assert (done.n_new, done.n_kept) == (3, 3)
+    (tmp_path / "more.csv").write_text("track_id,title,artist\nc,Later Song,The Owls\n")
+    import_tracks(folder, tmp_path / "more.csv")
+    assert (import_history(folder, None).n_new, import_history(folder, table).n_new) == (3, 0)
+
+
+def test_count_of_plays_at_the_moment_of_a_play_is_kept(folder: Folder, tmp_path: Path) -> None:
+    listen = {"listened_at": 1704103205, "track_metadata": {"artist_name": "Ada", "track_name": "Kindling"}}
+    (tmp_path / "listens.jsonl").write_text(json.dumps(listen) + "\n")
+    import_history(folder, tmp_path / "listens.jsonl")
+    with closing(sqlite3.connect(tmp_path / "beets.db")) as library:
+        library.executescript(
+            """CREATE TABLE items (id INTEGER, title TEXT, artist TEXT, album TEXT, added REAL);
+            CREATE TABLE item_attributes (entity_id INTEGER, key TEXT, value TEXT);
+            INSERT INTO items VALUES (1, 'Kindling', 'Ada', NULL, 1.6e9);
+            INSERT INTO item_attributes VALUES (1, 'play_count', '57'), (1, 'last_played', '1704103205');"""
+        )
+    assert [import_history(folder, tmp_path / "beets.db").n_new for _ in range(2)] == [1, 0]
+    assert read_interactions(folder)["n_times"].to_list() == [None, 57]
+
+
+def test_scrobbles_that_one_play_covers_are_told_as_one_update(folder: Folder, tmp_path: Path) -> None:
+    listens = [
+        {"listened_at": 1682949725 + later, "track_metadata": {"artist_name": "The Owls", "track_name": "Blue Hour"}}
+        for later in (0, 15)
+    ]
+    (tmp_path / "l.jsonl").write_text("".join(json.dumps(listen) + "\n" for listen in listens))
+    import_history(folder, tmp_path / "l.jsonl")
+    rows = [_spotify("2023-05-01T14:05:17Z", 200_000), _spotify("2023-05-02T14:05:17Z", 200_000)]
+    done = import_history(folder, _json(tmp_path / "s.json", rows))
+    assert (done.n_new, done.n_updated, done.n_total) == (1, 1, 2)
 
 
 def test_feedback_by_spelling_is_of_the_listen_spelled_so(folder: Folder, tmp_path: Path) -> None:

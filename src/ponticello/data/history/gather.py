@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import polars as pl
 
-from ponticello.data.columns import CONTEXT_TRACK_ID, EVENT, PLAYED_AT, PLAYED_S, SESSION_ID, USER_ID, WEIGHT
+from ponticello.data.columns import CONTEXT_TRACK_ID, EVENT, N_TIMES, PLAYED_AT, PLAYED_S, SESSION_ID, USER_ID, WEIGHT
 from ponticello.data.history.listen import Heard, Listen
 from ponticello.data.intake import DTYPES
 
-N_TIMES = "n_times"  # of an event that stands for several; null for all others
 HEARD = "heard"  # which of `Gathered.heard` an event is of
 IS_TABLE = "is_table"  # rows of a table have the times they have; those of exports may be rounded to the minute
 IS_KEPT = "is_kept"  # from an earlier import, where it found no track

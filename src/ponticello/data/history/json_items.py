@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from ponticello.data.history.listen import Fault
 
 LONGEST_ITEM = 4 << 20  # characters; one listen has some hundred, a page of a thousand a megabyte
-_SHOWN = 200
+_OVERLAP = 200  # characters looked at again when the window moves, in which `}, {` may begin
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _NEXT = re.compile(r"\}\s*,\s*(?=\{)")
 _ARRAY = re.compile(r"\s*\[")
@@ -49,7 +49,7 @@ def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> Iterator[tuple[i
     text, _ = window.ahead()
     begin = _ARRAY.match(text) or (named.search(text) if named else None)
     if begin is None:
-        yield 1, Fault(1, "", text[:_SHOWN], "holds no JSON array of listens")
+        yield 1, Fault(1, "", "", "holds no JSON array of listens")
         return
     window.at = begin.end()
     decoder = json.JSONDecoder()
@@ -67,7 +67,7 @@ def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> Iterator[tuple[i
         try:
             item, window.at = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            yield number, _broken(text[start : start + _SHOWN], number)
+            yield number, _broken(number)
             window.at = start
             if not window.skip_past(_NEXT):
                 return
@@ -106,20 +106,19 @@ class _Window:
                 return True
             if self._is_last:
                 return False
-            self.at = max(len(text) - _SHOWN, start + 1)
+            self.at = max(len(text) - _OVERLAP, start + 1)
 
 
 def _checked(item: Any, number: int, written: str) -> dict[str, Any] | Fault:
     if _NOT_UTF8.search(written):
-        shown = written.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return Fault(number, "", shown[:_SHOWN], "is not UTF-8")
+        return Fault(number, "", "", "is not UTF-8")
     if not isinstance(item, dict):
-        return _broken(written, number)
+        return _broken(number)
     if "\\u" in written and _NOT_UTF8.search(json.dumps(item, ensure_ascii=False)):
-        return Fault(number, "", written[:_SHOWN], "is not text: half a surrogate pair")
+        return Fault(number, "", "", "is not text: half a surrogate pair")
     return item
 
 
-def _broken(written: str, number: int) -> Fault:
-    shown = written[:_SHOWN].rstrip().encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return Fault(number, "", shown, "is not a JSON object")
+def _broken(number: int) -> Fault:
+    """Without what stands there: a whole record names accounts, addresses and countries."""
+    return Fault(number, "", "", "is not a JSON object")

@@ -133,13 +133,13 @@ def _csv(raw: bytes, line: int, order: tuple[str, ...], delimiter: str, zone: tz
     try:
         written = raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError:
-        return Fault(line, "", raw.decode("utf-8", "replace").strip(), "is not UTF-8")
+        return Fault(line, "", "", "is not UTF-8")
     try:
         row = next(csv.reader([written], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
-        return Fault(line, "", written.strip(), f"is not valid CSV: {error}")
+        return Fault(line, "", "", f"is not valid CSV: {error}")
     if len(row) != len(order):
-        return Fault(line, "", written.strip(), f"has {len(row)} fields, wanted {len(order)}")
+        return Fault(line, "", "", f"has {len(row)} fields, wanted {len(order)}")
     return _listen({ours: value for ours, value in zip(order, row, strict=True) if ours}, line, zone)
 
 
@@ -152,7 +152,7 @@ def _json(items: Iterator[tuple[int, dict[str, Any] | Fault]], zone: tzinfo) -> 
             for track in page:
                 row += 1
                 is_object = isinstance(track, dict)
-                yield _object(track, row, zone) if is_object else Fault(row, "", str(track), "is not a JSON object")
+                yield _object(track, row, zone) if is_object else Fault(row, "", "", "is not a JSON object")
         else:
             row += 1
             yield _object(item, number, zone)

@@ -5,8 +5,8 @@ from datetime import timedelta
 import polars as pl
 
 from ponticello.data.catalog import stored_table
-from ponticello.data.columns import EVENT, PLAYED_AT, PLAYED_S, SESSION_ID, TRACK_ID, USER_ID
-from ponticello.data.history.gather import IS_KEPT, IS_TABLE, N_TIMES
+from ponticello.data.columns import EVENT, N_TIMES, PLAYED_AT, PLAYED_S, SESSION_ID, TRACK_ID, USER_ID
+from ponticello.data.history.gather import IS_KEPT, IS_TABLE
 from ponticello.data.interactions import merge_interactions
 from ponticello.library import Folder
 
@@ -19,12 +19,12 @@ _OWN = (IS_TABLE, IS_KEPT)  # columns that the log does not have
 def add_events(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int, int]:
     """Adds events with a track to the log; gives (n_new, n_updated, n_total). The caller holds `folder.lock()`.
 
-    One event: the same listener, track, moment and kind. Also one:
+    One event: as in `merge_interactions`. Also one:
     - a play of an export at a full minute and another in that minute that lasted as long: exports that round to the
       minute tell of plays that exact ones tell too;
     - a scrobble (a play of unknown length) within a play of the same track, by the other's clock to a minute: two
       services told of it, and the one that knows how long it lasted is kept (n_updated, if it comes later);
-    - a track of a playlist, whenever the playlist was saved;
+    - a track of an export's playlist, whenever that was saved;
     - a count of plays: the larger one takes the place of the smaller (n_updated).
     """
     old = stored_table(folder.interactions) if folder.interactions.is_file() else None
@@ -32,7 +32,8 @@ def add_events(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int, 
         old = old.with_columns(pl.lit(None, pl.Int64).alias(N_TIMES))
     new = _without_twins(new, old)
     new, scrobbles = _without_scrobbles(new, old)
-    new = _without_repeated(new, old, pl.col(EVENT) == "playlist", (USER_ID, TRACK_ID, SESSION_ID))
+    n_updated = 0 if scrobbles is None else scrobbles.n_unique((USER_ID, TRACK_ID, "by"))
+    new = _without_repeated(new, old)
     counts = new.filter(pl.col(N_TIMES).is_not_null()).sort(N_TIMES, PLAYED_AT, descending=True)
     counts = counts.unique((USER_ID, TRACK_ID, EVENT), keep="first", maintain_order=True)
     replaced = scrobbles
@@ -42,13 +43,14 @@ def add_events(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int, 
         both = counts.join(known.select(*on, pl.col(N_TIMES).alias("before")), on=on, how="left", maintain_order="left")
         counts = both.filter(pl.col("before").is_null() | (pl.col(N_TIMES) > pl.col("before"))).drop("before")
         counted = known.join(counts, on=on, how="semi")
-        replaced = pl.concat([scrobbles, counted]) if scrobbles is not None else counted
+        n_updated += counted.height
+        replaced = pl.concat([scrobbles, counted], how="diagonal") if scrobbles is not None else counted
     new = pl.concat([new.filter(pl.col(N_TIMES).is_null()), counts]).drop(_OWN)
     if new[N_TIMES].null_count() == new.height and (old is None or old[N_TIMES].null_count() == old.height):
         new = new.drop(N_TIMES)  # a log without counts needs no such column
-    n_updated = 0 if replaced is None else replaced.height
-    n_new, n_total = merge_interactions(folder, new, name, replaced=replaced)
-    return n_new - n_updated, n_updated, n_total
+    n_added, n_total = merge_interactions(folder, new, name, replaced=replaced)
+    n_updated = min(n_updated, n_added)  # a play that was there already may cover a scrobble that came later
+    return n_added - n_updated, n_updated, n_total
 
 
 def _without_twins(new: pl.DataFrame, old: pl.DataFrame | None) -> pl.DataFrame:
@@ -75,16 +77,15 @@ def _without_scrobbles(new: pl.DataFrame, old: pl.DataFrame | None) -> tuple[pl.
     plays = new.filter(is_play & ~pl.col(IS_TABLE))
     known = plays if old is None else pl.concat([plays, old.filter(is_play)], how="diagonal")
     gone = _covered(plays, known)["row"]
-    covered = None if old is None else _covered(old.filter(is_play), plays).select(old.columns)
+    covered = None if old is None else _covered(old.filter(is_play), plays)
     return new.filter(~pl.col("row").is_in(gone.implode())).drop("row"), covered
 
 
 def _covered(some: pl.DataFrame, by: pl.DataFrame) -> pl.DataFrame:
-    """The scrobbles among `some` that lie within a play among `by`."""
+    """The scrobbles among `some` that lie within a play among `by`, and when that ends."""
     begins = (pl.col(PLAYED_AT) - pl.duration(microseconds=pl.col(PLAYED_S) * 1e6) - _CLOCKS).alias("begins")
-    timed = by.filter(pl.col(PLAYED_S) > 0).select(
-        USER_ID, TRACK_ID, begins, (pl.col(PLAYED_AT) + _CLOCKS).alias("ends")
-    )
+    ends = (pl.col(PLAYED_AT) + _CLOCKS).alias("ends")
+    timed = by.filter(pl.col(PLAYED_S) > 0).select(USER_ID, TRACK_ID, begins, ends, ends.alias("by"))
     scrobbles = some.filter(pl.col(PLAYED_S).is_null()).sort(PLAYED_AT)
     found = scrobbles.join_asof(
         timed.sort("ends"),
@@ -94,12 +95,14 @@ def _covered(some: pl.DataFrame, by: pl.DataFrame) -> pl.DataFrame:
         strategy="forward",
         check_sortedness=False,
     )
-    return found.filter(pl.col("begins") <= pl.col(PLAYED_AT)).select(some.columns)
+    return found.filter(pl.col("begins") <= pl.col(PLAYED_AT)).select(*some.columns, "by")
 
 
-def _without_repeated(new: pl.DataFrame, old: pl.DataFrame | None, which: pl.Expr, on: tuple[str, ...]) -> pl.DataFrame:
-    """`new` without the rows of `which` that repeat one before them, or one of the log, in the columns `on`."""
+def _without_repeated(new: pl.DataFrame, old: pl.DataFrame | None) -> pl.DataFrame:
+    """`new` without the tracks of exports' playlists that repeat one before them, or one of the log."""
+    is_playlist, on = pl.col(EVENT) == "playlist", (USER_ID, TRACK_ID, SESSION_ID)
+    which = is_playlist & ~pl.col(IS_TABLE)
     some = new.filter(which).unique(on, keep="first", maintain_order=True)
     if old is not None:
-        some = some.join(old.filter(which), on=on, how="anti", nulls_equal=True, maintain_order="left")
+        some = some.join(old.filter(is_playlist), on=on, how="anti", nulls_equal=True, maintain_order="left")
     return pl.concat([new.filter(~which), some])

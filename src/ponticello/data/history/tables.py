@@ -28,6 +28,7 @@ from ponticello.data.history.gather import IS_TABLE
 from ponticello.data.history.listen import isrc_of, mbid_in, uri_of
 from ponticello.data.history.sources import Source
 from ponticello.data.intake import checked, raw_kinds
+from ponticello.data.interactions import nameless
 from ponticello.errors import DataError
 from ponticello.library import Skipped
 
@@ -66,7 +67,8 @@ def read_rows(
             f"{source.name}: column {USER_ID!r} is missing; pass --columns {USER_ID}=COLUMN, or --user NAME if one "
             "person listened"
         )
-    frame, lines, skipped = checked(raw, source.name, Table("history", KINDS, tuple(required)), columns)
+    frame, lines, bad = checked(raw, source.name, Table("history", KINDS, tuple(required)), columns)
+    skipped = nameless(bad)
     left_out = [name for name in frame.columns if name not in KINDS]
     frame = frame.drop(left_out)
     for column, read in _READS.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 
 from ponticello.data.catalog import stored_table
-from ponticello.data.columns import EVENT, PLAYED_AT, SESSION_ID, USER_ID
-from ponticello.data.history.gather import HEARD, HEARD_COLUMNS, IS_KEPT, N_TIMES
+from ponticello.data.columns import EVENT, N_TIMES, PLAYED_AT, SESSION_ID, USER_ID
+from ponticello.data.history.gather import HEARD, HEARD_COLUMNS, IS_KEPT, IS_TABLE
 from ponticello.data.history.listen import Heard
 from ponticello.data.history.match import Match
 from ponticello.data.history.nearest import MOST_NEAR, Nearest
@@ -36,10 +36,14 @@ def read_kept(folder: Folder) -> pl.DataFrame | None:
 
 def keep(folder: Folder, events: pl.DataFrame, heard: list[Heard]) -> pl.DataFrame:
     """Writes the events without a track in the place of those kept before, each once, and gives them back."""
-    playlists, counted = pl.col(EVENT) == "playlist", pl.col(N_TIMES).is_not_null()
+    counted, is_playlist = pl.col(N_TIMES).is_not_null(), pl.col(EVENT) == "playlist"
+    playlists = is_playlist & ~pl.col(IS_TABLE)  # a table's rows have the times they have
     counts = events.filter(counted).sort(N_TIMES, descending=True)
     parts = [
-        events.filter(~counted & ~playlists).unique((USER_ID, PLAYED_AT, EVENT, HEARD), keep="first"),
+        events.filter(~counted & ~is_playlist).unique((USER_ID, PLAYED_AT, EVENT, HEARD), keep="first"),
+        events.filter(is_playlist & ~playlists).unique(
+            (USER_ID, PLAYED_AT, SESSION_ID, HEARD), keep="first", maintain_order=True
+        ),
         events.filter(playlists).unique((USER_ID, SESSION_ID, HEARD), keep="first", maintain_order=True),
         counts.unique((USER_ID, EVENT, HEARD), keep="first", maintain_order=True),
     ]
@@ -81,7 +85,7 @@ def _rows(
         near = list(found.refused)
         met = {entry.track_id for entry, _ in near}
         near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
-        cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), found.reason]
+        cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), as_cell(found.reason)]
         for entry, why in near[:MOST_NEAR]:
-            cells += [as_cell(entry.shown), as_cell(entry.track_id), why]
+            cells += [as_cell(entry.shown), as_cell(entry.track_id), as_cell(why)]
         yield cells + [""] * (3 * (MOST_NEAR - len(near[:MOST_NEAR])))
