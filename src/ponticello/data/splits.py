@@ -101,6 +101,9 @@ def make_splits(
     return Splits(roles, *moments, None, scheme, n_without_role)
 
 
+_UNREADABLE = (pa.ArrowException, pl.exceptions.PolarsError, LibraryError)
+
+
 def save_splits(folder: Folder, splits: Splits) -> None:
     """Writes splits.parquet: track_id and role, with the rest and a SHA-256 of it all beside them.
 
@@ -152,7 +155,7 @@ def load_splits(folder: Folder) -> Splits | None:
             int(notes.get("n_without_role", 0)),
         )
         whole = notes.get("sha256") == splits_sha256(splits)
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, KeyError, ValueError, TypeError, AttributeError):
+    except (*_UNREADABLE, OSError, KeyError, ValueError, TypeError, AttributeError):
         raise problem from None
     if not whole:
         raise problem
