@@ -39,7 +39,7 @@ def test_ray_embeds_with_the_bytes_of_one_process(trained_copy: Library, monkeyp
     assert ", 0 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ray_prepares_with_the_bytes_of_one_process(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     """In four parts, so that workers do several."""
     pytest.importorskip("ray", reason="needs the extra ray")

@@ -56,7 +56,7 @@ def test_library_under_a_name_that_reads_as_a_pattern_is_its_own(tmp_path: Path,
     assert set(read_interactions(folders[1])["user_id"]) == {"b-x", "b-y", "b-z"}
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "local[1]"])
+@pytest.mark.parametrize("engine", ["duckdb", pytest.param("local[1]", marks=pytest.mark.long)])
 def test_an_engine_reads_the_file_that_is_named(tmp_path: Path, engine: str) -> None:
     if engine != "duckdb" and (importlib.util.find_spec("pyspark") is None or shutil.which("java") is None):
         pytest.skip("needs pyspark and Java")

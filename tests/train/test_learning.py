@@ -84,7 +84,7 @@ def gain(root: Path, run: str) -> np.ndarray:
     return mean
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stage_two_finds_planted_taste_in_cold_tracks_and_none_in_shuffled_listeners(
     tmp_path: Path, text_encoder_folder: Path
 ) -> None:
