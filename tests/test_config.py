@@ -207,3 +207,24 @@ def test_search_backend_is_one_of_three_words_or_a_servers_address() -> None:
         assert Config.from_preset("tiny", {"search": {"backend": backend}}).search.backend == backend
     with pytest.raises(ConfigError, match=r"setting 'search.backend': String should match pattern"):
         Config.from_preset("tiny", {"search": {"backend": "mysql://host"}})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "preference.heads_lr=-1",
+        "semantic.weight_decay=-0.1",
+        "semantic.seed=-1",
+        "evaluate.seed=-1",
+        "audio.n_heads=0",
+        "audio.position_groups=0",
+        "audio.conv_strides=[2, 0, 2]",
+        "heads.embed_dim=0",
+        "heads.hidden_sizes=[0]",
+        "semantic.max_grad_norm=-1",
+    ],
+)
+def test_a_number_that_no_model_or_training_could_have_is_refused_by_name(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "ponticello.toml").write_text('preset = "tiny"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"setting '{setting.partition('=')[0]}"):
+        Config.from_toml(tmp_path / "ponticello.toml", [setting])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ponticello.errors import ConfigError
@@ -67,16 +67,16 @@ class MelConfig(Part):
 class AudioEncoderConfig(Part):
     """Sizes of the audio tower over log-mels. Source: paper and released layout."""
 
-    conv_channels: tuple[int, ...] = (512, 512, 512)
-    conv_kernels: tuple[int, ...] = (5, 3, 3)  # frames
-    conv_strides: tuple[int, ...] = (2, 2, 2)  # frames
-    hidden_size: int = 768
-    n_layers: int = 12
-    n_heads: int = 12
-    ffn_size: int = 3072
+    conv_channels: tuple[PositiveInt, ...] = (512, 512, 512)
+    conv_kernels: tuple[PositiveInt, ...] = (5, 3, 3)  # frames
+    conv_strides: tuple[PositiveInt, ...] = (2, 2, 2)  # frames
+    hidden_size: int = Field(768, ge=1)
+    n_layers: int = Field(12, ge=1)
+    n_heads: int = Field(12, ge=1)
+    ffn_size: int = Field(3072, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    position_kernel: int = 31  # tokens, odd
-    position_groups: int = 16
+    position_kernel: int = Field(31, ge=1)  # tokens, odd
+    position_groups: int = Field(16, ge=1)
     # s that the tower hears at once: in training a random part, for a vector the mean of all parts; 0 = the whole track
     crop_seconds: float = Field(0.0, ge=0)
 
@@ -93,9 +93,9 @@ class TextEncoderConfig(Part):
 class HeadsConfig(Part):
     """The projection heads into the joint space. Source: paper (100 dimensions), released layout."""
 
-    hidden_sizes: tuple[int, ...] = (384, 192)
-    embed_dim: int = 100
-    fusion_hidden_sizes: tuple[int, ...] = (200, 100)
+    hidden_sizes: tuple[PositiveInt, ...] = (384, 192)
+    embed_dim: int = Field(100, ge=1)
+    fusion_hidden_sizes: tuple[PositiveInt, ...] = (200, 100)
     dropout: float = Field(0.1, ge=0, lt=1)  # the layout leaves room for it, the rate is not published
     taste_dim: int = Field(16, ge=1)  # of embed_dim, for what listening adds beside a frozen front end
     logit_scale: float = 2.6  # log of the inverse temperature at the start, released
@@ -109,16 +109,16 @@ class StageConfig(Part):
     epochs: float = Field(20.0, gt=0)  # released
     max_steps: int = -1  # optimiser steps; above 0 it overrides epochs
     min_steps: int = Field(0, ge=0)  # optimiser steps, where the epochs of a small catalogue would make fewer
-    audio_lr: float = 1e-4
-    text_lr: float = 1e-5
-    heads_lr: float = 1e-4
-    weight_decay: float = 0.01
+    audio_lr: float = Field(1e-4, ge=0)
+    text_lr: float = Field(1e-5, ge=0)
+    heads_lr: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     schedule: Literal["constant", "cosine"] = "cosine"
-    max_grad_norm: float = 1.0  # 0 = no clipping
+    max_grad_norm: float = Field(1.0, ge=0)  # 0 = no clipping
     evaluate_every: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
     patience: int = Field(5, ge=1)  # validations without a better one before stopping
-    seed: int = 3407  # released
+    seed: int = Field(3407, ge=0)  # released
     bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
     gradient_checkpointing: bool = False  # keep a layer's input instead of its activations, and compute them again
     fused_optimizer: bool = False  # AdamW in one kernel
@@ -136,7 +136,7 @@ class SemanticConfig(StageConfig):
 class PreferenceConfig(StageConfig):
     """Stage two: as a stage, its losses, and what keeps the meaning."""
 
-    audio_lr: float = 1e-5
+    audio_lr: float = Field(1e-5, ge=0)
     reset_heads: bool = False  # start from fresh heads, as released
     audio_text: float = Field(1.0, ge=0)  # weight of a loss, paper
     audio_audio: float = Field(1.0, ge=0)
@@ -178,7 +178,7 @@ class SplitsConfig(Part):
     test_share: float = Field(0.2, ge=0, lt=1)  # of tracks
     train_until: float = Field(0.7, gt=0, lt=1)  # share of events, by time
     validation_until: float = Field(0.8, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class SearchConfig(Part):
@@ -207,7 +207,7 @@ class EvaluateConfig(Part):
     k: int = Field(10, ge=1)  # cut-off of Recall and NDCG
     baselines: tuple[Baseline, ...] = get_args(Baseline)  # tuned and fitted; popularity and chance are always there
     bootstrap_rounds: int = Field(1000, ge=100)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class SimulationConfig(Part):
@@ -222,7 +222,7 @@ class SimulationConfig(Part):
     sharpness: float = Field(3.0, ge=0)  # how strongly taste decides what is played
     popularity_exponent: float = Field(0.6, ge=0)  # of rank, as in Zipf's law
     mood: float = Field(0.3, ge=0)  # how far one session strays from the listener's own taste
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class LimitsConfig(Part):
