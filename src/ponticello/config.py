@@ -71,7 +71,7 @@ class AudioEncoderConfig(Part):
     conv_kernels: tuple[PositiveInt, ...] = (5, 3, 3)  # frames
     conv_strides: tuple[PositiveInt, ...] = (2, 2, 2)  # frames
     hidden_size: int = Field(768, ge=1)
-    n_layers: int = Field(12, ge=1)
+    n_layers: int = Field(12, ge=0)
     n_heads: int = Field(12, ge=1)
     ffn_size: int = Field(3072, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
