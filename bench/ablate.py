@@ -35,6 +35,7 @@ from ponticello.train.run import train_preference, train_semantic
 
 SERVED = "stage two"
 STAGE_ONE = "stage one"
+TEXT = "text only"
 TRAINED = "as trained"  # stage two's last word, fused, without a choice between it and what it began from
 # Rows of the table: settings on top of the defaults. A row that is chosen is what the command would serve.
 CHOSEN: dict[str, dict[str, Any]] = {
@@ -69,11 +70,12 @@ EIGHT_WORDINGS = f"{STAGE_ONE}, eight wordings a text"
 
 @dataclass(frozen=True)
 class World:
-    """One seed's library and what is asked of it. measured: {method: {metric: a number a query}}."""
+    """One seed's library and what is asked of it. measured: {method: {metric: a number a query}}; drawn: `Asked`'s."""
 
     folder: Folder
     seed: int
     measured: dict[str, dict[str, np.ndarray]]
+    drawn: dict[str, list[str]]
 
 
 def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any], chosen: list[str]) -> World:
@@ -81,8 +83,8 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     root = work / f"seed-{seed}"
     shutil.rmtree(root, ignore_errors=True)
     folder = world(root, base, source, seed, settings)
-    one = World(folder, seed, {})
     ask = Asked(folder)
+    one = World(folder, seed, {}, ask.drawn)
     splits = load_splits(folder)
     assert splits is not None
     store, frames = FrameStore(folder.mels), FrameStore(folder.frames)
@@ -97,13 +99,19 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     vectors = {
         "mel statistics": mel_statistics(store, ids, training),
         "MusiCNN": frame_means(frames, ids, training, N_TAGGED),
-        "text only": unit(states),
+        TEXT: unit(states),
     }
     for method, found in vectors.items():
-        one.measured[method] = ask.measure(found, None)
+        one.measured[method] = ask.measure(found, None, hold_text=method == TEXT)
     audio = first.encode_mels([frames.read(track_id) for track_id in ids])
     one.measured[STAGE_ONE] = ask.measure(audio, first.encode_text(ask.texts))
-    for method, found in {**vectors, STAGE_ONE: audio}.items():
+    both = {
+        f"{method} and text": joined(heard, beside)
+        for method, heard in {"MusiCNN": vectors["MusiCNN"], STAGE_ONE: audio}.items()
+    }
+    for method, found in both.items():
+        one.measured[method] = ask.measure(found, None, hold_text=True)
+    for method, found in {**vectors, STAGE_ONE: audio, **both}.items():
         one.measured[f"{method} -> ALS factors"] = ask.regress(found)
     fixed = {"semantic": {"text_variants": 8}}
     trained(folder, lambda own: train_semantic(own, "eight-wordings", retrieval_figures), fixed, seed)
@@ -127,13 +135,20 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
         audio, text = model.encode_mels(tracks), model.encode_text(ask.texts)
         fused = model.encode_fused(tracks, beside)
         is_fused = name in AS_TRAINED or model.config.vector == "fused"
-        one.measured[name] = ask.measure(fused if is_fused else audio, text)
+        one.measured[name] = ask.measure(fused if is_fused else audio, text, hold_text=is_fused)
         if name == SERVED:
             one.measured[f"{name}, audio"] = ask.measure(audio, text)
-            one.measured[f"{name}, fused"] = ask.measure(fused, text)
+            one.measured[f"{name}, fused"] = ask.measure(fused, text, hold_text=True)
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
+            one.measured[f"{name}, fused -> ALS factors"] = ask.regress(fused)
         print(f"seed {seed}: {name}: {done.n_steps} steps; {done.balance}"[:160], flush=True)
     return one
+
+
+def joined(heard: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """(n, d + D): sound and text side by side, (n, d) and (n, D), with half of the unit length each."""
+    found: np.ndarray = np.concatenate([unit(heard), unit(states)], axis=1) / np.sqrt(2)
+    return found
 
 
 def main() -> None:
@@ -166,7 +181,13 @@ def main() -> None:
         }
         options.json.write_text(json.dumps(record))
     print(f"\n{len(worlds)} seeds, {time.monotonic() - started:.0f} s; brackets: minus {SERVED}, paired\n")
-    print(table([one.measured for one in worlds], SERVED if SERVED in options.only else STAGE_ONE))
+    print(
+        table(
+            [one.measured for one in worlds],
+            SERVED if SERVED in options.only else STAGE_ONE,
+            [one.drawn for one in worlds],
+        )
+    )
 
 
 if __name__ == "__main__":

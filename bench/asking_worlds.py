@@ -13,7 +13,8 @@ import polars as pl
 
 from freemusic import world
 from ponticello.config import Config
-from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.artists import artists_of
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.mining import mine_library

@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ponticello.config import Config
-from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.artists import artists_of
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import load_splits
 from ponticello.data.text import track_texts
 from ponticello.evaluate.collapse import collapse
 from ponticello.evaluate.contenders import Contenders
+from ponticello.evaluate.figures import Scores
 from ponticello.evaluate.intervals import bootstrap_mean
 from ponticello.evaluate.probe import probe_scores
 from ponticello.evaluate.ranking import Scorer, rank_task
@@ -42,7 +44,8 @@ def trained(folder: Folder, train: Callable[[Folder], Done], changed: Mapping[st
 class Asked:
     """What is asked of every method of a library: listeners and cold tracks, texts, labels; test tracks only.
 
-    ids, texts: of every track, by id; test: the rows of the test tracks.
+    ids, texts: of every track, by id; test: the rows of the test tracks. drawn: {metric: a name a query}, what a
+    bootstrap draws together: listeners, artists, labels; filled as metrics are measured.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -57,24 +60,31 @@ class Asked:
         self.config, self.log, self.splits = folder.config, log, splits
         _, self.cold = next_tracks(log, splits, set(self.ids), folder.config)
         self.test = [row for row, role in enumerate(self.roles) if role == "test"]
+        self.drawn: dict[str, list[str]] = {name: list(self.cold.queries) for name in TASTE}
 
-    def measure(self, vectors: np.ndarray, texts: np.ndarray | None) -> dict[str, np.ndarray]:
-        """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that has a text tower."""
+    def measure(
+        self, vectors: np.ndarray, texts: np.ndarray | None, *, hold_text: bool = False
+    ) -> dict[str, np.ndarray]:
+        """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that has a text tower.
+
+        hold_text: the vectors hold the text, labels and all, so no label is to be read off them.
+        """
         scorer = by_profile(self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search)
         found = self._ranked(scorer)
         queries, clusters = [self.ids[row] for row in self.test], [self.clusters[row] for row in self.test]
         if texts is not None:
             scores = retrieval_scores({"m": texts[self.test]}, {"m": vectors[self.test]}, queries, clusters)
             wanted = {("text to audio", "R@10"), ("text to audio", "MRR")}
-            found |= {f"text {s.metric}": s.by_method["m"] for s in scores if (s.task, s.metric) in wanted}
+            found |= {
+                f"text {s.metric}": self._kept(f"text {s.metric}", s) for s in scores if (s.task, s.metric) in wanted
+            }
         for column, labels in self.labels.items():
-            probed, _ = probe_scores({"m": vectors}, labels, self.roles, self.ids, self.clusters, column)
-            if probed:
-                found[f"{column} probe"] = probed[0].by_method["m"]
+            if not hold_text:
+                probed, _ = probe_scores({"m": vectors}, labels, self.roles, self.ids, self.clusters, column)
+                found |= {f"{column} probe": self._kept(f"{column} probe", one) for one in probed[:1]}
             sets = [set(labels[row] or ()) for row in self.test]
             near = music_to_music_scores({"m": vectors[self.test]}, sets, queries, clusters, column)
-            if near:
-                found[f"same {column}"] = near[0].by_method["m"]
+            found |= {f"same {column}": self._kept(f"same {column}", one) for one in near[:1]}
         return found
 
     def regress(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
@@ -90,12 +100,17 @@ class Asked:
         metrics = rank_task(self.cold, scorer, 10).metrics
         return {name: metrics[name.removeprefix("cold ")] for name in TASTE}
 
+    def _kept(self, name: str, scores: Scores) -> np.ndarray:
+        self.drawn[name] = scores.clusters or scores.queries
+        return scores.by_method["m"]
 
-def table(libraries: Sequence[Measured], against: str) -> str:
+
+def table(libraries: Sequence[Measured], against: str, drawn: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
     """A row a method: the mean over all libraries' queries; in brackets the interval of its paired gap to `against`.
 
-    Queries of all libraries count alike: each has its own listeners and test tracks. A cell is empty where nothing was
-    measured.
+    Queries of all libraries count alike. drawn: {metric: a name a query} of each library: what has one name is drawn
+    together, in whichever libraries it is, but for listeners, of whom each library has its own; without it every query
+    is drawn alone. A cell is empty where nothing was measured.
     """
     methods = list(dict.fromkeys(method for one in libraries for method in one))
     metrics = list(dict.fromkeys(name for one in libraries for found in one.values() for name in found))
@@ -112,8 +127,18 @@ def table(libraries: Sequence[Measured], against: str) -> str:
             cell = f"{np.nanmean(np.concatenate([own for own, _ in pairs])):.3f}"
             if method != against and all(other is not None for _, other in pairs):
                 gaps = np.concatenate([own - other for own, other in pairs])
-                _, low, high = bootstrap_mean(gaps, None, ROUNDS, 0)
+                _, low, high = bootstrap_mean(gaps, _clusters(libraries, method, metric, drawn), ROUNDS, 0)
                 cell += f" [{low:+.3f}, {high:+.3f}]"
             cells.append(cell)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _clusters(
+    libraries: Sequence[Measured], method: str, metric: str, drawn: Sequence[Mapping[str, Sequence[str]]]
+) -> np.ndarray | None:
+    """(queries,) a number a name, over all libraries that measured the metric; None where all are drawn alone."""
+    if not drawn or metric in TASTE:
+        return None
+    names = [names[metric] for one, names in zip(libraries, drawn, strict=True) if metric in one.get(method, {})]
+    return np.unique([name for some in names for name in some], return_inverse=True)[1]

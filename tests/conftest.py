@@ -32,7 +32,9 @@ from tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 logging.getLogger("transformers").setLevel(logging.ERROR)
+settings.register_profile("steady", deadline=None, derandomize=True)  # no timed test, and the same examples for all
 settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])  # for `make mutation`: seen is enough
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

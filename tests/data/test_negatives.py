@@ -68,7 +68,7 @@ def test_what_is_a_pair_is_no_negative_in_either_order() -> None:
     assert _negatives(ALONE, *events) == []
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(any_events, st.sampled_from([1, 2]), st.sampled_from([1, 3, 50]), st.sampled_from([1, 2, 50]))
 def test_any_log_gives_what_plain_loops_give(events: list[Event], listeners: int, a_user: int, a_track: int) -> None:
     config = PairsConfig(

@@ -8,7 +8,7 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.config import Config
-from ponticello.data.catalog import artists_of
+from ponticello.data.artists import artists_of
 from ponticello.data.interactions import read_interactions
 from ponticello.data.splits import Splits, before_test, load_splits
 from ponticello.evaluate import contenders

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from ponticello.api import Library
-from ponticello.data.catalog import artists_of
+from ponticello.data.artists import artists_of
 from ponticello.data.interactions import read_interactions
 from ponticello.data.mining import mine_test_pairs
 from ponticello.data.splits import Splits, load_splits

@@ -54,7 +54,7 @@ def test_min_frames_is_the_shortest_input_with_one_token(encoder: AudioEncoder) 
     assert len(frames_seen((5, 3, 3), (2, 2, 2), MIN_FRAMES - 1)) == 0
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     layers=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), min_size=1, max_size=3),
     n_padded=st.integers(1, 90),

@@ -65,9 +65,9 @@ def test_ties_go_by_track_id_whatever_the_catalogues_order() -> None:
         assert _ids(rank_tracks(index, QUERY, tracks[order], k=4, blend=0.0)) == "bacd"
 
 
-def test_at_most_so_many_tracks_an_artist_whatever_the_case() -> None:
+def test_at_most_so_many_tracks_an_artist_whatever_the_case_and_the_guests() -> None:
     index = _index([0.9, 0.8, 0.7, 0.6, 0.5], [0.0] * 5)
-    tracks = _tracks(["Ada", "ADA", "ada", "Bo", "Bo"])
+    tracks = _tracks(["Ada", "ADA", "ada feat. Bo", "Bo", "Bo"])
     assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0, per_artist=1)) == "ad"
     assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0, per_artist=2)) == "abd"
     assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0)) == "abcde"

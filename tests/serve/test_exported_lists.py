@@ -115,7 +115,7 @@ def test_only_what_is_an_mbid_becomes_an_identifier() -> None:
     assert "identifier" not in second
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(title=HOSTILE, artist=HOSTILE, tags=st.lists(HOSTILE, max_size=3), name=HOSTILE)
 def test_whatever_tags_hold_lists_stay_whole(title: str, artist: str, tags: list[str], name: str) -> None:
     tracks = [_track(title=title, artist=artist, album=title, genres=tags, tags=tags) for _ in range(2)]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ponticello.data.columns import ARTIST, PATH, TITLE, TRACK_ID, TRACKS, Table
+from ponticello.data.columns import PATH, TITLE, TRACK_ID, TRACKS, Table
 from ponticello.data.formats import lines_of
 from ponticello.data.intake import DTYPES, Imported, read_numbered
 from ponticello.data.parquet import read_parquet
@@ -107,12 +107,6 @@ def audio_files(folder: Folder) -> dict[str, Path]:
     """{track_id: its audio file} of the tracks that have one."""
     rows = read_tracks(folder).select(TRACK_ID, PATH).drop_nulls().iter_rows()
     return {track_id: audio_path(folder, path) for track_id, path in rows}
-
-
-def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
-    """{track_id: artist}, lower-cased, for tracks whose artist is known."""
-    rows = tracks.select(TRACK_ID, ARTIST).drop_nulls().iter_rows()
-    return {track_id: " ".join(artist.casefold().split()) for track_id, artist in rows if artist.strip()}
 
 
 def stored_table(path: Path) -> pl.DataFrame:

@@ -2,9 +2,10 @@
 
 import polars as pl
 
+from ponticello.data.artists import artist_groups
 from ponticello.data.columns import ANCHOR_ID, POSITIVE_ID, TRACK_ID
 from ponticello.data.duplicates import OTHER_ID
-from ponticello.data.roles import artist_groups
+from ponticello.data.roles import same_recordings
 from ponticello.data.splits import AGAIN, Splits, window, with_role
 from ponticello.errors import DataError
 
@@ -23,7 +24,8 @@ def check_no_leak(
     """Passes if nothing held out can reach training; DataError names the first rows that leak.
 
     pairs: anchor_id, positive_id, as mined for training. events: as meant for training. duplicates: as
-        `near_duplicates` gives them. What is None is not looked at.
+        `near_duplicates` gives them, beside which tracks of one MusicBrainz id or ISRC are one recording. What is None
+        is not looked at.
     Refused: a pair with a track that is not for training; an event on one, or not before its moment, which is the
     listener's own where the splits have those; one recording in two roles; and, where whole artists are held out, an
     artist or album in two roles. Official splits (a column's) are what they are: their torn artists and recordings are
@@ -40,12 +42,11 @@ def check_no_leak(
             notes.append(f"{torn['group'].n_unique():,} artists or albums are in two roles of the official split.")
         elif not official:
             _refuse(torn, "an artist or album is in two roles")
-    if duplicates is not None:
-        apart = _in_two_roles(duplicates, roles)
-        if official and apart.height:
-            notes.append(f"{apart.height:,} pairs of tracks of one recording are in two roles of the official split.")
-        elif not official:
-            _refuse(apart, "one recording is in two roles")
+    apart = _in_two_roles(same_recordings(tracks, duplicates), roles)
+    if official and apart.height:
+        notes.append(f"{apart.height:,} pairs of tracks of one recording are in two roles of the official split.")
+    elif not official:
+        _refuse(apart, "one recording is in two roles")
     in_train = with_role(splits, "train")
     if pairs is not None:
         outside = pairs.filter(~(pl.col(ANCHOR_ID).is_in(in_train) & pl.col(POSITIVE_ID).is_in(in_train)))
@@ -63,7 +64,7 @@ def check_no_leak(
 def _in_two_roles(duplicates: pl.DataFrame, roles: pl.DataFrame) -> pl.DataFrame:
     """The pairs of one recording whose tracks have different roles, with both."""
     others = roles.rename({TRACK_ID: OTHER_ID, _ROLE: _OTHER_ROLE})
-    known = duplicates.select(TRACK_ID, OTHER_ID).join(roles, on=TRACK_ID).join(others, on=OTHER_ID)
+    known = duplicates.join(roles, on=TRACK_ID).join(others, on=OTHER_ID)
     apart = known.filter(pl.col(_ROLE) != pl.col(_OTHER_ROLE))
     return apart.select(TRACK_ID, _ROLE, OTHER_ID, _OTHER_ROLE).sort(TRACK_ID, OTHER_ID)
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.artists import artists_of
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, N_USERS, PLAYED_AT, POSITIVE_ID, SOURCE, TRACK_ID, USER_ID, WEIGHT
 from ponticello.data.duplicates import near_duplicates
 from ponticello.data.engine import Engine, EngineOptions, open_engine

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 import polars as pl
 
 from ponticello.config import SplitsConfig
-from ponticello.data.columns import ALBUM, ARTIST, TRACK_ID
+from ponticello.data.columns import ISRC, MBID, TRACK_ID
 from ponticello.data.duplicates import OTHER_ID
+from ponticello.data.history.listen import isrc_of, mbid_in
 from ponticello.errors import ConfigError
 
 ROLES = ("test", "validation", "train")  # in the order they are filled
@@ -22,25 +23,6 @@ _WORDS = {  # of official lists, in lower case
 _N_SHOWN = 10  # values an error names
 
 
-def artist_groups(tracks: pl.DataFrame) -> list[str]:
-    """Each track's group: its artist, else its album, else itself, as `artist:...`, `album:...` or `track:...`.
-
-    Names that differ in case or white space are one.
-    """
-    nothing = [None] * tracks.height
-    artists = tracks[ARTIST] if ARTIST in tracks.columns else nothing
-    albums = tracks[ALBUM] if ALBUM in tracks.columns else nothing
-    groups = []
-    for track_id, artist, album in zip(tracks[TRACK_ID], artists, albums, strict=True):
-        if name := _normalised(artist):
-            groups.append(f"artist:{name}")
-        elif name := _normalised(album):
-            groups.append(f"album:{name}")
-        else:
-            groups.append(f"track:{track_id}")
-    return groups
-
-
 def roles_by_group(
     tracks: pl.DataFrame,
     groups: list[str],
@@ -50,7 +32,7 @@ def roles_by_group(
 ) -> dict[str, str]:
     """A role for each of `tracks`, one role a group.
 
-    groups: (tracks.height,) names. duplicates: (track_id, other_id) of one recording; their groups become one.
+    groups: (tracks.height,) names; those of `same_recordings` become one.
     known: roles to keep; a new track of a group that has one joins the larger part of it.
     Other groups go by the SHA-256 of seed and name: to test while they fit its share of tracks, then to validation,
     then to train. A share above 0 gets the smallest group even if that is too large, as long as another is left to
@@ -61,7 +43,8 @@ def roles_by_group(
     if config.validation_share + config.test_share >= 1:
         raise ConfigError("splits.validation_share and splits.test_share must sum to less than 1; lower one")
     members: dict[str, list[str]] = defaultdict(list)
-    for track_id, group in zip(tracks[TRACK_ID], _joined(tracks[TRACK_ID].to_list(), groups, duplicates), strict=True):
+    joined = _joined(tracks[TRACK_ID].to_list(), groups, same_recordings(tracks, duplicates))
+    for track_id, group in zip(tracks[TRACK_ID], joined, strict=True):
         members[group].append(track_id)
     roles = {track_id: known[track_id] for track_id in tracks[TRACK_ID] if track_id in known}
     new_groups = {}
@@ -74,6 +57,21 @@ def roles_by_group(
             new_groups[group] = len(ids)
     assigned = _assign(new_groups, Counter(roles.values()), tracks.height, config)
     return roles | {track_id: role for group, role in assigned.items() for track_id in members[group]}
+
+
+def same_recordings(tracks: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl.DataFrame:
+    """(track_id, other_id) of one recording: by sound, and by a MusicBrainz id or an ISRC that both have.
+
+    duplicates: as `near_duplicates` gives them; None = nothing was listened to. Of many tracks with one id each stands
+    beside the first.
+    """
+    pairs = [] if duplicates is None else list(duplicates.select(TRACK_ID, OTHER_ID).iter_rows())
+    for column, read in ((MBID, mbid_in), (ISRC, isrc_of)):
+        first_of: dict[str, str] = {}
+        for track_id, value in tracks.select(TRACK_ID, column).iter_rows() if column in tracks.columns else ():
+            if (found := read(value)) and first_of.setdefault(found, track_id) != track_id:
+                pairs.append((first_of[found], track_id))
+    return pl.DataFrame(pairs, schema={TRACK_ID: pl.String, OTHER_ID: pl.String}, orient="row")
 
 
 def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
@@ -105,10 +103,8 @@ def _normalised(name: str | None) -> str:
     return " ".join((name or "").casefold().split())
 
 
-def _joined(track_ids: list[str], groups: list[str], duplicates: pl.DataFrame | None) -> list[str]:
+def _joined(track_ids: list[str], groups: list[str], recordings: pl.DataFrame) -> list[str]:
     """`groups`, those that share a recording made one, which takes the first of their names in order."""
-    if duplicates is None or duplicates.is_empty():
-        return groups
     group_of = dict(zip(track_ids, groups, strict=True))
     first_of: dict[str, str] = {}
 
@@ -117,7 +113,7 @@ def _joined(track_ids: list[str], groups: list[str], duplicates: pl.DataFrame | 
             group = first_of[group]
         return group
 
-    for pair in duplicates.select(TRACK_ID, OTHER_ID).iter_rows():
+    for pair in recordings.iter_rows():
         if pair[0] in group_of and pair[1] in group_of:
             one, two = sorted(first(group_of[track_id]) for track_id in pair)
             if one != two:

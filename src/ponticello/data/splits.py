@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ponticello.config import PairsConfig, SplitsConfig
+from ponticello.data.artists import artist_groups
 from ponticello.data.catalog import stored_table
 from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
-from ponticello.data.roles import artist_groups, roles_by_column, roles_by_group
+from ponticello.data.roles import roles_by_column, roles_by_group
 from ponticello.data.windows import Window, last_sessions, moment
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, replacing
@@ -69,8 +70,9 @@ def make_splits(
 
     Tracks, by `config.tracks`: `roles_by_group` of artists or of single tracks, or `roles_by_column`.
     Events, by `config.events`: the moments with the configured shares of events before them, or `last_sessions`.
-    previous: a track keeps the role it had. duplicates: as `near_duplicates` gives them; tracks of one recording that
-        have no role yet get the same one. A column's roles are taken as they are.
+    previous: a track keeps the role it had. duplicates: as `near_duplicates` gives them; tracks of one recording, by
+        these or by a MusicBrainz id or an ISRC they share, get the same one if they have none yet. A column's roles are
+        taken as they are.
 
     ConfigError: a share, moment or column that cannot be used. LibraryError: `previous` was made another way, or the
     column gives a track another role than it had.

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.artists import artists_of
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ARTIST, GENRES, MACHINE_TAGS, TAGS, TITLE, TRACK_ID
 from ponticello.data.interactions import read_interactions
 from ponticello.data.leaks import check_no_leak

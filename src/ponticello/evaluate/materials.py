@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from ponticello.config import Config
-from ponticello.data.catalog import artists_of, read_tracks
+from ponticello.data.artists import artists_of
+from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import TRACK_ID
 from ponticello.data.shards import MANIFEST
 from ponticello.data.splits import Splits

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from ponticello.data.artists import lead_artist
 from ponticello.data.columns import ARTIST, PLAYED_AT, TITLE, TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive
 from ponticello.errors import DataError
@@ -87,9 +88,10 @@ def _chosen(
     for place, (is_left_out, artist) in enumerate(zip(are_left_out, artists, strict=True)):
         if is_left_out or (recordings is not None and recordings[place] in heard):
             continue
-        if per_artist is not None and artist is not None and counts[artist.casefold()] >= per_artist:
-            continue
-        counts[(artist or "").casefold()] += 1
+        if per_artist is not None and (lead := lead_artist(artist)):
+            if counts[lead] >= per_artist:
+                continue
+            counts[lead] += 1
         if recordings is not None:
             heard.add(recordings[place])
         chosen.append(place)

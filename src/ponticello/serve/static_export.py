@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ponticello.api import Library
+from ponticello.data.artists import lead_artist
 from ponticello.data.columns import TRACK_ID
 from ponticello.errors import LibraryError
 from ponticello.library import replacing
@@ -124,9 +125,16 @@ def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
-    """The catalogue as GET /api/tracks has it, with the number of each track's recording; null = not in the index."""
+    """The catalogue as GET /api/tracks has it, with each track's lead artist and the number of its recording.
+
+    lead: "" = nobody known. recording: null = not in the index.
+    """
     tracks = tracks_of(snapshot, snapshot.tracks[TRACK_ID].to_list())
-    return [each | {"recording": None if each["row"] is None else int(recordings[each["row"]])} for each in tracks]
+    numbers = (None if each["row"] is None else int(recordings[each["row"]]) for each in tracks)
+    return [
+        each | {"lead": lead_artist(each["artist"]), "recording": number}
+        for each, number in zip(tracks, numbers, strict=True)
+    ]
 
 
 def _neighbours(

@@ -114,11 +114,9 @@ function ranked(near, blend, tracks, term, seed) {
 function counted(results, per_artist) {
   if (!per_artist) return results;
   const seen = new Map();
-  return results.filter(({ artist }) => {
-    if (!artist) return true;
-    const key = artist.toLowerCase();
-    seen.set(key, (seen.get(key) ?? 0) + 1);
-    return seen.get(key) <= per_artist;
+  return results.filter(({ lead }) => {
+    seen.set(lead, (seen.get(lead) ?? 0) + 1);
+    return !lead || seen.get(lead) <= per_artist;
   });
 }
 
