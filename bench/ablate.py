@@ -12,7 +12,8 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.model.musicnn_frames import N_TAGGED
+from ponticello.train.balance import Judge, Judged, stands_out
 from ponticello.train.run import train_preference, train_semantic
 
 SERVED = "stage two"
@@ -125,7 +127,7 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
             own = world(work / f"seed-{seed}-pairs", base, source, seed, {**settings, **VARIANTS[name]})
             shutil.copytree(folder.run("semantic"), own.run("semantic"))
         run = "".join(letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-")
-        judge = judge_on_validation(own) if name in CHOSEN else None
+        judge = Watched(judge_on_validation(own)) if name in CHOSEN else None
         train = lambda lib, run=run, judge=judge: train_preference(  # noqa: E731
             lib, run, "semantic", retrieval_figures, judge=judge
         )
@@ -141,8 +143,35 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
             one.measured[f"{name}, fused"] = ask.measure(fused, text, hold_text=True)
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
             one.measured[f"{name}, fused -> ALS factors"] = ask.regress(fused)
-        print(f"seed {seed}: {name}: {done.n_steps} steps; {done.balance}"[:160], flush=True)
+        kept = (
+            f"{done.balance['end']} {done.balance['alpha']:g} {done.balance['vector']}" if done.balance else "its end"
+        )
+        by_chance = f"; by chance alone a gain stands out in {left_by_chance(judge.seen, seed):.0%}" if judge else ""
+        print(f"seed {seed}: {name}: {done.n_steps} steps; kept: {kept}{by_chance}", flush=True)
     return one
+
+
+@dataclass
+class Watched:
+    """A judge that remembers what it said: of stage one first, as `choose_balance` asks."""
+
+    judge: Judge
+    seen: list[Judged] = field(default_factory=list)
+
+    def __call__(self, model: HTCL) -> Judged:
+        self.seen.append(self.judge(model))
+        return self.seen[-1]
+
+
+def left_by_chance(seen: Sequence[Judged], seed: int, rounds: int = 500) -> float:
+    """How often some position would stand out from stage one if no listener gained: each listener's gaps, all positions
+    and vectors together, get the other sign or do not, by a coin. Budgets of meaning are left aside, so it is at most.
+    """
+    start = seen[0].by_listener["audio"]
+    gaps = np.stack([found - start for one in seen[1:] for found in one.by_listener.values()])  # (options, listeners)
+    flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
+    nothing = np.zeros(len(start))
+    return float(np.mean([any(stands_out(gap, nothing) for gap in gaps * flip) for flip in flips]))
 
 
 def joined(heard: np.ndarray, states: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How far stage two may go: taste that is sure, meaning within the budget, and else stage one itself."""
+"""How far stage two may go: taste that stands out, meaning within the budget, and else stage one itself."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponticello.model.htcl import HTCL
-from ponticello.train.balance import Balance, Judged, choose_balance, surely_better
+from ponticello.train.balance import Balance, Judged, choose_balance, stands_out
 
 STEADY = [0.10, 0.12, 0.08, 0.11, 0.09]  # gains of five listeners: mean 0.1, standard error 0.007
 SPLIT = [0.9, -0.4, 0.8, -0.7, -0.1]  # the same mean; standard error 0.32
@@ -70,12 +70,12 @@ def test_a_gain_that_few_listeners_disagree_about_leaves_stage_one(ends: tuple[H
     alpha, balance = chosen(ends, along(SPLIT, SPLIT))
     assert (alpha, balance.alpha, balance.vector) == (0.0, 0.0, "audio")
     assert balance.sentence() == (
-        "kept: stage one itself, audio vectors; no gain of taste within the budget of meaning is sure from 5 "
+        "kept: stage one itself, audio vectors; no gain of taste within the budget of meaning stands out among 5 "
         "validation listeners (stage one 0.500, best 0.600)"
     )
 
 
-def test_a_sure_gain_is_taken_before_a_larger_one_that_is_not(ends: tuple[HTCL, HTCL]) -> None:
+def test_a_gain_that_stands_out_is_taken_before_a_larger_one_that_is_not(ends: tuple[HTCL, HTCL]) -> None:
     alpha, balance = chosen(ends, along(STEADY, [2 * gain for gain in SPLIT]))
     assert (alpha, balance.vector) == (1.0, "audio")
 
@@ -117,18 +117,18 @@ def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HT
     assert balance.sentence().startswith("kept: 50% of the way to stage two before its first step, audio vectors; ")
 
 
-def test_surely_better_is_the_one_sided_t_test() -> None:
+def test_what_stands_out_is_told_by_the_one_sided_t_test() -> None:
     """Gains -1, 1, 1.5: mean 0.5, deviation 1.323, standard error 0.764, t = 0.65; the 84 % point for 2 is 1.31.
 
     Nine such gains, three of each: deviation 1.146, standard error 0.382, t = 1.31 against 1.06.
     """
     gains = np.array([-1.0, 1.0, 1.5])
-    assert not surely_better(gains, np.zeros(3))
-    assert surely_better(np.repeat(gains, 3), np.zeros(9))
-    assert not surely_better(np.zeros(9), np.repeat(gains, 3))
+    assert not stands_out(gains, np.zeros(3))
+    assert stands_out(np.repeat(gains, 3), np.zeros(9))
+    assert not stands_out(np.zeros(9), np.repeat(gains, 3))
 
 
 def test_one_listener_and_missing_listeners_prove_nothing() -> None:
-    assert not surely_better(np.array([1.0]), np.array([0.0]))
-    assert not surely_better(np.array([1.0, np.nan]), np.array([0.0, 0.0]))
-    assert not surely_better(np.full(3, 0.5), np.full(3, 0.5))
+    assert not stands_out(np.array([1.0]), np.array([0.0]))
+    assert not stands_out(np.array([1.0, np.nan]), np.array([0.0, 0.0]))
+    assert not stands_out(np.full(3, 0.5), np.full(3, 0.5))

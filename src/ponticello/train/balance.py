@@ -1,8 +1,9 @@
 """How far stage two may go: between stage one's weights and its own, as validation decides.
 
 Taste is gained along that way, and meaning may be lost. Kept is what held-out listening likes best among the positions
-that lose no meaning figure more than the budget. Few listeners say little: what cannot be told from chance counts as no
-gain, and then stage one itself stays, which is the vector nothing has to be proved for.
+that lose no meaning figure more than the budget. Few listeners say little: a gain has to stand out from their scatter
+by a standard error, or stage one itself stays. That is a rule of thumb and no proof: several positions are looked at,
+and the best of them is taken. Proof is asked of `evaluate`, on listeners and tracks that took no part.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +17,7 @@ from ponticello.model.mixing import mix
 
 POSITIONS = (0.25, 0.5, 0.75, 1.0)
 TRAINED, STAGE_ONE = "trained", "stage one"
-SURE = 0.84  # of a gain of taste being above zero, one-sided: about one standard error; docs/ladder.md
+SURE = 0.84  # one-sided confidence of a single gain of taste, about one standard error; docs/ladder.md
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Balance:
         if self.alpha == 0:
             best = max(figures["taste"] for found in self.judged.values() for figures in found.values())
             return (
-                f"kept: stage one itself, {self.vector} vectors; no gain of taste within the budget of meaning is sure "
-                f"from {asked} (stage one {first['taste']:.3f}, best {best:.3f})"
+                f"kept: stage one itself, {self.vector} vectors; no gain of taste within the budget of meaning stands "
+                f"out among {asked} (stage one {first['taste']:.3f}, best {best:.3f})"
             )
         kept = self.judged[_position(self.end, self.alpha)][self.vector]
         lost = {name: first[name] - value for name, value in kept.items() if name != "taste"}
@@ -78,8 +79,8 @@ def choose_balance(start: HTCL, ends: Mapping[str, HTCL], judge: Judge, budget: 
     """The model that is kept, and why. Cost: `judge` at each of `POSITIONS` towards each end, and at stage one.
 
     ends: stage two as "trained", and as "begun" where that is not stage one itself. budget: the most that a figure of
-    meaning may be below stage one's. Of those within it whose taste is surely above stage one's (`surely_better`), the
-    one with the highest taste is kept; of equal ones the first. If there is none, stage one stays.
+    meaning may be below stage one's. Of those within it whose taste `stands_out` from stage one's, the one with the
+    highest taste is kept; of equal ones the first. If there is none, stage one stays.
 
     Source: the way between two models' weights, Wortsman et al. 2022.
     """
@@ -95,7 +96,7 @@ def choose_balance(start: HTCL, ends: Mapping[str, HTCL], judge: Judge, budget: 
         for place, found in judged.items()
         for vector in found.taste
         if all(value >= own.meaning["audio"][name] - budget for name, value in found.meaning[vector].items())
-        and surely_better(found.by_listener[vector], own.by_listener["audio"])
+        and stands_out(found.by_listener[vector], own.by_listener["audio"])
     ]
     place, vector = max(options, key=lambda one: judged[one[0]].taste[one[1]], default=((TRAINED, 0.0), "audio"))
     named = {
@@ -110,7 +111,7 @@ def _position(end: str, alpha: float) -> str:
     return STAGE_ONE if alpha == 0 else f"{end} {alpha:g}"
 
 
-def surely_better(own: np.ndarray, other: np.ndarray) -> bool:
+def stands_out(own: np.ndarray, other: np.ndarray) -> bool:
     """Whether the mean of own - other is above zero with `SURE` one-sided confidence; never for fewer than two.
 
     own, other: (n,), row i of both the same listener's; pairs where either is nan are left out.
