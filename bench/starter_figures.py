@@ -14,7 +14,7 @@ from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.intervals import bootstrap_mean, paired_difference
 from ponticello.evaluate.metrics import auc, ndcg_at_k
 from questions import QUESTIONS
-from starter import SEED, Heard, Reader, learn_starter
+from starter_recipe import SEED, Heard, Reader, learn_starter
 
 ROUNDS = 1000
 STARTER, MATCHING, READING, CHANCE = "starter", "tag matching", "MiniLM reads the tags", "chance"

@@ -28,8 +28,8 @@ from ponticello.library import Folder
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import build_starter
 from ponticello.train.run import train_semantic
-from starter import SETTINGS, Reader, learn_starter, read_heard
 from starter_figures import ROUNDS, questions_of
+from starter_recipe import SETTINGS, Reader, learn_starter, read_heard
 
 SCRATCH, STARTER, UNTRAINED = "from nothing", "from the starter", "the starter, untrained"
 METHODS = (SCRATCH, STARTER, UNTRAINED)

@@ -20,8 +20,8 @@ ROWS = [
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """bench/starter.py as a module."""
-    return _imported("starter", monkeypatch)
+    """bench/starter_recipe.py as a module."""
+    return _imported("starter_recipe", monkeypatch)
 
 
 @pytest.fixture
