@@ -23,7 +23,8 @@ from ponticello.presets import PRESETS
 
 # fmt: off
 Baseline = Literal[
-    "item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN", "vectors to factors", "artist prior"
+    "item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN", "vectors to factors",
+    "vectors and text to factors", "artist prior",
 ]
 # fmt: on
 
@@ -277,8 +278,7 @@ class Config(Part):
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path.name} is not valid TOML: {error}") from None
-        for setting in settings:
-            table = _merge(table, _parse_setting(setting))
+        table = reduce(_merge, map(_parse_setting, settings), table)
         return cls.from_preset(str(table.pop("preset", "small")), table)
 
 

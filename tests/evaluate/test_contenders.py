@@ -14,7 +14,7 @@ from ponticello.data.splits import Splits, before_test, load_splits
 from ponticello.evaluate import contenders
 from ponticello.evaluate.collaborative import GRIDS
 from ponticello.evaluate.collapse import collapse
-from ponticello.evaluate.contenders import ANSWERS, Contenders
+from ponticello.evaluate.contenders import ANSWERS, WITH_TEXT, Contenders
 from ponticello.evaluate.ranking import Task, rank_task
 from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM
 from ponticello.evaluate.taste import Listening, taste_tasks
@@ -39,10 +39,18 @@ def config(library: Library, *baselines: str) -> Config:
     return settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"baselines": baselines})})
 
 
+def texts(library: Library, size: int = 3) -> dict[str, np.ndarray]:
+    """A random unit vector for each track but the first."""
+    drawn = np.random.default_rng(0).normal(size=(len(library.index.track_ids), size))
+    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return dict(list(zip(library.index.track_ids, unit, strict=True))[1:])
+
+
 def made(library: Library, splits: Splits, *baselines: str, log: pl.DataFrame | None = None) -> Contenders:
     events = read_interactions(library.folder) if log is None else log
     artists = artists_of(library.tracks)
-    return Contenders(events, splits, content(library), artists, config(library, *baselines), seed=0)
+    settings = config(library, *baselines)
+    return Contenders(events, splits, content(library), artists, settings, seed=0, texts=texts(library))
 
 
 def tasks(library: Library, splits: Splits) -> dict[str, Task]:
@@ -103,6 +111,33 @@ def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(trained: Libr
     for method in ("content-kNN", "vectors to factors"):
         turned = backwards[method][np.ix_(rows, columns)].T
         np.testing.assert_allclose(turned, forwards[method][:, kept], rtol=0, atol=1e-6)
+
+
+def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(trained: Library, splits: Splits) -> None:
+    """Content that is the same for all tracks, and texts that are the true vectors: ranked as by these alone."""
+    log, settings = read_interactions(trained.folder), config(trained, "vectors to factors", WITH_TEXT)
+    artists: dict[str, str] = {}
+    vectors, cold = content(trained), tasks(trained, splits)[COLD]
+    alike = dict.fromkeys(vectors, np.ones(4, dtype=np.float32) / 2)
+
+    def auc(found: Contenders) -> dict[str, float]:
+        scorers = found.scorers(collapse(cold, {}))
+        return {name: float(np.nanmean(rank_task(cold, scorers[name], 10).metrics["AUC"])) for name in scorers}
+
+    blind = auc(Contenders(log, splits, alike, artists, settings, 0, texts=vectors))
+    seeing = auc(Contenders(log, splits, vectors, artists, settings, 0))
+    assert blind["vectors to factors"] == pytest.approx(0.5)  # all tied
+    assert blind[WITH_TEXT] == pytest.approx(seeing["vectors to factors"], abs=0.03)
+    assert blind[WITH_TEXT] > 0.55
+    assert WITH_TEXT not in seeing
+
+
+def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measured(
+    trained: Library, splits: Splits
+) -> None:
+    found = Contenders(read_interactions(trained.folder), splits, content(trained), {}, config(trained, WITH_TEXT), 0)
+    assert set(found.scorers(collapse(tasks(trained, splits)[COLD], {}))) == {"random", "popularity"}
+    assert f"{WITH_TEXT} is not measured on {COLD}: no vector that is compared holds a text." in found.notes
 
 
 def test_the_artist_prior_cannot_tell_tracks_of_one_artist_apart(trained: Library, splits: Splits) -> None:

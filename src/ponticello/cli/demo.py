@@ -26,7 +26,16 @@ SEARCHES = (
 )
 LABELS = ["game", "machine_tags"]
 # All but SASRec, whose tuning takes as long as all the rest; `ponticello evaluate` adds it.
-BASELINES = ["item-kNN", "EASE", "ALS", "BPR", "content-kNN", "vectors to factors", "artist prior"]
+BASELINES = [
+    "item-kNN",
+    "EASE",
+    "ALS",
+    "BPR",
+    "content-kNN",
+    "vectors to factors",
+    "vectors and text to factors",
+    "artist prior",
+]
 
 
 def register(app: typer.Typer) -> None:

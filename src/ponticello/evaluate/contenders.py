@@ -31,6 +31,7 @@ from ponticello.evaluate.content import (
     CANNOT_FROM_CONTENT,
     GRID_CONTENT_KNN,
     artist_centroids,
+    beside_text,
     content_to_factors,
     fit_content_knn,
 )
@@ -40,22 +41,29 @@ from ponticello.evaluate.scorers import by_chance, by_factors, by_order
 from ponticello.evaluate.sequence import CANNOT_SASREC, GRID_SASREC, LARGEST_SASREC, as_sequences, fit_sasrec
 from ponticello.evaluate.tasks import AUDIENCE, COLD, WARM, next_tracks
 
+WITH_TEXT = "vectors and text to factors"
+RIDGES = [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)]
 ANSWERS = {  # which method answers which task
     WARM: ("item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN"),
-    COLD: ("vectors to factors", "SASRec on content", "content-kNN", "artist prior"),
-    AUDIENCE: ("vectors to factors", "SASRec on content", "content-kNN", "artist prior"),
+    COLD: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN", "artist prior"),
+    AUDIENCE: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN", "artist prior"),
 }
 ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
     **GRIDS,
     "SASRec": GRID_SASREC,
     "SASRec on content": GRID_SASREC,
     "content-kNN": GRID_CONTENT_KNN,
-    "vectors to factors": [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)],
+    "vectors to factors": RIDGES,
+    WITH_TEXT: RIDGES,
     "artist prior": [{}],
 }
 LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
-NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", "artist prior")
-ON_FACTORS = ("vectors to factors", "artist prior")  # they carry the factors of ALS, as tuned for warm tracks
+NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", WITH_TEXT, "artist prior")
+ON_FACTORS = (
+    "vectors to factors",
+    WITH_TEXT,
+    "artist prior",
+)  # they carry the factors of ALS, as tuned for warm tracks
 ASKED_ONCE = ("item-kNN", "EASE", "BPR")  # of what they learn before validation, nothing is needed after tuning
 LARGEST = {  # tracks
     "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory
@@ -69,7 +77,8 @@ TUNING_LISTENERS = 2_000  # drawn where there are more; all candidates are ranke
 class Contenders:
     """The other methods of one library's log, each fitted when first asked for.
 
-    content: unit vectors by track id, from which cold tracks are reached. artists: by track id. Randomness: `seed`.
+    content: unit vectors by track id, from which cold tracks are reached. artists: by track id. texts: the unit vector
+    of what fused vectors read beside the sound, by track id; empty where none are compared. Randomness: `seed`.
     """
 
     def __init__(
@@ -80,8 +89,10 @@ class Contenders:
         artists: Mapping[str, str],
         config: Config,
         seed: int,
+        texts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.config, self.content, self.artists, self.seed = config, content, artists, seed
+        self.texts = texts or {}
         self.notes: list[str] = []
         past = before_test(splits, interactions)
         warm, cold = next_tracks(past, one_window_earlier(splits), set(content), config, cold_role="validation")
@@ -126,6 +137,8 @@ class Contenders:
     def _hindrance(self, name: str, task: Task) -> str:
         n_tracks = len(self.late.track_ids)
         needed = (task.name, WARM) if name in ON_FACTORS else (task.name,)
+        if name == WITH_TEXT and not self.texts:
+            return "no vector that is compared holds a text."
         if name in NEED_IMPLICIT and find_spec("implicit") is None:
             return "it needs the package implicit; run: pip install implicit"
         if n_tracks > LARGEST.get(name, n_tracks):
@@ -182,9 +195,9 @@ class Contenders:
         if name == "artist prior":
             artists = [[self.artists.get(track_id) for track_id in ids] for ids in (fits.track_ids, tracks)]
             return artist_centroids(model.items, *artists).items
-        if name == "vectors to factors":
-            known, new = self._contents(fits.track_ids), self._contents(tracks)
-            return content_to_factors(model.items, known, new, point["ridge"])
+        if name in ("vectors to factors", WITH_TEXT):
+            read = self._contents_and_texts if name == WITH_TEXT else self._contents
+            return content_to_factors(model.items, read(fits.track_ids), read(tracks), point["ridge"])
         items: np.ndarray = model.items(self._contents(tracks))
         return items
 
@@ -218,6 +231,11 @@ class Contenders:
 
     def _contents(self, track_ids: list[str]) -> np.ndarray:
         return np.stack([self.content[track_id] for track_id in track_ids])
+
+    def _contents_and_texts(self, track_ids: list[str]) -> np.ndarray:
+        nothing = np.zeros_like(next(iter(self.texts.values())))
+        texts = [self.texts.get(track_id, nothing) for track_id in track_ids]
+        return beside_text(self._contents(track_ids), np.stack(texts))
 
 
 class _Fits:

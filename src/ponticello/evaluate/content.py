@@ -19,6 +19,7 @@ BLOCK_COSINES = 2**25  # cosines held at once by fit_content_knn: 128 MB of floa
 CANNOT_FROM_CONTENT = {
     "content-kNN": "a track whose content is unknown; a listener without events",
     "vectors to factors": "a track whose content is unknown; a listener without events; what no linear map can say",
+    "vectors and text to factors": "what vectors to factors cannot; of a track without text it reads the vector alone",
     "artist prior": "a track by an artist without listened tracks; a listener without events; one artist's best track",
 }
 
@@ -97,6 +98,15 @@ def artist_centroids(
     nothing = np.zeros(item_factors.shape[1])
     items = np.array([means.get(artist or "", nothing) for artist in artists_new], dtype=np.float64)
     return Centroids(items.reshape(len(artists_new), len(nothing)), is_known)
+
+
+def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """(n, d + D) float32: what a regression reads that is to know as much as a fused vector. (n, d), (n, D): its parts.
+
+    Unit rows count alike; a row of zeros in `texts` is a track without text.
+    """
+    joined: np.ndarray = np.concatenate([unit(content), unit(texts)], axis=1) / np.sqrt(2.0)
+    return joined.astype(np.float32)
 
 
 def content_to_factors(item_factors: np.ndarray, content: np.ndarray, new_content: np.ndarray, l2: float) -> np.ndarray:

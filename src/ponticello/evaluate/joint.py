@@ -74,7 +74,7 @@ def evaluate_library(
                 "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
             )
         vectors = {method: materials.by_id(method) for method in materials.vectors}
-        measure_taste(evaluation, listening, vectors, materials.content, materials.config, seed, say)
+        measure_taste(evaluation, listening, vectors, materials.content, materials.config, seed, say, materials.beside)
         _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
         suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
         measure_front(evaluation, materials, collapse(cold, listening.recordings), suffix, say)

@@ -43,6 +43,9 @@ class Materials:
     vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
     models: dict[str, HTCL]
     store: FrameStore | None  # what the models read
+    beside: dict[
+        str, np.ndarray
+    ]  # by track id, (D,) of the text that fused vectors hold; empty where none are compared
 
     @property
     def clusters(self) -> list[str]:
@@ -88,6 +91,7 @@ def gather(
             )
     models: dict[str, HTCL] = {}
     read: FrameStore | None = None
+    fused_with: dict[str, str] = {}
     for method, run in runs.items():
         say(f"vectors: {method}")
         config = run_config(folder.run(run))
@@ -95,7 +99,8 @@ def gather(
         vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
         if served_vector(folder.run(run)) == "fused":
-            fused, _ = embed_library(folder.run(run), read, texts=fused_texts(tracks, config.front_end))
+            fused_with = fused_texts(tracks, config.front_end)
+            fused, _ = embed_library(folder.run(run), read, texts=fused_with)
             known[f"{method}{FUSED}"] = dict(zip(fused.track_ids, fused.matrix, strict=True))
             notes.append(f"{method} serves fused vectors (audio with text) where a track has a text.")
         models[method] = HTCL.from_pretrained(folder.run(run))
@@ -114,6 +119,7 @@ def gather(
     matrices = {method: np.stack([own[track_id] for track_id in ids]) for method, own in known.items()}
     texts = track_texts(tracks)
     matrices |= _text_vectors(folder.config, texts, notes, say)
+    beside = _text_vectors(folder.config, [fused_with.get(track_id, "") for track_id in ids], [], say)
     return Materials(
         folder.config,
         tracks,
@@ -124,6 +130,7 @@ def gather(
         {method: matrices[method] for method in sorted(matrices, key=_place)},
         models,
         read,
+        dict(zip(ids, beside[TEXT], strict=True)) if beside else {},
     )
 
 

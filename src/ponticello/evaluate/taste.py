@@ -1,5 +1,6 @@
 """The taste side of the table: how well each method ranks what listeners want, and what its lists are like."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -62,13 +63,16 @@ def measure_taste(
     config: Config,
     seed: int,
     say: Callable[[str], None],
+    texts: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Full ranking by every method.
 
     vectors: unit vectors by method and track id, of the same tracks. content: the method whose vectors carry what
-    collaborative methods know to cold tracks.
+    collaborative methods know to cold tracks. texts: as `Contenders` takes them.
     """
-    contenders = Contenders(listening.interactions, listening.splits, vectors[content], listening.artists, config, seed)
+    contenders = Contenders(
+        listening.interactions, listening.splits, vectors[content], listening.artists, config, seed, texts
+    )
     suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
     for asked in taste_tasks(listening, set(vectors[content]), config):
         collapsed = collapse(asked, listening.recordings)
@@ -94,7 +98,7 @@ def measure_taste(
         evaluation.notes.append(f"Taste, {task.name}: {counts}.")
         if n_copies := len(collapsed.tracks.candidates) - len(task.candidates):
             evaluation.notes.append(f"Taste, {task.name}: {n_copies:,} copies of candidates; a recording counts once.")
-    notes = [note.replace("vectors to", f"{content} vectors to", 1) for note in contenders.notes]
+    notes = [re.sub(r"^vectors (to|and)", f"{content} vectors \\1", note) for note in contenders.notes]
     evaluation.notes += dict.fromkeys(notes)
 
 
