@@ -26,11 +26,11 @@ from ponticello.model.checksums import check_checksums, describe_saved
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
 from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
-from ponticello.model.htcl_config import HTCLConfig, check_kind
+from ponticello.model.htcl_config import MODEL_PARTS, HTCLConfig, check_kind
 from ponticello.model.saving import require_finite, written_to
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
+from ponticello.several import several
 
-MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 
@@ -223,9 +223,9 @@ class HTCL(PreTrainedModel):
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz.
 
-        CheckpointError where the front end cannot take sound (`features`), or its encoder is not here (`hf:NAME`).
+        CheckpointError where the front end takes no sound (`features`) or its encoder is gone; DataError for one item.
         """
-        return self.encode_mels([self.frames(item) for item in items], batch_size)
+        return self.encode_mels([self.frames(item) for item in several(items, "items")], batch_size)
 
     def frames(self, item: str | Path | np.ndarray) -> np.ndarray:
         """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as `encode_audio`."""
@@ -265,7 +265,7 @@ class HTCL(PreTrainedModel):
         return self.project_audio(mel.to(self.device), mask.to(self.device))
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32. CheckpointError if the model was saved without a tokenizer."""
+        """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for one text alone."""
         return self.encode_known_text(self.encode_text_states(texts, batch_size))
 
     def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
@@ -287,7 +287,7 @@ class HTCL(PreTrainedModel):
             has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
             return self._states([texts[row] for row in rows]) * has_text[:, None]
 
-        return in_batches(self, project, [len(text) for text in texts], batch_size, size)
+        return in_batches(self, project, [len(text) for text in several(texts, "texts")], batch_size, size)
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:

@@ -11,6 +11,8 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError
 from ponticello.model.musicnn_frames import FRAME_SIZE
 
+MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
+
 
 class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """All that is needed to rebuild an `HTCL`: our `Config` as a dict, and the text encoder's own configuration.

@@ -6,7 +6,7 @@ from typing import Any
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
-from ponticello.model.htcl import MODEL_PARTS
+from ponticello.model.htcl_config import MODEL_PARTS
 from ponticello.train.checkpoints import read_record
 
 STARTER = "starter"  # a run's name that no trained run may take

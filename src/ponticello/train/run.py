@@ -22,7 +22,8 @@ from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
-from ponticello.model.htcl import HTCL, MODEL_PARTS
+from ponticello.model.htcl import HTCL
+from ponticello.model.htcl_config import MODEL_PARTS
 from ponticello.model.space import space_id
 from ponticello.model.starter import lay_starter, starter_fits
 from ponticello.train.arguments import BEST_BY, training_arguments
