@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,14 @@ def test_unusable_setting_in_a_folder_is_refused(copy: Path, settings: object, l
 def test_broken_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(PonticelloError):
+        HTCL.from_pretrained(copy)
+
+
+def test_tokenizer_of_another_model_is_refused(copy: Path, model: HTCL) -> None:
+    larger = deepcopy(model.tokenizer)
+    larger.add_tokens(["harpsichord"])
+    larger.save_pretrained(str(copy))
+    with pytest.raises(CheckpointError, match=r"the tokenizer of '.*model' knows \d+ tokens, the text encoder \d+:"):
         HTCL.from_pretrained(copy)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ponticello.config import Config
 from ponticello.data.batch import every_crop, pad_frames, pad_mels, tokenize
@@ -28,7 +28,7 @@ from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
 from ponticello.model.htcl_config import MODEL_PARTS, HTCLConfig, check_kind
 from ponticello.model.saving import require_finite, written_to
-from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
+from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, load_tokenizer, text_vector
 from ponticello.several import several
 
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
@@ -97,7 +97,7 @@ class HTCL(PreTrainedModel):
 
         frame_size, front_end_weights: of the frames it will read, as `HTCLConfig`.
         """
-        encoder, tokenizer = load_text_encoder(config.text.name, allow_download)
+        encoder, tokenizer = load_text_encoder(config.text.name, allow_download, config.text.max_tokens)
         settings, text_config = config.model_dump(mode="json"), encoder.config.to_dict()
         model = cls(HTCLConfig(settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights))
         model.text_encoder.load_state_dict(encoder.state_dict())
@@ -115,7 +115,7 @@ class HTCL(PreTrainedModel):
             loaded: Any = super().from_pretrained(str(place), *args, **options)
             model: HTCL = loaded[0]
             if (place / "tokenizer_config.json").is_file():
-                model.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+                model.tokenizer = load_tokenizer(place, model.text_encoder)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{place} cannot be loaded: {str(error).splitlines()[0]}") from None
         wrong = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
