@@ -30,7 +30,7 @@ from ponticello.train.arguments import BEST_BY, training_arguments
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
-from ponticello.train.distributed import launched
+from ponticello.train.distributed import launched, while_first_works
 from ponticello.train.finished import RUN_FILE, STAGE_ONE, STARTER, TrainedRun, finished_run, is_finished
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
@@ -192,15 +192,15 @@ def _train(
         "best": _best_validation(trainer.state.log_history),
     }
     trained = trainer.trained()
-    if trainer.args.should_save:
-        model, balance = finish(trained)
-        record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
-        model.save_pretrained(run / "finished")
-        publish(run / "finished", run)
-        settings = parts.model_dump(mode="json")
-        write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    with while_first_works():  # on a large catalogue the balance takes longer than a collective waits
+        if trainer.args.should_save:
+            model, balance = finish(trained)
+            record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
+            model.save_pretrained(run / "finished")
+            publish(run / "finished", run)
+            settings = parts.model_dump(mode="json")
+            write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainedRun(folder=run, **record)
 
 
