@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
@@ -26,7 +27,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.htcl_config import MODEL_PARTS
 from ponticello.model.space import space_id
 from ponticello.model.starter import lay_starter, starter_fits
-from ponticello.train.arguments import BEST_BY, training_arguments
+from ponticello.train.arguments import BEST_BY, training_arguments, training_device
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
@@ -80,6 +81,7 @@ def train_semantic(
         heard = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
         means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in heard])
         fit_front_end(model.audio_encoder, model.audio_head, means, front_end.blocks(store.frame_size))
+    _place(model, training_device(stage.settings))
     return _train(run, stage, model, rows, retrieval, callbacks or [])
 
 
@@ -120,19 +122,20 @@ def train_preference(
     model.use_settings(folder.config)
     if settings.reset_heads:
         model.reset_heads()
+    if model.is_anchored and not settings.begin_from_listening:
+        begin_at_random(model)  # drawn before it is placed: the same on any device
+    _place(model, training_device(settings))
     if model.is_anchored and settings.begin_from_listening:
         begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
-    elif model.is_anchored:
-        begin_at_random(model)
-    begun = {"begun": deepcopy(model)} if model.is_anchored and judge else {}
+    begun = {"begun": _place(deepcopy(model), torch.device("cpu"))} if model.is_anchored and judge else {}
     teacher = teacher_of(model, training) if settings.keep else None
     rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
             return trained, None
-        first = _beside(HTCL.from_pretrained(folder.run(start)), trained)
-        ends = {"trained": trained, **{name: _beside(each, trained) for name, each in begun.items()}}
+        first = _place(HTCL.from_pretrained(folder.run(start)), trained.device)
+        ends = {"trained": trained, **{name: _place(each, trained.device) for name, each in begun.items()}}
         kept, balance = choose_balance(first, ends, judge, settings.meaning_budget)
         kept.config.vector = balance.vector
         return kept, balance
@@ -142,9 +145,9 @@ def train_preference(
     return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish, begun_from)
 
 
-def _beside(model: nn.Module, other: HTCL) -> Any:
-    """`model` where `other` is: what was just trained may be on a GPU."""
-    return model.to(other.device)
+def _place(model: nn.Module, device: torch.device) -> Any:
+    """`model` itself, moved to a device."""
+    return model.to(device)
 
 
 def _run_to_train(folder: Folder, name: str) -> Path:
