@@ -25,7 +25,7 @@ from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front
 from ponticello.model.front_end import front_end_of
 from ponticello.model.htcl import HTCL
 from ponticello.model.htcl_config import MODEL_PARTS
-from ponticello.model.space import space_id
+from ponticello.model.space import front_end_weights, space_id
 from ponticello.model.starter import lay_starter, starter_fits
 from ponticello.train.arguments import BEST_BY, training_arguments, training_device
 from ponticello.train.balance import Balance, Judge, choose_balance
@@ -43,6 +43,8 @@ from ponticello.train.stop import Stopping
 from ponticello.train.trainer import HTCLTrainer, RetrievalReport
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = "front end weights"  # beside the settings, what a run that goes on must agree with
 
 
 def train_semantic(
@@ -109,7 +111,7 @@ def train_preference(
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage, read_tracks(folder))
+    store, texts, splits = read_inputs(folder, stage, read_tracks(folder), front_end_weights(folder.run(start)))
     tables = read_pairs(folder), stored_table(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
     likes = likes_to_learn(folder, splits)
@@ -262,7 +264,8 @@ def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
     """What a run that goes on must still agree with: settings, and the very rows in their order."""
     rows = hashlib.sha256(repr([training.rows, sorted(training.texts.items())]).encode()).hexdigest()
     parts = model.parts.model_dump(mode="json")
-    return {stage.name: parts[stage.name], **{part: parts[part] for part in MODEL_PARTS}, "training rows": rows}
+    made_of = {**{part: parts[part] for part in MODEL_PARTS}, WEIGHTS: model.config.front_end_weights or None}
+    return {stage.name: parts[stage.name], **made_of, "training rows": rows}
 
 
 def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:
