@@ -201,6 +201,13 @@ def test_broken_configuration_is_refused(copy: Path, content: str) -> None:
         HTCL.from_pretrained(copy)
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000])
+def test_damaged_configuration_says_what_to_do(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json is damaged: copy the model again, or delete .*model"):
+        run_config(copy)
+
+
 def test_unknown_setting_in_a_folder_is_refused(copy: Path) -> None:
     """By the model and by those that read its settings alone, with the file and what to do."""
     change_json(copy / "config.json", lambda content: content["settings"]["mel"].update(bogus=1))

@@ -21,6 +21,8 @@ def _record(**changes: Any) -> dict[str, Any]:
 
 def _finish(run: Path, record: dict[str, Any]) -> Path:
     write_record(run / "run.json", record)
+    for name in ("config.json", "model.safetensors"):
+        (run / name).touch()
     return run
 
 
@@ -48,3 +50,11 @@ def test_a_record_that_lacks_something_is_refused(tmp_path: Path, name: str) -> 
     del record[name]
     with pytest.raises(CheckpointError, match=f"run.json does not say {name}; delete .*semantic and train again"):
         finished_run(_finish(tmp_path / "semantic", record), "semantic", CONFIG)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_finished_run_without_its_model_is_refused(tmp_path: Path, name: str) -> None:
+    run = _finish(tmp_path / "semantic", _record())
+    (run / name).unlink()
+    with pytest.raises(CheckpointError, match=f"run 'semantic' is finished, but its {name} is gone; delete .*semantic"):
+        finished_run(run, "semantic", CONFIG)

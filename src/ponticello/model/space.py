@@ -25,9 +25,11 @@ def run_config(run: Path) -> Config:
     if not path.is_file() or not (run / "model.safetensors").is_file():
         raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        settings = dict(json.loads(path.read_text(encoding="utf-8"))).get("settings")
+    except (ValueError, TypeError, RecursionError):
+        settings = None
+    if settings is None:
+        raise CheckpointError(f"{path} is damaged: copy the model again, or delete {run} and train again")
     return saved_config(settings, path)
 
 

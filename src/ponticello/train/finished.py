@@ -14,6 +14,7 @@ STARTER = "starter"  # a run's name that no trained run may take
 STAGE_ONE = "stage one"  # what a record of stage two says it began from, by the name of its space
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 _RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")  # in every version
+_MODEL = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def is_finished(run: Path) -> bool:
 
 
 def finished_run(run: Path, stage: str, config: Config | None, begun_from: str | None = None) -> TrainedRun | None:
-    """The run at `run` if it is done; CheckpointError if it is of the other stage, or not made with `config`.
+    """The run at `run` if it is done; CheckpointError if it is damaged, of the other stage, or not made with `config`.
 
     begun_from: the space of the stage one that is asked for, which a stage two must have begun from.
     """
@@ -45,6 +46,9 @@ def finished_run(run: Path, stage: str, config: Config | None, begun_from: str |
     lacking = [name for name in _RECORDED if name not in record]
     if lacking:
         raise CheckpointError(f"{run / RUN_FILE} does not say {', '.join(lacking)}; delete {run} and train again")
+    gone = [name for name in _MODEL if not (run / name).is_file()]
+    if gone:
+        raise CheckpointError(f"run {run.name!r} is finished, but its {gone[0]} is gone; delete {run} and train again")
     if record["stage"] != stage:
         raise CheckpointError(f"run {run.name!r} is of stage {record['stage']}; choose another --name")
     if config is not None:
