@@ -12,6 +12,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {  # `model` stands above `data`: `HTCL.encode_audio` decodes files
     "errors": 0,
     "presets": 0,
+    "several": 1,
     "config": 1,
     "library": 2,
     "data": 3,

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from ponticello.config import Config
-from ponticello.errors import ConfigError, LibraryError, PonticelloError
+from ponticello.errors import ConfigError, DataError, LibraryError, PonticelloError
 from ponticello.library import Folder, Skipped, create_library, open_library, read_list, replacing
 
 
@@ -37,6 +37,11 @@ def test_opening_gives_what_creating_gave(folder: Folder) -> None:
     assert open_library(folder.root) == folder
     assert open_library(str(folder.root)) == folder
     assert folder.root.is_absolute()
+
+
+def test_one_setting_alone_is_not_taken_for_its_letters(folder: Folder) -> None:
+    with pytest.raises(DataError, match=r"settings must be a list, such as \['search.blend=1'\]; found one str alone"):
+        open_library(folder.root, "search.blend=1")
 
 
 def test_preset_of_a_new_library_is_small_unless_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ponticello.errors import DataError
 from ponticello.library import Folder, create_library, open_library
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
-from ponticello.model.space import run_config
+from ponticello.model.space import front_end_weights, run_config
 from ponticello.search.audience import Listener, listeners_for
 from ponticello.search.calibration import Space, calibrate
 from ponticello.search.copies import find_recordings
@@ -164,8 +164,8 @@ class Library:
 
     def _to_embed(self, run: str) -> tuple[FrameStore, dict[str, str] | None]:
         """What a run's vectors are made of."""
-        config = run_config(self.folder.run(run))
-        return frames_for(self.folder, config), fused_texts(self.tracks, config.front_end)
+        config, weights = run_config(self.folder.run(run)), front_end_weights(self.folder.run(run))
+        return frames_for(self.folder, config, weights), fused_texts(self.tracks, config.front_end)
 
     def _calibrated(self, run: str, vectors: Vectors) -> Space:
         """A run's space with the spread of its cosines, between tracks and between the catalogue's texts and tracks."""

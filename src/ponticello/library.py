@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 
 from ponticello.config import Config
 from ponticello.errors import LibraryError, PonticelloError
+from ponticello.several import several
 
 SETTINGS_FILE = "ponticello.toml"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -202,7 +203,7 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
         raise LibraryError(
             f"{root} is not a library ({SETTINGS_FILE} is missing); make one with: ponticello init {root}"
         )
-    return Folder(root.resolve(), Config.from_toml(root / SETTINGS_FILE, settings))
+    return Folder(root.resolve(), Config.from_toml(root / SETTINGS_FILE, several(settings, "settings")))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from ponticello.data.forget import RETRAIN_FILE
 from ponticello.doctor import machine, spaces
 from ponticello.doctor.examine import examine, worst
 from ponticello.doctor.finding import Finding, run_check
+from ponticello.doctor.runs import check_runs
 from ponticello.doctor.spaces import NAMES
 from ponticello.doctor.tables import bytes_to_write
 from ponticello.library import Folder, create_library
@@ -22,7 +23,7 @@ from ponticello.search import generations
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
 from ponticello.search.index import EmbeddingIndex
-from ponticello.train.checkpoints import begin
+from ponticello.train.checkpoints import STARTED, begin
 
 
 def _told(folder: Folder) -> list[Finding]:
@@ -205,9 +206,45 @@ def test_a_flipped_byte_in_a_run_is_an_error_of_that_run(trained_copy: Library, 
 
 
 def test_a_damaged_note_in_one_run_hides_no_other_run(trained_copy: Library) -> None:
-    (trained_copy.folder.run("preference") / RETRAIN_FILE).write_text("[not json")
-    found = {each.where: each.severity for each in examine(trained_copy.folder.root) if each.where.startswith("runs/")}
-    assert found == {"runs/preference/": "error", "runs/semantic/": "ok"}
+    """And is a warning all the same: that it is there says enough."""
+    for content in ("[not json", "[]", ""):
+        (trained_copy.folder.run("preference") / RETRAIN_FILE).write_text(content)
+        found = list(check_runs(trained_copy.folder))
+        assert [(each.where, each.severity) for each in found] == [
+            ("runs/preference/", "warning"),
+            ("runs/preference/", "ok"),
+            ("runs/semantic/", "ok"),
+        ]
+        assert found[0].what == "it learned from a listener who has been forgotten since"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("run.json", "{}", "run.json does not say stage"),
+        ("run.json", "", "run.json is not what was written"),
+        ("config.json", None, "run 'preference' is finished, but its config.json is gone"),
+        ("model.safetensors", None, "run 'preference' is finished, but its model.safetensors is gone"),
+    ],
+)
+def test_a_half_written_run_is_one_error_of_that_run(
+    trained_copy: Library, name: str, content: str | None, told: str
+) -> None:
+    path = trained_copy.folder.run("preference") / name
+    path.unlink() if content is None else path.write_text(content)
+    (found,) = [each for each in check_runs(trained_copy.folder) if each.where == "runs/preference/"]
+    assert found.severity == "error"
+    assert told in found.what
+    assert found.do.startswith("delete runs/preference/, then ponticello train preference --name preference")
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"semantic": '])
+def test_a_run_that_cannot_go_on_is_an_error(trained_copy: Library, content: str) -> None:
+    begin(trained_copy.folder.run("other"), {"preference": {}})
+    (trained_copy.folder.run("other") / STARTED).write_text(content)
+    (found,) = [each for each in check_runs(trained_copy.folder) if each.where == "runs/other/"]
+    assert found.severity == "error"
+    assert "started.json is not what was written, so that the run cannot go on" in found.what
 
 
 def test_damaged_frames_name_the_command_that_mends_them(trained_copy: Library) -> None:

@@ -1,6 +1,8 @@
 """Sound and words to vectors: order, batches, files and waveforms, the mode a model is in, and bad input."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from ponticello.config import Config
 from ponticello.data.batch import pad_mels, tokenize
 from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.data.synthetic import SyntheticCatalogue
-from ponticello.errors import AudioError, CheckpointError, ShapeError
+from ponticello.errors import AudioError, CheckpointError, DataError, ShapeError
 from ponticello.model.htcl import HTCL, SCALES
 from small_htcl import (
     MIN_FRAMES,
@@ -191,6 +193,29 @@ def test_bad_input_is_refused(model: HTCL, tmp_path: Path) -> None:
         model.encode_audio([np.zeros((2, 16_000), dtype=np.float32)])
     with pytest.raises(AudioError, match="there is no such file"):
         model.encode_audio([tmp_path / "none.wav"])
+
+
+@pytest.mark.parametrize(
+    ("one", "found"),
+    [
+        ("slow piano", "such as ['slow piano']; found one str alone"),
+        (Path("a.flac"), "such as ['a.flac']; found one"),
+        (np.zeros(16_000, dtype=np.float32), "such as [waveform]; found one array (16000,) alone"),
+        ("x" * 200, f"such as ['{'x' * 59}...]; found one str alone"),
+    ],
+    ids=["text", "path", "waveform", "long text"],
+)
+def test_one_thing_alone_is_refused_and_not_taken_apart(model: HTCL, one: Any, found: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"items must be a list, {found}")):
+        model.encode_audio(one)
+    for encode in (model.encode_text, model.encode_text_states):
+        with pytest.raises(DataError, match=re.escape(f"texts must be a list, {found}")):
+            encode(one)
+
+
+def test_arrays_and_tuples_of_texts_are_lists_of_them(model: HTCL) -> None:
+    for texts in (tuple(TEXTS), np.array(TEXTS)):
+        assert_close(model.encode_text(texts), model.encode_text(TEXTS))  # type: ignore[arg-type]
 
 
 # Made from settings

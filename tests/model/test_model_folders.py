@@ -1,8 +1,10 @@
 """Model folders give back what was saved and refuse what is damaged; what changes between the stages."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from ponticello.config import Config
-from ponticello.errors import CheckpointError, ConfigError, PonticelloError
+from ponticello.errors import CheckpointError, PonticelloError
 from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.model.space import SPACE_FILE
+from ponticello.model.space import SPACE_FILE, run_config, space_id
 from small_htcl import (
     TEXTS,
     assert_same_weights,
@@ -199,15 +201,49 @@ def test_broken_configuration_is_refused(copy: Path, content: str) -> None:
         HTCL.from_pretrained(copy)
 
 
+@pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000])
+def test_damaged_configuration_says_what_to_do(copy: Path, content: str) -> None:
+    (copy / "config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config.json is damaged: copy the model again, or delete .*model"):
+        run_config(copy)
+
+
 def test_unknown_setting_in_a_folder_is_refused(copy: Path) -> None:
+    """By the model and by those that read its settings alone, with the file and what to do."""
     change_json(copy / "config.json", lambda content: content["settings"]["mel"].update(bogus=1))
-    with pytest.raises((CheckpointError, ConfigError), match="bogus"):
-        HTCL.from_pretrained(copy)
+    line = re.escape(f"{copy / 'config.json'}: setting 'mel.bogus' is unknown to Ponticello ")
+    for read in (HTCL.from_pretrained, run_config, space_id):
+        with pytest.raises(CheckpointError, match=rf"^{line}\S+: another version .* use that version, or delete "):
+            read(copy)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"mel": {"n_mels": "many"}}, "setting 'mel.n_mels': Input should be a valid integer.*; found 'many'; mend it"),
+        ({"mel": 7}, "setting 'mel': Input should be a valid dictionary.*; found '7'; mend it, or train again"),
+        ([1], "setting 'all of them': Input should be a valid dictionary .*; found '.1.'; mend it, or train again"),
+    ],
+    ids=["value", "part", "all"],
+)
+def test_unusable_setting_in_a_folder_is_refused(copy: Path, settings: object, line: str) -> None:
+    change_json(copy / "config.json", lambda content: content.update(settings=settings))
+    for read in (HTCL.from_pretrained, run_config):
+        with pytest.raises(CheckpointError, match=re.escape(str(copy / "config.json")) + f": {line}"):
+            read(copy)
 
 
 def test_broken_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(PonticelloError):
+        HTCL.from_pretrained(copy)
+
+
+def test_tokenizer_of_another_model_is_refused(copy: Path, model: HTCL) -> None:
+    larger = deepcopy(model.tokenizer)
+    larger.add_tokens(["harpsichord"])
+    larger.save_pretrained(str(copy))
+    with pytest.raises(CheckpointError, match=r"the tokenizer of '.*model' knows \d+ tokens, the text encoder \d+:"):
         HTCL.from_pretrained(copy)
 
 

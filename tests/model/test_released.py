@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +18,7 @@ from ponticello.errors import CheckpointError, ConfigError, PonticelloError
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.model.htcl_config import HTCLConfig
 from ponticello.model.released import import_released, read_weights, released_config, rename_released
+from ponticello.model.text_encoder import load_text_encoder
 from ponticello.train.losses import PreferenceLoss, SemanticLoss
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -254,6 +256,30 @@ def test_tokenizer_comes_with_the_text_tower(text_encoder_folder: Path) -> None:
     loaded, _ = import_released(RELEASED, n_heads=4, text_heads=4, tokenizer=str(text_encoder_folder))
     assert loaded.tokenizer.tokenize("slow piece by 7") == ["slow", "piece", "by", "7"]
     assert load(RELEASED)[0].tokenizer is None
+
+
+def test_tokenizer_with_more_words_than_the_text_tower_is_refused(text_encoder_folder: Path, tmp_path: Path) -> None:
+    """The released file has 120 word vectors; the encoder that the tokenizer comes with has as many as it needs."""
+    encoder, tokenizer = load_text_encoder(str(text_encoder_folder))
+    encoder.resize_token_embeddings(200)
+    encoder.save_pretrained(str(tmp_path))
+    words = [f"word{number}" for number in range(120 - len(tokenizer))]
+    tokenizer.add_tokens(words)
+    tokenizer.save_pretrained(str(tmp_path))
+    loaded, _ = import_released(RELEASED, n_heads=4, text_heads=4, tokenizer=str(tmp_path))
+    assert np.isfinite(loaded.encode_text([words[-1]])).all()
+    tokenizer.add_tokens(["harpsichord"])
+    tokenizer.save_pretrained(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"tokenizer of '.*' knows 121 tokens, the text encoder 120: they do not"):
+        import_released(RELEASED, n_heads=4, text_heads=4, tokenizer=str(tmp_path))
+
+
+def test_text_longer_than_the_position_table_is_cut(text_encoder_folder: Path) -> None:
+    """The file's table has 64 positions; `text.max_tokens` is 128 else."""
+    loaded, _ = import_released(RELEASED, n_heads=4, text_heads=4, tokenizer=str(text_encoder_folder))
+    assert loaded.parts.text.max_tokens == 64
+    full, longer = loaded.encode_text([" ".join(["slow", "fast"] * n) for n in (31, 60)])
+    np.testing.assert_array_equal(longer, full)
 
 
 def test_imported_model_survives_saving(tmp_path: Path, model: HTCL, behaviour: dict[str, Tensor]) -> None:

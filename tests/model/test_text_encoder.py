@@ -4,6 +4,7 @@ import builtins
 import importlib
 import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import RobertaConfig, RobertaModel
 
+from ponticello.config import Config
 from ponticello.data.batch import tokenize
-from ponticello.errors import CheckpointError
+from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model import text_encoder
+from ponticello.model.htcl import HTCL
 from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, locate_text_encoder, text_vector
 
 needs_minilm = pytest.mark.skipif(
@@ -161,6 +165,51 @@ def test_folder_without_a_tokenizer_is_refused(text_encoder_folder: Path, tmp_pa
         shutil.copy(text_encoder_folder / name, tmp_path / name)
     with pytest.raises(CheckpointError, match="tokenizer"):
         load_text_encoder(str(tmp_path))
+
+
+def test_texts_longer_than_the_encoder_reads_are_refused(text_encoder_folder: Path) -> None:
+    load_text_encoder(str(text_encoder_folder), max_tokens=64)
+    line = r"text.max_tokens 65 is more than text encoder '.*' can read: it has positions for 64 .* to at most 64"
+    with pytest.raises(ConfigError, match=line):
+        load_text_encoder(str(text_encoder_folder), max_tokens=65)
+    config = Config.from_preset("tiny", {"text": {"name": str(text_encoder_folder), "max_tokens": 65}})
+    with pytest.raises(ConfigError, match=line):
+        HTCL.from_settings(config)
+
+
+def test_positions_kept_for_padding_are_not_counted(text_encoder_folder: Path, tmp_path: Path) -> None:
+    """RoBERTa counts from the position after its padding's, number 1: of 40 it has 38 left."""
+    shutil.copytree(text_encoder_folder, tmp_path / "roberta")
+    config = RobertaConfig(
+        vocab_size=50,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=40,
+        pad_token_id=1,
+    )
+    RobertaModel(config).save_pretrained(str(tmp_path / "roberta"))
+    encoder, _ = load_text_encoder(str(tmp_path / "roberta"), max_tokens=38)
+    with pytest.raises(ConfigError, match="it has positions for 38 tokens"):
+        load_text_encoder(str(tmp_path / "roberta"), max_tokens=39)
+    with torch.no_grad():
+        assert encoder(input_ids=torch.full((1, 38), 7)).last_hidden_state.shape == (1, 38, 8)
+        with pytest.raises((IndexError, RuntimeError)):
+            encoder(input_ids=torch.full((1, 39), 7))
+
+
+def test_tokenizer_with_words_the_encoder_lacks_is_refused(text_encoder_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(text_encoder_folder, tmp_path / "bert")
+    _, tokenizer = load_text_encoder(str(tmp_path / "bert"))
+    tokenizer.add_tokens(["harpsichord"])
+    tokenizer.save_pretrained(str(tmp_path / "bert"))
+    line = r"the tokenizer of '.*bert' knows (\d+) tokens, the text encoder (\d+): they do not belong together"
+    with pytest.raises(CheckpointError, match=line) as raised:
+        load_text_encoder(str(tmp_path / "bert"))
+    found = re.search(line, str(raised.value))
+    assert found
+    assert int(found[1]) == int(found[2]) + 1
 
 
 def test_code_in_a_folder_is_refused_without_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

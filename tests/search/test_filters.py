@@ -96,6 +96,11 @@ def test_unreadable_filter_is_named(text: str) -> None:
         matching(TRACKS, [text])
 
 
+def test_one_filter_alone_is_not_taken_for_its_letters() -> None:
+    with pytest.raises(DataError, match=r"where must be a list, such as \['genres=rock'\]; found one str alone"):
+        matching(TRACKS, "genres=rock")
+
+
 def test_unknown_column_is_named_with_those_there_are() -> None:
     with pytest.raises(DataError, match="filter 'genre=rock': there is no column 'genre'; found track_id, title"):
         matching(TRACKS, ["genre=rock"])

@@ -85,6 +85,11 @@ def test_excluded_tracks_and_those_without_a_vector_are_never_returned() -> None
     assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0, excluded=["a", "e", "z"])) == "bc"
 
 
+def test_one_excluded_id_alone_is_not_taken_for_its_letters() -> None:
+    with pytest.raises(DataError, match=r"excluded must be a list, such as \['ab'\]; found one str alone"):
+        rank_tracks(_index([0.9, 0.8], [0.0] * 2), QUERY, _tracks([None] * 2), k=5, blend=0.0, excluded="ab")
+
+
 def test_fewer_candidates_than_k_gives_them_all_and_none_gives_none() -> None:
     index = _index([0.9, 0.8], [0.0] * 2)
     tracks = _tracks([None] * 2)

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import socket
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,19 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import distributed_c10d
 from torch.nn.parallel import DistributedDataParallel
 
 from logmel import with_changes
 from ponticello.config import Config
 from ponticello.model.htcl import HTCL
 from ponticello.model.htcl_config import HTCLConfig
-from ponticello.train.distributed import gather_rows, rank, world_size
+from ponticello.train.distributed import gather_rows, rank, while_first_works, world_size
 from ponticello.train.losses import PreferenceLoss
 from ponticello.train.stages import preference_stage
 
 N_PAIRS = 8
+WORK_S = 0.6  # s
 
 
 def test_alone_nothing_is_gathered() -> None:
@@ -63,6 +67,19 @@ def losses_and_gradients(model: nn.Module, batch: dict[str, torch.Tensor]) -> di
     return {"losses": {name: part.item() for name, part in parts.items()}, "gradients": gradients}
 
 
+def wait_for_the_first(process: int) -> float:
+    """Seconds until both are there, of which the first process works `WORK_S`; other collectives wait less."""
+    dist.barrier()
+    distributed_c10d._set_pg_timeout(timedelta(seconds=WORK_S / 3))
+    began = time.monotonic()
+    with while_first_works():
+        if process == 0:
+            time.sleep(WORK_S)
+    waited = time.monotonic() - began
+    distributed_c10d._set_pg_timeout(timedelta(seconds=60))
+    return waited
+
+
 def half_a_batch(process: int, port: int, folder: str) -> None:
     """What each of the two processes does: its half of the pairs, under DDP on gloo."""
     torch.set_num_threads(1)
@@ -70,29 +87,46 @@ def half_a_batch(process: int, port: int, folder: str) -> None:
     half = N_PAIRS // 2
     model = DistributedDataParallel(tiny_model())
     found = losses_and_gradients(model, pairs(process * half, (process + 1) * half))
+    found["waited"] = wait_for_the_first(process)
     torch.save(found, Path(folder) / f"{process}.pt")
     dist.barrier()
     os._exit(0)  # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL it holds
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_loss_and_gradients_of_one_with_the_joint_batch(tmp_path: Path) -> None:
-    """DDP averages gradients, so the mean of the two local losses is the joint one; 1e-5 allows for float order."""
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What `half_a_batch` found in each of two processes."""
+    folder = tmp_path_factory.mktemp("halves")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=half_a_batch, args=(n, port, str(tmp_path))) for n in range(2)]
+    processes = [context.Process(target=half_a_batch, args=(n, port, str(folder))) for n in range(2)]
     for process in processes:
         process.start()
-    expected = losses_and_gradients(tiny_model(), pairs(0, N_PAIRS))
     for process in processes:
         process.join(timeout=120)
     assert [process.exitcode for process in processes] == [0, 0]
-    found = [torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in range(2)]
+    return [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_and_gradients_of_one_with_the_joint_batch(found: list[dict[str, Any]]) -> None:
+    """DDP averages gradients, so the mean of the two local losses is the joint one; 1e-5 allows for float order."""
+    expected = losses_and_gradients(tiny_model(), pairs(0, N_PAIRS))
     for name, loss in expected["losses"].items():
         assert (found[0]["losses"][name] + found[1]["losses"][name]) / 2 == pytest.approx(loss, abs=1e-5)
     assert found[0]["gradients"].keys() == expected["gradients"].keys()
     for name, gradient in expected["gradients"].items():
         for side in found:
             assert (side["gradients"][name] - gradient).abs().max().item() < 1e-5, name
+
+
+@pytest.mark.slow
+def test_others_wait_for_the_first_longer_than_a_collective_does(found: list[dict[str, Any]]) -> None:
+    assert all(side["waited"] >= WORK_S for side in found)
+
+
+def test_alone_nobody_is_waited_for() -> None:
+    with while_first_works():
+        assert not dist.is_initialized()

@@ -4,10 +4,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from transformers import TrainerCallback
 from typer.testing import CliRunner, Result
 
 from ponticello.api import Library
@@ -15,6 +17,7 @@ from ponticello.cli.main import app
 from ponticello.data.catalog import audio_files
 from ponticello.data.columns import PATH, TRACK_ID
 from ponticello.data.mining import mine_library
+from ponticello.data.shards import read_manifest, write_manifest
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.data.synthetic import SyntheticCatalogue
@@ -26,6 +29,7 @@ from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.front_end import frames_for
 from ponticello.model.htcl import HTCL
+from ponticello.model.space import front_end_weights
 from ponticello.train.run import train_preference, train_semantic
 
 SIZE = 12  # numbers of a given vector, most of them noise
@@ -189,6 +193,36 @@ def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_
     (tmp_path / "moved" / "config.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"has other weights .* made with \(0123456789ab\)"):
         HTCL.from_pretrained(tmp_path / "moved").encode_audio([path])
+
+
+class _StopAt(TrainerCallback):
+    """Ends training by an error, as Ctrl-C does, after its first checkpoint."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == state.eval_steps + 1:
+            raise KeyboardInterrupt
+
+
+def test_frames_prepared_again_with_another_encoder_are_refused(encoded_root: Path, tmp_path: Path) -> None:
+    """By stage two, an interrupted stage one and `embed`, each naming what is asked for and what is there."""
+    shutil.copytree(encoded_root, tmp_path / "library")
+    library = Library.open(tmp_path / "library")
+    folder = library.folder
+    own = front_end_weights(folder.run("semantic"))
+    with pytest.raises(KeyboardInterrupt):
+        train_semantic(folder, "begun", retrieval_figures, callbacks=[_StopAt()])
+    place = folder.frames_of(folder.config.front_end)
+    manifest = read_manifest(place)
+    write_manifest(place, manifest.with_columns(pl.col("mel_key").str.replace(own, "0123456789ab")))
+    line = rf"prepared with hf:.* of weights 0123456789ab, the model was trained over weights {own}: put those back"
+    with pytest.raises(CheckpointError, match=line):
+        train_preference(folder, "other", "semantic", retrieval_figures)
+    with pytest.raises(CheckpointError, match=line):
+        library.embed("semantic")
+    with pytest.raises(CheckpointError, match="was interrupted and cannot go on: front end weights changed since"):
+        train_semantic(folder, "begun", retrieval_figures)
+    write_manifest(place, manifest)
+    assert train_semantic(folder, "begun", retrieval_figures).stage == "semantic"
 
 
 def test_tagging_leaves_the_encoders_frames_alone(encoded_root: Path, tmp_path: Path) -> None:

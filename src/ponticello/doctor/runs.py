@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ponticello.data.forget import RETRAIN_FILE
 from ponticello.doctor.finding import Finding, run_check
-from ponticello.errors import PonticelloError
+from ponticello.errors import CheckpointError, PonticelloError
 from ponticello.library import Folder
 from ponticello.model.checksums import check_checksums
 from ponticello.model.space import space_id
-from ponticello.train.checkpoints import read_record
-from ponticello.train.finished import RUN_FILE, STARTER, is_finished
+from ponticello.train.checkpoints import read_started
+from ponticello.train.finished import RUN_FILE, STARTER, finished_run, is_finished
 
 _WORTH_TELLING = 100 * 2**20  # bytes
 
@@ -30,20 +30,21 @@ def check_runs(folder: Folder) -> Iterator[Finding]:
 
 def _check_run(run: Path, where: str) -> Iterator[Finding]:
     if (run / RETRAIN_FILE).is_file():
-        why = json.loads((run / RETRAIN_FILE).read_text(encoding="utf-8")).get("why", "")
-        what = f"it learned from a listener who has been forgotten since ({why})"
+        what = f"it learned from a listener who has been forgotten since{_why(run / RETRAIN_FILE)}"
         yield Finding("warning", what, where, f"delete {where}, train it again, and embed")
-    if not is_finished(run):
-        again = f"ponticello train {_stage(run)} --name {run.name}, which goes on; or delete {where}"
-        yield Finding("note", "training was begun and has not ended", where, again)
-        return
+    train = f"ponticello train {_stage(run)} --name {run.name}"
     try:
-        read_record(run / RUN_FILE)
+        if not is_finished(run):
+            read_started(run)
+            note = "training was begun and has not ended"
+            yield Finding("note", note, where, f"{train}, which goes on; or delete {where}")
+            return
+        finished_run(run, _stage(run), None)
         check_checksums(run)
         own = space_id(run)
     except (PonticelloError, OSError, ValueError) as error:
-        again = f"delete {where}, then ponticello train {_stage(run)} --name {run.name}, and ponticello embed"
-        yield Finding("error", f"its model cannot be read: {error}", where, again)
+        what = f"its model cannot be read: {error}" if is_finished(run) else str(error)
+        yield Finding("error", what, where, f"delete {where}, then {train}, and ponticello embed")
         return
     yield Finding("ok", f"finished, space {own}", where)
     stale = [path for path in (run / "vectors").glob("*") if path.is_dir() and path.name.split("-")[0] != own]
@@ -59,6 +60,14 @@ def _checkpoints(run: Path) -> list[tuple[Path, str]]:
     return [(place, "checkpoints of a run that has ended")] if place.is_dir() else []
 
 
+def _why(note: Path) -> str:
+    """What a note says of how it came about, in brackets; nothing where it is damaged: that it is there says enough."""
+    try:
+        return f" ({dict(json.loads(note.read_text(encoding='utf-8')))['why']})"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return ""
+
+
 def _stage(run: Path) -> str:
     """As its record says, or what it began with, which names the settings of its stage; else as it is called."""
     try:
@@ -68,8 +77,8 @@ def _stage(run: Path) -> str:
     if stage in ("semantic", "preference"):
         return str(stage)
     try:
-        begun = dict(json.loads((run / "checkpoints" / "started.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        begun = read_started(run)
+    except CheckpointError:
         begun = {}
     is_preference = "preference" in begun if begun else run.name.startswith("preference")
     return "preference" if is_preference else "semantic"

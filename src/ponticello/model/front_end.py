@@ -18,6 +18,7 @@ from ponticello.data.mel import mel_key
 from ponticello.data.prepare import FrontEnd
 from ponticello.data.shards import Mel
 from ponticello.data.store import FrameStore
+from ponticello.errors import CheckpointError
 from ponticello.library import Folder
 from ponticello.model.hf_frames import PREFIX, HuggingFaceFrames
 from ponticello.model.musicnn_frames import MusicnnFrames
@@ -67,8 +68,18 @@ def frames_key(config: Config, weights: str = "") -> str:
     return front_end.key if front_end else mel_key(config.mel)
 
 
-def frames_for(folder: Folder, config: Config) -> FrameStore:
-    """The prepared frames a model with these settings reads; LibraryError if they are missing or of other settings."""
+def frames_for(folder: Folder, config: Config, weights: str = "") -> FrameStore:
+    """The prepared frames a model with these settings reads; LibraryError if they are missing or of other settings.
+
+    weights: those of the front end that the model was trained over, "" = any; CheckpointError if the frames were since
+    prepared with others.
+    """
     store = FrameStore(folder.frames_of(config.front_end))
     store.require(frames_key(config))
+    if weights and store.weights != weights:
+        raise CheckpointError(
+            f"{folder.frames_of(config.front_end)} were prepared with {config.front_end} of weights "
+            f"{store.weights or 'unknown'}, the model was trained over weights {weights}: put those back and run "
+            "ponticello prepare, or train stage one anew under another --name"
+        )
     return store

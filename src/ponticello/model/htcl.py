@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ponticello.config import Config
 from ponticello.data.batch import every_crop, pad_frames, pad_mels, tokenize
@@ -26,11 +26,11 @@ from ponticello.model.checksums import check_checksums, describe_saved
 from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
 from ponticello.model.front_end import FrozenFrontEnd, front_end_of
 from ponticello.model.heads import MLP
-from ponticello.model.htcl_config import HTCLConfig, check_kind
+from ponticello.model.htcl_config import MODEL_PARTS, HTCLConfig, check_kind
 from ponticello.model.saving import require_finite, written_to
-from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, text_vector
+from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, load_tokenizer, text_vector
+from ponticello.several import several
 
-MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 
@@ -97,7 +97,7 @@ class HTCL(PreTrainedModel):
 
         frame_size, front_end_weights: of the frames it will read, as `HTCLConfig`.
         """
-        encoder, tokenizer = load_text_encoder(config.text.name, allow_download)
+        encoder, tokenizer = load_text_encoder(config.text.name, allow_download, config.text.max_tokens)
         settings, text_config = config.model_dump(mode="json"), encoder.config.to_dict()
         model = cls(HTCLConfig(settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights))
         model.text_encoder.load_state_dict(encoder.state_dict())
@@ -115,7 +115,7 @@ class HTCL(PreTrainedModel):
             loaded: Any = super().from_pretrained(str(place), *args, **options)
             model: HTCL = loaded[0]
             if (place / "tokenizer_config.json").is_file():
-                model.tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+                model.tokenizer = load_tokenizer(place, model.text_encoder)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(f"{place} cannot be loaded: {str(error).splitlines()[0]}") from None
         wrong = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
@@ -223,9 +223,9 @@ class HTCL(PreTrainedModel):
     def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz.
 
-        CheckpointError where the front end cannot take sound (`features`), or its encoder is not here (`hf:NAME`).
+        CheckpointError where the front end takes no sound (`features`) or its encoder is gone; DataError for one item.
         """
-        return self.encode_mels([self.frames(item) for item in items], batch_size)
+        return self.encode_mels([self.frames(item) for item in several(items, "items")], batch_size)
 
     def frames(self, item: str | Path | np.ndarray) -> np.ndarray:
         """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as `encode_audio`."""
@@ -265,7 +265,7 @@ class HTCL(PreTrainedModel):
         return self.project_audio(mel.to(self.device), mask.to(self.device))
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32. CheckpointError if the model was saved without a tokenizer."""
+        """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for one text alone."""
         return self.encode_known_text(self.encode_text_states(texts, batch_size))
 
     def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
@@ -287,7 +287,7 @@ class HTCL(PreTrainedModel):
             has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
             return self._states([texts[row] for row in rows]) * has_text[:, None]
 
-        return in_batches(self, project, [len(text) for text in texts], batch_size, size)
+        return in_batches(self, project, [len(text) for text in several(texts, "texts")], batch_size, size)
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from transformers import PreTrainedConfig
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
 from ponticello.model.musicnn_frames import FRAME_SIZE
+from ponticello.model.space import saved_config
+
+MODEL_PARTS = ("front_end", "features", "mel", "audio", "text", "heads")  # settings that say what a model is
 
 
 class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -42,19 +44,19 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     @property
     def parts(self) -> Config:
         """The settings, checked."""
-        try:
-            return Config.model_validate(self.settings)
-        except ValidationError as error:
-            raise CheckpointError(f"config.json: {str(error).splitlines()[1]}: {error.errors()[0]['msg']}") from None
+        return saved_config(self.settings, "config.json")
 
 
 def check_kind(config: Path) -> None:
-    """CheckpointError unless `config` is the config.json of an HTCL."""
+    """CheckpointError unless `config` is the config.json of an HTCL whose settings this version knows."""
     if not config.is_file():
         raise CheckpointError(f"{config.parent} holds no model (config.json is missing); train one, or check the path")
     try:
-        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+        found = json.loads(config.read_text(encoding="utf-8"))
+        kind, settings = found.get("model_type"), found.get("settings")
     except (ValueError, AttributeError, RecursionError):
-        kind = "damaged"
+        kind, settings = "damaged", None
     if kind != "htcl":
         raise CheckpointError(f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'")
+    if settings is not None:
+        saved_config(settings, config)

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig
 
-from ponticello.config import Config
+from ponticello.config import Config, TextEncoderConfig
 from ponticello.errors import CheckpointError
 from ponticello.model.htcl import HTCL
 from ponticello.model.htcl_config import HTCLConfig
-from ponticello.model.text_encoder import load_text_encoder
+from ponticello.model.text_encoder import check_vocabulary, load_text_encoder
 
 RENAMES = (  # released name -> ours, tried in order
     (r"^audio_model\.feature_extractor\.layers\.(\d+)\.1\.", r"audio_encoder.convs.\1.conv."),
@@ -107,8 +107,10 @@ def released_config(weights: Mapping[str, Tensor], n_heads: int, text_heads: int
         heads = {"hidden_sizes": sizes[:2], "embed_dim": sizes[2]}
     if "fusion_head.linears.2.weight" in shape:
         heads["fusion_hidden_sizes"] = [shape[f"fusion_head.linears.{i}.weight"][0] for i in range(2)]
-    config = Config.from_preset("paper", {"mel": {"n_mels": convs[0][1]}, "audio": audio, "heads": heads})
-    return HTCLConfig(config.model_dump(mode="json"), _text_config(shape, text_heads).to_dict())
+    bert = _text_config(shape, text_heads)
+    text = {"max_tokens": min(TextEncoderConfig().max_tokens, bert.max_position_embeddings)}
+    changes = {"mel": {"n_mels": convs[0][1]}, "audio": audio, "text": text, "heads": heads}
+    return HTCLConfig(Config.from_preset("paper", changes).model_dump(mode="json"), bert.to_dict())
 
 
 def _count_layers(shape: Mapping[str, tuple[int, ...]], prefix: str) -> int:
@@ -136,7 +138,8 @@ def import_released(
     """A model with the released weights and the names of the parts the file does not hold (they stay fresh).
 
     tokenizer: a local folder or hub name whose tokenizer goes with the text tower; None leaves the model without.
-    CheckpointError if the file is not of the released layout, or a tensor has the wrong shape.
+    CheckpointError if the file is not of the released layout, a tensor has the wrong shape, or the tokenizer knows
+    tokens that the text tower does not.
     """
     weights = rename_released(read_weights(path))
     try:
@@ -151,5 +154,6 @@ def import_released(
         raise CheckpointError(f"{path} lacks tensors of its towers: {', '.join(missing[:5])}")
     if tokenizer:
         model.tokenizer = load_text_encoder(tokenizer, allow_download)[1]
+        check_vocabulary(model.tokenizer, model.text_encoder, tokenizer)
     model.train(False)
     return model, fresh

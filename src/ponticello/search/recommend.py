@@ -12,6 +12,7 @@ from ponticello.data.columns import ARTIST, PLAYED_AT, TITLE, TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive
 from ponticello.errors import DataError
 from ponticello.search.index import ROW, EmbeddingIndex, Query
+from ponticello.several import several
 
 FURTHER = 4  # times as many are asked for where filters among the best leave too few
 
@@ -48,7 +49,7 @@ def rank_tracks(
     table = index.placed(tracks)
     named, places = table.select(TRACK_ID, TITLE, ARTIST), table[ROW].to_numpy()
     allowed = None if len(places) == len(index.track_ids) else places
-    left_out = {index.rows[track_id] for track_id in excluded if track_id in index.rows}
+    left_out = {index.rows[track_id] for track_id in several(excluded, "excluded") if track_id in index.rows}
     n_asked = k + len(left_out)
     while True:  # until enough of them may stay, or there are no more
         rows = index.top(query, blend, n_asked, allowed)

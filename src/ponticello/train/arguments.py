@@ -12,6 +12,11 @@ LOG_EVERY = 5  # steps; the parts of the loss are means over them
 BEST_BY = "eval_mrr"  # not the loss: on few tracks it rises with confidence while the ranking still improves
 
 
+def training_device(settings: StageConfig) -> torch.device:
+    """Where the Trainer will put the model of a stage: what is computed before its first step belongs there, too."""
+    return training_arguments(settings, Path(), batch_size=2, steps_per_epoch=1).device
+
+
 def training_arguments(
     settings: StageConfig, checkpoints: Path, batch_size: int, steps_per_epoch: int
 ) -> TrainingArguments:

@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"  # {file: SHA-256}, written when everything else of a checkpoint is on the disk
 UNLOGGED = "unlogged.json"  # the losses of the steps since the last line of the log
 
+STARTED = "checkpoints/started.json"  # in a run's folder: settings and rows it was begun with
+
 
 def mark_complete(checkpoint: Path) -> None:
     """Notes that a checkpoint is whole, once the disk holds it, and what its files are."""
@@ -33,17 +35,21 @@ def last_checkpoint(checkpoints: Path) -> Path | None:
     One whose files are others now is passed over with a warning. Cost: reads the one it takes.
     """
     whole = []
-    for folder in checkpoints.glob("checkpoint-*"):
+    for folder in (each for each in checkpoints.glob("checkpoint-*") if _step(each).isdecimal()):
         if (folder / COMPLETE).is_file():
             whole.append(folder)
         else:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
-    for folder in sorted(whole, key=lambda folder: -int(folder.name.removeprefix("checkpoint-"))):
+    for folder in sorted(whole, key=lambda folder: -int(_step(folder))):
         if damaged := _damaged(folder):
             logger.warning("%s of %s is not what was written; going on from before it", damaged, folder.name)
         else:
             return folder
     return None
+
+
+def _step(checkpoint: Path) -> str:
+    return checkpoint.name.removeprefix("checkpoint-")
 
 
 def _damaged(checkpoint: Path) -> str:
@@ -93,17 +99,28 @@ def _hash(record: Mapping[str, Any]) -> str:
 
 def begin(run: Path, started: dict[str, Any]) -> None:
     """Notes what a run starts from; CheckpointError if it was begun from something else and was interrupted."""
-    note = run / "checkpoints" / "started.json"
-    if last_checkpoint(run / "checkpoints") and note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
+    if last_checkpoint(run / "checkpoints") and (before := read_started(run)):
         changed = ", ".join(key for key in started if before.get(key) != started[key])
         if changed:
             raise CheckpointError(
                 f"run {run.name!r} was interrupted and cannot go on: {changed} changed since; choose another --name, "
                 f"or delete {run}"
             )
-    with replacing(note) as temporary:
+    with replacing(run / STARTED) as temporary:
         temporary.write_text(json.dumps(started), encoding="utf-8")
+
+
+def read_started(run: Path) -> dict[str, Any]:
+    """What `begin` noted of a run that has not ended; nothing if it did not. CheckpointError if that is damaged."""
+    note = run / STARTED
+    if not note.is_file():
+        return {}
+    try:
+        return dict(json.loads(note.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError):
+        raise CheckpointError(
+            f"{note} is not what was written, so that the run cannot go on; choose another --name, or delete {run}"
+        ) from None
 
 
 def publish(model_folder: Path, run: Path) -> None:

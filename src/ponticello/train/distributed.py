@@ -1,11 +1,16 @@
 """Rows of every process in one tensor, with gradients that come out as if one process had seen them all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+LONGEST_WAIT = timedelta(days=7)  # for the first process; any other collective gives up after half an hour
 
 
 def launched() -> tuple[int, int]:
@@ -21,6 +26,21 @@ def world_size() -> int:
 def rank() -> int:
     """Which of the processes that have met this is, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+@contextmanager
+def while_first_works() -> Iterator[None]:
+    """Around what only the first process does: the others wait at the end for as long as it takes.
+
+    All have to come in and out. One that fails does not wait; a connection closed by its end is noticed at once.
+    """
+    if world_size() == 1:
+        yield
+        return
+    group = dist.new_group(timeout=LONGEST_WAIT)
+    dist.barrier(group)  # NCCL connects in the first collective, and waits half an hour for that
+    yield
+    dist.barrier(group)
 
 
 # torch 2.13 renames both and warns of the old names; drop the old ones when it is the oldest we support.

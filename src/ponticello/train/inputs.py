@@ -32,15 +32,18 @@ class Rows:
     n_candidates: int
 
 
-def read_inputs(folder: Folder, stage: Stage, tracks: pl.DataFrame) -> tuple[Frames, dict[str, str], Splits]:
+def read_inputs(
+    folder: Folder, stage: Stage, tracks: pl.DataFrame, weights: str = ""
+) -> tuple[Frames, dict[str, str], Splits]:
     """What the audio tower reads, the text of every track, and who is held out; LibraryError if nothing is.
 
-    Stage two over a frozen front end reads the texts that are fused with the sound (`fused_texts`).
+    Stage two over a frozen front end reads the texts that are fused with the sound (`fused_texts`). weights: of the
+    front end under stage one; errors as `frames_for`.
     """
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello pairs")
-    frames = frames_for(folder, folder.config)
+    frames = frames_for(folder, folder.config, weights)
     # The tower over a frozen front end only sees a track's mean.
     store = PooledFrames(frames) if folder.config.front_end != "logmel" else frames
     if stage.tracks_per_row == 2:

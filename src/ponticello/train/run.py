@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, set_seed
 
@@ -22,14 +23,15 @@ from ponticello.errors import DataError, LibraryError
 from ponticello.library import Folder
 from ponticello.model.frame_encoder import AnchoredHead, FrameEncoder, fit_front_end
 from ponticello.model.front_end import front_end_of
-from ponticello.model.htcl import HTCL, MODEL_PARTS
-from ponticello.model.space import space_id
+from ponticello.model.htcl import HTCL
+from ponticello.model.htcl_config import MODEL_PARTS
+from ponticello.model.space import front_end_weights, space_id
 from ponticello.model.starter import lay_starter, starter_fits
-from ponticello.train.arguments import BEST_BY, training_arguments
+from ponticello.train.arguments import BEST_BY, training_arguments, training_device
 from ponticello.train.balance import Balance, Judge, choose_balance
 from ponticello.train.checkpoints import begin, last_checkpoint, publish, write_record
 from ponticello.train.departure import begin_at_random, begin_departure, listening_factors
-from ponticello.train.distributed import launched
+from ponticello.train.distributed import launched, while_first_works
 from ponticello.train.finished import RUN_FILE, STAGE_ONE, STARTER, TrainedRun, finished_run, is_finished
 from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_of, text_states_of, wordings_of
 from ponticello.train.losses import TasteGraph
@@ -41,6 +43,8 @@ from ponticello.train.stop import Stopping
 from ponticello.train.trainer import HTCLTrainer, RetrievalReport
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = "front end weights"  # beside the settings, what a run that goes on must agree with
 
 
 def train_semantic(
@@ -79,6 +83,7 @@ def train_semantic(
         heard = [track_id for track_id in store.track_ids if splits.roles.get(track_id) == "train"]
         means = np.array([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in heard])
         fit_front_end(model.audio_encoder, model.audio_head, means, front_end.blocks(store.frame_size))
+    _place(model, training_device(stage.settings))
     return _train(run, stage, model, rows, retrieval, callbacks or [])
 
 
@@ -106,7 +111,7 @@ def train_preference(
     if not folder.validation_pairs.is_file():
         raise LibraryError("there are no validation pairs; run: ponticello pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
-    store, texts, splits = read_inputs(folder, stage, read_tracks(folder))
+    store, texts, splits = read_inputs(folder, stage, read_tracks(folder), front_end_weights(folder.run(start)))
     tables = read_pairs(folder), stored_table(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
     likes = likes_to_learn(folder, splits)
@@ -119,19 +124,20 @@ def train_preference(
     model.use_settings(folder.config)
     if settings.reset_heads:
         model.reset_heads()
+    if model.is_anchored and not settings.begin_from_listening:
+        begin_at_random(model)  # drawn before it is placed: the same on any device
+    _place(model, training_device(settings))
     if model.is_anchored and settings.begin_from_listening:
         begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
-    elif model.is_anchored:
-        begin_at_random(model)
-    begun = {"begun": deepcopy(model)} if model.is_anchored and judge else {}
+    begun = {"begun": _place(deepcopy(model), torch.device("cpu"))} if model.is_anchored and judge else {}
     teacher = teacher_of(model, training) if settings.keep else None
     rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
             return trained, None
-        first = _beside(HTCL.from_pretrained(folder.run(start)), trained)
-        ends = {"trained": trained, **{name: _beside(each, trained) for name, each in begun.items()}}
+        first = _place(HTCL.from_pretrained(folder.run(start)), trained.device)
+        ends = {"trained": trained, **{name: _place(each, trained.device) for name, each in begun.items()}}
         kept, balance = choose_balance(first, ends, judge, settings.meaning_budget)
         kept.config.vector = balance.vector
         return kept, balance
@@ -141,9 +147,9 @@ def train_preference(
     return _train(run, stage, model, rows, retrieval, callbacks or [], teacher, finish, begun_from)
 
 
-def _beside(model: nn.Module, other: HTCL) -> Any:
-    """`model` where `other` is: what was just trained may be on a GPU."""
-    return model.to(other.device)
+def _place(model: nn.Module, device: torch.device) -> Any:
+    """`model` itself, moved to a device."""
+    return model.to(device)
 
 
 def _run_to_train(folder: Folder, name: str) -> Path:
@@ -191,15 +197,15 @@ def _train(
         "best": _best_validation(trainer.state.log_history),
     }
     trained = trainer.trained()
-    if trainer.args.should_save:
-        model, balance = finish(trained)
-        record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
-        model.save_pretrained(run / "finished")
-        publish(run / "finished", run)
-        settings = parts.model_dump(mode="json")
-        write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
+    with while_first_works():  # on a large catalogue the balance takes longer than a collective waits
+        if trainer.args.should_save:
+            model, balance = finish(trained)
+            record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
+            model.save_pretrained(run / "finished")
+            publish(run / "finished", run)
+            settings = parts.model_dump(mode="json")
+            write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return TrainedRun(folder=run, **record)
 
 
@@ -258,7 +264,8 @@ def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
     """What a run that goes on must still agree with: settings, and the very rows in their order."""
     rows = hashlib.sha256(repr([training.rows, sorted(training.texts.items())]).encode()).hexdigest()
     parts = model.parts.model_dump(mode="json")
-    return {stage.name: parts[stage.name], **{part: parts[part] for part in MODEL_PARTS}, "training rows": rows}
+    made_of = {**{part: parts[part] for part in MODEL_PARTS}, WEIGHTS: model.config.front_end_weights or None}
+    return {stage.name: parts[stage.name], **made_of, "training rows": rows}
 
 
 def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:

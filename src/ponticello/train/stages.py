@@ -47,8 +47,8 @@ def preference_stage(config: Config, graph: TasteGraph | None = None) -> Stage:
     idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
     if not settings.audio_fusion:
         idle.append("fusion_head.")
-    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is.
-    if config.front_end != "logmel" and not settings.reset_heads:
+    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is, unread by the fusion.
+    if config.front_end != "logmel" and not (settings.reset_heads and settings.audio_text):
         idle.append("text_head.")
     if not (settings.audio_text or settings.audio_fusion):
         idle += ["text_head.", "text_encoder."]
