@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -115,10 +115,10 @@ def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
     return {track_id: " ".join(artist.casefold().split()) for track_id, artist in rows if artist.strip()}
 
 
-def stored_table(path: Path) -> pl.DataFrame:
-    """A table this library wrote; LibraryError if it cannot be read."""
+def stored_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A table this library wrote, or only `columns` of it; LibraryError if it cannot be read."""
     try:
-        return read_parquet(path, "it")
+        return read_parquet(path, "it", columns)
     except DataError as error:
         raise LibraryError(f"{path} is damaged ({error}); delete it and import again") from None
 

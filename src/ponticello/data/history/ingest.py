@@ -215,7 +215,7 @@ def _with_users(folder: Folder, events: pl.DataFrame, user: str | None, plain: b
     """Events under the ids of their listeners, and playlists under theirs; the kept ones have both already."""
     known: set[str] = set()
     if folder.interactions.is_file():
-        known |= set(stored_table(folder.interactions)[USER_ID].unique())
+        known |= set(stored_table(folder.interactions, [USER_ID])[USER_ID].unique())
     is_kept = pl.col(IS_KEPT)
     known |= set(events.filter(is_kept)[USER_ID].unique())
     events = events.with_columns(pl.col(USER_ID).fill_null(user or ME))
