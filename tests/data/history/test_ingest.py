@@ -240,6 +240,18 @@ def test_listener_keeps_the_id_the_log_has_them_under(folder: Folder, tmp_path: 
     assert users[1].startswith("user-")
 
 
+def test_progress_counts_the_files_that_are_passed_over(folder: Folder, tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    root.mkdir()
+    (root / "a.json").write_text("{}")
+    _json(root / "b.json", [_spotify("2023-05-01T14:05:17Z", 200_000)])
+    (root / "c.json").write_text("{}")
+    sizes = [(root / name).stat().st_size for name in ("a.json", "b.json", "c.json")]
+    told: list[tuple[int, int]] = []
+    import_history(folder, root, on_progress=lambda n_done, n_all: told.append((n_done, n_all)))
+    assert told == [(sum(sizes[:2]), sum(sizes))]
+
+
 def test_an_import_reads_the_whole_log_once(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And finds the twin of a scrobble among the events of many listeners who heard the same, whose own all stay."""
     scrobble = "user_id,track_id,played_at\n"
