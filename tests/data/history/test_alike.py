@@ -27,7 +27,7 @@ DURATIONS = [None, None, 0.0, 30.0, 58.0, 62.0, 200.0, 202.5, 203.5, 215.0, 221.
 def _said(rng: random.Random) -> dict[str, str | float | None]:
     path = f"{rng.choice('ab')}/{rng.choice('ab')}/{rng.choice('abc')}/1.mp3"
     return {
-        "mbid": rng.choice([None] * 6 + IDS),
+        "mbid": rng.choice([*[None] * 6, *IDS]),
         "path": rng.choice([None, None, path, path[2:], path[4:]]),
         "artist": rng.choice(ARTISTS),
         "title": rng.choice([*TITLES, None]),
