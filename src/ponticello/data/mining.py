@@ -115,11 +115,16 @@ def mine_test_pairs(folder: Folder, options: EngineOptions | None = None) -> pl.
 def find_duplicates(folder: Folder, splits: Splits | None) -> pl.DataFrame | None:
     """`near_duplicates` of all tracks that are held out or have no role yet; None before anything is prepared.
 
-    Two training tracks of one recording are not looked for: they do no harm.
+    Two training tracks of one recording are not looked for: they do no harm. LibraryError: the mels were prepared with
+    other settings, so that the length of their frames is not known.
     """
     if not (folder.mels / MANIFEST).exists():
         return None
     store, settled = FrameStore(folder.mels), set(with_role(splits, "train")) if splits else set()
+    if store.track_ids:
+        from ponticello.data.mel import mel_key  # which loads scipy.signal, for a second that other steps need not wait
+
+        store.require(mel_key(folder.config.mel))
     asked = [track_id for track_id in store.track_ids if track_id not in settled]
     return near_duplicates(store, asked, hop_s=folder.config.mel.hop_s)
 
