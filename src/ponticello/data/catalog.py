@@ -19,6 +19,7 @@ from ponticello.library import Folder, Skipped, replacing
 LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
 _STEP = "import-tracks"
 _SLUG_LENGTH = 60  # characters of a path that stay readable in an id
+_HASH_LENGTH = 16  # hex digits of its hash in an id, 64 bits: deep folders give thousands of files one slug
 
 
 def import_tracks(
@@ -54,7 +55,7 @@ def import_track_list(folder: Folder, path: Path) -> Imported:
     """Adds the audio files named in a text file or playlist, one a line, to the library.
 
     Relative paths start from the list's folder and may not leave it; empty lines and lines with `#` are ignored.
-    track_id: the path relative to that folder as a slug, and 6 hex digits of its SHA-256. title: the file's name.
+    track_id: the path relative to that folder as a slug, and 16 hex digits of its SHA-256. title: the file's name.
 
     DataError: the list is not a .txt, .m3u or .m3u8 file. LibraryError: another process is writing.
 
@@ -184,7 +185,7 @@ def _locate(folder: Folder, root: Path, value: str) -> tuple[str, str]:
 def _list_id(relative: str) -> str:
     relative = unicodedata.normalize("NFC", relative)
     slug = re.sub(r"[\W_]+", "-", str(Path(relative).with_suffix("")).casefold()).strip("-")[:_SLUG_LENGTH].strip("-")
-    return f"{slug}-{hashlib.sha256(relative.encode()).hexdigest()[:6]}".lstrip("-")
+    return f"{slug}-{hashlib.sha256(relative.encode()).hexdigest()[:_HASH_LENGTH]}".lstrip("-")
 
 
 def _readable(stem: str) -> str:
