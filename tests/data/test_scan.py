@@ -314,6 +314,26 @@ def test_file_that_has_gone_is_listed_and_its_row_stays(folder: Folder, music: P
     assert rows(folder, "track_id")["again.flac"] == ids["c.flac"]
 
 
+def test_file_in_a_folder_that_is_closed_for_now_has_not_moved(
+    folder: Folder, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan_folder(folder, music)
+    ids = _ids_by_path(folder, music)
+    shutil.copy2(music / "one/a.flac", music / "two/copy.flac")
+    stat = Path.stat
+
+    def closed(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if "one" in path.parts:
+            raise PermissionError(13, "Permission denied")
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", closed)
+    assert counts(scan_folder(folder, music)) == {"new": 1, "unchanged": 1, "gone": 2, "skipped": 1}
+    monkeypatch.undo()
+    assert counts(scan_folder(folder, music)) == {"unchanged": 4, "duplicates": 2}
+    assert _ids_by_path(folder, music).items() > ids.items()
+
+
 def test_files_that_cannot_be_read_are_listed_until_they_can(folder: Folder, music: Path) -> None:
     (music / "list.mp3").write_text("#EXTM3U\nhttp://example.org/stream\n")
     (music / "cover.flac").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))

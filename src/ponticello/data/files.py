@@ -77,7 +77,7 @@ class CatalogueUpdate:
         self._known = {path: KnownFile(*values) for path, *values in rows}
         taken = self._ids | {row.track_id for row in self._known.values() if row.track_id}
         self._identities = Identities(
-            self._known, self._here, imported, taken, lambda path: (folder.root / path).exists()
+            self._known, self._here, imported, taken, lambda path: _may_be_there(folder.root / path)
         )
         # Places of tracks come first: what they held may turn up in another.
         changed = [file for file in found if self._has_changed(file)]
@@ -221,6 +221,17 @@ class CatalogueUpdate:
             new.append({TRACK_ID: taken.row.track_id, PATH: taken.path, **cells})
         frame = pl.DataFrame(new, schema={TRACK_ID: pl.String(), PATH: pl.String(), **schema})
         merge_tracks(self._folder, frame, "scan")
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether a file is there, or in a folder that cannot be looked into now."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _last_tags(taken: _Taken) -> dict[str, Any]:
