@@ -14,6 +14,7 @@ from ponticello.data.catalog import import_tracks, read_tracks, stored_table
 from ponticello.data.engine import EngineOptions, open_engine
 from ponticello.data.forget import forget_users, stored_ids
 from ponticello.data.formats import read_raw
+from ponticello.data.history.ingest import import_history
 from ponticello.data.interactions import import_interactions, read_interactions
 from ponticello.data.mining import current_splits, library_log, mine_library
 from ponticello.data.pairs import read_pairs
@@ -55,6 +56,16 @@ def test_library_under_a_name_that_reads_as_a_pattern_is_its_own(tmp_path: Path,
     assert forget_users(folder, ["a-x"]).n_events == 6
     assert set(read_interactions(folder)["user_id"]) == {"a-y", "a-z"}
     assert set(read_interactions(folders[1])["user_id"]) == {"b-x", "b-y", "b-z"}
+
+
+def test_what_waits_is_forgotten_also_under_such_a_name(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "Music [FLAC]" / "library", "tiny")
+    (tmp_path / "tracks.csv").write_text("track_id\na\n")
+    import_tracks(folder, tmp_path / "tracks.csv")
+    (tmp_path / "plays.csv").write_text("user_id,track_id,played_at\nada,none,2025-01-01\n")
+    import_history(folder, tmp_path / "plays.csv", plain_users=True)
+    assert forget_users(folder, ["ada"]).n_rows == {"unmatched-history.parquet": 1}
+    assert not (folder.root / "unmatched-history.parquet").exists()
 
 
 @pytest.mark.parametrize("engine", ["duckdb", pytest.param("local[1]", marks=pytest.mark.long)])
