@@ -1,6 +1,8 @@
 """The library's folder: where things lie, who may write, and that a file is replaced whole or not at all."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -259,6 +261,39 @@ def test_cells_longer_than_csv_reads_are_cut_and_old_ones_read(folder: Folder) -
     assert [len(row[4]) for row in read_list(folder.skipped)[1:]] == [140_000, 1]
     with pytest.raises(csv.Error, match="larger than field limit"):
         _rows(folder)  # the limit of others is as it was
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from ponticello.library import replacing
+
+rename, renamed = Path.replace, []
+def killed(source, target):
+    if renamed:
+        os._exit(9)
+    renamed.append(rename(source, target))
+Path.replace = killed
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.mkdir()
+    (temporary / "new").write_text("new")
+"""
+
+
+def test_folder_comes_back_after_a_kill_between_its_two_renames(folder: Folder) -> None:
+    """To who opens the library, in it and a level below; elsewhere to the next writer, who leaves no rest."""
+    plots, elsewhere = folder.report / "plots", folder.root / "one" / "two" / "export [a]"
+    for path in (plots, elsewhere):
+        path.mkdir(parents=True)
+        (path / "old").write_text("old")
+        assert subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False).returncode == 9
+        assert not path.exists()
+    open_library(folder.root)
+    assert [path.name for path in plots.iterdir()] == ["old"]
+    with replacing(elsewhere) as temporary:
+        assert [path.name for path in elsewhere.iterdir()] == ["old"]
+        temporary.mkdir()
+    assert [path for path in elsewhere.parent.iterdir() if ".old." in path.name] == []
 
 
 def test_old_folder_is_there_until_the_new_one_can_take_its_place(

@@ -23,11 +23,12 @@ my-library/
 """
 
 import csv
+import glob
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,6 +204,8 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
         raise LibraryError(
             f"{root} is not a library ({SETTINGS_FILE} is missing); make one with: ponticello init {root}"
         )
+    for aside in (*root.glob(".*.old.*.tmp"), *root.glob("*/.*.old.*.tmp")):
+        _bring_back(aside)
     return Folder(root.resolve(), Config.from_toml(root / SETTINGS_FILE, several(settings, "settings")))
 
 
@@ -210,11 +213,15 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place, whole and synced, when the block ends without an error.
 
-    OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
+    A folder takes two renames; after a kill between them the next writer, or who opens the library, brings the old one
+    back. OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        for left in path.parent.glob(f".{glob.escape(path.name)}.old.*.tmp"):
+            _bring_back(left)
     try:
         yield temporary
         sync(_files(temporary))
@@ -235,6 +242,25 @@ def replacing(path: Path) -> Iterator[Path]:
                 shutil.rmtree(rest)
             else:
                 rest.unlink(missing_ok=True)
+
+
+def _bring_back(aside: Path) -> None:
+    """Gives a folder that was put aside its name again, if its place is free and who put it there has ended."""
+    name, _, number = aside.name.removeprefix(".").removesuffix(".tmp").rpartition(".old.")
+    path = aside.with_name(name)
+    if number.isdigit() and not path.exists() and not _is_running(int(number)):
+        with suppress(OSError):  # another process was first, or nobody may write here
+            aside.rename(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _files(path: Path) -> list[Path]:

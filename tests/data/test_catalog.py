@@ -97,7 +97,7 @@ def test_catalogue_has_every_column(folder: Folder, tmp_path: Path) -> None:
 
 
 def test_list_of_files_becomes_tracks_with_stable_ids(folder: Folder, tmp_path: Path) -> None:
-    """Each id ends in the first 6 hex digits of SHA-256 over `Album X/03_slow-piano.wav` and `Été.wav`."""
+    """Each id ends in the first 16 hex digits of SHA-256 over `Album X/03_slow-piano.wav` and `Été.wav`."""
     music = tmp_path / "music"
     _write(music / "Album X/03_slow-piano.wav")
     _write(music / "Été.wav")
@@ -105,7 +105,7 @@ def test_list_of_files_becomes_tracks_with_stable_ids(folder: Folder, tmp_path: 
     path = _write(music / "all.m3u8", "\ufeff" + "\r\n".join(lines))
     assert import_track_list(folder, path) == Imported(n_new=2, n_updated=0, n_skipped=3, n_total=2)
     tracks = read_tracks(folder)
-    assert tracks["track_id"].to_list() == ["album-x-03-slow-piano-1c4f1d", "été-03a374"]
+    assert tracks["track_id"].to_list() == ["album-x-03-slow-piano-1c4f1d4edd537059", "été-03a374df1e80d33f"]
     assert tracks["title"].to_list() == ["slow piano", "Été"]
     assert [(row[2], row[5]) for row in _skipped(folder)] == [
         ("5", "repeats the file of line 4"),
@@ -113,6 +113,14 @@ def test_list_of_files_becomes_tracks_with_stable_ids(folder: Folder, tmp_path: 
         ("7", f"leaves the audio folder {music}"),
     ]
     assert import_track_list(folder, path) == Imported(0, 2, 3, 2)
+
+
+def test_files_of_one_slug_are_tracks_of_their_own(folder: Folder, tmp_path: Path) -> None:
+    """The names differ after 60 characters, and their hashes after 24 bits."""
+    names = [f"{'x' * 60} {n}.wav" for n in (11258, 11321)]
+    for name in names:
+        _write(tmp_path / name)
+    assert import_track_list(folder, _write(tmp_path / "all.txt", "\n".join(names))).n_new == 2
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from ponticello.data.duplicates import SAME_RECORDING, near_duplicates
 from ponticello.data.mining import find_duplicates
 from ponticello.data.prepare import prepare_frames
 from ponticello.data.store import FrameStore
-from ponticello.errors import DataError
-from ponticello.library import Folder, create_library
+from ponticello.errors import DataError, LibraryError
+from ponticello.library import Folder, create_library, open_library
 
 RATE = 16_000
 Sound = NDArray[np.float64]
@@ -114,6 +114,15 @@ def test_a_copy_is_found_among_other_tunes(
     assert near_duplicates(store, ["tune07"]).row(0)[:2] == ("tune07", "copy07")
     assert near_duplicates(store, ["tune01"]).is_empty()
     assert near_duplicates(store, store.track_ids, threshold=1.01).is_empty()
+
+
+def test_mels_of_other_settings_are_refused_and_not_read_with_these(tmp_path: Path, tunes: dict[str, Path]) -> None:
+    """Frames of 96 ms, taken for such of 48 ms, would be joined two by two, and no copy found."""
+    folder = create_library(tmp_path / "library", "tiny")
+    prepare_frames(folder, {"tune00": tunes["tune00"], "tune01": tunes["tune01"]})
+    assert find_duplicates(folder, None) is not None
+    with pytest.raises(LibraryError, match="mels were prepared with other settings; run: ponticello prepare"):
+        find_duplicates(open_library(folder.root, ["mel.hop_length=768"]), None)
 
 
 def test_copies_are_found_on_mels_of_a_finer_hop(tmp_path: Path, tunes: dict[str, Path]) -> None:

@@ -34,6 +34,30 @@ def test_json_of_known_columns_becomes_text_and_of_others_keeps_its_type(tmp_pat
     assert numbers == [1, 3]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"a": 1}, {"a": 2, "b": "x"}],  # polars knows the keys of the first object alone
+        [{"a": {"b": 1}}, {"a": {"c": 2}}],
+        [[{"a": 1}], [{"b": 1}, {"a": 2}]],
+        [[1], [2.5]],  # and the numbers of the first list
+        [{}, {"a": None}],
+    ],
+)
+def test_nested_json_of_a_further_column_loses_nothing(tmp_path: Path, values: list[object]) -> None:
+    """Where the type that polars takes does not hold all of it, each value is its JSON text."""
+    for each in (values, values[::-1]):
+        lines = [json.dumps({"track_id": n, "more": value}) for n, value in enumerate(each)]
+        rows, _ = _raw(tmp_path, "t.jsonl", "\n".join(lines))
+        found = [row["more"] for row in rows]
+        assert [json.loads(value) if isinstance(value, str) else value for value in found] == each
+
+
+def test_nested_json_of_one_shape_keeps_its_type(tmp_path: Path) -> None:
+    rows, _ = _raw(tmp_path, "t.jsonl", '{"n": {"a": [1, 2]}, "m": null}\n{"n": null}\n{"n": {"a": []}, "m": 1}\n')
+    assert rows == [{"n": {"a": [1, 2]}, "m": None}, {"n": None, "m": None}, {"n": {"a": []}, "m": 1}]
+
+
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     frame = pl.DataFrame({"track_id": [3, 4], "tags": [["x"], None]})
     frame.write_parquet(tmp_path / "t.parquet")

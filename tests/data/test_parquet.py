@@ -14,11 +14,13 @@ from ponticello.data.catalog import import_tracks, read_tracks, stored_table
 from ponticello.data.engine import EngineOptions, open_engine
 from ponticello.data.forget import forget_users, stored_ids
 from ponticello.data.formats import read_raw
+from ponticello.data.history.ingest import import_history
 from ponticello.data.interactions import import_interactions, read_interactions
-from ponticello.data.mining import mine_library
+from ponticello.data.mining import current_splits, library_log, mine_library
 from ponticello.data.pairs import read_pairs
-from ponticello.data.parquet import read_parquet, scan_parquet
+from ponticello.data.parquet import read_parquet, reading, scan_parquet
 from ponticello.data.vectors import read_vector_file
+from ponticello.data.windows import Window
 from ponticello.errors import DataError, PonticelloError
 from ponticello.library import create_library, open_library
 
@@ -54,6 +56,16 @@ def test_library_under_a_name_that_reads_as_a_pattern_is_its_own(tmp_path: Path,
     assert forget_users(folder, ["a-x"]).n_events == 6
     assert set(read_interactions(folder)["user_id"]) == {"a-y", "a-z"}
     assert set(read_interactions(folders[1])["user_id"]) == {"b-x", "b-y", "b-z"}
+
+
+def test_what_waits_is_forgotten_also_under_such_a_name(tmp_path: Path) -> None:
+    folder = create_library(tmp_path / "Music [FLAC]" / "library", "tiny")
+    (tmp_path / "tracks.csv").write_text("track_id\na\n")
+    import_tracks(folder, tmp_path / "tracks.csv")
+    (tmp_path / "plays.csv").write_text("user_id,track_id,played_at\nada,none,2025-01-01\n")
+    import_history(folder, tmp_path / "plays.csv", plain_users=True)
+    assert forget_users(folder, ["ada"]).n_rows == {"unmatched-history.parquet": 1}
+    assert not (folder.root / "unmatched-history.parquet").exists()
 
 
 @pytest.mark.parametrize("engine", ["duckdb", pytest.param("local[1]", marks=pytest.mark.long)])
@@ -101,6 +113,48 @@ def test_damage_is_one_error_of_ours_or_none(tmp_path: Path) -> None:
                 reasons.append(str(error))
     assert len(reasons) > 500
     assert not [reason for reason in reasons if "\n" in reason]
+
+
+def test_damage_in_the_rows_of_a_log_names_the_file_whoever_reads_them(tmp_path: Path) -> None:
+    """The end of the file, which says what columns there are, is whole: only who reads the rows meets the damage."""
+    folder = create_library(tmp_path / "library", "tiny")
+    tracks = [f"t{n}" for n in range(20)]
+    pl.DataFrame({"track_id": tracks, "artist": tracks}).write_parquet(folder.tracks)
+    plays = pl.DataFrame({"user_id": tracks, "track_id": tracks[::-1], "played_at": [datetime(2025, 1, 1)] * 20})
+    plays.write_parquet(tmp_path / "plays.parquet")
+    import_interactions(folder, tmp_path / "plays.parquet")
+    whole = folder.interactions.read_bytes()
+    n_bytes = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # of rows
+    generator, reasons = np.random.default_rng(0), []
+    readers: list[Callable[[], object]] = [
+        lambda: stored_ids(folder, ["t1"]),
+        lambda: forget_users(folder, ["t1"]),
+        lambda: current_splits(folder),
+    ]
+    for _ in range(20):
+        data = bytearray(whole)
+        for at in generator.integers(4, n_bytes, size=3):
+            data[at] ^= int(generator.integers(1, 256))
+        for read in readers:
+            folder.interactions.write_bytes(data)
+            try:
+                read()
+            except PonticelloError as error:
+                reasons.append(str(error))
+    assert len(reasons) > 20
+    assert all(reason.startswith("interactions.parquet cannot be read as Parquet (") for reason in reasons)
+    folder.interactions.write_bytes(bytes(n_bytes) + whole[n_bytes:])
+    with open_engine() as engine, pytest.raises(DataError, match=r"interactions\.parquet cannot be read as Parquet"):
+        library_log(engine, folder, tracks, Window())
+
+
+def test_what_goes_wrong_over_a_whole_file_is_what_it_was(tmp_path: Path) -> None:
+    pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ZeroDivisionError), reading(tmp_path / "x.parquet"):
+        raise ZeroDivisionError
+    wanted = r"x\.parquet cannot be read as Parquet \(index out of bounds\)"
+    with pytest.raises(DataError, match=wanted), reading(tmp_path / "x.parquet"):
+        raise pl.exceptions.PanicException("index out of bounds")
 
 
 def test_damaged_pairs_are_to_be_mined_again(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +19,7 @@ from ponticello.library import Folder, Skipped, replacing
 LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
 _STEP = "import-tracks"
 _SLUG_LENGTH = 60  # characters of a path that stay readable in an id
+_HASH_LENGTH = 16  # hex digits of its hash in an id, 64 bits: deep folders give thousands of files one slug
 
 
 def import_tracks(
@@ -54,7 +55,7 @@ def import_track_list(folder: Folder, path: Path) -> Imported:
     """Adds the audio files named in a text file or playlist, one a line, to the library.
 
     Relative paths start from the list's folder and may not leave it; empty lines and lines with `#` are ignored.
-    track_id: the path relative to that folder as a slug, and 6 hex digits of its SHA-256. title: the file's name.
+    track_id: the path relative to that folder as a slug, and 16 hex digits of its SHA-256. title: the file's name.
 
     DataError: the list is not a .txt, .m3u or .m3u8 file. LibraryError: another process is writing.
 
@@ -109,10 +110,10 @@ def audio_files(folder: Folder) -> dict[str, Path]:
     return {track_id: audio_path(folder, path) for track_id, path in rows}
 
 
-def stored_table(path: Path) -> pl.DataFrame:
-    """A table this library wrote; LibraryError if it cannot be read."""
+def stored_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A table this library wrote, or only `columns` of it; LibraryError if it cannot be read."""
     try:
-        return read_parquet(path, "it")
+        return read_parquet(path, "it", columns)
     except DataError as error:
         raise LibraryError(f"{path} is damaged ({error}); delete it and import again") from None
 
@@ -178,7 +179,7 @@ def _locate(folder: Folder, root: Path, value: str) -> tuple[str, str]:
 def _list_id(relative: str) -> str:
     relative = unicodedata.normalize("NFC", relative)
     slug = re.sub(r"[\W_]+", "-", str(Path(relative).with_suffix("")).casefold()).strip("-")[:_SLUG_LENGTH].strip("-")
-    return f"{slug}-{hashlib.sha256(relative.encode()).hexdigest()[:6]}".lstrip("-")
+    return f"{slug}-{hashlib.sha256(relative.encode()).hexdigest()[:_HASH_LENGTH]}".lstrip("-")
 
 
 def _readable(stem: str) -> str:

@@ -77,12 +77,13 @@ class CatalogueUpdate:
         self._known = {path: KnownFile(*values) for path, *values in rows}
         taken = self._ids | {row.track_id for row in self._known.values() if row.track_id}
         self._identities = Identities(
-            self._known, self._here, imported, taken, lambda path: (folder.root / path).exists()
+            self._known, self._here, imported, taken, lambda path: _may_be_there(folder.root / path)
         )
-        # Places that are known come first: what they held may turn up in another.
+        # Places of tracks come first: what they held may turn up in another.
         changed = [file for file in found if self._has_changed(file)]
-        self.changed = sorted(changed, key=lambda file: self._stored(file.path) not in self._known)
-        n_places = sum(self._stored(file.path) in self._known for file in changed)
+        places = {path for path, row in self._known.items() if row.track_id}
+        self.changed = sorted(changed, key=lambda file: self._stored(file.path) not in places)
+        n_places = sum(self._stored(file.path) in places for file in changed)
         self._n_to_settle = n_places  # files after which those that wait for each other can be settled
         unchanged = self._here - {self._stored(file.path) for file in changed}
         self.counts: Counter[str] = Counter(unchanged=sum(self._known[path].track_id is not None for path in unchanged))
@@ -114,13 +115,12 @@ class CatalogueUpdate:
                     del self._waiting[path]
                     self._assign(file, facts, claim)
 
-    def finish(self) -> None:
-        """Settles what waited for the others, and publishes; after the last `take`, or when there will be no more."""
+    def settle(self) -> None:
+        """Decides what waited for the others; after the last `take`, for any file may hold what moved away."""
         for path, (file, facts) in self._waiting.items():
             claim = self._identities.moved(path, facts) or self._identities.settled(path, facts)
             self._assign(file, facts, claim)
         self._waiting = {}
-        self.publish()
 
     def publish(self) -> None:
         """Writes what was taken since the last time; first the catalogue, so that a kill in between loses nothing."""
@@ -133,8 +133,10 @@ class CatalogueUpdate:
             taken.before = before.get(taken.moved_from or taken.path)
         self._publish_tracks([taken for taken in self._batch if taken.tags is not None])
         new = [{PATH: taken.path, **taken.row._asdict(), **_last_tags(taken)} for taken in self._batch]
-        # A place that was replaced is in `paths` now or will be.
-        rest = self._table.filter(~pl.col(PATH).is_in([*paths, *(moved_from - self._replaced.keys())]))
+        # A place whose sound was replaced has its new row, here or before, unless it waits: then it has none until it
+        # is read anew, should the scan stop here, for its track is elsewhere.
+        left = {path for path in moved_from if path in self._waiting or path not in self._replaced}
+        rest = self._table.filter(~pl.col(PATH).is_in([*paths, *left]))
         self._table = pl.concat([rest, pl.DataFrame(new, schema=SCHEMA)])
         with replacing(self._folder.files) as temporary:
             self._table.write_parquet(temporary, compression="zstd")
@@ -219,6 +221,17 @@ class CatalogueUpdate:
             new.append({TRACK_ID: taken.row.track_id, PATH: taken.path, **cells})
         frame = pl.DataFrame(new, schema={TRACK_ID: pl.String(), PATH: pl.String(), **schema})
         merge_tracks(self._folder, frame, "scan")
+
+
+def _may_be_there(path: Path) -> bool:
+    """Whether a file is there, or in a folder that cannot be looked into now."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _last_tags(taken: _Taken) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from ponticello.data.engine import EngineOptions
 from ponticello.data.history.unmatched import kept_path, list_path
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.mining import Mined, mine_library, refresh_splits
-from ponticello.data.parquet import scan_parquet
+from ponticello.data.parquet import has_rows, reading, scan_parquet
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
 from ponticello.library import Folder, read_list, replacing
+from ponticello.several import several
 
 RETRAIN_FILE = "retrain.json"  # in a run's folder: it learned from a listener who has been forgotten
 LISTENING_FILE = "listening.json"  # in a run's folder: the log it was trained with
@@ -58,8 +59,9 @@ def stored_ids(folder: Folder, users: Collection[str]) -> list[str]:
     known: set[str] = set()
     for path in folder.root.glob("*.parquet"):
         if USER_ID in scan_parquet(path).collect_schema():
-            ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique()).collect(engine="streaming")
-            known.update(ids[USER_ID].to_list())
+            ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique())
+            with reading(path):
+                known.update(ids.collect(engine="streaming")[USER_ID].to_list())
     return sorted({known_as(folder, user, known) for user in users})
 
 
@@ -73,7 +75,7 @@ def forget_users(folder: Folder, users: Collection[str], options: EngineOptions 
         _remove(left_over)
     note = folder.root / _NOTE_FILE
     begun = note.is_file()
-    ids = stored_ids(folder, users)
+    ids = stored_ids(folder, several(users, "users"))
     counts = _n_events(folder, ids) if folder.interactions.is_file() or not begun else {}
     lists = {path: _lines_naming(path, ids) for path in sorted(folder.root.glob("*.csv"))}
     tables = {path: _rows_naming(path, ids) for path in sorted(folder.root.glob("*.parquet"))}
@@ -96,14 +98,14 @@ def forget_users(folder: Folder, users: Collection[str], options: EngineOptions 
     for path in (path for path, found in tables.items() if found):
         _drop_rows(path, ids)
     if tables.get(kept_path(folder)):
-        if pl.scan_parquet(kept_path(folder)).head(1).collect().is_empty():
+        if not has_rows(kept_path(folder)):
             kept_path(folder).unlink()
         if list_path(folder).is_file():  # made from it; the next import lists what is left
             removed.append(list_path(folder))
             _remove(list_path(folder))
     if counts:
         _drop_rows(folder.interactions, ids)
-        if scan_interactions(folder).head(1).collect().is_empty():
+        if not has_rows(folder.interactions):
             folder.interactions.unlink()
     mined = mine_library(folder, options) if is_anew and had_pairs and folder.interactions.is_file() else None
     if is_anew and mined is None and folder.splits.is_file():
@@ -152,7 +154,8 @@ def _record(path: Path) -> dict[str, Any]:
 def _n_events(folder: Folder, ids: list[str]) -> dict[str, int]:
     """{user: events in the log} of those of `ids` who have some."""
     found = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids)).group_by(USER_ID).len()
-    return dict(found.collect(engine="streaming").iter_rows())
+    with reading(folder.interactions):
+        return dict(found.collect(engine="streaming").iter_rows())
 
 
 def _rows_naming(path: Path, ids: list[str]) -> Counter[str]:
@@ -160,12 +163,13 @@ def _rows_naming(path: Path, ids: list[str]) -> Counter[str]:
     if path.name in _MADE_ANEW or USER_ID not in scan_parquet(path).collect_schema():
         return Counter()
     users = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String)).filter(pl.col(USER_ID).is_in(ids))
-    return Counter(users.collect()[USER_ID].to_list())
+    with reading(path):
+        return Counter(users.collect()[USER_ID].to_list())
 
 
 def _drop_rows(path: Path, ids: list[str]) -> None:
     others = scan_parquet(path).filter(~pl.col(USER_ID).cast(pl.String).is_in(ids))
-    with replacing(path) as temporary:
+    with reading(path), replacing(path) as temporary:
         others.sink_parquet(temporary, compression="zstd", maintain_order=True)
 
 

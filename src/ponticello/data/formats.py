@@ -188,15 +188,17 @@ def _read_jsonl(data: bytes, name: str, kinds: Mapping[str, Kind]) -> Raw:
             reason = "is not UTF-8" if number in not_utf8 else "is not a JSON object"
             skipped.append(_bad_line(name, number, lines, reason))
             continue
-        for column in row:
-            if column not in columns:
-                columns[column] = [None] * len(numbers)
-        for column, values in columns.items():
-            values.append(row.get(column))
+        for column, value in row.items():
+            values = columns.setdefault(column, [])
+            values += [None] * (len(numbers) - len(values))  # of the rows since that have no such key
+            values.append(value)
         numbers.append(number)
     if not numbers:
         raise DataError(f"{name}: no line is a JSON object; line {skipped[0].line} {skipped[0].reason}")
-    series = [_json_column(column, values, kinds.get(column)) for column, values in columns.items()]
+    series = []
+    for column, values in columns.items():
+        values += [None] * (len(numbers) - len(values))
+        series.append(_json_column(column, values, kinds.get(column)))
     return Raw(pl.DataFrame(series), pl.Series(numbers, dtype=pl.Int64), skipped)
 
 
@@ -211,12 +213,17 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 
 def _json_column(name: str, values: list[Any], kind: Kind | None) -> pl.Series:
-    """A known column as text, so that a value of a wrong type is one bad row; another as polars reads it."""
+    """A known column as text, so that a value of a wrong type is one bad row; another as polars reads it.
+
+    Where polars would lose something, such as a key that the first object lacks, it is the JSON text of each value.
+    """
     if kind == "texts":
         return pl.Series(name, [_texts(value) for value in values], pl.List(pl.String()))
     if kind is None:
         try:
-            return pl.Series(name, values)
+            series = pl.Series(name, values)
+            if not series.dtype.is_nested() or series.to_list() == values:
+                return series
         except (TypeError, OverflowError, pl.exceptions.PolarsError):
             pass  # values of several types: their JSON text keeps them all
     return pl.Series(name, [_text(value) for value in values], pl.String)

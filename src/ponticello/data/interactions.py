@@ -60,23 +60,30 @@ def import_interactions(folder: Folder, path: Path, *, columns: Mapping[str, str
 
 
 def merge_interactions(
-    folder: Folder, new: pl.DataFrame, name: str, *, replaced: pl.DataFrame | None = None
+    folder: Folder,
+    new: pl.DataFrame,
+    name: str,
+    *,
+    replaced: pl.DataFrame | None = None,
+    log: pl.DataFrame | None = None,
 ) -> tuple[int, int]:
     """Adds the events that are not there yet to interactions.parquet; gives (n_new, n_total).
 
     The caller holds `folder.lock()`. name: what an error calls these rows. replaced: events of the log that go because
-    new ones say the same and more. One event: the same listener, track, moment and kind; of playlists also the same
-    one, and a count of plays is none of the plays.
+    new ones say the same and more. log: the log as it stands, where the caller has read it. One event: the same
+    listener, track, moment and kind; of playlists also the same one, and a count of plays is none of the plays.
     """
     new = _keyed(new).unique(_SAME_EVENT, keep="first", maintain_order=True)
-    if folder.interactions.is_file():
-        old = _keyed(stored_table(folder.interactions))
-        if replaced is not None:
-            old = _without(old, _keyed(replaced))
-        new = _without(new, old)
-        rows = stacked(old, new, name)
-    else:
+    if log is None and folder.interactions.is_file():
+        log = stored_table(folder.interactions)
+    if log is None:
         rows = new
+    else:
+        old = _keyed(log)
+        if replaced is not None and replaced.height:
+            old = _without(old, _keyed(replaced))
+        new = _without(new, events_of(old, new[USER_ID]))
+        rows = stacked(old, new, name)
     rows = rows.sort(PLAYED_AT, *_SAME_EVENT, maintain_order=True).drop(_LIST, _IS_COUNT)
     with replacing(folder.interactions) as temporary:
         rows.write_parquet(temporary, compression="zstd")
@@ -120,6 +127,11 @@ def is_positive(min_played_s: float) -> pl.Expr:
     """
     lasted = pl.col(PLAYED_S).is_null() | (pl.col(PLAYED_S) >= min_played_s)
     return pl.col(EVENT).is_in(POSITIVE_EVENTS) | ((pl.col(EVENT) == "play") & lasted)
+
+
+def events_of(log: pl.DataFrame, users: pl.Series) -> pl.DataFrame:
+    """The rows of some listeners, in the order of `log`: what new events are compared with, be the log however long."""
+    return log.filter(pl.col(USER_ID).is_in(users.unique().implode()))
 
 
 def _keyed(events: pl.DataFrame) -> pl.DataFrame:

@@ -16,6 +16,7 @@ from ponticello.data.leaks import check_no_leak
 from ponticello.data.log import AT, NUMBER, Log, complete_events, number_log
 from ponticello.data.negatives import mine_negatives, write_negatives
 from ponticello.data.pairs import mine, write_pairs
+from ponticello.data.parquet import has_rows, reading
 from ponticello.data.shards import MANIFEST
 from ponticello.data.splits import (
     Splits,
@@ -61,9 +62,9 @@ def mine_library(folder: Folder, options: EngineOptions | None = None) -> Mined:
     DataError if the log is empty, or if something held out could reach training: see `check_no_leak`. The caller holds
     the library's lock.
     """
-    events = scan_interactions(folder)
+    scan_interactions(folder)  # says so if there is none, or it is damaged
     splits, duplicates = _refresh(folder)
-    if events.head(1).collect().is_empty():
+    if not has_rows(folder.interactions):
         raise DataError("the log holds no event yet: see skipped.csv, then run: ponticello import-history")
     tracks = read_tracks(folder)
     seen, unseen = with_role(splits, "train", "validation"), with_role(splits, "validation")
@@ -116,11 +117,16 @@ def mine_test_pairs(folder: Folder, options: EngineOptions | None = None) -> pl.
 def find_duplicates(folder: Folder, splits: Splits | None) -> pl.DataFrame | None:
     """`near_duplicates` of all tracks that are held out or have no role yet; None before anything is prepared.
 
-    Two training tracks of one recording are not looked for: they do no harm.
+    Two training tracks of one recording are not looked for: they do no harm. LibraryError: the mels were prepared with
+    other settings, so that the length of their frames is not known.
     """
     if not (folder.mels / MANIFEST).exists():
         return None
     store, settled = FrameStore(folder.mels), set(with_role(splits, "train")) if splits else set()
+    if store.track_ids:
+        from ponticello.data.mel import mel_key  # which loads scipy.signal, for a second that other steps need not wait
+
+        store.require(mel_key(folder.config.mel))
     asked = [track_id for track_id in store.track_ids if track_id not in settled]
     return near_duplicates(store, asked, hop_s=folder.config.mel.hop_s)
 
@@ -129,15 +135,16 @@ def current_splits(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
     """The library's splits up to date, not saved, and what is known of tracks of one recording."""
     interactions = scan_interactions(folder) if folder.interactions.is_file() else None
     previous, config = load_splits(folder), folder.config
-    duplicates = find_duplicates(folder, previous)
-    splits = make_splits(
-        read_tracks(folder),
-        interactions,
-        config.splits,
-        previous,
-        duplicates=duplicates,
-        session_gap_min=config.pairs.session_gap_min,
-    )
+    duplicates, tracks = find_duplicates(folder, previous), read_tracks(folder)
+    with reading(folder.interactions):
+        splits = make_splits(
+            tracks,
+            interactions,
+            config.splits,
+            previous,
+            duplicates=duplicates,
+            session_gap_min=config.pairs.session_gap_min,
+        )
     return splits, duplicates
 
 
@@ -152,8 +159,9 @@ def library_log(engine: Engine, folder: Folder, tracks: Collection[str], window:
     """The library's log on `tracks` within `window`, numbered; a trigger that is none of `tracks` is forgotten."""
     scan_interactions(folder)  # says so if there is none, or it is damaged
     ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
-    events = complete_events(engine.read(folder.interactions))
-    return number_log(engine, events, ids, window, half_life_days=folder.config.pairs.half_life_days)
+    with reading(folder.interactions):
+        events = complete_events(engine.read(folder.interactions))
+        return number_log(engine, events, ids, window, half_life_days=folder.config.pairs.half_life_days)
 
 
 def _last_events(log: Log) -> pl.DataFrame:

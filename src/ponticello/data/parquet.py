@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ponticello.errors import DataError
+from ponticello.errors import DataError, PonticelloError
 
 
 def read_parquet(source: Path | bytes, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -31,6 +31,33 @@ def scan_parquet(path: Path) -> pl.LazyFrame:
             rows = pl.scan_parquet(path, glob=False)
         rows.collect_schema()
         return rows
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a Parquet file says that it has rows; DataError as `scan_parquet`."""
+    with _readable(path.name), _opened(path) as file:
+        return bool(file.metadata.num_rows)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """DataError if what goes wrong in the block is that `path` is damaged, which lazy rows tell only as they are read.
+
+    Every engine has errors of its own for it, and polars may panic; so where one says nothing of Parquet, the file is
+    read to see.
+    """
+    try:
+        yield
+    except PonticelloError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        with _readable(path.name):
+            if isinstance(error, pl.exceptions.PanicException) or str(error).startswith("parquet: "):
+                raise
+            with _opened(path) as file:
+                for number in range(file.num_row_groups):
+                    file.read_row_group(number).validate(full=True)
+        raise
 
 
 def _opened(source: Path | bytes) -> pq.ParquetFile:

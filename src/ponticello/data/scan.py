@@ -72,8 +72,9 @@ def scan_folder(
                     update.publish()
                 if on_progress is not None:
                     on_progress(n_done, len(paths))
+        update.settle()
     finally:
-        update.finish()
+        update.publish()  # also of a scan that is stopped, where what waits for files not yet read is left as it was
     gone = update.gone()
     bad = [*update.bad(), *((_shown(path), "", why) for path, why in walk.refused)]
     lines = [*bad, *((path, track_id, "the file has gone; its track stays") for path, track_id in gone)]

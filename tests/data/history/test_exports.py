@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -390,6 +391,24 @@ def test_newer_navidrome_has_every_play(tmp_path: Path) -> None:
     ]
     counted = [(row.heard.title, row.n_times) for row in found if isinstance(row, Listen) and row.n_times]
     assert counted == [("Kindling", 2)]
+
+
+def test_scrobbles_of_navidrome_are_looked_up_and_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand of each: steps of the database grow with their number, not with its square."""
+    connect, n_steps = sqlite3.connect, Counter[int]()
+
+    def counting(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **options)
+        connection.set_progress_handler(lambda: n_steps.update([0]), 1000)
+        return connection
+
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+    rows = f"""INSERT INTO scrobbles {numbers} SELECT 'm' || (2 * i), 'u1', 1704103200 + i FROM n;
+        INSERT INTO annotation {numbers} SELECT 'u1', 'm' || i, 'media_file', 1, '2024-01-01', 0, 0, NULL FROM n;"""
+    given = sqlite(tmp_path / "navidrome.db", FILES, SCROBBLES, ANNOTATIONS, rows)
+    monkeypatch.setattr(sqlite3, "connect", counting)
+    assert len(list(read_navidrome(given))) > 1000
+    assert n_steps[0] < 500  # thousands of steps; a thousand times a thousand would be millions
 
 
 # beets

@@ -7,16 +7,18 @@ import zipfile
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import pytest
 
+from ponticello.data import catalog
 from ponticello.data.catalog import import_tracks
 from ponticello.data.history import ingest as module
 from ponticello.data.history.ingest import import_history
 from ponticello.data.history.once import add_events
 from ponticello.data.interactions import read_interactions
+from ponticello.data.parquet import read_parquet
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.library import Folder, create_library
 
@@ -236,6 +238,39 @@ def test_listener_keeps_the_id_the_log_has_them_under(folder: Folder, tmp_path: 
     users = sorted(read_interactions(folder)["user_id"])
     assert users[0] == "ada"
     assert users[1].startswith("user-")
+
+
+def test_progress_counts_the_files_that_are_passed_over(folder: Folder, tmp_path: Path) -> None:
+    root = tmp_path / "export"
+    root.mkdir()
+    (root / "a.json").write_text("{}")
+    _json(root / "b.json", [_spotify("2023-05-01T14:05:17Z", 200_000)])
+    (root / "c.json").write_text("{}")
+    sizes = [(root / name).stat().st_size for name in ("a.json", "b.json", "c.json")]
+    told: list[tuple[int, int]] = []
+    import_history(folder, root, on_progress=lambda n_done, n_all: told.append((n_done, n_all)))
+    assert told == [(sum(sizes[:2]), sum(sizes))]
+
+
+def test_an_import_reads_the_whole_log_once(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And finds the twin of a scrobble among the events of many listeners who heard the same, whose own all stay."""
+    scrobble = "user_id,track_id,played_at\n"
+    (tmp_path / "t.csv").write_text(scrobble + "".join(f"user-{n},a,2023-05-01T14:02:00Z\n" for n in range(9)))
+    import_history(folder, tmp_path / "t.csv", plain_users=True)
+    read: list[tuple[Path, object]] = []
+
+    def reads(path: Path, name: str, columns: object = None) -> pl.DataFrame:
+        read.append((path, columns))
+        return read_parquet(path, name, cast("list[str] | None", columns))
+
+    monkeypatch.setattr(catalog, "read_parquet", reads)
+    rows = [_spotify("2023-05-01T14:05:17Z", 200_000), _spotify("2023-05-01T16:05:17Z", 200_000)]
+    done = import_history(folder, _json(tmp_path / "s.json", rows), user="user-3", plain_users=True)
+    assert (done.n_new, done.n_updated, done.n_total) == (1, 1, 10)
+    assert [columns for path, columns in read if path == folder.interactions] == [["user_id"], None]
+    monkeypatch.undo()
+    scrobbles = read_interactions(folder).filter(pl.col("played_s").is_null())
+    assert scrobbles["user_id"].to_list() == [f"user-{n}" for n in range(9) if n != 3]
 
 
 def test_bad_rows_are_listed_by_file_and_line(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

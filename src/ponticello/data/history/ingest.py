@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -104,11 +105,11 @@ def import_history(
     skipped: list[Skipped] = []
     if path is not None:
         with sources_of(path) as sources:
-            for source, found in _known(sources, form, done, path):
-                skipped += _read(source, found, gathered, done, columns or {}, user, zone)
+            ends = list(accumulate(source.size for source in sources))
+            for place, found in _known(sources, form, done, path):
+                skipped += _read(sources[place], found, gathered, done, columns or {}, user, zone)
                 if on_progress:
-                    n_read = sum(each.size for each in sources[: sources.index(source) + 1])
-                    on_progress(n_read, sum(each.size for each in sources))
+                    on_progress(ends[place], ends[-1])
     with folder.lock():
         kept = read_kept(folder)
         if kept is not None:
@@ -132,10 +133,10 @@ def import_history(
     return done
 
 
-def _known(sources: list[Source], form: Format | None, done: History, path: Path) -> Iterator[tuple[Source, Format]]:
-    """Every source with its format; others are in `done.ignored`."""
+def _known(sources: list[Source], form: Format | None, done: History, path: Path) -> Iterator[tuple[int, Format]]:
+    """(which source, its format) of every one that is known; others are in `done.ignored`."""
     n_known = 0
-    for source in sources:
+    for place, source in enumerate(sources):
         found = form or detect(source)
         if found is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
             found = "table"  # which says what it misses
@@ -143,7 +144,7 @@ def _known(sources: list[Source], form: Format | None, done: History, path: Path
             done.ignored.append(source.name)
             continue
         n_known += 1
-        yield source, found
+        yield place, found
     if not n_known:
         raise DataError(
             f"{path.name} holds no listening that is known; formats are {', '.join(FORMATS)}; if it is one of them, "
@@ -215,7 +216,7 @@ def _with_users(folder: Folder, events: pl.DataFrame, user: str | None, plain: b
     """Events under the ids of their listeners, and playlists under theirs; the kept ones have both already."""
     known: set[str] = set()
     if folder.interactions.is_file():
-        known |= set(stored_table(folder.interactions)[USER_ID].unique())
+        known |= set(stored_table(folder.interactions, [USER_ID])[USER_ID].unique())
     is_kept = pl.col(IS_KEPT)
     known |= set(events.filter(is_kept)[USER_ID].unique())
     events = events.with_columns(pl.col(USER_ID).fill_null(user or ME))

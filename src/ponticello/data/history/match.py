@@ -16,6 +16,16 @@ from urllib.parse import unquote
 import polars as pl
 
 from ponticello.data.columns import ALBUM, ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
+from ponticello.data.history.alike import (
+    EXCERPT_S,
+    SAME_DURATION_S,
+    Entry,
+    Group,
+    album_flags,
+    most_apart,
+    spelled,
+    spelling,
+)
 from ponticello.data.history.listen import Heard, isrc_of, mbid_in, number, uri_of
 from ponticello.data.history.titles import (
     ALBUM_WORDS,
@@ -30,31 +40,16 @@ from ponticello.data.history.titles import (
 )
 
 RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
-SAME_DURATION_S = 3.0
-_OTHER_DURATION_S, _OTHER_DURATION = 10.0, 0.1  # seconds and share from which two lengths are two versions
-_EXCERPT_S = 61.0  # a shorter file of the catalogue may be an excerpt, and says nothing of the whole
 _URI_COLUMNS = ("spotify_uri", "spotify_url", "uri", "url")
 _TAIL = 3  # last parts of a path that tell a file where the roots differ
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A track of the catalogue, ready to be compared."""
-
-    track_id: str
-    artist: Artist | None
-    title: Title | None
-    shown: str
-    spelling: tuple[str, str]
-    album: str | None
-    mbid: str | None
-    duration_s: float | None
-    path: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Match:
-    """track_id and the rule that found it; or None, why not, and the tracks that came near with what spoke against."""
+    """track_id and the rule that found it; or None, why not, and tracks that came near with what spoke against.
+
+    Of those at least the first three.
+    """
 
     track_id: str | None
     rule: str = ""
@@ -68,11 +63,12 @@ class Catalogue:
 
     entries: list[Entry]
     by_id: dict[str, Entry] = field(default_factory=dict)
-    by_mbid: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
-    by_isrc: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
-    by_uri: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
-    by_file: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
-    by_song: dict[tuple[str, str], list[Entry]] = field(default_factory=lambda: defaultdict(list))
+    by_mbid: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
+    by_isrc: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
+    by_uri: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
+    by_path: dict[tuple[str, ...], Group] = field(default_factory=lambda: defaultdict(Group))
+    by_tail: dict[tuple[str, ...], Group] = field(default_factory=lambda: defaultdict(Group))  # two and three parts
+    by_song: dict[tuple[str, str], Group] = field(default_factory=lambda: defaultdict(Group))
 
 
 def catalogue_of(tracks: pl.DataFrame, root: PurePosixPath) -> Catalogue:
@@ -85,8 +81,11 @@ def catalogue_of(tracks: pl.DataFrame, root: PurePosixPath) -> Catalogue:
             artist=None if artist is None or artist.name in NO_ARTIST else artist,
             title=title_of(row[TITLE]) if row[TITLE] else None,
             shown=", ".join(part for part in (row[TITLE], row[ARTIST]) if part),
-            spelling=(_spelling(row[ARTIST]), _spelling(row[TITLE])),
+            spelling=(spelling(row[ARTIST]), spelling(row[TITLE])),
             album=row[ALBUM],
+            album_words=words(row[ALBUM] or ""),
+            album_name=album_of(row[ALBUM] or ""),
+            album_flags=album_flags(row[ALBUM]),
             mbid=mbid_in(row[MBID]),
             duration_s=number(row[DURATION_S]),
             path=path_parts((root / row[PATH]).as_posix()) if row[PATH] else (),
@@ -95,13 +94,15 @@ def catalogue_of(tracks: pl.DataFrame, root: PurePosixPath) -> Catalogue:
         catalogue.by_id[entry.track_id] = entry
         for index, key in ((catalogue.by_mbid, entry.mbid), (catalogue.by_isrc, isrc_of(row[ISRC]))):
             if key:
-                index[key].append(entry)
+                index[key].entries.append(entry)
         for uri in {uri_of(row[column]) for column in _URI_COLUMNS if isinstance(row.get(column), str)} - {None}:
-            catalogue.by_uri[str(uri)].append(entry)
+            catalogue.by_uri[str(uri)].entries.append(entry)
         if entry.path:
-            catalogue.by_file[entry.path[-1]].append(entry)
+            catalogue.by_path[entry.path].entries.append(entry)
+        for n_parts in range(2, min(len(entry.path), _TAIL) + 1):
+            catalogue.by_tail[entry.path[-n_parts:]].entries.append(entry)
         if entry.artist and entry.title:
-            catalogue.by_song[entry.artist.name, entry.title.core].append(entry)
+            catalogue.by_song[entry.artist.name, entry.title.core].entries.append(entry)
     return catalogue
 
 
@@ -111,18 +112,19 @@ def match(heard: Heard, catalogue: Catalogue) -> Match:
         return Match(heard.track_id, "track_id")
     refused: list[tuple[Entry, str]] = []
     title = title_of(heard.title) if heard.title else None
-    by_key: tuple[tuple[str, Iterable[Entry], Callable[[Entry], str]], ...] = (
-        ("mbid", catalogue.by_mbid.get(heard.mbid or "", ()), lambda entry: _other_version(title, entry)),
-        ("isrc", catalogue.by_isrc.get(heard.isrc or "", ()), lambda entry: _other_version(title, entry)),
-        ("uri", catalogue.by_uri.get(heard.uri or "", ()), lambda _: ""),
+    artist = artist_of(heard.artist) if heard.artist else None
+    by_key: tuple[tuple[str, Group | None, Callable[[Entry], str]], ...] = (
+        ("mbid", catalogue.by_mbid.get(heard.mbid or ""), lambda entry: _other_version(title, entry)),
+        ("isrc", catalogue.by_isrc.get(heard.isrc or ""), lambda entry: _other_version(title, entry)),
+        ("uri", catalogue.by_uri.get(heard.uri or ""), lambda _: ""),
         ("path", _by_path(heard, catalogue), lambda entry: _other_name(heard, title, entry)),
     )
     for rule, found, why_not in by_key:
-        if one := _one(heard, found, why_not, rule, refused):
+        if found and (one := _one(heard, found.few(heard, title, artist), why_not, rule, refused)):
             return one
-    artist = artist_of(heard.artist) if heard.artist else None
-    if title and artist and artist.name not in NO_ARTIST:
-        candidates = catalogue.by_song.get((artist.name, title.core), [])
+    song = catalogue.by_song.get((artist.name, title.core)) if title and artist else None
+    if title and artist and song:
+        candidates = song.few(heard, title, artist)
         for rule, tier in _tiers(heard, artist, title, candidates, refused):
             one = _one(heard, tier, lambda entry: _conflict(heard, title, entry), rule, refused)
             if one:
@@ -161,17 +163,16 @@ def _one(
             refused.append((entry, reason))
         else:
             fit.append(entry)
-    spelling = (_spelling(heard.artist), _spelling(heard.title))
     for narrows in (
-        lambda entry: bool(heard.album and entry.album) and words(heard.album or "") == words(entry.album or ""),
+        lambda entry: bool(heard.album and entry.album) and words(heard.album or "") == entry.album_words,
         lambda entry: _same_album(heard, entry),
         lambda entry: _same_duration(heard, entry),
-        lambda entry: entry.spelling == spelling,
+        lambda entry: entry.spelling == spelled(heard),
     ):
         if len(fit) > 1:
             fit = [entry for entry in fit if narrows(entry)] or fit
     if len(fit) > 1:
-        refused.extend((entry, f"{len(fit)} tracks fit alike by {rule}") for entry in fit)
+        refused.extend((entry, f"others fit alike by {rule}") for entry in fit)
     return Match(fit[0].track_id, rule) if len(fit) == 1 else None
 
 
@@ -225,7 +226,7 @@ def _conflict(heard: Heard, title: Title, entry: Entry) -> str:
     """
     if _same_album(heard, entry):
         return ""
-    flags = (_album_flags(heard.album), _album_flags(entry.album))
+    flags = (album_flags(heard.album), entry.album_flags)
     if not title.versions and flags[0] != flags[1]:
         return f"another version by its album: {_named(flags[0])} heard, {_named(flags[1])} here"
     is_played_again = bool(ALBUM_WORDS & set(" ".join(title.versions).split()))
@@ -237,27 +238,20 @@ def _conflict(heard: Heard, title: Title, entry: Entry) -> str:
         return "a title of many pieces, and no album or duration agrees"
     if heard.mbid and entry.mbid and heard.mbid != entry.mbid:
         return "another MusicBrainz id, and no album or duration agrees"
-    if heard.duration_s and entry.duration_s and not entry.duration_s <= _EXCERPT_S < heard.duration_s:
-        apart = abs(heard.duration_s - entry.duration_s)
-        if apart > max(_OTHER_DURATION_S, _OTHER_DURATION * heard.duration_s):
-            return f"lasts {entry.duration_s:.0f} s, heard was one of {heard.duration_s:.0f} s"
-    return ""
+    if not (heard.duration_s and entry.duration_s) or entry.duration_s <= EXCERPT_S < heard.duration_s:
+        return ""
+    is_far = abs(heard.duration_s - entry.duration_s) > most_apart(heard.duration_s)
+    return f"lasts {entry.duration_s:.0f} s, heard was one of {heard.duration_s:.0f} s" if is_far else ""
 
 
-def _by_path(heard: Heard, catalogue: Catalogue) -> list[Entry]:
+def _by_path(heard: Heard, catalogue: Catalogue) -> Group | None:
     """Files with the whole path, else with the same end: the whole of a relative one, the last three parts of any."""
     parts = path_parts(heard.path) if heard.path else ()
-    found = catalogue.by_file.get(parts[-1], []) if parts else []
-    if whole := [entry for entry in found if entry.path == parts]:
-        return whole
-    if not heard.path or len(parts) < 2:
-        return []
-    shared = min(len(parts), _TAIL)
-    return [entry for entry in found if entry.path[-shared:] == parts[-shared:]]
+    return catalogue.by_path.get(parts) or catalogue.by_tail.get(parts[-_TAIL:])
 
 
 def _same_album(heard: Heard, entry: Entry) -> bool:
-    return bool(heard.album and entry.album) and album_of(heard.album or "") == album_of(entry.album or "")
+    return bool(heard.album and entry.album) and album_of(heard.album or "") == entry.album_name
 
 
 def _same_duration(heard: Heard, entry: Entry) -> bool:
@@ -266,20 +260,15 @@ def _same_duration(heard: Heard, entry: Entry) -> bool:
     return abs(heard.duration_s - entry.duration_s) <= SAME_DURATION_S
 
 
-def _album_flags(album: str | None) -> frozenset[str]:
-    return ALBUM_WORDS & frozenset(words(album).split()) if album else frozenset()
-
-
-def _spelling(value: str | None) -> str:
-    return unicodedata.normalize("NFC", value or "").strip()
-
-
 def _named(names: Iterable[str]) -> str:
     return " + ".join(sorted(names)) or "none"
 
 
 def _once(refused: list[tuple[Entry, str]]) -> tuple[tuple[Entry, str], ...]:
-    return tuple({entry.track_id: (entry, reason) for entry, reason in reversed(refused)}.values())[::-1]
+    met: dict[str, tuple[Entry, str]] = {}
+    for entry, reason in refused:
+        met.setdefault(entry.track_id, (entry, reason))
+    return tuple(met.values())
 
 
 def _reason(heard: Heard, title: Title | None, artist: Artist | None, refused: list[tuple[Entry, str]]) -> str:

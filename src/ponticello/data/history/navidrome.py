@@ -46,17 +46,19 @@ def read_navidrome(source: Source) -> Records:
                 )
             )
         told = [name for name in ("starred_at", "rated_at") if name in tables["annotation"]]
+        # Joined to be looked up: EXISTS would go through all scrobbles for each annotation.
         scrobbled = (
-            "EXISTS (SELECT 1 FROM scrobbles s WHERE s.user_id = e.user_id AND s.media_file_id = e.item_id)"
-            if has_scrobbles
-            else "0"
+            "LEFT JOIN (SELECT DISTINCT user_id, media_file_id FROM scrobbles) s "
+            "ON s.user_id = e.user_id AND s.media_file_id = e.item_id"
         )
+        is_scrobbled = "s.user_id IS NOT NULL" if has_scrobbles else "0"
         fields = ", ".join(f"e.{name}" for name in ("play_count", "play_date", "rating", "starred", *told))
         yield from _annotations(
             rows_of(
                 connection,
-                f"SELECT {fields}, {scrobbled} AS is_scrobbled, {picked} FROM annotation e "
-                f"LEFT JOIN media_file m ON m.id = e.item_id {names} WHERE e.item_type = 'media_file' ORDER BY e.rowid",
+                f"SELECT {fields}, {is_scrobbled} AS is_scrobbled, {picked} FROM annotation e "
+                f"LEFT JOIN media_file m ON m.id = e.item_id {names} {scrobbled if has_scrobbles else ''} "
+                "WHERE e.item_type = 'media_file' ORDER BY e.rowid",
             )
         )
 

@@ -7,7 +7,7 @@ import polars as pl
 from ponticello.data.catalog import stored_table
 from ponticello.data.columns import EVENT, N_TIMES, PLAYED_AT, PLAYED_S, SESSION_ID, TRACK_ID, USER_ID
 from ponticello.data.history.gather import IS_KEPT, IS_TABLE
-from ponticello.data.interactions import merge_interactions
+from ponticello.data.interactions import events_of, merge_interactions
 from ponticello.library import Folder
 
 _PLAYED = ("play", "complete", "skip")
@@ -27,7 +27,8 @@ def add_events(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int, 
     - a track of an export's playlist, whenever that was saved;
     - a count of plays: the larger one takes the place of the smaller (n_updated).
     """
-    old = stored_table(folder.interactions) if folder.interactions.is_file() else None
+    log = stored_table(folder.interactions) if folder.interactions.is_file() else None
+    old = None if log is None else events_of(log, new[USER_ID])  # whatever is one event is of one listener
     if old is not None and N_TIMES not in old.columns:
         old = old.with_columns(pl.lit(None, pl.Int64).alias(N_TIMES))
     new = _without_twins(new, old)
@@ -46,9 +47,9 @@ def add_events(folder: Folder, new: pl.DataFrame, name: str) -> tuple[int, int, 
         n_updated += counted.height
         replaced = pl.concat([scrobbles, counted], how="diagonal") if scrobbles is not None else counted
     new = pl.concat([new.filter(pl.col(N_TIMES).is_null()), counts]).drop(_OWN)
-    if new[N_TIMES].null_count() == new.height and (old is None or old[N_TIMES].null_count() == old.height):
+    if new[N_TIMES].null_count() == new.height:
         new = new.drop(N_TIMES)  # a log without counts needs no such column
-    n_added, n_total = merge_interactions(folder, new, name, replaced=replaced)
+    n_added, n_total = merge_interactions(folder, new, name, replaced=replaced, log=log)
     n_updated = min(n_updated, n_added)  # a play that was there already may cover a scrobble that came later
     return n_added - n_updated, n_updated, n_total
 

@@ -59,6 +59,7 @@ class Artist(NamedTuple):
     guests: frozenset[str]
 
 
+@lru_cache(maxsize=200_000)
 def words(value: str) -> str:
     """`value` in small letters (NFKC, casefold), its words parted by single spaces, without punctuation.
 
@@ -105,6 +106,7 @@ def artist_of(value: str) -> Artist:
     return Artist(_without_the(re.sub(r",\s*the\s*$", "", first, flags=re.IGNORECASE)), frozenset(guests))
 
 
+@lru_cache(maxsize=100_000)
 def album_of(value: str) -> str:
     """An album's words, without brackets that tell an edition, such as (Deluxe Edition) or [2009 Remaster]."""
 

@@ -8,10 +8,11 @@ import polars as pl
 
 from ponticello.data.catalog import stored_table
 from ponticello.data.columns import EVENT, N_TIMES, PLAYED_AT, SESSION_ID, USER_ID
+from ponticello.data.history.alike import MOST_NEAR
 from ponticello.data.history.gather import HEARD, HEARD_COLUMNS, IS_KEPT, IS_TABLE
 from ponticello.data.history.listen import Heard
 from ponticello.data.history.match import Match
-from ponticello.data.history.nearest import MOST_NEAR, Nearest
+from ponticello.data.history.nearest import Nearest
 from ponticello.library import Folder, as_cell, replacing
 
 KEPT_FILE = "unmatched-history.parquet"
@@ -84,7 +85,8 @@ def _rows(
         said, found = heard[place], matches[place]
         near = list(found.refused)
         met = {entry.track_id for entry, _ in near}
-        near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
+        if len(near) < MOST_NEAR:
+            near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
         cells: list[object] = [n, *(as_cell(getattr(said, name)) for name in _WHAT), as_cell(found.reason)]
         for entry, why in near[:MOST_NEAR]:
             cells += [as_cell(entry.shown), as_cell(entry.track_id), as_cell(why)]
