@@ -70,11 +70,15 @@ def test_tracks_of_one_recording_by_its_ids_get_one_role_whoever_is_named() -> N
     mbid = "11111111-2222-4333-8444-555555555501"
     mbids = {3: mbid, 30: f"https://musicbrainz.org/recording/{mbid.upper()}"}
     isrcs = {5: "DE-A12-34-00001", 31: "dea123400001", 32: "DEA123400001"}
+    isrcs |= {8: "N/A", 9: "n/a", 33: "N/A"}  # which joins nothing
     rows = [(f"t{n:02}", f"artist {n}", mbids.get(n), isrcs.get(n, "")) for n in range(40)]
     tracks = pl.DataFrame(rows, schema=dict.fromkeys(("track_id", "artist", "mbid", "isrc"), pl.String), orient="row")
+    parted = 0
     for seed in range(20):
         roles = make_splits(tracks, None, SplitsConfig(seed=seed)).roles
         assert roles["t03"] == roles["t30"]
         assert len({roles["t05"], roles["t31"], roles["t32"]}) == 1
+        parted += len({roles["t08"], roles["t09"], roles["t33"]}) > 1
+    assert parted
     with pytest.raises(DataError, match="one recording is in two roles"):
         check_no_leak(Splits({**roles, "t03": "train", "t30": "test"}, None, None), tracks, None, None)

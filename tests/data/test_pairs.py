@@ -262,7 +262,7 @@ configs = st.builds(
 ARTISTS = {"a": "x", "b": "x", "c": "y", "d": ""}  # d and e stand alone, each
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(any_events, configs)
 def test_any_log_gives_what_plain_loops_give(
     monkeypatch: pytest.MonkeyPatch, events: list[Event], config: PairsConfig

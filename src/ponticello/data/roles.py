@@ -1,6 +1,7 @@
 """Which tracks are held out: by whole groups that share an artist or a recording, or as an official list says."""
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 
 import polars as pl
@@ -20,6 +21,7 @@ _WORDS = {  # of official lists, in lower case
     "val": "validation",
     "test": "test",
 }
+_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}\d{7}")  # country, registrant, year and number; ISO 3901
 _N_SHOWN = 10  # values an error names
 
 
@@ -66,7 +68,7 @@ def same_recordings(tracks: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl
     beside the first.
     """
     pairs = [] if duplicates is None else list(duplicates.select(TRACK_ID, OTHER_ID).iter_rows())
-    for column, read in ((MBID, mbid_in), (ISRC, isrc_of)):
+    for column, read in ((MBID, mbid_in), (ISRC, _whole_isrc)):
         first_of: dict[str, str] = {}
         for track_id, value in tracks.select(TRACK_ID, column).iter_rows() if column in tracks.columns else ():
             if (found := read(value)) and first_of.setdefault(found, track_id) != track_id:
@@ -97,6 +99,12 @@ def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
                 f"found {found or 'no text'}"
             )
     return roles
+
+
+def _whole_isrc(value: str | None) -> str | None:
+    """An ISRC in one spelling; None for what is none, such as the "N/A" that a shop gives to all it sells."""
+    found = isrc_of(value) or ""
+    return found if _ISRC.fullmatch(found) else None
 
 
 def _normalised(name: str | None) -> str:

@@ -19,7 +19,8 @@ BLOCK_COSINES = 2**25  # cosines held at once by fit_content_knn: 128 MB of floa
 CANNOT_FROM_CONTENT = {
     "content-kNN": "a track whose content is unknown; a listener without events",
     "vectors to factors": "a track whose content is unknown; a listener without events; what no linear map can say",
-    "vectors and text to factors": "what vectors to factors cannot; of a track without text it reads the vector alone",
+    "vectors and text to factors": "a track whose content is unknown; a listener without events; what no linear map "
+    "can say, and of a track without text more than the vectors tell",
     "artist prior": "a track by an artist without listened tracks; a listener without events; one artist's best track",
 }
 
