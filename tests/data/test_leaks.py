@@ -154,10 +154,20 @@ def _slow_windows(log: list[tuple[str, str, datetime]], by_time: bool) -> list[s
     return windows
 
 
-@pytest.mark.parametrize("events", ["time", "last-session"])
-@pytest.mark.parametrize("held", ["artist", "track", "column"])
+@pytest.mark.parametrize(
+    ("held", "events"),
+    [
+        ("artist", "time"),
+        ("track", "last-session"),
+        ("column", "time"),
+        *(
+            pytest.param(*scheme, marks=pytest.mark.long)
+            for scheme in (("artist", "last-session"), ("track", "time"), ("column", "last-session"))
+        ),
+    ],
+)
 def test_ten_thousand_random_logs_leak_nothing(held: str, events: str) -> None:
-    """A sixth of them for each scheme, against windows found the slow way."""
+    """A sixth of them for each scheme, three of which are long, against windows found the slow way."""
     config = SplitsConfig.model_validate({"tracks": held, "events": events, "column": "split"})
     for generator, tracks, log in _random_logs(N_LOGS // 6 + 1, seed=len(held) * 100 + len(events)):
         splits = make_splits(tracks, log, config, session_gap_min=GAP_MIN)

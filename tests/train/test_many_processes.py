@@ -110,6 +110,7 @@ def test_two_processes_hold_the_same_weights_and_a_killed_run_goes_on_to_them(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_begun_alone_goes_on_with_four_processes(make_library: Callable[[Path], Library], tmp_path: Path) -> None:
     root = tmp_path / "library"
     make_library(root)
