@@ -73,6 +73,7 @@ def train_semantic(
         for role in ("train", "validation")
     )
     rows = Rows(training, validation, splits, sum(role == "train" for role in splits.roles.values()))
+    _require_rows(stage, rows)
     set_seed(stage.settings.seed)
     front_end = front_end_of(folder.config)
     frame_size = store.frame_size if front_end else None
@@ -114,6 +115,8 @@ def train_preference(
     store, texts, splits = read_inputs(folder, stage, read_tracks(folder), front_end_weights(folder.run(start)))
     tables = read_pairs(folder), stored_table(folder.validation_pairs)
     training, validation = (pair_dataset(store, texts, pairs) for pairs in tables)
+    rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
+    _require_rows(stage, rows)
     likes = likes_to_learn(folder, splits)
     factors = listening_factors(training, likes, folder.config.heads.taste_dim, folder.config.pairs.min_listeners)
     if settings.multi_positive:
@@ -131,7 +134,6 @@ def train_preference(
         begin_departure(model, training, factors, text_states_of(model, training)[:, 0])
     begun = {"begun": _place(deepcopy(model), torch.device("cpu"))} if model.is_anchored and judge else {}
     teacher = teacher_of(model, training) if settings.keep else None
-    rows = Rows(training, validation, splits, tables[0].n_unique([ANCHOR_ID, POSITIVE_ID]))
 
     def finish(trained: HTCL) -> tuple[HTCL, Balance | None]:
         if judge is None:
@@ -220,7 +222,7 @@ def _trainer(
 ) -> HTCLTrainer:
     """What trains the stage, and writes the run's log."""
     training, parts, n_processes = rows.training, model.parts, launched()[1]
-    batch_size = _batch_size(stage, training, rows.validation)
+    batch_size = _batch_size(stage, training)
     n_batches = len(training) // (batch_size * n_processes)
     collator = Collator(
         model.tokenizer,
@@ -244,20 +246,28 @@ def _trainer(
     )
 
 
-def _batch_size(stage: Stage, training: TrackTuples, validation: TrackTuples) -> int:
-    """The stage's batch size, or less where there are fewer rows, said aloud; DataError if there are too few at all."""
-    batch_size = min(stage.settings.batch_size, len(training) // launched()[1])
-    what = "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
-    if batch_size < 2 or len(validation) < 2:
+def _require_rows(stage: Stage, rows: Rows) -> None:
+    """DataError if there are too few rows to train on, before anything is computed or written for them."""
+    n_training, n_validation = len(rows.training), len(rows.validation)
+    if min(n_training // launched()[1], n_validation) < 2:
         until = "; until then stage one answers alone" if stage.tracks_per_row == 2 else ""
         raise DataError(
-            f"stage {stage.name}: {len(training)} training and {len(validation)} validation {what}; at least 2 of each "
-            f"are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits{until}"
+            f"stage {stage.name}: {n_training} training and {n_validation} validation {_rows_of(stage)}; at least 2 of "
+            f"each are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits{until}"
         )
+
+
+def _batch_size(stage: Stage, training: TrackTuples) -> int:
+    """The stage's batch size, or less where there are fewer rows, said aloud."""
+    batch_size = min(stage.settings.batch_size, len(training) // launched()[1])
     if batch_size < stage.settings.batch_size:
         wanted, n_rows = stage.settings.batch_size, len(training)
-        logger.warning("batch size %d instead of %d: there are %d %s", batch_size, wanted, n_rows, what)
+        logger.warning("batch size %d instead of %d: there are %d %s", batch_size, wanted, n_rows, _rows_of(stage))
     return batch_size
+
+
+def _rows_of(stage: Stage) -> str:
+    return "tracks with audio and text" if stage.tracks_per_row == 1 else "pairs with audio and text on both sides"
 
 
 def _start(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
