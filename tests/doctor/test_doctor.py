@@ -12,18 +12,21 @@ import pytest
 
 from ponticello.api import Library
 from ponticello.data.forget import RETRAIN_FILE
+from ponticello.data.splits import load_splits
 from ponticello.doctor import machine, spaces
 from ponticello.doctor.examine import examine, worst
 from ponticello.doctor.finding import Finding, run_check
 from ponticello.doctor.runs import check_runs
 from ponticello.doctor.spaces import NAMES
 from ponticello.doctor.tables import bytes_to_write
+from ponticello.errors import DataError
 from ponticello.library import Folder, create_library
 from ponticello.search import generations
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.train.checkpoints import STARTED, begin
+from ponticello.train.inputs import likes_to_learn
 
 
 def _told(folder: Folder) -> list[Finding]:
@@ -153,6 +156,20 @@ def test_a_track_that_went_is_missed_everywhere_it_is_named(trained_copy: Librar
     found = {each.where: each.severity for each in _told(trained_copy.folder)}
     assert found["interactions.parquet"] == "warning"
     assert found["index/"] == "note"
+
+
+def test_damage_within_the_log_is_told_by_its_name_wherever_it_is_read(trained_copy: Library) -> None:
+    """Past the start and before the footer: the rows themselves, which lazy readers come to last."""
+    log = trained_copy.folder.interactions
+    data = bytearray(log.read_bytes())
+    data[16 : len(data) // 2] = bytes(len(data) // 2 - 16)
+    log.write_bytes(bytes(data))
+    assert "interactions.parquet" in _only(trained_copy.folder, "error", "interactions.parquet").what
+    library, splits = Library.open(trained_copy.folder.root), load_splits(trained_copy.folder)
+    assert splits is not None
+    for read in (lambda: likes_to_learn(library.folder, splits), lambda: library.listening):
+        with pytest.raises(DataError, match=r"interactions\.parquet"):
+            read()
 
 
 def test_changed_splits_are_an_error(trained_copy: Library) -> None:

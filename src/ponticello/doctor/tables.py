@@ -12,6 +12,7 @@ from ponticello.data.catalog import audio_path, read_tracks, stored_table
 from ponticello.data.columns import ANCHOR_ID, DURATION_S, PATH, POSITIVE_ID, TITLE, TRACK_ID
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.leaks import check_no_leak
+from ponticello.data.parquet import reading
 from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.doctor.finding import Finding, run_check
@@ -55,8 +56,9 @@ def check_log(folder: Folder) -> Iterator[Finding]:
         return
     events = scan_interactions(folder)
     known = read_tracks(folder).lazy().select(TRACK_ID)
-    n_events = events.select(pl.len()).collect().item()
-    n_lost = events.join(known, on=TRACK_ID, how="anti").select(pl.len()).collect().item()
+    with reading(folder.interactions):
+        n_events = events.select(pl.len()).collect().item()
+        n_lost = events.join(known, on=TRACK_ID, how="anti").select(pl.len()).collect().item()
     if n_lost:
         what = f"{n_lost:,} of {n_events:,} events name tracks that are not in the catalogue"
         yield Finding(

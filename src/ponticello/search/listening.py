@@ -9,6 +9,7 @@ import polars as pl
 from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.data.interactions import is_positive, scan_interactions
 from ponticello.data.listeners import USER_PREFIX
+from ponticello.data.parquet import reading
 from ponticello.library import Folder
 from ponticello.search.index import EmbeddingIndex
 
@@ -70,13 +71,13 @@ class Listening:
 
 
 def read_listening(folder: Folder, index: EmbeddingIndex) -> Listening:
-    """The library's log; nobody, where there is none. LibraryError if it is damaged."""
+    """The library's log; nobody, where there is none. LibraryError if it is damaged, DataError in its rows."""
     n_tracks = len(index.track_ids)
     if not folder.interactions.is_file():
         nothing = np.zeros(0, dtype=np.int32)
         return Listening([], np.zeros(1, dtype=np.int64), nothing, nothing.astype(bool), n_tracks)
     places = pl.LazyFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String}).with_row_index(ROW)
-    events = (
+    listened = (
         scan_interactions(folder)
         .select(
             USER_ID, TRACK_ID, PLAYED_AT, is_positive(folder.config.pairs.min_played_s).fill_null(False).alias(LIKED)
@@ -84,8 +85,9 @@ def read_listening(folder: Folder, index: EmbeddingIndex) -> Listening:
         .join(places, on=TRACK_ID, how="inner")
         .sort(USER_ID, PLAYED_AT, TRACK_ID, descending=[False, True, False])
         .select(USER_ID, pl.col(ROW).cast(pl.Int32), LIKED)
-        .collect()
     )
+    with reading(folder.interactions):
+        events = listened.collect()
     counts = events.group_by(USER_ID, maintain_order=True).len()
     starts = np.concatenate([[0], counts["len"].to_numpy().cumsum()]).astype(np.int64)
     return Listening(counts[USER_ID].to_list(), starts, events[ROW].to_numpy(), events[LIKED].to_numpy(), n_tracks)

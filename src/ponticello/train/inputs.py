@@ -9,6 +9,7 @@ from torch import Tensor
 from ponticello.data.columns import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.data.dataset import NO_TEXT, Frames, TrackTuples
 from ponticello.data.interactions import is_positive, scan_interactions
+from ponticello.data.parquet import reading
 from ponticello.data.splits import Splits, load_splits, train_events
 from ponticello.data.store import PooledFrames
 from ponticello.data.text import fused_texts, track_texts
@@ -52,9 +53,14 @@ def read_inputs(
 
 
 def likes_to_learn(folder: Folder, splits: Splits) -> pl.DataFrame:
-    """Who likes what in the training window, of training tracks alone: user_id and track_id, each pair once."""
+    """Who likes what in the training window, of training tracks alone: user_id and track_id, each pair once.
+
+    DataError if the log is damaged.
+    """
     liked = is_positive(folder.config.pairs.min_played_s)
-    events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT).collect(engine="streaming")
+    liked_events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
+    with reading(folder.interactions):
+        events = liked_events.collect(engine="streaming")
     return train_events(events, splits).select(USER_ID, TRACK_ID).unique().sort(USER_ID, TRACK_ID)
 
 
