@@ -270,12 +270,14 @@ def test_record_without_hashes_is_refused(tmp_path: Path, record: dict[str, obje
         open_index(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xb1\xff\n"])
-def test_damaged_current_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"\xb1\xff\n", b"01234567\n9abcdef\n", b"../../elsewhere\n"])
+def test_damaged_current_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     write_index(tmp_path, *_sides(), SPACES)
     (tmp_path / "CURRENT").write_bytes(content)
-    with pytest.raises(CheckpointError, match="run: ponticello embed"):
+    with pytest.raises(CheckpointError, match="run: ponticello embed") as raised:
         open_index(tmp_path)
+    assert "\n" not in str(raised.value)
+    assert known_recordings(tmp_path) is None
 
 
 def test_current_naming_a_generation_that_is_gone_is_refused(tmp_path: Path) -> None:

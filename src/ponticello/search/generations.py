@@ -10,6 +10,7 @@ index/CURRENT                      the live generation's name
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from ponticello.search.embed import Vectors
 from ponticello.search.hashes import file_hash, is_unchanged
 from ponticello.search.index import EmbeddingIndex
 
+_NAME = re.compile(r"[0-9a-f]{16}")  # of a generation
 VECTORS, TRACKS, RECORD = "vectors.npy", "tracks.parquet", "index.json"
 
 
@@ -76,7 +78,7 @@ def _with_recordings(track_ids: list[str], recordings: pl.DataFrame | None) -> p
 
 def _make_live(place: Path, building: Path, name: str, backend: str) -> Path:
     """Gives the finished generation its name and points CURRENT at it; of the others only the last live one stays."""
-    previous = (place / "CURRENT").read_text(errors="replace").strip() if (place / "CURRENT").is_file() else name
+    previous = _live(place) if (place / "CURRENT").is_file() else name
     if (place / name).exists() and not _fault(place / name):
         shutil.rmtree(building)  # the very same index: what readers have open stays
     else:
@@ -101,7 +103,10 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
     """
     if not (place / "CURRENT").is_file():
         raise LibraryError("the library has no index yet; run: ponticello embed")
-    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
+    name = _live(place)
+    if not _NAME.fullmatch(name):
+        raise CheckpointError(f"{place / 'CURRENT'} is damaged ({name!r} names no index); run: ponticello embed")
+    generation = place / name
     if fault := _fault(generation):
         raise CheckpointError(f"{generation} is damaged ({fault}); run: ponticello embed")
     record = _record(generation)
@@ -118,13 +123,17 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
 
 def known_recordings(place: Path) -> pl.DataFrame | None:
     """What the live generation knows of recordings, as `write_index` was given it; None if there is none to be read."""
-    if not (place / "CURRENT").is_file():
+    if not (place / "CURRENT").is_file() or not _NAME.fullmatch(_live(place)):
         return None
-    generation = place / (place / "CURRENT").read_text(errors="replace").strip()
+    generation = place / _live(place)
     if _fault(generation):
         return None
     tracks = read_parquet(generation / TRACKS, TRACKS)
     return tracks.select(*SCHEMA) if RECORDING in tracks.columns else None
+
+
+def _live(place: Path) -> str:
+    return (place / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _record(generation: Path) -> dict[str, Any]:
