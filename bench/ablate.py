@@ -27,6 +27,7 @@ from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.data.text import fused_texts
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
+from ponticello.evaluate.content import beside_text
 from ponticello.evaluate.guard import judge_on_validation
 from ponticello.evaluate.semantic import retrieval_figures
 from ponticello.library import Folder
@@ -108,7 +109,7 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     audio = first.encode_mels([frames.read(track_id) for track_id in ids])
     one.measured[STAGE_ONE] = ask.measure(audio, first.encode_text(ask.texts))
     both = {
-        f"{method} and text": joined(heard, beside)
+        f"{method} and text": beside_text(heard, beside)
         for method, heard in {"MusiCNN": vectors["MusiCNN"], STAGE_ONE: audio}.items()
     }
     for method, found in both.items():
@@ -172,12 +173,6 @@ def left_by_chance(seen: Sequence[Judged], seed: int, rounds: int = 500) -> floa
     flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
     nothing = np.zeros(len(start))
     return float(np.mean([any(stands_out(gap, nothing) for gap in gaps * flip) for flip in flips]))
-
-
-def joined(heard: np.ndarray, states: np.ndarray) -> np.ndarray:
-    """(n, d + D): sound and text side by side, (n, d) and (n, D), with half of the unit length each."""
-    found: np.ndarray = np.concatenate([unit(heard), unit(states)], axis=1) / np.sqrt(2)
-    return found
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class Asked:
     """What is asked of every method of a library: listeners and cold tracks, texts, labels; test tracks only.
 
     ids, texts: of every track, by id; test: the rows of the test tracks. drawn: {metric: a name a query}, what a
-    bootstrap draws together: listeners, artists, labels; filled as metrics are measured.
+    bootstrap draws together: artists, labels; filled as metrics are measured. Listeners are drawn alone.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -60,7 +60,7 @@ class Asked:
         self.config, self.log, self.splits = folder.config, log, splits
         _, self.cold = next_tracks(log, splits, set(self.ids), folder.config)
         self.test = [row for row, role in enumerate(self.roles) if role == "test"]
-        self.drawn: dict[str, list[str]] = {name: list(self.cold.queries) for name in TASTE}
+        self.drawn: dict[str, list[str]] = {}
 
     def measure(
         self, vectors: np.ndarray, texts: np.ndarray | None, *, hold_text: bool = False

@@ -248,12 +248,13 @@ def _bring_back(aside: Path) -> None:
     """Gives a folder that was put aside its name again, if its place is free and who put it there has ended."""
     name, _, number = aside.name.removeprefix(".").removesuffix(".tmp").rpartition(".old.")
     path = aside.with_name(name)
-    if number.isdigit() and not path.exists() and not _is_running(int(number)):
+    if number.isdigit() and not path.exists() and not is_running(int(number)):
         with suppress(OSError):  # another process was first, or nobody may write here
             aside.rename(path)
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this number is there; yes where that cannot be told."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

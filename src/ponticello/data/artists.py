@@ -21,6 +21,11 @@ def lead_artist(name: str | None) -> str:
     return "" if lead in NO_ARTIST else lead
 
 
+def normalised(name: str | None) -> str:
+    """A name by its letters alone: case and white space apart."""
+    return " ".join((name or "").casefold().split())
+
+
 def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
     """{track_id: lead artist} of the tracks whose artist is known."""
     leads = zip(tracks[TRACK_ID], _leads(tracks), strict=True)
@@ -35,12 +40,12 @@ def artist_groups(tracks: pl.DataFrame) -> list[str]:
     leads = _leads(tracks)
     names: dict[str, str] = {}
     for lead, artist in zip(leads, _column(tracks, ARTIST), strict=True):
-        names[lead] = min(names.get(lead, _normalised(artist)), _normalised(artist))
+        names[lead] = min(names.get(lead, normalised(artist)), normalised(artist))
     groups = []
     for track_id, lead, album in zip(tracks[TRACK_ID], leads, _column(tracks, ALBUM), strict=True):
         if lead:
             groups.append(f"artist:{names[lead]}")
-        elif name := _normalised(album):
+        elif name := normalised(album):
             groups.append(f"album:{name}")
         else:
             groups.append(f"track:{track_id}")
@@ -53,7 +58,3 @@ def _leads(tracks: pl.DataFrame) -> list[str]:
 
 def _column(tracks: pl.DataFrame, name: str) -> Iterable[str | None]:
     return tracks[name] if name in tracks.columns else [None] * tracks.height
-
-
-def _normalised(name: str | None) -> str:
-    return " ".join((name or "").casefold().split())

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 import polars as pl
 
 from ponticello.config import SplitsConfig
+from ponticello.data.artists import normalised
 from ponticello.data.columns import ISRC, MBID, TRACK_ID
 from ponticello.data.duplicates import OTHER_ID
 from ponticello.data.history.listen import isrc_of, mbid_in
@@ -88,7 +89,7 @@ def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
         there = ", ".join(tracks.columns)
         raise ConfigError(f"splits.column: the tracks have no column {column!r}; choose one of {there}")
     values = tracks[column].cast(pl.String, strict=False) if not tracks[column].dtype.is_nested() else None
-    words = [] if values is None else [_WORDS.get(_normalised(value)) for value in values]
+    words = [] if values is None else [_WORDS.get(normalised(value)) for value in values]
     roles = {track_id: role for track_id, role in zip(tracks[TRACK_ID], words, strict=False) if role}
     for role, meaning in (("train", "training"), ("test", "test")):
         if role not in roles.values():
@@ -105,10 +106,6 @@ def _whole_isrc(value: str | None) -> str | None:
     """An ISRC in one spelling; None for what is none, such as the "N/A" that a shop gives to all it sells."""
     found = isrc_of(value) or ""
     return found if _ISRC.fullmatch(found) else None
-
-
-def _normalised(name: str | None) -> str:
-    return " ".join((name or "").casefold().split())
 
 
 def _joined(track_ids: list[str], groups: list[str], recordings: pl.DataFrame) -> list[str]:

@@ -1,6 +1,5 @@
 """The tables: what they name that is not there, files that moved, and what a stopped process left behind."""
 
-import os
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -17,7 +16,7 @@ from ponticello.data.splits import load_splits
 from ponticello.data.store import FrameStore
 from ponticello.doctor.finding import Finding, run_check
 from ponticello.errors import DataError, LibraryError
-from ponticello.library import Folder
+from ponticello.library import Folder, is_running
 
 _LEFT_OVER = re.compile(r"\..+\.(\d+)\.tmp")
 _BYTES_OF_A_MEL = 2  # float16
@@ -157,12 +156,4 @@ def check_left_over(folder: Folder) -> Iterator[Finding]:
 
 def _is_left_over(path: Path) -> bool:
     match = _LEFT_OVER.fullmatch(path.name)
-    if match is None:
-        return False
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return False
+    return match is not None and not is_running(int(match[1]))

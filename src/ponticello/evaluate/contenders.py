@@ -59,11 +59,7 @@ ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
 NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", WITH_TEXT, "artist prior")
-ON_FACTORS = (
-    "vectors to factors",
-    WITH_TEXT,
-    "artist prior",
-)  # they carry the factors of ALS, as tuned for warm tracks
+ON_FACTORS = ("vectors to factors", WITH_TEXT, "artist prior")  # they carry ALS's factors, as tuned for warm tracks
 ASKED_ONCE = ("item-kNN", "EASE", "BPR")  # of what they learn before validation, nothing is needed after tuning
 LARGEST = {  # tracks
     "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory

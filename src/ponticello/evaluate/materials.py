@@ -43,9 +43,7 @@ class Materials:
     vectors: dict[str, np.ndarray]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
     models: dict[str, HTCL]
     store: FrameStore | None  # what the models read
-    beside: dict[
-        str, np.ndarray
-    ]  # by track id, (D,) of the text that fused vectors hold; empty where none are compared
+    beside: dict[str, np.ndarray]  # by track id, (D,): the text that fused vectors hold; empty if none is compared
 
     @property
     def clusters(self) -> list[str]:
@@ -118,8 +116,10 @@ def gather(
     ids = tracks[TRACK_ID].to_list()
     matrices = {method: np.stack([own[track_id] for track_id in ids]) for method, own in known.items()}
     texts = track_texts(tracks)
-    matrices |= _text_vectors(folder.config, texts, notes, say)
-    beside = _text_vectors(folder.config, [fused_with.get(track_id, "") for track_id in ids], [], say)
+    told = [texts, [fused_with[track_id] for track_id in ids]] if fused_with else [texts]
+    read_texts = _text_vectors(folder.config, told, notes, say)
+    if read_texts:
+        matrices[TEXT] = read_texts[0]
     return Materials(
         folder.config,
         tracks,
@@ -130,7 +130,7 @@ def gather(
         {method: matrices[method] for method in sorted(matrices, key=_place)},
         models,
         read,
-        dict(zip(ids, beside[TEXT], strict=True)) if beside else {},
+        {track_id: vector for found in read_texts[1:] for track_id, vector in zip(ids, found, strict=True)},
     )
 
 
@@ -166,18 +166,21 @@ def _unlearned(
 
 
 def _text_vectors(
-    config: Config, texts: list[str], notes: list[str], say: Callable[[str], None]
-) -> dict[str, np.ndarray]:
-    """{"text only": (n, D)} of the pretrained text encoder, or nothing and a note where it cannot be had."""
-    if not any(texts):
-        return {}
+    config: Config, told: list[list[str]], notes: list[str], say: Callable[[str], None]
+) -> list[np.ndarray]:
+    """(n, D) of each list of texts by the pretrained text encoder; none, and a note, where it cannot be had.
+
+    Rows of empty texts are 0; none at all where the first list holds nothing else.
+    """
+    if not any(told[0]):
+        return []
     say(f"vectors: {TEXT}")
     try:
         model = HTCL.from_settings(config)
     except CheckpointError as error:
         notes.append(f"{TEXT} is not measured: {error}.")
-        return {}
-    return {TEXT: unit(model.encode_text_states(texts) * np.array([bool(text) for text in texts])[:, None])}
+        return []
+    return [unit(model.encode_text_states(texts) * np.array([[bool(text)] for text in texts])) for texts in told]
 
 
 def _place(method: str) -> int:

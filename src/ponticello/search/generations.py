@@ -123,10 +123,9 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
 
 def known_recordings(place: Path) -> pl.DataFrame | None:
     """What the live generation knows of recordings, as `write_index` was given it; None if there is none to be read."""
-    if not (place / "CURRENT").is_file() or not _NAME.fullmatch(_live(place)):
-        return None
-    generation = place / _live(place)
-    if _fault(generation):
+    name = _live(place) if (place / "CURRENT").is_file() else ""
+    generation = place / name
+    if not _NAME.fullmatch(name) or _fault(generation):
         return None
     tracks = read_parquet(generation / TRACKS, TRACKS)
     return tracks.select(*SCHEMA) if RECORDING in tracks.columns else None
