@@ -5,10 +5,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: install demo test test-long browser check break release-check sbom audit lint-docker lower-bounds coverage mutation mutation-pairs format clean bench-ablate \
-	bench bench-asking bench-explorer bench-fuzz bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-logmel bench-matching \
-	bench-pairs bench-scan bench-search bench-serve bench-smaller bench-stability bench-startup bench-step \
-	bench-untagged
+.PHONY: install demo test test-long browser check break bench release-check sbom audit \
+	lint-docker lower-bounds coverage mutation format clean bench-ablate bench-explorer bench-fuzz \
+	bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-matching bench-pairs \
+	bench-scan bench-search bench-serve bench-step
 
 install: $(READY)
 
@@ -51,14 +51,14 @@ docs: $(READY)
 # Tries to break every promise, in a quarter of an hour on two idle cores; FAST=1: in three minutes. ROW, TRIES, SEED: one of them.
 break: $(READY)
 	mkdir -p $(RESULTS)
-	PYTHONPATH=bench:tests $(BIN)/python -m break_it $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
+	PYTHONPATH=tests $(BIN)/python -m robustness $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
 		$(if $(TRIES),--tries $(TRIES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FAST)$(ROW)$(TRIES)$(SEED),,--json $(RESULTS)/break-it.json --write)
 
 # FOLDER=PATH/TO/freemusic names the tracks.
 RESULTS ?= bench-results
 # What is fast and how near to the limit, in some 15 minutes on two idle cores; tables on the screen, numbers in $(RESULTS).
-bench: bench-ingest bench-step bench-gradcache bench-startup bench-search
+bench: bench-ingest bench-step bench-gradcache bench-search
 
 bench-ingest: $(READY)
 	mkdir -p $(RESULTS)
@@ -78,16 +78,6 @@ bench-gpu: $(READY)
 	$(BIN)/python bench/step.py --device cuda --pairs 64 --json $(RESULTS)/gpu-float32.json
 	$(BIN)/python bench/step.py --device cuda --pairs 64 --bf16 --json $(RESULTS)/gpu-bf16.json
 
-bench-stability: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python bench/stability.py $(FOLDER) --tracks 150
-
-# HETREC=PATH/TO/hetrec2011-lastfm-2k names the listening, WORK a folder to keep what is trained.
-bench-asking: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python bench/asking.py $(FOLDER) --hetrec $(HETREC) --work $(WORK)
-
-bench-untagged: $(READY)
-	$(BIN)/python bench/untagged.py $(FOLDER)
-
 # LADDER_WORK keeps the prepared sounds and every rung's library, 2 GB.
 LADDER_WORK ?= ladder-libraries
 bench-ladder: $(READY)
@@ -99,14 +89,7 @@ bench-ablate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ablate.py $(FOLDER) --seeds 5 --work $(WORK)
 
 bench-matching: $(READY)
-	$(BIN)/python bench/matching.py
-
-# LIBRARY is prepared for the preset small or tiny; TAGS=PATH/TO/auto_tags.csv names its tracks' tags.
-bench-smaller: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python bench/smaller.py $(LIBRARY) --tags $(TAGS)
-
-bench-startup: $(READY)
-	$(BIN)/python bench/startup.py
+	PYTHONPATH=tests/data/history $(BIN)/python bench/matching.py
 
 bench-scan: $(READY)
 	$(BIN)/python bench/scan.py --files 20000
@@ -119,9 +102,6 @@ bench-pairs: $(READY)
 # Minutes; no data needed.
 bench-gradcache: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/gradcache.py
-
-bench-logmel: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python bench/logmel_tower.py $(FOLDER) --work logmel-bench --seeds 4
 
 # A million tracks take 3 GB of memory; hnswlib and usearch stand beside where they are installed.
 bench-search: $(READY)
@@ -140,7 +120,7 @@ bench-explorer: $(READY)
 
 # 10,000 generated questions to every operation of the service over LIBRARY: minutes; SOUND=FILE is uploaded now and then.
 bench-fuzz: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python bench/fuzz_api.py $(LIBRARY) --requests 10000 $(if $(SOUND),--sound $(SOUND))
+	OMP_NUM_THREADS=1 $(BIN)/python tests/serve/fuzz_api.py $(LIBRARY) --requests 10000 $(if $(SOUND),--sound $(SOUND))
 
 # A release: what is built, installed from nothing into an empty environment, and asked for an answer.
 release-check: $(READY)
@@ -192,15 +172,9 @@ mutation: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 
-# The same for the rules of mining, in some 45 minutes. SAMPLE=0: every change, for two hours.
-mutation-pairs: $(READY)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt cosmic-ray
-	mkdir -p $(RESULTS)
-	$(BIN)/python bench/mutation_pairs.py $(if $(SAMPLE),--sample $(SAMPLE)) --json $(RESULTS)/mutation-pairs.json
-
 format: $(READY)
 	$(BIN)/ruff check --fix src tests demo bench docs
 	$(BIN)/ruff format src tests demo bench docs
 
 clean:
-	rm -rf $(VENV) demo-library logmel-bench serve-bench ladder-libraries bench-results mutants dist
+	rm -rf $(VENV) demo-library serve-bench ladder-libraries bench-results mutants dist

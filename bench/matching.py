@@ -1,6 +1,6 @@
 """How many lines of a history find their track, and how many the wrong one, on names made to be mistaken.
 
-    python bench/matching.py
+    make bench-matching
 
 Prints the tables of docs/data.md. Beside the rules stand two simple baselines over the same cases: equal text (artist
 and title, small letters) and the nearest name (rapidfuzz, from 85 of 100 on).
@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import PurePosixPath
 
 import polars as pl
+from matching_cases import Case, Track, build
 from rapidfuzz import fuzz, process
 
-from matching_cases import Case, Track, build
 from ponticello.data.columns import TRACKS
 from ponticello.data.history.listen import Heard
 from ponticello.data.history.match import Catalogue, catalogue_of, match

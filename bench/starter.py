@@ -1,7 +1,6 @@
-"""Makes the starter model that ships with the package, always the same one, and measures the recipe on held-out games.
+"""Makes the starter model that ships with the package: the same bytes each time.
 
-    python bench/starter.py PATH/TO/freemusic --work WORK_FOLDER --make      # writes it into the package
-    python bench/starter.py PATH/TO/freemusic --work WORK_FOLDER --seeds 5   # the tables of model/weights/starter.md
+    python bench/starter.py PATH/TO/freemusic --work WORK_FOLDER
 
 The recipe: `starter_recipe.py`. WORK_FOLDER keeps the prepared frames.
 """
@@ -15,26 +14,20 @@ from safetensors.torch import save
 
 from freemusic import prepared, read_catalogue
 from ponticello.model.starter import FILE
-from starter_figures import report
 from starter_recipe import Heard, Reader, learn_starter, read_heard
 
 
 def main() -> None:
-    """Makes the model or prints the tables."""
+    """Reads the tracks and writes the model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds tracks.csv, auto_tags.csv and audio/")
     parser.add_argument("--work", type=Path, required=True, help="where the prepared frames are kept")
-    parser.add_argument("--make", action="store_true", help="write the model into the package, and print its sha256")
-    parser.add_argument("--seeds", type=int, default=5, help="how many splits are measured")
     given = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     rows = read_catalogue(given.folder)
     base = prepared(given.work / "base", given.folder, 2)
     heard, read = read_heard(base, [row["track_id"] for row in rows]), Reader()
-    if given.make:
-        make(read, heard)
-    else:
-        print("\n".join(report(read, heard, rows, given.seeds)))
+    make(read, heard)
 
 
 def make(read: Reader, heard: Heard) -> None:

@@ -2,7 +2,7 @@
 
 Of any words at all two teachers that only read say which tracks fit, one by the likeness of the words to each tag and
 what the taggers heard of it, one by their likeness to the track's machine tags as a text. The text head learns to say
-the same over what MusiCNN hears, and so needs no tags later. `starter.py` makes the model by it and measures it.
+the same over what MusiCNN hears, and so needs no tags later. `starter.py` makes the model by it.
 
 Dimensions: N tracks, F numbers a frame, U tag names, n texts, D numbers of a text, d joint dimensions.
 """
@@ -46,9 +46,6 @@ class Heard:
 
     means: np.ndarray
     tags: list[list[str]]
-
-    def part(self, rows: Sequence[int]) -> "Heard":
-        return Heard(self.means[list(rows)], [self.tags[row] for row in rows])
 
     def texts(self) -> list[str]:
         """Each track's machine tags as its text: what a text encoder that hears nothing can read."""

@@ -1,4 +1,4 @@
-"""The starter's recipe and its measure: what is taught, what is asked, and how words are matched."""
+"""The recipe of the starter model: the teachers' scores and the training texts."""
 
 import importlib
 from pathlib import Path
@@ -11,23 +11,12 @@ from ponticello.model.musicnn import N_TAGS, tag_names
 from ponticello.model.musicnn_frames import A_TAGGER, FRAME_SIZE
 
 BENCH = Path(__file__).parents[2] / "bench"
-ROWS = [
-    {"machine_tags": "metal;rock", "genres": "Thrash", "title": "Iron", "about": "", "game": "A"},
-    {"machine_tags": "rock", "genres": "thrash ", "title": "", "about": "A chess game.", "game": "B"},
-    {"machine_tags": "", "genres": "Soundtrack", "title": "", "about": "A chess game.", "game": "B"},
-]
 
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Any:
     """bench/starter_recipe.py as a module."""
     return _imported("starter_recipe", monkeypatch)
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """bench/starter_figures.py as a module."""
-    return _imported("starter_figures", monkeypatch)
 
 
 def _imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -61,32 +50,3 @@ def test_training_texts_are_the_same_each_time_and_of_five_kinds(recipe: Any) ->
     assert all(
         {"rock", "metal", "guitar"} >= set(text.replace(",", "").split()) - {"and", "music"} for text in kinds[4]
     )
-
-
-def test_no_question_in_other_words_holds_a_word_of_its_tag(figures: Any) -> None:
-    for tag, texts in figures.QUESTIONS.items():
-        for text in texts:
-            assert not figures.words(tag) & figures.words(text), text
-
-
-def test_every_question_belongs_to_a_track_that_fits_it(figures: Any) -> None:
-    asked = list(figures.questions_of(ROWS, seed=0))
-    assert all(question.asker in question.relevant for question in asked)
-    found = {(kind, text): sorted(relevant) for kind, text, relevant, _ in asked}
-    assert found["a tag", "rock"] == [0, 1]
-    assert found["a tag", "metal"] == [0]
-    assert found["a genre, by people", "thrash"] == [0, 1]
-    assert found["its title", "Iron"] == [0]
-    assert found["what its game is", "A chess game."] == [1, 2]
-    assert ("a genre, by people", "soundtrack") not in found
-    assert {text for kind, text in found if kind == "two tags"} <= {"metal rock", "rock metal"}
-    assert {text for kind, text in found if kind == "in other words"} == {
-        text for tag in ("metal", "rock") for text in figures.QUESTIONS[tag][figures.N_CHOSEN :]
-    }
-
-
-def test_ties_of_matched_words_count_as_chance_among_themselves(figures: Any) -> None:
-    """One of two tied at the top is relevant: AUC 2.5 of 3 pairs; NDCG the mean of places one and two."""
-    values = figures.valued(np.array([1.0, 1.0, 0.0, 0.0]), frozenset([0]))
-    assert values.auc == pytest.approx(2.5 / 3)
-    assert values.ndcg == pytest.approx((1 + 1 / np.log2(3)) / 2)

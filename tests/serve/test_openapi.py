@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from ponticello.api import Library
 from ponticello.data.catalog import audio_files
 
-N_REQUESTS = 500  # bench/fuzz_api.py asks 10,000
+N_REQUESTS = 500  # `make bench-fuzz` sends 10,000
 WITH_BODY = (
     "search",
     "search/batch",

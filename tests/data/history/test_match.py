@@ -8,9 +8,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from matching_cases import build
 
 from matching import catalogue, matchers, outcome
-from matching_cases import build
 from ponticello.data.columns import TRACKS
 from ponticello.data.history.listen import Heard
 from ponticello.data.history.match import Catalogue, catalogue_of, match

@@ -1,0 +1,138 @@
+"""A listener is forgotten: what is left is what would be there without them, and an attacker learns nothing.
+
+The attack (membership inference): someone holds a listener's history and the published pairs and model, and asks
+whether that listener was in the log. They score a listener by how much the pairs, or the model, say of what this
+listener liked together: the listeners behind each of their pairs of liked tracks, or the mean cosine of these. AUC is
+how often a listener who was in scores above one of the same simulation who never was; 0.5 is guessing.
+"""
+
+import shutil
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ponticello.api import Library
+from ponticello.config import SimulationConfig
+from ponticello.data.catalog import audio_files, import_tracks
+from ponticello.data.columns import ANCHOR_ID, EVENT, POSITIVE_ID, TRACK_ID, USER_ID
+from ponticello.data.forget import forget_users
+from ponticello.data.interactions import import_interactions, read_interactions
+from ponticello.data.listeners import simulate_listeners
+from ponticello.data.mining import mine_library
+from ponticello.data.prepare import prepare_frames
+from ponticello.data.store import FrameStore
+from ponticello.data.synthetic import make_catalogue
+from ponticello.model.htcl import HTCL
+from robustness.children import in_child
+from robustness.rows import Outcome, Row, Trial, require
+from robustness.world import SECONDS, new_library, train_both, train_stage
+from tiny_bert import make_text_encoder
+
+N_TRACKS, N_IN, N_OUT, N_FORGOTTEN = 48, 60, 60, 20
+TABLES = ("pairs.parquet", "validation-pairs.parquet", "splits.parquet")
+Scores = dict[str, float]  # by listener
+
+
+def _library(work: Path, name: str, log: pl.DataFrame) -> Library:
+    library = new_library(work / name, work / "bert")
+    import_tracks(library.folder, work / "sounds" / "tracks.csv")
+    log.write_csv(work / "sounds" / f"{name}.csv")
+    import_interactions(library.folder, work / "sounds" / f"{name}.csv")
+    with library.folder.lock():
+        prepare_frames(library.folder, audio_files(library.folder))
+        mine_library(library.folder)
+    return library
+
+
+def _liked(log: pl.DataFrame) -> dict[str, list[str]]:
+    """What each listener liked, or put on a list."""
+    chosen = log.filter(pl.col(EVENT).is_in(["like", "playlist", "complete"]))
+    return {user: sorted(set(ids)) for user, ids in chosen.group_by(USER_ID).agg(TRACK_ID).iter_rows()}
+
+
+def _by_pairs(root: Path, liked: dict[str, list[str]]) -> Scores:
+    table = pl.read_parquet(root / "pairs.parquet")
+    behind: dict[tuple[str, str], int] = {}
+    for anchor, positive, n in table.select(ANCHOR_ID, POSITIVE_ID, "n_users").iter_rows():
+        behind[anchor, positive] = max(n, behind.get((anchor, positive), 0))
+    return {user: float(np.mean([behind.get(pair, 0) for pair in combinations(ids, 2)] or [0]))
+            for user, ids in liked.items()}  # fmt: skip
+
+
+def _by_model(root: Path, liked: dict[str, list[str]]) -> Scores:
+    model, store = HTCL.from_pretrained(root / "runs" / "preference"), FrameStore(root / "mels")
+    ids = store.track_ids
+    vectors = dict(zip(ids, model.encode_mels([store.read(track_id) for track_id in ids]), strict=True))
+    return {user: float(np.mean([vectors[a] @ vectors[b] for a, b in combinations(own, 2)] or [0]))
+            for user, own in liked.items()}  # fmt: skip
+
+
+def _auc(scores: Scores, inside: list[str], outside: list[str]) -> float:
+    """How often one of `inside` scores above one of `outside`; a tie counts half."""
+    above = [(scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a in inside for b in outside]
+    return float(np.mean(above))
+
+
+def _forget(work: Path, seed: int) -> dict[str, list[float]]:
+    """Both attacks' AUC before and after; Broken where anything of the forgotten is left."""
+    catalogue = make_catalogue(N_TRACKS, 16, SECONDS, seed)
+    catalogue.write(work / "sounds")
+    make_text_encoder(work / "bert")
+    config = SimulationConfig(n_listeners=N_IN + N_OUT, seed=seed)
+    everyone = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, config)
+    users = sorted(everyone[USER_ID].unique().to_list())
+    np.random.default_rng(seed).shuffle(users)
+    inside, outside, forgotten = users[:N_IN], users[N_IN:], users[:N_FORGOTTEN]
+    log, liked = everyone.filter(pl.col(USER_ID).is_in(inside)), _liked(everyone)
+    library = _library(work, "library", log)
+    root = library.folder.root
+    train_both(root)
+    attacks = {"pairs": _by_pairs, "model": _by_model}
+    before = {name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()}
+    with library.folder.lock():
+        done = forget_users(library.folder, forgotten)
+    require(done.runs == ("preference",), f"the run to train again is not named: {done.runs}")
+    never = _library(work, "never", log.filter(~pl.col(USER_ID).is_in(forgotten)))
+    for name in TABLES:
+        same = (root / name).read_bytes() == (never.folder.root / name).read_bytes()
+        require(same, f"{name} is not what it would be without them")
+    left, wanted = (read_interactions(each.folder).sort(pl.all()) for each in (library, never))
+    require(left.equals(wanted), "the log is not what it would be without them")
+    shutil.rmtree(root / "runs" / "preference")
+    train_stage(root, "preference")
+    after = {name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()}
+    return {name: [before[name], after[name]] for name in attacks}
+
+
+def forget(trial: Trial) -> Outcome:
+    """A simulation a try; 20 of 60 listeners are forgotten, and another 60 never were in."""
+    outcome = Outcome()
+    found: list[dict[str, list[float]]] = []
+    for number in range(trial.tries):
+        work = trial.work / str(number)
+        work.mkdir()
+        with outcome.counted(f"simulation {number}"):
+            found.append(in_child(partial(_forget, work, trial.seed + number)))
+        shutil.rmtree(work)
+    for name in ("pairs", "model") if found else ():
+        before, after = (np.array([each[name][place] for each in found]) for place in (0, 1))
+        error = max(0.09, float(after.std())) / np.sqrt(len(found))  # 0.09: of 20 against 60 by chance
+        outcome.notes.append(f"AUC by the {name}: {before.mean():.3f} before, {after.mean():.3f} after (± {error:.3f})")
+        if abs(after.mean() - 0.5) > 3 * error:
+            outcome.failures.append(f"the {name} still tell: AUC {after.mean():.3f}")
+    return outcome
+
+
+ROWS = [
+    Row(
+        "forgotten",
+        "`forget-user` leaves the tables as they would be without the listeners, byte for byte, and names the run to "
+        "train again; after that a membership-inference attack on them is a guess",
+        10,
+        1,
+        forget,
+    )
+]
