@@ -123,7 +123,6 @@ class StageConfig(Part):
     bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
     gradient_checkpointing: bool = False  # keep a layer's input instead of its activations, and compute them again
     fused_optimizer: bool = False  # AdamW in one kernel
-    fsdp: bool = False  # each of several processes holds a part of the model; train/sharding.py
     compile: bool = False  # torch.compile of the audio tower, anew for every length
 
 

@@ -37,7 +37,6 @@ from ponticello.train.inputs import Rows, likes_to_learn, read_inputs, teacher_o
 from ponticello.train.losses import TasteGraph
 from ponticello.train.lost import told_to_stop
 from ponticello.train.progress import LogFile, ProgressBar
-from ponticello.train.sharding import check_sharding
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from ponticello.train.stop import Stopping
 from ponticello.train.trainer import HTCLTrainer, RetrievalReport
@@ -175,7 +174,6 @@ def _train(
 
     finish: what becomes of the best weights before they are written. begun_from: the space of stage one, in stage two.
     """
-    check_sharding(stage)
     stopping = Stopping()
     bar = ProgressBar(f"stage {stage.name}") if launched()[0] == 0 else None
     shown: list[TrainerCallback] = [bar] if bar else []
@@ -198,12 +196,11 @@ def _train(
         "n_steps": trainer.state.global_step,
         "best": _best_validation(trainer.state.log_history),
     }
-    trained = trainer.trained()
     with while_first_works():  # on a large catalogue the balance takes longer than a collective waits
         if trainer.args.should_save:
-            model, balance = finish(trained)
+            kept, balance = finish(model)
             record["balance"] = {**asdict(balance), "sentence": balance.sentence()} if balance else None
-            model.save_pretrained(run / "finished")
+            kept.save_pretrained(run / "finished")
             publish(run / "finished", run)
             settings = parts.model_dump(mode="json")
             write_record(run / RUN_FILE, {**record, STAGE_ONE: begun_from, "settings": settings})

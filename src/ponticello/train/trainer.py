@@ -16,13 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from ponticello.data.batch import random_crop
 from ponticello.data.dataset import NO_TEXT, Collator, TrackTuples
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.model.saving import written_to
-from ponticello.train import sharding
 from ponticello.train.arguments import BEST_BY
 from ponticello.train.checkpoints import mark_complete, read_unlogged, write_unlogged
 from ponticello.train.feed import TEXTS, Feed, one_wording
@@ -57,7 +55,6 @@ class HTCLTrainer(Trainer):
         callbacks: list[TrainerCallback],
     ) -> None:
         self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
-        self.is_shared = stage.settings.fsdp
         self.retrieval, self.collator, self.batch_size = retrieval, collator, arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
         # Not by the Trainer, whose name for it changes between versions.
@@ -80,9 +77,6 @@ class HTCLTrainer(Trainer):
 
     def go_on(self, checkpoint: Path | None) -> None:
         """Trains, from a checkpoint if there is one: to the same losses and weights as without the stop."""
-        if self.is_shared:
-            sharding.leave_unwrapped(self.accelerator)
-            sharding.shard(self.htcl)
         if checkpoint is None:
             self.train()
             return
@@ -98,25 +92,18 @@ class HTCLTrainer(Trainer):
         self._load_best_model()
         self.callback_handler.on_train_end(self.args, state, self.control)
 
-    def trained(self) -> HTCL:
-        """The model as training left it; of a shared one the first process gets it whole. All have to call it."""
-        return sharding.whole_model(self.htcl) if self.is_shared else self.htcl
-
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
         rate, settings = learning_rate(self.stage.settings), self.stage.settings
-        groups: dict[tuple[float, float, bool], list[Tensor]] = defaultdict(list)
+        groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
         for name, parameter in (model or self.htcl).named_parameters():
             if parameter.requires_grad:
                 decay = settings.weight_decay if decays(name, parameter) else 0.0
-                # One kernel takes no mixture of what is shared out and what is whole, as scales are.
-                groups[rate(name), decay, self.is_shared and parameter.ndim == 0].append(parameter)
+                groups[rate(name), decay].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay, _), group in groups.items()],
+            [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()],
             fused=settings.fused_optimizer or None,
         )
-        if self.is_shared:
-            sharding.part_what_is_loaded(self.optimizer)
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
@@ -147,8 +134,6 @@ class HTCLTrainer(Trainer):
         with self._time("backward"):  # less what is timed within
             in_chunks = self.stage.settings.chunk_size
             loss: Tensor = self._step_in_chunks(model, inputs) if in_chunks else super().training_step(model, inputs)
-            if self.is_shared:
-                sharding.average_whole_gradients(model)
             return loss
 
     def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -252,13 +237,6 @@ class HTCLTrainer(Trainer):
             figures["pair"] = self.retrieval(audio[known], audio[items], np.array(partner))
         return {f"{task}_{name}": value for task, found in figures.items() for name, value in found.items()}
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """The model folder, whole; all processes have to call it."""
-        if self.is_shared:
-            self._save(output_dir, sharding.whole_state(self.htcl.state_dict()))
-        else:
-            super().save_model(output_dir, _internal_call)
-
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """The model folder only: the Trainer would add its arguments as a pickle."""
         if self.args.should_save:
@@ -273,26 +251,3 @@ class HTCLTrainer(Trainer):
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             write_unlogged(checkpoint, self.parts)
             mark_complete(checkpoint)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self.is_shared:
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
-        optimizer: Any = self.optimizer
-        scheduler: Any = self.lr_scheduler
-        state = sharding.whole_state(optimizer.state_dict())
-        if self.args.should_save:
-            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.is_shared:
-            sharding.load_whole(self.htcl, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self.is_shared:
-            sharding.load_whole(self.htcl, Path(str(self.state.best_model_checkpoint)))
-        else:
-            super()._load_best_model()
