@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     from ponticello.library import Folder
     from ponticello.train.dry_run import Train
     from ponticello.train.finished import TrainedRun
-    from ponticello.train.profile import Profile
 
 SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
-ProfileOption = Annotated[
-    bool, typer.Option("--profile", help="Measure loader, forward, backward and optimizer; also in profile.json.")
-]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Take a few steps and estimate time, memory and disk; nothing is written.")
 ]
@@ -40,7 +36,6 @@ def semantic(
     settings: SetOption = None,
     allow_download: DownloadOption = False,
     dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage one: audio meets its text. An interrupted run goes on where it stopped.
@@ -54,7 +49,6 @@ def semantic(
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
     from ponticello.evaluate.semantic import retrieval_figures
-    from ponticello.train.profile import Profile
     from ponticello.train.run import train_semantic
     from ponticello.train.seeds import seed_run, with_seed
 
@@ -71,18 +65,15 @@ def semantic(
         )
         return
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
-    profiles = [Profile()] if profile else []  # of several seeds the last one is told
     runs = [
         train_semantic(
             with_seed(folder, "semantic", number),
             seed_run(name, number),
             retrieval_figures,
             allow_download=allow_download,
-            callbacks=list(profiles),
         )
         for number in range(1, seeds + 1)
     ]
-    _say_profile(profiles)
     _print(runs, supply, as_json)
 
 
@@ -93,7 +84,6 @@ def preference(
     seeds: SeedsOption = 1,
     settings: SetOption = None,
     dry_run: DryRunOption = False,
-    profile: ProfileOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Stage two: pairs bend the space toward taste. Starts from stage one with its heads.
@@ -108,7 +98,6 @@ def preference(
     """
     from ponticello.evaluate.guard import judge_on_validation
     from ponticello.evaluate.semantic import retrieval_figures
-    from ponticello.train.profile import Profile
     from ponticello.train.run import train_preference
     from ponticello.train.seeds import seed_run, with_seed
 
@@ -126,7 +115,6 @@ def preference(
         return
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
     judge = judge_on_validation(folder)
-    profiles = [Profile()] if profile else []  # of several seeds the last one is told
     runs = [
         train_preference(
             with_seed(folder, "preference", number),
@@ -134,11 +122,9 @@ def preference(
             seed_run(start, number),
             retrieval_figures,
             judge=judge,
-            callbacks=list(profiles),
         )
         for number in range(1, seeds + 1)
     ]
-    _say_profile(profiles)
     _print(runs, supply, as_json)
 
 
@@ -166,14 +152,6 @@ def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":
         for line in (supply.line(), *what_it_supports(supply)):
             typer.echo(line, err=True)
     return supply
-
-
-def _say_profile(profiles: "list[Profile]") -> None:
-    from ponticello.train.distributed import rank
-
-    if rank() == 0:
-        for profile in profiles:
-            typer.echo(profile.sentence(), err=True)
 
 
 def _print(runs: "list[TrainedRun]", supply: "Supply", as_json: bool) -> None:

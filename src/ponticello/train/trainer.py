@@ -6,7 +6,6 @@ Everything a `Trainer` does already (loop, DDP, schedule, resume) is left to it.
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from ponticello.train.arguments import BEST_BY
 from ponticello.train.checkpoints import mark_complete, read_unlogged, write_unlogged
 from ponticello.train.feed import TEXTS, Feed, one_wording
 from ponticello.train.gradcache import SIDES, cached_backward
-from ponticello.train.profile import Profile
 from ponticello.train.stages import Stage, decays, learning_rate
 from ponticello.train.stop import Patience, require_number
 
@@ -62,7 +60,6 @@ class HTCLTrainer(Trainer):
         if stage.settings.compile:  # not by the Trainer either: its flag outlives it, in the process's environment
             # A shape at a time: inductor 2.13 fails on the convolutions where the length is a symbol.
             model.audio_encoder.compile(dynamic=False)
-        self.profile = next((callback for callback in callbacks if isinstance(callback, Profile)), None)
         self.parts: dict[str, list[float]] = defaultdict(list)
         self.patience = Patience(stage.settings.patience, BEST_BY)
         super().__init__(
@@ -114,27 +111,16 @@ class HTCLTrainer(Trainer):
         inputs |= one_wording(inputs)
         if self.crop_frames:
             inputs["mel"], inputs["padding_mask"] = random_crop(inputs["mel"], inputs["padding_mask"], self.crop_frames)
-        with self._time("forward"):
-            rows: Embeddings = model(**inputs)
-            sides = {name: getattr(rows, name).float() for name in SIDES}  # autocast leaves them in bfloat16
-            return self._keep_parts(self.stage.loss(replace(rows, **sides), **beside))
-
-    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
-        """The next batch, waited for."""
-        with self._time("loader"):
-            return super().get_batch_samples(*arguments, **options)
-
-    def _time(self, part: str) -> AbstractContextManager[None]:
-        return self.profile.time(part) if self.profile else nullcontext()
+        rows: Embeddings = model(**inputs)
+        sides = {name: getattr(rows, name).float() for name in SIDES}  # autocast leaves them in bfloat16
+        return self._keep_parts(self.stage.loss(replace(rows, **sides), **beside))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
         """The loss of a step, its gradient added to the parameters': of the whole batch at once, or in chunks."""
-        if self.profile:
-            self.profile.n_tracks = len(inputs["track_numbers"])
-        with self._time("backward"):  # less what is timed within
-            in_chunks = self.stage.settings.chunk_size
-            loss: Tensor = self._step_in_chunks(model, inputs) if in_chunks else super().training_step(model, inputs)
-            return loss
+        if self.stage.settings.chunk_size:
+            return self._step_in_chunks(model, inputs)
+        loss: Tensor = super().training_step(model, inputs)
+        return loss
 
     def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         model.train(True)
@@ -143,15 +129,11 @@ class HTCLTrainer(Trainer):
         feed = Feed(inputs, self.collator.pad, self.crop_frames, self.htcl.device)
 
         def encode(rows: Tensor) -> Embeddings:
-            with self._time("loader"):
-                chunk = feed.rows(rows)
-            with self._time("forward"):
-                found: Embeddings = model(**chunk)
-                return found
+            embeddings: Embeddings = model(**feed.rows(rows))
+            return embeddings
 
         def loss(rows: Embeddings) -> dict[str, Tensor]:
-            with self._time("forward"):
-                return self.stage.loss(rows, **beside)
+            return self.stage.loss(rows, **beside)
 
         chunks = feed.chunks(self.stage.settings.chunk_size)
         return self._keep_parts(cached_backward(encode, chunks, loss, lambda: self.accelerator.no_sync(model)))
