@@ -106,11 +106,11 @@ def write_tracks(folder: Folder, rows: list[dict[str, str]]) -> None:
     import_tracks(folder, table)
 
 
-def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any], n_tracks: int = 0) -> Folder:
+def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any]) -> Folder:
     """A library of its own split and its own simulated listeners, both from `seed`, over the frames of `base`.
 
-    settings: nested like the fields of `Config`. n_tracks: so many, drawn from `seed`; 0 = all. Stage one does not
-    start from the starter model: it was made from these very tracks.
+    settings: nested like the fields of `Config`. Stage one does not start from the starter model, which was made from
+        these very tracks.
     """
     semantic = {**settings.get("semantic", {}), "from_starter": False}
     splits = {"tracks": "column", "column": "split"}
@@ -118,9 +118,6 @@ def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str,
     config = config.model_copy(update={"simulation": config.simulation.model_copy(update={"seed": seed})})
     folder = replace(create_library(root, "tiny"), config=config)
     rows = read_catalogue(source)
-    if n_tracks:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n_tracks])
-        rows = [rows[place] for place in chosen]
     for place in ("mels", "frames"):
         (root / place).symlink_to(base.root / place)
     found = zip(rows, roles(together(rows), seed), strict=True)
