@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ponticello.config import PairsConfig
 from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
-from ponticello.data.evidence import LIKED_LIMIT, REFUSALS
+from ponticello.data.evidence import LIKED_LIMIT
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
 Event = dict[str, Any]
@@ -44,14 +44,14 @@ any_events = st.lists(
 )
 
 
-def plain_pairs(log: list[Event], config: PairsConfig, artists: Mapping[str, str], playlist_limit: int) -> list[Row]:
-    """The rules of `mine_pairs`; half_life_days and min_played_s as they come."""
+def plain_pairs(log: list[Event], config: PairsConfig, playlist_limit: int) -> list[Row]:
+    """Returns the pairs of `mine_pairs`, with `min_played_s` at its default."""
 
     def found(events: list[Event]) -> Found:
         playlists = _playlists(events, playlist_limit)
         return [*_feedback(events), *_sessions(events, config), *playlists, *_cooccurrences(events)]
 
-    pairs = _confirmed(log, found, config, config.sources)
+    pairs = _confirmed(log, found, config)
     likes = {(e["user_id"], e["track_id"]) for e in log if is_positive(e)}
     liked, n_listeners = Counter(track for _, track in likes), len({user for user, _ in likes})
 
@@ -59,22 +59,10 @@ def plain_pairs(log: list[Event], config: PairsConfig, artists: Mapping[str, str
         one, other, source = pair
         return source != "cooccurrence" or Fraction(n_users * n_listeners, liked[one] * liked[other]) > config.min_lift
 
-    most = config.max_listener_share * n_listeners if config.max_listener_share < 1 else len(log)
     pairs = {pair: counts for pair, counts in pairs.items() if is_likely(pair, counts[0])}
-    pairs = {pair: counts for pair, counts in pairs.items() if all(liked[track] <= most for track in pair[:2])}
-    if config.max_partners_per_artist:
-        pairs = _within(pairs, config.max_partners_per_artist, lambda track: artists.get(track) or (track,))
     pairs = _within(pairs, config.max_pairs_per_track)
     rows = [(one, other, n_users, weight, source) for (one, other, source), (n_users, weight) in pairs.items()]
     return sorted(rows, key=lambda row: (row[0], row[1], row[4]))
-
-
-def plain_negatives(log: list[Event], config: PairsConfig, pairs: list[Row]) -> list[tuple[str, str, int, float]]:
-    """The rules of `mine_negatives`."""
-    refused = _confirmed(log, lambda events: _refusals(events, config), config, ("skip",))
-    paired = {frozenset(row[:2]) for row in pairs}
-    kept = _within(refused, config.max_pairs_per_track).items()
-    return sorted((*pair[:2], *counts) for pair, counts in kept if frozenset(pair[:2]) not in paired)
 
 
 def is_positive(event: Event) -> bool:
@@ -83,15 +71,13 @@ def is_positive(event: Event) -> bool:
     return event["event"] in POSITIVE_EVENTS or (event["event"] == "play" and lasted)
 
 
-def _confirmed(
-    log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig, sources: tuple[str, ...]
-) -> Counts:
+def _confirmed(log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig) -> Counts:
     """What enough listeners say, of each listener and source the latest pairs."""
     said: dict[tuple[str, Pair], list[Event]] = defaultdict(list)
     for user in {event["user_id"] for event in log}:
         events = sorted((event for event in log if event["user_id"] == user), key=lambda e: e["played_at"])
         for one, other, source, event in rule(events):
-            if one != other and source in sources:
+            if one != other and source in config.sources:
                 said[user, (one, other, source)].append(event)
     last = {key: max(event["played_at"] for event in events) for key, events in said.items()}
     table: dict[Pair, list[float]] = defaultdict(lambda: [0, 0.0])
@@ -103,16 +89,16 @@ def _confirmed(
     return {pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_listeners}
 
 
-def _within(pairs: Counts, limit: int, of: Callable[[str], Any] = lambda _: None) -> Counts:
-    """The pairs among the strongest `limit` of both their tracks, counted by source and by what the partner is of."""
+def _within(pairs: Counts, limit: int) -> Counts:
+    """Returns the pairs among the strongest `limit` of both their tracks, counted by source."""
     totals: Counter[tuple[str, str]] = Counter()
     for (one, other, source), (n_users, _) in pairs.items():
         totals.update({(one, source): n_users, (other, source): n_users})
-    lists: dict[Any, list[tuple[Any, Pair]]] = defaultdict(list)
+    lists: dict[tuple[str, str], list[tuple[Any, Pair]]] = defaultdict(list)
     for pair, (n_users, weight) in pairs.items():
         for end, partner in (pair[:2], pair[1::-1]):
             strength = n_users**2 / totals[partner, pair[2]]
-            lists[end, pair[2], of(partner)].append(((-strength, -n_users, -weight, pair), pair))
+            lists[end, pair[2]].append(((-strength, -n_users, -weight, pair), pair))
     ranks = Counter(pair for ranked in lists.values() for _, pair in sorted(ranked)[:limit])
     return {pair: counts for pair, counts in pairs.items() if ranks[pair] == 2}
 
@@ -149,20 +135,6 @@ def _sessions(events: list[Event], config: PairsConfig) -> Found:
         for earlier, later in itertools.pairwise(filter(is_positive, sitting)):
             one, other = sorted([earlier["track_id"], later["track_id"]])
             found.append((one, other, "session", later))
-    return found
-
-
-def _refusals(events: list[Event], config: PairsConfig) -> Found:
-    found: Found = []
-    for sitting in _sittings(events, config):
-        for before, event in itertools.pairwise([None, *sitting]):
-            assert event is not None
-            trigger = event["context_track_id"]
-            if trigger is None and before is not None and is_positive(before):
-                trigger = before["track_id"]
-            is_short = event["event"] == "play" and not is_positive(event)
-            if trigger is not None and (event["event"] in REFUSALS or is_short):
-                found.append((trigger, event["track_id"], "skip", event))
     return found
 
 

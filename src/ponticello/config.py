@@ -161,11 +161,7 @@ class PairsConfig(Part):
     session_gap_min: float = Field(30.0, gt=0)  # minutes of silence that end a session
     max_pairs_per_user: int = Field(1000, ge=1)  # a source, so that one busy listener does not decide
     max_pairs_per_track: int = Field(20, ge=1)  # its strongest, a source; more let fakes in
-    max_partners_per_artist: int = Field(0, ge=0)  # of one track's partners, a source; 0 = no cap
-    max_listener_share: float = Field(1.0, gt=0, le=1)  # a track that more listeners like is in no pair
     min_lift: float = Field(1.0, ge=0)  # a co-occurrence must be likelier than chance by more than this factor
-    half_life_days: float = Field(0.0, ge=0)  # after so long an event weighs half; 0 = never
-    negatives: bool = False  # also mine what was skipped after what: negatives.parquet
 
 
 class SplitsConfig(Part):

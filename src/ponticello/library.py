@@ -7,7 +7,6 @@ my-library/
   duplicates.csv         scanned tracks that share a recording
   interactions.parquet   one row a listening event
   pairs.parquet          mined (anchor, positive) pairs
-  negatives.parquet      what was turned away from after what, where pairs.negatives asks for it
   validation-pairs.parquet  the same with held-out tracks, for validation only
   splits.parquet         which track and which moment is held out
   splits-listeners.parquet  each listener's own moments, where splits.events is last-session
@@ -91,11 +90,6 @@ class Folder:
     def validation_pairs(self) -> Path:
         """Mined pairs with held-out tracks."""
         return self.root / "validation-pairs.parquet"
-
-    @property
-    def negatives(self) -> Path:
-        """What was turned away from after what."""
-        return self.root / "negatives.parquet"
 
     @property
     def splits(self) -> Path:

@@ -1,4 +1,4 @@
-"""pairs --explain and --dry-run, where it runs, and forget-user: what they print, and that questions write nothing."""
+"""`pairs` on a bounded engine, and `forget-user`: what they print and write."""
 
 import json
 from collections.abc import Callable
@@ -25,48 +25,14 @@ def _bytes(folder: Folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.root.glob("*.*") if path.is_file()}
 
 
-def test_explain_shows_the_evidence_and_writes_nothing(mined: Folder) -> None:
-    before, pair = _bytes(mined), read_pairs(mined).row(0, named=True)
-    tracks = (pair["anchor_id"], pair["positive_id"])
-    printed = out("pairs", "-L", mined.root, "--explain", *tracks)
-    assert printed.startswith("of ")
-    assert "by chance" in printed
-    assert f"{pair['n_users']:,} listeners, weight {pair['weight']:g}; kept" in printed
-    told = json.loads(out("pairs", "-L", mined.root, "--explain", *tracks, "--json"))
-    assert {row["verdict"] for row in told["evidence"] if row["source"] == pair["source"]} >= {"kept"}
-    assert set(told) == {"evidence", "n_one", "n_other", "n_all", "expected"}
-    assert _bytes(mined) == before
-    assert "is not in the catalogue" in error(DataError, "pairs", "-L", mined.root, "--explain", tracks[0], "nothing")
-
-
-def test_dry_run_counts_and_estimates_and_writes_nothing(mined: Folder) -> None:
-    """What it counts without pairing anything up is what mining then finds, or more where a listener repeats."""
-    before = _bytes(mined)
-    funnel = json.loads(out("pairs", "-L", mined.root, "--json"))["funnel"]
-    told = json.loads(out("pairs", "-L", mined.root, "--dry-run", "--json"))
-    for step, n in told["steps"].items():
-        if step.endswith("candidates"):
-            assert n >= funnel[step]
-        else:
-            assert n == funnel[step]
-    assert told["n_pairs_most"] >= len(read_pairs(mined))
-    assert told["seconds"] > 0
-    printed = out("pairs", "-L", mined.root, "--dry-run")
-    assert "GB of memory, to a factor of two" in printed
-    assert printed.endswith("nothing was written\n")
-    assert _bytes(mined) == before
-
-
 def test_a_capped_and_single_threaded_engine_gives_the_same_pairs(mined: Folder, tmp_path: Path) -> None:
     before = _bytes(mined)
     out("pairs", "-L", mined.root, "--memory", "500MB", "--threads", "1", "--temp", tmp_path)
     assert _bytes(mined) == before
 
 
-def test_an_engine_or_question_that_cannot_be_is_refused(mined: Folder) -> None:
+def test_an_unknown_engine_is_refused(mined: Folder) -> None:
     assert "engine 'dask' must be duckdb" in error(ConfigError, "pairs", "-L", mined.root, "--engine", "dask")
-    both = ("pairs", "-L", mined.root, "--dry-run", "--explain", "a", "b")
-    assert "ask one at a time" in error(ConfigError, *both)
 
 
 def test_forget_user_tells_what_is_gone_and_mines_again(mined: Folder) -> None:

@@ -28,10 +28,7 @@ EVERY_RULE = PairsConfig(
     min_listeners=2,
     max_pairs_per_user=60,
     max_pairs_per_track=6,
-    max_partners_per_artist=2,
-    max_listener_share=0.9,
     min_lift=0.8,
-    half_life_days=2.0,
 )
 
 
@@ -55,16 +52,13 @@ def _log(n_events: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=EVENTS_SCHEMA)
 
 
-ARTISTS = {f"t{number}": f"artist {number % 5}" for number in range(40)}
-
-
 @pytest.mark.parametrize("config", [PairsConfig(min_listeners=2), EVERY_RULE])
 def test_many_small_parts_give_what_one_part_gives(config: PairsConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     log = _log(3000)
-    whole = mine_pairs(log, config, ARTISTS)
+    whole = mine_pairs(log, config)
     assert len(whole[0]) > 50
     monkeypatch.setattr(log_module, "_EVENTS_A_PART", 700)
-    parted = mine_pairs(log, config, ARTISTS)
+    parted = mine_pairs(log, config)
     assert parted[0].equals(whole[0])
     assert parted[1] == whole[1]
 
@@ -100,7 +94,7 @@ def test_memory_threads_and_folder_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [PairsConfig(min_listeners=2), EVERY_RULE])
 def test_spark_gives_what_duckdb_gives(config: PairsConfig) -> None:
     log = _log(3000, seed=1)
-    ours, theirs = mine_pairs(log, config, ARTISTS), mine_pairs(log, config, ARTISTS, LOCAL)
+    ours, theirs = mine_pairs(log, config), mine_pairs(log, config, options=LOCAL)
     assert len(ours[0]) > 50
     assert theirs[0].equals(ours[0])
     assert theirs[1] == ours[1]

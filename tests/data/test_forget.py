@@ -31,8 +31,7 @@ def _library(root: Path, log: pl.DataFrame, n_tracks: int = 40, events: str = "t
     names = [f"t{number}" for number in range(n_tracks)]
     pl.DataFrame({"track_id": names, "artist": names}).write_parquet(folder.tracks)
     log.write_parquet(folder.interactions)
-    everything = {"sources": ["feedback", "session", "playlist", "cooccurrence"], "negatives": True}
-    settings = {"pairs": {**everything, "min_listeners": 2}, "splits": {"events": events}}
+    settings = {"pairs": {"min_listeners": 2}, "splits": {"events": events}}
     return replace(folder, config=Config.from_preset("tiny", settings))
 
 
@@ -60,7 +59,7 @@ def test_a_forgotten_listener_leaves_the_library_of_one_that_never_had_them(tmp_
     before = folder.pairs.read_bytes()
     done = forget_users(folder, ["u3"])
     assert folder.pairs.read_bytes() == without.pairs.read_bytes() != before
-    for name in ("validation-pairs", "negatives", "splits", *(["splits-listeners"] if events != "time" else [])):
+    for name in ("validation-pairs", "splits", *(["splits-listeners"] if events != "time" else [])):
         file = f"{name}.parquet"
         assert (folder.root / file).read_bytes() == (without.root / file).read_bytes(), file
     assert done.n_events == log.filter(pl.col("user_id") == "u3").height
@@ -153,7 +152,7 @@ def test_the_last_listener_takes_the_log_along(tmp_path: Path) -> None:
     folder = _library(tmp_path / "library", _log(3, n_users=1))
     mine_library(folder)
     done = forget_users(folder, ["u0"])
-    assert done == Forgotten(4000, {}, ("pairs.parquet", "validation-pairs.parquet", "negatives.parquet"), (), (), None)
+    assert done == Forgotten(4000, {}, ("pairs.parquet", "validation-pairs.parquet"), (), (), None)
     splits = load_splits(folder)
     assert splits is not None
     assert splits.train_until is None

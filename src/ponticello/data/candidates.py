@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 from ponticello.config import PairsConfig
 from ponticello.data.caps import IS_WITHIN, PAIR, count_listeners, within_listener_cap
-from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID, SOURCE, TRACK_ID, USER_ID, WEIGHT
+from ponticello.data.columns import (
+    ANCHOR_ID,
+    N_USERS,
+    POSITIVE_ID,
+    SOURCE,
+    TRACK_ID,
+    USER_ID,
+    WEIGHT,
+)
 from ponticello.data.engine import Engine
 from ponticello.data.evidence import (
-    LIKED_LIMIT,
     SOURCES,
     cooccurrence_events,
     feedback_events,
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
 
 _MIXER = 31  # spreads the pairs of one anchor over the parts
 _PAIR_PARTS_A_PART = 4  # a part of the log makes several times as many candidates as it has events
-_LIKED_PAIRS = LIKED_LIMIT * (LIKED_LIMIT - 1) // 2  # the most that one listener's liked tracks make
 
 
 @dataclass(frozen=True)
@@ -52,10 +58,10 @@ class Tally:
 
 def confirmed_pairs(log: Log, config: PairsConfig) -> tuple["ir.Table", Tally]:
     """The pairs that at least `min_listeners` stand behind, n_users and weight of each, and what was counted."""
-    engine, stack = log.engine, Candidates(log, config, "pairs")
+    engine, stack = log.engine, _Candidates(log, config)
     events: Counter[str] = Counter()
     for number, part in enumerate(log.parts()):
-        found, members = listeners_pairs(engine, part, config, str(number))
+        found, members = _listeners_pairs(engine, part, config, str(number))
         stack.add(found)
         events["all"] += engine.n_rows(part)
         events["positive"] += engine.n_rows(positive_events(part, config.min_played_s))
@@ -75,30 +81,32 @@ def confirmed_pairs(log: Log, config: PairsConfig) -> tuple["ir.Table", Tally]:
     return confirmed, tally
 
 
-class Candidates:
+class _Candidates:
     """Candidates of one part of the log after the other, on disk, to be counted a part of the pairs at a time.
 
     Exact in any number of parts: a listener lies in one part of the log, and a pair in one part of the candidates.
     counts: by source, "within" the cap a listener, and distinct "pairs" of those; full once `confirmed` was asked for.
     """
 
-    def __init__(self, log: Log, config: PairsConfig, name: str) -> None:
-        self.engine, self.config, self.name = log.engine, config, name
+    def __init__(self, log: Log, config: PairsConfig) -> None:
+        self.engine = log.engine
+        self.config = config
         self.n_parts = log.n_parts * _PAIR_PARTS_A_PART if log.n_parts > 1 else 1
         self.n_added = 0
         self.counts: Counter[str] = Counter()
 
     def add(self, found: Mapping[str, "ir.Table"]) -> None:
-        """Keeps what `listeners_pairs` found in one part, with who is within the cap a listener."""
-        capped = [with_listener_cap(table, source, self.config.max_pairs_per_user) for source, table in found.items()]
+        """Keeps what `_listeners_pairs` found in one part, with who is within the cap a listener."""
+        limit = self.config.max_pairs_per_user
+        capped = [within_listener_cap(table, source, limit) for source, table in found.items()]
         candidates = _stacked(capped).select(*PAIR, WEIGHT, IS_WITHIN)
         place = (candidates[ANCHOR_ID].cast("int64") * _MIXER + candidates[POSITIVE_ID]) % self.n_parts
-        self.engine.keep_parts(candidates, f"{self.name}-{self.n_added}", place, self.n_parts)
+        self.engine.keep_parts(candidates, f"pairs-{self.n_added}", place, self.n_parts)
         self.n_added += 1
 
     def confirmed(self) -> "ir.Table":
         """The pairs of all that was added which have enough listeners."""
-        names = [f"{self.name}-{number}" for number in range(self.n_added)]
+        names = [f"pairs-{number}" for number in range(self.n_added)]
         parts = (self.engine.part(names, number, self.n_parts) for number in range(self.n_parts))
         return _stacked([self._confirmed(part, number) for number, part in enumerate(parts) if part is not None])
 
@@ -108,15 +116,16 @@ class Candidates:
         for source, n, n_within in engine.frame(by_source).select(SOURCE, "n", "within").iter_rows():
             self.counts[SOURCES[source]] += n
             self.counts["within"] += n_within
-        counted = engine.keep(count_listeners(candidates.filter(candidates[IS_WITHIN])), f"{self.name}-all-{number}")
+        within = candidates.filter(candidates[IS_WITHIN])
+        counted = engine.keep(count_listeners(within), f"pairs-all-{number}")
         self.counts["pairs"] += engine.n_rows(counted)
         is_enough = counted[N_USERS] >= self.config.min_listeners
-        confirmed = engine.keep(counted.filter(is_enough), f"{self.name}-confirmed-{number}")
-        engine.drop(f"{self.name}-all-{number}")
+        confirmed = engine.keep(counted.filter(is_enough), f"pairs-confirmed-{number}")
+        engine.drop(f"pairs-all-{number}")
         return confirmed
 
 
-def listeners_pairs(
+def _listeners_pairs(
     engine: Engine, events: "ir.Table", config: PairsConfig, name: str
 ) -> tuple[dict[str, "ir.Table"], "ir.Table"]:
     """({source: one row a listener and pair}, playlist members) of events that hold all of their listeners'.
@@ -128,29 +137,20 @@ def listeners_pairs(
     if "playlist" in config.sources:
         members = engine.keep(members, f"members-{name}")
     rules = {
-        "feedback": lambda: one_row_a_listener(feedback_events(positive_events(events, config.min_played_s))),
-        "session": lambda: one_row_a_listener(session_events(events, config.min_played_s, config.session_gap_min)),
-        "playlist": lambda: one_row_a_listener(playlist_events(members)),
+        "feedback": lambda: _one_row_a_listener(feedback_events(positive_events(events, config.min_played_s))),
+        "session": lambda: _one_row_a_listener(session_events(events, config.min_played_s, config.session_gap_min)),
+        "playlist": lambda: _one_row_a_listener(playlist_events(members)),
         "cooccurrence": lambda: cooccurrence_events(liked).select(USER_ID, *PAIR, AT, WEIGHT),  # one row each already
     }
     return {source: rules[source]() for source in rules if source in config.sources}, members
 
 
-def one_row_a_listener(pair_events: "ir.Table") -> "ir.Table":
+def _one_row_a_listener(pair_events: "ir.Table") -> "ir.Table":
     """Each listener's distinct pairs, with the weight they gave it in all and the moment they last did."""
     found = pair_events.group_by([USER_ID, *PAIR]).agg(
         **{AT: pair_events[AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
     )
     return found.select(USER_ID, *PAIR, AT, WEIGHT)
-
-
-def with_listener_cap(found: "ir.Table", source: str, limit: int) -> "ir.Table":
-    """One source's candidates with `is_within`, as `within_listener_cap`."""
-    import ibis
-
-    if source == "cooccurrence" and limit >= _LIKED_PAIRS:  # nobody has more, so that nothing need be sorted
-        return found.mutate(**{IS_WITHIN: ibis.literal(True)})
-    return within_listener_cap(found, limit)
 
 
 def _stacked(tables: Sequence["ir.Table"]) -> "ir.Table":

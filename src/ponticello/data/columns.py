@@ -36,7 +36,6 @@ N_TIMES = "n_times"  # of an event that stands for several plays; null for all o
 # pairs
 ANCHOR_ID = "anchor_id"
 POSITIVE_ID = "positive_id"
-NEGATIVE_ID = "negative_id"
 N_USERS = "n_users"
 SOURCE = "source"
 

@@ -9,7 +9,7 @@ A log here is one of numbers, as `data/log.py` makes it: any part of it that hol
 window orders its rows completely, so that neither the order of the rows nor the number of threads matters.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ponticello.data.columns import (
     ANCHOR_ID,
@@ -29,16 +29,17 @@ from ponticello.data.log import AT
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-SOURCES = ("cooccurrence", "feedback", "playlist", "session", "skip")  # a number is a place: by name, as pairs sort
+SOURCES = ("cooccurrence", "feedback", "playlist", "session")  # a number is a place: by name, as pairs sort
 PLAYLIST_LIMIT = 200  # tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
 LIKED_LIMIT = 40  # tracks a listener liked latest, so that their pairs, which grow with the square, stay under 800
-REFUSALS = ("skip", "dislike")  # a play shorter than `min_played_s` is one too
 _MICROSECONDS_A_MINUTE = 60_000_000
 
 
 def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
     """The rows that speak for a track: liked, finished, collected, put in a playlist, or played long enough."""
-    return log.filter(_speaks_for(log, min_played_s))
+    is_long = log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s)
+    is_long_play = (log[EVENT] == "play") & is_long
+    return log.filter(log[EVENT].isin(POSITIVE_EVENTS) | is_long_play)
 
 
 def feedback_events(positives: "ir.Table") -> "ir.Table":
@@ -52,28 +53,14 @@ def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.
     import ibis
 
     liked = positive_events(_sittings(log, gap_min), min_played_s)
-    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(_in_order()))
+    in_order = ibis.window(
+        group_by=[USER_ID, SESSION_ID, "sitting"],
+        order_by=[AT, TRACK_ID, WEIGHT, EVENT, PLAYED_S],
+    )
+    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(in_order))
     liked = liked.filter(liked["previous"].notnull())
     two = liked["previous"], liked[TRACK_ID]
     return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
-
-
-def refused_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
-    """(track before, track) of each skip, dislike or short play; directed, as a pair of source "skip".
-
-    The track before is the one that set it off or, where that is not known, the event just before it in the sitting,
-    if that was positive: who skips everything says nothing about what goes with what.
-    """
-    heard = _sittings(log, gap_min)
-    heard = heard.mutate(
-        previous=heard[TRACK_ID].lag().over(_in_order()),
-        was_liked=_speaks_for(heard, min_played_s).lag().over(_in_order()).fill_null(False),
-    )
-    anchor = heard[CONTEXT_TRACK_ID].fill_null(heard["was_liked"].ifelse(heard["previous"], None))
-    is_short = (heard[EVENT] == "play") & heard[PLAYED_S].notnull() & (heard[PLAYED_S] < min_played_s)
-    refused = heard.mutate(before=anchor).filter(heard[EVENT].isin(REFUSALS) | is_short)
-    refused = refused.filter(refused["before"].notnull())
-    return _pair_events(refused, refused["before"], refused[TRACK_ID], "skip")
 
 
 def _sittings(log: "ir.Table", gap_min: float) -> "ir.Table":
@@ -90,13 +77,6 @@ def _sittings(log: "ir.Table", gap_min: float) -> "ir.Table":
     # A range window: events of one moment fall on the same side of a cut, whichever of them the gap was measured to.
     until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=AT)
     return heard.mutate(sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1))
-
-
-def _in_order() -> Any:
-    """The events of one sitting in the order they came."""
-    import ibis
-
-    return ibis.window(group_by=[USER_ID, SESSION_ID, "sitting"], order_by=[AT, TRACK_ID, WEIGHT, EVENT, PLAYED_S])
 
 
 def playlist_members(log: "ir.Table") -> "ir.Table":
@@ -143,11 +123,6 @@ def cooccurrence_events(liked: "ir.Table") -> "ir.Table":
     is_later = both[f"{AT}_right"] >= both[AT]
     later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
     return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "cooccurrence")
-
-
-def _speaks_for(log: "ir.Table", min_played_s: float) -> "ir.Value":
-    lasted = (log[EVENT] == "play") & (log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s))
-    return log[EVENT].isin(POSITIVE_EVENTS) | lasted
 
 
 def _pair_events(events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str) -> "ir.Table":

@@ -89,7 +89,7 @@ def forget_users(folder: Folder, users: Collection[str], options: EngineOptions 
     if is_anew:
         with replacing(note) as temporary:
             temporary.write_text(json.dumps({"had_pairs": had_pairs}) + "\n", encoding="utf-8")
-    for path in (folder.pairs, folder.validation_pairs, folder.negatives, folder.report):
+    for path in (folder.pairs, folder.validation_pairs, folder.report):
         if is_anew and path.exists():
             removed.append(path)
             _remove(path)

@@ -20,8 +20,6 @@ class Funnel:
             "after the cap a listener": f"over {config.max_pairs_per_user:,} of one listener and source",
             "with enough listeners": f"fewer than {config.min_listeners} listeners",
             "likelier than chance": "liked together no more than chance has it",
-            "without the most popular": f"of a track that over {config.max_listener_share:.3g} of all listeners like",
-            "after the cap an artist": f"over {config.max_partners_per_artist:,} of one track with one artist",
             "after the cap a track": f"over {config.max_pairs_per_track:,} of one track",
         }
         lines = []

@@ -46,10 +46,10 @@ EVENTS_SCHEMA = {
 }
 _LOG = (USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID)
 _EVENTS_A_PART = 10_000_000  # of the whole log; sorting one part's rows takes the engine about a gigabyte
-_MICROSECONDS_A_DAY = 86_400_000_000
 NUMBER = "number"  # of a listener, beside their id
 _TRACK, _TRIGGER = "track", "trigger"  # numbers, beside the ids until those are dropped
-_TRIGGER_ID, _UNTIL, _AGE, _FACTOR = "trigger_id", "until", "age_days", "factor"
+_TRIGGER_ID = "trigger_id"
+_UNTIL = "until"
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,11 @@ class Log:
         return self.engine.whole("log", self.n_parts).select(*_LOG)
 
 
-def number_log(
-    engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window, *, half_life_days: float = 0.0
-) -> Log:
+def number_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window) -> Log:
     """The log of `events` on `tracks` within `window`, kept by `engine`.
 
     events: the interactions columns, in any order. tracks: the ids that may take part, sorted and distinct; an event on
         another is left out, a trigger that is another is forgotten.
-    half_life_days: after so many days an event weighs half, seen from the newest one; 0: never.
 
     DataError: a user, track, moment or event is null, or a weight is NaN or beyond a million.
     """
@@ -103,8 +100,6 @@ def number_log(
     heard = heard.left_join(triggers, heard[CONTEXT_TRACK_ID] == triggers[_TRIGGER_ID])
     numbered = {USER_ID: heard[NUMBER], TRACK_ID: heard[_TRACK], CONTEXT_TRACK_ID: heard[_TRIGGER]}
     heard = heard.select(AT, EVENT, PLAYED_S, WEIGHT, SESSION_ID, **numbered)
-    if half_life_days:
-        heard = _decayed(engine, heard, half_life_days)
     engine.keep_parts(heard, "log", heard[USER_ID] % n_parts, n_parts)
     return Log(engine, tracks, users, n_parts)
 
@@ -164,16 +159,3 @@ def _within(engine: Engine, heard: "ir.Table", window: Window) -> "ir.Table":
 
 def _microseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
-def _decayed(engine: Engine, heard: "ir.Table", half_life_days: float) -> "ir.Table":
-    """Weights halved every `half_life_days`, by whole days: the factors come from one table, so engines agree."""
-    ends = engine.row(heard.aggregate(first=heard[AT].min(), last=heard[AT].max()))
-    if ends["last"] is None:
-        return heard
-    n_days = (ends["last"] - ends["first"]) // _MICROSECONDS_A_DAY + 1
-    factors = [0.5 ** (day / half_life_days) for day in range(n_days)]
-    days = pl.DataFrame({_AGE: range(n_days), _FACTOR: factors}, schema={_AGE: pl.Int64, _FACTOR: pl.Float64})
-    age = ((ends["last"] - heard[AT]) / _MICROSECONDS_A_DAY).floor().cast("int64")
-    aged = heard.mutate(**{_AGE: age}).join(engine.table(days, "days"), _AGE)
-    return aged.mutate(**{WEIGHT: (aged[WEIGHT] * aged[_FACTOR]).floor().cast("int64")}).drop(_AGE, _FACTOR)

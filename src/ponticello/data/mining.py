@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from ponticello.data.artists import artists_of
 from ponticello.data.catalog import read_tracks
 from ponticello.data.columns import ANCHOR_ID, N_USERS, PLAYED_AT, POSITIVE_ID, SOURCE, TRACK_ID, USER_ID, WEIGHT
 from ponticello.data.duplicates import near_duplicates
@@ -14,7 +13,6 @@ from ponticello.data.funnel import Funnel
 from ponticello.data.interactions import scan_interactions
 from ponticello.data.leaks import check_no_leak
 from ponticello.data.log import AT, NUMBER, Log, complete_events, number_log
-from ponticello.data.negatives import mine_negatives, write_negatives
 from ponticello.data.pairs import mine, write_pairs
 from ponticello.data.parquet import has_rows, reading
 from ponticello.data.shards import MANIFEST
@@ -51,35 +49,36 @@ def refresh_splits(folder: Folder) -> Splits:
     tracks of the same recording. The caller holds the library's lock.
     Errors: see `make_splits`. Cost: see `near_duplicates`.
     """
-    return _refresh(folder)[0]
+    splits, _ = current_splits(folder)
+    save_splits(folder, splits)
+    return splits
 
 
 def mine_library(folder: Folder, options: EngineOptions | None = None) -> Mined:
     """Writes pairs.parquet from the training window alone, and validation-pairs.parquet for watching stage two.
 
     Validation pairs come from the log before the test window, each of a training and a validation track; neither
-    table holds a test track. With `pairs.negatives` also negatives.parquet. options: where it runs.
+    table holds a test track. options: where it runs.
     DataError if the log is empty, or if something held out could reach training: see `check_no_leak`. The caller holds
     the library's lock.
     """
     scan_interactions(folder)  # says so if there is none, or it is damaged
-    splits, duplicates = _refresh(folder)
+    splits, duplicates = current_splits(folder)
+    save_splits(folder, splits)
     if not has_rows(folder.interactions):
         raise DataError("the log holds no event yet: see skipped.csv, then run: ponticello import-history")
     tracks = read_tracks(folder)
     seen, unseen = with_role(splits, "train", "validation"), with_role(splits, "validation")
-    config, artists = folder.config.pairs, artists_of(tracks)
+    config = folder.config.pairs
     with open_engine(options) as engine:
         log = library_log(engine, folder, with_role(splits, "train"), training_window(splits))
-        pairs, funnel = mine(log, config, artists)
+        pairs, funnel = mine(log, config)
         notes = check_no_leak(splits, tracks, pairs, _last_events(log), duplicates)
-        negatives = mine_negatives(log, pairs, config) if config.negatives else None
     with open_engine(options) as engine:
         log = library_log(engine, folder, seen, window_before_test(splits))
-        validation, _ = mine(log, config, artists)
+        validation, _ = mine(log, config)
     validation = validation.filter(pl.col(ANCHOR_ID).is_in(unseen) != pl.col(POSITIVE_ID).is_in(unseen))
     write_pairs(folder, pairs)
-    write_negatives(folder, negatives)
     with replacing(folder.validation_pairs) as temporary:
         validation.write_parquet(temporary, compression="zstd")
     return Mined(len(pairs), len(validation), funnel, splits, tuple(notes))
@@ -100,9 +99,8 @@ def mine_test_pairs(folder: Folder, options: EngineOptions | None = None) -> pl.
         raise LibraryError(f"{folder.root} has no splits yet; make them with: ponticello pairs -L {folder.root}")
     heard, test = with_role(splits, "train", "test"), with_role(splits, "test")
     with open_engine(options) as engine:
-        pairs, _ = mine(
-            library_log(engine, folder, heard, Window()), folder.config.pairs, artists_of(read_tracks(folder))
-        )
+        log = library_log(engine, folder, heard, Window())
+        pairs, _ = mine(log, folder.config.pairs)
     anchored, reached = pl.col(ANCHOR_ID).is_in(test), pl.col(POSITIVE_ID).is_in(test)
     pairs = pairs.filter(anchored != reached).with_columns(
         pl.when(anchored).then(POSITIVE_ID).otherwise(ANCHOR_ID).alias(ANCHOR_ID),
@@ -148,20 +146,13 @@ def current_splits(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
     return splits, duplicates
 
 
-def _refresh(folder: Folder) -> tuple[Splits, pl.DataFrame | None]:
-    """`current_splits`, saved."""
-    splits, duplicates = current_splits(folder)
-    save_splits(folder, splits)
-    return splits, duplicates
-
-
 def library_log(engine: Engine, folder: Folder, tracks: Collection[str], window: Window) -> Log:
     """The library's log on `tracks` within `window`, numbered; a trigger that is none of `tracks` is forgotten."""
     scan_interactions(folder)  # says so if there is none, or it is damaged
     ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
     with reading(folder.interactions):
         events = complete_events(engine.read(folder.interactions))
-        return number_log(engine, events, ids, window, half_life_days=folder.config.pairs.half_life_days)
+        return number_log(engine, events, ids, window)
 
 
 def _last_events(log: Log) -> pl.DataFrame:

@@ -12,14 +12,12 @@ its rows completely, ids breaking ties, and weights are added as whole millionth
 order of adding.
 """
 
-from collections.abc import Mapping
-
 import polars as pl
 
 from ponticello.config import PairsConfig
 from ponticello.data.candidates import Tally, confirmed_pairs
-from ponticello.data.caps import above_chance, cap_artists, cap_tracks, not_too_popular
-from ponticello.data.columns import ANCHOR_ID, ARTIST, N_USERS, POSITIVE_ID, SOURCE, TRACK_ID, WEIGHT
+from ponticello.data.caps import above_chance, cap_tracks
+from ponticello.data.columns import ANCHOR_ID, N_USERS, POSITIVE_ID, SOURCE, WEIGHT
 from ponticello.data.engine import EngineOptions, open_engine
 from ponticello.data.evidence import PLAYLIST_LIMIT, SOURCES
 from ponticello.data.funnel import Funnel
@@ -41,15 +39,13 @@ PAIRS_SCHEMA = {
 def mine_pairs(
     events: pl.DataFrame,
     config: PairsConfig,
-    artists: Mapping[str, str] | None = None,
     options: EngineOptions | None = None,
 ) -> tuple[pl.DataFrame, Funnel]:
     """The pairs of `events` as (anchor_id, positive_id, n_users, weight, source), and how many each rule left.
 
     events: the interactions columns, limited by the caller to the moments and tracks that may be learned from;
         DataError if a column is missing, a user, track, moment or event is null, or a weight is NaN or beyond a
-        million. config: ConfigError if it names no source. artists: {track_id: artist}, for `max_partners_per_artist`;
-        a track without one stands alone. options: where it runs.
+        million. config: ConfigError if it names no source. options: where it runs.
     n_users: distinct listeners behind the pair, at least `min_listeners`. weight: the sum, over their events, of the
         later event's weight (1 where it has none), rounded to millionths.
     Rows are sorted by anchor_id, positive_id, source; a pair found by two sources has a row for each.
@@ -60,31 +56,22 @@ def mine_pairs(
         raise DataError(f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}")
     events = events.select(pl.col(name).cast(kind) for name, kind in EVENTS_SCHEMA.items())
     with open_engine(options) as engine:
-        table, half_life_days = engine.table(events, "events"), config.half_life_days
-        log = number_log(engine, table, ids_of(events), Window(), half_life_days=half_life_days)
-        return mine(log, config, artists)
+        log = number_log(engine, engine.table(events, "events"), ids_of(events), Window())
+        return mine(log, config)
 
 
-def mine(log: Log, config: PairsConfig, artists: Mapping[str, str] | None = None) -> tuple[pl.DataFrame, Funnel]:
+def mine(log: Log, config: PairsConfig) -> tuple[pl.DataFrame, Funnel]:
     """As `mine_pairs`, from a log that need not fit into memory."""
     if not config.sources:
         raise ConfigError("pairs.sources is empty; name at least one of feedback, session, playlist, cooccurrence")
-    engine, measure = log.engine, WEIGHT if config.half_life_days else N_USERS
+    engine = log.engine
     pairs, tally = confirmed_pairs(log, config)
     steps = [*_steps(tally, config), ("with enough listeners", engine.n_rows(pairs))]
     if "cooccurrence" in config.sources:
         likely = above_chance(pairs, tally.liked, tally.n_listeners, config.min_lift)
         pairs = engine.keep(likely, "likely")
     steps.append(("likelier than chance", engine.n_rows(pairs)))
-    if config.max_listener_share < 1:
-        limit = config.max_listener_share * tally.n_listeners
-        pairs = engine.keep(not_too_popular(pairs, tally.liked, limit), "not-too-popular")
-        steps.append(("without the most popular", engine.n_rows(pairs)))
-    if config.max_partners_per_artist:
-        names = engine.table(_artist_numbers(log.tracks, artists or {}), "artists")
-        pairs = engine.keep(cap_artists(pairs, names, config.max_partners_per_artist, measure), "artists-capped")
-        steps.append(("after the cap an artist", engine.n_rows(pairs)))
-    kept = engine.frame(cap_tracks(pairs, config.max_pairs_per_track, measure))
+    kept = engine.frame(cap_tracks(pairs, config.max_pairs_per_track))
     steps.append(("after the cap a track", len(kept)))
     return _with_ids(kept, log.tracks), Funnel(tuple(steps), config)
 
@@ -138,12 +125,3 @@ def _with_ids(pairs: pl.DataFrame, tracks: pl.Series) -> pl.DataFrame:
         },
         schema=PAIRS_SCHEMA,
     )
-
-
-def _artist_numbers(tracks: pl.Series, artists: Mapping[str, str]) -> pl.DataFrame:
-    """(track number, artist number); a track whose artist is not known has a number of its own."""
-    known = [artists.get(track_id) for track_id in tracks]
-    names = [("artist", name) if name else ("track", track_id) for name, track_id in zip(known, tracks, strict=True)]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    rows = [(place, numbers[name]) for place, name in enumerate(names)]
-    return pl.DataFrame(rows, schema={TRACK_ID: pl.Int32, ARTIST: pl.Int32}, orient="row")
