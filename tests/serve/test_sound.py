@@ -18,7 +18,6 @@ from ponticello.data.audio import load_audio
 from ponticello.data.catalog import audio_files
 from ponticello.data.synthetic import make_catalogue
 from ponticello.serve.decoding import answer, peaks
-from ponticello.serve.ranges import asked_range
 from ponticello.serve.sound import Waveforms
 
 TRACK = "track-0007"
@@ -87,12 +86,31 @@ def test_a_part_is_given_as_it_lies_in_the_file(
     assert found.headers["content-length"] == str(len(found.content))
 
 
-@pytest.mark.parametrize(
-    "asked", ["bytes=0-1,5-6", "bytes=", "bytes=-", "bytes=5-2", "bytes=a-b", "seconds=0-1", "bytes=\u0661-", "0-1"]
-)
-def test_what_is_no_single_range_gives_all_of_it(client: TestClient, content: bytes, asked: str) -> None:
-    found = client.get(AUDIO, headers=[(b"range", asked.encode())])
-    assert (found.status_code, found.content) == (200, content)
+def test_several_ranges_come_as_a_body_of_parts(client: TestClient, content: bytes) -> None:
+    response = client.get(AUDIO, headers={"Range": "bytes=0-1,5-6,-3"})
+    assert response.status_code == 206
+    kind, boundary = response.headers["content-type"].split("; boundary=")
+    assert kind == "multipart/byteranges"
+    size = len(content)
+    expected = b""
+    for first, end in ((0, 2), (5, 7), (size - 3, size)):
+        expected += f"--{boundary}\r\nContent-Type: audio/wav\r\n".encode()
+        expected += f"Content-Range: bytes {first}-{end - 1}/{size}\r\n\r\n".encode()
+        expected += content[first:end] + b"\r\n"
+    assert response.content == expected + f"--{boundary}--".encode()
+    assert response.headers["content-length"] == str(len(response.content))
+
+
+@pytest.mark.parametrize("header", ["seconds=0-1", "0-1"])
+def test_ranges_of_another_unit_are_ignored(client: TestClient, content: bytes, header: str) -> None:
+    response = client.get(AUDIO, headers={"Range": header})
+    assert (response.status_code, response.content) == (200, content)
+
+
+@pytest.mark.parametrize("header", ["bytes=", "bytes=-", "bytes=5-2", "bytes=a-b", "bytes=\u0661-"])
+def test_malformed_ranges_are_refused(client: TestClient, header: str) -> None:
+    response = client.get(AUDIO, headers=[(b"range", header.encode())])
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
 
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=99999999-999999999", "bytes=-0"])
@@ -221,13 +239,6 @@ def test_nothing_past_the_limit_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_
     task = {"task": "peaks", "path": str(tmp_path), "n": 16, "most_s": 10.0}
     assert answer(task) == ({"failed": "too_long", "reason": "lasts longer than 10 s"}, b"")
     assert asked == [11.0]
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"), [(None, None), ("bytes=0-4", (0, 5)), ("bytes=-3", (7, 10)), ("bytes=9-", (9, 10))]
-)
-def test_ranges_of_ten_bytes(header: str | None, expected: tuple[int, int] | None) -> None:
-    assert asked_range(header, 10) == expected
 
 
 def test_media_types_are_told_by_the_bytes(own: tuple[TestClient, Path]) -> None:

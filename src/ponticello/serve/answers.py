@@ -1,10 +1,12 @@
 """From a question to a ranked list that says why: the terms become one query, and are told apart again afterwards."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from cachetools import LRUCache
 
 from ponticello.data.pseudonyms import known_as
 from ponticello.errors import DataError
@@ -15,7 +17,6 @@ from ponticello.search.recommend import Result as Ranked
 from ponticello.search.recommend import rank_tracks
 from ponticello.serve import asks, shapes
 from ponticello.serve.failures import Failure
-from ponticello.serve.latest import Latest
 from ponticello.serve.live import Snapshot
 from ponticello.serve.parts import part_query
 from ponticello.serve.reasons import Origin, results_of
@@ -29,12 +30,20 @@ class Words:
     """Texts' queries, the latest asked kept: a text costs its encoder 10 ms, and people ask the same again."""
 
     def __init__(self) -> None:
-        self._kept: Latest[tuple[tuple[str, ...], str], Query] = Latest(MOST_TEXTS)
+        self._queries: LRUCache[tuple[tuple[str, ...], str], Query] = LRUCache(MOST_TEXTS)
+        self._lock = threading.Lock()
 
     def query(self, snapshot: Snapshot, text: str) -> Query:
         """What these words ask under the snapshot's models; Failure as `Snapshot.models`, DataError for no words."""
         spaces = tuple(space.space_id for space in snapshot.asked.spaces)
-        return self._kept.get((spaces, text), lambda: text_query(snapshot.models, text))
+        with self._lock:
+            cached = self._queries.get((spaces, text))
+        if cached is not None:
+            return cached
+        query = text_query(snapshot.models, text)
+        with self._lock:
+            self._queries[spaces, text] = query
+        return query
 
 
 @dataclass(frozen=True)

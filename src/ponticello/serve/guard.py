@@ -116,7 +116,9 @@ class Guarded:
             await refusal(scope, receive, with_headers)
             return
         try:
-            await self.app(scope, receive if scope["path"] == UPLOADS else _limited(receive), with_headers)
+            if scope["path"] != UPLOADS:  # FastAPI lets an HTTPException through, and turns others into 400
+                receive = limited_body(receive, BODY_BYTES, HTTPException(413, _TOO_LARGE))
+            await self.app(scope, receive, with_headers)
         except Exception as error:
             if has_begun:
                 raise
@@ -158,16 +160,16 @@ class Guarded:
         return hmac.compare_digest(token.encode("utf-8", "replace"), (self.guard.token or "").encode())
 
 
-def _limited(receive: Receive) -> Receive:
-    """`receive` that gives up on a body above the limit, declared or not; FastAPI lets an HTTPException through."""
+def limited_body(receive: Receive, max_bytes: int, refusal: Exception) -> Receive:
+    """Returns a `receive` that raises `refusal` once the body exceeds `max_bytes`, declared or not."""
     n_bytes = 0
 
     async def limited() -> Message:
         nonlocal n_bytes
         message = await receive()
         n_bytes += len(message.get("body", b""))
-        if n_bytes > BODY_BYTES:
-            raise HTTPException(413, _TOO_LARGE)
+        if n_bytes > max_bytes:
+            raise refusal
         return message
 
     return limited

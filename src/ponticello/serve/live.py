@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from cachetools import LRUCache
 
 from ponticello.api import Library
 from ponticello.data.catalog import complete, read_tracks
@@ -30,7 +31,6 @@ from ponticello.search.index import EmbeddingIndex
 from ponticello.search.listening import Listening, read_listening
 from ponticello.search.models import load_models
 from ponticello.serve.failures import Failure
-from ponticello.serve.latest import Latest
 
 logger = logging.getLogger(__name__)
 HIDDEN = (PATH, LYRICS)  # no filter reads them either: where a file lies is nobody's business
@@ -67,7 +67,8 @@ class Snapshot:
             message = without_root(library.folder.root, str(error))
             self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
-        self._filtered: Latest[tuple[str, ...], pl.DataFrame] = Latest(MOST_FILTERED)
+        self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MOST_FILTERED)
+        self._filtered_lock = threading.Lock()
         self._models: list[HTCL] | None = None
         self._gathered: tuple[np.ndarray, Audience] | None = None
         self._models_lock = threading.Lock()
@@ -97,8 +98,16 @@ class Snapshot:
         return self.asked.placed(self.tracks)
 
     def filtered(self, where: Sequence[str]) -> pl.DataFrame:
-        """Those of `placed` that pass the filters, the latest answers kept; DataError as `matching`."""
-        return self._filtered.get(tuple(where), lambda: matching(self.placed.drop(HIDDEN, strict=False), where))
+        """Returns the rows of `placed` that pass the filters; cached. DataError as `matching`."""
+        key = tuple(where)
+        with self._filtered_lock:
+            cached = self._filtered.get(key)
+        if cached is not None:
+            return cached
+        tracks = matching(self.placed.drop(HIDDEN, strict=False), where)
+        with self._filtered_lock:
+            self._filtered[key] = tracks
+        return tracks
 
     @property
     def asked(self) -> EmbeddingIndex:

@@ -1,14 +1,19 @@
-"""A track's own sound, by its id: the file as it is, and its outline."""
+"""A track's audio by its id: the file, in whole or in part, and its outline."""
 
 import os
 import stat
+import threading
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
+from cachetools import LRUCache
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.types import Message, Receive, Scope, Send
 
 from ponticello.data.catalog import audio_path
 from ponticello.data.columns import PATH
@@ -16,13 +21,11 @@ from ponticello.data.sniff import Kind, one_line, opened, sniff
 from ponticello.errors import AudioError
 from ponticello.serve.decoder import Decoder
 from ponticello.serve.failures import Failure
-from ponticello.serve.latest import Latest
 from ponticello.serve.live import Snapshot
 from ponticello.serve.questions import Now, TrackInPath
-from ponticello.serve.ranges import file_response
 
 WAVEFORM_SECONDS = 3600.0  # s; a longer track is not drawn
-_KEPT_WAVEFORMS = 512
+_MAX_WAVEFORMS = 512
 _MEDIA: dict[Kind, str] = {
     "mp3": "audio/mpeg",
     "flac": "audio/flac",
@@ -45,20 +48,27 @@ class Waveform(BaseModel):
 
 
 class Waveforms:
-    """Outlines of tracks, the latest asked for kept."""
+    """Outlines of tracks, with a cache of those used last."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._kept: Latest[tuple[object, ...], Waveform] = Latest(_KEPT_WAVEFORMS)
+        self._waveforms: LRUCache[tuple[str, int, int, int], Waveform] = LRUCache(_MAX_WAVEFORMS)
+        self._lock = threading.Lock()
 
     def of(self, path: Path, n: int) -> Waveform:
-        """The outline of a file in `n` peaks; Failure as `Decoder.peaks`."""
-        found = path.stat()
-        return self._kept.get((str(path), found.st_mtime_ns, found.st_size, n), lambda: self._outline(path, n))
-
-    def _outline(self, path: Path, n: int) -> Waveform:
+        """Returns the outline of a file in `n` peaks; Failure as `Decoder.peaks`."""
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size, n)
+        with self._lock:
+            cached = self._waveforms.get(key)
+        if cached is not None:
+            return cached
         sound = self._decoder.peaks(path, n, WAVEFORM_SECONDS)
-        return Waveform(peaks=[round(float(peak), 3) for peak in sound.values], duration_s=sound.duration_s)
+        peaks = [round(float(peak), 3) for peak in sound.values]
+        waveform = Waveform(peaks=peaks, duration_s=sound.duration_s)
+        with self._lock:
+            self._waveforms[key] = waveform
+        return waveform
 
 
 def sound_path(snapshot: Snapshot, track_id: str) -> Path:
@@ -71,17 +81,17 @@ def sound_path(snapshot: Snapshot, track_id: str) -> Path:
     return audio_path(snapshot.library.folder, path)
 
 
-def open_sound(path: Path) -> tuple[BinaryIO, str]:
-    """The open file and its media type, told by its bytes: whatever the catalogue says, nothing but audio is given.
+def check_sound(path: Path) -> tuple[os.stat_result, str]:
+    """Returns the status of an audio file and its media type, which its bytes decide and not its name.
 
-    Failure 404 file_missing if it is not there, 422 unsupported_audio if it is anything else.
+    Failure: 404 file_missing if there is no such file, 422 unsupported_audio if it is not audio.
     """
     try:
         with opened(path) as file:
             kind = sniff(path, file)
             if kind not in _MEDIA:
                 raise AudioError(f"{one_line(path)}: is not audio that a browser could play")
-            return os.fdopen(os.dup(file.fileno()), "rb", buffering=0), _MEDIA[kind]
+            return os.fstat(file.fileno()), _MEDIA[kind]
     except AudioError as error:
         if not _is_file(path):
             raise Failure(404, "file_missing", "the file is not where it was; run: ponticello scan") from None
@@ -107,10 +117,36 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
 @router.head("/api/tracks/{track_id:id}/audio", include_in_schema=False)
 @router.get("/api/tracks/{track_id:id}/audio", response_class=Response, responses=_AUDIO, summary="Play")
 async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
-    """The track's file as it is. One Range is served (206, or 416 behind the end); ETag, If-Range and HEAD work."""
+    """Returns the track's file. Supports Range (206, 416), ETag, Last-Modified and HEAD."""
     path = sound_path(now, track_id)
-    file, media_type = await run_in_threadpool(open_sound, path)
-    return file_response(file, media_type, request.headers, request.method == "HEAD")
+    status, media_type = await run_in_threadpool(check_sound, path)
+    caching = {"Cache-Control": "private, no-cache"}  # clients ask again each time, which costs a 304
+    response = _SoundResponse(path, headers=caching, media_type=media_type, stat_result=status)
+    if StaticFiles().is_not_modified(response.headers, request.headers):
+        return NotModifiedResponse(response.headers)
+    return response
+
+
+class _SoundResponse(FileResponse):
+    """A FileResponse that ignores foreign range units and refuses a bad range with a code."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file or its ranges; Failure 416 for ranges beyond the end, 400 for malformed ones."""
+
+        async def send_checked(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 416:
+                headers = {"Content-Range": Headers(scope=message)["content-range"]}
+                size = headers["Content-Range"].removeprefix("bytes */")
+                text = f"the file has {size} bytes, the range begins behind them"
+                raise Failure(416, "range_not_satisfiable", text, headers)
+            if message["type"] == "http.response.start" and message["status"] == 400:
+                raise Failure(400, "invalid", "the Range header is malformed; an example: bytes=0-99")
+            await send(message)
+
+        unit = Headers(scope=scope).get("range", "").partition("=")[0]
+        if unit.strip().lower() != "bytes":  # RFC 9110, 14.2: ignored; Starlette refuses it
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        await super().__call__(scope, receive, send_checked)
 
 
 @router.get("/api/tracks/{track_id:id}/waveform", summary="Draw")
@@ -119,6 +155,6 @@ def waveform(
 ) -> Waveform:
     """The outline of the track's sound in `n` peaks."""
     path = sound_path(now, track_id)
-    open_sound(path)[0].close()
+    check_sound(path)
     waveforms: Waveforms = request.app.state.waveforms
     return waveforms.of(path, n)

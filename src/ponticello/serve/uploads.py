@@ -184,12 +184,9 @@ async def upload(request: Request, now: Now) -> Uploaded:
     uploads: Uploads = request.app.state.uploads
     spaces = spaces_of(now)
     models = await run_in_threadpool(lambda: now.models)  # before anything is received: without them it is in vain
-    headers = request.headers
     with _counted(request.app.state.metrics), uploads.place() as path:
         try:
-            await receive_file(
-                request.stream(), headers.get("content-type", ""), headers.get("content-length"), path, uploads.limits
-            )
+            await receive_file(request, path, uploads.limits)
         except ClientDisconnect:
             raise Failure(400, "invalid", "the client went away") from None
         return await run_in_threadpool(uploads.hear, path, models, spaces)
