@@ -109,7 +109,7 @@ def test_other_tables_and_lists_lose_the_rows_that_name_the_listener(tmp_path: P
     )
     (folder.root / "unmatched.csv").write_text("user_id,title\nu1,One\nu2,Two\n", encoding="utf-8")
     folder.report.mkdir()
-    (folder.report / "queries.csv").write_text("u1", encoding="utf-8")
+    (folder.report / "queries.parquet").write_text("u1", encoding="utf-8")
     done = forget_users(folder, ["u1"])
     assert pl.read_parquet(folder.root / "profiles.parquet").rows() == [("u2", 8)]
     assert (folder.root / "unmatched.csv").read_text(encoding="utf-8").splitlines() == ["user_id,title", "u2,Two"]

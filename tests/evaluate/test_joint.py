@@ -135,7 +135,7 @@ def test_one_seed_gives_the_same_bytes_twice(trained: Library, tmp_path: Path) -
         summary, evaluations = evaluate_seeds(trained.folder, [compared], "ponticello evaluate", lambda _: None)
         write_report(tmp_path / name, summary, evaluations)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert {"figures.csv", "differences.csv", "queries.csv", "index.html"} <= {path.name for path in files}
+    assert {"figures.csv", "queries.parquet", "index.html"} <= {path.name for path in files}
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 

@@ -40,8 +40,8 @@ class _Reader(HTMLParser):
             self.text.append(data)
 
 
-def _page(summary: Summary, is_csv_written: bool = True) -> str:
-    return as_page(summary, plots_of(summary), 1_234_567, is_csv_written)
+def _page(summary: Summary) -> str:
+    return as_page(summary, plots_of(summary))
 
 
 def _read(page: str) -> _Reader:
@@ -137,13 +137,6 @@ def test_banner_stands_on_top_if_and_only_if_listeners_are_simulated(summary: Su
     assert page.index('class="banner"') < page.index("<main>")
     assert '<h2 id="taste-title">Taste (SIMULATED listeners)</h2>' in page
     assert "SIMULATED" not in _page(summary)
-
-
-def test_page_says_when_the_table_of_queries_is_too_long_for_csv(summary: Summary) -> None:
-    assert 'href="queries.csv"' in _page(summary)
-    page = _page(summary, is_csv_written=False)
-    assert 'href="queries.csv"' not in page
-    assert "queries.csv is not written: 1,234,567 rows are more than 1,000,000." in page
 
 
 def test_hostile_text_is_shown_and_does_nothing(hostile: Summary) -> None:

@@ -8,7 +8,6 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.evaluate.figures import Evaluation, Summary
-from ponticello.evaluate.report import write as writing
 from ponticello.evaluate.report.markdown import as_markdown
 from ponticello.evaluate.report.record import as_record
 from ponticello.evaluate.report.write import write_report
@@ -20,11 +19,7 @@ FILES = [
     "tables.tex",
     "model-card.md",
     "figures.csv",
-    "figures.parquet",
-    "differences.csv",
-    "differences.parquet",
     "queries.parquet",
-    "queries.csv",
 ]
 
 
@@ -54,25 +49,13 @@ def test_all_files_are_written_and_named_the_page_first(
 
 
 def test_new_report_replaces_the_old_one_and_leaves_no_rest(
-    summary: Summary, empty: Summary, evaluations: list[Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    summary: Summary, empty: Summary, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
     write_report(tmp_path, summary, evaluations)
-    monkeypatch.setattr(writing, "MAX_CSV_ROWS", -1)
     paths = write_report(tmp_path, empty, [Evaluation()])
     assert sorted(_contents(tmp_path)) == sorted(path.name for path in paths)
-    assert [path.name for path in paths] == FILES[:-1]
+    assert [path.name for path in paths] == FILES
     assert not list(tmp_path.glob(".*"))
-
-
-def test_queries_go_to_csv_only_up_to_its_limit(
-    summary: Summary, evaluations: list[Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The two evaluations have 2 x 2 x 2 x 12 = 96 rows."""
-    monkeypatch.setattr(writing, "MAX_CSV_ROWS", 95)
-    assert tmp_path / "queries.csv" not in write_report(tmp_path, summary, evaluations)
-    assert "queries.csv is not written: 96 rows" in (tmp_path / "index.html").read_text(encoding="utf-8")
-    monkeypatch.setattr(writing, "MAX_CSV_ROWS", 96)
-    assert tmp_path / "queries.csv" in write_report(tmp_path, summary, evaluations)
 
 
 def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from ponticello.evaluate.figures import About, Summary
 from ponticello.evaluate.report.gaps import gap_tables
 from ponticello.evaluate.report.markup import definitions, details, section, sentences, text
 from ponticello.evaluate.report.plots import Plots
-from ponticello.evaluate.report.queries import MAX_CSV_ROWS
 from ponticello.evaluate.report.tables import Table, tables_of
 from ponticello.evaluate.report.tasks import figures_table, of_side, plot_figure, task_cards
 from ponticello.evaluate.report.words import SIMULATED, background, seeds_shown
@@ -17,19 +16,15 @@ FILES = {
     "evaluation.md": "claims and tables as text",
     "evaluation.json": "all of this page as data",
     "figures.csv": "every figure",
-    "figures.parquet": "the same",
-    "differences.csv": "every difference",
-    "differences.parquet": "the same",
     "queries.parquet": "every score of every query",
-    "queries.csv": "the same",
     "tables.tex": "metrics of record for LaTeX",
     "model-card.md": "a card to publish with the model",
 }
 
 
-def as_page(summary: Summary, plots: Plots, n_query_rows: int, is_csv_written: bool) -> str:
-    """The whole page. n_query_rows: rows of queries.parquet; is_csv_written: whether queries.csv holds them too."""
-    parts = dict(_parts(summary, plots, n_query_rows, is_csv_written))
+def as_page(summary: Summary, plots: Plots) -> str:
+    """Returns the page as HTML."""
+    parts = dict(_parts(summary, plots))
     titles = {anchor: title for anchor, (title, body) in parts.items() if body}
     links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title in titles.items())
     about = summary.about
@@ -61,9 +56,7 @@ def as_page(summary: Summary, plots: Plots, n_query_rows: int, is_csv_written: b
     return "\n".join(lines) + "\n"
 
 
-def _parts(
-    summary: Summary, plots: Plots, n_rows: int, is_csv_written: bool
-) -> Iterator[tuple[str, tuple[str, list[str]]]]:
+def _parts(summary: Summary, plots: Plots) -> Iterator[tuple[str, tuple[str, list[str]]]]:
     """Anchor, title and lines of every part, in the order of the page."""
     tables = tables_of(summary.figures)
     listeners = " (SIMULATED listeners)" if summary.about.is_simulated else ""
@@ -81,7 +74,7 @@ def _parts(
     yield "differences", ("Differences", list(gap_tables(summary.differences)))
     yield "background", ("What is behind the numbers", _background(summary.about))
     yield "notes", ("Notes", sentences(summary.notes, "notes"))
-    yield "files", ("Files", _files(n_rows, is_csv_written))
+    yield "files", ("Files", _files())
 
 
 def _lead(about: About) -> str:
@@ -122,12 +115,8 @@ def _background(about: About) -> list[str]:
     return definitions(rows + runs)
 
 
-def _files(n_rows: int, is_csv_written: bool) -> list[str]:
-    listed = {name: what for name, what in FILES.items() if name != "queries.csv" or is_csv_written}
-    lines = definitions((f'<a href="{name}">{name}</a>', what) for name, what in listed.items())
-    if not is_csv_written:
-        lines.append(f"<p>queries.csv is not written: {n_rows:,} rows are more than {MAX_CSV_ROWS:,}.</p>")
-    return lines
+def _files() -> list[str]:
+    return definitions((f'<a href="{name}">{name}</a>', content) for name, content in FILES.items())
 
 
 def _stylesheet() -> str:

@@ -9,9 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ponticello.evaluate.figures import Evaluation, Scores
-from ponticello.evaluate.report.record import as_cells
 
-MAX_CSV_ROWS = 1_000_000
 SCHEMA = {
     "seed": pl.Int64,
     "side": pl.String,
@@ -24,27 +22,12 @@ SCHEMA = {
 }
 
 
-def n_query_rows(evaluations: Sequence[Evaluation]) -> int:
-    """How many rows the tables of queries have."""
-    return sum(
-        len(scores.queries) * len(scores.by_method) for evaluation in evaluations for scores in evaluation.scores
-    )
-
-
-def write_queries_parquet(path: Path, seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> None:
-    """SCHEMA as columns, a row group for each task and metric of each seed; no more than one of them in memory."""
+def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> None:
+    """Writes Parquet with the columns of SCHEMA, a row group per seed, task and metric; holds one of them in memory."""
     schema = pl.DataFrame(schema=SCHEMA).to_arrow().schema
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for frame in _frames(seeds, evaluations):
             writer.write_table(frame.to_arrow().cast(pa.schema(schema)))
-
-
-def write_queries_csv(path: Path, seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> None:
-    """As `write_queries_parquet`; floats with all their digits. The caller keeps to MAX_CSV_ROWS."""
-    with path.open("wb") as file:
-        pl.DataFrame(schema=SCHEMA).write_csv(file)
-        for frame in _frames(seeds, evaluations):
-            as_cells(frame).write_csv(file, include_header=False)
 
 
 def _frames(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> Iterator[pl.DataFrame]:

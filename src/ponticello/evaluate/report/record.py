@@ -1,4 +1,4 @@
-"""The summary as data: plain lists and dicts for JSON, tables for CSV and Parquet. Every number stays what it is."""
+"""The summary as data: plain lists and dicts for JSON, a table for CSV. Every number stays what it is."""
 
 from dataclasses import asdict, fields
 from typing import Any
@@ -21,11 +21,11 @@ def as_record(summary: Summary) -> dict[str, object]:
     }
 
 
-def as_frame(rows: list[Figure] | list[Difference], kind: type[Figure] | type[Difference]) -> pl.DataFrame:
-    """One row a figure or difference, columns named as the fields of `kind`; nan stays nan."""
+def as_frame(figures: list[Figure]) -> pl.DataFrame:
+    """Returns one row per figure, with columns named as the fields of `Figure`; nan stays nan."""
     types: dict[Any, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean}
-    schema = {field.name: types.get(field.type, pl.String) for field in fields(kind)}
-    return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in schema}, schema)
+    schema = {field.name: types.get(field.type, pl.String) for field in fields(Figure)}
+    return pl.DataFrame({name: [getattr(figure, name) for figure in figures] for name in schema}, schema)
 
 
 def as_cells(frame: pl.DataFrame) -> pl.DataFrame:

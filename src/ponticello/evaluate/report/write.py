@@ -6,18 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from ponticello.errors import DataError
-from ponticello.evaluate.figures import Difference, Evaluation, Figure, Summary
+from ponticello.evaluate.figures import Evaluation, Summary
 from ponticello.evaluate.report.card import as_card
 from ponticello.evaluate.report.latex import as_latex
 from ponticello.evaluate.report.markdown import as_markdown
 from ponticello.evaluate.report.page import as_page
 from ponticello.evaluate.report.plots import Plots, plots_of
-from ponticello.evaluate.report.queries import (
-    MAX_CSV_ROWS,
-    n_query_rows,
-    write_queries_csv,
-    write_queries_parquet,
-)
+from ponticello.evaluate.report.queries import write_queries
 from ponticello.evaluate.report.record import as_cells, as_frame, as_record
 from ponticello.library import replacing
 
@@ -26,18 +21,15 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Evaluatio
     """Writes all files of the report to `folder`, replacing an earlier one; gives their paths, the page first.
 
     evaluations: what `summary` was drawn from, one a seed in the order of `summary.about.seeds`; DataError for another
-        number of them. Every score of every query goes to queries.parquet, and to queries.csv up to MAX_CSV_ROWS rows.
+        number of them.
     The same input gives the same bytes.
     """
     seeds = summary.about.seeds
     if len(evaluations) != len(seeds):
         raise DataError(f"a report needs one evaluation a seed; found {len(evaluations)} for {len(seeds)} seeds")
     plots = plots_of(summary)
-    n_rows = n_query_rows(evaluations)
-    is_csv_written = n_rows <= MAX_CSV_ROWS
-    figures, differences = as_frame(summary.figures, Figure), as_frame(summary.differences, Difference)
     texts = {
-        "index.html": as_page(summary, plots, n_rows, is_csv_written),
+        "index.html": as_page(summary, plots),
         "evaluation.md": as_markdown(summary),
         "evaluation.json": json.dumps(as_record(summary), indent=1, allow_nan=False) + "\n",
         "tables.tex": as_latex(summary),
@@ -45,16 +37,9 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Evaluatio
     }
     writers: dict[str, Callable[[Path], object]] = {
         **{name: partial(_write_text, text=text) for name, text in texts.items()},
-        "figures.csv": as_cells(figures).write_csv,
-        "figures.parquet": figures.write_parquet,
-        "differences.csv": as_cells(differences).write_csv,
-        "differences.parquet": differences.write_parquet,
-        "queries.parquet": partial(write_queries_parquet, seeds=seeds, evaluations=evaluations),
+        "figures.csv": as_cells(as_frame(summary.figures)).write_csv,
+        "queries.parquet": partial(write_queries, seeds=seeds, evaluations=evaluations),
     }
-    if is_csv_written:
-        writers["queries.csv"] = partial(write_queries_csv, seeds=seeds, evaluations=evaluations)
-    else:
-        (folder / "queries.csv").unlink(missing_ok=True)  # of an earlier, smaller report
     for name, write in writers.items():
         with replacing(folder / name) as temporary:
             write(temporary)
