@@ -34,7 +34,7 @@ class Scores:
     clusters: list[str] | None
     by_method: dict[str, np.ndarray]
     of_record: bool = False
-    statistic: Literal["mean", "median"] = "mean"
+    statistic: Literal["mean", "median"] = "mean"  # a median gets no interval
     higher_is_better: bool = True
 
 

@@ -28,7 +28,7 @@ from ponticello.evaluate.figures import (
     Scores,
     Summary,
 )
-from ponticello.evaluate.intervals import bootstrap_means, holm, median_difference, median_interval, sign_flip_p
+from ponticello.evaluate.intervals import bootstrap_means, holm, sign_flip_p
 from ponticello.evaluate.metrics import Ints
 
 SIGN_FLIP_ROUNDS = 9_999  # of a test with too many clusters to try every flip: the smallest p is 1 / 10,000
@@ -143,10 +143,7 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
     if scores.statistic == "mean":
         intervals = bootstrap_means(np.stack(columns, axis=1), combined.clusters, **options).tolist()
     else:
-        intervals = [[*median_interval(values, combined.clusters, **options)] for values in mean.values()]
-        signed = {method: is_better * values for method, values in mean.items()}
-        for method, against in pairs:
-            intervals.append([*median_difference(signed[method], signed[against], combined.clusters, **options)])
+        intervals = [[_value(values, "median"), float("nan"), float("nan")] for values in mean.values()]
     where = (scores.side, scores.task, scores.metric)
     known = [int((~np.isnan(column)).sum()) for column in columns]
     figures = []
@@ -165,9 +162,9 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
 
 
 def _pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
-    """(method, against), the two stages first."""
+    """Returns (method, against), the two stages first; a median, which has no interval, is not compared."""
     own = next((stage for stage in (STAGE_TWO, STAGE_ONE) if stage in methods), None)
-    if own is None or scores.side not in COMPARED:
+    if own is None or scores.side not in COMPARED or scores.statistic == "median":
         return []
     others = sorted((method for method in methods if method != own), key=lambda method: method != STAGE_ONE)
     return [(own, other) for other in others if scores.of_record or other == STAGE_ONE]
