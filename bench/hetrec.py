@@ -34,7 +34,6 @@ from ponticello.evaluate.collaborative import (
     Scorer,
     choose,
     fit_als,
-    fit_bpr,
     fit_ease,
     fit_item_knn,
 )
@@ -58,7 +57,6 @@ FITS: dict[str, Callable[..., Any]] = {  # (matrix, seed, **one point of GRIDS) 
     "item-kNN": lambda matrix, _seed, **point: fit_item_knn(matrix, **point),
     "EASE": lambda matrix, _seed, **point: fit_ease(matrix, **point),
     "ALS": lambda matrix, seed, **point: fit_als(matrix, seed=seed, **point),
-    "BPR": lambda matrix, seed, **point: fit_bpr(matrix, seed=seed, **point),
 }
 
 

@@ -93,7 +93,7 @@ class Asked:
         config = self.config.model_copy(
             update={"evaluate": self.config.evaluate.model_copy(update={"baselines": ("vectors to factors",)})}
         )
-        scorers = Contenders(self.log, self.splits, content, {}, config, 0).scorers(collapse(self.cold, {}))
+        scorers = Contenders(self.log, self.splits, content, config, 0).scorers(collapse(self.cold, {}))
         return self._ranked(scorers["vectors to factors"])
 
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:

@@ -23,8 +23,8 @@ from ponticello.presets import PRESETS
 
 # fmt: off
 Baseline = Literal[
-    "item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN", "vectors to factors",
-    "vectors and text to factors", "artist prior",
+    "item-kNN", "EASE", "ALS", "SASRec", "SASRec on content", "content-kNN", "vectors to factors",
+    "vectors and text to factors",
 ]
 # fmt: on
 

@@ -17,7 +17,7 @@ from ponticello.errors import ConfigError, DataError
 SCRIPT = Path(__file__).parents[2] / "bench" / "hetrec.py"
 N_USERS, N_ARTISTS = 24, 40
 WORLDS = (("low", "dark", "slow"), ("high", "bright", "fast"))  # words the tests' text encoder knows
-WARM = ["random", "popularity", "item-kNN", "EASE", "ALS", "BPR", "text-kNN", "text profile"]
+WARM = ["random", "popularity", "item-kNN", "EASE", "ALS", "text-kNN", "text profile"]
 COLD = ["random", "popularity (all tied)", "text-kNN", "text profile", "text→ALS"]
 
 

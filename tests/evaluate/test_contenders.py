@@ -48,9 +48,8 @@ def texts(library: Library, size: int = 3) -> dict[str, np.ndarray]:
 
 def made(library: Library, splits: Splits, *baselines: str, log: pl.DataFrame | None = None) -> Contenders:
     events = read_interactions(library.folder) if log is None else log
-    artists = artists_of(library.tracks)
     settings = config(library, *baselines)
-    return Contenders(events, splits, content(library), artists, settings, seed=0, texts=texts(library))
+    return Contenders(events, splits, content(library), settings, seed=0, texts=texts(library))
 
 
 def tasks(library: Library, splits: Splits) -> dict[str, Task]:
@@ -64,7 +63,6 @@ def scores(found: Contenders, task: Task) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 def test_every_declared_method_answers_its_tasks_with_finite_scores(trained: Library, splits: Splits) -> None:
-    """But the artist prior: whole artists are held out, so nobody knows the artist of a cold track."""
     everyone = {name for names in ANSWERS.values() for name in names}
     found = made(trained, splits, *sorted(everyone))
     for name, task in tasks(trained, splits).items():
@@ -72,14 +70,11 @@ def test_every_declared_method_answers_its_tasks_with_finite_scores(trained: Lib
             continue
         by_method = scores(found, task)
         order = "activity" if name == AUDIENCE else "popularity"
-        assert set(by_method) == {"random", order, *ANSWERS.get(name, ())} - {"artist prior"}
+        assert set(by_method) == {"random", order, *ANSWERS.get(name, ())}
         for table in by_method.values():
             assert table.shape == (len(task.queries), len(task.candidates))
             assert np.isfinite(table).all()
-    assert f"artist prior is not measured on {COLD}: every cold track is by an artist that training does not know." in (
-        found.notes
-    )
-    for method in everyone - {"artist prior"}:
+    for method in everyone:
         assert any(note.startswith(f"{method} cannot answer: ") for note in found.notes)
 
 
@@ -116,7 +111,6 @@ def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(trained: Libr
 def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(trained: Library, splits: Splits) -> None:
     """Content that is the same for all tracks, and texts that are the true vectors: ranked as by these alone."""
     log, settings = read_interactions(trained.folder), config(trained, "vectors to factors", WITH_TEXT)
-    artists: dict[str, str] = {}
     vectors, cold = content(trained), tasks(trained, splits)[COLD]
     alike = dict.fromkeys(vectors, np.ones(4, dtype=np.float32) / 2)
 
@@ -124,8 +118,8 @@ def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(train
         scorers = found.scorers(collapse(cold, {}))
         return {name: float(np.nanmean(rank_task(cold, scorers[name], 10).metrics["AUC"])) for name in scorers}
 
-    blind = auc(Contenders(log, splits, alike, artists, settings, 0, texts=vectors))
-    seeing = auc(Contenders(log, splits, vectors, artists, settings, 0))
+    blind = auc(Contenders(log, splits, alike, settings, 0, texts=vectors))
+    seeing = auc(Contenders(log, splits, vectors, settings, 0))
     assert blind["vectors to factors"] == pytest.approx(0.5)  # all tied
     assert blind[WITH_TEXT] == pytest.approx(seeing["vectors to factors"], abs=0.03)
     assert blind[WITH_TEXT] > 0.55
@@ -135,18 +129,9 @@ def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(train
 def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measured(
     trained: Library, splits: Splits
 ) -> None:
-    found = Contenders(read_interactions(trained.folder), splits, content(trained), {}, config(trained, WITH_TEXT), 0)
+    found = Contenders(read_interactions(trained.folder), splits, content(trained), config(trained, WITH_TEXT), 0)
     assert set(found.scorers(collapse(tasks(trained, splits)[COLD], {}))) == {"random", "popularity"}
     assert f"{WITH_TEXT} is not measured on {COLD}: no vector that is compared holds a text." in found.notes
-
-
-def test_the_artist_prior_cannot_tell_tracks_of_one_artist_apart(trained: Library, splits: Splits) -> None:
-    """Every track by one artist: all cold tracks tie, and it is measured."""
-    artists = dict.fromkeys(content(trained), "ann")
-    log = read_interactions(trained.folder)
-    found = Contenders(log, splits, content(trained), artists, config(trained, "artist prior"), seed=0)
-    table = scores(found, tasks(trained, splits)[COLD])["artist prior"]
-    assert np.ptp(table, axis=1).max() < 1e-12
 
 
 def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:

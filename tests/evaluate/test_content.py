@@ -1,4 +1,4 @@
-"""What reaches tracks nobody has played: neighbours in sound against a slow plain loop, artists and maps by hand."""
+"""What reaches tracks nobody has played: neighbours in sound against a slow plain loop, maps by hand."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ from ponticello.evaluate import content as module
 from ponticello.evaluate.content import (
     CANNOT_FROM_CONTENT,
     GRID_CONTENT_KNN,
-    artist_centroids,
     content_to_factors,
     fit_content_knn,
 )
@@ -127,31 +126,7 @@ def test_content_knn_refuses_what_does_not_fit() -> None:
 def test_every_point_of_the_grid_fits_and_each_method_says_what_it_cannot() -> None:
     for point in GRID_CONTENT_KNN:
         assert np.isfinite(fit_content_knn(MATRIX, directions(3, 2, seed=0), None, **point)(np.arange(3))).all()
-    assert "a track by an artist without listened tracks" in CANNOT_FROM_CONTENT["artist prior"]
     assert all("a listener without events" in said for said in CANNOT_FROM_CONTENT.values())
-
-
-def test_artist_centroids_by_hand() -> None:
-    """Ann's tracks with factors are (1, 2) and (3, 6), mean (2, 4); Bob's is (5, 0); Cid's has none, Dan is new."""
-    factors = np.array([[1.0, 2], [3, 6], [0, 0], [5, 0], [0, 0], [9, 9], [9, 9]])
-    known = ["Ann", "Ann", "Ann", "Bob", "Cid", None, ""]
-    found = artist_centroids(factors, known, ["Bob", "Ann", "Cid", "Dan", None, "", "Ann"])
-    assert found.items.tolist() == [[5, 0], [2, 4], [0, 0], [0, 0], [0, 0], [0, 0], [2, 4]]
-    assert found.is_known.tolist() == [True, True, False, False, False, False, True]
-    assert found.items.dtype == np.float64
-    assert artist_centroids(factors, known, []).items.shape == (0, 2)
-
-
-def test_tracks_of_artists_nobody_knows_all_tie() -> None:
-    found = artist_centroids(np.array([[1.0, -2]]), ["Ann"], ["Eve", None, "Ann", "Dan"])
-    scores = np.array([[3.0, 1]]) @ found.items.T
-    assert scores.tolist() == [[0, 0, 1, 0]]
-
-
-def test_artist_centroids_refuse_what_does_not_fit() -> None:
-    for factors, artists in ((np.ones((3, 2)), ["Ann"]), (np.ones(1), ["Ann"])):
-        with pytest.raises(ShapeError, match=r"must be \(I, f\) item factors and I artists; found \(.*\), 1"):
-            artist_centroids(factors, artists, ["Ann"])
 
 
 def test_content_to_factors_recovers_a_linear_map_and_ignores_tracks_without_factors() -> None:

@@ -30,11 +30,9 @@ BASELINES = [
     "item-kNN",
     "EASE",
     "ALS",
-    "BPR",
     "content-kNN",
     "vectors to factors",
     "vectors and text to factors",
-    "artist prior",
 ]
 
 

@@ -32,7 +32,7 @@ _BY_PYAV = ("m4a", "ipod", "aac")  # the same, in PyAV's names
 _EXTRAS = {
     "av": ("av", "m4a, aac and wma files"),
     "faiss": ("faiss", "fast search above 200,000 tracks"),
-    "baselines": ("implicit", "ALS and BPR in evaluations"),
+    "baselines": ("implicit", "ALS in evaluations"),
     "postgres": ("psycopg", "search by a PostgreSQL"),
     "onnx": ("onnx", "export --onnx"),
     "ray": ("ray", "embedding on a cluster"),

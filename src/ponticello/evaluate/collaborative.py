@@ -22,14 +22,12 @@ Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]  # (b,) int rows of the I
 S = TypeVar("S", bound=Scorer)
 
 ALS_ITERATIONS = 15  # implicit's own defaults; the grids below vary what matters more
-BPR_ITERATIONS = 100
 BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
 
 CANNOT = {
     "item-kNN": "a track nobody has played; a listener without events",
     "EASE": "a track nobody has played; a listener without events; too many tracks for a matrix of all pairs",
     "ALS": "a track nobody has played, except by a regression of its content; a listener without events",
-    "BPR": "a track nobody has played; a listener without events; it sees that a track was liked, not how often",
 }
 
 
@@ -43,7 +41,6 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "item-kNN": _grid(n_neighbours=(20, 100, 500), shrinkage=(0.0, 10.0, 100.0)),
     "EASE": _grid(l2=(10.0, 50.0, 250.0, 1000.0, 4000.0)),
     "ALS": _grid(factors=(8, 32, 128), l2=(0.1, 1.0, 10.0), alpha=(1.0, 10.0)),
-    "BPR": _grid(factors=(8, 32, 128), learning_rate=(0.01, 0.05), l2=(0.001, 0.01)),
 }
 
 
@@ -149,34 +146,32 @@ def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
 
 
 def fit_als(matrix: Interactions, factors: int, l2: float, alpha: float, seed: int) -> Factors:
-    """Weighted matrix factorisation: every track is wanted (1) or not (0), with confidence 1 + alpha x matrix value.
+    """Fits weighted matrix factorisation: a track is wanted (1) or not (0), with confidence 1 + alpha x matrix value.
 
-    factors >= 1, l2 > 0, alpha > 0; ConfigError outside, or where the package implicit is missing. DataError as
-    `fit_ease`. Randomness: implicit's starting factors, from `seed`; one thread, float32 inside.
+    factors >= 1, l2 > 0, alpha > 0; ConfigError outside, where training diverges, or where the package implicit is
+        missing. DataError as `fit_ease`.
+    Randomness: implicit's starting factors, from `seed`; one thread, float32 inside.
 
     Source: Hu, Koren and Volinsky 2008, solved with conjugate gradients (Takács et al. 2011) by `implicit`.
     """
+    _require("factors", factors, factors >= 1, "at least 1")
     _require("l2", l2, l2 > 0, "above 0")
     _require("alpha", alpha, alpha > 0, "above 0")
     confidence = _checked(matrix)
     confidence.data = 1.0 + alpha * confidence.data  # implicit's own alpha would leave out the 1
+    try:
+        implicit = import_module("implicit")
+    except ImportError as error:
+        raise ConfigError("ALS needs the package implicit, which is missing; run: pip install implicit") from error
     options = {"factors": factors, "regularization": l2, "iterations": ALS_ITERATIONS, "random_state": seed}
-    return _factorise("ALS", lambda implicit: implicit.als.AlternatingLeastSquares, options, confidence)
-
-
-def fit_bpr(matrix: Interactions, factors: int, learning_rate: float, l2: float, seed: int) -> Factors:
-    """Matrix factorisation that ranks a liked track above one that was not; f = factors + 1, the last a track's bias.
-
-    factors >= 1, learning_rate > 0, l2 >= 0; ConfigError outside, where training diverges, or where the package
-    implicit is missing. DataError as `fit_ease`. Randomness: starting factors and triples from `seed`; one thread.
-
-    Source: Rendle et al. 2009, by `implicit`.
-    """
-    _require("learning_rate", learning_rate, learning_rate > 0, "above 0")
-    _require("l2", l2, l2 >= 0, "at least 0")
-    options = {"factors": factors, "learning_rate": learning_rate, "regularization": l2}
-    options |= {"iterations": BPR_ITERATIONS, "random_state": seed}
-    return _factorise("BPR", lambda implicit: implicit.bpr.BayesianPersonalizedRanking, options, _checked(matrix))
+    # implicit warns, and is slow, while BLAS has threads of its own
+    with import_module("threadpoolctl").threadpool_limits(1, "blas"):
+        model = implicit.als.AlternatingLeastSquares(**options, use_gpu=False, num_threads=1)
+        try:
+            model.fit(confidence.astype(np.float32), show_progress=False)
+        except import_module("implicit.recommender_base").ModelFitError as error:
+            raise ConfigError(f"ALS diverged with {options}; take a larger l2 or a smaller alpha") from error
+    return Factors(model.user_factors.astype(np.float64), model.item_factors.astype(np.float64))
 
 
 def choose(candidates: Mapping[str, Callable[[], S]], measure: Callable[[S], float]) -> tuple[str, S]:
@@ -199,25 +194,6 @@ def choose(candidates: Mapping[str, Callable[[], S]], measure: Callable[[S], flo
     if best is None:
         raise DataError(f"the measure is nan for all of {', '.join(candidates)}: nobody has anything to find")
     return best
-
-
-def _factorise(name: str, pick: Callable[[Any], Any], options: dict[str, Any], matrix: Interactions) -> Factors:
-    """A model of the optional package implicit, trained on one thread of the processor; pick: package -> its class."""
-    _require("factors", options["factors"], options["factors"] >= 1, "at least 1")
-    try:
-        implicit = import_module("implicit")
-    except ImportError as error:
-        raise ConfigError(f"{name} needs the package implicit, which is missing; run: pip install implicit") from error
-    # implicit warns, and is slow, while BLAS has threads of its own
-    with import_module("threadpoolctl").threadpool_limits(1, "blas"):
-        model = pick(implicit)(**options, use_gpu=False, num_threads=1)
-        try:
-            model.fit(matrix.astype(np.float32), show_progress=False)
-        except import_module("implicit.recommender_base").ModelFitError as error:
-            raise ConfigError(f"{name} diverged with {options}; take a smaller learning_rate or a larger l2") from error
-    users = model.user_factors.astype(np.float64)
-    users[np.diff(matrix.indptr) == 0] = 0.0  # BPR would give a listener without events the bias of every track
-    return Factors(users, model.item_factors.astype(np.float64))
 
 
 def _checked(matrix: Interactions) -> Interactions:

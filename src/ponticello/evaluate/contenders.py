@@ -22,7 +22,6 @@ from ponticello.evaluate.collaborative import (
     as_matrix,
     choose,
     fit_als,
-    fit_bpr,
     fit_ease,
     fit_item_knn,
 )
@@ -30,7 +29,6 @@ from ponticello.evaluate.collapse import Collapsed
 from ponticello.evaluate.content import (
     CANNOT_FROM_CONTENT,
     GRID_CONTENT_KNN,
-    artist_centroids,
     beside_text,
     content_to_factors,
     fit_content_knn,
@@ -44,9 +42,9 @@ from ponticello.evaluate.tasks import AUDIENCE, COLD, WARM, next_tracks
 WITH_TEXT = "vectors and text to factors"
 RIDGES = [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)]
 ANSWERS = {  # which method answers which task
-    WARM: ("item-kNN", "EASE", "ALS", "BPR", "SASRec", "SASRec on content", "content-kNN"),
-    COLD: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN", "artist prior"),
-    AUDIENCE: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN", "artist prior"),
+    WARM: ("item-kNN", "EASE", "ALS", "SASRec", "SASRec on content", "content-kNN"),
+    COLD: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN"),
+    AUDIENCE: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN"),
 }
 ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
     **GRIDS,
@@ -55,12 +53,11 @@ ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
     "content-kNN": GRID_CONTENT_KNN,
     "vectors to factors": RIDGES,
     WITH_TEXT: RIDGES,
-    "artist prior": [{}],
 }
 LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
-NEED_IMPLICIT = ("ALS", "BPR", "vectors to factors", WITH_TEXT, "artist prior")
-ON_FACTORS = ("vectors to factors", WITH_TEXT, "artist prior")  # they carry ALS's factors, as tuned for warm tracks
-ASKED_ONCE = ("item-kNN", "EASE", "BPR")  # of what they learn before validation, nothing is needed after tuning
+ON_FACTORS = ("vectors to factors", WITH_TEXT)  # they carry ALS's factors, as tuned for warm tracks
+NEED_IMPLICIT = ("ALS", *ON_FACTORS)
+ASKED_ONCE = ("item-kNN", "EASE")  # of what they learn before validation, nothing is needed after tuning
 LARGEST = {  # tracks
     "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory
     "SASRec": LARGEST_SASREC,
@@ -73,7 +70,7 @@ TUNING_LISTENERS = 2_000  # drawn where there are more; all candidates are ranke
 class Contenders:
     """The other methods of one library's log, each fitted when first asked for.
 
-    content: unit vectors by track id, from which cold tracks are reached. artists: by track id. texts: the unit vector
+    content: unit vectors by track id, from which cold tracks are reached. texts: the unit vector
     of what fused vectors read beside the sound, by track id; empty where none are compared. Randomness: `seed`.
     """
 
@@ -82,12 +79,11 @@ class Contenders:
         interactions: pl.DataFrame,
         splits: Splits,
         content: Mapping[str, np.ndarray],
-        artists: Mapping[str, str],
         config: Config,
         seed: int,
         texts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.config, self.content, self.artists, self.seed = config, content, artists, seed
+        self.config, self.content, self.seed = config, content, seed
         self.texts = texts or {}
         self.notes: list[str] = []
         past = before_test(splits, interactions)
@@ -143,10 +139,6 @@ class Contenders:
             return "the validation window holds nothing to choose its settings by."
         if "SASRec" in name and sum(len(liked) > 1 for liked in self.early.sequences()) < LEAST_SEQUENCES:
             return f"fewer than {LEAST_SEQUENCES} listeners liked two tracks."
-        artists = {self.artists.get(track_id) for track_id in self.late.track_ids} - {None}
-        tracks = task.queries if task.seeds_of_candidates else task.candidates
-        if name == "artist prior" and not any(self.artists.get(track_id) in artists for track_id in tracks):
-            return "every cold track is by an artist that training does not know."
         return ""
 
     def _tuned(self, name: str, task: Task) -> Scorer:
@@ -157,9 +149,6 @@ class Contenders:
         kind = COLD if kind == AUDIENCE else kind
         if (name, kind) not in self.points:
             grid, task = {str(point): point for point in ALL_GRIDS[name]}, self.tuning[kind]
-            if len(grid) == 1:
-                self.points[name, kind] = next(iter(grid.values()))
-                return self.points[name, kind]
             fits = {label: partial(self._scorer, name, point, self.early, task) for label, point in grid.items()}
             best, _ = choose(fits, lambda scorer: float(np.nanmean(rank_task(task, scorer, 10).metrics["NDCG@10"])))
             self.points[name, kind] = grid[best]
@@ -188,9 +177,6 @@ class Contenders:
 
     def _cold_items(self, name: str, model: Any, point: dict[str, Any], fits: "_Fits", tracks: list[str]) -> np.ndarray:
         """(m, f) of tracks that nobody has played."""
-        if name == "artist prior":
-            artists = [[self.artists.get(track_id) for track_id in ids] for ids in (fits.track_ids, tracks)]
-            return artist_centroids(model.items, *artists).items
         if name in ("vectors to factors", WITH_TEXT):
             read = self._contents_and_texts if name == WITH_TEXT else self._contents
             return content_to_factors(model.items, read(fits.track_ids), read(tracks), point["ridge"])
@@ -220,8 +206,6 @@ class Contenders:
                 return fit_ease(fits.matrix, **point)
             case "ALS":
                 return fit_als(fits.matrix, **point, seed=self.seed)
-            case "BPR":
-                return fit_bpr(fits.matrix, **point, seed=self.seed)
         content = None if name == "SASRec" else self._contents(fits.track_ids)
         return fit_sasrec(fits.sequences(), len(fits.track_ids), **point, seed=self.seed, content=content)
 

@@ -1,10 +1,9 @@
-"""Recommenders that also reach tracks nobody has played: from what they sound like, or from who made them.
+"""Recommenders that also rank tracks without listeners, from the content of the tracks.
 
 Dimensions: U listeners, I known tracks, m candidates, b listeners asked about, f factors, d content vector size.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csc_matrix
@@ -21,17 +20,9 @@ CANNOT_FROM_CONTENT = {
     "vectors to factors": "a track whose content is unknown; a listener without events; what no linear map can say",
     "vectors and text to factors": "a track whose content is unknown; a listener without events; what no linear map "
     "can say, and of a track without text more than the vectors tell",
-    "artist prior": "a track by an artist without listened tracks; a listener without events; one artist's best track",
 }
 
 GRID_CONTENT_KNN: list[dict[str, Any]] = _grid(n_neighbours=(20, 100, 500))  # as collaborative.GRIDS
-
-
-class Centroids(NamedTuple):
-    """items: (m, f) float64, zeros where `is_known`, (m,) bool, is False: those tracks all tie."""
-
-    items: np.ndarray
-    is_known: np.ndarray
 
 
 def fit_content_knn(
@@ -73,32 +64,6 @@ def fit_content_knn(
     weights = csc_matrix((cosines.ravel(), closest.ravel(), ends), shape=(len(tracks), len(offered)))
     weights.eliminate_zeros()
     return ItemWeights(matrix, weights.tocsr().astype(np.float64))
-
-
-def artist_centroids(
-    item_factors: np.ndarray, artists_known: Sequence[str | None], artists_new: Sequence[str | None]
-) -> Centroids:
-    """Factors of tracks nobody has played, from who made them: the mean factors of the artist's tracks.
-
-    item_factors: (I, f) of `fit_als`; rows of zeros teach nothing and are left out. artists_known: I names, or
-    ShapeError; artists_new: m names. Names are compared as they are; None and "" are nobody.
-    `factors.users[rows] @ these.items.T` are cold scores that cannot tell two tracks of one artist apart.
-
-    >>> artist_centroids(np.array([[1.0], [3.0]]), ["Ann", "Ann"], ["Ann", None]).items.tolist()
-    [[2.0], [0.0]]
-    """
-    if item_factors.ndim != 2 or len(item_factors) != len(artists_known):
-        raise ShapeError(f"must be (I, f) item factors and I artists; found {item_factors.shape}, {len(artists_known)}")
-    has_factors = (item_factors != 0).any(axis=1)
-    rows_of: dict[str, list[int]] = {}
-    for row, artist in enumerate(artists_known):
-        if artist and has_factors[row]:
-            rows_of.setdefault(artist, []).append(row)
-    means = {artist: item_factors[rows].mean(axis=0) for artist, rows in rows_of.items()}
-    is_known = np.array([artist in means for artist in artists_new], dtype=np.bool_)
-    nothing = np.zeros(item_factors.shape[1])
-    items = np.array([means.get(artist or "", nothing) for artist in artists_new], dtype=np.float64)
-    return Centroids(items.reshape(len(artists_new), len(nothing)), is_known)
 
 
 def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:

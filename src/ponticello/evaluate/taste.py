@@ -70,9 +70,7 @@ def measure_taste(
     vectors: unit vectors by method and track id, of the same tracks. content: the method whose vectors carry what
     collaborative methods know to cold tracks. texts: as `Contenders` takes them.
     """
-    contenders = Contenders(
-        listening.interactions, listening.splits, vectors[content], listening.artists, config, seed, texts
-    )
+    contenders = Contenders(listening.interactions, listening.splits, vectors[content], config, seed, texts)
     suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
     for asked in taste_tasks(listening, set(vectors[content]), config):
         collapsed = collapse(asked, listening.recordings)
