@@ -61,6 +61,29 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
     assert done.stdout.strip() == ""
 
 
+def test_importing_every_module_leaves_globals_of_other_libraries_as_they_were() -> None:
+    """In a process of its own: tinytag's tables of field names and the longest cell that `csv` reads."""
+    code = (
+        "import copy, csv, importlib, pkgutil\n"
+        "from tinytag import tinytag\n"
+        "import ponticello\n"
+        "def state():\n"
+        "    classes = [value for value in vars(tinytag).values() if isinstance(value, type)]\n"
+        "    tables = [(c.__name__, k, v) for c in classes for k, v in vars(c).items() if isinstance(v, dict)]\n"
+        "    return copy.deepcopy(tables), csv.field_size_limit()\n"
+        "before = state()\n"
+        "names = [m.name for m in pkgutil.walk_packages(ponticello.__path__, 'ponticello.')]\n"
+        "names.remove('ponticello.__main__')\n"
+        "for name in names:\n"
+        "    try: importlib.import_module(name)\n"
+        "    except ImportError as error: assert not error.name.startswith('ponticello'), error\n"
+        "assert 'artists' in tinytag._Ogg._VORBIS_MAPPING\n"
+        "print('ponticello.data.file_tags' in names, 'ponticello.library' in names, state() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "True True True", done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["embed", "--help"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     """As the command runs it, to its exit; the command line's own library is all it needs."""

@@ -168,12 +168,12 @@ def as_cell(value: object) -> object:
 
 def read_list(path: Path) -> list[list[str]]:
     """The rows of a list such as skipped.csv, its header first, however long a cell of an older version is."""
-    before = csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.reader(file))
-    finally:
-        csv.field_size_limit(before)
+    import polars as pl  # `csv` refuses long cells unless a limit is raised for every caller in the process
+
+    if not path.stat().st_size:
+        return []
+    frame = pl.read_csv(path, has_header=False, infer_schema=False, truncate_ragged_lines=True)
+    return [list(row) for row in frame.fill_null("").iter_rows()]
 
 
 def create_library(root: Path | str, preset: str = "small") -> Folder:

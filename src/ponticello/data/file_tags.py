@@ -4,14 +4,13 @@ tinytag reads the tags; ID3v2 is made plain for it first (`id3`). Values are tak
 blanks: several artists or genres are those of a field that holds several, and no name is taken apart.
 """
 
+import importlib.util
 import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-from tinytag import TinyTag, TinyTagException
-from tinytag import tinytag as readers
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from ponticello.data import columns
 from ponticello.data.columns import Kind as ColumnKind
@@ -19,6 +18,9 @@ from ponticello.data.id3 import RECORDING, plain_id3
 from ponticello.data.payload import chunks, hashes
 from ponticello.data.sniff import Kind, one_line, opened, sniff
 from ponticello.errors import AudioError
+
+if TYPE_CHECKING:
+    from tinytag import TinyTag
 
 # Columns beyond those of `columns.TRACKS`.
 ARTISTS = "artists"  # one by one, where `artist` is the credit as printed
@@ -75,23 +77,31 @@ _ADTS_RATES_HZ = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050
 _ADTS_SAMPLES = 1024  # a frame
 
 
-def _keep_apart() -> None:
-    """tinytag files ARTISTS (one by one) under ARTIST (the credit), and DESCRIPTION under COMMENT; here they are apart.
+def _own_tinytag() -> ModuleType:
+    """Returns a private copy of the module tinytag, whose field tables are changed without changing tinytag's own.
 
-    The tables have no public name. In a version that calls them otherwise the fields are mixed, as tests would show.
+    tinytag files ARTISTS (one by one) under ARTIST (the credit), and DESCRIPTION under COMMENT; the copy keeps them
+    apart. Its readers call each other by name, so subclasses of some would not do. The tables have no public name:
+    in a version that names them otherwise the fields are mixed, and tests of the tags fail.
     """
+    spec = importlib.util.find_spec("tinytag.tinytag")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     for reader, table in (
         ("_Ogg", "_VORBIS_MAPPING"),
         ("_ID3", "_ID3_MAPPING_CUSTOM"),
         ("_MP4", "_CUSTOM_FIELD_NAME_MAPPING"),
         ("_ASF", "_ASF_MAPPING"),
     ):
-        names: dict[str, str] = getattr(getattr(readers, reader, None), table, {})
+        names: dict[str, str] = getattr(getattr(module, reader, None), table, {})
         for name in ("artists", "WM/ARTISTS", "description"):
             names.pop(name, None)
+    return module
 
 
-_keep_apart()
+_tinytag = _own_tinytag()
 
 
 @dataclass(frozen=True)
@@ -145,12 +155,13 @@ def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
     try:
         view = _plain(file, kind)
         name = f"sound{suffix}" if suffix else None
-        found = TinyTag.get(name, file_obj=cast(BinaryIO, view), duration=kind != "aac")
+        found = _tinytag.TinyTag.get(name, file_obj=cast(BinaryIO, view), duration=kind != "aac")
         tags = _columns(found)
         for start, _ in chunks(file, 0, kind, b"id3 ", b"ID3 ") if kind in ("wav", "aiff") else ():
-            inner = _columns(TinyTag.get("sound.mp3", file_obj=io.BytesIO(plain_id3(file, start)[0]), duration=False))
+            id3 = io.BytesIO(plain_id3(file, start)[0])
+            inner = _columns(_tinytag.TinyTag.get("sound.mp3", file_obj=id3, duration=False))
             tags |= {column: value for column, value in inner.items() if value is not None}
-    except TinyTagException as error:
+    except _tinytag.TinyTagException as error:
         if kind == "unknown":
             return dict.fromkeys(KINDS), ""
         reason = " ".join(str(error.__cause__ or error).split())
@@ -184,7 +195,7 @@ def _asf_in_order(file: BinaryIO) -> tuple[bytes, int]:
     return head + b"".join(in_order), len(header)
 
 
-def _columns(found: TinyTag) -> dict[str, Any]:
+def _columns(found: "TinyTag") -> dict[str, Any]:
     other = found.other
     credits = _texts([found.artist, *other.get("artist", [])])
     tags: dict[str, Any] = {
@@ -232,7 +243,7 @@ def _count(value: int | None) -> float | None:
     return float(value) if value and 0 < value <= _HIGHEST_COUNT else None
 
 
-def _gain_db(found: TinyTag, of: str) -> float | None:
+def _gain_db(found: "TinyTag", of: str) -> float | None:
     gain_db = _number(*found.other.get(f"replaygain_{of}_gain", []))
     r128 = _number(*found.other.get(f"r128_{of}_gain", []))  # in 1/256 dB
     return r128 / 256 + _R128_TO_REPLAYGAIN_DB if gain_db is None and r128 is not None else gain_db
