@@ -123,6 +123,13 @@ def test_xspf_that_declares_an_entity_is_refused(tmp_path: Path, declared: str) 
     assert found == [Fault(1, "", "", "declares an XML entity, which is refused; save the playlist without it")]
 
 
+def test_xspf_reads_tracks_without_loading_the_dtd_it_names(tmp_path: Path) -> None:
+    (tmp_path / "p.dtd").write_text("this is not a DTD <", encoding="utf-8")
+    declared = f'<!DOCTYPE playlist SYSTEM "{(tmp_path / "p.dtd").as_uri()}"><playlist'
+    given = source(tmp_path / "p.xspf", f"{XSPF.replace('<playlist', declared, 1)}</trackList></playlist>")
+    assert sum(isinstance(row, Listen) for row in read(given)) == 2
+
+
 def test_xspf_with_an_endless_title_is_left(tmp_path: Path) -> None:
     found = read(
         source(tmp_path / "p.xspf", f"{XSPF}<track><title>{'x' * 200_000}</title></track></trackList></playlist>")
@@ -132,13 +139,14 @@ def test_xspf_with_an_endless_title_is_left(tmp_path: Path) -> None:
 
 
 def test_xspf_text_of_many_lines_comes_in_few_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes, data = list[int](), xspf._Reader._data
+    sizes = list[int]()
+    characters = xspf._Tracks.characters
 
-    def noted(reader: xspf._Reader, text: str) -> None:
-        sizes.append(len(text))
-        data(reader, text)
+    def noted(tracks: xspf._Tracks, content: str) -> None:
+        sizes.append(len(content))
+        characters(tracks, content)
 
-    monkeypatch.setattr(xspf._Reader, "_data", noted)
+    monkeypatch.setattr(xspf._Tracks, "characters", noted)
     title = "x\n" * 30_000
     found = read(source(tmp_path / "p.xspf", f"{XSPF}<track><title>{title}</title></track></trackList></playlist>"))
     assert [row.heard.title for row in found if isinstance(row, Listen)][-1] == title.strip()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+import defusedxml.ElementTree
 import matplotlib
 import matplotlib.style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -75,7 +76,7 @@ def render(draw: Callable[[Figure], None], height_in: float, prefix: str, label:
 
 def _inline(svg: bytes, prefix: str, label: str) -> str:
     """The SVG as an element of an HTML page: no header, no namespaces, its own ids, the page's colours and font."""
-    root = ET.fromstring(svg)
+    root = defusedxml.ElementTree.fromstring(svg)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag.endswith(("}style", "}metadata")):  # its rules would hold for the whole page
