@@ -51,7 +51,7 @@ docs: $(READY)
 # Tries to break every promise, in a quarter of an hour on two idle cores; FAST=1: in three minutes. ROW, TRIES, SEED: one of them.
 break: $(READY)
 	mkdir -p $(RESULTS)
-	PYTHONPATH=tests $(BIN)/python -m robustness $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
+	PYTHONPATH=bench $(BIN)/python -m tests.robustness $(if $(FAST),--fast) $(if $(ROW),--row $(ROW)) \
 		$(if $(TRIES),--tries $(TRIES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(FAST)$(ROW)$(TRIES)$(SEED),,--json $(RESULTS)/break-it.json --write)
 
@@ -89,7 +89,7 @@ bench-ablate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ablate.py $(FOLDER) --seeds 5 --work $(WORK)
 
 bench-matching: $(READY)
-	PYTHONPATH=tests/data/history $(BIN)/python bench/matching.py
+	PYTHONPATH=. $(BIN)/python bench/matching.py
 
 bench-scan: $(READY)
 	$(BIN)/python bench/scan.py --files 20000
@@ -149,8 +149,8 @@ lint-docker: $(READY)
 
 # The oldest versions that pyproject.toml allows, in an environment of their own, with the tests that are quick. But for
 # torch: older ones come as builds of several gigabytes for GPUs, so that it is the one of constraints.txt.
-QUICK = tests/test_api.py tests/search/test_index.py tests/search/test_compose.py tests/data/test_pairs.py \
-	tests/train/test_losses.py tests/cli/test_ask.py tests/evaluate/test_metrics.py tests/serve/test_questions.py
+QUICK = tests/test_api.py tests/search/test_index.py tests/search/test_compose_query.py tests/pairs/test_mine.py \
+	tests/train/test_losses.py tests/cli/test_search.py tests/metrics/test_ranking.py tests/serve/test_search.py
 lower-bounds:
 	rm -rf dist/lowest && mkdir -p dist && $(PYTHON) -m venv dist/lowest
 	dist/lowest/bin/pip install --quiet uv

@@ -1,10 +1,12 @@
-"""What every part of the method is worth: each switched off, meaning and taste side by side, over seeds.
+"""What every part of the method is worth: each switched off, meaning and taste side by side, over
+seeds.
 
     python bench/ablate.py PATH/TO/freemusic --seeds 5 --work WORK_FOLDER --json figures.json
 
-Every seed draws its own game- and artist-disjoint split, its own SIMULATED listeners and its own initial weights.
-Prints Markdown: the tables of `docs/benchmarks.md`. WORK_FOLDER keeps the prepared frames, so that a second run is
-quick; each seed's library in it is made anew.
+Every seed draws its own game- and artist-disjoint split, its own SIMULATED listeners and its own
+initial weights.
+Prints Markdown: the tables of `docs/benchmarks.md`. WORK_FOLDER keeps the prepared frames, so that
+a second run is quick; each seed's library in it is made anew.
 """
 
 import argparse
@@ -21,26 +23,28 @@ import numpy as np
 
 from freemusic import prepared, world
 from measured import Asked, table, trained
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import TRACK_ID
-from ponticello.data.splits import load_splits
-from ponticello.data.store import FrameStore
-from ponticello.data.text import fused_texts
-from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
-from ponticello.evaluate.content import beside_text
-from ponticello.evaluate.guard import judge_on_validation
-from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.library import Folder
+from ponticello.evaluate.baselines import beside_text, frame_means, mel_statistics, unit
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.evaluate.validation import score_on_validation
+from ponticello.features.musicnn_frontend import N_TAGGED
+from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL
-from ponticello.model.musicnn_frames import N_TAGGED
-from ponticello.train.balance import Judge, Judged, stands_out
-from ponticello.train.run import train_preference, train_semantic
+from ponticello.splits.splits import load_splits
+from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.catalog import read_tracks
+from ponticello.tracks.text import fused_texts
+from ponticello.train.selection import Scorer, ValidationScores, is_significant_gain
+from ponticello.train.semantic import train_preference, train_semantic
 
 SERVED = "stage two"
 STAGE_ONE = "stage one"
 TEXT = "text only"
-TRAINED = "as trained"  # stage two's last word, fused, without a choice between it and what it began from
-# Rows of the table: settings on top of the defaults. A row that is chosen is what the command would serve.
+TRAINED = (
+    "as trained"  # stage two's last word, fused, without a choice between it and what it began from
+)
+# Rows of the table: settings on top of the defaults. A row that is chosen is what the command would
+# serve.
 CHOSEN: dict[str, dict[str, Any]] = {
     SERVED: {},
     "any loss of meaning allowed": {"preference": {"meaning_budget": 1e9}},
@@ -52,7 +56,9 @@ AS_TRAINED: dict[str, dict[str, Any]] = {
     TRAINED: {},
     f"{TRAINED}, audio-text loss too": {"preference": {"audio_text": 1.0}},
     f"{TRAINED}, audio-fusion loss too": {"preference": {"audio_fusion": 1.0}},
-    f"{TRAINED}, audio-fusion loss alone": {"preference": {"audio_audio": 0.0, "audio_fusion": 1.0}},
+    f"{TRAINED}, audio-fusion loss alone": {
+        "preference": {"audio_audio": 0.0, "audio_fusion": 1.0}
+    },
     f"{TRAINED}, no teacher": {"preference": {"keep": 0.0}},
     f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
     f"{TRAINED}, beginning at random": {"preference": {"begin_from_listening": False}},
@@ -73,15 +79,24 @@ EIGHT_WORDINGS = f"{STAGE_ONE}, eight wordings a text"
 
 @dataclass(frozen=True)
 class World:
-    """One seed's library and what is asked of it. measured: {method: {metric: a number a query}}; drawn: `Asked`'s."""
+    """One seed's library and what is asked of it. measured: {method: {metric: a number a query}};
+    drawn: `ResolvedQuery`'s.
+    """
 
-    folder: Folder
+    folder: LibraryPaths
     seed: int
     measured: dict[str, dict[str, np.ndarray]]
     drawn: dict[str, list[str]]
 
 
-def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any], chosen: list[str]) -> World:
+def run_seed(
+    work: Path,
+    base: LibraryPaths,
+    source: Path,
+    seed: int,
+    settings: dict[str, Any],
+    chosen: list[str],
+) -> World:
     """Trains every variant on the seed's library and measures it, and what it stands beside."""
     root = work / f"seed-{seed}"
     shutil.rmtree(root, ignore_errors=True)
@@ -90,7 +105,7 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     one = World(folder, seed, {}, ask.drawn)
     splits = load_splits(folder)
     assert splits is not None
-    store, frames = FrameStore(folder.mels), FrameStore(folder.frames)
+    store, frames = FeatureStore(folder.mels), FeatureStore(folder.frames)
     ids = sorted(read_tracks(folder)[TRACK_ID])
     training = [track_id for track_id in ids if splits.roles[track_id] == "train"]
     catalogue = read_tracks(folder).sort(TRACK_ID)
@@ -117,7 +132,9 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
     for method, found in {**vectors, STAGE_ONE: audio, **both}.items():
         one.measured[f"{method} -> ALS factors"] = ask.regress(found)
     fixed = {"semantic": {"text_variants": 8}}
-    trained(folder, lambda own: train_semantic(own, "eight-wordings", retrieval_figures), fixed, seed)
+    trained(
+        folder, lambda own: train_semantic(own, "eight-wordings", retrieval_figures), fixed, seed
+    )
     one.measured[EIGHT_WORDINGS] = ask.measure(
         audio, HTCL.from_pretrained(folder.run("eight-wordings")).encode_text(ask.texts)
     )
@@ -125,10 +142,14 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
         own = folder
         if "pairs" in VARIANTS[name]:
             shutil.rmtree(work / f"seed-{seed}-pairs", ignore_errors=True)
-            own = world(work / f"seed-{seed}-pairs", base, source, seed, {**settings, **VARIANTS[name]})
+            own = world(
+                work / f"seed-{seed}-pairs", base, source, seed, {**settings, **VARIANTS[name]}
+            )
             shutil.copytree(folder.run("semantic"), own.run("semantic"))
-        run = "".join(letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-")
-        judge = Watched(judge_on_validation(own)) if name in CHOSEN else None
+        run = "".join(
+            letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-"
+        )
+        judge = Watched(score_on_validation(own)) if name in CHOSEN else None
         train = lambda lib, run=run, judge=judge: train_preference(  # noqa: E731
             lib, run, "semantic", retrieval_figures, judge=judge
         )
@@ -145,39 +166,52 @@ def run_seed(work: Path, base: Folder, source: Path, seed: int, settings: dict[s
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
             one.measured[f"{name}, fused -> ALS factors"] = ask.regress(fused)
         kept = (
-            f"{done.balance['end']} {done.balance['alpha']:g} {done.balance['vector']}" if done.balance else "its end"
+            f"{done.balance['end']} {done.balance['alpha']:g} {done.balance['vector']}"
+            if done.balance
+            else "its end"
         )
-        by_chance = f"; by chance alone a gain stands out in {left_by_chance(judge.seen, seed):.0%}" if judge else ""
+        by_chance = (
+            f"; by chance alone a gain stands out in {left_by_chance(judge.seen, seed):.0%}"
+            if judge
+            else ""
+        )
         print(f"seed {seed}: {name}: {done.n_steps} steps; kept: {kept}{by_chance}", flush=True)
     return one
 
 
 @dataclass
 class Watched:
-    """A judge that remembers what it said: of stage one first, as `choose_balance` asks."""
+    """A judge that remembers what it said: of stage one first, as `select_weights` asks."""
 
-    judge: Judge
-    seen: list[Judged] = field(default_factory=list)
+    judge: Scorer
+    seen: list[ValidationScores] = field(default_factory=list)
 
-    def __call__(self, model: HTCL) -> Judged:
+    def __call__(self, model: HTCL) -> ValidationScores:
         self.seen.append(self.judge(model))
         return self.seen[-1]
 
 
-def left_by_chance(seen: Sequence[Judged], seed: int, rounds: int = 500) -> float:
-    """How often some position would stand out from stage one if no listener gained: each listener's gaps, all positions
-    and vectors together, get the other sign or do not, by a coin. Budgets of meaning are left aside, so it is at most.
+def left_by_chance(seen: Sequence[ValidationScores], seed: int, rounds: int = 500) -> float:
+    """How often some position would stand out from stage one if no listener gained: each listener's
+    gaps, all positions and vectors together, get the other sign or do not, by a coin. Budgets of
+    meaning are left aside, so it is at most.
     """
     start = seen[0].by_listener["audio"]
-    gaps = np.stack([found - start for one in seen[1:] for found in one.by_listener.values()])  # (options, listeners)
+    gaps = np.stack(
+        [found - start for one in seen[1:] for found in one.by_listener.values()]
+    )  # (options, listeners)
     flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
     nothing = np.zeros(len(start))
-    return float(np.mean([any(stands_out(gap, nothing) for gap in gaps * flip) for flip in flips]))
+    return float(
+        np.mean([any(is_significant_gain(gap, nothing) for gap in gaps * flip) for flip in flips])
+    )
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="the freemusic folder")
     parser.add_argument("--work", type=Path, required=True, help="where libraries are made")
     parser.add_argument("--seeds", type=int, default=5)
@@ -196,15 +230,21 @@ def main() -> None:
         settings[section][key] = json.loads(value)
     worlds = []
     for seed in range(options.first_seed, options.first_seed + options.seeds):
-        worlds.append(run_seed(options.work, base, options.source, seed, dict(settings), options.only))
+        worlds.append(
+            run_seed(options.work, base, options.source, seed, dict(settings), options.only)
+        )
         print(f"seed {seed} done after {time.monotonic() - started:.0f} s", flush=True)
     if options.json:
         record = {
-            one.seed: {m: {k: v.tolist() for k, v in found.items()} for m, found in one.measured.items()}
+            one.seed: {
+                m: {k: v.tolist() for k, v in found.items()} for m, found in one.measured.items()
+            }
             for one in worlds
         }
         options.json.write_text(json.dumps(record))
-    print(f"\n{len(worlds)} seeds, {time.monotonic() - started:.0f} s; brackets: minus {SERVED}, paired\n")
+    print(
+        f"\n{len(worlds)} seeds, {time.monotonic() - started:.0f} s; brackets: minus {SERVED}, paired\n"
+    )
     print(
         table(
             [one.measured for one in worlds],

@@ -1,10 +1,12 @@
-"""How the explorer bears a large library, in headless Chromium without a GPU: when it can be used, and how it moves.
+"""How the explorer bears a large library, in headless Chromium without a GPU: when it can be used,
+and how it moves.
 
     python bench/explorer.py --work DIR
 
-The maps are drawn before the page is opened, as they are kept by generation. Usable: the first songs are listed and the
-maps are on the screen. Frames are counted by the page's own animation clock while a mouse drags and turns its wheel
-over the maps. An answer's time is the request's, from the page, each text asked for the first time.
+The maps are drawn before the page is opened, as they are kept by generation. Usable: the first
+songs are listed and the maps are on the screen. Frames are counted by the page's own animation
+clock while a mouse drags and turns its wheel over the maps. An answer's time is the request's, from
+the page, each text asked for the first time.
 """
 
 import argparse
@@ -20,7 +22,13 @@ from playwright.sync_api import Page, sync_playwright
 from large_library import TEXTS, make_large_library, serving
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync", "--no-first-run"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--no-first-run",
+]
 OPENINGS, SEARCHES = 5, 60
 MOVING_S = 5.0
 COUNT_FRAMES = """() => {
@@ -54,7 +62,9 @@ def open_page(page: Page, url: str) -> float:
 
 
 def frames_while(page: Page, move: Any) -> dict[str, float]:
-    """Frames a second while `move(step)` is called for some seconds, and the time that 95 % of frames stay below."""
+    """Frames a second while `move(step)` is called for some seconds, and the time that 95 % of
+    frames stay below.
+    """
     page.evaluate(COUNT_FRAMES)
     until, step = time.monotonic() + MOVING_S, 0
     while time.monotonic() < until:
@@ -74,7 +84,9 @@ def pan_and_zoom(page: Page) -> dict[str, dict[str, float]]:
     x, y = box["x"] + box["width"] / 4, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    pan = frames_while(page, lambda step: page.mouse.move(x + 60 * np.sin(step / 9), y + 40 * np.cos(step / 7)))
+    pan = frames_while(
+        page, lambda step: page.mouse.move(x + 60 * np.sin(step / 9), y + 40 * np.cos(step / 7))
+    )
     page.mouse.up()
     zoom = frames_while(page, lambda step: page.mouse.wheel(0, -60 if step % 40 < 20 else 60))
     return {"pan": pan, "zoom": zoom}
@@ -98,14 +110,20 @@ def measure(url: str) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         openings = [open_page(page, url) for _ in range(OPENINGS)]
-        result = {"usable_s": [round(each, 2) for each in openings], **pan_and_zoom(page), "search": search(page)}
+        result = {
+            "usable_s": [round(each, 2) for each in openings],
+            **pan_and_zoom(page),
+            "search": search(page),
+        }
         browser.close()
         return result
 
 
 def main() -> None:
     """Serves, opens, moves, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="keeps the made-up library")
     parser.add_argument("--tracks", type=int, default=50_000)
     parser.add_argument("--json", type=Path)

@@ -1,7 +1,8 @@
-"""The `freemusic` folder as libraries to measure on: game- and artist-disjoint splits, simulated listeners, by seed.
+"""The `freemusic` folder as libraries to measure on: game- and artist-disjoint splits, simulated
+listeners, by seed.
 
-The folder holds tracks.csv, auto_tags.csv and audio/. Nobody listened: tastes are planted, in the sound's own measures
-and in machine tags, and figures on them prove that planted taste is found.
+The folder holds tracks.csv, auto_tags.csv and audio/. Nobody listened: tastes are planted, in the
+sound's own measures and in machine tags, and figures on them prove that planted taste is found.
 """
 
 import csv
@@ -14,18 +15,29 @@ from typing import Any
 import numpy as np
 
 from ponticello.config import Config
-from ponticello.data.catalog import audio_files, import_tracks, read_tracks
-from ponticello.data.interactions import import_interactions
-from ponticello.data.listeners import audible_traits, simulate_listeners
-from ponticello.data.mining import mine_library
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.store import FrameStore
-from ponticello.library import Folder, create_library
-from ponticello.model.musicnn_frames import musicnn_front_end
+from ponticello.datasets.simulated import audible_traits, simulate_listeners
+from ponticello.features.musicnn_frontend import musicnn_front_end
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.listening.log import import_interactions
+from ponticello.pairs.mine import mine_library
+from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.tracks.catalog import audio_files, import_tracks, read_tracks
 
 TAG_SCORE = 0.1  # machine-made tags below this are left out
 SHARES = (("test", 0.25), ("validation", 0.15))  # of tracks
-COLUMNS = ("track_id", "path", "title", "artist", "album", "genres", "about", "game", "machine_tags", "split")
+COLUMNS = (
+    "track_id",
+    "path",
+    "title",
+    "artist",
+    "album",
+    "genres",
+    "about",
+    "game",
+    "machine_tags",
+    "split",
+)
 
 
 def read_catalogue(source: Path) -> list[dict[str, str]]:
@@ -71,9 +83,13 @@ def together(rows: list[dict[str, str]]) -> list[str]:
 
 
 def roles(components: list[str], seed: int) -> list[str]:
-    """A role a row: whole components in an order drawn from `seed` fill test, then validation, then training."""
+    """A role a row: whole components in an order drawn from `seed` fill test, then validation, then
+    training.
+    """
     sizes, taken, role = Counter(components), Counter[str](), {}
-    for name in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()):
+    for name in sorted(
+        sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    ):
         for held_out, share in SHARES:
             if taken[held_out] + sizes[name] <= share * len(components):
                 role[name] = held_out
@@ -84,11 +100,11 @@ def roles(components: list[str], seed: int) -> list[str]:
     return [role[name] for name in components]
 
 
-def prepared(root: Path, source: Path, workers: int) -> Folder:
+def prepared(root: Path, source: Path, workers: int) -> LibraryPaths:
     """A library of all tracks with mels and frames, made once and then found again."""
     if not (root / "ponticello.toml").is_file():
         create_library(root, "tiny")
-    folder = Folder(root.resolve(), Config.from_preset("tiny"))
+    folder = LibraryPaths(root.resolve(), Config.from_preset("tiny"))
     write_tracks(folder, [{**row, "split": ""} for row in read_catalogue(source)])
     with folder.lock():
         prepare_frames(folder, audio_files(folder), workers=workers)
@@ -96,7 +112,7 @@ def prepared(root: Path, source: Path, workers: int) -> Folder:
     return folder
 
 
-def write_tracks(folder: Folder, rows: list[dict[str, str]]) -> None:
+def write_tracks(folder: LibraryPaths, rows: list[dict[str, str]]) -> None:
     """Imports rows as the library's tracks."""
     table = folder.root / "tracks.csv"
     with table.open("w", encoding="utf-8", newline="") as file:
@@ -106,23 +122,29 @@ def write_tracks(folder: Folder, rows: list[dict[str, str]]) -> None:
     import_tracks(folder, table)
 
 
-def world(root: Path, base: Folder, source: Path, seed: int, settings: dict[str, Any]) -> Folder:
-    """A library of its own split and its own simulated listeners, both from `seed`, over the frames of `base`.
+def world(
+    root: Path, base: LibraryPaths, source: Path, seed: int, settings: dict[str, Any]
+) -> LibraryPaths:
+    """A library of its own split and its own simulated listeners, both from `seed`, over the frames
+    of `base`.
 
-    settings: nested like the fields of `Config`. Stage one does not start from the starter model, which was made from
+    settings: nested like the fields of `Config`. Stage one does not start from the starter model,
+    which was made from
         these very tracks.
     """
     semantic = {**settings.get("semantic", {}), "from_starter": False}
     splits = {"tracks": "column", "column": "split"}
     config = Config.from_preset("tiny", {**settings, "semantic": semantic, "splits": splits})
-    config = config.model_copy(update={"simulation": config.simulation.model_copy(update={"seed": seed})})
+    config = config.model_copy(
+        update={"simulation": config.simulation.model_copy(update={"seed": seed})}
+    )
     folder = replace(create_library(root, "tiny"), config=config)
     rows = read_catalogue(source)
     for place in ("mels", "frames"):
         (root / place).symlink_to(base.root / place)
     found = zip(rows, roles(together(rows), seed), strict=True)
     write_tracks(folder, [{**row, "split": role} for row, role in found])
-    traits = audible_traits(read_tracks(folder), FrameStore(folder.mels))
+    traits = audible_traits(read_tracks(folder), FeatureStore(folder.mels))
     log = simulate_listeners(list(traits), np.stack(list(traits.values())), config.simulation)
     log.write_csv(root / "listening.csv")
     import_interactions(folder, root / "listening.csv")

@@ -1,8 +1,10 @@
-"""Peak memory and time of a contrastive step as the batch grows, at once and in chunks. Prints Markdown.
+"""Peak memory and time of a contrastive step as the batch grows, at once and in chunks. Prints
+Markdown.
 
-`make bench-gradcache`: each row is measured in a process of its own, forward and backward of stage one with dropout,
-over excerpts of 30 s; the tower is small, so that minutes are enough. Memory is the peak resident set of that process
-(Linux only); the baseline is what a step of two tracks takes, Python, PyTorch and weights included.
+`make bench-gradcache`: each row is measured in a process of its own, forward and backward of stage
+one with dropout, over excerpts of 30 s; the tower is small, so that minutes are enough. Memory is
+the peak resident set of that process (Linux only); the baseline is what a step of two tracks takes,
+Python, PyTorch and weights included.
 """
 
 import json
@@ -14,10 +16,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-CASES = ((64, 0), (256, 0), (256, 32), (1024, 32), (4096, 32), (4096, 64))  # (batch, chunk), chunk 0 = at once
+CASES = (
+    (64, 0),
+    (256, 0),
+    (256, 32),
+    (1024, 32),
+    (4096, 32),
+    (4096, 64),
+)  # (batch, chunk), chunk 0 = at once
 FRAMES = 313  # 30 s
-TOWER = {"conv_channels": [128] * 3, "hidden_size": 128, "n_layers": 4, "n_heads": 4, "ffn_size": 512, "dropout": 0.1}
-TEXT = {"model_type": "bert", "vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+TOWER = {
+    "conv_channels": [128] * 3,
+    "hidden_size": 128,
+    "n_layers": 4,
+    "n_heads": 4,
+    "ffn_size": 512,
+    "dropout": 0.1,
+}
+TEXT = {
+    "model_type": "bert",
+    "vocab_size": 10,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
 MIB = 1024  # KiB
 
 
@@ -42,18 +64,30 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
     import numpy as np
     import torch
 
-    from ponticello.data.batch import pad_mels
-    from ponticello.train.feed import Feed
+    from ponticello.model.batching import pad_features
     from ponticello.train.gradcache import cached_backward
+    from ponticello.train.loop import LazyBatch
 
-    noise = np.random.default_rng(0).standard_normal((batch + FRAMES, config.mel.n_mels)).astype(np.float16)
+    noise = (
+        np.random.default_rng(0)
+        .standard_normal((batch + FRAMES, config.mel.n_mels))
+        .astype(np.float16)
+    )
     states = torch.randn(batch, 1, TEXT["hidden_size"], generator=torch.Generator().manual_seed(0))  # type: ignore[call-overload]
     told = torch.ones(batch, dtype=torch.bool)
-    rows = {"mels": [noise[i : i + FRAMES] for i in range(batch)], "text_states": states, "has_text": told}
-    feed = Feed(rows, lambda mels: pad_mels(mels, config.mel, 20), 0, torch.device("cpu"))
+    rows = {
+        "mels": [noise[i : i + FRAMES] for i in range(batch)],
+        "text_states": states,
+        "has_text": told,
+    }
+    feed = LazyBatch(rows, lambda mels: pad_features(mels, config.mel, 20), 0, torch.device("cpu"))
     numbers = torch.arange(batch)
     if chunk:
-        cached_backward(lambda r: model(**feed.rows(r)), feed.chunks(chunk), lambda e: stage.loss(e, numbers, numbers))
+        cached_backward(
+            lambda r: model(**feed.rows(r)),
+            feed.chunks(chunk),
+            lambda e: stage.loss(e, numbers, numbers),
+        )
     else:
         parts = stage.loss(model(**feed.rows(numbers)), numbers, numbers)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
@@ -72,12 +106,14 @@ def measure(batch: int, chunk: int) -> Measured:
     import torch
 
     from ponticello.config import Config
+    from ponticello.model.config import HTCLConfig
     from ponticello.model.htcl import HTCL
-    from ponticello.model.htcl_config import HTCLConfig
     from ponticello.train.stages import semantic_stage
 
     torch.manual_seed(0)
-    config = Config.from_preset("tiny", {"front_end": "logmel", "audio": {**TOWER, "crop_seconds": 0.0}})
+    config = Config.from_preset(
+        "tiny", {"front_end": "logmel", "audio": {**TOWER, "crop_seconds": 0.0}}
+    )
     model = HTCL(HTCLConfig(config.model_dump(mode="json"), {**TEXT, "intermediate_size": 32}))
     stage = semantic_stage(config)
     stage.freeze_idle(model)
@@ -92,7 +128,9 @@ def measure(batch: int, chunk: int) -> Measured:
 def in_own_process(batch: int, chunk: int) -> Measured:
     """`measure` in a process that is started for it: a peak never goes down again."""
     command = [sys.executable, __file__, "--one", str(batch), str(chunk)]
-    return Measured(**json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    return Measured(
+        **json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    )
 
 
 def table(rows: Sequence[Measured]) -> str:

@@ -1,9 +1,11 @@
-"""What recommenders find for real listeners: Last.fm (HetRec 2011), artists as items, the artists' tags as their text.
+"""What recommenders find for real listeners: Last.fm (HetRec 2011), artists as items, the artists'
+tags as their text.
 
     python bench/hetrec.py PATH/TO/hetrec2011-lastfm-2k --seeds 5 --json figures.json
 
-Prints Markdown: the figures of `docs/benchmarks.md`. Nothing of our model is measured: the set has no audio. It is for
-non-commercial use and no part of this repository; find it at https://grouplens.org/datasets/hetrec-2011/
+Prints Markdown: the figures of `docs/benchmarks.md`. Nothing of our model is measured: the set has
+no audio. It is for non-commercial use and no part of this repository; find it at
+https://grouplens.org/datasets/hetrec-2011/
 
 Dimensions: U listeners, I artists, d text vector size.
 """
@@ -24,29 +26,33 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ponticello.config import Config
-from ponticello.data.batch import tokenize
 from ponticello.errors import ConfigError, DataError, PonticelloError
-from ponticello.evaluate.collaborative import (
+from ponticello.evaluate.baselines import (
     CANNOT,
     GRIDS,
     Factors,
     Interactions,
     Scorer,
     choose,
+    content_to_factors,
     fit_als,
     fit_ease,
     fit_item_knn,
 )
-from ponticello.evaluate.content import content_to_factors
-from ponticello.evaluate.intervals import bootstrap_mean
-from ponticello.evaluate.metrics import rank_metrics
+from ponticello.metrics.bootstrap import bootstrap_mean
+from ponticello.metrics.ranking import rank_metrics
+from ponticello.model.batching import tokenize
 from ponticello.model.text_encoder import load_text_encoder, text_vector
-from ponticello.search.profile import directions, fit_profiles
+from ponticello.search.user_profiles import fit_profiles, score_directions
 
 MIN_LISTENERS = 5  # an artist with fewer is left out
 N_TAGS = 10  # of an artist's text, the most given first
 N_AGREEING = 3  # seeds whose mean closeness is a candidate's score
-COLD_SHARE, TEST_SHARE, VALIDATION_SHARE = 0.15, 0.2, 0.1  # of all artists; of the entries with the other artists
+COLD_SHARE, TEST_SHARE, VALIDATION_SHARE = (
+    0.15,
+    0.2,
+    0.1,
+)  # of all artists; of the entries with the other artists
 K = 10
 BATCH_TEXTS = 64
 BOOTSTRAP_ROUNDS = 1000
@@ -62,7 +68,9 @@ FITS: dict[str, Callable[..., Any]] = {  # (matrix, seed, **one point of GRIDS) 
 
 @dataclass(frozen=True)
 class Listening:
-    """matrix: (U, I) float64, log(1 + listening count); texts: each artist's tags, "" where it has none."""
+    """matrix: (U, I) float64, log(1 + listening count); texts: each artist's tags, "" where it has
+    none.
+    """
 
     matrix: Interactions
     texts: list[str]
@@ -70,7 +78,9 @@ class Listening:
 
 @dataclass(frozen=True)
 class Task:
-    """What is ranked for whom. relevant, allowed: (U, I) bool; False in `allowed` = not in that listener's ranking."""
+    """What is ranked for whom. relevant, allowed: (U, I) bool; False in `allowed` = not in that
+    listener's ranking.
+    """
 
     relevant: np.ndarray
     allowed: np.ndarray
@@ -86,7 +96,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Split:
-    """What models learn from, (U, I) as `Listening.matrix`, which artists are cold, (I,) bool, and what is asked."""
+    """What models learn from, (U, I) as `ListeningHistory.matrix`, which artists are cold, (I,)
+    bool, and what is asked.
+    """
 
     train: Interactions
     cold: np.ndarray
@@ -96,25 +108,42 @@ class Split:
 
 
 def read_listening(folder: Path) -> Listening:
-    """The set in `folder`, artists of at least MIN_LISTENERS listeners; DataError if a file is missing or none is left.
+    """The set in `folder`, artists of at least MIN_LISTENERS listeners; DataError if a file is
+    missing or none is left.
 
     Tags given equally often follow in the order of their ids.
     """
     plays = _table(folder / "user_artists.dat", ["user", "artist", "weight"], "utf-8")
-    given = _table(folder / "user_taggedartists.dat", ["user", "artist", "tag", "day", "month", "year"], "utf-8")
+    given = _table(
+        folder / "user_taggedartists.dat",
+        ["user", "artist", "tag", "day", "month", "year"],
+        "utf-8",
+    )
     names = _table(folder / "tags.dat", ["tag", "name"], "iso-8859-1")
     plays = plays.filter(pl.col("user").n_unique().over("artist") >= MIN_LISTENERS)
     if plays.is_empty():
-        raise DataError(f"{folder}: no artist has {MIN_LISTENERS} listeners or more; give the whole set")
+        raise DataError(
+            f"{folder}: no artist has {MIN_LISTENERS} listeners or more; give the whole set"
+        )
     users, artists = plays["user"].unique().sort(), plays["artist"].unique().sort()
-    places = (users.search_sorted(plays["user"]).to_numpy(), artists.search_sorted(plays["artist"]).to_numpy())
+    places = (
+        users.search_sorted(plays["user"]).to_numpy(),
+        artists.search_sorted(plays["artist"]).to_numpy(),
+    )
     values = np.log1p(plays["weight"].to_numpy())
-    counted = given.group_by("artist", "tag").len().sort(["artist", "len", "tag"], descending=[False, True, False])
+    counted = (
+        given.group_by("artist", "tag")
+        .len()
+        .sort(["artist", "len", "tag"], descending=[False, True, False])
+    )
     named = counted.join(names, on="tag", how="inner", maintain_order="left")
-    joined = named.group_by("artist", maintain_order=True).agg(pl.col("name").head(N_TAGS).str.join(", "))
+    joined = named.group_by("artist", maintain_order=True).agg(
+        pl.col("name").head(N_TAGS).str.join(", ")
+    )
     texts = dict(joined.iter_rows())
     return Listening(
-        csr_matrix((values, places), shape=(len(users), len(artists))), [texts.get(artist, "") for artist in artists]
+        csr_matrix((values, places), shape=(len(users), len(artists))),
+        [texts.get(artist, "") for artist in artists],
     )
 
 
@@ -122,14 +151,18 @@ def _table(path: Path, columns: list[str], encoding: str) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(f"{path} is missing; give the folder of hetrec2011-lastfm-2k")
     text = path.read_text(encoding=encoding).encode()
-    return pl.read_csv(text, separator="\t", quote_char=None, has_header=False, skip_rows=1, new_columns=columns)
+    return pl.read_csv(
+        text, separator="\t", quote_char=None, has_header=False, skip_rows=1, new_columns=columns
+    )
 
 
 def split_listening(matrix: Interactions, seed: int) -> Split:
-    """Cold artists, then test and validation entries of the others, all drawn by numpy's generator from `seed`.
+    """Cold artists, then test and validation entries of the others, all drawn by numpy's generator
+    from `seed`.
 
-    Listeners are asked about only where they have both a training artist and something held out. The warm test ranks
-    what is in neither training nor validation; validation ranks all that is not in training, the test entries too.
+    Listeners are asked about only where they have both a training artist and something held out.
+    The warm test ranks what is in neither training nor validation; validation ranks all that is not
+    in training, the test entries too.
     """
     generator = np.random.default_rng(seed)
     n_users, n_artists = matrix.shape
@@ -155,21 +188,28 @@ def split_listening(matrix: Interactions, seed: int) -> Split:
 
 @torch.no_grad()
 def encode_texts(texts: list[str]) -> np.ndarray:
-    """(I, d) float64 unit vectors, the mean over MiniLM's tokens; each distinct text encoded once, "" as zeros."""
+    """(I, d) float64 unit vectors, the mean over MiniLM's tokens; each distinct text encoded once,
+    "" as zeros.
+    """
     encoder, tokenizer = load_text_encoder("minilm")
     encoder.eval()
-    distinct = sorted({text for text in texts if text}, key=lambda text: (len(text), text))  # like sizes together
+    distinct = sorted(
+        {text for text in texts if text}, key=lambda text: (len(text), text)
+    )  # like sizes together
     vectors = {"": np.zeros(encoder.config.hidden_size)}
     for start in range(0, len(distinct), BATCH_TEXTS):
         batch = distinct[start : start + BATCH_TEXTS]
         tokens = tokenize(batch, tokenizer, Config().text.max_tokens)
         states = text_vector(encoder(**tokens), tokens["attention_mask"], "mean").double().numpy()
-        vectors |= dict(zip(batch, states / np.linalg.norm(states, axis=1, keepdims=True), strict=True))
+        vectors |= dict(
+            zip(batch, states / np.linalg.norm(states, axis=1, keepdims=True), strict=True)
+        )
     return np.stack([vectors[text] for text in texts])
 
 
 def text_knn(train: Interactions, vectors: np.ndarray) -> np.ndarray:
-    """(U, I): the mean cosine to the N_AGREEING closest of each listener's training artists; zeros where there is none.
+    """(U, I): the mean cosine to the N_AGREEING closest of each listener's training artists; zeros
+    where there is none.
 
     It does not read how often a listener played an artist.
     """
@@ -182,13 +222,15 @@ def text_knn(train: Interactions, vectors: np.ndarray) -> np.ndarray:
 
 
 def text_profile(train: Interactions, vectors: np.ndarray) -> np.ndarray:
-    """(U, I): the profile of each listener's training artists, as `recommend` asks; zeros where there is none."""
+    """(U, I): the profile of each listener's training artists, as `recommend` asks; zeros where
+    there is none.
+    """
     search = Config().search
     profiles = fit_profiles(vectors, search.profile_ridge)
     items = profiles.levels(vectors, search.hub_correction)[:, None] * (vectors - profiles.mean)
     scores, listening = np.zeros(train.shape), np.flatnonzero(np.diff(train.indptr))
     seeds = [train.indices[train.indptr[user] : train.indptr[user + 1]] for user in listening]
-    scores[listening] = directions(profiles, vectors, seeds) @ items.T
+    scores[listening] = score_directions(profiles, vectors, seeds) @ items.T
     return scores
 
 
@@ -198,10 +240,11 @@ def text_to_factors(als: Factors, vectors: np.ndarray, l2: float) -> Factors:
 
 
 def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
-    """The settings of each method with the best validation NDCG@K; for the cold regression, on pretended cold artists.
+    """The settings of each method with the best validation NDCG@K; for the cold regression, on
+    pretended cold artists.
 
-    Those are COLD_SHARE of the warm artists, taken out of the ALS training as well as out of the regression; what is
-    relevant there are their training entries. Randomness: seed 0.
+    Those are COLD_SHARE of the warm artists, taken out of the ALS training as well as out of the
+    regression; what is relevant there are their training entries. Randomness: seed 0.
     """
     chosen: dict[str, dict[str, Any]] = {}
     for name, fit in FITS.items():
@@ -221,17 +264,29 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     return chosen
 
 
-def run_seed(split: Split, vectors: np.ndarray, settings: dict[str, dict[str, Any]], seed: int) -> dict[str, Any]:
+def run_seed(
+    split: Split, vectors: np.ndarray, settings: dict[str, dict[str, Any]], seed: int
+) -> dict[str, Any]:
     """{"warm" or "cold": {method: {metric: (U,)}}} of one split."""
     everyone = np.arange(split.train.shape[0])
     chance = np.random.default_rng(seed).random(split.train.shape)
-    popularity = np.broadcast_to(np.diff(split.train.tocsc().indptr).astype(np.float64), split.train.shape)
-    texts = {"text-kNN": text_knn(split.train, vectors), "text profile": text_profile(split.train, vectors)}
+    popularity = np.broadcast_to(
+        np.diff(split.train.tocsc().indptr).astype(np.float64), split.train.shape
+    )
+    texts = {
+        "text-kNN": text_knn(split.train, vectors),
+        "text profile": text_profile(split.train, vectors),
+    }
     models = {name: fit(split.train, seed, **settings[name]) for name, fit in FITS.items()}
     mapped = text_to_factors(models["ALS"], vectors, settings["text→ALS"]["l2"])
     warm = {"random": chance, "popularity": popularity}
     warm |= {name: model(everyone) for name, model in models.items()} | texts
-    cold = {"random": chance, "popularity (all tied)": popularity, **texts, "text→ALS": mapped(everyone)}
+    cold = {
+        "random": chance,
+        "popularity (all tied)": popularity,
+        **texts,
+        "text→ALS": mapped(everyone),
+    }
     return {
         "warm": {name: split.warm_test.measure(scores) for name, scores in warm.items()},
         "cold": {name: split.cold_test.measure(scores) for name, scores in cold.items()},
@@ -239,16 +294,25 @@ def run_seed(split: Split, vectors: np.ndarray, settings: dict[str, dict[str, An
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """{part: {method: {metric: its mean a seed, their mean and deviation, and seed 0's 95 % interval over users}}}."""
+    """{part: {method: {metric: its mean a seed, their mean and deviation, and seed 0's 95 %
+    interval over users}}}.
+    """
 
     def of(part: str, name: str, metric: str) -> dict[str, Any]:
         means = [float(np.nanmean(run[part][name][metric])) for run in runs]
         deviation = float(np.std(means, ddof=1)) if len(means) > 1 else None
         _, low, high = bootstrap_mean(runs[0][part][name][metric], None, BOOTSTRAP_ROUNDS, 0)
-        return {"seeds": means, "mean": float(np.mean(means)), "sd": deviation, "seed_0_95": [low, high]}
+        return {
+            "seeds": means,
+            "mean": float(np.mean(means)),
+            "sd": deviation,
+            "seed_0_95": [low, high],
+        }
 
     return {
-        part: {name: {metric: of(part, name, metric) for metric in METRICS} for name in runs[0][part]}
+        part: {
+            name: {metric: of(part, name, metric) for metric in METRICS} for name in runs[0][part]
+        }
         for part in runs[0]
     }
 
@@ -268,9 +332,13 @@ def as_markdown(figures: dict[str, dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark; prints Markdown, and writes every figure as JSON where asked."""
-    parser = argparse.ArgumentParser(description="Recommenders on Last.fm (HetRec 2011), artists as items.")
+    parser = argparse.ArgumentParser(
+        description="Recommenders on Last.fm (HetRec 2011), artists as items."
+    )
     parser.add_argument("folder", type=Path, help="hetrec2011-lastfm-2k, unpacked")
-    parser.add_argument("--seeds", type=int, default=5, help="how many splits: seeds 0 to SEEDS - 1")
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="how many splits: seeds 0 to SEEDS - 1"
+    )
     parser.add_argument("--json", type=Path, help="file for every figure")
     given = parser.parse_args(arguments)
     if given.seeds < 1:
@@ -288,15 +356,23 @@ def main(arguments: list[str] | None = None) -> None:
     counts |= {"artists without tags": listening.texts.count("")}
     counts |= {f"listeners asked, {part}, seed 0": n for part, n in asked.items()}
     print("; ".join(f"{name}: {n:,}" for name, n in counts.items()) + ".")
-    print("There are no listening times: entries are held out at random, and nothing here is temporal.")
-    print(f"Chosen by validation NDCG@{K} on seed 0, then fixed for all: {json.dumps(settings, ensure_ascii=False)}")
+    print(
+        "There are no listening times: entries are held out at random, and nothing here is temporal."
+    )
+    print(
+        f"Chosen by validation NDCG@{K} on seed 0, then fixed for all: {json.dumps(settings, ensure_ascii=False)}"
+    )
     for part, rows in figures.items():
-        print(f"\n{part}: mean ± standard deviation over {given.seeds} seeds [seed 0: 95 % over listeners]\n")
+        print(
+            f"\n{part}: mean ± standard deviation over {given.seeds} seeds [seed 0: 95 % over listeners]\n"
+        )
         print(as_markdown(rows))
     print("\nCannot answer:\n" + "\n".join(f"- {name}: {what}" for name, what in CANNOT.items()))
     print(f"\nTime: {time.perf_counter() - began:.0f} s")
     if given.json:
-        text = json.dumps({"counts": counts, "settings": settings, "figures": figures, "cannot": CANNOT}, indent=1)
+        text = json.dumps(
+            {"counts": counts, "settings": settings, "figures": figures, "cannot": CANNOT}, indent=1
+        )
         given.json.write_text(text + "\n", encoding="utf-8")
 
 

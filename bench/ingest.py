@@ -1,12 +1,15 @@
-"""From files to prepared log-mels: how fast, beside librosa and beside decoding alone; reading them; memory.
+"""From files to prepared log-mels: how fast, beside librosa and beside decoding alone; reading
+them; memory.
 
     OMP_NUM_THREADS=1 python bench/ingest.py PATH/TO/freemusic --json ingest.json
 
-Sounds are excerpts of freemusic in a row, 44.1 kHz stereo, written as mp3, Ogg Vorbis and FLAC by libsndfile. Ours is
-`mel_of_file`, which `prepare` calls in every worker. librosa is `load` at 16 kHz, `feature.melspectrogram` and
-`power_to_db` with the same settings; it gives the same numbers. "Decode and resample" is the fastest decoder of those
-tried here, a mean over channels and soxr at the same quality, and nothing else: what no way to a log-mel can be faster
-than. One thread; cases run in turn, and a ratio is the median over the runs' own, with the least and the most.
+Sounds are excerpts of freemusic in a row, 44.1 kHz stereo, written as mp3, Ogg Vorbis and FLAC by
+libsndfile. Ours is `mel_of_file`, which `prepare` calls in every worker. librosa is `load` at 16
+kHz, `feature.melspectrogram` and `power_to_db` with the same settings; it gives the same numbers.
+"Decode and resample" is the fastest decoder of those
+tried here, a mean over channels and soxr at the same quality, and nothing else: what no way to a
+log-mel can be faster than. One thread; cases run in turn, and a ratio is the median over the runs'
+own, with the least and the most.
 Prints Markdown: the tables of `docs/speed.md`.
 """
 
@@ -29,12 +32,12 @@ import soundfile
 import soxr
 from scipy.fft import rfft
 
+from ponticello.audio.decode import load_audio
+from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import MelConfig
-from ponticello.data.audio import load_audio
-from ponticello.data.mel import log_mel, mel_of_file
-from ponticello.data.prepare import FrontEnd, prepare_frames
-from ponticello.data.store import FrameStore
-from ponticello.library import create_library
+from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.storage.layout import create_library
 from timing import in_turn, said
 
 FILE_RATE = 44_100  # Hz
@@ -50,7 +53,7 @@ A_LONG_FILE = """
 import resource, sys
 from pathlib import Path
 from ponticello.config import MelConfig
-from ponticello.data.mel import mel_of_file
+from ponticello.audio.mel import mel_of_file
 print(mel_of_file(Path(sys.argv[1]), MelConfig()).shape[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 Ratio = tuple[float, float, float]
@@ -58,7 +61,9 @@ Ratio = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class File:
-    """A row of files: ms of ours; librosa's time and that of the fastest `decoder` alone, times ours."""
+    """A row of files: ms of ours; librosa's time and that of the fastest `decoder` alone, times
+    ours.
+    """
 
     suffix: str
     ours_ms: float
@@ -69,7 +74,9 @@ class File:
 
 @dataclass(frozen=True)
 class Mel:
-    """A row of waveforms: ms of ours; librosa's time and that of the Fourier transforms alone, times ours."""
+    """A row of waveforms: ms of ours; librosa's time and that of the Fourier transforms alone,
+    times ours.
+    """
 
     seconds: float
     ours_ms: float
@@ -130,7 +137,9 @@ def files(source: Path, work: Path, seconds: float) -> list[File]:
     for suffix in FORMATS:
         path = work / f"sound.{suffix}"
         with soundfile.SoundFile(path, "w", FILE_RATE, 2) as file:
-            for start in range(0, len(sound), FILE_RATE):  # at once, libsndfile's Vorbis encoder overruns its stack
+            for start in range(
+                0, len(sound), FILE_RATE
+            ):  # at once, libsndfile's Vorbis encoder overruns its stack
                 file.write(sound[start : start + FILE_RATE])
         decoders: dict[str, Callable[[], object]] = {
             "ours": partial(load_audio, path, MEL.sample_rate, MEL.max_seconds),
@@ -138,11 +147,18 @@ def files(source: Path, work: Path, seconds: float) -> list[File]:
             "libsndfile": partial(by_soundfile, path),
         }
         timed = in_turn(
-            {"mel": partial(mel_of_file, path, MEL), "librosa": partial(by_librosa, path), **decoders}, RUNS
+            {
+                "mel": partial(mel_of_file, path, MEL),
+                "librosa": partial(by_librosa, path),
+                **decoders,
+            },
+            RUNS,
         )
         fastest = min(decoders, key=timed.median)
         limit = timed.ratio(fastest, "mel")
-        rows.append(File(suffix, timed.median("mel") * 1000, timed.ratio("librosa", "mel"), limit, fastest))
+        rows.append(
+            File(suffix, timed.median("mel") * 1000, timed.ratio("librosa", "mel"), limit, fastest)
+        )
     return rows
 
 
@@ -152,7 +168,9 @@ def mels(source: Path) -> list[Mel]:
     for seconds in LENGTHS_S:
         waveform = soxr.resample(sound_of(source, seconds).mean(axis=1), FILE_RATE, MEL.sample_rate)
         config = MEL.model_copy(update={"max_seconds": float(seconds)})
-        frames = np.random.default_rng(0).normal(size=(1 + len(waveform) // MEL.hop_length, MEL.n_fft))
+        frames = np.random.default_rng(0).normal(
+            size=(1 + len(waveform) // MEL.hop_length, MEL.n_fft)
+        )
         cases: dict[str, Callable[[], object]] = {
             "ours": partial(log_mel, waveform, config),
             "librosa": partial(librosa_mel, waveform),
@@ -171,14 +189,16 @@ def _transforms(frames: np.ndarray) -> None:
 
 
 def reads(work: Path) -> tuple[float, float, Ratio]:
-    """Random tracks of a store, copied out: a second, median and least; and how long copying takes of that."""
+    """Random tracks of a store, copied out: a second, median and least; and how long copying takes
+    of that.
+    """
     folder, sound = create_library(work / "reads"), work / "sound"
     sound.write_bytes(b"sound")
     generator = np.random.default_rng(0)
     mel = generator.normal(-40, 10, size=(READ_FRAMES, MEL.n_mels)).astype(np.float16)
-    front_end = FrontEnd(folder.mels, "same", partial(_same, mel=mel), "prepare", is_safe=True)
+    front_end = ExtractionJob(folder.mels, "same", partial(_same, mel=mel), "prepare", is_safe=True)
     prepare_frames(folder, {f"t{number:05}": sound for number in range(READ_TRACKS)}, front_end)
-    store = FrameStore(folder.mels)
+    store = FeatureStore(folder.mels)
     order = generator.permutation(READ_TRACKS)
     buffer, memory = np.empty_like(mel), np.repeat(mel[None], READ_TRACKS, axis=0)
 
@@ -192,7 +212,11 @@ def reads(work: Path) -> tuple[float, float, Ratio]:
 
     timed = in_turn({"read": read, "copy": copy}, RUNS)
     seconds = timed.seconds["read"]
-    return READ_TRACKS / timed.median("read"), READ_TRACKS / max(seconds), timed.ratio("copy", "read")
+    return (
+        READ_TRACKS / timed.median("read"),
+        READ_TRACKS / max(seconds),
+        timed.ratio("copy", "read"),
+    )
 
 
 def _same(_path: Path, _track_id: str, mel: np.ndarray) -> np.ndarray:
@@ -212,7 +236,10 @@ def preparing(source: Path, work: Path, workers: int) -> tuple[float, float]:
 
 def _processor_s() -> float:
     """s of all threads of this process and of those it waited for."""
-    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    own, others = (
+        resource.getrusage(resource.RUSAGE_SELF),
+        resource.getrusage(resource.RUSAGE_CHILDREN),
+    )
     return own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 
 
@@ -220,9 +247,13 @@ def long_file(source: Path, work: Path) -> tuple[int, float, float]:
     """Ten hours of mp3 in a process of its own: frames, s, and its peak memory in GB."""
     path, part = work / "long.mp3", work / "part.mp3"
     soundfile.write(part, sound_of(source, 600), FILE_RATE)
-    path.write_bytes(part.read_bytes() * (LONG_HOURS * 6))  # frames stand alone, so that mp3s can be glued
+    path.write_bytes(
+        part.read_bytes() * (LONG_HOURS * 6)
+    )  # frames stand alone, so that mp3s can be glued
     start = perf_counter()
-    done = subprocess.run([sys.executable, "-c", A_LONG_FILE, path], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", A_LONG_FILE, path], capture_output=True, text=True, check=True
+    )
     n_frames, kilobytes = done.stdout.split()
     return int(n_frames), perf_counter() - start, int(kilobytes) * 1024 / 1e9
 
@@ -236,27 +267,53 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
-        print("| log-mel of | ours | librosa takes | transforms alone | off librosa |\n|---|---|---|---|---|")
+        print(
+            "| log-mel of | ours | librosa takes | transforms alone | off librosa |\n|---|---|---|---|---|"
+        )
         for row in (of_waveforms := mels(options.source)):
-            cells = [f"{row.seconds:g} s", f"{row.ours_ms:.1f} ms", said(row.librosa), said(row.transforms)]
+            cells = [
+                f"{row.seconds:g} s",
+                f"{row.ours_ms:.1f} ms",
+                said(row.librosa),
+                said(row.transforms),
+            ]
             print(f"| {' | '.join([*cells, f'{row.off_db:.4f} dB'])} |", flush=True)
-        print("\n| 120 s of | ours | librosa takes | decode and resample take | by |\n|---|---|---|---|---|")
+        print(
+            "\n| 120 s of | ours | librosa takes | decode and resample take | by |\n|---|---|---|---|---|"
+        )
         for file in (of_files := files(options.source, work, 120)):
-            cells = [file.suffix, f"{file.ours_ms:.0f} ms", said(file.librosa), said(file.limit), file.decoder]
+            cells = [
+                file.suffix,
+                f"{file.ours_ms:.0f} ms",
+                said(file.librosa),
+                said(file.limit),
+                file.decoder,
+            ]
             print(f"| {' | '.join(cells)} |", flush=True)
         per_s, least, copying = reads(work)
-        print(f"\n320 KB a track, at random: {per_s:,.0f} reads/s, at least {least:,.0f}; a copy takes {said(copying)}")
+        print(
+            f"\n320 KB a track, at random: {per_s:,.0f} reads/s, at least {least:,.0f}; a copy takes {said(copying)}"
+        )
         seconds, busy = preparing(options.source, work, options.workers)
-        print(f"1,000 tracks of 30 s: {seconds:.0f} s, {options.workers} processes, {busy:.0%} of their processors")
+        print(
+            f"1,000 tracks of 30 s: {seconds:.0f} s, {options.workers} processes, {busy:.0%} of their processors"
+        )
         n_frames, long_s, gigabytes = long_file(options.source, work)
-        print(f"10 hours of mp3: {n_frames} frames in {long_s:.1f} s; peak memory {gigabytes:.2f} GB")
+        print(
+            f"10 hours of mp3: {n_frames} frames in {long_s:.1f} s; peak memory {gigabytes:.2f} GB"
+        )
     if options.json:
         found = {
             "mels": [asdict(row) for row in of_waveforms],
             "files": [asdict(file) for file in of_files],
             "reads": {"per_s": per_s, "least_per_s": least, "copy": copying},
             "prepare": {"tracks": PREPARED_TRACKS, "seconds": seconds, "busy": busy},
-            "long": {"hours": LONG_HOURS, "frames": n_frames, "seconds": long_s, "gigabytes": gigabytes},
+            "long": {
+                "hours": LONG_HOURS,
+                "frames": n_frames,
+                "seconds": long_s,
+                "gigabytes": gigabytes,
+            },
         }
         options.json.write_text(json.dumps(found, indent=1))
 

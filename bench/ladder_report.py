@@ -1,4 +1,6 @@
-"""What the data ladder says: its rungs as records, as tables, and as a picture of gains over the front end's own."""
+"""What the data ladder says: its rungs as records, as tables, and as a picture of gains over the
+front end's own.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +10,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from ponticello.evaluate.intervals import Interval, bootstrap_mean
+from ponticello.metrics.bootstrap import Interval, bootstrap_mean
 
 ROUNDS = 1000
-# What is shown of which vectors, by its name in `measured.Asked`. Tags are read off the audio vectors of the kept model
+# What is shown of which vectors, by its name in `measured.ResolvedQuery`. Tags are read off the
+# audio vectors of the kept model
 # and off the served ones, which may hold the text and with it the tags.
 SHOWN = (
     ("taste, NDCG@10", "served", "cold NDCG@10"),
@@ -22,7 +25,10 @@ SHOWN = (
     ("neighbours, served", "served", "same machine_tags"),
     ("text to audio, R@10", "audio", "text R@10"),
 )
-OF_TRACKS = ("same machine_tags", "text R@10")  # whose queries are test tracks, those of one artist drawn together
+OF_TRACKS = (
+    "same machine_tags",
+    "text R@10",
+)  # whose queries are test tracks, those of one artist drawn together
 PANELS = (
     ("Taste: new tracks for a listener", "gain in NDCG@10", SHOWN[0]),
     ("Meaning: tags read off the vectors", "gain in ROC-AUC", SHOWN[2]),
@@ -39,8 +45,9 @@ Measured = dict[str, np.ndarray]
 class Cell:
     """One rung with one seed.
 
-    alpha, vector: what is served, said: why. measured: {"audio", "served"}: of the kept model. start: the front end's
-    own vectors, on the axes of the tower; others: what else could be started from, by name. clusters: of test tracks.
+    alpha, vector: what is served, said: why. measured: {"audio", "served"}: of the kept model.
+    start: the front end's own vectors, on the axes of the tower; others: what else could be started
+    from, by name. clusters: of test tracks.
     """
 
     n_tracks: int
@@ -57,16 +64,22 @@ class Cell:
 
     def record(self) -> dict[str, Any]:
         """The same in what JSON knows."""
-        kinds, others = ({name: _listed(found) for name, found in own.items()} for own in (self.measured, self.others))
+        kinds, others = (
+            {name: _listed(found) for name, found in own.items()}
+            for own in (self.measured, self.others)
+        )
         return {**self.__dict__, "measured": kinds, "start": _listed(self.start), "others": others}
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> "Cell":
         """What `record` gave."""
         kinds, others = (
-            {name: _arrays(found) for name, found in record[own].items()} for own in ("measured", "others")
+            {name: _arrays(found) for name, found in record[own].items()}
+            for own in ("measured", "others")
         )
-        return cls(**{**record, "measured": kinds, "start": _arrays(record["start"]), "others": others})
+        return cls(
+            **{**record, "measured": kinds, "start": _arrays(record["start"]), "others": others}
+        )
 
     def beside(self, name: str) -> Measured:
         """What is compared with: "start", or one of `others`."""
@@ -74,10 +87,11 @@ class Cell:
 
 
 def gain(cells: Sequence[Cell], kind: str, metric: str, against: str = START) -> Interval:
-    """The mean of what is served less the front end's own over all seeds' queries of one rung, paired, with interval.
+    """The mean of what is served less the front end's own over all seeds' queries of one rung,
+    paired, with interval.
 
-    kind: of vectors, a key of `measured`, or "start" for where the rung started. against: as in `Cell.beside`. Nans
-    where nothing is measured.
+    kind: of vectors, a key of `measured`, or "start" for where the rung started. against: as in
+    `Cell.beside`. Nans where nothing is measured.
     """
     gaps, clusters = [], []
     for cell in cells:
@@ -102,18 +116,27 @@ def falls_below(found: Interval) -> bool:
 def rungs(cells: Sequence[Cell]) -> dict[tuple[int, int], list[Cell]]:
     """The cells of each (tracks, listeners), in order."""
     names = sorted({(cell.n_tracks, cell.n_listeners) for cell in cells})
-    return {name: [cell for cell in cells if (cell.n_tracks, cell.n_listeners) == name] for name in names}
+    return {
+        name: [cell for cell in cells if (cell.n_tracks, cell.n_listeners) == name]
+        for name in names
+    }
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """Markdown: the gain of what is served over the front end's own on every rung; then where the rungs started."""
-    lines = ["| tracks | listeners | pairs | served | " + " | ".join(name for name, _, _ in SHOWN) + " |"]
+    """Markdown: the gain of what is served over the front end's own on every rung; then where the
+    rungs started.
+    """
+    lines = [
+        "| tracks | listeners | pairs | served | " + " | ".join(name for name, _, _ in SHOWN) + " |"
+    ]
     lines.append("|---" * (len(SHOWN) + 4) + "|")
     for (n_tracks, n_listeners), own in rungs(cells).items():
         gains = [_cell(gain(own, kind, metric)) for _, kind, metric in SHOWN]
         kept = ", ".join(f"{cell.alpha:g} {cell.vector}" if cell.alpha else START for cell in own)
         n_pairs = f"{np.mean([cell.n_pairs for cell in own]):,.0f}"
-        lines.append(f"| {n_tracks:,} | {n_listeners:,} | {n_pairs} | {kept} | " + " | ".join(gains) + " |")
+        lines.append(
+            f"| {n_tracks:,} | {n_listeners:,} | {n_pairs} | {kept} | " + " | ".join(gains) + " |"
+        )
     counts = [f"Minus {name}: {_n_below(cells, name)}." for name in (START, *cells[0].others)]
     return "\n\n".join(["\n".join(lines), "\n".join(counts), _starts(cells)])
 
@@ -132,7 +155,9 @@ def _n_below(cells: Sequence[Cell], against: str) -> str:
 
 
 def drawn(cells: Sequence[Cell], path: Path) -> None:
-    """Writes the picture: gains over the front end's own vectors by listeners, a line for each number of tracks."""
+    """Writes the picture: gains over the front end's own vectors by listeners, a line for each
+    number of tracks.
+    """
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -149,7 +174,9 @@ def drawn(cells: Sequence[Cell], path: Path) -> None:
             _draw_panel(axis, cells, kind, metric)
             axis.set(title=title, ylabel=label, xlabel="simulated listeners learned from")
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(COLOURS) + 1, frameon=False)
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=len(COLOURS) + 1, frameon=False
+        )
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
         pyplot.close(figure)
 
@@ -169,9 +196,15 @@ def _draw_panel(axis: Any, cells: Sequence[Cell], kind: str, metric: str) -> Non
         places = [n_listeners * 1.09 ** (number - (len(sizes) - 1) / 2) for n_listeners in found]
         means = np.array([one.mean for one in found.values()])
         ends = np.array([[one.mean - one.low, one.high - one.mean] for one in found.values()]).T
-        look = {"color": COLOURS[number % len(COLOURS)], "marker": MARKS[number % len(MARKS)], "markersize": 3.5}
+        look = {
+            "color": COLOURS[number % len(COLOURS)],
+            "marker": MARKS[number % len(MARKS)],
+            "markersize": 3.5,
+        }
         bars = {"linewidth": 1.3, "elinewidth": 0.9, "capsize": 2}
-        axis.errorbar(places, means, np.nan_to_num(ends), label=f"{n_tracks:,} tracks", **look, **bars)
+        axis.errorbar(
+            places, means, np.nan_to_num(ends), label=f"{n_tracks:,} tracks", **look, **bars
+        )
     ticks = sorted({cell.n_listeners for cell in cells})
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -183,12 +216,16 @@ def _draw_panel(axis: Any, cells: Sequence[Cell], kind: str, metric: str) -> Non
 
 
 def _starts(cells: Sequence[Cell]) -> str:
-    """By number of tracks, the figures of where all its rungs start, and what those are more than other beginnings."""
+    """By number of tracks, the figures of where all its rungs start, and what those are more than
+    other beginnings.
+    """
     metrics = list(dict.fromkeys(metric for _, _, metric in SHOWN))
     lines = ["| tracks | | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 2) + "|"]
     for n_tracks in sorted({cell.n_tracks for cell in cells}):
         own = list({cell.seed: cell for cell in cells if cell.n_tracks == n_tracks}.values())
-        values = [[cell.start[metric] for cell in own if metric in cell.start] for metric in metrics]
+        values = [
+            [cell.start[metric] for cell in own if metric in cell.start] for metric in metrics
+        ]
         means = [f"{np.nanmean(np.concatenate(found)):.3f}" if found else "" for found in values]
         lines.append(f"| {n_tracks:,} | {START} | " + " | ".join(means) + " |")
         for name in own[0].others:

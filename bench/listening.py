@@ -1,7 +1,9 @@
-"""Made-up listening of any size, straight into Parquet: few listeners and tracks make most of the events.
+"""Made-up listening of any size, straight into Parquet: few listeners and tracks make most of the
+events.
 
-Nobody's: every listener has a taste (some of 100 groups of tracks) and a busyness, every track a popularity; both fall
-off as a power of their rank. Events come in sittings, in the order of time, and each chunk depends on the seed alone.
+Nobody's: every listener has a taste (some of 100 groups of tracks) and a busyness, every track a
+popularity; both fall off as a power of their rank. Events come in sittings, in the order of time,
+and each chunk depends on the seed alone.
 """
 
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from ponticello.library import Folder, create_library
+from ponticello.storage.layout import LibraryPaths, create_library
 
 N_GROUPS = 100
 TRACKS_AN_ARTIST = 10
@@ -18,17 +20,31 @@ EVENTS_A_LISTENER, EVENTS_A_TRACK = 100, 500  # on average, whatever the size
 _CHUNK = 4_000_000  # events
 _SITTING = 12  # events
 _YEAR_S = 365 * 86_400
-KINDS = {"play": 0.70, "skip": 0.12, "complete": 0.10, "like": 0.05, "playlist": 0.02, "collect": 0.01}
+KINDS = {
+    "play": 0.70,
+    "skip": 0.12,
+    "complete": 0.10,
+    "like": 0.05,
+    "playlist": 0.02,
+    "collect": 0.01,
+}
 
 
-def make_library(root: Path, n_events: int, seed: int = 0) -> Folder:
-    """A library with a catalogue and a log of `n_events` events of one year, at `root`, which must not be one yet."""
+def make_library(root: Path, n_events: int, seed: int = 0) -> LibraryPaths:
+    """A library with a catalogue and a log of `n_events` events of one year, at `root`, which must
+    not be one yet.
+    """
     folder = create_library(root, "tiny")
-    n_listeners, n_tracks = max(n_events // EVENTS_A_LISTENER, 100), max(n_events // EVENTS_A_TRACK, 1000)
+    n_listeners, n_tracks = (
+        max(n_events // EVENTS_A_LISTENER, 100),
+        max(n_events // EVENTS_A_TRACK, 1000),
+    )
     track_ids = pl.Series("track_id", [f"t{number:07}" for number in range(n_tracks)])
     listener_ids = pl.Series("user_id", [f"listener-{number:08}" for number in range(n_listeners)])
     artists = [f"artist {number % (n_tracks // TRACKS_AN_ARTIST)}" for number in range(n_tracks)]
-    pl.DataFrame({"track_id": track_ids, "artist": artists}).write_parquet(folder.tracks, compression="zstd")
+    pl.DataFrame({"track_id": track_ids, "artist": artists}).write_parquet(
+        folder.tracks, compression="zstd"
+    )
     busy, popular = _falling(n_listeners, 0.7, 50), _falling(n_tracks, 0.8, 30)
     n_chunks = -(-n_events // _CHUNK)
     writer = None
@@ -52,7 +68,11 @@ def _falling(n: int, power: float, flat: int) -> np.ndarray:
 
 
 def _events(
-    generator: np.random.Generator, n: int, busy: np.ndarray, popular: np.ndarray, time: tuple[float, float]
+    generator: np.random.Generator,
+    n: int,
+    busy: np.ndarray,
+    popular: np.ndarray,
+    time: tuple[float, float],
 ) -> pl.DataFrame:
     """`n` events of one stretch of the year, with numbers for ids."""
     n_sittings = -(-n // _SITTING)
@@ -60,7 +80,8 @@ def _events(
     begin = np.repeat(generator.uniform(*time, n_sittings) * _YEAR_S, _SITTING)[:n]
     place = np.arange(n) % _SITTING
     track = np.searchsorted(popular, generator.random(n))
-    # Three of four events are within the listener's taste: the track of a like popularity in one of their two groups.
+    # Three of four events are within the listener's taste: the track of a like popularity in one of
+    # their two groups.
     group = (listener * 7919 + generator.integers(2, size=n) * 31) % N_GROUPS
     within = np.minimum(track // N_GROUPS * N_GROUPS + group, len(popular) - 1)
     track = np.where(generator.random(n) < 0.75, within, track)

@@ -1,4 +1,6 @@
-"""What is asked of every method on a library of the benches, meaning and taste, and how a variant of it is trained."""
+"""What is asked of every method on a library of the benches, meaning and taste, and how a variant
+of it is trained.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,22 +9,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ponticello.config import Config
-from ponticello.data.artists import artists_of
-from ponticello.data.catalog import read_tracks
-from ponticello.data.columns import TRACK_ID
-from ponticello.data.interactions import read_interactions
-from ponticello.data.splits import load_splits
-from ponticello.data.text import track_texts
-from ponticello.evaluate.collapse import collapse
-from ponticello.evaluate.contenders import Contenders
-from ponticello.evaluate.figures import Scores
-from ponticello.evaluate.intervals import bootstrap_mean
-from ponticello.evaluate.probe import probe_scores
-from ponticello.evaluate.ranking import Scorer, rank_task
-from ponticello.evaluate.scorers import by_profile
-from ponticello.evaluate.semantic import music_to_music_scores, retrieval_scores
-from ponticello.evaluate.tasks import next_tracks
-from ponticello.library import Folder
+from ponticello.evaluate.labels import probe_scores
+from ponticello.evaluate.results import Scores
+from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_scores
+from ponticello.evaluate.tasks import (
+    Scorer,
+    deduplicate_task,
+    next_tracks,
+    rank_task,
+    score_by_profile,
+)
+from ponticello.evaluate.tuning import TunedBaselines
+from ponticello.listening.log import read_interactions
+from ponticello.metrics.bootstrap import bootstrap_mean
+from ponticello.splits.splits import load_splits
+from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.catalog import read_tracks
+from ponticello.tracks.names import artists_of
+from ponticello.tracks.text import track_texts
 
 LABELS = ("genres", "machine_tags")
 TASTE = ("cold NDCG@10", "cold AUC")
@@ -31,8 +36,15 @@ Measured = dict[str, dict[str, np.ndarray]]  # {method: {metric: a number a quer
 ROUNDS = 1000
 
 
-def trained(folder: Folder, train: Callable[[Folder], Done], changed: Mapping[str, Any], seed: int) -> Done:
-    """What `train` gives with the settings of a variant, its weights drawn from `seed`. changed: nested settings."""
+def trained(
+    folder: LibraryPaths,
+    train: Callable[[LibraryPaths], Done],
+    changed: Mapping[str, Any],
+    seed: int,
+) -> Done:
+    """What `train` gives with the settings of a variant, its weights drawn from `seed`. changed:
+    nested settings.
+    """
     settings = folder.config.model_dump(mode="json")
     for part, values in changed.items():
         settings[part] |= values
@@ -42,13 +54,16 @@ def trained(folder: Folder, train: Callable[[Folder], Done], changed: Mapping[st
 
 
 class Asked:
-    """What is asked of every method of a library: listeners and cold tracks, texts, labels; test tracks only.
+    """What is asked of every method of a library: listeners and cold tracks, texts, labels; test
+    tracks only.
 
-    ids, texts: of every track, by id; test: the rows of the test tracks. drawn: {metric: a name a query}, what a
-    bootstrap draws together: artists, labels; filled as metrics are measured. Listeners are drawn alone.
+    ids, texts: of every track, by id; test: the rows of the test tracks. drawn: {metric: a name a
+    query}, what a
+    bootstrap draws together: artists, labels; filled as metrics are measured. Listeners are drawn
+    alone.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: LibraryPaths) -> None:
         tracks = read_tracks(folder).sort(TRACK_ID)
         splits, log = load_splits(folder), read_interactions(folder)
         assert splits is not None
@@ -65,35 +80,57 @@ class Asked:
     def measure(
         self, vectors: np.ndarray, texts: np.ndarray | None, *, hold_text: bool = False
     ) -> dict[str, np.ndarray]:
-        """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that has a text tower.
+        """A number a query in every metric; vectors: (n, d) unit, texts: (n, d) of a method that
+        has a text tower.
 
         hold_text: the vectors hold the text, labels and all, so no label is to be read off them.
         """
-        scorer = by_profile(self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search)
+        scorer = score_by_profile(
+            self.cold, [(1.0, dict(zip(self.ids, vectors, strict=True)))], self.config.search
+        )
         found = self._ranked(scorer)
-        queries, clusters = [self.ids[row] for row in self.test], [self.clusters[row] for row in self.test]
+        queries, clusters = (
+            [self.ids[row] for row in self.test],
+            [self.clusters[row] for row in self.test],
+        )
         if texts is not None:
-            scores = retrieval_scores({"m": texts[self.test]}, {"m": vectors[self.test]}, queries, clusters)
+            scores = retrieval_scores(
+                {"m": texts[self.test]}, {"m": vectors[self.test]}, queries, clusters
+            )
             wanted = {("text to audio", "R@10"), ("text to audio", "MRR")}
             found |= {
-                f"text {s.metric}": self._kept(f"text {s.metric}", s) for s in scores if (s.task, s.metric) in wanted
+                f"text {s.metric}": self._kept(f"text {s.metric}", s)
+                for s in scores
+                if (s.task, s.metric) in wanted
             }
         for column, labels in self.labels.items():
             if not hold_text:
-                probed, _ = probe_scores({"m": vectors}, labels, self.roles, self.ids, self.clusters, column)
-                found |= {f"{column} probe": self._kept(f"{column} probe", one) for one in probed[:1]}
+                probed, _ = probe_scores(
+                    {"m": vectors}, labels, self.roles, self.ids, self.clusters, column
+                )
+                found |= {
+                    f"{column} probe": self._kept(f"{column} probe", one) for one in probed[:1]
+                }
             sets = [set(labels[row] or ()) for row in self.test]
             near = music_to_music_scores({"m": vectors[self.test]}, sets, queries, clusters, column)
             found |= {f"same {column}": self._kept(f"same {column}", one) for one in near[:1]}
         return found
 
     def regress(self, vectors: np.ndarray) -> dict[str, np.ndarray]:
-        """The ALS factors of the listening before the test window, regressed from the vectors, tuned on validation."""
+        """The ALS factors of the listening before the test window, regressed from the vectors,
+        tuned on validation.
+        """
         content = dict(zip(self.ids, vectors, strict=True))
         config = self.config.model_copy(
-            update={"evaluate": self.config.evaluate.model_copy(update={"baselines": ("vectors to factors",)})}
+            update={
+                "evaluate": self.config.evaluate.model_copy(
+                    update={"baselines": ("vectors to factors",)}
+                )
+            }
         )
-        scorers = Contenders(self.log, self.splits, content, config, 0).scorers(collapse(self.cold, {}))
+        scorers = TunedBaselines(self.log, self.splits, content, config, 0).scorers(
+            deduplicate_task(self.cold, {})
+        )
         return self._ranked(scorers["vectors to factors"])
 
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:
@@ -105,21 +142,29 @@ class Asked:
         return scores.by_method["m"]
 
 
-def table(libraries: Sequence[Measured], against: str, drawn: Sequence[Mapping[str, Sequence[str]]] = ()) -> str:
-    """A row a method: the mean over all libraries' queries; in brackets the interval of its paired gap to `against`.
+def table(
+    libraries: Sequence[Measured], against: str, drawn: Sequence[Mapping[str, Sequence[str]]] = ()
+) -> str:
+    """A row a method: the mean over all libraries' queries; in brackets the interval of its paired
+    gap to `against`.
 
-    Queries of all libraries count alike. drawn: {metric: a name a query} of each library: what has one name is drawn
-    together, in whichever libraries it is, but for listeners, of whom each library has its own; without it every query
-    is drawn alone. A cell is empty where nothing was measured.
+    Queries of all libraries count alike. drawn: {metric: a name a query} of each library: what has
+    one name is drawn together, in whichever libraries it is, but for listeners, of whom each
+    library has its own; without it every query is drawn alone. A cell is empty where nothing was
+    measured.
     """
     methods = list(dict.fromkeys(method for one in libraries for method in one))
-    metrics = list(dict.fromkeys(name for one in libraries for found in one.values() for name in found))
+    metrics = list(
+        dict.fromkeys(name for one in libraries for found in one.values() for name in found)
+    )
     lines = ["| | " + " | ".join(metrics) + " |", "|---" * (len(metrics) + 1) + "|"]
     for method in methods:
         cells = []
         for metric in metrics:
             pairs = [
-                (one[method][metric], one[against].get(metric)) for one in libraries if metric in one.get(method, {})
+                (one[method][metric], one[against].get(metric))
+                for one in libraries
+                if metric in one.get(method, {})
             ]
             if not pairs:
                 cells.append("")
@@ -127,7 +172,9 @@ def table(libraries: Sequence[Measured], against: str, drawn: Sequence[Mapping[s
             cell = f"{np.nanmean(np.concatenate([own for own, _ in pairs])):.3f}"
             if method != against and all(other is not None for _, other in pairs):
                 gaps = np.concatenate([own - other for own, other in pairs])
-                _, low, high = bootstrap_mean(gaps, _clusters(libraries, method, metric, drawn), ROUNDS, 0)
+                _, low, high = bootstrap_mean(
+                    gaps, _clusters(libraries, method, metric, drawn), ROUNDS, 0
+                )
                 cell += f" [{low:+.3f}, {high:+.3f}]"
             cells.append(cell)
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
@@ -135,10 +182,19 @@ def table(libraries: Sequence[Measured], against: str, drawn: Sequence[Mapping[s
 
 
 def _clusters(
-    libraries: Sequence[Measured], method: str, metric: str, drawn: Sequence[Mapping[str, Sequence[str]]]
+    libraries: Sequence[Measured],
+    method: str,
+    metric: str,
+    drawn: Sequence[Mapping[str, Sequence[str]]],
 ) -> np.ndarray | None:
-    """(queries,) a number a name, over all libraries that measured the metric; None where all are drawn alone."""
+    """(queries,) a number a name, over all libraries that measured the metric; None where all are
+    drawn alone.
+    """
     if not drawn or metric in TASTE:
         return None
-    names = [names[metric] for one, names in zip(libraries, drawn, strict=True) if metric in one.get(method, {})]
+    names = [
+        names[metric]
+        for one, names in zip(libraries, drawn, strict=True)
+        if metric in one.get(method, {})
+    ]
     return np.unique([name for some in names for name in some], return_inverse=True)[1]

@@ -1,17 +1,22 @@
-"""More tracks than `freemusic` holds: each made up of two of its tracks, in the space of what is heard of them.
+"""More tracks than `freemusic` holds: each made up of two of its tracks, in the space of what is
+heard of them.
 
-Sounds are not made: 2,400 of them would take MusiCNN an hour. A mixture is two real tracks of one component (tracks
-that share games or artists: see `freemusic.together`), so that no split can hold out one parent and train on the other.
+Sounds are not made: 2,400 of them would take MusiCNN an hour. A mixture is two real tracks of one
+component (tracks
+that share games or artists: see `freemusic.together`), so that no split can hold out one parent and
+train on the other.
 
-- frames: share x the first's + (1 - share) x the second's, frame by frame, with noise of the spread that the frames of
+- frames: share x the first's + (1 - share) x the second's, frame by frame, with noise of the spread
+  that the frames of
   its parents have within their track; share is drawn between 0.5 and 0.9
-- mel: both sounded together at those shares of their power; 9.6 s, below the length in which copies are looked for: a
+- mel: both sounded together at those shares of their power; 9.6 s, below the length in which copies
+  are looked for: a
   mixture resembles its parents, and has their role anyway
 - machine tags: both scores mixed by the shares, and the tags above the usual threshold
 - title: both titles; artist, album, game, genres and description: the first parent's
 
-So mixtures lie between real tracks: they make a catalogue larger and denser, not wider. A figure on them says how
-training behaves with as many rows, not how music does.
+So mixtures lie between real tracks: they make a catalogue larger and denser, not wider. A figure on
+them says how training behaves with as many rows, not how music does.
 """
 
 import csv
@@ -23,10 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from freemusic import TAG_SCORE, together
-from ponticello.data.prepare import FrontEnd, prepare_frames
-from ponticello.data.shards import Mel, read_manifest
-from ponticello.data.store import FrameStore
-from ponticello.library import Folder
+from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.store import FeatureStore, Mel, read_manifest
+from ponticello.storage.layout import LibraryPaths
 
 SHARES = (0.5, 0.9)  # of the first parent
 MEL_FRAMES = 100  # at most; of 96 ms
@@ -42,7 +46,9 @@ class Mixture:
 
 
 def draw_mixtures(rows: list[dict[str, str]], n: int, seed: int) -> dict[str, Mixture]:
-    """`n` mixtures by track id; both parents of each are different tracks of one component of `rows`."""
+    """`n` mixtures by track id; both parents of each are different tracks of one component of
+    `rows`.
+    """
     generator = np.random.default_rng(seed)
     members = defaultdict(list)
     for row, component in zip(rows, together(rows), strict=True):
@@ -57,7 +63,9 @@ def draw_mixtures(rows: list[dict[str, str]], n: int, seed: int) -> dict[str, Mi
 
 
 def mixed_rows(
-    rows: list[dict[str, str]], mixtures: Mapping[str, Mixture], scores: Mapping[str, Mapping[str, float]]
+    rows: list[dict[str, str]],
+    mixtures: Mapping[str, Mixture],
+    scores: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, str]]:
     """A row of the tracks table for every mixture. scores: {track_id: {tag: score}}."""
     known = {row["track_id"]: row for row in rows}
@@ -66,11 +74,22 @@ def mixed_rows(
         first, second = (known[parent] for parent in mixture.parents)
         one, two = (scores.get(parent, {}) for parent in mixture.parents)
         mixed = {
-            tag: mixture.share * one.get(tag, 0.0) + (1 - mixture.share) * two.get(tag, 0.0) for tag in {*one, *two}
+            tag: mixture.share * one.get(tag, 0.0) + (1 - mixture.share) * two.get(tag, 0.0)
+            for tag in {*one, *two}
         }
-        tags = sorted((tag for tag in mixed if mixed[tag] >= TAG_SCORE), key=lambda tag: (-mixed[tag], tag))
+        tags = sorted(
+            (tag for tag in mixed if mixed[tag] >= TAG_SCORE), key=lambda tag: (-mixed[tag], tag)
+        )
         title = " and ".join(filter(None, (first["title"], second["title"])))
-        found.append({**first, "track_id": track_id, "path": "", "title": title, "machine_tags": ";".join(tags)})
+        found.append(
+            {
+                **first,
+                "track_id": track_id,
+                "path": "",
+                "title": title,
+                "machine_tags": ";".join(tags),
+            }
+        )
     return found
 
 
@@ -84,7 +103,9 @@ def tag_scores(source: Path) -> dict[str, dict[str, float]]:
 
 
 def mixed_frames(one: Mel, two: Mel, share: float, seed: tuple[int, ...]) -> Mel:
-    """(min T, F) float16 between two tracks' frames, (T, F) each, with noise of their spread over time."""
+    """(min T, F) float16 between two tracks' frames, (T, F) each, with noise of their spread over
+    time.
+    """
     n_frames = min(len(one), len(two))
     left, right = (np.asarray(frames[:n_frames], dtype=np.float32) for frames in (one, two))
     spread = share * left.std(axis=0) + (1 - share) * right.std(axis=0)
@@ -94,21 +115,28 @@ def mixed_frames(one: Mel, two: Mel, share: float, seed: tuple[int, ...]) -> Mel
 
 
 def mixed_mel(one: Mel, two: Mel, share: float) -> Mel:
-    """(t, F) float16, dB: two log-mels sounding together; t = the shorter's frames, `MEL_FRAMES` at most."""
+    """(t, F) float16, dB: two log-mels sounding together; t = the shorter's frames, `MEL_FRAMES` at
+    most.
+    """
     n_frames = min(len(one), len(two), MEL_FRAMES)
     power = [10 ** (np.asarray(mel[:n_frames], dtype=np.float64) / 10) for mel in (one, two)]
-    mixed: Mel = (10 * np.log10(share * power[0] + (1 - share) * power[1] + 10 ** (FLOOR_DB / 10))).astype(np.float16)
+    mixed: Mel = (
+        10 * np.log10(share * power[0] + (1 - share) * power[1] + 10 ** (FLOOR_DB / 10))
+    ).astype(np.float16)
     return mixed
 
 
-def write_mixtures(folder: Folder, base: Folder, mixtures: Mapping[str, Mixture]) -> None:
-    """Mels and frames of all tracks of `base` and of the mixtures, through the ordinary writer of prepared frames.
+def write_mixtures(
+    folder: LibraryPaths, base: LibraryPaths, mixtures: Mapping[str, Mixture]
+) -> None:
+    """Mels and frames of all tracks of `base` and of the mixtures, through the ordinary writer of
+    prepared frames.
 
     What an earlier call wrote is kept.
     """
 
-    def writer(place: Path, original: Path, is_mel: bool) -> FrontEnd:
-        store = FrameStore(original)
+    def writer(place: Path, original: Path, is_mel: bool) -> ExtractionJob:
+        store = FeatureStore(original)
 
         def frames(path: Path, _: str) -> Mel:
             if path.name not in mixtures:
@@ -119,9 +147,9 @@ def write_mixtures(folder: Folder, base: Folder, mixtures: Mapping[str, Mixture]
                 return mixed_mel(one, two, mixture.share)
             return mixed_frames(one, two, mixture.share, (0, *path.name.encode()))
 
-        return FrontEnd(place, read_manifest(original)["mel_key"][0], frames, "mix tracks")
+        return ExtractionJob(place, read_manifest(original)["mel_key"][0], frames, "mix tracks")
 
-    track_ids = [*FrameStore(base.mels).track_ids, *mixtures]
+    track_ids = [*FeatureStore(base.mels).track_ids, *mixtures]
     with folder.lock():
         for place, original in ((folder.mels, base.mels), (folder.frames, base.frames)):
             # A name stands for its frames: there is no file behind it.

@@ -1,8 +1,10 @@
-"""How long mining takes and what it holds, on made-up logs from a million events up; prints a table in Markdown.
+"""How long mining takes and what it holds, on made-up logs from a million events up; prints a table
+in Markdown.
 
     python bench/pairs.py --events 1000000 --events 10000000 --work FOLDER
 
-Every size is mined by `ponticello pairs` in a process of its own, training and validation pairs as always.
+Every size is mined by `ponticello pairs` in a process of its own, training and validation pairs as
+always.
 """
 
 import json
@@ -34,7 +36,11 @@ class Measured:
 
     def row(self, before: "Measured | None") -> str:
         """A row of the table; the last cell is the cost against the size before."""
-        grown = f"{self.seconds / before.seconds:.1f} x, {self.busy_s / before.busy_s:.1f} x" if before else "-"
+        grown = (
+            f"{self.seconds / before.seconds:.1f} x, {self.busy_s / before.busy_s:.1f} x"
+            if before
+            else "-"
+        )
         funnel = self.found["funnel"]
         cells = [f"{self.n_events:,}", f"{funnel['candidates']:,}", f"{self.found['n_pairs']:,}"]
         cells += [
@@ -51,7 +57,18 @@ def measure(library: Path, n_events: int, options: list[str]) -> Measured:
     """Mines the library at `library` in another process."""
     temp = library / "temp"
     temp.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "ponticello", "pairs", "-L", str(library), "--json", "--temp", str(temp), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "ponticello",
+        "pairs",
+        "-L",
+        str(library),
+        "--json",
+        "--temp",
+        str(temp),
+        *options,
+    ]
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         most = 0
@@ -63,7 +80,9 @@ def measure(library: Path, n_events: int, options: list[str]) -> Measured:
     busy_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if process.returncode:
         raise typer.Exit(process.returncode)
-    return Measured(n_events, seconds, busy_s, after.ru_maxrss / 2**20, most / 2**30, json.loads(output))
+    return Measured(
+        n_events, seconds, busy_s, after.ru_maxrss / 2**20, most / 2**30, json.loads(output)
+    )
 
 
 def _disk(folder: Path) -> int:
@@ -88,7 +107,16 @@ def main(
     keep: bool = False,
 ) -> None:
     """Makes, mines and measures one log after the other."""
-    names = ["events", "candidates", "pairs", "time", "processor time", "peak memory", "on disk", "times the row above"]
+    names = [
+        "events",
+        "candidates",
+        "pairs",
+        "time",
+        "processor time",
+        "peak memory",
+        "on disk",
+        "times the row above",
+    ]
     print(f"| {' | '.join(names)} |")
     print("|---|---|---|---|---|---|---|---|")
     before = None

@@ -1,10 +1,11 @@
-"""How long a scan takes and how much memory: many small files, then nothing new, then some changed and moved.
+"""How long a scan takes and how much memory: many small files, then nothing new, then some changed
+and moved.
 
     python bench/scan.py --files 20000
 
-Makes flac, mp3, ogg and wav files of 0.2 s in a temporary folder, half of them with tags, runs `ponticello scan` on it
-as a user would, and prints a Markdown table. Memory is the sum over the command and its worker processes at the worst
-moment, sampled.
+Makes flac, mp3, ogg and wav files of 0.2 s in a temporary folder, half of them with tags, runs
+`ponticello scan` on it as a user would, and prints a Markdown table. Memory is the sum over the
+command and its worker processes at the worst moment, sampled.
 """
 
 import argparse
@@ -24,7 +25,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from ponticello.library import create_library
+from ponticello.storage.layout import create_library
 
 SECONDS = 0.2
 RATE = 44_100
@@ -51,10 +52,16 @@ class Run:
 def make_music(root: Path, n_files: int, seed: int) -> None:
     """Files in folders of a hundred, each with sound and tags of its own."""
     generator = np.random.default_rng(seed)
-    templates = {suffix: _encoded(generator, *kind) for suffix, kind in FORMATS.items() if suffix != "wav"}
+    templates = {
+        suffix: _encoded(generator, *kind) for suffix, kind in FORMATS.items() if suffix != "wav"
+    }
     for number in range(n_files):
         suffix = list(FORMATS)[number % len(FORMATS)]
-        folder = root / f"artist {number // FILES_A_FOLDER // 10:04d}" / f"album {number // FILES_A_FOLDER:05d}"
+        folder = (
+            root
+            / f"artist {number // FILES_A_FOLDER // 10:04d}"
+            / f"album {number // FILES_A_FOLDER:05d}"
+        )
         folder.mkdir(parents=True, exist_ok=True)
         content = templates.get(suffix) or _encoded(generator, *FORMATS["wav"])
         (folder / f"{number:06d}.{suffix}").write_bytes(_tagged(content, suffix, number))
@@ -62,17 +69,30 @@ def make_music(root: Path, n_files: int, seed: int) -> None:
 
 def _encoded(generator: np.random.Generator, container: str, subtype: str) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, generator.normal(0, 0.1, int(SECONDS * RATE)), RATE, format=container, subtype=subtype)
+    soundfile.write(
+        buffer,
+        generator.normal(0, 0.1, int(SECONDS * RATE)),
+        RATE,
+        format=container,
+        subtype=subtype,
+    )
     return buffer.getvalue()
 
 
 def _tagged(content: bytes, suffix: str, number: int) -> bytes:
-    """The file with a title, artist and genre; mp3 and flac carry them as ID3 in front, the others as they are."""
+    """The file with a title, artist and genre; mp3 and flac carry them as ID3 in front, the others
+    as they are.
+    """
     if suffix not in ("mp3", "flac"):
         return content + number.to_bytes(8, "little")  # so that no two files are the same
-    texts = {b"TIT2": f"Title {number}", b"TPE1": f"Artist {number // 1_000}", b"TCON": "Jazz\0Soul"}
+    texts = {
+        b"TIT2": f"Title {number}",
+        b"TPE1": f"Artist {number // 1_000}",
+        b"TCON": "Jazz\0Soul",
+    }
     frames = b"".join(
-        name + (len(text) + 1).to_bytes(4, "big") + b"\0\0\3" + text.encode() for name, text in texts.items()
+        name + (len(text) + 1).to_bytes(4, "big") + b"\0\0\3" + text.encode()
+        for name, text in texts.items()
     )
     size = bytes(len(frames) >> shift & 0x7F for shift in (21, 14, 7, 0))
     return b"ID3\4\0\0" + size + frames + content + number.to_bytes(8, "little")
@@ -80,9 +100,21 @@ def _tagged(content: bytes, suffix: str, number: int) -> bytes:
 
 def scan(title: str, music: Path, library: Path, workers: int) -> Run:
     """Runs the command and watches its memory."""
-    command = [sys.executable, "-m", "ponticello", "scan", str(music), "-L", str(library), "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "ponticello",
+        "scan",
+        str(music),
+        "-L",
+        str(library),
+        "--workers",
+        str(workers),
+    ]
     start = time.monotonic()
-    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
     watcher.start()
@@ -95,7 +127,9 @@ def scan(title: str, music: Path, library: Path, workers: int) -> Run:
 
 
 def _watch(pid: int, peak: list[float]) -> None:
-    """Keeps the highest sum of the resident memory of a process and its children, bytes, until it ends."""
+    """Keeps the highest sum of the resident memory of a process and its children, bytes, until it
+    ends.
+    """
     try:
         parent = psutil.Process(pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
@@ -121,15 +155,22 @@ def change(music: Path, n_changed: int) -> None:
 
 def table(runs: list[Run]) -> str:
     """The runs as Markdown."""
-    lines = ["| scan | s | MB at most | new | updated | moved | unchanged |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| scan | s | MB at most | new | updated | moved | unchanged |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for run in runs:
-        found = " | ".join(f"{run.said[f'n_{name}']:,}" for name in ("new", "updated", "moved", "unchanged"))
+        found = " | ".join(
+            f"{run.said[f'n_{name}']:,}" for name in ("new", "updated", "moved", "unchanged")
+        )
         lines.append(f"| {run.title} | {run.seconds:.1f} | {run.peak_mb:.0f} | {found} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,10 +1,12 @@
-"""How the service bears a crowd: many clients at once with mixed calls over a made-up library, on loopback.
+"""How the service bears a crowd: many clients at once with mixed calls over a made-up library, on
+loopback.
 
     python bench/serve.py --work DIR
 
-Two processes: `ponticello serve` and this one. Each client asks, waits for the answer, thinks for a while, asks again;
-with --think 0 all ask as fast as they are answered, which measures the most that can be served. First come single
-searches, one after the other, which is what one person at the explorer waits for.
+Two processes: `ponticello serve` and this one. Each client asks, waits for the answer, thinks for a
+while, asks again; with --think 0 all ask as fast as they are answered, which measures the most that
+can be served. First come single searches, one after the other, which is what one person at the
+explorer waits for.
 """
 
 import argparse
@@ -22,7 +24,7 @@ import numpy as np
 import psutil
 
 from large_library import TEXTS, make_large_library, serving
-from ponticello.data.listeners import USER_PREFIX
+from ponticello.datasets.simulated import USER_PREFIX
 
 SINGLE = 300  # searches one after the other
 WARM_SHARE = 0.2  # of the time, after which memory is looked at for the first time
@@ -45,14 +47,26 @@ def calls(n_tracks: int, n_listeners: int, chance: random.Random) -> dict[str, t
         return f"track-{chance.randrange(n_tracks):07d}"
 
     def ask() -> bytes:
-        terms = [{"text": chance.choice(TEXTS)}, {"track_id": track()}, {"track_id": track(), "weight": -0.5}]
-        return json.dumps({"terms": terms, "blend": chance.random(), "where": ["genres=jazz"]}).encode()
+        terms = [
+            {"text": chance.choice(TEXTS)},
+            {"track_id": track()},
+            {"track_id": track(), "weight": -0.5},
+        ]
+        return json.dumps(
+            {"terms": terms, "blend": chance.random(), "where": ["genres=jazz"]}
+        ).encode()
 
     return {
-        "search by words": (0.3, lambda: (f"/api/search?text={quote(chance.choice(TEXTS))}&blend=0.3", b"")),
+        "search by words": (
+            0.3,
+            lambda: (f"/api/search?text={quote(chance.choice(TEXTS))}&blend=0.3", b""),
+        ),
         "several terms, filtered": (0.15, lambda: ("/api/search", ask())),
         "similar": (0.2, lambda: (f"/api/tracks/{track()}/similar?per_artist=1", b"")),
-        "recommend": (0.15, lambda: (f"/api/recommend/{USER_PREFIX}{chance.randrange(n_listeners):05d}", b"")),
+        "recommend": (
+            0.15,
+            lambda: (f"/api/recommend/{USER_PREFIX}{chance.randrange(n_listeners):05d}", b""),
+        ),
         "audience": (0.05, lambda: (f"/api/tracks/{track()}/audience", b"")),
         "a track": (0.1, lambda: (f"/api/tracks/{track()}", b"")),
         "the library": (0.05, lambda: ("/api/library", b"")),
@@ -104,13 +118,17 @@ async def client(
     writer.close()
 
 
-async def crowd(port: int, pid: int, arguments: argparse.Namespace, think_s: float) -> tuple[Seen, list[float]]:
+async def crowd(
+    port: int, pid: int, arguments: argparse.Namespace, think_s: float
+) -> tuple[Seen, list[float]]:
     """All clients at once; what they saw, and the server's memory in MB, a reading a second."""
     seen, memory, process = Seen(), list[float](), psutil.Process(pid)
     until = time.monotonic() + arguments.seconds
     numbers = range(arguments.clients)
     tasks = [
-        asyncio.create_task(client(port, until, think_s, arguments.tracks, arguments.listeners, number, seen))
+        asyncio.create_task(
+            client(port, until, think_s, arguments.tracks, arguments.listeners, number, seen)
+        )
         for number in numbers
     ]
     while time.monotonic() < until:
@@ -121,14 +139,18 @@ async def crowd(port: int, pid: int, arguments: argparse.Namespace, think_s: flo
 
 
 async def alone(port: int) -> list[float]:
-    """Seconds of single searches by words, one after the other, each a text not asked before half the time."""
+    """Seconds of single searches by words, one after the other, each a text not asked before half
+    the time.
+    """
     chance = random.Random(1)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     seconds = []
     for number in range(SINGLE):
         text = chance.choice(TEXTS) if number % 2 else f"{chance.choice(TEXTS)} number {number}"
         started = time.monotonic()
-        status, _ = await request(reader, writer, f"/api/search?text={quote(text)}&blend={chance.random():.2f}", b"")
+        status, _ = await request(
+            reader, writer, f"/api/search?text={quote(text)}&blend={chance.random():.2f}", b""
+        )
         assert status == 200, status
         seconds.append(time.monotonic() - started)
     writer.close()
@@ -141,9 +163,13 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
 
 
 def report(seen: Seen, memory: list[float], seconds: float, title: str) -> dict[str, object]:
-    """Prints the table of one crowd; gives it as data. Memory drift: from a fifth of the time on, to the end."""
+    """Prints the table of one crowd; gives it as data. Memory drift: from a fifth of the time on,
+    to the end.
+    """
     everything = [each for kind in seen.seconds.values() for each in kind]
-    rows = {kind: {"n": len(each), **percentiles(each)} for kind, each in sorted(seen.seconds.items())}
+    rows = {
+        kind: {"n": len(each), **percentiles(each)} for kind, each in sorted(seen.seconds.items())
+    }
     rows["all"] = {"n": len(everything), **percentiles(everything)}
     warm = memory[int(WARM_SHARE * len(memory))]
     drift = memory[-1] / warm - 1
@@ -152,21 +178,36 @@ def report(seen: Seen, memory: list[float], seconds: float, title: str) -> dict[
     )
     print("| call | n | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|")
     for kind, row in rows.items():
-        print(f"| {kind} | {row['n']:,.0f} | {row['p50_ms']:,.1f} | {row['p95_ms']:,.1f} | {row['p99_ms']:,.1f} |")
-    print(f"memory {warm:,.0f} MB after {WARM_SHARE:.0%} of the time, {memory[-1]:,.0f} MB at the end: {drift:+.1%}")
-    return {"rows": rows, "errors": dict(seen.errors), "memory_mb": [warm, memory[-1]], "drift": drift}
+        print(
+            f"| {kind} | {row['n']:,.0f} | {row['p50_ms']:,.1f} | {row['p95_ms']:,.1f} | {row['p99_ms']:,.1f} |"
+        )
+    print(
+        f"memory {warm:,.0f} MB after {WARM_SHARE:.0%} of the time, {memory[-1]:,.0f} MB at the end: {drift:+.1%}"
+    )
+    return {
+        "rows": rows,
+        "errors": dict(seen.errors),
+        "memory_mb": [warm, memory[-1]],
+        "drift": drift,
+    }
 
 
 def main() -> None:
     """Serves, asks, prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--work", type=Path, required=True, help="keeps the made-up library")
     parser.add_argument("--tracks", type=int, default=50_000)
     parser.add_argument("--listeners", type=int, default=2_000)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument(
-        "--think", type=float, nargs="*", default=[1.0, 0.0], help="s between a client's calls, on average"
+        "--think",
+        type=float,
+        nargs="*",
+        default=[1.0, 0.0],
+        help="s between a client's calls, on average",
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -175,10 +216,16 @@ def main() -> None:
     started = time.monotonic()
     with serving(root) as (url, pid):
         port, ready_s = urlsplit(url).port or 0, time.monotonic() - started
-        print(f"{arguments.tracks:,} tracks, {arguments.listeners:,} listeners; ready after {ready_s:.1f} s")
+        print(
+            f"{arguments.tracks:,} tracks, {arguments.listeners:,} listeners; ready after {ready_s:.1f} s"
+        )
         single = percentiles(asyncio.run(alone(port)))
         print(f"one client, {SINGLE} searches by words: {single}")
-        result: dict[str, object] = {"tracks": arguments.tracks, "clients": arguments.clients, "alone": single}
+        result: dict[str, object] = {
+            "tracks": arguments.tracks,
+            "clients": arguments.clients,
+            "alone": single,
+        }
         for think_s in arguments.think:
             seen, memory = asyncio.run(crowd(port, pid, arguments, think_s))
             title = f"{arguments.clients} clients, {arguments.seconds:g} s, thinking {think_s:g} s between calls"

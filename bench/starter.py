@@ -21,7 +21,9 @@ def main() -> None:
     """Reads the tracks and writes the model."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds tracks.csv, auto_tags.csv and audio/")
-    parser.add_argument("--work", type=Path, required=True, help="where the prepared frames are kept")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="where the prepared frames are kept"
+    )
     given = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order: the same bytes each time
     rows = read_catalogue(given.folder)
@@ -34,7 +36,9 @@ def make(read: Reader, heard: Heard) -> None:
     """Writes the model that ships, from all tracks."""
     data = save(learn_starter(read, heard))
     FILE.write_bytes(data)
-    print(f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {hashlib.sha256(data).hexdigest()}")
+    print(
+        f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {hashlib.sha256(data).hexdigest()}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""The audio side of a training step of the `paper` preset's size, and embedding, beside the released way.
+"""The audio side of a training step of the `paper` preset's size, and embedding, beside the
+released way.
 
     OMP_NUM_THREADS=2 python bench/step.py --json step.json
     python bench/step.py --device cuda --pairs 64 [--bf16]   # says so where there is no GPU
     python bench/step.py --compile                           # ours by torch.compile
 
-Ours is `AudioEncoder` with its masks, anchors and positives in one pass, each batch as long as its longest track, and
-`contrastive_loss`; the reference is `reference_step.py`, which fills every track up to 120 s. Both in float32, forward
-and backward without an optimiser, dropout on. Weights and sounds are random: only time means anything. The limit is
-this machine's own matrix product, 2,048 x 2,048 in float32, timed in turn with the rest; a step's operations are those
-of its convolutions and matrix products, three times the forward pass. Mixed lengths: a quarter each of 30, 60, 90 and
-120 s, each batch of one length.
+Ours is `AudioEncoder` with its masks, anchors and positives in one pass, each batch as long as its
+longest track, and `contrastive_loss`; the reference is `reference_step.py`, which fills every track
+up to 120 s. Both in float32, forward and backward without an optimiser, dropout on. Weights and
+sounds are random: only time means anything. The limit is this machine's own matrix product, 2,048 x
+2,048 in float32, timed in turn with the rest; a step's operations are those of its convolutions and
+matrix products, three times the forward pass. Mixed lengths: a quarter each of 30, 60, 90 and 120
+s, each batch of one length.
 Prints Markdown: the table of `docs/speed.md`.
 """
 
@@ -38,7 +40,9 @@ FULL = CONFIG.mel.max_frames
 
 @dataclass(frozen=True)
 class Row:
-    """Work, s of ours, the reference's time times ours, and the share of the machine's matrix products reached."""
+    """Work, s of ours, the reference's time times ours, and the share of the machine's matrix
+    products reached.
+    """
 
     work: str
     ours_s: float
@@ -55,7 +59,8 @@ class Ours(nn.Module):
         super().__init__()
         self.encoder = AudioEncoder(config.audio, config.mel.n_mels)
         self.head = MLP(
-            (config.audio.hidden_size, *config.heads.hidden_sizes, config.heads.embed_dim), config.heads.dropout
+            (config.audio.hidden_size, *config.heads.hidden_sizes, config.heads.embed_dim),
+            config.heads.dropout,
         )
 
     def forward(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
@@ -80,16 +85,24 @@ def embedded(tower: nn.Module, *inputs: Tensor) -> None:
 
 
 def operations(n_frames: int) -> float:
-    """Of the forward pass of one track: two for each multiplication and addition of convolutions and products."""
+    """Of the forward pass of one track: two for each multiplication and addition of convolutions
+    and products.
+    """
     audio, total, length, n_in = CONFIG.audio, 0.0, n_frames, CONFIG.mel.n_mels
-    for channels, kernel, stride in zip(audio.conv_channels, audio.conv_kernels, audio.conv_strides, strict=True):
+    for channels, kernel, stride in zip(
+        audio.conv_channels, audio.conv_kernels, audio.conv_strides, strict=True
+    ):
         length = (length - kernel) // stride + 1
         total += length * channels * n_in * kernel
         n_in = channels
     size = audio.hidden_size
-    total += length * n_in * size + length * size * size // audio.position_groups * audio.position_kernel
+    total += (
+        length * n_in * size + length * size * size // audio.position_groups * audio.position_kernel
+    )
     tokens = length + 1
-    total += audio.n_layers * tokens * (4 * size * size + 2 * size * audio.ffn_size + 2 * tokens * size)
+    total += (
+        audio.n_layers * tokens * (4 * size * size + 2 * size * audio.ffn_size + 2 * tokens * size)
+    )
     return 2 * total
 
 
@@ -109,7 +122,9 @@ def measured(runs: int, device: str, pairs: int, bf16: bool, compiled: bool) -> 
         ours.encoder.compile(dynamic=False)
     scale = torch.tensor(CONFIG.heads.logit_scale, device=device)
     full = torch.randn(2 * pairs, FULL, CONFIG.mel.n_mels, device=device)
-    matrix = torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
+    matrix = torch.randn(
+        MATRIX, MATRIX, device=device, dtype=torch.bfloat16 if bf16 else torch.float32
+    )
     none = torch.zeros(2 * pairs, FULL, dtype=torch.bool, device=device)
     quarters = [1 + (FULL - 1) * quarter // 4 for quarter in (1, 2, 3, 4)]
     short = quarters[0]
@@ -127,14 +142,24 @@ def measured(runs: int, device: str, pairs: int, bf16: bool, compiled: bool) -> 
     mixed = sum(operations(length) for length in quarters)
     works: list[tuple[str, Callable[[], object], Callable[[], object], float]] = [
         ("training, 120 s", partial(our, full, none, scale), their, 3 * operations(FULL)),
-        ("training, 30 s", partial(our, full[:, :short], none[:, :short], scale), their, 3 * operations(short)),
+        (
+            "training, 30 s",
+            partial(our, full[:, :short], none[:, :short], scale),
+            their,
+            3 * operations(short),
+        ),
         (
             "training, 30 to 120 s",
             partial(bucketed, lambda tracks, masks: our_step(ours, tracks, masks, scale)),
             partial(unsorted, their),
             3 * mixed,
         ),
-        ("embedding, 120 s", partial(embedded, ours, full, none), partial(embedded, theirs, full), operations(FULL)),
+        (
+            "embedding, 120 s",
+            partial(embedded, ours, full, none),
+            partial(embedded, theirs, full),
+            operations(FULL),
+        ),
         (
             "embedding, 30 s",
             partial(embedded, ours, full[:, :short], none[:, :short]),
@@ -150,15 +175,34 @@ def measured(runs: int, device: str, pairs: int, bf16: bool, compiled: bool) -> 
             "limit": partial(torch.mm, matrix, matrix),
         }
         timed = in_turn(
-            {name: partial(finished, case, device, bf16 and name == "ours") for name, case in cases.items()}, runs
+            {
+                name: partial(finished, case, device, bf16 and name == "ours")
+                for name, case in cases.items()
+            },
+            runs,
         )
         per_s = 2 * MATRIX**3 / timed.median("limit")
         ours_per_s = 2 * pairs * work_operations / timed.median("ours")
-        their_work = operations(FULL) * (3 if work.startswith("training") else 1) * (4 if "to" in work else 1)
+        their_work = (
+            operations(FULL)
+            * (3 if work.startswith("training") else 1)
+            * (4 if "to" in work else 1)
+        )
         theirs_per_s = 2 * pairs * their_work / timed.median("theirs")
         ratio = timed.ratio("theirs", "ours")
-        rows.append(Row(work, timed.median("ours"), ratio, ours_per_s / per_s, theirs_per_s / per_s, per_s / 1e9))
-        shares = f"{rows[-1].ours_of_limit:.0%} | {rows[-1].reference_of_limit:.0%} | {per_s / 1e9:.0f}"
+        rows.append(
+            Row(
+                work,
+                timed.median("ours"),
+                ratio,
+                ours_per_s / per_s,
+                theirs_per_s / per_s,
+                per_s / 1e9,
+            )
+        )
+        shares = (
+            f"{rows[-1].ours_of_limit:.0%} | {rows[-1].reference_of_limit:.0%} | {per_s / 1e9:.0f}"
+        )
         print(f"| {work} | {timed.median('ours'):.2f} s | {said(ratio)} | {shares} |", flush=True)
     return rows
 
@@ -171,19 +215,29 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--pairs", type=int, default=4, help="of a batch")
     parser.add_argument(
-        "--bf16", action="store_true", help="ours and the limit in bfloat16; the reference stays in float32"
+        "--bf16",
+        action="store_true",
+        help="ours and the limit in bfloat16; the reference stays in float32",
     )
     parser.add_argument(
-        "--compile", action="store_true", help="our tower by torch.compile, as the setting `compile` does"
+        "--compile",
+        action="store_true",
+        help="our tower by torch.compile, as the setting `compile` does",
     )
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         print("No GPU here: nothing was measured.")
         return
-    name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
+    name = (
+        torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
     amount = f"{3 * operations(FULL) / 1e9:.0f} GFLOP forward and backward; {2 * options.pairs} tracks a step; {name}"
     print(f"one full track: {amount}\n")
-    print("| work | ours | the reference takes | ours, of the limit | the reference | limit, GFLOP/s |")
+    print(
+        "| work | ours | the reference takes | ours, of the limit | the reference | limit, GFLOP/s |"
+    )
     print("|---|---|---|---|---|---|")
     rows = measured(options.runs, options.device, options.pairs, options.bf16, options.compile)
     if options.json:

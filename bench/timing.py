@@ -21,7 +21,9 @@ class Timed:
 
     def ratio(self, case: str, of: str) -> tuple[float, float, float]:
         """How many times as long as `of` a case takes: least, median and most over the runs."""
-        ratios = sorted(one / other for one, other in zip(self.seconds[case], self.seconds[of], strict=True))
+        ratios = sorted(
+            one / other for one, other in zip(self.seconds[case], self.seconds[of], strict=True)
+        )
         return ratios[0], median(ratios), ratios[-1]
 
 

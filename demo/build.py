@@ -1,9 +1,10 @@
-"""Chooses the demo's tracks from a `freemusic` folder and writes this folder's audio, table and attribution.
+"""Chooses the demo's tracks from a `freemusic` folder and writes this folder's audio, table and
+attribution.
 
     python demo/build.py FREEMUSIC_FOLDER
 
-Only files whose licence allows redistribution and is stated for the file or its folder are taken, at most 28 a game, so
-that no game fills the catalogue and the whole stays under 15 MB.
+Only files whose licence allows redistribution and is stated for the file or its folder are taken,
+at most 28 a game, so that no game fills the catalogue and the whole stays under 15 MB.
 """
 
 import csv
@@ -42,7 +43,9 @@ def main(source: Path) -> None:
     for row in chosen:
         shutil.copyfile(source / row["file"], HERE / "audio" / f"{row['track_id']}.opus")
     for package in sorted({row["package"] for row in chosen}):
-        shutil.copyfile(source / "licenses" / f"{package}.txt", HERE / "licenses" / f"{package}.txt")
+        shutil.copyfile(
+            source / "licenses" / f"{package}.txt", HERE / "licenses" / f"{package}.txt"
+        )
     with (HERE / "tracks.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -57,7 +60,9 @@ def shuffled(row: dict[str, str]) -> str:
 
 
 def as_track(row: dict[str, str], tags: list[str]) -> dict[str, str]:
-    """A row of the demo's tracks table; an artist the tags do not name is taken from a single copyright holder."""
+    """A row of the demo's tracks table; an artist the tags do not name is taken from a single
+    copyright holder.
+    """
     return {
         "track_id": row["track_id"],
         "path": f"audio/{row['track_id']}.opus",
@@ -76,7 +81,9 @@ def as_track(row: dict[str, str], tags: list[str]) -> dict[str, str]:
 
 
 def single_holder(attribution: str) -> str:
-    """The one name an attribution consists of, without years, addresses and links; empty if it names several."""
+    """The one name an attribution consists of, without years, addresses and links; empty if it
+    names several.
+    """
     plain = re.sub(r"\s*(<[^>]*>|\([^)]*\))", "", attribution)
     plain = re.sub(r"^(Copyright)?[\d,\s-]*(?=\D)", "", plain).strip()
     return "" if ";" in plain else plain

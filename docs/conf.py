@@ -1,7 +1,9 @@
-"""How the pages in docs/ become a site: Sphinx, MyST for Markdown, Furo for the looks. `make docs` builds it.
+"""How the pages in docs/ become a site: Sphinx, MyST for Markdown, Furo for the looks. `make docs`
+builds it.
 
-Nothing is fetched, by the build or by the pages. A broken link, a missing picture or a docstring that does not parse
-is a warning, and a warning fails the build. Links that leave the site are listed in `external-links.txt` beside it.
+Nothing is fetched, by the build or by the pages. A broken link, a missing picture or a docstring
+that does not parse is a warning, and a warning fails the build. Links that leave the site are
+listed in `external-links.txt` beside it.
 """
 
 import re
@@ -20,7 +22,9 @@ TAKEN_IN = {
     "src/ponticello/model/weights/starter.md": "starter.md",
     "demo/ATTRIBUTION.md": "attribution.md",
 }
-TAKEN = re.compile(r"^\[.+\]\(\.\./(?P<file>[^)#]+)[^)]*\) <!-- taken in(?:: (?P<heading>.+))? -->$", re.MULTILINE)
+TAKEN = re.compile(
+    r"^\[.+\]\(\.\./(?P<file>[^)#]+)[^)]*\) <!-- taken in(?:: (?P<heading>.+))? -->$", re.MULTILINE
+)
 
 project = "Ponticello"
 version = release = ponticello.__version__
@@ -45,7 +49,9 @@ PLAIN = ("csv", "jsonl", "m3u")  # languages of examples that are shown as they 
 
 
 def mark_up(lines: list[str]) -> list[str]:
-    """A docstring of ours as reStructuredText: an indented block is code, a hanging indent goes on in its line."""
+    """A docstring of ours as reStructuredText: an indented block is code, a hanging indent goes on
+    in its line.
+    """
     marked: list[str] = []
     for line in lines:
         above = marked[-1] if marked else ""
@@ -72,9 +78,13 @@ def _take_in(_app: Any, name: str, source: list[str]) -> None:
         text = (ROOT / link["file"]).read_text(encoding="utf-8")
         if not link["heading"]:
             return text
-        part = re.search(rf"^{re.escape(link['heading'])}\n.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+        part = re.search(
+            rf"^{re.escape(link['heading'])}\n.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE
+        )
         if part is None:
-            raise ValueError(f"{link['file']} has no {link['heading']!r}, which docs/{name}.md takes in")
+            raise ValueError(
+                f"{link['file']} has no {link['heading']!r}, which docs/{name}.md takes in"
+            )
         return part[0]
 
     text = TAKEN.sub(file, source[0])
@@ -96,14 +106,18 @@ def _mark_up(*event: Any) -> None:
 
 
 def _list_external_links(app: Any, exception: Exception | None) -> None:
-    """Writes every address outside the site with the pages that name it; they are listed, and never asked."""
+    """Writes every address outside the site with the pages that name it; they are listed, and never
+    asked.
+    """
     if exception is None and app.builder.format == "html":
         out = Path(app.outdir)
         named: dict[str, set[str]] = {}
         for page in sorted(out.rglob("*.html")):
             for address in re.findall(r'href="(https?://[^"#]+)', page.read_text(encoding="utf-8")):
                 named.setdefault(address, set()).add(page.relative_to(out).as_posix())
-        lines = [f"{address}  {' '.join(sorted(pages))}\n" for address, pages in sorted(named.items())]
+        lines = [
+            f"{address}  {' '.join(sorted(pages))}\n" for address, pages in sorted(named.items())
+        ]
         (out / "external-links.txt").write_text("".join(lines), encoding="utf-8")
 
 

@@ -1,4 +1,6 @@
-"""What many tests share: a tiny text encoder, and a small library trained once a session on synthetic sounds."""
+"""What many tests share: a tiny text encoder, and a small library trained once a session on
+synthetic sounds.
+"""
 
 import logging
 import os
@@ -8,7 +10,9 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["OMP_NUM_THREADS"] = "1"  # models here are tiny: threads that wait for each other cost more than they do
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # models here are tiny: threads that wait for each other cost more than they do
+)
 
 import polars as pl
 import pytest
@@ -16,24 +20,28 @@ from hypothesis import Phase, settings
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from transformers.utils import logging as transformers_logging
 
-from logmel import toml, with_changes
-from ponticello.api import Library
 from ponticello.config import SimulationConfig
-from ponticello.data.catalog import audio_path, import_tracks, read_tracks
-from ponticello.data.columns import PATH, TRACK_ID
-from ponticello.data.interactions import import_interactions
-from ponticello.data.listeners import simulate_listeners
-from ponticello.data.mining import mine_library
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.synthetic import SyntheticCatalogue, make_catalogue
-from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.train.run import train_preference, train_semantic
-from tiny_bert import make_text_encoder
+from ponticello.datasets.simulated import simulate_listeners
+from ponticello.datasets.synthetic import SyntheticCatalogue, make_catalogue
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.features.prepare import prepare_frames
+from ponticello.library import Library
+from ponticello.listening.log import import_interactions
+from ponticello.pairs.mine import mine_library
+from ponticello.storage.schema import PATH, TRACK_ID
+from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
+from ponticello.train.semantic import train_preference, train_semantic
+from tests.logmel import toml, with_changes
+from tests.tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 logging.getLogger("transformers").setLevel(logging.ERROR)
-settings.register_profile("steady", deadline=None, derandomize=True)  # no timed test, and the same examples for all
-settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])  # for `make mutation`: seen is enough
+settings.register_profile(
+    "steady", deadline=None, derandomize=True
+)  # no timed test, and the same examples for all
+settings.register_profile(
+    "unshrunk", phases=[Phase.explicit, Phase.generate]
+)  # for `make mutation`: seen is enough
 settings.load_profile("steady")
 
 
@@ -45,7 +53,9 @@ def text_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random wav2vec 2.0 of two layers and 32 dimensions with its extractor and a card, saved as a folder."""
+    """A random wav2vec 2.0 of two layers and 32 dimensions with its extractor and a card, saved as
+    a folder.
+    """
     import torch
 
     folder = tmp_path_factory.mktemp("wav2vec2")
@@ -62,7 +72,9 @@ def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Wav2Vec2Model(config).save_pretrained(str(folder))
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000)  # type: ignore[no-untyped-call]
     extractor.save_pretrained(str(folder))
-    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Random\n", encoding="utf-8")
+    (folder / "README.md").write_text(
+        "---\nlicense: cc-by-nc-4.0\n---\n# Random\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -80,19 +92,28 @@ def settings_toml(text_encoder: Path) -> str:
             semantic={"epochs": 10, "evaluate_every": 5},
             preference={"epochs": 2, "evaluate_every": 5},
             simulation={"n_listeners": 80},
-            evaluate={"bootstrap_rounds": 100, "baselines": ["item-kNN", "ALS", "vectors to factors"]},
+            evaluate={
+                "bootstrap_rounds": 100,
+                "baselines": ["item-kNN", "ALS", "vectors to factors"],
+            },
         )
     )
 
 
 @pytest.fixture(scope="session")
 def make_library(
-    tmp_path_factory: pytest.TempPathFactory, text_encoder_folder: Path, catalogue: SyntheticCatalogue
+    tmp_path_factory: pytest.TempPathFactory,
+    text_encoder_folder: Path,
+    catalogue: SyntheticCatalogue,
 ) -> Callable[[Path], Library]:
-    """A function that makes a library in a folder: tracks, simulated listening, mels and pairs, not yet trained."""
+    """A function that makes a library in a folder: tracks, simulated listening, mels and pairs, not
+    yet trained.
+    """
     sounds = tmp_path_factory.mktemp("sounds")
     table = catalogue.write(sounds)
-    log = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=80))
+    log = simulate_listeners(
+        catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=80)
+    )
     log.write_csv(sounds / "log.csv")
 
     def make(root: Path) -> Library:
@@ -102,7 +123,10 @@ def make_library(
         import_tracks(library.folder, table)
         import_interactions(library.folder, sounds / "log.csv")
         tracks = read_tracks(library.folder).filter(pl.col(PATH).is_not_null())
-        places = {row[TRACK_ID]: audio_path(library.folder, row[PATH]) for row in tracks.iter_rows(named=True)}
+        places = {
+            row[TRACK_ID]: audio_path(library.folder, row[PATH])
+            for row in tracks.iter_rows(named=True)
+        }
         with library.folder.lock():
             prepare_frames(library.folder, places)
             mine_library(library.folder)
@@ -112,8 +136,12 @@ def make_library(
 
 
 @pytest.fixture(scope="session")
-def trained_root(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a library with both stages trained, embedded and indexed. Read only: copy it to change it."""
+def trained_root(
+    make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a library with both stages trained, embedded and indexed. Read only: copy it to
+    change it.
+    """
     root = tmp_path_factory.mktemp("trained") / "library"
     library = make_library(root)
     train_semantic(library.folder, "semantic", retrieval_figures)

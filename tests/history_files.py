@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ponticello.data.history.detect import detect
-from ponticello.data.history.ingest import READERS
-from ponticello.data.history.lastfm import read_lastfm
-from ponticello.data.history.listen import Record
-from ponticello.data.history.sources import Source, sources_of
+from ponticello.listening.importers.detect import detect
+from ponticello.listening.importers.lastfm import read_lastfm
+from ponticello.listening.importers.records import Record
+from ponticello.listening.importers.run import READERS
+from ponticello.listening.importers.sources import Source, sources_of
 
 MBID = "11111111-2222-4333-8444-555555555555"
 

@@ -35,15 +35,27 @@ LOGMEL: dict[str, Any] = {
 
 
 def toml(settings: Mapping[str, Any]) -> str:
-    """Settings nested like the fields of `Config` as the text of a ponticello.toml with preset tiny."""
+    """Settings nested like the fields of `Config` as the text of a ponticello.toml with preset
+    tiny.
+    """
     lines = ['preset = "tiny"']
-    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, dict)]
+    lines += [
+        f"{key} = {json.dumps(value)}"
+        for key, value in settings.items()
+        if not isinstance(value, dict)
+    ]
     for section, values in settings.items():
         if isinstance(values, dict):
-            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+            lines += [
+                f"[{section}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in values.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 
 def with_changes(**sections: Mapping[str, Any]) -> dict[str, Any]:
     """`LOGMEL` with the values of some sections changed."""
-    return {**LOGMEL, **{name: {**LOGMEL.get(name, {}), **values} for name, values in sections.items()}}
+    return {
+        **LOGMEL,
+        **{name: {**LOGMEL.get(name, {}), **values} for name, values in sections.items()},
+    }

@@ -1,4 +1,6 @@
-"""Files that try to break whoever reads them: whole sounds, cut, flipped, lying, disguised. All from a seed."""
+"""Files that try to break whoever reads them: whole sounds, cut, flipped, lying, disguised. All
+from a seed.
+"""
 
 import io
 import os
@@ -42,12 +44,23 @@ def sounds(seed: int, extra: dict[str, bytes] | None = None) -> dict[str, bytes]
     return written | (extra or {})
 
 
-def make_malformed(folder: Path, n_files: int, seed: int, extra: dict[str, bytes] | None = None) -> list[Path]:
-    """`n_files` malformed files in `folder`, and beside them pipes, loops of links and odd names; gives the files."""
+def make_malformed(
+    folder: Path, n_files: int, seed: int, extra: dict[str, bytes] | None = None
+) -> list[Path]:
+    """`n_files` malformed files in `folder`, and beside them pipes, loops of links and odd names;
+    gives the files.
+    """
     generator = np.random.default_rng(seed)
     whole = sounds(seed, extra)
     folder.mkdir(parents=True, exist_ok=True)
-    ways: list[Callable[[bytes, np.random.Generator], bytes]] = [cut, flipped, lying, spliced, holed, tagged_badly]
+    ways: list[Callable[[bytes, np.random.Generator], bytes]] = [
+        cut,
+        flipped,
+        lying,
+        spliced,
+        holed,
+        tagged_badly,
+    ]
     paths = []
     for number in range(n_files):
         suffix = sorted(whole)[number % len(whole)]
@@ -99,7 +112,9 @@ def lying(content: bytes, generator: np.random.Generator) -> bytes:
     """A field of the header that says the largest, the smallest or any number."""
     damaged = bytearray(content)
     for _ in range(int(generator.integers(1, 4))):
-        value = [0, 1, 0x7FFFFFFF, 0xFFFFFFFF, int(generator.integers(2**32))][int(generator.integers(5))]
+        value = [0, 1, 0x7FFFFFFF, 0xFFFFFFFF, int(generator.integers(2**32))][
+            int(generator.integers(5))
+        ]
         place = int(generator.integers(0, min(120, len(damaged) - 4)))
         struct.pack_into(("<I", ">I")[int(generator.integers(2))], damaged, place, value)
     return bytes(damaged)
@@ -123,7 +138,18 @@ def tagged_badly(content: bytes, generator: np.random.Generator) -> bytes:
     for _ in range(int(generator.integers(1, 9))):
         body = generator.bytes(int(generator.integers(60)))
         size = len(body) if generator.random() < 0.6 else int(generator.integers(2**31))
-        frames += names[int(generator.integers(len(names)))] + struct.pack(">I", size) + generator.bytes(2) + body
+        frames += (
+            names[int(generator.integers(len(names)))]
+            + struct.pack(">I", size)
+            + generator.bytes(2)
+            + body
+        )
     size = len(frames) if generator.random() < 0.7 else int(generator.integers(2**28))
     field = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return b"ID3" + bytes([int(generator.integers(2, 5)), 0, int(generator.integers(256))]) + field + frames + content
+    return (
+        b"ID3"
+        + bytes([int(generator.integers(2, 5)), 0, int(generator.integers(256))])
+        + field
+        + frames
+        + content
+    )

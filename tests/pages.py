@@ -18,7 +18,9 @@ INDENTED = "indented"
 
 
 class Block(NamedTuple):
-    """A block of code. language: of the fence, or `indented`; name: of the file it shows; reason: why it is not run."""
+    """A block of code. language: of the fence, or `indented`; name: of the file it shows; reason:
+    why it is not run.
+    """
 
     line: int
     language: str
@@ -28,7 +30,9 @@ class Block(NamedTuple):
 
 
 def blocks_of(page: str) -> list[Block]:
-    """Every fenced block of a page, and every block indented by four spaces or more after an empty line."""
+    """Every fenced block of a page, and every block indented by four spaces or more after an empty
+    line.
+    """
     found: list[Block] = []
     reason = ""
     lines = [*page.splitlines(), ""]
@@ -43,7 +47,9 @@ def blocks_of(page: str) -> list[Block]:
             text = "".join(f"{inner}\n" for inner in lines[start + 1 : at])
             found.append(Block(start + 1, fence[2], fence[3], text, reason))
         elif line.startswith("    ") and (not start or not lines[start - 1].strip()):
-            while at + 1 < len(lines) and (lines[at + 1].startswith("    ") or not lines[at + 1].strip()):
+            while at + 1 < len(lines) and (
+                lines[at + 1].startswith("    ") or not lines[at + 1].strip()
+            ):
                 at += 1
             text = "".join(f"{inner[4:]}\n" for inner in lines[start : at + 1]).rstrip("\n") + "\n"
             found.append(Block(start + 1, INDENTED, "", text, reason))
@@ -72,9 +78,11 @@ def commands(console: str) -> list[tuple[str, list[str]]]:
 
 
 def run(blocks: Iterable[Block], folder: Path, makers: Mapping[str, Callable[[Path], None]]) -> int:
-    """Makes the files that `blocks` show in `folder`, the working folder, and runs their commands; how many there were.
+    """Makes the files that `blocks` show in `folder`, the working folder, and runs their commands;
+    how many there were.
 
-    makers: what makes a file that is not shown whole, by its name. Every command must print what the page shows.
+    makers: what makes a file that is not shown whole, by its name. Every command must print what
+    the page shows.
     """
     n_commands = 0
     for block in blocks:
@@ -90,7 +98,11 @@ def run(blocks: Iterable[Block], folder: Path, makers: Mapping[str, Callable[[Pa
                     makers[word](folder)
             arguments = shlex.split(command, comments=True)
             assert arguments.pop(0) == "ponticello", command
-            _check(answer(*arguments).replace(f"{folder.resolve()}{os.sep}", "").splitlines(), shown, command)
+            _check(
+                answer(*arguments).replace(f"{folder.resolve()}{os.sep}", "").splitlines(),
+                shown,
+                command,
+            )
             n_commands += 1
     return n_commands
 
@@ -108,7 +120,9 @@ def _write(folder: Path, name: str, content: str) -> None:
     if content.endswith("...\n"):
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
         if "vector" in frame.columns:
-            frame = frame.with_columns(pl.format("[{}]", pl.col("vector").cast(pl.List(pl.String)).list.join(" ")))
+            frame = frame.with_columns(
+                pl.format("[{}]", pl.col("vector").cast(pl.List(pl.String)).list.join(" "))
+            )
         assert frame.write_csv().startswith(content.removesuffix("...\n"))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,5 +133,9 @@ def _check(printed: list[str], shown: list[str], command: str) -> None:
     """What is shown is printed: all of it, but for what `...` leaves out."""
     assert shown, f"{command}: the page shows nothing of what it prints"
     assert shown[-1].strip(". "), f"{command}: the page leaves out the last line"
-    wanted = re.escape("\n".join(shown)).replace(re.escape("...") + "\\\n", "(?:.*\n)*").replace(re.escape("..."), ".*")
+    wanted = (
+        re.escape("\n".join(shown))
+        .replace(re.escape("...") + "\\\n", "(?:.*\n)*")
+        .replace(re.escape("..."), ".*")
+    )
     assert re.fullmatch(wanted, "\n".join(printed)), f"{command}: prints\n" + "\n".join(printed)

@@ -1,4 +1,6 @@
-"""The mining rules as plain loops over a log of dictionaries: what any engine must find, whatever the log."""
+"""The mining rules as plain loops over a log of dictionaries: what any engine must find, whatever
+the log.
+"""
 
 import itertools
 from collections import Counter, defaultdict
@@ -10,8 +12,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ponticello.config import PairsConfig
-from ponticello.data.columns import EVENTS, POSITIVE_EVENTS
-from ponticello.data.evidence import LIKED_LIMIT
+from ponticello.pairs.rules import LIKED_LIMIT
+from ponticello.storage.schema import EVENTS, POSITIVE_EVENTS
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
 Event = dict[str, Any]
@@ -57,11 +59,17 @@ def plain_pairs(log: list[Event], config: PairsConfig, playlist_limit: int) -> l
 
     def is_likely(pair: Pair, n_users: int) -> bool:
         one, other, source = pair
-        return source != "cooccurrence" or Fraction(n_users * n_listeners, liked[one] * liked[other]) > config.min_lift
+        return (
+            source != "cooccurrence"
+            or Fraction(n_users * n_listeners, liked[one] * liked[other]) > config.min_lift
+        )
 
     pairs = {pair: counts for pair, counts in pairs.items() if is_likely(pair, counts[0])}
     pairs = _within(pairs, config.max_pairs_per_track)
-    rows = [(one, other, n_users, weight, source) for (one, other, source), (n_users, weight) in pairs.items()]
+    rows = [
+        (one, other, n_users, weight, source)
+        for (one, other, source), (n_users, weight) in pairs.items()
+    ]
     return sorted(rows, key=lambda row: (row[0], row[1], row[4]))
 
 
@@ -71,22 +79,31 @@ def is_positive(event: Event) -> bool:
     return event["event"] in POSITIVE_EVENTS or (event["event"] == "play" and lasted)
 
 
-def _confirmed(log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig) -> Counts:
+def _confirmed(
+    log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig
+) -> Counts:
     """What enough listeners say, of each listener and source the latest pairs."""
     said: dict[tuple[str, Pair], list[Event]] = defaultdict(list)
     for user in {event["user_id"] for event in log}:
-        events = sorted((event for event in log if event["user_id"] == user), key=lambda e: e["played_at"])
+        events = sorted(
+            (event for event in log if event["user_id"] == user), key=lambda e: e["played_at"]
+        )
         for one, other, source, event in rule(events):
             if one != other and source in config.sources:
                 said[user, (one, other, source)].append(event)
     last = {key: max(event["played_at"] for event in events) for key, events in said.items()}
     table: dict[Pair, list[float]] = defaultdict(lambda: [0, 0.0])
     for whose in {(user, pair[2]) for user, pair in said}:
-        theirs = sorted((key for key in said if (key[0], key[1][2]) == whose), key=lambda key: (START - last[key], key))
+        theirs = sorted(
+            (key for key in said if (key[0], key[1][2]) == whose),
+            key=lambda key: (START - last[key], key),
+        )
         for key in theirs[: config.max_pairs_per_user]:
             table[key[1]][0] += 1
             table[key[1]][1] += sum(_weight(event) for event in said[key])
-    return {pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_listeners}
+    return {
+        pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_listeners
+    }
 
 
 def _within(pairs: Counts, limit: int) -> Counts:
@@ -117,7 +134,9 @@ def _sittings(events: list[Event], config: PairsConfig) -> list[list[Event]]:
     sittings: dict[Any, list[Event]] = defaultdict(list)
     cuts, before = 0, None
     for event in [e for e in events if e["event"] != "playlist"]:
-        if before is not None and event["played_at"] - before > timedelta(minutes=config.session_gap_min):
+        if before is not None and event["played_at"] - before > timedelta(
+            minutes=config.session_gap_min
+        ):
             cuts += 1
         before = event["played_at"]
         sittings[event["session_id"] or cuts].append(event)
@@ -155,7 +174,9 @@ def _cooccurrences(events: list[Event]) -> Found:
     latest: dict[str, Event] = {}
     for event in sorted(filter(is_positive, events), key=lambda e: (e["played_at"], _weight(e))):
         latest[event["track_id"]] = event
-    newest = sorted(latest.values(), key=lambda e: (START - e["played_at"], e["track_id"]))[:LIKED_LIMIT]
+    newest = sorted(latest.values(), key=lambda e: (START - e["played_at"], e["track_id"]))[
+        :LIKED_LIMIT
+    ]
     liked = {event["track_id"]: event for event in newest}
     found: Found = []
     for one, other in itertools.combinations(sorted(liked), 2):

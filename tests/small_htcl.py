@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from logmel import with_changes
 from ponticello.config import Config
 from ponticello.model.htcl import HTCL
+from tests.logmel import with_changes
 
 TOLERANCE = 1e-5
 MIN_FRAMES = 17
@@ -23,7 +23,9 @@ TEXTS = [
 
 def small_config(text_encoder_folder: Path) -> Config:
     """The tiny preset, which hears 10 s."""
-    return Config.from_preset("tiny", with_changes(text={"name": str(text_encoder_folder)}, mel={"max_seconds": 10.0}))
+    return Config.from_preset(
+        "tiny", with_changes(text={"name": str(text_encoder_folder)}, mel={"max_seconds": 10.0})
+    )
 
 
 def build(config: Config, seed: int = 0) -> HTCL:
@@ -36,7 +38,15 @@ def build(config: Config, seed: int = 0) -> HTCL:
 def mels_of_any_length(config: Config) -> list[np.ndarray]:
     """32 log-mels from one frame to more than the most there can be, in no order."""
     rng = np.random.default_rng(0)
-    lengths = [1, 5, MIN_FRAMES - 1, MIN_FRAMES, MIN_FRAMES + 1, config.mel.max_frames, config.mel.max_frames + 40]
+    lengths = [
+        1,
+        5,
+        MIN_FRAMES - 1,
+        MIN_FRAMES,
+        MIN_FRAMES + 1,
+        config.mel.max_frames,
+        config.mel.max_frames + 40,
+    ]
     lengths += rng.integers(20, 100, 32 - len(lengths)).tolist()
     return [random_mel(n, seed) for seed, n in enumerate(rng.permutation(lengths))]
 
@@ -48,7 +58,9 @@ def random_mel(n_frames: int, seed: int) -> np.ndarray:
     return np.clip(frames - 40, -80, 0).astype(np.float16)
 
 
-def assert_close(found: np.ndarray | Tensor, expected: np.ndarray | Tensor, tolerance: float = TOLERANCE) -> None:
+def assert_close(
+    found: np.ndarray | Tensor, expected: np.ndarray | Tensor, tolerance: float = TOLERANCE
+) -> None:
     np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=0, atol=tolerance)
 
 

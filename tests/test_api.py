@@ -9,16 +9,16 @@ import pytest
 import soundfile
 
 import ponticello
-from ponticello.api import Library
-from ponticello.data.catalog import audio_files, audio_path, merge_tracks, read_tracks
-from ponticello.data.columns import PATH, TRACK_ID, USER_ID
-from ponticello.data.interactions import merge_interactions, read_interactions
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.pseudonyms import pseudonym
 from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.model.space import space_id
-from ponticello.search.models import sound_query
-from ponticello.search.recommend import Result
+from ponticello.features.prepare import prepare_frames
+from ponticello.library import Library
+from ponticello.listening.log import merge_interactions, read_interactions
+from ponticello.listening.pseudonyms import pseudonym
+from ponticello.model.saving import space_id
+from ponticello.search.queries import sound_query
+from ponticello.search.ranking import Result
+from ponticello.storage.schema import PATH, TRACK_ID, USER_ID
+from ponticello.tracks.catalog import audio_files, audio_path, merge_tracks, read_tracks
 
 
 def _ids(results: list[Result]) -> list[str]:
@@ -33,13 +33,20 @@ def _audio(library: Library, track_id: str) -> Path:
 @pytest.fixture
 def user(trained: Library) -> str:
     """The listener with the longest log."""
-    counts = read_interactions(trained.folder).group_by(USER_ID).len().sort("len", USER_ID, descending=[True, False])
+    counts = (
+        read_interactions(trained.folder)
+        .group_by(USER_ID)
+        .len()
+        .sort("len", USER_ID, descending=[True, False])
+    )
     found: str = counts[USER_ID][0]
     return found
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
-def test_search_ranks_all_tracks_by_the_blend_of_both_models(trained: Library, blend: float) -> None:
+def test_search_ranks_all_tracks_by_the_blend_of_both_models(
+    trained: Library, blend: float
+) -> None:
     """Both models asked directly; each cosine calibrated as the index says."""
     text = "low dark slow"
     wanted = np.zeros(60)
@@ -51,7 +58,9 @@ def test_search_ranks_all_tracks_by_the_blend_of_both_models(trained: Library, b
         wanted += weight * (cosines - space.text.mean) / space.text.std
     found = trained.search(text, k=60, blend=blend)
     assert [result.rank for result in found] == list(range(1, 61))
-    assert [result.score for result in found] == pytest.approx(sorted(wanted, reverse=True), abs=1e-3)
+    assert [result.score for result in found] == pytest.approx(
+        sorted(wanted, reverse=True), abs=1e-3
+    )
     by_id = dict(zip(trained.index.track_ids, wanted, strict=True))
     for result in found:
         assert result.score == pytest.approx(by_id[result.track_id], abs=1e-3)
@@ -95,12 +104,15 @@ def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> 
 def test_recommendations_are_the_regression_of_the_latest_seeds(
     trained: Library, user: str, hub_correction: float
 ) -> None:
-    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked ones.
+    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked
+    ones.
 
     A track's score is divided by that power of its spread over the listeners of every single track.
     """
     log = read_interactions(trained.folder)
-    liked = log.filter((pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"]))
+    liked = log.filter(
+        (pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"])
+    )
     newest: list[str] = []
     for track_id in liked.sort("played_at", TRACK_ID, descending=[True, False])[TRACK_ID]:
         if track_id not in newest:
@@ -114,7 +126,10 @@ def test_recommendations_are_the_regression_of_the_latest_seeds(
     line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
     alone = np.linalg.solve(covariance + ridge, centred.T)  # (64, 60)
     spread = np.sqrt((((centred @ alone) / (centred @ alone).std(axis=0)) ** 2).mean(axis=1))
-    order = [trained.index.track_ids[row] for row in np.argsort(-(centred @ line) / spread**hub_correction)]
+    order = [
+        trained.index.track_ids[row]
+        for row in np.argsort(-(centred @ line) / spread**hub_correction)
+    ]
     library = Library.open(trained.folder.root, [f"search.hub_correction={hub_correction}"])
     assert _ids(library.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
 
@@ -145,12 +160,16 @@ def test_blend_of_none_is_the_librarys_own(trained_root: Path) -> None:
     for blend in (0.0, 0.8):
         library = Library.open(trained_root, [f"search.blend={blend}"])
         assert library.search("low", k=60) == library.search("low", k=60, blend=blend)
-    assert Library.open(trained_root).search("low", k=60) == Library.open(trained_root).search("low", k=60, blend=0.5)
+    assert Library.open(trained_root).search("low", k=60) == Library.open(trained_root).search(
+        "low", k=60, blend=0.5
+    )
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_empty_text_is_refused(trained: Library, text: str) -> None:
-    with pytest.raises(DataError, match="the search text is empty; say what the music should be like"):
+    with pytest.raises(
+        DataError, match="the search text is empty; say what the music should be like"
+    ):
         trained.search(text)
 
 
@@ -165,7 +184,9 @@ def test_counts_below_one_are_refused(trained: Library, user: str) -> None:
 
 @pytest.mark.parametrize("track", ["nope", "nope.mp3", "."])
 def test_neither_track_nor_file_is_refused(trained: Library, track: str) -> None:
-    with pytest.raises(DataError, match=f"'{track}' is neither a track of the index nor an audio file"):
+    with pytest.raises(
+        DataError, match=f"'{track}' is neither a track of the index nor an audio file"
+    ):
         trained.similar(track)
 
 
@@ -178,7 +199,9 @@ def test_listener_that_was_hashed_is_found_by_name(trained_copy: Library, user: 
     wanted = _ids(trained_copy.recommend(user, k=5))
     log = read_interactions(trained_copy.folder)
     hidden = pseudonym(trained_copy.folder, user)
-    log.with_columns(pl.col("user_id").replace({user: hidden})).write_parquet(trained_copy.folder.interactions)
+    log.with_columns(pl.col("user_id").replace({user: hidden})).write_parquet(
+        trained_copy.folder.interactions
+    )
     assert _ids(trained_copy.recommend(user, k=5)) == wanted
     assert _ids(trained_copy.recommend(hidden, k=5)) == wanted
 
@@ -188,16 +211,23 @@ def test_blend_outside_its_range_is_refused(trained: Library) -> None:
         trained.search("low", blend=2)
 
 
-def test_library_without_an_index_or_a_log_says_what_to_run(trained_copy: Library, user: str) -> None:
+def test_library_without_an_index_or_a_log_says_what_to_run(
+    trained_copy: Library, user: str
+) -> None:
     trained_copy.folder.interactions.unlink()
-    with pytest.raises(LibraryError, match="has no listening history; add one with: ponticello import-history TABLE"):
+    with pytest.raises(
+        LibraryError,
+        match="has no listening history; add one with: ponticello import-history TABLE",
+    ):
         trained_copy.recommend(user)
     (trained_copy.folder.index / "CURRENT").unlink()
     with pytest.raises(LibraryError, match="the library has no index yet; run: ponticello embed"):
         trained_copy.search("low")
 
 
-def test_embedding_again_computes_nothing_and_names_the_same_generation(trained_copy: Library) -> None:
+def test_embedding_again_computes_nothing_and_names_the_same_generation(
+    trained_copy: Library,
+) -> None:
     before = trained_copy.index.vectors.copy()
     calls: list[tuple[str, int, int]] = []
     done = trained_copy.embed("semantic", "preference", lambda *call: calls.append(call))
@@ -209,17 +239,25 @@ def test_embedding_again_computes_nothing_and_names_the_same_generation(trained_
     ]
 
 
-def test_answers_hold_a_recording_once_unless_asked_for_copies(trained_copy: Library, user: str) -> None:
+def test_answers_hold_a_recording_once_unless_asked_for_copies(
+    trained_copy: Library, user: str
+) -> None:
     """A tune of 12 s and its Vorbis copy, of which the listener has met one."""
     folder, root = trained_copy.folder, trained_copy.folder.root
     generator, notes = np.random.default_rng(0), []
     for length in generator.integers(2000, 6000, 48):
         time = np.arange(length) / 16_000
-        notes.append(0.3 * np.sin(2 * np.pi * 110 * 2 ** generator.uniform(0, 3) * time) * np.exp(-3 * time))
+        notes.append(
+            0.3 * np.sin(2 * np.pi * 110 * 2 ** generator.uniform(0, 3) * time) * np.exp(-3 * time)
+        )
     sound = np.concatenate(notes)
     soundfile.write(root / "tune.wav", sound, 16_000)
     soundfile.write(root / "copy.ogg", 0.5 * sound, 16_000)
-    rows = {"track_id": ["copy", "tune"], "path": ["copy.ogg", "tune.wav"], "title": ["the tune"] * 2}
+    rows = {
+        "track_id": ["copy", "tune"],
+        "path": ["copy.ogg", "tune.wav"],
+        "title": ["the tune"] * 2,
+    }
     merge_tracks(folder, pl.DataFrame(rows), "two more")
     log = read_interactions(folder).filter(pl.col(USER_ID) == user).head(1)
     merge_interactions(folder, log.with_columns(pl.lit("tune").alias(TRACK_ID)), "one more")
@@ -227,9 +265,14 @@ def test_answers_hold_a_recording_once_unless_asked_for_copies(trained_copy: Lib
     trained_copy.embed("semantic", "preference")
     once, every = Library.open(root), Library.open(root, ["search.collapse_copies=false"])
     both, all_tracks = {"copy", "tune"}, set(once.index.track_ids)
-    assert [once.index.recordings[once.index.rows[track_id]] for track_id in ("copy", "tune")] == ["copy", "copy"]
+    assert [once.index.recordings[once.index.rows[track_id]] for track_id in ("copy", "tune")] == [
+        "copy",
+        "copy",
+    ]
     for found in (once.search("low dark", k=100), every.search("low dark", k=100)):
-        assert all(result.semantic + result.preference == pytest.approx(result.score) for result in found)
+        assert all(
+            result.semantic + result.preference == pytest.approx(result.score) for result in found
+        )
     shown = _ids(once.search("low dark", k=100))
     first = next(track_id for track_id in _ids(every.search("low dark", k=100)) if track_id in both)
     assert set(shown) == all_tracks - (both - {first})
@@ -296,7 +339,9 @@ def test_every_public_name_is_there_and_no_other() -> None:
         _ = ponticello.nothing
 
 
-def test_a_sound_is_heard_once_by_models_that_read_the_same(trained: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_is_heard_once_by_models_that_read_the_same(
+    trained: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the query is what each model alone makes of the file."""
     heard: list[object] = []
     frames = ponticello.HTCL.frames

@@ -1,4 +1,6 @@
-"""The examples of docs/data.md: their files are made as the page shows them, and every command prints what it says."""
+"""The examples of docs/data.md: their files are made as the page shows them, and every command
+prints what it says.
+"""
 
 import re
 import sqlite3
@@ -12,10 +14,10 @@ import polars as pl
 import pytest
 import soundfile
 
-from pages import blocks_of, run
-from ponticello.data.columns import EVENTS, INTERACTIONS, TRACKS
-from ponticello.data.pairs import PAIRS_SCHEMA
-from ponticello.data.synthetic import SAMPLE_RATE, make_catalogue
+from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
+from ponticello.pairs.mine import PAIRS_SCHEMA
+from ponticello.storage.schema import EVENTS, INTERACTIONS, TRACKS
+from tests.pages import blocks_of, run
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -26,7 +28,14 @@ EXAMPLES = dict(
         re.DOTALL | re.MULTILINE,
     )
 )
-NAMES = ("Lantern Weather", "Small Harbour", "Copper Field", "Nine Moths", "Paper Tide", "Late Ferry")
+NAMES = (
+    "Lantern Weather",
+    "Small Harbour",
+    "Copper Field",
+    "Nine Moths",
+    "Paper Tide",
+    "Late Ferry",
+)
 
 
 def _music(folder: Path) -> None:
@@ -42,7 +51,9 @@ def _music(folder: Path) -> None:
 
 
 def _navidrome(folder: Path) -> None:
-    """A database of two accounts: four scrobbles, one of them of a version that is not in the folder, and a star."""
+    """A database of two accounts: four scrobbles, one of them of a version that is not in the
+    folder, and a star.
+    """
     titles = [("m1", "Lantern Weather", "Vesper Lune"), ("m2", "Small Harbour", "Odd Meridian")]
     titles.append(("m3", "Copper Field (Live)", "Vesper Lune"))
     with closing(sqlite3.connect(folder / "navidrome.db")) as database, database:
@@ -62,7 +73,12 @@ def _navidrome(folder: Path) -> None:
         )
         database.executemany(
             "INSERT INTO scrobbles VALUES (?, ?, ?)",
-            [("m1", "u1", 1709323200), ("m2", "u1", 1709323500), ("m2", "u2", 1709409600), ("m3", "u2", 1709409900)],
+            [
+                ("m1", "u1", 1709323200),
+                ("m2", "u1", 1709323500),
+                ("m2", "u2", 1709409600),
+                ("m3", "u2", 1709409900),
+            ],
         )
 
 
@@ -74,7 +90,9 @@ def _spotify(folder: Path) -> None:
 
 
 def _shop(folder: Path) -> None:
-    """40 customers of two tastes, ten plays each of 24 songs, as an event stream has them; and a vector a song."""
+    """40 customers of two tastes, ten plays each of 24 songs, as an event stream has them; and a
+    vector a song.
+    """
     generator = np.random.default_rng(0)
     rows = []
     for customer in range(40):
@@ -84,12 +102,18 @@ def _shop(folder: Path) -> None:
             at = 1_704_103_200_000 + 86_400_000 * (day + place // 5) + 240_000 * place
             before = f"song-{songs[place - 1]:02d}" if place % 5 else None
             kind = "like" if song % 3 == 0 else "play"
-            rows.append((f"c{customer:04d}", f"song-{song:02d}", at, kind, 200.0 - 3 * place, before))
+            rows.append(
+                (f"c{customer:04d}", f"song-{song:02d}", at, kind, 200.0 - 3 * place, before)
+            )
     names = ["customer", "item", "ts_ms", "kind", "seconds", "after"]
-    pl.DataFrame(rows, schema=names, orient="row").sort("ts_ms", "customer").write_parquet(folder / "events.parquet")
+    pl.DataFrame(rows, schema=names, orient="row").sort("ts_ms", "customer").write_parquet(
+        folder / "events.parquet"
+    )
     vectors = generator.normal(size=(24, 8)).round(3)
     ids = [f"song-{song:02d}" for song in range(24)]
-    pl.DataFrame({"track_id": ids, "vector": vectors.tolist()}).write_parquet(folder / "vectors.parquet")
+    pl.DataFrame({"track_id": ids, "vector": vectors.tolist()}).write_parquet(
+        folder / "vectors.parquet"
+    )
     tracks = pl.DataFrame({"item": ids, "title": [f"Invention {song}" for song in range(24)]})
     tracks.with_columns(artist=pl.Series([f"Quartet {song // 2}" for song in range(24)])).write_csv(
         folder / "items.csv"
@@ -105,7 +129,9 @@ MAKERS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
-def test_example_prints_what_the_page_shows(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_prints_what_the_page_shows(
+    title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(blocks_of(EXAMPLES[title]), tmp_path, MAKERS) >= 3
 

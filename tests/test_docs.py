@@ -1,12 +1,13 @@
-"""What the docs say of the code: settings that exist with their defaults, files and names that exist."""
+"""What the docs say of the code: settings that exist with their defaults, files and names that
+exist.
+"""
 
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from ponticello.config import Config, Part
-from ponticello.presets import PRESETS
+from ponticello.config import PRESETS, Config, ConfigSection
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ponticello"
@@ -19,8 +20,11 @@ def _settings() -> dict[str, Any]:
     config = Config()
     for section in Config.model_fields:
         value = getattr(config, section)
-        if isinstance(value, Part):
-            found |= {f"{section}.{name}": default for name, default in value.model_dump(mode="json").items()}
+        if isinstance(value, ConfigSection):
+            found |= {
+                f"{section}.{name}": default
+                for name, default in value.model_dump(mode="json").items()
+            }
         else:
             found[section] = value
     return found
@@ -49,14 +53,18 @@ def test_every_documented_default_is_the_real_one() -> None:
 
 
 def test_every_file_the_paper_page_names_exists_and_holds_the_name_beside_it() -> None:
-    named = re.findall(r"`([\w./-]+\.(?:py|md|toml|json|safetensors))(?:::([\w.]+))?`(?: `(\w+)`)?", PAPER)
+    named = re.findall(
+        r"`([\w./-]+\.(?:py|md|toml|json|safetensors))(?:::([\w.]+))?`(?: `(\w+)`)?", PAPER
+    )
     named += [(f"docs/{link}", "", "") for link in re.findall(r"\]\(([\w.]+\.md)", PAPER)]
     assert len(named) > 40
     for file, name, setting in named:
         places = [place for place in (PACKAGE / file, ROOT / file) if place.is_file()]
         assert places, f"docs/paper.md names {file}, which does not exist"
         for word in (*name.split("."), setting):
-            assert re.search(rf"\b{word}\b", places[0].read_text(encoding="utf-8")), f"{file} holds no {word}"
+            assert re.search(rf"\b{word}\b", places[0].read_text(encoding="utf-8")), (
+                f"{file} holds no {word}"
+            )
 
 
 def test_the_paper_page_tells_every_preset() -> None:

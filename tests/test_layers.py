@@ -1,4 +1,6 @@
-"""The shape of the source: imports go down only, files stay small, and nothing reads a pickle or runs text as code."""
+"""The structure of the source: imports go down only, functions fit on a screen, no pickles, no
+evaluated text.
+"""
 
 import ast
 import re
@@ -9,24 +11,28 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "ponticello"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-RANKS = {  # `model` stands above `data`: `HTCL.encode_audio` decodes files
-    "errors": 0,
-    "presets": 0,
-    "several": 1,
-    "config": 1,
-    "library": 2,
-    "data": 3,
-    "model": 4,
-    "train": 5,
-    "search": 5,
-    "evaluate": 6,
-    "api": 7,
-    "doctor": 8,
-    "serve": 8,
-    "cli": 9,
-}
+LAYERS = [  # bottom up; packages of one line may not import each other
+    ["errors"],
+    ["checks"],
+    ["config"],
+    ["storage"],
+    ["audio"],
+    ["tracks"],
+    ["listening"],
+    ["features"],
+    ["splits", "datasets"],
+    ["pairs"],
+    ["model", "metrics"],
+    ["train"],
+    ["search"],
+    ["evaluate"],
+    ["library"],
+    ["serve", "maintenance"],
+    ["cli"],
+]
+RANKS = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 EXEMPT = ("__init__.py", "__main__.py")  # the package itself: what it offers lies anywhere below
-MAX_LINES = 300
+MAX_FUNCTION_LINES = 90
 VAGUE = {"utils", "util", "helpers", "common", "base", "misc"}
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
@@ -36,18 +42,24 @@ def _name(path: Path) -> str:
 
 
 def imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """(line, full name) of everything imported anywhere in `tree`; `package` is what a relative import starts from."""
+    """(line, full name) of everything imported anywhere in `tree`; `package` is what a relative
+    import starts from.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             start = [*above, *([node.module] if node.module else [])]
             yield from ((node.lineno, ".".join([*start, alias.name])) for alias in node.names)
 
 
 def upward_imports(source: str, place: str) -> list[str]:
-    """Every import of ours in `source` that does not go down; place: the file's path in the package."""
+    """Every import of ours in `source` that does not go down; place: the file's path in the
+    package.
+    """
     unit = place.split("/")[0].removesuffix(".py")
     package = ".".join(["ponticello", *place.split("/")[:-1]])
     found = []
@@ -63,7 +75,11 @@ def upward_imports(source: str, place: str) -> list[str]:
 def dangerous_calls(source: str) -> list[str]:
     """Pickles, and text run as code: what may not stand in `source`."""
     tree = ast.parse(source)
-    found = [module for _, module in imports(tree, "") if module.split(".")[0] in PICKLES or module == "torch.load"]
+    found = [
+        module
+        for _, module in imports(tree, "")
+        if module.split(".")[0] in PICKLES or module == "torch.load"
+    ]
     for call in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
         name = ast.unparse(call.func)
         options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
@@ -80,10 +96,8 @@ def dangerous_calls(source: str) -> list[str]:
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if _name(path) not in EXEMPT], ids=_name)
 def test_imports_go_down_only(path: Path) -> None:
-    """errors < config < library < data < model < train, search < evaluate < api < serve < cli.
-
-    Also inside functions and under TYPE_CHECKING. Files of one unit may import each other; two units of one rank (train
-    and search) may not. `model` stands one rank above `data`, because `HTCL.encode_audio` decodes files.
+    """Covers imports inside functions and under TYPE_CHECKING too; modules of one package may
+    import each other.
     """
     assert upward_imports(path.read_text(encoding="utf-8"), _name(path)) == []
 
@@ -91,34 +105,44 @@ def test_imports_go_down_only(path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "source", "culprit"),
     [
-        ("data/mel.py", "from ponticello.model.htcl import HTCL", "ponticello.model.htcl.HTCL"),
-        ("data/mel.py", "import ponticello.model.htcl", "ponticello.model.htcl"),
-        ("data/mel.py", "from ponticello import model", "ponticello.model"),
-        ("data/mel.py", "from ponticello import HTCL", "ponticello.HTCL"),
-        ("data/mel.py", "import ponticello", "ponticello"),
-        ("data/mel.py", "from ..model import htcl", "ponticello.model.htcl"),
-        ("data/mel.py", "from .. import model", "ponticello.model"),
-        ("data/mel.py", "def f():\n    from ponticello.api import Library", "ponticello.api.Library"),
+        ("audio/mel.py", "from ponticello.model.htcl import HTCL", "ponticello.model.htcl.HTCL"),
+        ("audio/mel.py", "import ponticello.model.htcl", "ponticello.model.htcl"),
+        ("audio/mel.py", "from ponticello import model", "ponticello.model"),
+        ("audio/mel.py", "from ponticello import HTCL", "ponticello.HTCL"),
+        ("audio/mel.py", "import ponticello", "ponticello"),
+        ("audio/mel.py", "from ..model import htcl", "ponticello.model.htcl"),
+        ("audio/mel.py", "from .. import model", "ponticello.model"),
         (
-            "data/mel.py",
-            "if TYPE_CHECKING:\n    from ponticello.train.run import TrainedRun",
-            "ponticello.train.run.TrainedRun",
+            "audio/mel.py",
+            "def f():\n    from ponticello.library import Library",
+            "ponticello.library.Library",
         ),
         (
-            "train/run.py",
+            "audio/mel.py",
+            "if TYPE_CHECKING:\n    from ponticello.train.semantic import TrainedRun",
+            "ponticello.train.semantic.TrainedRun",
+        ),
+        (
+            "train/semantic.py",
             "from ponticello.search.index import EmbeddingIndex",
             "ponticello.search.index.EmbeddingIndex",
         ),
-        ("search/index.py", "from ponticello.train.run import is_finished", "ponticello.train.run.is_finished"),
+        ("train/loop.py", "from ponticello.search import index", "ponticello.search.index"),
         ("errors.py", "from ponticello.config import Config", "ponticello.config.Config"),
-        ("library.py", "from ponticello.data.columns import PATH", "ponticello.data.columns.PATH"),
-        ("evaluate/joint.py", "from ponticello.api import Library", "ponticello.api.Library"),
+        (
+            "storage/layout.py",
+            "from ponticello.tracks.catalog import read_tracks",
+            "ponticello.tracks.catalog.read_tracks",
+        ),
+        ("evaluate/run.py", "from ponticello.library import Library", "ponticello.library.Library"),
         ("api.py", "from ponticello.cli.main import app", "ponticello.cli.main.app"),
         ("extras/new.py", "from ponticello.errors import DataError", "ponticello.errors.DataError"),
         ("cli/main.py", "from ponticello.extras import new", "ponticello.extras.new"),
     ],
 )
-def test_checker_catches_an_import_that_does_not_go_down(place: str, source: str, culprit: str) -> None:
+def test_checker_catches_an_import_that_does_not_go_down(
+    place: str, source: str, culprit: str
+) -> None:
     line = source.count("\n") + 1
     assert upward_imports(source, place) == [f"{place}:{line} imports {culprit}"]
 
@@ -127,22 +151,92 @@ def test_checker_catches_an_import_that_does_not_go_down(place: str, source: str
     ("place", "source"),
     [
         (
-            "data/mel.py",
-            "from ponticello.data.audio import load_audio\nfrom .audio import load_audio\nfrom . import audio",
+            "audio/mel.py",
+            "from ponticello.audio.decode import load_audio\nfrom .audio import load_audio\nfrom . import audio",
         ),
-        ("data/mel.py", "from ponticello.errors import DataError\nfrom ponticello import config\nimport torch"),
-        ("model/htcl.py", "from ponticello.data.mel import mel_of_file"),
-        ("evaluate/joint.py", "from ponticello.search.embed import embed_library\nimport ponticello.train.run"),
-        ("cli/ask.py", "def f():\n    from ponticello.api import Library"),
+        (
+            "audio/mel.py",
+            "from ponticello.errors import DataError\nfrom ponticello import config\nimport torch",
+        ),
+        ("model/htcl.py", "from ponticello.audio.mel import mel_of_file"),
+        (
+            "evaluate/run.py",
+            "from ponticello.search.embed import embed_library\nimport ponticello.train.semantic",
+        ),
+        ("cli/search.py", "def f():\n    from ponticello.library import Library"),
     ],
 )
 def test_checker_lets_downward_imports_and_those_of_one_unit_pass(place: str, source: str) -> None:
     assert upward_imports(source, place) == []
 
 
+def long_functions(source: str, limit: int = MAX_FUNCTION_LINES) -> list[str]:
+    """Returns the names of the functions in `source` that have more than `limit` lines."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if (node.end_lineno or node.lineno) - node.lineno + 1 > limit:
+            names.append(node.name)
+    return names
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_no_file_is_longer_than_it_may_be(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+def test_functions_fit_on_a_screen(path: Path) -> None:
+    assert long_functions(path.read_text(encoding="utf-8")) == []
+
+
+def test_checker_finds_a_long_function() -> None:
+    source = "def short():\n    pass\n\ndef long():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
+    assert long_functions(source) == ["long"]
+
+
+def module_imports() -> dict[str, set[str]]:
+    """Returns, for each module of the package, the modules it imports when it is loaded."""
+    names = {
+        ".".join(["ponticello", *path.relative_to(PACKAGE).with_suffix("").parts]): path
+        for path in SOURCES
+    }
+    graph: dict[str, set[str]] = {}
+    for name, path in names.items():
+        graph[name] = set()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            for alias in node.names:
+                candidates = [f"{node.module}.{alias.name}", str(node.module)]
+                graph[name].update(candidate for candidate in candidates if candidate in names)
+    return graph
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Returns the modules that are on a cycle of imports, or lead to one; empty if there is none."""
+    remaining = {name: set(targets) for name, targets in graph.items()}
+    while leaves := [name for name, targets in remaining.items() if not targets]:
+        for name in leaves:
+            del remaining[name]
+        for targets in remaining.values():
+            targets.difference_update(leaves)
+    return sorted(remaining)
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    assert find_cycle(module_imports()) == []
+
+
+def test_checker_finds_a_cycle() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_each_package_lists_its_modules() -> None:
+    for init in PACKAGE.rglob("__init__.py"):
+        if init.parent == PACKAGE:
+            continue
+        text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or ""
+        listed = set(re.findall(r"^(\w+)  +", text, flags=re.MULTILINE))
+        modules = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        packages = {path.parent.name for path in init.parent.glob("*/__init__.py")}
+        assert modules | packages <= listed, init
 
 
 def test_every_file_and_folder_has_a_name_that_says_something() -> None:
@@ -196,9 +290,9 @@ def _undocumented(source: str, place: str) -> list[str]:
 
     def walk(parts: list[ast.stmt], inside: str) -> None:
         for part in parts:
-            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not part.name.startswith(
-                "_"
-            ):
+            if isinstance(
+                part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+            ) and not part.name.startswith("_"):
                 if not ast.get_docstring(part):
                     found.append(f"{place}: {inside}{part.name}")
                 if isinstance(part, ast.ClassDef):
@@ -214,7 +308,5 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
 
 
 def test_checker_finds_what_has_no_docstring() -> None:
-    source = (
-        '"""A module."""\n\nclass Thing:\n    """One."""\n\n    def do(self) -> None: ...\n\ndef _own() -> None: ...\n'
-    )
-    assert _undocumented(source, "data/mel.py") == ["data/mel.py: Thing.do"]
+    source = '"""A module."""\n\nclass Thing:\n    """One."""\n\n    def do(self) -> None: ...\n\ndef _own() -> None: ...\n'
+    assert _undocumented(source, "audio/mel.py") == ["audio/mel.py: Thing.do"]

@@ -1,9 +1,10 @@
-"""Every block of code in README.md, CONTRIBUTING.md and docs/: Python runs, settings are read, commands exist.
+"""Every block of code in README.md, CONTRIBUTING.md and docs/: Python runs, settings are read,
+commands exist.
 
-A command is taken apart by the real command line, which knows every argument and option; `make` targets, scripts and
-their options, and extras are looked up. Blocks with a `$` before their commands show what is printed; tests beside this
-one run those of docs/data.md. What can be neither run nor read is marked `<!-- not run: REASON -->` in the line above
-it; any other block fails here.
+A command is taken apart by the real command line, which knows every argument and option; `make`
+targets, scripts and their options, and extras are looked up. Blocks with a `$` before their
+commands show what is printed; tests beside this one run those of docs/data.md. What can be neither
+run nor read is marked `<!-- not run: REASON -->` in the line above it; any other block fails here.
 """
 
 import json
@@ -20,19 +21,30 @@ import soundfile
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from pages import INDENTED, Block, answer, blocks_of, commands, joined
 from ponticello.cli.main import app
 from ponticello.config import Config
-from ponticello.data.synthetic import SAMPLE_RATE, SyntheticCatalogue
+from ponticello.datasets.synthetic import SAMPLE_RATE, SyntheticCatalogue
+from tests.pages import INDENTED, Block, answer, blocks_of, commands, joined
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"api.md"}  # tests/serve/test_api_page.py asks a service what this one shows
 DOCS = [path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in ELSEWHERE]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
-BLOCKS = [(path.name, block) for path in PAGES for block in blocks_of(path.read_text(encoding="utf-8"))]
+BLOCKS = [
+    (path.name, block) for path in PAGES for block in blocks_of(path.read_text(encoding="utf-8"))
+]
 DIRECTIVES = {"{toctree}", "{eval-rst}"}
 DATA = {"csv", "json", "jsonl", "m3u", "text"}
-ENDINGS = {"md", "py", "parquet", "json", "csv", "npz", "onnx", "safetensors"}  # of files, not settings
+ENDINGS = {
+    "md",
+    "py",
+    "parquet",
+    "json",
+    "csv",
+    "npz",
+    "onnx",
+    "safetensors",
+}  # of files, not settings
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SIGNS = re.compile(r"^(sudo |[A-Z_]+=\S+ )+")  # variables before a command
@@ -41,12 +53,16 @@ EXTRAS = re.compile(r"(?:ponticello|\.)\[([\w,]+)\]$")
 
 def _of(*languages: str) -> list[Any]:
     """The blocks of these languages that are not marked, each named by its page and line."""
-    chosen = [(page, block) for page, block in BLOCKS if block.language in languages and not block.reason]
+    chosen = [
+        (page, block) for page, block in BLOCKS if block.language in languages and not block.reason
+    ]
     return [pytest.param(block, id=f"{page}:{block.line}") for page, block in chosen]
 
 
 def parse(arguments: list[str]) -> None:
-    """Takes the arguments of `ponticello` apart as the command line does; its UsageError if it would refuse them."""
+    """Takes the arguments of `ponticello` apart as the command line does; its UsageError if it
+    would refuse them.
+    """
     command: Any = get_command(app)
     context = command.make_context("ponticello", list(arguments))
     while isinstance(command, TyperGroup):
@@ -57,7 +73,9 @@ def parse(arguments: list[str]) -> None:
 
 
 def check(command: str) -> None:
-    """Whether a line of a shell names what there is; AssertionError, or click's UsageError, if it does not."""
+    """Whether a line of a shell names what there is; AssertionError, or click's UsageError, if it
+    does not.
+    """
     for part in re.split(r" && ", command):
         program, *words = shlex.split(SIGNS.sub("", part), comments=True)
         if program == "torchrun":
@@ -74,11 +92,18 @@ def check(command: str) -> None:
         elif [program, *words] == [".", ".venv/bin/activate"]:
             continue
         elif program in {"pip", ".venv/bin/pip"}:
-            extras = {extra for word in words if (named := EXTRAS.search(word)) for extra in named[1].split(",")}
+            extras = {
+                extra
+                for word in words
+                if (named := EXTRAS.search(word))
+                for extra in named[1].split(",")
+            }
             assert words[0] == "install"
             assert extras <= set(PROJECT["optional-dependencies"]), part
         else:
-            raise AssertionError(f"{program!r} is no program that is checked; mark the block <!-- not run: REASON -->")
+            raise AssertionError(
+                f"{program!r} is no program that is checked; mark the block <!-- not run: REASON -->"
+            )
 
 
 def _check_script(words: list[str]) -> None:
@@ -86,21 +111,29 @@ def _check_script(words: list[str]) -> None:
     source = (ROOT / words[0]).read_text(encoding="utf-8")
     for option in (word.split("=")[0] for word in words if word.startswith("--")):
         parameter = option.removeprefix("--").replace("-", "_")
-        assert re.search(rf'"{option}"|^    {parameter}: Annotated', source, re.M), f"{words[0]} has no {option}"
+        assert re.search(rf'"{option}"|^    {parameter}: Annotated', source, re.M), (
+            f"{words[0]} has no {option}"
+        )
 
 
 def _check_make(words: list[str]) -> None:
     """Targets and variables of the Makefile, and of `# make TARGET ...` words that only explain."""
     for word in words:
         name, is_variable, _ = word.partition("=")
-        assert re.search(rf"\$\({name}\)|\$\(if \$\({name}\)" if is_variable else rf"^{name}:", MAKEFILE, re.M), word
+        assert re.search(
+            rf"\$\({name}\)|\$\(if \$\({name}\)" if is_variable else rf"^{name}:", MAKEFILE, re.M
+        ), word
 
 
-@pytest.mark.parametrize(("page", "block"), [pytest.param(*each, id=f"{each[0]}:{each[1].line}") for each in BLOCKS])
+@pytest.mark.parametrize(
+    ("page", "block"), [pytest.param(*each, id=f"{each[0]}:{each[1].line}") for each in BLOCKS]
+)
 def test_every_block_is_of_a_kind_that_is_checked_or_says_why_not(page: str, block: Block) -> None:
     checked = {"python", "toml", "console", "bash", INDENTED} | DIRECTIVES
     is_file = block.language in DATA and bool(block.name)
-    assert block.language in checked or is_file or block.reason, f"{page}:{block.line} is never run: mark it, and why"
+    assert block.language in checked or is_file or block.reason, (
+        f"{page}:{block.line} is never run: mark it, and why"
+    )
 
 
 @pytest.mark.parametrize("block", _of("console"))
@@ -124,7 +157,9 @@ def _anchor(heading: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_of_the_repository_leads_to_it_and_to_a_heading(page: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
         place, _, anchor = link.partition("#")
         target = page.parent / place if place else page
@@ -136,12 +171,22 @@ def test_every_link_to_a_file_of_the_repository_leads_to_it_and_to_a_heading(pag
 
 def test_every_setting_that_a_page_names_exists() -> None:
     written = Config().model_dump()
-    known = {f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part}
+    known = {
+        f"{name}.{key}" for name, part in written.items() if isinstance(part, dict) for key in part
+    }
     sections = "|".join({name.split(".")[0] for name in known})
     named = re.compile(rf"`({sections})\.(\w+)( ?=[^`]*)?`")
-    found = {(path.name, f"{m[1]}.{m[2]}") for path in PAGES for m in named.finditer(path.read_text(encoding="utf-8"))}
+    found = {
+        (path.name, f"{m[1]}.{m[2]}")
+        for path in PAGES
+        for m in named.finditer(path.read_text(encoding="utf-8"))
+    }
     assert len(found) > 20
-    assert {(page, name) for page, name in found if name not in known and name.split(".")[1] not in ENDINGS} == set()
+    assert {
+        (page, name)
+        for page, name in found
+        if name not in known and name.split(".")[1] not in ENDINGS
+    } == set()
 
 
 @pytest.mark.parametrize("block", _of("toml"))
@@ -161,7 +206,12 @@ def test_every_example_of_settings_is_read(block: Block, tmp_path: Path) -> None
 
 
 @pytest.fixture
-def desk(trained_root: Path, catalogue: SyntheticCatalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def desk(
+    trained_root: Path,
+    catalogue: SyntheticCatalogue,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """The folder a reader works in: a library and two sound files."""
     shutil.copytree(trained_root, tmp_path / "my-library")
     for name, waveform in zip(("a.flac", "b.mp3"), catalogue.waveforms, strict=False):
@@ -178,7 +228,15 @@ def prepare(text: str) -> None:
     if "queries.parquet" in text:
         answer("evaluate", "-L", "my-library", "--set", "evaluate.baselines=[]")
     if "listeners.parquet" in text:
-        answer("export", "--vectors", "tracks.parquet", "--listeners", "listeners.parquet", "-L", "my-library")
+        answer(
+            "export",
+            "--vectors",
+            "tracks.parquet",
+            "--listeners",
+            "listeners.parquet",
+            "-L",
+            "my-library",
+        )
 
 
 @pytest.mark.slow

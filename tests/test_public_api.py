@@ -25,7 +25,18 @@ PUBLIC = [
     "Result",
     "ShapeError",
 ]
-HEAVY = ("torch", "transformers", "polars", "numpy", "scipy", "pyarrow", "duckdb", "ibis", "sklearn", "rich.progress")
+HEAVY = (
+    "torch",
+    "transformers",
+    "polars",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "duckdb",
+    "ibis",
+    "sklearn",
+    "rich.progress",
+)
 
 
 def test_public_names_are_exactly_these() -> None:
@@ -62,7 +73,9 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 
 
 def test_importing_every_module_leaves_globals_of_other_libraries_as_they_were() -> None:
-    """In a process of its own: tinytag's tables of field names and the longest cell that `csv` reads."""
+    """In a process of its own: tinytag's tables of field names and the longest cell that `csv`
+    reads.
+    """
     code = (
         "import copy, csv, importlib, pkgutil\n"
         "from tinytag import tinytag\n"
@@ -78,7 +91,7 @@ def test_importing_every_module_leaves_globals_of_other_libraries_as_they_were()
         "    try: importlib.import_module(name)\n"
         "    except ImportError as error: assert not error.name.startswith('ponticello'), error\n"
         "assert 'artists' in tinytag._Ogg._VORBIS_MAPPING\n"
-        "print('ponticello.data.file_tags' in names, 'ponticello.library' in names, state() == before)"
+        "print('ponticello.audio.tags' in names, 'ponticello.storage.layout' in names, state() == before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True True True", done.stderr

@@ -1,4 +1,6 @@
-"""What a release is made of: the wheel and the source archive, built here and looked into, and the wheel at work."""
+"""What a release is made of: the wheel and the source archive, built here and looked into, and the
+wheel at work.
+"""
 
 import os
 import re
@@ -55,21 +57,37 @@ def test_wheel_is_small_and_holds_what_the_package_needs(built: tuple[Path, Path
 
 
 def test_wheel_carries_every_licence(built: tuple[Path, Path]) -> None:
-    licences = {name.partition("licenses/")[2] for name in _carried(built[0]) if "/licenses/" in name}
-    assert licences == {"LICENSE", "NOTICE", "src/ponticello/model/weights/LICENSE.musicnn"}
+    licences = {
+        name.partition("licenses/")[2] for name in _carried(built[0]) if "/licenses/" in name
+    }
+    assert licences == {"LICENSE", "NOTICE", "src/ponticello/features/weights/LICENSE.musicnn"}
 
 
-def test_source_archive_holds_the_tests_and_docs_and_nothing_that_was_made(built: tuple[Path, Path]) -> None:
+def test_source_archive_holds_the_tests_and_docs_and_nothing_that_was_made(
+    built: tuple[Path, Path],
+) -> None:
     with tarfile.open(built[1]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tops = {name.partition("/")[0] for name in names}
-    assert {"src", "tests", "docs", "bench", "demo", "LICENSE", "NOTICE", "CHANGELOG.md", "Makefile"} <= tops
+    assert {
+        "src",
+        "tests",
+        "docs",
+        "bench",
+        "demo",
+        "LICENSE",
+        "NOTICE",
+        "CHANGELOG.md",
+        "Makefile",
+    } <= tops
     made = re.compile(r"(-library|-bench|bench-results|__pycache__|\.venv|dist)(/|$)")
     assert [name for name in names if made.search(name)] == []
 
 
 def test_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Its dependencies are those of this environment; the package itself is the wheel's, and not the source's."""
+    """Its dependencies are those of this environment; the package itself is the wheel's, and not
+    the source's.
+    """
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     own = Path(sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)}))
@@ -81,21 +99,27 @@ def test_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], tmp_
 
     def run(*arguments: str) -> str:
         command = [str(python), *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert Path(run("-c", "import ponticello; print(ponticello.__file__)").strip()).is_relative_to(own)
+    assert Path(run("-c", "import ponticello; print(ponticello.__file__)").strip()).is_relative_to(
+        own
+    )
     assert "scan" in run("-m", "ponticello", "--help")
     run("-m", "ponticello", "init", "my-library")
     (tmp_path / "tracks.csv").write_text("track_id,title\na,One\nb,Two\n", encoding="utf-8")
-    assert "2 tracks new" in run("-m", "ponticello", "import-tracks", "tracks.csv", "-L", "my-library")
+    assert "2 tracks new" in run(
+        "-m", "ponticello", "import-tracks", "tracks.csv", "-L", "my-library"
+    )
 
 
 def test_notice_names_everything_in_the_package_that_others_made() -> None:
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
-    weights = ROOT / "src" / "ponticello" / "model" / "weights"
-    for path in weights.iterdir():
+    weights = [*(ROOT / "src/ponticello").glob("*/weights/*")]
+    for path in weights:
         if path.suffix in (".safetensors", ".json") or path.name.startswith("LICENSE"):
             assert path.relative_to(ROOT).as_posix() in notice, path.name
 

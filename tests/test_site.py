@@ -1,4 +1,6 @@
-"""The documentation site: it builds without a warning, its links lead somewhere, and reading it asks nobody else."""
+"""The documentation site: it builds without a warning, its links lead somewhere, and reading it
+asks nobody else.
+"""
 
 import re
 import subprocess
@@ -19,11 +21,21 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(find_spec("sphinx") is None, reason="the site is built with the extra docs"),
 ]
-ASKS = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "video": "src", "use": "href"}
+ASKS = {
+    "img": "src",
+    "script": "src",
+    "link": "href",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "use": "href",
+}
 
 
 class Page(NamedTuple):
-    """What a page of HTML names: its anchors, its links, what is loaded to show it, pictures without a text."""
+    """What a page of HTML names: its anchors, its links, what is loaded to show it, pictures
+    without a text.
+    """
 
     anchors: set[str]
     links: list[str]
@@ -60,7 +72,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
     done = subprocess.run(
-        [*command, "-d", str(out / "doctrees"), str(ROOT / "docs"), str(out / "html")], capture_output=True, text=True
+        [*command, "-d", str(out / "doctrees"), str(ROOT / "docs"), str(out / "html")],
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return out / "html"
@@ -90,9 +104,18 @@ def test_every_link_within_the_site_leads_to_a_page_and_an_anchor(pages: dict[Pa
     assert lost == []
 
 
-def test_links_out_of_the_site_are_listed_and_only_to_the_web(pages: dict[Path, Page], site: Path) -> None:
-    found = {link.split("#")[0] for page in pages.values() for link in page.links if urlsplit(link).scheme}
-    listed = {line.split("  ")[0] for line in (site / "external-links.txt").read_text().splitlines()}
+def test_links_out_of_the_site_are_listed_and_only_to_the_web(
+    pages: dict[Path, Page], site: Path
+) -> None:
+    found = {
+        link.split("#")[0]
+        for page in pages.values()
+        for link in page.links
+        if urlsplit(link).scheme
+    }
+    listed = {
+        line.split("  ")[0] for line in (site / "external-links.txt").read_text().splitlines()
+    }
     assert "https://arxiv.org/abs/2505.23298" in listed
     assert found == listed
 
@@ -100,7 +123,9 @@ def test_links_out_of_the_site_are_listed_and_only_to_the_web(pages: dict[Path, 
 def test_nothing_is_loaded_from_elsewhere(pages: dict[Path, Page], site: Path) -> None:
     assert [link for page in pages.values() for link in page.loaded if urlsplit(link).netloc] == []
     for sheet in site.rglob("*.css"):
-        asked = re.findall(r"(?:url\(|@import)\s*[\"']?(\w+:)?//[^)\"']+", sheet.read_text(encoding="utf-8"))
+        asked = re.findall(
+            r"(?:url\(|@import)\s*[\"']?(\w+:)?//[^)\"']+", sheet.read_text(encoding="utf-8")
+        )
         assert asked == [], sheet.name
 
 
@@ -108,17 +133,26 @@ def test_every_picture_has_a_text(pages: dict[Path, Page]) -> None:
     assert {path.name: page.unsaid for path, page in pages.items() if page.unsaid} == {}
 
 
-def test_the_python_reference_has_every_public_name_and_what_it_can_do(pages: dict[Path, Page], site: Path) -> None:
+def test_the_python_reference_has_every_public_name_and_what_it_can_do(
+    pages: dict[Path, Page], site: Path
+) -> None:
     anchors = pages[site / "python.html"].anchors
     assert [name for name in ponticello.__all__ if f"ponticello.{name}" not in anchors] == []
-    methods = [name for name, value in vars(ponticello.Library).items() if not name.startswith("_") and value.__doc__]
+    methods = [
+        name
+        for name, value in vars(ponticello.Library).items()
+        if not name.startswith("_") and value.__doc__
+    ]
     assert len(methods) > 10
     assert [name for name in methods if f"ponticello.Library.{name}" not in anchors] == []
 
 
 @pytest.mark.parametrize(
-    "code", ["k=10, blend=0.3)\n", 'model.encode_audio(["a.flac", "b.mp3"])', "\n|   `-- AudioError"]
+    "code",
+    ["k=10, blend=0.3)\n", 'model.encode_audio(["a.flac", "b.mp3"])', "\n|   `-- AudioError"],
 )
 def test_a_docstring_s_example_is_shown_as_code(site: Path, code: str) -> None:
-    blocks = re.findall(r"<pre>(.*?)</pre>", (site / "python.html").read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(
+        r"<pre>(.*?)</pre>", (site / "python.html").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert any(code in unescape(re.sub(r"<[^>]+>", "", block)) for block in blocks)

@@ -1,4 +1,6 @@
-"""docs/tutorial.md, walked on a part of its music: every command does its work, and says it in the page's words."""
+"""docs/tutorial.md, walked on a part of its music: every command does its work, and says it in the
+page's words.
+"""
 
 import re
 import shlex
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pages import answer, blocks_of, commands
+from tests.pages import answer, blocks_of, commands
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
@@ -16,7 +18,9 @@ ASKED = {"search", "similar", "recommend", "audience"}
 
 
 def _said(lines: list[str]) -> list[str]:
-    """The lines without numbers, names of generations, and what was found: what a command says anywhere."""
+    """The lines without numbers, names of generations, and what was found: what a command says
+    anywhere.
+    """
     plain = [re.sub(r"index/[0-9a-f]{16}", "index/#", line) for line in lines]
     return [re.sub(r"\d[\d,.]*", "#", line.split("commonest:")[0]) for line in plain]
 

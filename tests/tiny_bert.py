@@ -1,4 +1,6 @@
-"""A text encoder for tests and benchmarks: random, two layers, a small vocabulary of whole words and digits."""
+"""A text encoder for tests and benchmarks: random, two layers, a small vocabulary of whole words
+and digits.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,9 @@ WORDS = (
 def make_text_encoder(folder: Path) -> Path:
     """The encoder and its tokenizer, saved at `folder`, which is made; the same weights every time."""
     folder.mkdir(parents=True, exist_ok=True)
-    words = WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]
+    words = (
+        WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]
+    )
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
     BertTokenizer(str(folder / "vocab.txt")).save_pretrained(str(folder))
     torch.manual_seed(0)

@@ -1,4 +1,5 @@
-"""Ponticello: music vectors that bridge what music means and what listeners like (HTCL, arXiv 2505.23298).
+"""Ponticello: music vectors that bridge what music means and what listeners like (HTCL, arXiv
+2505.23298).
 
 import ponticello
 model = ponticello.HTCL.from_pretrained("my-library/runs/preference")
@@ -19,10 +20,10 @@ from ponticello.errors import (
 )
 
 if TYPE_CHECKING:
-    from ponticello.api import Library
     from ponticello.config import Config
+    from ponticello.library import Library
     from ponticello.model.htcl import HTCL
-    from ponticello.search.recommend import Result
+    from ponticello.search.ranking import Result
 
 __version__ = "0.1.0.dev0"
 
@@ -43,8 +44,8 @@ __all__ = [
 _HOMES = {  # imported when first used, so that `import ponticello` stays quick
     "Config": "ponticello.config",
     "HTCL": "ponticello.model.htcl",
-    "Library": "ponticello.api",
-    "Result": "ponticello.search.recommend",
+    "Library": "ponticello.library",
+    "Result": "ponticello.search.ranking",
 }
 
 

@@ -1,272 +1,337 @@
-"""The folder that holds everything a user has: where things lie, and how they are written safely.
+"""The library as Python users meet it: open a folder, ask it."""
 
-my-library/
-  ponticello.toml        preset and settings
-  tracks.parquet         one row a track
-  files.parquet          each file that was scanned, as it was read last
-  duplicates.csv         scanned tracks that share a recording
-  interactions.parquet   one row a listening event
-  pairs.parquet          mined (anchor, positive) pairs
-  validation-pairs.parquet  the same with held-out tracks, for validation only
-  splits.parquet         which track and which moment is held out
-  splits-listeners.parquet  each listener's own moments, where splits.events is last-session
-  skipped.csv            what could not be used, by step, file and line
-  unmatched.csv          what was heard and is not in the catalogue, with what came near
-  unmatched-history.parquet  the events of it, kept until it is
-  user-salt.txt          what listeners' ids are hashed with
-  mels/                  prepared log-mels
-  frames/                what MusiCNN hears, after `ponticello tag`; in it a folder for each other front end
-  runs/<name>/           one training run
-  index/                 vectors, ready to ask; CURRENT names the live generation
-  report/                the last evaluation
-"""
-
-import csv
-import glob
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock, Timeout
+import polars as pl
 
-from ponticello.config import Config
-from ponticello.errors import LibraryError, PonticelloError
-from ponticello.several import several
+from ponticello.errors import DataError
+from ponticello.features.fingerprint import find_recordings
+from ponticello.features.frontend import open_frames
+from ponticello.features.ray_tasks import uses_ray
+from ponticello.features.store import FeatureStore
+from ponticello.listening.log import read_interactions
+from ponticello.listening.pseudonyms import resolve_user_id
+from ponticello.model.htcl import HTCL
+from ponticello.model.saving import front_end_weights, run_config
+from ponticello.search.embed import (
+    Vectors,
+    embed_library,
+    embed_on_ray,
+    embed_shard,
+    require_shards,
+)
+from ponticello.search.export import listener_table, track_vector_table
+from ponticello.search.generations import load_recordings, open_index, write_index
+from ponticello.search.index import EmbeddingIndex, Query, VectorSpace, calibrate
+from ponticello.search.queries import load_models, require_words, sound_query, text_query
+from ponticello.search.ranking import Result, filter_mask, rank_tracks, user_seeds
+from ponticello.search.user_history import (
+    Listener,
+    ListeningHistory,
+    find_listeners,
+    load_listening_history,
+)
+from ponticello.storage.layout import LibraryPaths, create_library, open_library
+from ponticello.storage.schema import USER_ID
+from ponticello.tracks.catalog import read_tracks
+from ponticello.tracks.text import fused_texts, track_texts
+from ponticello.train.runs import STARTER, is_finished, starter_run
 
-SETTINGS_FILE = "ponticello.toml"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_CELL_LENGTH = 5_000  # characters of a list's cell that are kept, any path among them; `csv` reads back 131,072
-_NAME_LENGTH = 100  # characters of a front end's name that its folder keeps, the last; a file system allows 255 bytes
+CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
+STARTER_WAIT_S = 600.0  # for the job that assembles the starter, which takes seconds
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """One thing that could not be used: where it stands and why. `line` counts from 1, the header included."""
+class EmbedResult:
+    """What `Library.embed` did. semantic_run: the run behind meaning, which may be the starter."""
 
-    file: str
-    line: int | None
-    field: str
-    value: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Folder:
-    """The paths of one library. Make one with `create_library` or `open_library`."""
-
-    root: Path
-    config: Config
-
-    @property
-    def tracks(self) -> Path:
-        """The catalogue."""
-        return self.root / "tracks.parquet"
-
-    @property
-    def files(self) -> Path:
-        """What scan remembers of each file."""
-        return self.root / "files.parquet"
-
-    @property
-    def duplicates(self) -> Path:
-        """Scanned tracks that share a recording."""
-        return self.root / "duplicates.csv"
-
-    @property
-    def interactions(self) -> Path:
-        """The listening log."""
-        return self.root / "interactions.parquet"
-
-    @property
-    def pairs(self) -> Path:
-        """Mined pairs, for training."""
-        return self.root / "pairs.parquet"
-
-    @property
-    def validation_pairs(self) -> Path:
-        """Mined pairs with held-out tracks."""
-        return self.root / "validation-pairs.parquet"
-
-    @property
-    def splits(self) -> Path:
-        """Who is held out."""
-        return self.root / "splits.parquet"
-
-    @property
-    def skipped(self) -> Path:
-        """What could not be used."""
-        return self.root / "skipped.csv"
-
-    @property
-    def mels(self) -> Path:
-        """Prepared log-mels."""
-        return self.root / "mels"
-
-    @property
-    def frames(self) -> Path:
-        """What frozen front ends hear."""
-        return self.root / "frames"
-
-    def frames_of(self, front_end: str) -> Path:
-        """Where what this front end (as the setting) makes of the tracks is kept."""
-        if front_end in ("logmel", "musicnn"):
-            return self.mels if front_end == "logmel" else self.frames
-        return self.frames / re.sub(r"[^\w.-]+", "-", front_end)[-_NAME_LENGTH:]
-
-    @property
-    def index(self) -> Path:
-        """Vectors, ready to ask."""
-        return self.root / "index"
-
-    @property
-    def report(self) -> Path:
-        """The last evaluation."""
-        return self.root / "report"
-
-    def run(self, name: str) -> Path:
-        """The folder of a training run; LibraryError if `name` is not a plain folder name."""
-        if not name or name != Path(name).name or name.startswith("."):
-            raise LibraryError(f"run name {name!r} must be a plain folder name")
-        return self.root / "runs" / name
-
-    @contextmanager
-    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
-        """Holds the library for writing; LibraryError if another process holds it for longer than `wait_s`."""
-        try:
-            with FileLock(self.root / ".lock", timeout=wait_s):
-                yield
-        except Timeout:
-            raise LibraryError(f"{self.root} is being written by another process; wait for it to end") from None
-
-    def record_skipped(self, step: str, rows: Sequence[Skipped]) -> None:
-        """Replaces what `step` had in skipped.csv by `rows`; other steps' rows stay."""
-        header = ["step", "file", "line", "field", "value", "reason"]
-        kept: list[list[str]] = []
-        if self.skipped.exists():
-            kept = [row for row in read_list(self.skipped)[1:] if row and row[0] != step]
-        new = [[step, r.file, "" if r.line is None else str(r.line), r.field, r.value, r.reason] for r in rows]
-        if not kept and not new:
-            self.skipped.unlink(missing_ok=True)
-            return
-        with replacing(self.skipped) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([header, *kept, *([as_cell(cell) for cell in row] for row in new)])
+    n_tracks: int
+    n_new: int
+    generation: Path
+    semantic_run: str
 
 
-def as_cell(value: object) -> object:
-    """A cell that every reader can take: of a text the first 5,000 characters.
+class Library:
+    """A library folder with its index and models, loaded when first needed.
 
-    No spreadsheet takes it for a formula: an apostrophe stands in front of a text that looks like one.
+        library = ponticello.Library.open("my-library")
+        library.search("slow piano at night", k=10, blend=0.3)
+
+    blend: 0 = meaning, stage one, .. 1 = taste, stage two.
     """
-    if not isinstance(value, str):
-        return value
-    return ("'" if value.startswith(_FORMULA) else "") + value[:_CELL_LENGTH]
 
+    def __init__(self, folder: LibraryPaths) -> None:
+        self.folder = folder
 
-def read_list(path: Path) -> list[list[str]]:
-    """The rows of a list such as skipped.csv, its header first, however long a cell of an older version is."""
-    import polars as pl  # `csv` refuses long cells unless a limit is raised for every caller in the process
+    @classmethod
+    def open(cls, root: Path | str, settings: Sequence[str] = ()) -> "Library":
+        """The library at `root`; LibraryError if there is none. settings: `section.key=value` on
+        top of its own.
+        """
+        return cls(open_library(root, settings))
 
-    if not path.stat().st_size:
-        return []
-    frame = pl.read_csv(path, has_header=False, infer_schema=False, truncate_ragged_lines=True)
-    return [list(row) for row in frame.fill_null("").iter_rows()]
+    @classmethod
+    def create(
+        cls, root: Path | str, preset: Literal["paper", "base", "small", "tiny"] = "small"
+    ) -> "Library":
+        """A new, empty library at `root`; LibraryError if one is there already."""
+        return cls(create_library(root, preset))
 
+    @cached_property
+    def tracks(self) -> pl.DataFrame:
+        """The catalogue, one row a track."""
+        return read_tracks(self.folder)
 
-def create_library(root: Path | str, preset: str = "small") -> Folder:
-    """A new, empty library at `root`; LibraryError if one is there already."""
-    root = Path(root)
-    settings = root / SETTINGS_FILE
-    if settings.exists():
-        raise LibraryError(f"{root} is a library already; use it, or choose another folder")
-    if root.exists() and not root.is_dir():
-        raise LibraryError(f"{root} is a file; choose another folder")
-    config = Config.from_preset(preset)
-    root.mkdir(parents=True, exist_ok=True)
-    with replacing(settings) as temporary:
-        temporary.write_text(f'# Settings of this Ponticello library; see docs/config.md.\npreset = "{preset}"\n')
-    return Folder(root.resolve(), config)
+    @cached_property
+    def index(self) -> EmbeddingIndex:
+        """The live index."""
+        return open_index(self.folder.index, self.folder.config.search.backend)
 
+    @cached_property
+    def _placed(self) -> pl.DataFrame:
+        """The catalogue's tracks that are in the index, in its order."""
+        return self.index.placed(self.tracks)
 
-def open_library(root: Path | str, settings: Sequence[str] = ()) -> Folder:
-    """The library at `root`, with `section.key=value` settings on top of its own; LibraryError if there is none."""
-    root = Path(root)
-    if not (root / SETTINGS_FILE).is_file():
-        raise LibraryError(
-            f"{root} is not a library ({SETTINGS_FILE} is missing); make one with: ponticello init {root}"
+    def embed(
+        self,
+        semantic_run: str | None = None,
+        preference_run: str | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+        *,
+        n_shards: int | None = None,
+        engine: str = "here",
+    ) -> EmbedResult:
+        """Embeds every prepared track with both runs and makes the new index live; only what is
+        missing is computed.
+
+        semantic_run: None = run "semantic"; while it is not finished, and the library's front end
+        is MusiCNN, the starter model that comes with the package. preference_run: None before stage
+        two; then the index answers with blend 0 only. n_shards: the jobs that did `embed_shard`;
+        LibraryError, before anything is computed, if one of them has not done its part. engine:
+        "here", or "ray" (`features/ray_tasks.py`); the vectors are the same.
+        """
+        self.__dict__.pop("tracks", None)  # the catalogue as it is now
+        by_ray = uses_ray(engine)
+        semantic_run = self._semantic_run(semantic_run)
+        runs = [semantic_run] if preference_run is None else [semantic_run, preference_run]
+        to_embed = {run: self._to_embed(run) for run in runs}
+        if n_shards is not None:
+            for run, (store, texts) in to_embed.items():
+                require_shards(self.folder.run(run), store, n_shards, texts)
+        sides: list[Vectors] = []
+        spaces: list[VectorSpace] = []
+        n_new = 0
+        for run, (store, texts) in to_embed.items():
+            report = partial(on_progress, run) if on_progress else None
+            if by_ray:
+                n_new += embed_on_ray(self.folder, run, store, texts, report)
+            vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
+            sides.append(vectors)
+            spaces.append(self._calibrated(run, vectors))
+            n_new += n
+        recordings = find_recordings(
+            self.folder.mels, load_recordings(self.folder.index), self.folder.config.mel.hop_s
         )
-    for aside in (*root.glob(".*.old.*.tmp"), *root.glob("*/.*.old.*.tmp")):
-        _bring_back(aside)
-    return Folder(root.resolve(), Config.from_toml(root / SETTINGS_FILE, several(settings, "settings")))
+        preference = sides[1] if len(sides) == 2 else None
+        backend = self.folder.config.search.backend
+        generation = write_index(
+            self.folder.index, sides[0], preference, spaces, recordings, backend
+        )
+        for loaded in ("index", "_placed", "models", "listening"):
+            self.__dict__.pop(loaded, None)
+        return EmbedResult(len(sides[0].track_ids), n_new, generation, semantic_run)
 
+    def embed_shard(
+        self,
+        shard: tuple[int, int],
+        semantic_run: str | None = None,
+        preference_run: str | None = None,
+        on_progress: Callable[[str, int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Does one job's part of what `embed` would, but for the index: (vectors of that part,
+        computed now).
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, whole and synced, when the block ends without an error.
+        shard: (i, n), from 1. Needs no lock, and no other job: once all have ended, `embed` takes
+        their vectors in.
+        """
+        n_vectors = n_new = 0
+        semantic_run = self._semantic_run(semantic_run, wait_s=STARTER_WAIT_S)
+        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
+            report = partial(on_progress, run) if on_progress else None
+            store, texts = self._to_embed(run)
+            n_own, n = embed_shard(self.folder.run(run), store, shard, report, texts=texts)
+            n_vectors, n_new = n_vectors + n_own, n_new + n
+        return n_vectors, n_new
 
-    A folder takes two renames; after a kill between them the next writer, or who opens the library, brings the old one
-    back. OSError where the disk is full, also from writers that have an exception of their own for it, as polars has.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        for left in path.parent.glob(f".{glob.escape(path.name)}.old.*.tmp"):
-            _bring_back(left)
-    try:
-        yield temporary
-        sync(_files(temporary))
-        if temporary.is_dir() and path.exists():
-            path.replace(aside)  # a folder takes no other's place: two names change, and only then the old one goes
-        temporary.replace(path)
-        sync([path.parent])
-    except Exception as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if isinstance(error, PonticelloError) or number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    finally:
-        if aside.exists() and not path.exists():
-            aside.replace(path)
-        for rest in (temporary, aside):
-            if rest.is_dir():
-                shutil.rmtree(rest)
-            else:
-                rest.unlink(missing_ok=True)
+    def _semantic_run(self, named: str | None, wait_s: float | None = None) -> str:
+        """The run behind meaning, with the starter assembled if it is that; wait_s: for the lock,
+        if not held yet.
+        """
+        if named is None:
+            untrained = (
+                not is_finished(self.folder.run("semantic"))
+                and self.folder.config.front_end == "musicnn"
+            )
+            named = STARTER if untrained else "semantic"
+        if named == STARTER:
+            with nullcontext() if wait_s is None else self.folder.lock(wait_s):
+                starter_run(self.folder)
+        return named
 
+    def _to_embed(self, run: str) -> tuple[FeatureStore, dict[str, str] | None]:
+        """What a run's vectors are made of."""
+        config, weights = run_config(self.folder.run(run)), front_end_weights(self.folder.run(run))
+        return open_frames(self.folder, config, weights), fused_texts(self.tracks, config.front_end)
 
-def _bring_back(aside: Path) -> None:
-    """Gives a folder that was put aside its name again, if its place is free and who put it there has ended."""
-    name, _, number = aside.name.removeprefix(".").removesuffix(".tmp").rpartition(".old.")
-    path = aside.with_name(name)
-    if number.isdigit() and not path.exists() and not is_running(int(number)):
-        with suppress(OSError):  # another process was first, or nobody may write here
-            aside.rename(path)
+    def _calibrated(self, run: str, vectors: Vectors) -> VectorSpace:
+        """A run's space with the spread of its cosines, between tracks and between the catalogue's
+        texts and tracks.
+        """
+        model = HTCL.from_pretrained(self.folder.run(run))
+        texts = [text for text in track_texts(self.tracks) if text][:CALIBRATION_TEXTS] or ["music"]
+        audio = calibrate(vectors.matrix, vectors.matrix)
+        return VectorSpace(
+            run, vectors.space_id, audio, calibrate(model.encode_text(texts), vectors.matrix)
+        )
 
+    def search(
+        self,
+        text: str,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks that fit `text` best; blend 0 = meaning .. 1 = taste, None = the library's
+        own setting.
 
-def is_running(process: int) -> bool:
-    """Whether a process of this number is there; yes where that cannot be told."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
+        per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or
+        "duration_s<300".
+        """
+        require_words(text)  # before anything is loaded
+        query = text_query(self.models, text)
+        return self.rank(query, k, blend, per_artist=per_artist, where=where)
 
+    def similar(
+        self,
+        track: str | Path,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks most like `track`: an id of the index (left out of the answer), or any
+        audio file.
+        """
+        if str(track) in self.index.rows:
+            query = self.index.track_query([str(track)])
+            return self.rank(
+                query, k, blend, per_artist=per_artist, where=where, excluded=[str(track)]
+            )
+        if not Path(track).is_file():
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        return self.rank(
+            sound_query(self.models, track), k, blend, per_artist=per_artist, where=where
+        )
 
-def _files(path: Path) -> list[Path]:
-    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+    def recommend(
+        self,
+        user: str,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks `user` has not played that fit the profile of their latest liked ones
+        best.
 
+        user: an id of the log, or the name that became one when the history was imported.
+        """
+        config = self.folder.config
+        log = read_interactions(self.folder)
+        user = resolve_user_id(self.folder, user, set(log[USER_ID].unique()))
+        seeds, met = user_seeds(
+            log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s
+        )
+        query = self.index.profile_query(
+            seeds, config.search.profile_ridge, config.search.hub_correction
+        )
+        return self.rank(query, k, blend, per_artist=per_artist, where=where, excluded=met)
 
-def sync(paths: Iterable[Path]) -> None:
-    """Asks the disk to hold what `paths` (files or folders) contain."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    def audience(self, track: str, k: int = 10, blend: float | None = None) -> list[Listener]:
+        """The `k` listeners of the log whose profile fits `track` best, by the scores `recommend`
+        ranks tracks by.
+
+        track: an id of the index; DataError if it is not there, LibraryError if there is no log.
+        """
+        if k < 1:
+            raise DataError(f"k {k} must be at least 1")
+        if not self.folder.interactions.is_file():
+            read_interactions(self.folder)  # says what to do
+        return find_listeners(
+            self.index, self.listening, track, k, self.blend(blend), self.folder.config.search
+        )
+
+    @cached_property
+    def listening(self) -> ListeningHistory:
+        """The log by listener, over the tracks of the index."""
+        return load_listening_history(self.folder, self.index)
+
+    def track_vectors(self) -> pl.DataFrame:
+        """The index as a table, a row a track: its vector in each space, and `space_id`, the models
+        behind them.
+        """
+        return track_vector_table(self.index)
+
+    def listener_vectors(self) -> pl.DataFrame:
+        """Profiles as a table, a row a listener: a track with vector v scores `profile @ v -
+        offset` in each space.
+        """
+        return listener_table(self.index, self.listening, self.folder.config.search)
+
+    def blend(self, asked: float | None) -> float:
+        """Where the dial stands: as asked, else as the library has it; 0 before stage two."""
+        if asked is not None:
+            return asked
+        return self.folder.config.search.blend if self.index.has_preference else 0.0
+
+    def rank(
+        self,
+        query: Query,
+        k: int,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        excluded: Collection[str] = (),
+    ) -> list[Result]:
+        """The `k` tracks that fit a query best, with the filters and copies rule of every other
+        question.
+        """
+        if k < 1 or (per_artist is not None and per_artist < 1):
+            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
+        return rank_tracks(
+            self.index,
+            query,
+            filter_mask(self._placed, where),
+            k=k,
+            blend=self.blend(blend),
+            excluded=excluded,
+            per_artist=per_artist,
+            once=self.folder.config.search.collapse_copies,
+        )
+
+    @cached_property
+    def models(self) -> list[HTCL]:
+        """The models behind the index's spaces; CheckpointError if a run was trained anew since it
+        was built.
+        """
+        return load_models(self.folder, self.index)

@@ -5,7 +5,7 @@ import numpy as np
 import ablate
 from measured import table
 from ponticello.config import Config
-from ponticello.train.balance import Judged
+from ponticello.train.selection import ValidationScores
 
 
 def test_settings_of_a_row_are_settings_there_are() -> None:
@@ -14,7 +14,9 @@ def test_settings_of_a_row_are_settings_there_are() -> None:
 
 
 def test_a_row_tells_its_mean_and_its_paired_difference() -> None:
-    """Two worlds of three listeners: 0.5 on average, each 0.1 above the default, so the interval is that number."""
+    """Two worlds of three listeners: 0.5 on average, each 0.1 above the default, so the interval is
+    that number.
+    """
     own, default = np.array([0.4, 0.5, 0.6]), np.array([0.3, 0.4, 0.5])
     metrics = ("cold NDCG@10", "cold AUC")
     world = {"default": dict.fromkeys(metrics, default), "a row": dict.fromkeys(metrics, own)}
@@ -24,17 +26,24 @@ def test_a_row_tells_its_mean_and_its_paired_difference() -> None:
 
 
 def test_chance_alone_passes_one_of_many_positions_more_often_than_a_single_one() -> None:
-    """Of normal gaps a one-sided test at 84 % passes 16 %; of eight positions without a tie, 1 - 0.84^8 = 75 %."""
+    """Of normal gaps a one-sided test at 84 % passes 16 %; of eight positions without a tie, 1 -
+    0.84^8 = 75 %.
+    """
     drawn = np.random.default_rng(0).normal(size=(8, 100))
-    start = Judged({}, {}, {"audio": np.zeros(100)})
-    one, eight = ([start, *(Judged({}, {}, {"audio": gap}) for gap in drawn[:n])] for n in (1, 8))
+    start = ValidationScores({}, {}, {"audio": np.zeros(100)})
+    one, eight = (
+        [start, *(ValidationScores({}, {}, {"audio": gap}) for gap in drawn[:n])] for n in (1, 8)
+    )
     assert 0.11 < ablate.left_by_chance(one, 0) < 0.21
     assert 0.6 < ablate.left_by_chance(eight, 0) < 0.85
     assert ablate.left_by_chance([start, start], 0) == 0
 
 
 def test_an_ablation_leaves_a_cell_empty_where_nothing_was_measured() -> None:
-    measured = {"stage two": {"cold AUC": np.array([0.8, 0.9])}, "text only": {"same genres": np.array([0.5, 0.7])}}
+    measured = {
+        "stage two": {"cold AUC": np.array([0.8, 0.9])},
+        "text only": {"same genres": np.array([0.5, 0.7])},
+    }
     lines = table([measured], "stage two").splitlines()
     assert lines[0] == "| | cold AUC | same genres |"
     assert lines[2] == "| stage two | 0.850 |  |"

@@ -1,4 +1,6 @@
-"""The Last.fm benchmark on hand-made files of the set's shape: two worlds of listeners, artists and tags."""
+"""The Last.fm benchmark on hand-made files of the set's shape: two worlds of listeners, artists and
+tags.
+"""
 
 import importlib.util
 import json
@@ -16,7 +18,10 @@ from ponticello.errors import ConfigError, DataError
 
 SCRIPT = Path(__file__).parents[2] / "bench" / "hetrec.py"
 N_USERS, N_ARTISTS = 24, 40
-WORLDS = (("low", "dark", "slow"), ("high", "bright", "fast"))  # words the tests' text encoder knows
+WORLDS = (
+    ("low", "dark", "slow"),
+    ("high", "bright", "fast"),
+)  # words the tests' text encoder knows
 WARM = ["random", "popularity", "item-kNN", "EASE", "ALS", "text-kNN", "text profile"]
 COLD = ["random", "popularity (all tied)", "text-kNN", "text profile", "text→ALS"]
 
@@ -37,7 +42,8 @@ def hetrec(text_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Listener u and artist a are of world u % 2 and a % 2; a listener plays 15 of the world's 20 artists.
+    """Listener u and artist a are of world u % 2 and a % 2; a listener plays 15 of the world's 20
+    artists.
 
     Artist 40 has no tags; artist 41 has four listeners, too few.
     """
@@ -49,13 +55,19 @@ def folder(tmp_path: Path) -> Path:
             if user % 2 == artist % 2 and (artist // 2 + user) % 4:
                 plays.append(f"{user}\t{artist}\t{user * artist}")
                 first = 3 * (artist % 2)
-                given += [f"{user}\t{artist}\t{first + t}\t1\t4\t2009" for t in range(3) if artist < 40]
+                given += [
+                    f"{user}\t{artist}\t{first + t}\t1\t4\t2009" for t in range(3) if artist < 40
+                ]
     plays += [f"{user}\t41\t7" for user in range(1, 5)]
     write = {
         "user_artists.dat": "\n".join(plays),
         "user_taggedartists.dat": "\n".join(given),
         "tags.dat": "\n".join(
-            ["tagID\ttagValue", *(f"{i}\t{word}" for i, word in enumerate(tags)), '9\trock "français']
+            [
+                "tagID\ttagValue",
+                *(f"{i}\t{word}" for i, word in enumerate(tags)),
+                '9\trock "français',
+            ]
         ),
     }
     for name, text in write.items():
@@ -74,17 +86,26 @@ def test_the_tables_hold_every_method_and_the_same_call_gives_the_same_figures(
 ) -> None:
     first = _run(hetrec, folder, "first.json")
     printed = capsys.readouterr().out
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in printed.splitlines() if line.startswith("| ")]
+    rows = [
+        line.split(" | ")[0].removeprefix("| ")
+        for line in printed.splitlines()
+        if line.startswith("| ")
+    ]
     assert rows == ["method", *WARM, "method", *COLD]
     assert "nothing here is temporal" in printed
     assert "- EASE: a track nobody has played" in printed
-    assert {part: list(figures) for part, figures in first["figures"].items()} == {"warm": WARM, "cold": COLD}
+    assert {part: list(figures) for part, figures in first["figures"].items()} == {
+        "warm": WARM,
+        "cold": COLD,
+    }
     assert first["counts"]["artists"] == N_ARTISTS
     assert first["counts"]["artists without tags"] == 1
     assert _run(hetrec, folder, "second.json") == first
 
 
-def test_worlds_are_found_from_tags_while_popularity_says_nothing_of_cold_artists(hetrec: Any, folder: Path) -> None:
+def test_worlds_are_found_from_tags_while_popularity_says_nothing_of_cold_artists(
+    hetrec: Any, folder: Path
+) -> None:
     """All cold scores tied: AUC is 1/2 for each listener, whatever is relevant."""
     figures = _run(hetrec, folder, "figures.json")["figures"]
     assert figures["cold"]["popularity (all tied)"]["AUC"]["mean"] == 0.5
@@ -104,7 +125,9 @@ def test_no_cold_or_held_out_entry_is_in_training_and_every_entry_has_one_place(
     assert split.train.data.min() > 0
     assert not train[:, split.cold].any()
     tasks = (split.validation, split.warm_test, split.cold_test)
-    assert (sum(task.relevant.astype(int) for task in tasks) + (train > 0) == (matrix.toarray() > 0)).all()
+    assert (
+        sum(task.relevant.astype(int) for task in tasks) + (train > 0) == (matrix.toarray() > 0)
+    ).all()
     assert all(not (task.relevant & ~task.allowed).any() for task in tasks)
     assert not split.warm_test.allowed[:, split.cold].any()
     assert (split.cold_test.allowed == split.cold).all()
@@ -113,8 +136,12 @@ def test_no_cold_or_held_out_entry_is_in_training_and_every_entry_has_one_place(
     assert split.validation.relevant.sum() in (int(0.1 * n_warm), int(0.1 * n_warm) + 1)
 
 
-def test_values_are_logarithms_and_texts_the_most_given_tags_first(hetrec: Any, folder: Path) -> None:
-    """Listener 1 played artist 1 once: log 2. One more listener calls artist 1 "fast", so that comes first."""
+def test_values_are_logarithms_and_texts_the_most_given_tags_first(
+    hetrec: Any, folder: Path
+) -> None:
+    """Listener 1 played artist 1 once: log 2. One more listener calls artist 1 "fast", so that
+    comes first.
+    """
     with (folder / "user_taggedartists.dat").open("a", encoding="utf-8") as file:
         file.write("2\t1\t5\t1\t4\t2009\n")
     listening = hetrec.read_listening(folder)
@@ -133,7 +160,9 @@ def test_text_knn_is_the_mean_over_the_three_closest_seeds(hetrec: Any) -> None:
 
 
 def test_text_profile_asks_as_recommend_does(hetrec: Any) -> None:
-    """Places 2, 0, -2 on a line, ridge any: the listener of the first gets 1.2247, 0, -1.2247 (test_profile.py)."""
+    """Places 2, 0, -2 on a line, ridge any: the listener of the first gets 1.2247, 0, -1.2247
+    (test_profile.py).
+    """
     vectors = np.array([[2.0], [0.0], [-2.0]])
     scores = hetrec.text_profile(csr_matrix(np.array([[1.0, 0, 0], [0, 0, 0]])), vectors)
     np.testing.assert_allclose(scores, [[1.2247, 0.0, -1.2247], [0.0, 0.0, 0.0]], atol=1e-4)
@@ -149,9 +178,13 @@ def test_artists_without_text_get_zeros_and_others_unit_vectors(hetrec: Any) -> 
 def test_wrong_input_is_refused_in_words(hetrec: ModuleType, folder: Path) -> None:
     with pytest.raises(ConfigError, match="--seeds must be at least 1; found 0"):
         hetrec.main([str(folder), "--seeds", "0"])
-    (folder / "user_artists.dat").write_text("//userID\tartistID\tweight\n1\t1\t3\n", encoding="utf-8")
+    (folder / "user_artists.dat").write_text(
+        "//userID\tartistID\tweight\n1\t1\t3\n", encoding="utf-8"
+    )
     with pytest.raises(DataError, match="no artist has 5 listeners or more"):
         hetrec.read_listening(folder)
     (folder / "tags.dat").unlink()
-    with pytest.raises(DataError, match=r"tags\.dat is missing; give the folder of hetrec2011-lastfm-2k"):
+    with pytest.raises(
+        DataError, match=r"tags\.dat is missing; give the folder of hetrec2011-lastfm-2k"
+    ):
         hetrec.read_listening(folder)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 import ingest
-from ponticello.data.mel import mel_of_file
+from ponticello.audio.mel import mel_of_file
 
 
 def excerpts(place: Path) -> Path:
@@ -16,7 +16,9 @@ def excerpts(place: Path) -> Path:
     generator = np.random.default_rng(0)
     for number in range(3):
         soundfile.write(
-            place / "audio" / f"{number}.wav", generator.normal(0, 0.1, 2 * ingest.FILE_RATE), ingest.FILE_RATE
+            place / "audio" / f"{number}.wav",
+            generator.normal(0, 0.1, 2 * ingest.FILE_RATE),
+            ingest.FILE_RATE,
         )
     return place
 
@@ -38,7 +40,9 @@ def test_ours_and_librosa_give_the_same_numbers_of_a_file(tmp_path: Path) -> Non
     assert np.abs(ours.astype(np.float32) - theirs).max() < 0.05  # float16 at -80 dB steps by 0.06
 
 
-def test_random_reads_are_counted_and_compared_with_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_reads_are_counted_and_compared_with_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ingest, "READ_TRACKS", 5)
     monkeypatch.setattr(ingest, "RUNS", 1)
     per_s, least, copying = ingest.reads(tmp_path)

@@ -1,4 +1,6 @@
-"""The data ladder's parts: what mixtures are made of, how a gain is judged, and what is printed and drawn."""
+"""The data ladder's parts: what mixtures are made of, how a gain is judged, and what is printed and
+drawn.
+"""
 
 import json
 from collections.abc import Mapping
@@ -12,20 +14,42 @@ import pytest
 from ladder_report import Cell, drawn, falls_below, gain, table
 from mixtures import Mixture, draw_mixtures, mixed_frames, mixed_mel, mixed_rows, write_mixtures
 from ponticello.config import Config
-from ponticello.data.shards import SCHEMA, Mel, hash_mel, write_manifest, write_shard
-from ponticello.data.store import FrameStore
-from ponticello.library import Folder, create_library
+from ponticello.features.store import (
+    SCHEMA,
+    FeatureStore,
+    Mel,
+    hash_mel,
+    write_manifest,
+    write_shard,
+)
+from ponticello.storage.layout import LibraryPaths, create_library
 
 ROWS = [
-    {"track_id": name, "path": f"{name}.opus", "title": name.upper(), "artist": artist, "game": game, "genres": "Rock"}
-    for name, artist, game in (("a", "Ada", "Chess"), ("b", "Ada", "Go"), ("c", "", "Go"), ("d", "Bo", "Dice"))
+    {
+        "track_id": name,
+        "path": f"{name}.opus",
+        "title": name.upper(),
+        "artist": artist,
+        "game": game,
+        "genres": "Rock",
+    }
+    for name, artist, game in (
+        ("a", "Ada", "Chess"),
+        ("b", "Ada", "Go"),
+        ("c", "", "Go"),
+        ("d", "Bo", "Dice"),
+    )
 ]
 
 
 def test_parents_share_a_component_of_games_and_artists() -> None:
-    """Ada joins Chess and Go, so a, b and c belong together; d is alone and has nobody to be mixed with."""
+    """Ada joins Chess and Go, so a, b and c belong together; d is alone and has nobody to be mixed
+    with.
+    """
     mixtures = draw_mixtures(ROWS, 200, seed=0)
-    assert {mixture.parents for mixture in mixtures.values()} == {(x, y) for x in "abc" for y in "abc" if x != y}
+    assert {mixture.parents for mixture in mixtures.values()} == {
+        (x, y) for x in "abc" for y in "abc" if x != y
+    }
     assert all(0.5 <= mixture.share <= 0.9 for mixture in mixtures.values())
     assert len(mixtures) == 200
     assert mixtures == draw_mixtures(ROWS, 200, seed=0)
@@ -33,10 +57,18 @@ def test_parents_share_a_component_of_games_and_artists() -> None:
 
 
 def test_a_mixture_is_its_first_parents_with_both_titles_and_mixed_tags() -> None:
-    """At 0.75 "rock" scores 0.15 + 0.05 and "pop" 0.25 x 0.5; "folk" falls to 0.075, below the threshold of 0.1."""
+    """At 0.75 "rock" scores 0.15 + 0.05 and "pop" 0.25 x 0.5; "folk" falls to 0.075, below the
+    threshold of 0.1.
+    """
     scores = {"a": {"rock": 0.2, "folk": 0.1}, "b": {"rock": 0.2, "pop": 0.5}}
     (row,) = mixed_rows(ROWS, {"m": Mixture(("a", "b"), 0.75)}, scores)
-    assert row == {**ROWS[0], "track_id": "m", "path": "", "title": "A and B", "machine_tags": "rock;pop"}
+    assert row == {
+        **ROWS[0],
+        "track_id": "m",
+        "path": "",
+        "title": "A and B",
+        "machine_tags": "rock;pop",
+    }
 
 
 def test_frames_that_do_not_change_are_mixed_exactly() -> None:
@@ -47,7 +79,9 @@ def test_frames_that_do_not_change_are_mixed_exactly() -> None:
 
 
 def test_noise_has_the_spread_within_the_parents() -> None:
-    """Both parents swing by 1 around 0 and never together: their mixture's variance is 0.5 from them, 1 from noise."""
+    """Both parents swing by 1 around 0 and never together: their mixture's variance is 0.5 from
+    them, 1 from noise.
+    """
     one = np.tile([[1.0], [-1.0]], (5000, 1)).astype(np.float16)
     two = np.tile([[1.0], [1.0], [-1.0], [-1.0]], (2500, 1)).astype(np.float16)
     mixed = mixed_frames(one, two, 0.5, (0,)).astype(np.float64)
@@ -68,15 +102,23 @@ def test_written_mixtures_are_read_like_any_track(tmp_path: Path) -> None:
     base, folder = (_library(tmp_path / name) for name in ("base", "all"))
     generator = np.random.default_rng(0)
     for place, n_frames in ((base.mels, 130), (base.frames, 4)):
-        _write(place, {name: generator.normal(size=(n_frames, 3)).astype(np.float16) for name in "abc"})
+        _write(
+            place, {name: generator.normal(size=(n_frames, 3)).astype(np.float16) for name in "abc"}
+        )
     mixtures = {"m": Mixture(("a", "c"), 0.6)}
     write_mixtures(folder, base, mixtures)
-    frames, own, mels = FrameStore(folder.frames), FrameStore(base.frames), FrameStore(folder.mels)
+    frames, own, mels = (
+        FeatureStore(folder.frames),
+        FeatureStore(base.frames),
+        FeatureStore(folder.mels),
+    )
     assert frames.track_ids == mels.track_ids == ["a", "b", "c", "m"]
     assert frames.verify() == mels.verify() == []
     frames.require("key of frames")
     np.testing.assert_array_equal(frames.read("b"), own.read("b"))
-    np.testing.assert_array_equal(frames.read("m"), mixed_frames(own.read("a"), own.read("c"), 0.6, (0, ord("m"))))
+    np.testing.assert_array_equal(
+        frames.read("m"), mixed_frames(own.read("a"), own.read("c"), 0.6, (0, ord("m")))
+    )
     assert mels.read("m").shape == (100, 3)
     before = {path: path.stat().st_mtime_ns for path in folder.frames.glob("shard-*")}
     write_mixtures(folder, base, mixtures)
@@ -96,7 +138,9 @@ def test_a_gain_is_paired_over_all_seeds_queries() -> None:
 
 
 def test_tracks_of_one_artist_are_drawn_together() -> None:
-    """Two artists, one with a loss of 1 on three tracks and one with a gain of 1 on one: any draw has -1, 1 or -0.5."""
+    """Two artists, one with a loss of 1 on three tracks and one with a gain of 1 on one: any draw
+    has -1, 1 or -0.5.
+    """
     cell = _cell(texts=[0, 0, 0, 1], start_texts=[1, 1, 1, 0], clusters=["x", "x", "x", "y"])
     found = gain([cell], "audio", "text R@10")
     assert (found.mean, found.low, found.high) == (-0.5, -1.0, 1.0)
@@ -110,7 +154,9 @@ def test_a_record_gives_the_cell_again() -> None:
 
 
 def test_the_table_marks_and_names_what_falls_below() -> None:
-    lines = table([_cell(taste=[0.7, 0.7]), _cell(n_listeners=30, taste=[0.35, 0.25], alpha=0.0)]).splitlines()
+    lines = table(
+        [_cell(taste=[0.7, 0.7]), _cell(n_listeners=30, taste=[0.35, 0.25], alpha=0.0)]
+    ).splitlines()
     assert lines[2].startswith("| 100 | 10 | 40 | 0.5 fused | +0.200 [+0.200, +0.200] |")
     assert lines[2].endswith("| 0 |")
     assert lines[3].startswith("| 100 | 30 | 40 | start | **-0.200 [-0.250, -0.150]** |")
@@ -127,7 +173,9 @@ def test_the_picture_has_a_line_for_each_number_of_tracks(tmp_path: Path) -> Non
         drawn(cells, tmp_path / name)
     svg = (tmp_path / "curve.svg").read_text(encoding="utf-8")
     assert svg == (tmp_path / "again.svg").read_text(encoding="utf-8")
-    assert all(text in svg for text in ("100 tracks", "300 tracks", "simulated listeners learned from"))
+    assert all(
+        text in svg for text in ("100 tracks", "300 tracks", "simulated listeners learned from")
+    )
     drawn(cells, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -153,9 +201,9 @@ def _cell(**changed: Any) -> Cell:
     return Cell.of({**record, **changed})
 
 
-def _library(root: Path) -> Folder:
+def _library(root: Path) -> LibraryPaths:
     create_library(root, "tiny")
-    return Folder(root.resolve(), Config.from_preset("tiny"))
+    return LibraryPaths(root.resolve(), Config.from_preset("tiny"))
 
 
 def _write(place: Path, tracks: Mapping[str, Mel]) -> None:

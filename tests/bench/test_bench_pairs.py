@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ponticello.data.interactions import read_interactions
-from ponticello.library import Folder
+from ponticello.listening.log import read_interactions
+from ponticello.storage.layout import LibraryPaths
 
 
 @pytest.fixture(scope="module")
@@ -17,12 +17,14 @@ def listening() -> Any:
 
 
 @pytest.fixture(scope="module")
-def folder(listening: Any, tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    made: Folder = listening.make_library(tmp_path_factory.mktemp("listening") / "library", 30_000)
+def folder(listening: Any, tmp_path_factory: pytest.TempPathFactory) -> LibraryPaths:
+    made: LibraryPaths = listening.make_library(
+        tmp_path_factory.mktemp("listening") / "library", 30_000
+    )
     return made
 
 
-def test_listening_has_the_size_asked_for_and_a_few_make_most_of_it(folder: Folder) -> None:
+def test_listening_has_the_size_asked_for_and_a_few_make_most_of_it(folder: LibraryPaths) -> None:
     log = read_interactions(folder)
     assert log.height == 30_000
     assert log["played_at"].is_sorted()
@@ -32,7 +34,13 @@ def test_listening_has_the_size_asked_for_and_a_few_make_most_of_it(folder: Fold
     assert log.filter(pl.col("event") == "playlist")["session_id"].null_count() == 0
 
 
-def test_the_same_seed_gives_the_same_listening(listening: Any, folder: Folder, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_listening(
+    listening: Any, folder: LibraryPaths, tmp_path: Path
+) -> None:
     again = listening.make_library(tmp_path / "again", 30_000)
     other = listening.make_library(tmp_path / "other", 30_000, seed=1)
-    assert again.interactions.read_bytes() == folder.interactions.read_bytes() != other.interactions.read_bytes()
+    assert (
+        again.interactions.read_bytes()
+        == folder.interactions.read_bytes()
+        != other.interactions.read_bytes()
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import scan as bench
-from ponticello.data.file_tags import read_facts
+from ponticello.audio.tags import read_facts
 
 
 def test_files_are_all_different_and_tagged(tmp_path: Path) -> None:
@@ -19,12 +19,20 @@ def test_files_are_all_different_and_tagged(tmp_path: Path) -> None:
     assert all(found.tags["duration_s"] == pytest.approx(0.2, abs=0.06) for found in facts.values())
 
 
-def test_bench_measures_three_scans(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_measures_three_scans(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(bench, "FILES_A_FOLDER", 2)  # 20 files an artist, whose folder is renamed
     monkeypatch.setattr(sys, "argv", ["scan.py", "--files", "40", "--workers", "1"])
     bench.main()
     rows = [
-        line.split(" | ") for line in capsys.readouterr().out.splitlines() if re.match(r"\| (first|again|after)", line)
+        line.split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if re.match(r"\| (first|again|after)", line)
     ]
-    assert [row[3:] for row in rows] == [["40", "0", "0", "0 |"], ["0", "0", "0", "40 |"], ["0", "2", "20", "18 |"]]
+    assert [row[3:] for row in rows] == [
+        ["40", "0", "0", "0 |"],
+        ["0", "0", "0", "40 |"],
+        ["0", "2", "20", "18 |"],
+    ]
     assert all(float(row[1]) > 0 and float(row[2]) > 20 for row in rows)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ponticello.model.musicnn import N_TAGS, tag_names
-from ponticello.model.musicnn_frames import A_TAGGER, FRAME_SIZE
+from ponticello.features.musicnn import N_TAGS, tag_names
+from ponticello.features.musicnn_frontend import A_TAGGER, FRAME_SIZE
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -25,7 +25,9 @@ def _imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_tag_that_both_taggers_know_gets_the_mean_of_their_standard_scores(recipe: Any) -> None:
-    """Two tracks: `jazz` of one tagger says 1 and -1; of `rock` one says 1 and -1, the other nothing at all."""
+    """Two tracks: `jazz` of one tagger says 1 and -1; of `rock` one says 1 and -1, the other
+    nothing at all.
+    """
     means = np.full((2, FRAME_SIZE), 0.5)
     first_taggram = A_TAGGER - N_TAGS
     for tag in ("jazz", "rock"):
@@ -48,5 +50,6 @@ def test_training_texts_are_the_same_each_time_and_of_five_kinds(recipe: Any) ->
     assert {"rock", "rock music", "a rock track"} <= set(kinds[3])
     assert len(kinds[4]) == recipe.N_OWN  # the second track has too few tags to choose from
     assert all(
-        {"rock", "metal", "guitar"} >= set(text.replace(",", "").split()) - {"and", "music"} for text in kinds[4]
+        {"rock", "metal", "guitar"} >= set(text.replace(",", "").split()) - {"and", "music"}
+        for text in kinds[4]
     )

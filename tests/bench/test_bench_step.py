@@ -11,7 +11,13 @@ from timing import Timed, in_turn, said
 TINY = Config.from_preset(
     "paper",
     {
-        "audio": {"conv_channels": [16, 16, 16], "hidden_size": 32, "n_layers": 2, "n_heads": 2, "ffn_size": 48},
+        "audio": {
+            "conv_channels": [16, 16, 16],
+            "hidden_size": 32,
+            "n_layers": 2,
+            "n_heads": 2,
+            "ffn_size": 48,
+        },
         "heads": {"hidden_sizes": [24], "embed_dim": 8},
     },
 )
@@ -40,12 +46,18 @@ def test_reference_and_ours_agree_where_nothing_is_padded() -> None:
     mel = torch.randn(3, 200, TINY.mel.n_mels)
     with torch.no_grad():
         found = torch.nn.functional.normalize(theirs(mel), dim=-1)
-        torch.testing.assert_close(found, ours(mel, torch.zeros(3, 200, dtype=torch.bool)), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            found, ours(mel, torch.zeros(3, 200, dtype=torch.bool)), atol=1e-5, rtol=1e-4
+        )
 
 
 def test_reference_loss_is_low_when_pairs_match() -> None:
     vectors, scale = torch.eye(4), torch.tensor(2.6)
-    assert reference_loss(vectors, vectors, scale) < 1e-4 < reference_loss(vectors, vectors.flip(0), scale)
+    assert (
+        reference_loss(vectors, vectors, scale)
+        < 1e-4
+        < reference_loss(vectors, vectors.flip(0), scale)
+    )
 
 
 def test_operations_are_those_that_torch_counts() -> None:

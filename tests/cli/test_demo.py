@@ -1,4 +1,6 @@
-"""demo: the whole way on a tiny catalogue, honest about its simulated listeners, and again without training."""
+"""demo: the whole way on a tiny catalogue, honest about its simulated listeners, and again without
+training.
+"""
 
 import re
 from pathlib import Path
@@ -9,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from ponticello.cli.demo import DATA, LABELS, SEARCHES
 from ponticello.cli.main import app
-from ponticello.data.columns import TAGS, USER_ID
-from ponticello.data.interactions import read_interactions
-from ponticello.data.synthetic import make_catalogue
+from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
-from ponticello.library import create_library, open_library
+from ponticello.listening.log import read_interactions
 from ponticello.model.htcl import HTCL
+from ponticello.storage.layout import create_library, open_library
+from ponticello.storage.schema import TAGS, USER_ID
 
 STEPS = ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
 SETTINGS = """preset = "tiny"
@@ -34,7 +36,9 @@ baselines = ["item-kNN", "ALS", "vectors to factors"]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as demo/ is: 40 synthetic tracks of 20 artists in three games, their tags machine-made."""
+    """A folder as demo/ is: 40 synthetic tracks of 20 artists in three games, their tags
+    machine-made.
+    """
     folder = tmp_path_factory.mktemp("data")
     table = make_catalogue(n_tracks=40, n_artists=20, seconds=2.0, seed=0).write(folder)
     rows = pl.read_csv(table).rename({TAGS: "machine_tags"})
@@ -45,13 +49,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _demo(library: Path, data: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.cpu_count", lambda: 1)  # forty short sounds: starting a process costs more than they do
+        patch.setattr(
+            "os.cpu_count", lambda: 1
+        )  # forty short sounds: starting a process costs more than they do
         return CliRunner().invoke(app, ["demo", "--library", str(library), "--data", str(data)])
 
 
 @pytest.fixture(scope="module")
-def done(data: Path, text_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
-    """The library of a demo that ran to its end, made before with a tiny text tower, and what the demo printed."""
+def done(
+    data: Path, text_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """The library of a demo that ran to its end, made before with a tiny text tower, and what the
+    demo printed.
+    """
     root = tmp_path_factory.mktemp("demo") / "library"
     create_library(root, "tiny")
     settings = SETTINGS.format(text_encoder=text_encoder_folder.as_posix())
@@ -69,7 +79,9 @@ def test_missing_data_says_where_to_get_them_and_makes_no_library(tmp_path: Path
     result = CliRunner().invoke(app, ["demo", "-L", str(tmp_path / "lib"), "--data", str(tmp_path)])
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, LibraryError)
-    wanted = f"{tmp_path} has no tracks.csv: get the source with its demo/ folder, and pass --data demo"
+    wanted = (
+        f"{tmp_path} has no tracks.csv: get the source with its demo/ folder, and pass --data demo"
+    )
     assert str(result.exception) == wanted
     assert not (tmp_path / "lib").exists()
 
@@ -86,18 +98,29 @@ def test_demo_goes_through_its_six_steps(done: tuple[Path, Result], data: Path) 
     assert result.exit_code == 0, result.output
     parts = _parts(result.stdout)
     assert list(parts) == STEPS
-    assert f"40 tracks of game music, 40 prepared; licences: {data / 'ATTRIBUTION.md'}" in parts["1/6"]
+    assert (
+        f"40 tracks of game music, 40 prepared; licences: {data / 'ATTRIBUTION.md'}" in parts["1/6"]
+    )
     log = read_interactions(open_library(root))
     n = log.height
     listeners = log[USER_ID].n_unique()
     assert listeners == 60
-    assert f"{n:,} simulated events of 60 simulated listeners, in {root / 'simulated-listening.csv'}" in parts["2/6"]
-    assert re.search(rf"^[1-9][\d,]* pairs in {re.escape(str(root / 'pairs.parquet'))}, ", parts["3/6"], re.MULTILINE)
+    assert (
+        f"{n:,} simulated events of 60 simulated listeners, in {root / 'simulated-listening.csv'}"
+        in parts["2/6"]
+    )
+    assert re.search(
+        rf"^[1-9][\d,]* pairs in {re.escape(str(root / 'pairs.parquet'))}, ",
+        parts["3/6"],
+        re.MULTILINE,
+    )
 
 
 @pytest.mark.slow
 def test_demo_prints_before_and_after_beside_the_baselines(done: tuple[Path, Result]) -> None:
-    """A table a side, with numbers of both stages beside chance; all of it stands in the report too."""
+    """A table a side, with numbers of both stages beside chance; all of it stands in the report
+    too.
+    """
     root, result = done
     part = _parts(result.stdout)["5/6"]
     meaning, taste = part.split("\ntaste, value [95 % interval]\n")
@@ -113,11 +136,17 @@ def test_demo_prints_before_and_after_beside_the_baselines(done: tuple[Path, Res
 
 
 @pytest.mark.slow
-def test_whatever_comes_from_the_listeners_says_that_they_are_simulated(done: tuple[Path, Result]) -> None:
+def test_whatever_comes_from_the_listeners_says_that_they_are_simulated(
+    done: tuple[Path, Result],
+) -> None:
     """Funnel and table alike, the written report, and the last line of all."""
     root, result = done
     parts = _parts(result.stdout)
-    for step, first_number in (("2/6", "simulated events"), ("3/6", "positive events"), ("5/6", "| method ")):
+    for step, first_number in (
+        ("2/6", "simulated events"),
+        ("3/6", "positive events"),
+        ("5/6", "| method "),
+    ):
         assert 0 <= parts[step].index("SIMULATED") < parts[step].index(first_number)
     assert "SIMULATED listeners" in (root / "report" / "evaluation.md").read_text(encoding="utf-8")
     last = result.stdout.splitlines()[-1]
@@ -156,7 +185,7 @@ def test_demo_again_trains_nothing_and_gives_the_same_table(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.run._train", train)
+    monkeypatch.setattr("ponticello.train.semantic._train", train)
     root, first = done
     again = _demo(root, data)
     assert again.exit_code == 0, again.output

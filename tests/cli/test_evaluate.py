@@ -10,11 +10,20 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from ponticello.api import Library
 from ponticello.cli.main import app
 from ponticello.errors import DataError, LibraryError
+from ponticello.library import Library
 
-OTHERS = {"random", "popularity", "mel statistics", "text only", "item-kNN", "ALS", "vectors to factors", "activity"}
+OTHERS = {
+    "random",
+    "popularity",
+    "mel statistics",
+    "text only",
+    "item-kNN",
+    "ALS",
+    "vectors to factors",
+    "activity",
+}
 
 
 def _run(library: Library, *arguments: str) -> Result:
@@ -54,7 +63,9 @@ def test_json_is_the_written_record_and_progress_stays_on_stderr(trained_copy: L
     result = _run(trained_copy, "--json", "--label", "tags")
     assert result.exit_code == 0, result.output
     record = _strict(result.stdout)
-    assert record == _strict((trained_copy.folder.report / "evaluation.json").read_text(encoding="utf-8"))
+    assert record == _strict(
+        (trained_copy.folder.report / "evaluation.json").read_text(encoding="utf-8")
+    )
     assert list(record) == ["about", "figures", "differences", "claims", "notes"]
     assert record["about"]["command"].startswith("ponticello")
     assert {"random", "mel statistics", "stage one", "stage two"} <= _methods(record, "meaning")
@@ -63,19 +74,29 @@ def test_json_is_the_written_record_and_progress_stays_on_stderr(trained_copy: L
     assert result.stderr.splitlines()[-1] == "measuring integrity"
 
 
-def test_another_encoders_vectors_are_a_row_of_the_table(trained_copy: Library, tmp_path: Path) -> None:
+def test_another_encoders_vectors_are_a_row_of_the_table(
+    trained_copy: Library, tmp_path: Path
+) -> None:
     index = trained_copy.index
     np.savez(tmp_path / "mert.npz", ids=np.array(index.track_ids), vectors=index.vectors[:, :8])
-    record = _strict(_run(trained_copy, "--json", "--label", "tags", "--vectors", str(tmp_path / "mert.npz")).stdout)
+    record = _strict(
+        _run(
+            trained_copy, "--json", "--label", "tags", "--vectors", str(tmp_path / "mert.npz")
+        ).stdout
+    )
     assert "mert" in _methods(record, "taste")
-    named = _run(trained_copy, "--json", "--label", "tags", "--vectors", f"ours={tmp_path / 'mert.npz'}")
+    named = _run(
+        trained_copy, "--json", "--label", "tags", "--vectors", f"ours={tmp_path / 'mert.npz'}"
+    )
     assert "ours" in _methods(_strict(named.stdout), "meaning")
 
 
 def test_vectors_of_one_name_are_refused(trained: Library) -> None:
     result = _run(trained, "--vectors", "one/mert.npz", "--vectors", "mert=two.npz")
     assert (result.exit_code, result.stdout) == (1, "")
-    wanted = "--vectors: one/mert.npz and two.npz are both named 'mert'; name one of them: NAME=FILE"
+    wanted = (
+        "--vectors: one/mert.npz and two.npz are both named 'mert'; name one of them: NAME=FILE"
+    )
     assert str(result.exception) == wanted
 
 
@@ -90,7 +111,9 @@ def test_unknown_label_is_one_line_that_names_the_columns(trained_copy: Library)
     result = _run(trained_copy, "--label", "mood")
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, DataError)
-    assert str(result.exception).startswith("tracks have no column 'mood' to read labels from; found track_id, ")
+    assert str(result.exception).startswith(
+        "tracks have no column 'mood' to read labels from; found track_id, "
+    )
     assert not trained_copy.folder.report.exists()
 
 
@@ -98,7 +121,9 @@ def test_run_that_is_not_finished_is_left_out_and_told(trained_copy: Library) ->
     shutil.rmtree(trained_copy.folder.run("preference"))
     result = _run(trained_copy, "--json")
     assert result.exit_code == 0, result.output
-    assert result.stderr.splitlines()[0] == "stage two is left out: run 'preference' is not finished"
+    assert (
+        result.stderr.splitlines()[0] == "stage two is left out: run 'preference' is not finished"
+    )
     record = _strict(result.stdout)
     assert _methods(record, "taste") == {*OTHERS, "stage one"}
     assert {difference["method"] for difference in record["differences"]} <= {"stage one"}

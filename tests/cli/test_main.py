@@ -1,4 +1,6 @@
-"""The command as a whole: its help, its examples, where it looks for the library, and what a failure looks like."""
+"""The command as a whole: its help, its examples, where it looks for the library, and what a
+failure looks like.
+"""
 
 import os
 import re
@@ -25,7 +27,7 @@ from ponticello.errors import (
     ShapeError,
     Stopped,
 )
-from ponticello.library import create_library, open_library
+from ponticello.storage.layout import create_library, open_library
 
 COMMANDS = (
     "init",
@@ -100,7 +102,9 @@ def test_commands_are_exactly_these() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_an_example_that_can_be_copied(name: str) -> None:
-    """The line after `Example:` starts with the command, is not wrapped, and its arguments and options are accepted."""
+    """The line after `Example:` starts with the command, is not wrapped, and its arguments and
+    options are accepted.
+    """
     printed = CliRunner().invoke(app, [*name.split(), "--help"])
     assert printed.exit_code == 0
     lines = [line.strip() for line in printed.stdout.splitlines()]
@@ -110,7 +114,9 @@ def test_help_shows_an_example_that_can_be_copied(name: str) -> None:
     assert words[: len(path)] == path
     arguments = words[len(path) :]
     options = [option for parameter in LEAVES[name].params for option in parameter.opts]
-    assert [word for word in arguments if re.match("--?[a-zA-Z]", word) and word not in options] == []
+    assert [
+        word for word in arguments if re.match("--?[a-zA-Z]", word) and word not in options
+    ] == []
     assert LEAVES[name].make_context(name, arguments).params
 
 
@@ -123,7 +129,11 @@ def test_every_option_and_argument_is_explained(name: str) -> None:
 def test_without_a_command_the_commands_are_listed(run: Run, arguments: list[str]) -> None:
     code, out, err = run(*arguments)
     assert code == 2
-    names = [name.removeprefix("train ") for name in COMMANDS if name.startswith("train") == bool(arguments)]
+    names = [
+        name.removeprefix("train ")
+        for name in COMMANDS
+        if name.startswith("train") == bool(arguments)
+    ]
     assert [name for name in names if not re.search(rf"^  {name} ", out + err, re.MULTILINE)] == []
 
 
@@ -135,7 +145,9 @@ def test_several_processes_are_shown_in_full(run: Run) -> None:
 
 def test_package_runs_as_a_module() -> None:
     """In a process of its own, as torchrun starts it."""
-    done = subprocess.run([sys.executable, "-m", "ponticello", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ponticello", "--help"], capture_output=True, text=True, check=True
+    )
     assert "import-tracks" in done.stdout
     assert done.stderr == ""
 
@@ -144,12 +156,23 @@ def test_package_runs_as_a_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [PonticelloError, ConfigError, LibraryError, DataError, AudioError, ShapeError, CheckpointError]
+    "kind",
+    [
+        PonticelloError,
+        ConfigError,
+        LibraryError,
+        DataError,
+        AudioError,
+        ShapeError,
+        CheckpointError,
+    ],
 )
 def test_each_of_our_errors_is_one_line_and_exit_code_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, kind: type[PonticelloError]
 ) -> None:
-    monkeypatch.setattr("ponticello.library.create_library", _raising(kind("found 3; wanted 4; do this")))
+    monkeypatch.setattr(
+        "ponticello.storage.layout.create_library", _raising(kind("found 3; wanted 4; do this"))
+    )
     assert run("init", "lib") == (1, "", "error: found 3; wanted 4; do this\n")
 
 
@@ -158,7 +181,7 @@ def test_message_with_line_ends_and_control_characters_is_one_plain_line(
 ) -> None:
     """A value of a user's file may stand in a message; it may not rewrite the terminal."""
     error = DataError("title 'a\nb\x1b[31m' is\r\nwrong\u2028here")
-    monkeypatch.setattr("ponticello.library.create_library", _raising(error))
+    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(error))
     code, out, err = run("init", "lib")
     assert (code, out) == (1, "")
     assert err == "error: title 'a b\N{REPLACEMENT CHARACTER}[31m' is wrong here\n"
@@ -166,18 +189,22 @@ def test_message_with_line_ends_and_control_characters_is_one_plain_line(
 
 def test_failing_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     error = OSError(28, "No space left on device", "lib/tracks.parquet")
-    monkeypatch.setattr("ponticello.library.create_library", _raising(error))
-    assert run("init", "lib") == (1, "", "error: [Errno 28] No space left on device: 'lib/tracks.parquet'\n")
+    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(error))
+    assert run("init", "lib") == (
+        1,
+        "",
+        "error: [Errno 28] No space left on device: 'lib/tracks.parquet'\n",
+    )
 
 
 def test_fault_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.library.create_library", _raising(ZeroDivisionError()))
+    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         run("init", "lib")
 
 
 def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.library.create_library", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(KeyboardInterrupt()))
     assert run("init", "lib") == (130, "", "stopped; run the same command again to go on\n")
 
 
@@ -198,10 +225,10 @@ def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) 
     ],
     ids=" ".join,
 )
-def test_every_command_says_that_a_folder_is_no_library(run: Run, tmp_path: Path, arguments: list[str]) -> None:
-    wanted = (
-        f"error: {tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}\n"
-    )
+def test_every_command_says_that_a_folder_is_no_library(
+    run: Run, tmp_path: Path, arguments: list[str]
+) -> None:
+    wanted = f"error: {tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}\n"
     assert run(*arguments, "-L", str(tmp_path)) == (1, "", wanted)
 
 
@@ -209,16 +236,27 @@ def test_every_command_says_that_a_folder_is_no_library(run: Run, tmp_path: Path
     ("arguments", "message"),
     [
         (["prepare"], "{root} has no tracks; add some with: ponticello import-tracks TABLE"),
-        (["pairs"], "{root} has no listening history; add one with: ponticello import-history TABLE"),
-        (["train", "semantic"], "{root} has no tracks; add some with: ponticello import-tracks TABLE"),
+        (
+            ["pairs"],
+            "{root} has no listening history; add one with: ponticello import-history TABLE",
+        ),
+        (
+            ["train", "semantic"],
+            "{root} has no tracks; add some with: ponticello import-tracks TABLE",
+        ),
         (["search", "low"], "the library has no index yet; run: ponticello embed"),
         (["search", "  "], "the search text is empty; say what the music should be like"),
-        (["recommend", "someone"], "{root} has no listening history; add one with: ponticello import-history TABLE"),
+        (
+            ["recommend", "someone"],
+            "{root} has no listening history; add one with: ponticello import-history TABLE",
+        ),
         (["evaluate"], "nothing is held out yet; run: ponticello pairs"),
         (["train", "semantic", "--name", "../x"], "run name '../x' must be a plain folder name"),
     ],
 )
-def test_step_left_out_is_named(run: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_step_left_out_is_named(
+    run: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     folder = create_library(tmp_path / "lib", "tiny")
     code, out, err = run(*arguments, "--library", str(folder.root))
     assert (code, out) == (1, "")
@@ -239,8 +277,13 @@ def test_damaged_settings_are_one_line(run: Run, tmp_path: Path) -> None:
 
 @pytest.fixture
 def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Three libraries: the one of the current folder, the one of the environment, the one of the option."""
-    made = {name: create_library(tmp_path / name, "tiny").root for name in ("here", "environment", "option")}
+    """Three libraries: the one of the current folder, the one of the environment, the one of the
+    option.
+    """
+    made = {
+        name: create_library(tmp_path / name, "tiny").root
+        for name in ("here", "environment", "option")
+    }
     monkeypatch.chdir(made["here"])
     monkeypatch.setenv("PONTICELLO_LIBRARY", str(made["environment"]))
     return made
@@ -271,7 +314,9 @@ def test_environment_names_the_library(run: Run, three: dict[str, Path], table: 
 
 
 @pytest.mark.parametrize("option", ["-L", "--library"])
-def test_option_wins_over_the_environment(run: Run, three: dict[str, Path], table: str, option: str) -> None:
+def test_option_wins_over_the_environment(
+    run: Run, three: dict[str, Path], table: str, option: str
+) -> None:
     assert run("import-tracks", table, option, str(three["option"]))[0] == 0
     assert _holding_tracks(three) == ["option"]
 
@@ -293,5 +338,8 @@ def test_unknown_command_is_refused_with_a_hint(run: Run) -> None:
 
 
 def test_training_told_to_stop_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.library.create_library", _raising(Stopped("stopped after step 4; run it again")))
+    monkeypatch.setattr(
+        "ponticello.storage.layout.create_library",
+        _raising(Stopped("stopped after step 4; run it again")),
+    )
     assert run("init", "lib") == (143, "", "stopped after step 4; run it again\n")

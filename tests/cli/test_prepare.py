@@ -7,18 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commands import out
 from typer.testing import CliRunner
 
-from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.data.catalog import import_tracks
-from ponticello.data.pairs import read_pairs
-from ponticello.data.splits import load_splits
-from ponticello.data.store import FrameStore
-from ponticello.data.synthetic import make_catalogue
+from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import ConfigError
-from ponticello.library import Folder, create_library
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
+from ponticello.pairs.mine import read_pairs
+from ponticello.splits.splits import load_splits
+from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.tracks.catalog import import_tracks
+from tests.cli.commands import out
 
 FUNNEL = [
     "events",
@@ -37,12 +37,16 @@ FUNNEL = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    """A library of four tracks of half a second, a fifth whose file is no sound, and a sixth without a file."""
+def folder(tmp_path: Path) -> LibraryPaths:
+    """A library of four tracks of half a second, a fifth whose file is no sound, and a sixth
+    without a file.
+    """
     table = make_catalogue(n_tracks=4, n_artists=4, seconds=0.5, seed=0).write(tmp_path / "sounds")
     (tmp_path / "sounds" / "broken.wav").write_text("this is no sound", encoding="utf-8")
     with table.open("a", encoding="utf-8") as file:
-        file.write("broken,Broken,Artist 9,Album 9,,broken.wav\nsilent,Unheard,Artist 9,Album 9,,\n")
+        file.write(
+            "broken,Broken,Artist 9,Album 9,,broken.wav\nsilent,Unheard,Artist 9,Album 9,,\n"
+        )
     folder = create_library(tmp_path / "lib", "tiny")
     assert import_tracks(folder, table).n_total == 6
     return folder
@@ -51,18 +55,22 @@ def folder(tmp_path: Path) -> Folder:
 # prepare
 
 
-def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: Folder) -> None:
+def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: LibraryPaths) -> None:
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
         f"4 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
     )
-    assert FrameStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
+    assert FeatureStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
     with folder.skipped.open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert (row["step"], Path(row["file"]).name, row["value"]) == ("prepare", "broken.wav", "broken")
+    assert (row["step"], Path(row["file"]).name, row["value"]) == (
+        "prepare",
+        "broken.wav",
+        "broken",
+    )
     assert row["reason"]
 
 
-def test_preparing_again_does_nothing(folder: Folder) -> None:
+def test_preparing_again_does_nothing(folder: LibraryPaths) -> None:
     out("prepare", "--workers", "1", "-L", folder.root)
     before = {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()}
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
@@ -71,12 +79,14 @@ def test_preparing_again_does_nothing(folder: Folder) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()} == before
 
 
-def test_prepare_as_json(folder: Folder) -> None:
+def test_prepare_as_json(folder: LibraryPaths) -> None:
     printed = json.loads(out("prepare", "--workers", "1", "--json", "-L", folder.root))
     assert printed == {"n_new": 4, "n_kept": 0, "n_removed": 0, "n_skipped": 1}
 
 
-def test_track_that_lost_its_file_column_is_told_as_removed(folder: Folder, tmp_path: Path) -> None:
+def test_track_that_lost_its_file_column_is_told_as_removed(
+    folder: LibraryPaths, tmp_path: Path
+) -> None:
     """Its path is emptied by a second import: it is a track without audio from then on."""
     out("prepare", "--workers", "1", "-L", folder.root)
     (tmp_path / "t.csv").write_text("track_id,path\ntrack-0000,\nbroken,\n", encoding="utf-8")
@@ -86,7 +96,7 @@ def test_track_that_lost_its_file_column_is_told_as_removed(folder: Folder, tmp_
     )
 
 
-def test_prepare_holds_tracks_out(folder: Folder) -> None:
+def test_prepare_holds_tracks_out(folder: LibraryPaths) -> None:
     assert load_splits(folder) is None
     out("prepare", "--workers", "1", "-L", folder.root)
     splits = load_splits(folder)
@@ -95,15 +105,17 @@ def test_prepare_holds_tracks_out(folder: Folder) -> None:
     assert set(splits.roles.values()) == {"train", "validation", "test"}
 
 
-def test_bar_of_prepare_is_on_stderr(folder: Folder) -> None:
-    result = CliRunner().invoke(app, ["prepare", "--workers", "1", "--json", "-L", str(folder.root)])
+def test_bar_of_prepare_is_on_stderr(folder: LibraryPaths) -> None:
+    result = CliRunner().invoke(
+        app, ["prepare", "--workers", "1", "--json", "-L", str(folder.root)]
+    )
     assert "preparing" in result.stderr
     assert "5/5" in result.stderr
     assert "preparing" not in result.stdout
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "many"])
-def test_senseless_number_of_workers_is_a_usage_error(folder: Folder, workers: str) -> None:
+def test_senseless_number_of_workers_is_a_usage_error(folder: LibraryPaths, workers: str) -> None:
     result = CliRunner().invoke(app, ["prepare", "--workers", workers, "-L", str(folder.root)])
     assert result.exit_code == 2
     assert "--workers" in result.stderr
@@ -114,7 +126,9 @@ def test_senseless_number_of_workers_is_a_usage_error(folder: Folder, workers: s
 
 
 @pytest.fixture(scope="module")
-def mined(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def mined(
+    make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
+) -> LibraryPaths:
     """A library with a listening log; every call of `pairs` mines it anew."""
     return make_library(tmp_path_factory.mktemp("pairs") / "library").folder
 
@@ -124,7 +138,9 @@ def _funnel(printed: str) -> dict[str, int]:
     return {step: int(n.replace(",", "")) for n, step in found}
 
 
-def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(mined: Folder) -> None:
+def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(
+    mined: LibraryPaths,
+) -> None:
     printed = out("pairs", "-L", mined.root)
     steps = _funnel(printed)
     assert list(steps) == FUNNEL
@@ -141,11 +157,12 @@ def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(mined: 
     n_pairs = len(read_pairs(mined))
     assert n_pairs == steps["after the cap a track"]
     assert re.fullmatch(
-        rf"{n_pairs:,} pairs in {re.escape(str(mined.pairs))}, [1-9][\d,]* held out for validation", last
+        rf"{n_pairs:,} pairs in {re.escape(str(mined.pairs))}, [1-9][\d,]* held out for validation",
+        last,
     )
 
 
-def test_funnel_gives_a_reason_for_every_drop(mined: Folder) -> None:
+def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
     printed = out("pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
     for reason in (
         "dropped: skips, dislikes and plays under 30 s)",
@@ -156,7 +173,7 @@ def test_funnel_gives_a_reason_for_every_drop(mined: Folder) -> None:
         assert printed.count(reason) == 1
 
 
-def test_setting_changes_the_funnel_for_this_run_only(mined: Folder) -> None:
+def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> None:
     before = _funnel(out("pairs", "-L", mined.root))
     fewer = _funnel(out("pairs", "-L", mined.root, "--set", "pairs.min_listeners=8"))
     assert 0 < fewer["with enough listeners"] < before["with enough listeners"]
@@ -164,19 +181,28 @@ def test_setting_changes_the_funnel_for_this_run_only(mined: Folder) -> None:
     assert _funnel(out("pairs", "-L", mined.root)) == before
 
 
-def test_later_setting_wins_and_several_add_up(mined: Folder) -> None:
-    options = ["--set", "pairs.min_listeners=8", "--set", "pairs.min_listeners=3", "--set", 'pairs.sources=["session"]']
+def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
+    options = [
+        "--set",
+        "pairs.min_listeners=8",
+        "--set",
+        "pairs.min_listeners=3",
+        "--set",
+        'pairs.sources=["session"]',
+    ]
     steps = _funnel(out("pairs", "-L", mined.root, *options))
     assert [step for step in steps if step.endswith(" candidates")] == ["session candidates"]
     assert steps["with enough listeners"] > 0
 
 
-def test_few_listeners_behind_a_pair_come_with_a_warning(mined: Folder) -> None:
-    assert "may rest on, and reveal, one person" in out("pairs", "-L", mined.root, "--set", "pairs.min_listeners=1")
+def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths) -> None:
+    assert "may rest on, and reveal, one person" in out(
+        "pairs", "-L", mined.root, "--set", "pairs.min_listeners=1"
+    )
     assert "Careful" not in out("pairs", "-L", mined.root)
 
 
-def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
+def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
     steps = _funnel(out("pairs", "-L", mined.root))
     printed = json.loads(out("pairs", "-L", mined.root, "--json"))
     assert set(printed) == {"n_pairs", "n_validation_pairs", "funnel"}
@@ -187,37 +213,52 @@ def test_pairs_as_json_tell_the_same_funnel(mined: Folder) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("pairs.min_lovers=3", "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, "),
-        ("pears.min_listeners=3", "setting 'pears' is unknown; there are preset, front_end, features, mel, audio, "),
-        ("pairs.min_listeners=0", "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0"),
+        (
+            "pairs.min_lovers=3",
+            "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, ",
+        ),
+        (
+            "pears.min_listeners=3",
+            "setting 'pears' is unknown; there are preset, front_end, features, mel, audio, ",
+        ),
+        (
+            "pairs.min_listeners=0",
+            "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0",
+        ),
         ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
     ],
 )
-def test_wrong_setting_is_one_line_that_names_it(mined: Folder, setting: str, message: str) -> None:
+def test_wrong_setting_is_one_line_that_names_it(
+    mined: LibraryPaths, setting: str, message: str
+) -> None:
     result = CliRunner().invoke(app, ["pairs", "-L", str(mined.root), "--set", setting])
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception).startswith(message)
 
 
-def test_log_of_which_nothing_was_usable_is_said(folder: Folder, tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("user_id,track_id,played_at\nu,nobody,2024-01-01\n", encoding="utf-8")
+def test_log_of_which_nothing_was_usable_is_said(folder: LibraryPaths, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text(
+        "user_id,track_id,played_at\nu,nobody,2024-01-01\n", encoding="utf-8"
+    )
     out("import-history", tmp_path / "log.csv", "-L", folder.root)
     result = CliRunner().invoke(app, ["pairs", "-L", str(folder.root)])
     assert result.exit_code == 1
     assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")
 
 
-def test_prepare_listens_too_where_the_front_end_is_musicnn(folder: Folder) -> None:
-    (folder.root / "ponticello.toml").write_text('preset = "tiny"\nfront_end = "musicnn"\n', encoding="utf-8")
+def test_prepare_listens_too_where_the_front_end_is_musicnn(folder: LibraryPaths) -> None:
+    (folder.root / "ponticello.toml").write_text(
+        'preset = "tiny"\nfront_end = "musicnn"\n', encoding="utf-8"
+    )
     out("prepare", "--workers", "1", "-L", folder.root)
-    assert FrameStore(folder.frames).track_ids == FrameStore(folder.mels).track_ids
+    assert FeatureStore(folder.frames).track_ids == FeatureStore(folder.mels).track_ids
 
 
 # tag
 
 
-def test_tag_hears_each_track_once_and_says_what_it_heard(folder: Folder) -> None:
+def test_tag_hears_each_track_once_and_says_what_it_heard(folder: LibraryPaths) -> None:
     first = json.loads(out("tag", "--workers", "1", "-L", folder.root, "--json"))
     assert (first["n_tagged"], first["n_new"], first["n_skipped"]) == (4, 4, 1)
     again = out("tag", "--workers", "1", "-L", folder.root).splitlines()

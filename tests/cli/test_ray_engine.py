@@ -4,13 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from commands import error, out
 
-from ponticello.api import Library
-from ponticello.data import prepare_part
-from ponticello.data.store import FrameStore
 from ponticello.errors import ConfigError
+from ponticello.features import prepare as prepare_part
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
 from ponticello.search import embed
+from tests.cli.commands import error, out
 
 
 def test_engine_that_is_none_is_refused(trained: Library) -> None:
@@ -20,7 +20,9 @@ def test_engine_that_is_none_is_refused(trained: Library) -> None:
 
 
 @pytest.mark.slow
-def test_ray_embeds_with_the_bytes_of_one_process(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_embeds_with_the_bytes_of_one_process(
+    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In four lots a run, of which the workers do some each."""
     pytest.importorskip("ray", reason="needs the extra ray")
     monkeypatch.setattr(embed, "PART_SIZE", 16)
@@ -40,16 +42,18 @@ def test_ray_embeds_with_the_bytes_of_one_process(trained_copy: Library, monkeyp
 
 
 @pytest.mark.long
-def test_ray_prepares_with_the_bytes_of_one_process(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_prepares_with_the_bytes_of_one_process(
+    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In four parts, so that workers do several."""
     pytest.importorskip("ray", reason="needs the extra ray")
     monkeypatch.setattr(prepare_part, "TRACKS_A_TASK", 16)
     folder = trained_copy.folder
-    whole = FrameStore(folder.mels)
+    whole = FeatureStore(folder.mels)
     before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}
     shutil.rmtree(folder.mels)
     said = out("prepare", "--engine", "ray", "--workers", "1", "-L", folder.root)
     assert said.startswith("60 tracks prepared, 0 were already")
-    found = FrameStore(folder.mels)
+    found = FeatureStore(folder.mels)
     assert {track_id: found.read(track_id).tobytes() for track_id in found.track_ids} == before
     assert not list(folder.mels.glob("part-*"))

@@ -1,18 +1,22 @@
-"""--shard and --join: a job's part from the command line, without the library's lock, and what wrong ones say."""
+"""--shard and --join: a job's part from the command line, without the library's lock, and what
+wrong ones say.
+"""
 
 import shutil
 
 import numpy as np
 import pytest
-from commands import error, out
 
-from ponticello.api import Library
-from ponticello.cli.console import read_shard
-from ponticello.data.store import FrameStore
+from ponticello.cli.options import read_shard
 from ponticello.errors import ConfigError, LibraryError
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
+from tests.cli.commands import error, out
 
 
-def test_commands_do_parts_while_the_library_is_held_and_then_the_index(trained_copy: Library) -> None:
+def test_commands_do_parts_while_the_library_is_held_and_then_the_index(
+    trained_copy: Library,
+) -> None:
     folder = trained_copy.folder
     before = Library(folder).index.vectors.copy()
     for name in ("semantic", "preference"):
@@ -20,7 +24,10 @@ def test_commands_do_parts_while_the_library_is_held_and_then_the_index(trained_
     with folder.lock():
         said = [out("embed", "--shard", f"{number}/2", "-L", folder.root) for number in (1, 2)]
     tail = "; when all parts have ended, run: ponticello embed --join 2\n"
-    assert said == [f"part 1 of 2: 120 vectors, 120 new{tail}", f"part 2 of 2: 0 vectors, 0 new{tail}"]
+    assert said == [
+        f"part 1 of 2: 120 vectors, 120 new{tail}",
+        f"part 2 of 2: 0 vectors, 0 new{tail}",
+    ]
     assert ", 0 vectors new; in " in out("embed", "--join", "2", "-L", folder.root)
     assert np.array_equal(Library.open(folder.root).index.vectors, before)
 
@@ -37,7 +44,7 @@ def test_vectors_of_a_missing_job_are_an_error_and_no_index(trained_copy: Librar
 
 def test_sounds_prepared_in_parts_are_those_of_one_process(trained_copy: Library) -> None:
     folder = trained_copy.folder
-    whole = FrameStore(folder.mels)
+    whole = FeatureStore(folder.mels)
     before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}
     shutil.rmtree(folder.mels)
     first = out("prepare", "--workers", "1", "--shard", "1/2", "-L", folder.root)
@@ -46,14 +53,18 @@ def test_sounds_prepared_in_parts_are_those_of_one_process(trained_copy: Library
     message = error(LibraryError, "prepare", "--join", "2", "-L", folder.root)
     assert "shards 2/2 are not finished; run those jobs again" in message
     out("prepare", "--workers", "1", "--shard", "2/2", "-L", folder.root)
-    assert out("prepare", "--join", "2", "-L", folder.root).startswith("60 tracks prepared, 0 were already")
-    found = FrameStore(folder.mels)
+    assert out("prepare", "--join", "2", "-L", folder.root).startswith(
+        "60 tracks prepared, 0 were already"
+    )
+    found = FeatureStore(folder.mels)
     assert {track_id: found.read(track_id).tobytes() for track_id in found.track_ids} == before
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "-1/2", "1/0"])
 def test_shard_that_is_none_is_refused(shard: str) -> None:
-    with pytest.raises(ConfigError, match=f"--shard '{shard}' must be i/n with i from 1 to n, such as 2/4"):
+    with pytest.raises(
+        ConfigError, match=f"--shard '{shard}' must be i/n with i from 1 to n, such as 2/4"
+    ):
         read_shard(shard, None, "here")
 
 

@@ -1,4 +1,6 @@
-"""train: both stages from the command line, their receipts, and what a second call or a missing step says."""
+"""train: both stages from the command line, their receipts, and what a second call or a missing
+step says.
+"""
 
 import json
 import re
@@ -7,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from commands import error
 from typer.testing import CliRunner, Result
 
-from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.data.enough import count_supply, what_it_supports
 from ponticello.errors import CheckpointError, ConfigError, LibraryError
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
+from ponticello.train.readiness import count_data, describe_readiness
+from tests.cli.commands import error
 
 SHORT = ["--set", "semantic.epochs=1", "--set", "preference.epochs=0.5"]
 FIGURES = r"best validation (?:[\w@ ]+ [01]\.\d{3}, )*[\w@ ]+ [01]\.\d{3}"
@@ -29,7 +31,9 @@ def _run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def untrained(make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained(
+    make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder of a library that is ready to be trained; stays untrained."""
     return make_library(tmp_path_factory.mktemp("untrained") / "library").folder.root
 
@@ -38,7 +42,9 @@ def untrained(make_library: Callable[[Path], Library], tmp_path_factory: pytest.
 def trained_by_command(
     make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Result, Result]:
-    """The folder of a library in which both stages were trained by the command, and what the two runs gave."""
+    """The folder of a library in which both stages were trained by the command, and what the two
+    runs gave.
+    """
     root = make_library(tmp_path_factory.mktemp("by-command") / "library").folder.root
     one = _run("train", "semantic", "-L", root, *SHORT)
     two = _run("train", "preference", "-L", root, *SHORT)
@@ -46,14 +52,19 @@ def trained_by_command(
     return root, one, two
 
 
-def test_receipt_tells_steps_rows_validation_and_folder(trained_by_command: tuple[Path, Result, Result]) -> None:
+def test_receipt_tells_steps_rows_validation_and_folder(
+    trained_by_command: tuple[Path, Result, Result],
+) -> None:
     root, one, two = trained_by_command
     for result, stage, what in ((one, "semantic", "tracks"), (two, "preference", "pairs")):
         run = root / "runs" / stage
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         start = f"stage {stage}: {record['n_steps']:,} steps on {record['n_rows']:,} {what}; "
         kept = f"{record['balance']['sentence']}\n" if stage == "preference" else ""
-        assert re.fullmatch(rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n{re.escape(kept)}", result.stdout)
+        assert re.fullmatch(
+            rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n{re.escape(kept)}",
+            result.stdout,
+        )
         assert f"mrr {record['best']['mrr']:.3f}" in result.stdout
         assert f"stage {stage}" in result.stderr, "the bar"
 
@@ -64,9 +75,13 @@ def test_trained_folders_load_as_models(trained_by_command: tuple[Path, Result, 
         assert model.encode_text(["slow dark"]).shape == (1, 64)
 
 
-def test_setting_of_the_command_line_is_what_the_run_used(trained_by_command: tuple[Path, Result, Result]) -> None:
+def test_setting_of_the_command_line_is_what_the_run_used(
+    trained_by_command: tuple[Path, Result, Result],
+) -> None:
     """The library says 10 epochs, the command 1: as many steps as there are whole batches of 32."""
-    record = json.loads((trained_by_command[0] / "runs" / "semantic" / "run.json").read_text(encoding="utf-8"))
+    record = json.loads(
+        (trained_by_command[0] / "runs" / "semantic" / "run.json").read_text(encoding="utf-8")
+    )
     assert record["settings"]["semantic"]["epochs"] == 1
     assert record["n_steps"] == record["n_rows"] // 32
 
@@ -78,7 +93,7 @@ def test_finished_run_is_told_again_without_training(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.run._train", train)
+    monkeypatch.setattr("ponticello.train.semantic._train", train)
     root, *firsts = trained_by_command
     again = _run("train", stage, "-L", root, *SHORT)
     assert again.exit_code == 0, again.output
@@ -89,7 +104,7 @@ def test_finished_run_is_told_again_without_training(
 def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -> None:
     root = trained_by_command[0]
     record = json.loads((root / "runs" / "preference" / "run.json").read_text(encoding="utf-8"))
-    supply = count_supply(Library.open(root).folder)
+    supply = count_data(Library.open(root).folder)
     printed = json.loads(_run("train", "preference", "-L", root, *SHORT, "--json").stdout)
     assert printed == {
         "run": "preference",
@@ -98,7 +113,7 @@ def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -
         "n_steps": record["n_steps"],
         "best": record["best"],
         "balance": record["balance"],
-        "supply": {**asdict(supply), "supports": what_it_supports(supply)},
+        "supply": {**asdict(supply), "supports": describe_readiness(supply)},
     }
 
 
@@ -113,10 +128,12 @@ def test_only_the_first_process_prints(
 def test_what_there_is_to_train_on_is_said_before_the_first_step(
     trained_by_command: tuple[Path, Result, Result],
 ) -> None:
-    """The same two tables are read by what counts and by what trains: as many rows as are announced."""
+    """The same two tables are read by what counts and by what trains: as many rows as are
+    announced.
+    """
     root, *results = trained_by_command
-    supply = count_supply(Library.open(root).folder)
-    told = "".join(f"{line}\n" for line in (supply.line(), *what_it_supports(supply)))
+    supply = count_data(Library.open(root).folder)
+    told = "".join(f"{line}\n" for line in (supply.line(), *describe_readiness(supply)))
     stages = ("semantic", supply.n_tracks_with_both), ("preference", supply.n_pairs)
     for result, (stage, n_rows) in zip(results, stages, strict=True):
         assert 0 <= result.stderr.find(told) < result.stderr.index(f"stage {stage}")
@@ -128,7 +145,7 @@ def test_what_there_is_to_train_on_is_said_before_the_first_step(
 def test_what_there_is_to_train_on_is_said_by_the_first_process_alone(
     untrained: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"ponticello.train.run.train_{stage}", _stop)
+    monkeypatch.setattr(f"ponticello.train.semantic.train_{stage}", _stop)
     for process, said in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", process)
         result = _run("train", stage, "-L", untrained)
@@ -147,29 +164,57 @@ def test_a_library_without_frames_is_told_what_comes_first(tmp_path: Path) -> No
     ]
 
 
-def test_name_of_the_other_stage_is_refused(trained_by_command: tuple[Path, Result, Result]) -> None:
-    message = error(CheckpointError, "train", "semantic", "-L", trained_by_command[0], "--name", "preference")
+def test_name_of_the_other_stage_is_refused(
+    trained_by_command: tuple[Path, Result, Result],
+) -> None:
+    message = error(
+        CheckpointError, "train", "semantic", "-L", trained_by_command[0], "--name", "preference"
+    )
     assert message == "run 'preference' is of stage preference; choose another --name"
 
 
-def test_stage_two_starts_from_the_run_it_is_told(trained_by_command: tuple[Path, Result, Result]) -> None:
-    message = error(LibraryError, "train", "preference", "-L", trained_by_command[0], "--name", "x", "--from", "nope")
-    assert message == "run 'nope' is not a finished stage one; train it with: ponticello train semantic"
+def test_stage_two_starts_from_the_run_it_is_told(
+    trained_by_command: tuple[Path, Result, Result],
+) -> None:
+    message = error(
+        LibraryError,
+        "train",
+        "preference",
+        "-L",
+        trained_by_command[0],
+        "--name",
+        "x",
+        "--from",
+        "nope",
+    )
+    assert (
+        message
+        == "run 'nope' is not a finished stage one; train it with: ponticello train semantic"
+    )
 
 
 def test_stage_two_before_stage_one_says_what_comes_first(untrained: Path) -> None:
     message = error(LibraryError, "train", "preference", "-L", untrained)
-    assert message == "run 'semantic' is not a finished stage one; train it with: ponticello train semantic"
+    assert (
+        message
+        == "run 'semantic' is not a finished stage one; train it with: ponticello train semantic"
+    )
     assert not (untrained / "runs" / "preference").exists()
 
 
 @pytest.mark.parametrize("stage", ["semantic", "preference"])
 def test_unknown_setting_is_named(untrained: Path, stage: str) -> None:
     message = error(ConfigError, "train", stage, "-L", untrained, "--set", f"{stage}.epoch=3")
-    assert message.startswith(f"setting '{stage}.epoch' is unknown; there are batch_size, chunk_size, epochs, ")
+    assert message.startswith(
+        f"setting '{stage}.epoch' is unknown; there are batch_size, chunk_size, epochs, "
+    )
 
 
 def test_text_encoder_that_is_not_here_is_not_fetched_unasked(untrained: Path) -> None:
-    message = error(CheckpointError, "train", "semantic", "-L", untrained, "--set", "text.name=nobody/nothing")
+    message = error(
+        CheckpointError, "train", "semantic", "-L", untrained, "--set", "text.name=nobody/nothing"
+    )
     assert message.startswith("text encoder 'nobody/nothing' cannot be loaded: ")
-    assert message.endswith("(nothing is fetched unasked: give --allow-download, or a local folder)")
+    assert message.endswith(
+        "(nothing is fetched unasked: give --allow-download, or a local folder)"
+    )

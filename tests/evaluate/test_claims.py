@@ -1,4 +1,6 @@
-"""Every sentence, word for word, from figures made up for it; and none that the numbers do not allow."""
+"""Every sentence, word for word, from figures made up for it; and none that the numbers do not
+allow.
+"""
 
 import re
 from dataclasses import replace
@@ -7,11 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponticello.evaluate.claims import MEANING_MARGIN, claims, is_better, is_kept, is_worse
-from ponticello.evaluate.figures import RANDOM, STAGE_ONE, STAGE_TWO, About, Difference, Figure, Side
+from ponticello.evaluate.claims import MEANING_MARGIN, derive_claims, is_better, is_kept, is_worse
+from ponticello.evaluate.results import (
+    RANDOM,
+    STAGE_ONE,
+    STAGE_TWO,
+    Difference,
+    EvaluationInfo,
+    Figure,
+    Side,
+)
 
 NAN = float("nan")
-ABOUT = About("demo", "0.1", "tiny", {}, 60, 80, 900, "Whole artists.", "0", (0,), "evaluate", is_simulated=False)
+ABOUT = EvaluationInfo(
+    "demo",
+    "0.1",
+    "tiny",
+    {},
+    60,
+    80,
+    900,
+    "Whole artists.",
+    "0",
+    (0,),
+    "evaluate",
+    is_simulated=False,
+)
 COLD, TEXT = "next tracks, cold", "text to audio"
 
 
@@ -28,20 +51,36 @@ def _change(
     return Difference(side, task, metric, method, against, *value, n, p_holm / 2, p_holm)
 
 
-def _figures(changes: list[Difference], of_record: bool = True, higher_is_better: bool = True) -> list[Figure]:
+def _figures(
+    changes: list[Difference], of_record: bool = True, higher_is_better: bool = True
+) -> list[Figure]:
     """The other method always has 0.352, and the method what the change adds."""
     sign = 1 if higher_is_better else -1
     figures = []
     for c in changes:
         for method, value in ((c.method, 0.352 + sign * c.value), (c.against, 0.352)):
             figures.append(
-                Figure(c.side, c.task, c.metric, method, value, 0.3, 0.4, c.n, NAN, of_record, higher_is_better)
+                Figure(
+                    c.side,
+                    c.task,
+                    c.metric,
+                    method,
+                    value,
+                    0.3,
+                    0.4,
+                    c.n,
+                    NAN,
+                    of_record,
+                    higher_is_better,
+                )
             )
     return figures[::-1]  # so that the first change decides what its method has
 
 
-def _said(*changes: Difference, about: About = ABOUT, n_clusters: dict[str, int] | None = None) -> list[str]:
-    return claims(_figures(list(changes)), list(changes), about, n_clusters)
+def _said(
+    *changes: Difference, about: EvaluationInfo = ABOUT, n_clusters: dict[str, int] | None = None
+) -> list[str]:
+    return derive_claims(_figures(list(changes)), list(changes), about, n_clusters)
 
 
 GAIN, LOSS, UNCLEAR = (0.058, 0.028, 0.086), (-0.058, -0.086, -0.028), (0.012, -0.01, 0.034)
@@ -63,7 +102,9 @@ def test_a_loss_in_taste_is_told_as_plainly() -> None:
     ]
 
 
-@pytest.mark.parametrize(("value", "p_holm"), [(GAIN, 0.05), (LOSS, 0.06), (UNCLEAR, 0.001), ((0.01, 0.0, 0.02), 0.01)])
+@pytest.mark.parametrize(
+    ("value", "p_holm"), [(GAIN, 0.05), (LOSS, 0.06), (UNCLEAR, 0.001), ((0.01, 0.0, 0.02), 0.01)]
+)
 def test_what_interval_or_test_does_not_allow_is_no_difference(
     value: tuple[float, float, float], p_holm: float
 ) -> None:
@@ -114,7 +155,12 @@ def test_a_wide_interval_does_not_show_that_meaning_is_kept() -> None:
 
 
 def test_the_largest_loss_not_excluded_is_never_rounded_down_nor_up_without_need() -> None:
-    for low, bound in ((-0.028, "0.028"), (-0.0281, "0.029"), (-0.05, "0.050"), (-0.00001, "0.001")):
+    for low, bound in (
+        (-0.028, "0.028"),
+        (-0.0281, "0.029"),
+        (-0.05, "0.050"),
+        (-0.00001, "0.001"),
+    ):
         said = _said(_change((0.1, low, 0.2), 1.0, TEXT, "meaning"))
         assert f"a loss larger than {bound} is excluded" in said[2]
 
@@ -127,7 +173,9 @@ def test_meaning_gained_and_lost_and_unknown() -> None:
     lost = _said(_change(LOSS, 0.01, TEXT, "meaning"))
     assert 'Shown: meaning lost on "text to audio".' in lost[0]
     assert "Not shown" not in lost[0]
-    assert lost[2].endswith("-0.058 [-0.086, -0.028]: a loss larger than 0.086 is excluded at 95 %.")
+    assert lost[2].endswith(
+        "-0.058 [-0.086, -0.028]: a loss larger than 0.086 is excluded at 95 %."
+    )
     unknown = _said(_change((0.0, NAN, NAN), 1.0, TEXT, "meaning"))
     assert 'Shown: nothing. Not shown: meaning kept within 0.01 on "text to audio".' in unknown[0]
     assert unknown[2].endswith("the change of R@10 is 0.000 (no interval), so no loss is excluded.")
@@ -182,7 +230,9 @@ def test_rivals_are_sorted_by_what_is_shown_and_chance_stands_apart() -> None:
         (LOSS, 0.001, "it is shown to be below chance"),
     ],
 )
-def test_above_chance_is_said_only_when_shown(value: tuple[float, float, float], p_holm: float, words: str) -> None:
+def test_above_chance_is_said_only_when_shown(
+    value: tuple[float, float, float], p_holm: float, words: str
+) -> None:
     assert _said(_change(value, p_holm, against=RANDOM))[0].endswith(f"; {words}.")
 
 
@@ -208,8 +258,12 @@ def test_every_taste_sentence_says_that_listeners_are_simulated_and_no_other_doe
     for about in (ABOUT, replace(ABOUT, is_simulated=True)):  # the name of the task is enough
         verdict, meaning, kept, stages, rivals = _said(*changes, about=about)
         assert 'taste of simulated listeners gained on "next tracks, cold"' in verdict
-        assert stages.startswith("On next tracks, cold (312 queries, simulated listeners): stage two finds more")
-        assert rivals.startswith("On next tracks, cold (312 queries, simulated listeners): stage two has")
+        assert stages.startswith(
+            "On next tracks, cold (312 queries, simulated listeners): stage two finds more"
+        )
+        assert rivals.startswith(
+            "On next tracks, cold (312 queries, simulated listeners): stage two has"
+        )
         assert "simulated" not in meaning + kept
     unnamed = _said(_change(GAIN, 0.003), about=replace(ABOUT, is_simulated=True))
     assert all("simulated listeners" in sentence for sentence in unnamed)
@@ -226,31 +280,49 @@ def test_few_queries_or_groups_of_them_are_called_little_evidence() -> None:
     assert not any("little evidence" in sentence for sentence in _said(_change(GAIN, 0.003, n=10)))
     few = _said(_change(GAIN, 0.003, n=9), _change(GAIN, 0.003, against=RANDOM, n=9))
     assert 'gained on "next tracks, cold" (little evidence).' in few[0]
-    assert [sentence.endswith(". Only 9 queries: this is little evidence.") for sentence in few[1:]] == [True, True]
+    assert [
+        sentence.endswith(". Only 9 queries: this is little evidence.") for sentence in few[1:]
+    ] == [True, True]
     grouped = _said(_change(GAIN, 0.003), n_clusters={COLD: 7})
-    assert grouped[1].endswith("Holm p = 0.003. Only 7 independent groups: this is little evidence.")
-    assert _said(_change(GAIN, 0.003), n_clusters={COLD: 312, TEXT: 2}) == _said(_change(GAIN, 0.003))
+    assert grouped[1].endswith(
+        "Holm p = 0.003. Only 7 independent groups: this is little evidence."
+    )
+    assert _said(_change(GAIN, 0.003), n_clusters={COLD: 312, TEXT: 2}) == _said(
+        _change(GAIN, 0.003)
+    )
 
 
 def test_numbers_never_look_like_what_they_are_not() -> None:
-    """A p just below 0.05 is not shown as 0.050, nor an end just above 0 as 0.000; ranks need fewer digits."""
-    assert _said(_change((0.1, 0.0003, 0.2), 0.0499))[1].endswith("a gain of 0.100 [0.0003, 0.200], Holm p < 0.05.")
-    assert _said(_change((-0.0, -12.34, 0.2), 0.0504))[1].endswith("a change of 0.000 [-12.3, 0.200], Holm p = 0.050.")
+    """A p just below 0.05 is not shown as 0.050, nor an end just above 0 as 0.000; ranks need fewer
+    digits.
+    """
+    assert _said(_change((0.1, 0.0003, 0.2), 0.0499))[1].endswith(
+        "a gain of 0.100 [0.0003, 0.200], Holm p < 0.05."
+    )
+    assert _said(_change((-0.0, -12.34, 0.2), 0.0504))[1].endswith(
+        "a change of 0.000 [-12.3, 0.200], Holm p = 0.050."
+    )
 
 
 def test_a_lower_metric_that_is_better_says_which_way_is_up() -> None:
     changes = [_change((-3.0, -7.0, 1.0), 0.3, TEXT, "meaning")]
-    said = claims(_figures(changes, higher_is_better=False), changes, ABOUT)
-    assert "R@10 3.352 against 0.352, a change of -3.000 [-7.000, 1.000] (above 0 is better), Holm" in said[1]
+    said = derive_claims(_figures(changes, higher_is_better=False), changes, ABOUT)
+    assert (
+        "R@10 3.352 against 0.352, a change of -3.000 [-7.000, 1.000] (above 0 is better), Holm"
+        in said[1]
+    )
     better = [_change((3.0, 1.0, 7.0), 0.001, TEXT, "meaning")]
-    said = claims(_figures(better, higher_is_better=False), better, ABOUT)
-    assert "stage two is better than stage one: R@10 -2.648 against 0.352, a gain of 3.000 [1.000, 7.000]" in said[1]
+    said = derive_claims(_figures(better, higher_is_better=False), better, ABOUT)
+    assert (
+        "stage two is better than stage one: R@10 -2.648 against 0.352, a gain of 3.000 [1.000, 7.000]"
+        in said[1]
+    )
 
 
 def test_metrics_not_of_record_and_empty_evaluations_claim_nothing() -> None:
     changes = [_change(GAIN, 0.001)]
-    assert claims(_figures(changes, of_record=False), changes, ABOUT) == []
-    assert claims([], [], ABOUT) == []
+    assert derive_claims(_figures(changes, of_record=False), changes, ABOUT) == []
+    assert derive_claims([], [], ABOUT) == []
 
 
 ends = st.floats(-0.2, 0.2) | st.sampled_from([0.0, -MEANING_MARGIN, NAN])
@@ -258,7 +330,9 @@ p_values = st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.049, 0.05, NAN])
 
 
 @given(
-    st.lists(st.tuples(ends, ends, p_values, st.integers(1, 40), st.booleans()), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(ends, ends, p_values, st.integers(1, 40), st.booleans()), min_size=1, max_size=4
+    ),
     st.lists(st.tuples(ends, ends, p_values), max_size=4),
 )
 def test_no_sentence_says_more_than_interval_and_test_allow(
@@ -267,14 +341,24 @@ def test_no_sentence_says_more_than_interval_and_test_allow(
     changes = []
     for i, (one, other, p, n, is_taste) in enumerate(stages):
         low, high = sorted((one, other))
-        changes.append(_change(((low + high) / 2, low, high), p, f"task{i}", "taste" if is_taste else "meaning", n=n))
+        changes.append(
+            _change(
+                ((low + high) / 2, low, high),
+                p,
+                f"task{i}",
+                "taste" if is_taste else "meaning",
+                n=n,
+            )
+        )
     for i, (one, other, p) in enumerate(rivals):
         low, high = sorted((one, other))
         changes.append(_change(((low + high) / 2, low, high), p, "rivals", against=f"rival{i}"))
     said = _said(*changes)
     shown = said[0].split("Not shown:")[0]
     for change in changes[: len(stages)]:
-        own = " ".join(sentence for sentence in said[1:] if re.search(rf"On {change.task} ", sentence))
+        own = " ".join(
+            sentence for sentence in said[1:] if re.search(rf"On {change.task} ", sentence)
+        )
         may_gain = change.p_holm < 0.05 and change.low > 0
         may_lose = change.p_holm < 0.05 and change.high < 0
         assert (" a gain of " in own) == may_gain == is_better(change)
@@ -289,7 +373,12 @@ def test_no_sentence_says_more_than_interval_and_test_allow(
             assert (change.task in shown) == (may_gain or may_lose)
     for change in changes[len(stages) :]:
         beaten, ahead = (
-            re.search(words, said[-1]) for words in (r"to beat (rival[^;.]*)", r"; (rival[^;]*) shown to b")
+            re.search(words, said[-1])
+            for words in (r"to beat (rival[^;.]*)", r"; (rival[^;]*) shown to b")
         )
-        assert (change.against in (beaten[1] if beaten else "")) == (change.p_holm < 0.05 and change.low > 0)
-        assert (change.against in (ahead[1] if ahead else "")) == (change.p_holm < 0.05 and change.high < 0)
+        assert (change.against in (beaten[1] if beaten else "")) == (
+            change.p_holm < 0.05 and change.low > 0
+        )
+        assert (change.against in (ahead[1] if ahead else "")) == (
+            change.p_holm < 0.05 and change.high < 0
+        )

@@ -1,4 +1,6 @@
-"""A linear probe reads what is there and only that, fits as scikit-learn does, and never looks at test labels."""
+"""A linear probe reads what is there and only that, fits as scikit-learn does, and never looks at
+test labels.
+"""
 
 from typing import Any
 
@@ -9,9 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from ponticello.errors import DataError, ShapeError
-from ponticello.evaluate import probe
-from ponticello.evaluate.figures import Scores
-from ponticello.evaluate.probe import STRENGTHS, _fit, probe_scores
+from ponticello.evaluate import labels as probe
+from ponticello.evaluate.labels import STRENGTHS, _fit, probe_scores
+from ponticello.evaluate.results import Scores
 
 ROLES = ["train"] * 40 + ["validation"] * 20 + ["test"] * 20
 
@@ -41,7 +43,9 @@ def _names(n: int, prefix: str = "track") -> list[str]:
     return [f"{prefix} {number}" for number in range(n)]
 
 
-def _probe(vectors: np.ndarray, labels: list[Any], roles: list[str] = ROLES) -> tuple[list[Scores], list[str]]:
+def _probe(
+    vectors: np.ndarray, labels: list[Any], roles: list[str] = ROLES
+) -> tuple[list[Scores], list[str]]:
     n = len(labels)
     return probe_scores({"ours": vectors}, labels, roles, _names(n), _names(n, "artist"), "genre")
 
@@ -73,7 +77,9 @@ def test_separable_classes_are_all_read() -> None:
 
 
 def test_labels_that_are_not_there_are_read_no_better_than_by_chance() -> None:
-    """Mean over twenty draws of vectors that know nothing: chance is 1/2, give or take 1/2 / sqrt(400) = 0.025."""
+    """Mean over twenty draws of vectors that know nothing: chance is 1/2, give or take 1/2 /
+    sqrt(400) = 0.025.
+    """
     accuracies = [np.mean(_marks(_noise(seed=seed), _two_classes())) for seed in range(20)]
     assert np.mean(accuracies) == pytest.approx(0.5, abs=0.075)
 
@@ -90,10 +96,15 @@ def test_planted_labels_are_read_and_the_same_ones_shuffled_are_not() -> None:
 
 
 def test_several_labels_a_track_are_read_one_by_one() -> None:
-    """Two labels, each the sign of its own column: ROC-AUC 1 for both; "c" is on every track with neither."""
+    """Two labels, each the sign of its own column: ROC-AUC 1 for both; "c" is on every track with
+    neither.
+    """
     vectors = _noise()
     vectors[:, :2] += np.sign(vectors[:, :2])
-    labels = [[name for name, value in zip(("a", "b"), row, strict=False) if value > 0] or ["c"] for row in vectors]
+    labels = [
+        [name for name, value in zip(("a", "b"), row, strict=False) if value > 0] or ["c"]
+        for row in vectors
+    ]
     roc, pr = _probe(vectors, labels)[0]
     assert [(s.metric, s.of_record, s.clusters) for s in (roc, pr)] == [
         ("macro ROC-AUC", True, None),
@@ -112,11 +123,17 @@ def test_several_labels_that_are_not_there_give_an_auc_near_one_half() -> None:
 
 
 @pytest.mark.parametrize(("n", "d", "n_classes"), [(60, 5, 2), (60, 5, 4), (20, 40, 3)])
-def test_one_label_a_track_is_fitted_as_scikit_learn_fits_it(n: int, d: int, n_classes: int) -> None:
-    """Differences of scores between classes, which is all a softmax fixes; with two, scikit-learn has one line."""
+def test_one_label_a_track_is_fitted_as_scikit_learn_fits_it(
+    n: int, d: int, n_classes: int
+) -> None:
+    """Differences of scores between classes, which is all a softmax fixes; with two, scikit-learn
+    has one line.
+    """
     vectors = StandardScaler().fit_transform(_noise(d, n=n))
     number = (vectors[:, :n_classes] + _noise(n_classes, seed=1, n=n)).argmax(axis=1)
-    for strength, (weights, offset) in _fit(vectors, np.eye(n_classes, dtype=bool)[number], False).items():
+    for strength, (weights, offset) in _fit(
+        vectors, np.eye(n_classes, dtype=bool)[number], False
+    ).items():
         model = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(vectors, number)
         found, wanted = vectors @ weights + offset, model.decision_function(vectors)
         if n_classes == 2:
@@ -134,43 +151,60 @@ def test_several_labels_are_fitted_as_scikit_learn_fits_each(n: int, d: int) -> 
     assert tuple(lines) == STRENGTHS
     for strength, (weights, offset) in lines.items():
         for label in range(4):
-            model = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(vectors, targets[:, label])
+            model = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(
+                vectors, targets[:, label]
+            )
             assert weights[:, label] == pytest.approx(model.coef_[0], abs=0.005)
             assert offset[label] == pytest.approx(model.intercept_[0], abs=0.005)
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_figures_equal_a_plain_search_with_scikit_learn(several: bool) -> None:
-    """Centre, scale, fit, choose and measure with scikit-learn; two labels so that one line is all there is."""
+    """Centre, scale, fit, choose and measure with scikit-learn; two labels so that one line is all
+    there is.
+    """
     vectors = _noise(6, seed=4) * np.array([3, 1, 1, 1, 1, 0.1]) + 5
     is_up = vectors[:, 1] + _noise(1, seed=5)[:, 0] > 5
     labels: list[Any] = (
-        [["up"] if up else ["down"] for up in is_up] if several else ["up" if u else "down" for u in is_up]
+        [["up"] if up else ["down"] for up in is_up]
+        if several
+        else ["up" if u else "down" for u in is_up]
     )
     train, validation, test = slice(0, 40), slice(40, 60), slice(60, 80)
     centred = StandardScaler(with_std=False).fit(vectors[train]).transform(vectors)
     scaled = centred / np.sqrt((centred[train] ** 2).mean())
-    models = [LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(scaled[train], is_up[train]) for c in STRENGTHS]
+    models = [
+        LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(scaled[train], is_up[train])
+        for c in STRENGTHS
+    ]
 
     def figure(model: Any, rows: slice) -> float:
         told = model.decision_function(scaled[rows])
-        return float(roc_auc_score(is_up[rows], told) if several else ((told > 0) == is_up[rows]).mean())
+        return float(
+            roc_auc_score(is_up[rows], told) if several else ((told > 0) == is_up[rows]).mean()
+        )
 
     best = max(range(len(STRENGTHS)), key=lambda number: figure(models[number], validation))
     scores, notes = _probe(vectors, labels)
     assert _strength(notes) == STRENGTHS[best]
-    assert scores[0].by_method["ours"].mean() == pytest.approx(figure(models[best], test), abs=1e-12)
+    assert scores[0].by_method["ours"].mean() == pytest.approx(
+        figure(models[best], test), abs=1e-12
+    )
     if several:
         told = models[best].decision_function(scaled[test])
-        wanted = [average_precision_score(~is_up[test], -told), average_precision_score(is_up[test], told)]
+        wanted = [
+            average_precision_score(~is_up[test], -told),
+            average_precision_score(is_up[test], told),
+        ]
         assert scores[1].by_method["ours"] == pytest.approx(wanted, abs=1e-12)
 
 
 def test_strength_is_chosen_on_validation_tracks() -> None:
-    """Training: 30 left, 10 right. The strongest regularisation answers left always, the weaker ones read the sign.
+    """Training: 30 left, 10 right. The strongest regularisation answers left always, the weaker
+    ones read the sign.
 
-    Validation tracks reward reading. Every test track looks right and is labelled left, so that a strength chosen on
-    test tracks would score 1; the one chosen on validation tracks scores 0.
+    Validation tracks reward reading. Every test track looks right and is labelled left, so that a
+    strength chosen on test tracks would score 1; the one chosen on validation tracks scores 0.
     """
     is_right = np.array([False] * 30 + [True] * 10 + [False, True] * 10 + [True] * 20)
     vectors = np.where(is_right, 1.0, -1.0)[:, None] + 0.01 * _noise(1)
@@ -188,7 +222,9 @@ def test_changed_test_labels_change_neither_the_strength_nor_the_answers() -> No
 
 
 def test_strength_of_several_labels_does_not_depend_on_which_ones_test_tracks_can_tell() -> None:
-    """Test tracks of every label, or of one alone: the strength is chosen for all labels of training either way."""
+    """Test tracks of every label, or of one alone: the strength is chosen for all labels of
+    training either way.
+    """
     strengths = []
     for seed in range(8):
         lists = _lists(_noise(8), 6)
@@ -207,14 +243,19 @@ def test_validation_labels_do_change_the_strength() -> None:
     generator = np.random.default_rng(0)
     found = {
         _strength(
-            _probe(vectors, [*lists[:40], *generator.permutation(np.array(lists[40:60], object)), *lists[60:]])[1]
+            _probe(
+                vectors,
+                [*lists[:40], *generator.permutation(np.array(lists[40:60], object)), *lists[60:]],
+            )[1]
         )
         for _ in range(8)
     }
     assert len(found) > 1
 
 
-@pytest.mark.parametrize("roles", [["train"] * 60 + ["test"] * 20, ["train"] * 59 + ["validation"] + ["test"] * 20])
+@pytest.mark.parametrize(
+    "roles", [["train"] * 60 + ["test"] * 20, ["train"] * 59 + ["validation"] + ["test"] * 20]
+)
 def test_without_validation_tracks_that_can_tell_the_strength_is_one(roles: list[str]) -> None:
     """A single validation track holds no label both carried and not."""
     lists = _lists(_noise(), 2)
@@ -229,14 +270,19 @@ def test_test_labels_never_seen_in_training_are_left_out_and_noted() -> None:
     assert scores.queries == [f"track {row}" for row in range(61, 79)]
     assert scores.by_method["ours"].tolist() == [1.0] * 18
     assert scores.by_method["random"].tolist() == [0.5] * 18
-    assert notes[1] == "Probe on 'genre': 1 test tracks are left out: no training track carries any of their labels."
+    assert (
+        notes[1]
+        == "Probe on 'genre': 1 test tracks are left out: no training track carries any of their labels."
+    )
 
 
 def test_unlabelled_tracks_and_those_of_no_role_are_not_trained_on() -> None:
     labels = _two_classes()
     labels[0], labels[1] = None, ""
     assert "on 38 training tracks" in _probe(_separable(), labels)[1][0]
-    assert "on 39 training tracks" in _probe(_separable(), _two_classes(), ["new", *ROLES[1:]])[1][0]
+    assert (
+        "on 39 training tracks" in _probe(_separable(), _two_classes(), ["new", *ROLES[1:]])[1][0]
+    )
     lists: list[Any] = [[label] for label in _two_classes()]
     lists[0], lists[1] = [], None
     assert "on 38 training tracks" in _probe(_separable(), lists)[1][0]
@@ -247,18 +293,24 @@ def test_moving_scaling_or_turning_all_vectors_changes_nothing(several: bool) ->
     vectors = _noise(6, seed=2) * np.array([4.0, 2.0, 1.0, 1.0, 0.5, 0.1])
     labels = _lists(vectors, 3) if several else _two_classes()
     turn, _ = np.linalg.qr(_noise(6, seed=3, n=6))
-    assert _marks(1000.0 * (vectors @ turn) + 3, labels) == pytest.approx(_marks(vectors, labels), abs=1e-9)
+    assert _marks(1000.0 * (vectors @ turn) + 3, labels) == pytest.approx(
+        _marks(vectors, labels), abs=1e-9
+    )
 
 
 def test_louder_column_counts_for_more() -> None:
-    """A column that tells the class, at a thousandth of the others' size, is hardly read; standardised it would be."""
+    """A column that tells the class, at a thousandth of the others' size, is hardly read;
+    standardised it would be.
+    """
     vectors = _separable() * np.array([0.001, 1.0, 1.0])
     assert np.mean(_marks(_separable(), _two_classes())) == 1.0
     assert np.mean(_marks(vectors, _two_classes())) < 0.8
 
 
 def test_vectors_all_alike_answer_the_most_frequent_label() -> None:
-    """Training: 25 left, 15 right, in no column; the probe has only its offsets, and so has "majority"."""
+    """Training: 25 left, 15 right, in no column; the probe has only its offsets, and so has
+    "majority".
+    """
     labels = ["left"] * 25 + ["right"] * 15 + _two_classes(40)
     (scores,), _ = _probe(np.ones((80, 3)), labels)
     wanted = [float(label == "left") for label in labels[60:]]
@@ -272,11 +324,15 @@ def test_random_accuracy_equals_a_simulated_guess() -> None:
     labels = [("a", "b", "c")[row % 3] for row in range(80)]
     (scores,), _ = _probe(_noise(), labels)
     guesses = np.random.default_rng(0).choice(list("abc"), (1500, 20))
-    assert scores.by_method["random"].mean() == pytest.approx((guesses == np.array(labels[60:])).mean(), abs=0.012)
+    assert scores.by_method["random"].mean() == pytest.approx(
+        (guesses == np.array(labels[60:])).mean(), abs=0.012
+    )
 
 
 def test_labels_that_cannot_be_told_are_left_out_and_noted() -> None:
-    """ "all": on every track; "rare": on four training tracks; "gone": on no test track; "test": on every test one."""
+    """ "all": on every track; "rare": on four training tracks; "gone": on no test track; "test": on
+    every test one.
+    """
     vectors = _noise(n=80)
     lists: list[Any] = [["all", "up" if row[0] > 0 else "down"] for row in vectors]
     for row in range(4):
@@ -288,7 +344,9 @@ def test_labels_that_cannot_be_told_are_left_out_and_noted() -> None:
     lists[70].append("rare")
     (roc, pr), notes = _probe(vectors, lists)
     assert roc.queries == pr.queries == ["down", "up"]
-    assert pr.by_method["random"] == pytest.approx([np.mean(vectors[60:, 0] <= 0), np.mean(vectors[60:, 0] > 0)])
+    assert pr.by_method["random"] == pytest.approx(
+        [np.mean(vectors[60:, 0] <= 0), np.mean(vectors[60:, 0] > 0)]
+    )
     assert roc.by_method["random"].tolist() == [0.5, 0.5]
     assert notes[1:] == [
         "Probe on 'genre': 4 of 6 labels are left out: fewer than 5 training tracks carry them, or all do, or all test "
@@ -301,18 +359,28 @@ def test_labels_that_cannot_be_told_are_left_out_and_noted() -> None:
 def test_a_method_called_random_is_not_asked() -> None:
     n = 80
     (scores,), notes = probe_scores(
-        {"random": _separable(), "ours": _separable()}, _two_classes(), ROLES, _names(n), _names(n), "genre"
+        {"random": _separable(), "ours": _separable()},
+        _two_classes(),
+        ROLES,
+        _names(n),
+        _names(n),
+        "genre",
     )
     assert scores.by_method["random"].tolist() == [0.5] * 20
     assert "random" not in notes[0]
-    refused = probe_scores({"random": _separable()}, _two_classes(), ROLES, _names(n), _names(n), "genre")
+    refused = probe_scores(
+        {"random": _separable()}, _two_classes(), ROLES, _names(n), _names(n), "genre"
+    )
     assert refused == ([], ["The probe on 'genre' is not measured: no method has vectors."])
 
 
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        (["left"] * 40 + _two_classes(40), "1 labels in training and 10 test tracks carrying one of them"),
+        (
+            ["left"] * 40 + _two_classes(40),
+            "1 labels in training and 10 test tracks carrying one of them",
+        ),
         (
             _two_classes(60) + ["new"] * 19 + ["left"],
             "2 labels in training and 1 test tracks carrying one of them",
@@ -338,12 +406,16 @@ def test_a_fit_that_does_not_end_is_noted(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(probe, "MAX_ITERATIONS", 1)
     scores, (note,) = _probe(_noise(), _two_classes())
     assert scores == []
-    assert note.startswith("The probe on 'genre' is not measured: at strength 0.001 the fit stopped after 1 steps")
+    assert note.startswith(
+        "The probe on 'genre' is not measured: at strength 0.001 the fit stopped after 1 steps"
+    )
 
 
 def test_bad_input_for_a_probe_is_refused() -> None:
     names = _names(80)
-    with pytest.raises(ShapeError, match=r"ours: vectors \(79, 3\) must hold one row for each of 80 queries"):
+    with pytest.raises(
+        ShapeError, match=r"ours: vectors \(79, 3\) must hold one row for each of 80 queries"
+    ):
         _probe(_noise()[:79], _two_classes())
     with pytest.raises(ShapeError, match="80 labels and 79 roles for 80 queries; give one each"):
         probe_scores({"ours": _noise()}, _two_classes(), ROLES[:79], names, names, "x")

@@ -1,6 +1,8 @@
-"""Metrics of lists, spaces and retrieval against slow plain ones, 1,000 random cases each, ties and empties among them.
+"""Metrics of lists, spaces and retrieval against slow plain ones, 1,000 random cases each, ties and
+empties among them.
 
-The ranking metrics of a query stand in test_metrics.py and test_lists.py, against scikit-learn and every order.
+The ranking metrics of a query stand in test_metrics.py and test_lists.py, against scikit-learn and
+every order.
 """
 
 import math
@@ -10,9 +12,16 @@ import numpy as np
 import pytest
 from scipy.stats import skew
 
-from ponticello.evaluate.integrity import alignment, modality_gap, neighbour_overlap
-from ponticello.evaluate.lists import EMPTY, coverage, hubness, mean_popularity, same_artist_share, top_k
-from ponticello.evaluate.metrics import retrieval_ranks
+from ponticello.metrics.beyond_accuracy import (
+    EMPTY,
+    coverage,
+    hubness,
+    mean_popularity,
+    same_artist_share,
+    top_k,
+)
+from ponticello.metrics.embedding_space import alignment, modality_gap, neighbour_overlap
+from ponticello.metrics.ranking import retrieval_ranks
 
 N_CASES = 1000
 
@@ -31,7 +40,9 @@ def test_retrieval_ranks() -> None:
         target = generator.integers(m, size=n)
         plain = []
         for query, wanted in zip(queries, target, strict=True):
-            cosines = [round(sum(a * b for a, b in zip(query, item, strict=True)), 9) for item in items]
+            cosines = [
+                round(sum(a * b for a, b in zip(query, item, strict=True)), 9) for item in items
+            ]
             above = sum(cosine > cosines[wanted] for cosine in cosines)
             plain.append(1 + above + (sum(cosine == cosines[wanted] for cosine in cosines) - 1) / 2)
         assert retrieval_ranks(queries, items, target).tolist() == plain
@@ -41,7 +52,10 @@ def test_what_lists_hold() -> None:
     generator = np.random.default_rng(1)
     for _ in range(N_CASES):
         n_users, n, k = (int(number) for number in generator.integers((1, 1, 1), (8, 12, 6)))
-        scores, allowed = generator.integers(0, 4, (n_users, n)).astype(float), generator.random((n_users, n)) < 0.6
+        scores, allowed = (
+            generator.integers(0, 4, (n_users, n)).astype(float),
+            generator.random((n_users, n)) < 0.6,
+        )
         lists = top_k(scores, k, allowed)
         plain = []
         for row, may in zip(scores, allowed, strict=True):
@@ -51,14 +65,18 @@ def test_what_lists_hold() -> None:
         shown = [[i for i in row if i != EMPTY] for row in plain]
         counts, artists = generator.integers(0, 50, n), generator.integers(-1, 3, n)
         own = [set(generator.integers(-1, 3, 2).tolist()) for _ in range(n_users)]
-        assert coverage(lists, n) == pytest.approx(len({i for row in shown for i in row}) / n, abs=1e-12)
+        assert coverage(lists, n) == pytest.approx(
+            len({i for row in shown for i in row}) / n, abs=1e-12
+        )
         plays = [sum(int(counts[i]) for i in row) / len(row) if row else math.nan for row in shown]
         np.testing.assert_allclose(mean_popularity(lists, counts), plays, rtol=0, atol=1e-12)
         share = [
             sum(artists[i] in seeds - {EMPTY} for i in row) / len(row) if row else math.nan
             for row, seeds in zip(shown, own, strict=True)
         ]
-        np.testing.assert_allclose(same_artist_share(lists, artists, own), share, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(
+            same_artist_share(lists, artists, own), share, rtol=0, atol=1e-12
+        )
         times = Counter(i for row in shown for i in row)
         often = [times[i] for i in range(n)]
         expected = float(skew(often)) if len(set(often)) > 1 else 0.0
@@ -70,7 +88,10 @@ def test_alignment_and_gap() -> None:
     for _ in range(N_CASES):
         n, d = (int(number) for number in generator.integers((1, 1), (8, 5)))
         left, right = _unit(generator, n, d), _unit(generator, n, d)
-        squares = [sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) for x, y in zip(left, right, strict=True)]
+        squares = [
+            sum((a - b) ** 2 for a, b in zip(x, y, strict=True))
+            for x, y in zip(left, right, strict=True)
+        ]
         assert alignment(left, right) == pytest.approx(math.fsum(squares) / n, abs=1e-12)
         means = [[math.fsum(column) / n for column in side.T] for side in (left, right)]
         gap = math.sqrt(math.fsum((a - b) ** 2 for a, b in zip(*means, strict=True)))

@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from ponticello.config import Config, EvaluateConfig
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate import summary as summary_module
-from ponticello.evaluate.figures import (
+from ponticello.evaluate.results import (
     RANDOM,
     STAGE_ONE,
     STAGE_TWO,
-    About,
     Evaluation,
-    Fact,
+    EvaluationInfo,
     Figure,
+    ScalarMetric,
     Scores,
     Side,
     Summary,
 )
-from ponticello.evaluate.intervals import bootstrap_mean, holm, sign_flip_p
 from ponticello.evaluate.summary import SIGN_FLIP_ROUNDS, summarise
+from ponticello.metrics.bootstrap import bootstrap_mean, holm, sign_flip_p
 
 NAN = math.nan
 ROUNDS, SEED = 200, 3
@@ -33,8 +33,21 @@ QUERIES = ["ada", "ben", "cleo", "dina"]
 COLD = "next tracks, cold"
 
 
-def _about(*seeds: int) -> About:
-    return About("demo", "0.1", "tiny", {}, 60, 80, 900, "Whole artists.", "0", seeds, "evaluate", is_simulated=False)
+def _about(*seeds: int) -> EvaluationInfo:
+    return EvaluationInfo(
+        "demo",
+        "0.1",
+        "tiny",
+        {},
+        60,
+        80,
+        900,
+        "Whole artists.",
+        "0",
+        seeds,
+        "evaluate",
+        is_simulated=False,
+    )
 
 
 def _scores(
@@ -61,7 +74,8 @@ def _random_columns(n: int, *methods: str) -> dict[str, NDArray[np.float64]]:
 
 
 def test_seeds_are_combined_as_worked_out_by_hand() -> None:
-    """Seed 1 gives 1, 2, nan, nan and seed 2 gives 3, nan, 5, nan. Each query's mean: 2, 2, 5, nan; of these: 3.
+    """Seed 1 gives 1, 2, nan, nan and seed 2 gives 3, nan, 5, nan. Each query's mean: 2, 2, 5, nan;
+    of these: 3.
 
     The seeds' own values are 1.5 and 4: their deviation with N - 1 is 2.5 / sqrt 2.
     """
@@ -76,7 +90,12 @@ def test_one_seed_has_no_deviation() -> None:
     figure = _summary(_scores({STAGE_TWO: [1.0, 2.0]})).figures[0]
     assert (figure.value, figure.n) == (1.5, 2)
     assert math.isnan(figure.seed_sd)
-    assert (figure.side, figure.task, figure.metric, figure.method) == ("taste", COLD, "NDCG@10", STAGE_TWO)
+    assert (figure.side, figure.task, figure.metric, figure.method) == (
+        "taste",
+        COLD,
+        "NDCG@10",
+        STAGE_TWO,
+    )
     assert (figure.of_record, figure.higher_is_better) == (True, True)
 
 
@@ -104,7 +123,9 @@ def test_a_metric_of_record_sets_stage_two_against_every_other_and_others_only_t
         ("recall@10", STAGE_TWO, STAGE_ONE),
     ]
     p_values = [d.p for d in summary.differences]
-    assert p_values[1] == sign_flip_p(columns[STAGE_TWO] - columns[RANDOM], None, SIGN_FLIP_ROUNDS, SEED)
+    assert p_values[1] == sign_flip_p(
+        columns[STAGE_TWO] - columns[RANDOM], None, SIGN_FLIP_ROUNDS, SEED
+    )
     assert math.isnan(p_values[3])
     np.testing.assert_array_equal([d.p_holm for d in summary.differences], holm(np.array(p_values)))
 
@@ -112,7 +133,9 @@ def test_a_metric_of_record_sets_stage_two_against_every_other_and_others_only_t
 def test_without_stage_two_stage_one_is_set_against_the_others() -> None:
     columns = _random_columns(20, "EASE", STAGE_ONE)
     summary = _summary(_scores(columns), _scores(columns, metric="recall@10", of_record=False))
-    assert [(d.metric, d.method, d.against) for d in summary.differences] == [("NDCG@10", STAGE_ONE, "EASE")]
+    assert [(d.metric, d.method, d.against) for d in summary.differences] == [
+        ("NDCG@10", STAGE_ONE, "EASE")
+    ]
 
 
 def test_sides_without_better_or_worse_and_tasks_without_stages_have_no_differences() -> None:
@@ -123,19 +146,25 @@ def test_sides_without_better_or_worse_and_tasks_without_stages_have_no_differen
         _scores(_random_columns(20, "EASE", "ALS")),
     )
     assert summary.differences == []
-    assert [figure.side for figure in summary.figures] == ["front"] * 2 + ["integrity"] * 2 + ["taste"] * 2
+    assert [figure.side for figure in summary.figures] == ["front"] * 2 + ["integrity"] * 2 + [
+        "taste"
+    ] * 2
 
 
 def test_holm_counts_the_tests_of_all_tasks_together() -> None:
     """Two tasks of five whole wins: p = 2 / 32 each, and times 2."""
     wins = {STAGE_ONE: np.zeros(5), STAGE_TWO: np.ones(5)}
-    summary = _summary(_scores(wins), _scores(wins, task="text to audio", metric="R@10", side="meaning"))
+    summary = _summary(
+        _scores(wins), _scores(wins, task="text to audio", metric="R@10", side="meaning")
+    )
     assert [(d.p, d.p_holm) for d in summary.differences] == [(0.0625, 0.125)] * 2
 
 
 def test_a_lower_metric_turns_the_sign_so_that_above_0_is_better() -> None:
     """Ranks 1, 1 against 4, 2: stage two is 2 places better; the figures stay as they are."""
-    scores = replace(_scores({STAGE_ONE: [4.0, 2.0], STAGE_TWO: [1.0, 1.0]}), higher_is_better=False)
+    scores = replace(
+        _scores({STAGE_ONE: [4.0, 2.0], STAGE_TWO: [1.0, 1.0]}), higher_is_better=False
+    )
     summary = _summary(scores)
     assert [figure.value for figure in summary.figures] == [3.0, 1.0]
     assert [(d.value, d.low, d.high) for d in summary.differences] == [(2.0, 1.0, 3.0)]
@@ -144,7 +173,9 @@ def test_a_lower_metric_turns_the_sign_so_that_above_0_is_better() -> None:
 def test_a_median_has_neither_an_interval_nor_a_difference() -> None:
     """1, 2 and 9, without the nan: median 2."""
     columns = {STAGE_ONE: [9.0, 1.0, NAN, 2.0], STAGE_TWO: [1.0, 1.0, 1.0, 4.0]}
-    summary = _summary(replace(_scores(columns, of_record=False), statistic="median", higher_is_better=False))
+    summary = _summary(
+        replace(_scores(columns, of_record=False), statistic="median", higher_is_better=False)
+    )
     assert [(figure.value, figure.n) for figure in summary.figures] == [(2.0, 3), (1.0, 4)]
     assert all(math.isnan(end) for figure in summary.figures for end in (figure.low, figure.high))
     assert summary.differences == []
@@ -152,7 +183,10 @@ def test_a_median_has_neither_an_interval_nor_a_difference() -> None:
 
 def test_the_deviation_over_seeds_of_a_median_is_of_medians() -> None:
     """Medians 2 and 4: deviation sqrt 2. Each query's mean is 2, 3, 10: median 3."""
-    seeds = [_scores({STAGE_TWO: values}, of_record=False) for values in ([1.0, 2.0, 16.0], [3.0, 4.0, 4.0])]
+    seeds = [
+        _scores({STAGE_TWO: values}, of_record=False)
+        for values in ([1.0, 2.0, 16.0], [3.0, 4.0, 4.0])
+    ]
     evaluations = [Evaluation([replace(scores, statistic="median")]) for scores in seeds]
     figure = summarise(evaluations, _about(1, 2), CONFIG).figures[0]
     assert figure.value == 3.0
@@ -163,7 +197,9 @@ def test_a_difference_is_of_each_querys_mean_over_seeds() -> None:
     """Stage two: (1 + 3) / 2 = 2 and 4; stage one 1 and 1: differences 1 and 3, mean 2."""
     first = _scores({STAGE_ONE: [1.0, 1.0, NAN], STAGE_TWO: [1.0, 4.0, 9.0]})
     second = _scores({STAGE_ONE: [1.0, NAN, NAN], STAGE_TWO: [3.0, 4.0, 9.0]})
-    found = summarise([Evaluation([first]), Evaluation([second])], _about(1, 2), CONFIG).differences[0]
+    found = summarise(
+        [Evaluation([first]), Evaluation([second])], _about(1, 2), CONFIG
+    ).differences[0]
     assert (found.value, found.low, found.high, found.n) == (2.0, 1.0, 3.0, 2)
 
 
@@ -172,8 +208,13 @@ def test_what_some_seeds_lack_is_summarised_over_the_others_and_noted() -> None:
     both = {STAGE_TWO: [1.0, 3.0]}
     evaluations = [
         Evaluation([_scores(both | {"EASE": [4.0, 6.0]})], notes=["k is 10"]),
-        Evaluation([_scores(both), _scores(both, metric="recall@10", of_record=False)], notes=["k is 10", "a gap"]),
-        Evaluation([_scores(both), _scores({STAGE_TWO: [3.0, 5.0]}, metric="recall@10", of_record=False)]),
+        Evaluation(
+            [_scores(both), _scores(both, metric="recall@10", of_record=False)],
+            notes=["k is 10", "a gap"],
+        ),
+        Evaluation(
+            [_scores(both), _scores({STAGE_TWO: [3.0, 5.0]}, metric="recall@10", of_record=False)]
+        ),
     ]
     summary = summarise(evaluations, _about(5, 7, 9), CONFIG)
     assert [(f.metric, f.method, f.value) for f in summary.figures] == [
@@ -192,8 +233,11 @@ def test_what_some_seeds_lack_is_summarised_over_the_others_and_noted() -> None:
 
 def test_figures_come_in_order_of_first_appearance_and_facts_last() -> None:
     first = [_scores({"b": [1.0], "a": [1.0]}), _scores({"a": [1.0]}, task="audience")]
-    second = [_scores({"a": [1.0], "c": [1.0], "b": [1.0]}), _scores({"a": [1.0]}, task="playlists")]
-    facts = [Fact("integrity", "space", "effective rank", STAGE_TWO, 5.0, 60)]
+    second = [
+        _scores({"a": [1.0], "c": [1.0], "b": [1.0]}),
+        _scores({"a": [1.0]}, task="playlists"),
+    ]
+    facts = [ScalarMetric("integrity", "space", "effective rank", STAGE_TWO, 5.0, 60)]
     summary = summarise([Evaluation(first, facts), Evaluation(second, facts)], _about(1, 2), CONFIG)
     assert [(figure.task, figure.method) for figure in summary.figures] == [
         (COLD, "b"),
@@ -206,21 +250,32 @@ def test_figures_come_in_order_of_first_appearance_and_facts_last() -> None:
 
 
 def test_a_fact_is_the_mean_over_seeds_without_interval() -> None:
-    """4 and 7 of 60 and 50 rows, and a seed that could not tell: 5.5, deviation 3 / sqrt 2, of 50 rows at least."""
-    facts = [Fact("taste", COLD, "coverage", "EASE", value, n) for value, n in ((4.0, 60), (7.0, 50), (NAN, 60))]
+    """4 and 7 of 60 and 50 rows, and a seed that could not tell: 5.5, deviation 3 / sqrt 2, of 50
+    rows at least.
+    """
+    facts = [
+        ScalarMetric("taste", COLD, "coverage", "EASE", value, n)
+        for value, n in ((4.0, 60), (7.0, 50), (NAN, 60))
+    ]
     evaluations = [*(Evaluation(facts=[fact]) for fact in facts), Evaluation()]
     summary = summarise(evaluations, _about(1, 2, 3, 4), CONFIG)
     figure = summary.figures[0]
-    wanted = Figure("taste", COLD, "coverage", "EASE", 5.5, NAN, NAN, 50, figure.seed_sd, False, True)
+    wanted = Figure(
+        "taste", COLD, "coverage", "EASE", 5.5, NAN, NAN, 50, figure.seed_sd, False, True
+    )
     np.testing.assert_equal(asdict(figure), asdict(wanted))
     assert figure.seed_sd == pytest.approx(3 / math.sqrt(2), abs=1e-12)
-    assert summary.notes == ["next tracks, cold, EASE: measured with seeds 1, 2, 3 only, of 4 seeds"]
+    assert summary.notes == [
+        "next tracks, cold, EASE: measured with seeds 1, 2, 3 only, of 4 seeds"
+    ]
 
 
 def test_claims_come_from_the_figures_and_count_clusters_as_evidence() -> None:
     columns = {STAGE_ONE: np.zeros(40), STAGE_TWO: np.ones(40)}
     alone = _summary(_scores(columns))
-    assert alone.claims[1].startswith("On next tracks, cold (40 queries): stage two finds more than stage one")
+    assert alone.claims[1].startswith(
+        "On next tracks, cold (40 queries): stage two finds more than stage one"
+    )
     grouped = _summary(_scores(columns, clusters=[f"artist{i % 8}" for i in range(40)]))
     assert grouped.claims[1].endswith("Only 8 independent groups: this is little evidence.")
 
@@ -260,13 +315,17 @@ def test_what_does_not_fit_together_is_refused_by_name() -> None:
         summarise([Evaluation()], two, CONFIG)
     with pytest.raises(DataError, match=f"{COLD}, NDCG@10: seed 2 asked other queries"):
         summarise(evaluations(replace(scores, queries=["ben", "ada"])), two, CONFIG)
-    with pytest.raises(DataError, match=f"{COLD}, NDCG@10: seed 2 has other clusters or another statistic"):
+    with pytest.raises(
+        DataError, match=f"{COLD}, NDCG@10: seed 2 has other clusters or another statistic"
+    ):
         summarise(evaluations(replace(scores, clusters=["x", "y"])), two, CONFIG)
     with pytest.raises(DataError, match="seed 2 has other clusters or another statistic"):
         summarise(evaluations(replace(scores, statistic="median")), two, CONFIG)
     with pytest.raises(DataError, match=f"taste, {COLD}, NDCG@10: stands twice"):
         _summary(scores, scores)
-    with pytest.raises(ShapeError, match=f"{COLD}, NDCG@10: 2 queries need as many clusters and scores"):
+    with pytest.raises(
+        ShapeError, match=f"{COLD}, NDCG@10: 2 queries need as many clusters and scores"
+    ):
         _summary(replace(scores, by_method={STAGE_TWO: np.ones(3)}))
     with pytest.raises(ShapeError, match="2 queries need as many"):
         _summary(replace(scores, clusters=["x"]))

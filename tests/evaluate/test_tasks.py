@@ -7,13 +7,24 @@ import polars as pl
 import pytest
 
 from ponticello.config import Config
-from ponticello.data.splits import Splits
 from ponticello.errors import DataError
-from ponticello.evaluate.ranking import Task
-from ponticello.evaluate.tasks import audience, next_tracks, pair_ranking, playlist_continuation
+from ponticello.evaluate.tasks import (
+    Task,
+    audience,
+    next_tracks,
+    pair_ranking,
+    playlist_continuation,
+)
+from ponticello.splits.splits import Splits
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-ROLES = {**dict.fromkeys("abcd", "train"), "v": "validation", "x": "test", "y": "test", "unheard": "train"}
+ROLES = {
+    **dict.fromkeys("abcd", "train"),
+    "v": "validation",
+    "x": "test",
+    "y": "test",
+    "unheard": "train",
+}
 SPLITS = Splits(ROLES, START + timedelta(hours=5), START + timedelta(hours=10))
 USABLE = {*"abcdvxy", "new"}
 CONFIG = Config.from_preset("tiny")
@@ -53,7 +64,10 @@ def _log(rows: list[tuple[str, str, int, str, float | None]]) -> pl.DataFrame:
         "event": pl.String,
         "played_s": pl.Float64,
     }
-    values = [(user, track, START + timedelta(hours=hour), event, s) for user, track, hour, event, s in rows]
+    values = [
+        (user, track, START + timedelta(hours=hour), event, s)
+        for user, track, hour, event, s in rows
+    ]
     return pl.DataFrame(values, schema=schema, orient="row")
 
 
@@ -63,7 +77,9 @@ def _tasks(config: Config = CONFIG, usable: set[str] = USABLE) -> tuple[Task, Ta
 
 
 def test_warm_tracks_are_training_tracks_the_listener_has_not_played() -> None:
-    """u1 met a, b, c before, so only d is open; u4 met d. u2 and u6 have no seed, u3, u5 and u7 nothing to find."""
+    """u1 met a, b, c before, so only d is open; u4 met d. u2 and u6 have no seed, u3, u5 and u7
+    nothing to find.
+    """
     warm, _ = _tasks()
     assert warm.name == "next tracks, warm"
     assert warm.candidates == ["a", "b", "c", "d"]
@@ -83,7 +99,9 @@ def test_cold_tracks_are_test_tracks_whoever_has_heard_them() -> None:
 
 
 def test_seeds_are_training_tracks_liked_before_the_test_window_newest_first() -> None:
-    """u1: a was last liked at hour 8, b at hour 1; c was skipped, x is of the test tracks, v of validation."""
+    """u1: a was last liked at hour 8, b at hour 1; c was skipped, x is of the test tracks, v of
+    validation.
+    """
     warm, cold = _tasks()
     assert warm.seeds == [["a", "b"], ["d"]]
     assert cold.seeds == [["a", "b"], ["b"]]
@@ -110,7 +128,10 @@ def test_log_that_ends_before_the_test_window_has_nobody_to_ask() -> None:
 
 
 def test_order_of_the_log_is_irrelevant() -> None:
-    first, second = next_tracks(_log(LOG), SPLITS, USABLE, CONFIG), next_tracks(_log(LOG[::-1]), SPLITS, USABLE, CONFIG)
+    first, second = (
+        next_tracks(_log(LOG), SPLITS, USABLE, CONFIG),
+        next_tracks(_log(LOG[::-1]), SPLITS, USABLE, CONFIG),
+    )
     for one, two in zip(first, second, strict=True):
         assert (one.queries, one.seeds, [c.tolist() for c in one.relevant]) == (
             two.queries,
@@ -128,7 +149,9 @@ ARTISTS = {"a": "ann", "b": "ann", "x": "xan", "y": "xan"}
 
 
 def test_held_out_pairs_ask_with_a_training_track_and_cluster_by_its_artist() -> None:
-    pairs = pl.DataFrame({"anchor_id": ["a", "a", "b", "c", "lost"], "positive_id": ["x", "y", "y", "x", "x"]})
+    pairs = pl.DataFrame(
+        {"anchor_id": ["a", "a", "b", "c", "lost"], "positive_id": ["x", "y", "y", "x", "x"]}
+    )
     task = pair_ranking(pairs, SPLITS, USABLE, ARTISTS)
     assert (task.queries, task.clusters) == (["a", "b", "c"], ["ann", "ann", "c"])
     assert task.candidates == ["x", "y"]
@@ -142,7 +165,9 @@ def _playlists(rows: list[tuple[str, str, int, str]]) -> pl.DataFrame:
 
 
 def test_playlists_are_continued_from_training_tracks_to_test_tracks() -> None:
-    """Of u1's road: a and b speak, x is wanted; c came later and does not speak. u2's holds no test track."""
+    """Of u1's road: a and b speak, x is wanted; c came later and does not speak. u2's holds no test
+    track.
+    """
     log = _playlists(
         [
             ("u1", "b", 1, "road"),
@@ -160,7 +185,14 @@ def test_playlists_are_continued_from_training_tracks_to_test_tracks() -> None:
 
 def test_a_new_playlist_is_continued_by_its_second_half() -> None:
     """Three tracks: the first two speak and are not ranked, the third is wanted."""
-    log = _playlists([("u1", "d", 10, "new"), ("u1", "a", 11, "new"), ("u1", "b", 12, "new"), ("u1", "x", 12, "new")])
+    log = _playlists(
+        [
+            ("u1", "d", 10, "new"),
+            ("u1", "a", 11, "new"),
+            ("u1", "b", 12, "new"),
+            ("u1", "x", 12, "new"),
+        ]
+    )
     _, warm = playlist_continuation(log, SPLITS, USABLE)
     assert (warm.queries, warm.candidates) == (["u1 / new"], ["a", "b", "c", "d"])
     assert warm.seeds == [["d", "a"]]
@@ -169,9 +201,15 @@ def test_a_new_playlist_is_continued_by_its_second_half() -> None:
 
 
 def test_an_audience_is_every_listener_with_a_seed() -> None:
-    """x was collected by u1 in the test window, y played long enough by u3; u1's earlier like of x is not asked."""
+    """x was collected by u1 in the test window, y played long enough by u3; u1's earlier like of x
+    is not asked.
+    """
     task = audience(_log(LOG), SPLITS, USABLE, CONFIG, ARTISTS)
-    assert (task.queries, task.clusters, task.candidates) == (["x", "y"], ["xan", "xan"], ["u1", "u3", "u4", "u7"])
+    assert (task.queries, task.clusters, task.candidates) == (
+        ["x", "y"],
+        ["xan", "xan"],
+        ["u1", "u3", "u4", "u7"],
+    )
     assert [columns.tolist() for columns in task.relevant] == [[0], [1]]
     assert task.seeds == [["a", "b"], ["b"], ["d"], ["a"]]
     assert task.seeds_of_candidates

@@ -11,13 +11,23 @@ from torch import Tensor, nn
 
 from ponticello.config import AudioEncoderConfig
 from ponticello.errors import ConfigError, ShapeError
-from ponticello.model.audio_encoder import AudioEncoder, ConvLayer, ConvPositionEmbedding, masked_mean
+from ponticello.model.audio_encoder import (
+    AudioEncoder,
+    ConvLayer,
+    ConvPositionEmbedding,
+    masked_mean,
+)
 
 N_MELS = 6
 MIN_FRAMES = 17  # 1 token <- 3 frames <- (3 - 1) * 2 + 3 = 7 <- (7 - 1) * 2 + 5 = 17
 TOLERANCE = 1e-5
 SMALL = AudioEncoderConfig(
-    conv_channels=(16, 16, 16), hidden_size=32, n_layers=2, n_heads=4, ffn_size=48, position_kernel=31
+    conv_channels=(16, 16, 16),
+    hidden_size=32,
+    n_layers=2,
+    n_heads=4,
+    ffn_size=48,
+    position_kernel=31,
 )
 
 
@@ -36,7 +46,9 @@ def batch(*n_frames: int, n_padded: int | None = None, seed: int = 1) -> tuple[T
     return mel, torch.arange(mel.shape[1])[None, :] >= torch.tensor(n_frames)[:, None]
 
 
-def frames_seen(kernels: tuple[int, ...], strides: tuple[int, ...], n_frames: int) -> list[set[int]]:
+def frames_seen(
+    kernels: tuple[int, ...], strides: tuple[int, ...], n_frames: int
+) -> list[set[int]]:
     """For each token, the input frames it is made of; plain loops over an unpadded convolution."""
     seen = [{frame} for frame in range(n_frames)]
     for kernel, stride in zip(kernels, strides, strict=True):
@@ -59,7 +71,9 @@ def test_min_frames_is_the_shortest_input_with_one_token(encoder: AudioEncoder) 
     layers=st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), min_size=1, max_size=3),
     n_padded=st.integers(1, 90),
 )
-def test_n_tokens_counts_the_tokens_made_of_real_frames_only(layers: list[tuple[int, int]], n_padded: int) -> None:
+def test_n_tokens_counts_the_tokens_made_of_real_frames_only(
+    layers: list[tuple[int, int]], n_padded: int
+) -> None:
     kernels, strides = tuple(kernel for kernel, _ in layers), tuple(stride for _, stride in layers)
     config = AudioEncoderConfig(
         conv_channels=(4,) * len(layers),
@@ -205,14 +219,24 @@ def test_position_weights_are_normalised_at_each_place_of_the_kernel() -> None:
 def test_tokens_know_their_order(encoder: AudioEncoder) -> None:
     mel, mask = batch(100)
     with torch.no_grad():
-        forwards, backwards = masked_mean(*encoder(mel, mask)), masked_mean(*encoder(mel.flip(1), mask))
+        forwards, backwards = (
+            masked_mean(*encoder(mel, mask)),
+            masked_mean(*encoder(mel.flip(1), mask)),
+        )
     assert (forwards - backwards).abs().max() > 1e-2
 
 
 def test_layers_have_different_initial_weights() -> None:
     torch.manual_seed(0)
-    encoder = AudioEncoder(AudioEncoderConfig(conv_channels=(8, 8, 8), hidden_size=32, n_layers=4, n_heads=4), N_MELS)
-    matrices = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight")
+    encoder = AudioEncoder(
+        AudioEncoderConfig(conv_channels=(8, 8, 8), hidden_size=32, n_layers=4, n_heads=4), N_MELS
+    )
+    matrices = (
+        "self_attn.in_proj_weight",
+        "self_attn.out_proj.weight",
+        "linear1.weight",
+        "linear2.weight",
+    )
     for name in matrices:
         for left, right in itertools.combinations(encoder.layers, 2):
             assert not torch.equal(left.get_parameter(name), right.get_parameter(name)), name
@@ -229,8 +253,12 @@ def test_cls_token_comes_first() -> None:
 
 
 def test_masked_mean_leaves_padding_out() -> None:
-    """((1 + 3) / 2, (2 + 4) / 2) = (2, 3); the row without padding: (1 + 3 + 5) / 3 = 3, (2 + 4 + 6) / 3 = 4."""
-    tokens = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [90.0, 90.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]])
+    """((1 + 3) / 2, (2 + 4) / 2) = (2, 3); the row without padding: (1 + 3 + 5) / 3 = 3, (2 + 4 +
+    6) / 3 = 4.
+    """
+    tokens = torch.tensor(
+        [[[1.0, 2.0], [3.0, 4.0], [90.0, 90.0]], [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]
+    )
     mask = torch.tensor([[False, False, True], [False, False, False]])
     assert masked_mean(tokens, mask).tolist() == [[2.0, 3.0], [3.0, 4.0]]
 
@@ -250,20 +278,31 @@ def test_dropout_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize(
     ("mel", "mask"),
-    [((2, MIN_FRAMES - 1, N_MELS), (2, MIN_FRAMES - 1)), ((2, N_MELS), (2, N_MELS)), ((2, 20, N_MELS), (2, 19))],
+    [
+        ((2, MIN_FRAMES - 1, N_MELS), (2, MIN_FRAMES - 1)),
+        ((2, N_MELS), (2, N_MELS)),
+        ((2, 20, N_MELS), (2, 19)),
+    ],
     ids=["too short", "no batch", "mask of another length"],
 )
-def test_wrong_shapes_are_refused(encoder: AudioEncoder, mel: tuple[int, ...], mask: tuple[int, ...]) -> None:
+def test_wrong_shapes_are_refused(
+    encoder: AudioEncoder, mel: tuple[int, ...], mask: tuple[int, ...]
+) -> None:
     with pytest.raises(ShapeError) as caught:
         encoder(torch.zeros(mel), torch.zeros(mask, dtype=torch.bool))
-    assert str(caught.value) == f"mel must be (B, T >= 17, F) with a mask (B, T); found {mel} and {mask}"
+    assert (
+        str(caught.value)
+        == f"mel must be (B, T >= 17, F) with a mask (B, T); found {mel} and {mask}"
+    )
 
 
 def test_settings_that_make_no_encoder_are_refused() -> None:
     def build(**changes: object) -> None:
         AudioEncoder(SMALL.model_copy(update=changes), N_MELS)
 
-    with pytest.raises(ConfigError, match="conv_channels, conv_kernels and conv_strides must be of one length"):
+    with pytest.raises(
+        ConfigError, match="conv_channels, conv_kernels and conv_strides must be of one length"
+    ):
         build(conv_kernels=(5, 3))
     with pytest.raises(ConfigError, match="position_kernel 30 must be odd"):
         build(position_kernel=30)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ponticello.errors import CheckpointError
-from ponticello.model.checksums import CHECKSUMS, check_checksums, write_checksums
+from ponticello.model.saving import CHECKSUMS, check_checksums, write_checksums
 
 
 @pytest.fixture
@@ -22,7 +22,9 @@ def test_hashes_are_of_the_model_alone(folder: Path) -> None:
     """Worked out by coreutils: printf 'config.json%.0s' {1..50} | sha256sum."""
     hashes = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     assert list(hashes) == ["config.json", "model.safetensors", "tokenizer.json"]
-    assert hashes["config.json"] == "6b68b464064e0fcf32c4fce6183dea0b9467616454dfd91fb06a18b232a23905"
+    assert (
+        hashes["config.json"] == "6b68b464064e0fcf32c4fce6183dea0b9467616454dfd91fb06a18b232a23905"
+    )
     (folder / "README.md").write_text("changed")
     check_checksums(folder)
 
@@ -36,7 +38,9 @@ def test_any_flipped_byte_is_found(folder: Path, name: str) -> None:
         (folder / name).write_bytes(bytes(damaged))
         if name == CHECKSUMS and whole[place : place + 1].isspace():
             continue  # spacing means nothing
-        with pytest.raises(CheckpointError, match=r"is not what was saved \(sha256.json\): copy it again"):
+        with pytest.raises(
+            CheckpointError, match=r"is not what was saved \(sha256.json\): copy it again"
+        ):
             check_checksums(folder)
 
 

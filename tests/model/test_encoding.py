@@ -1,4 +1,6 @@
-"""Sound and words to vectors: order, batches, files and waveforms, the mode a model is in, and bad input."""
+"""Sound and words to vectors: order, batches, files and waveforms, the mode a model is in, and bad
+input.
+"""
 
 import re
 from pathlib import Path
@@ -12,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel
 
+from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import Config
-from ponticello.data.batch import pad_mels, tokenize
-from ponticello.data.mel import log_mel, mel_of_file
-from ponticello.data.synthetic import SyntheticCatalogue
+from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import AudioError, CheckpointError, DataError, ShapeError
+from ponticello.model.batching import pad_features, tokenize
 from ponticello.model.htcl import HTCL, SCALES
-from small_htcl import (
+from tests.small_htcl import (
     MIN_FRAMES,
     TEXTS,
     assert_close,
@@ -55,12 +57,19 @@ def mels(config: Config) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def inputs(model: HTCL, mels: list[np.ndarray], config: Config) -> dict[str, Tensor]:
-    mel, mask = pad_mels(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
-    return {"mel": mel, "padding_mask": mask, **tokenize(TEXTS, model.tokenizer, config.text.max_tokens)}
+    mel, mask = pad_features(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
+    return {
+        "mel": mel,
+        "padding_mask": mask,
+        **tokenize(TEXTS, model.tokenizer, config.text.max_tokens),
+    }
 
 
 def test_vectors_have_unit_length(model: HTCL, mels: list[np.ndarray]) -> None:
-    for vectors, n in ((model.encode_mels(mels), len(mels)), (model.encode_text(TEXTS), len(TEXTS))):
+    for vectors, n in (
+        (model.encode_mels(mels), len(mels)),
+        (model.encode_text(TEXTS), len(TEXTS)),
+    ):
         assert vectors.dtype == np.float32
         assert vectors.shape == (n, EMBED_DIM)
         assert_close(np.linalg.norm(vectors, axis=1), np.ones(n))
@@ -115,7 +124,9 @@ def test_encoding_does_not_change_the_training_mode(fresh: HTCL, mels: list[np.n
     assert all(module.training for module in fresh.modules())
 
 
-def test_encoding_keeps_a_part_that_was_put_to_eval_in_eval(fresh: HTCL, mels: list[np.ndarray]) -> None:
+def test_encoding_keeps_a_part_that_was_put_to_eval_in_eval(
+    fresh: HTCL, mels: list[np.ndarray]
+) -> None:
     fresh.train()
     fresh.text_encoder.train(False)
     fresh.encode_mels(mels[:1])
@@ -151,7 +162,9 @@ def test_text_is_cut_to_max_tokens(model: HTCL, config: Config) -> None:
 
 
 @torch.no_grad()
-def test_forward_with_text_states_equals_forward_with_tokens(model: HTCL, inputs: dict[str, Tensor]) -> None:
+def test_forward_with_text_states_equals_forward_with_tokens(
+    model: HTCL, inputs: dict[str, Tensor]
+) -> None:
     with_tokens = model(**inputs)
     states = torch.from_numpy(model.encode_text_states(TEXTS))
     with_states = model(inputs["mel"], inputs["padding_mask"], text_states=states)
@@ -161,7 +174,9 @@ def test_forward_with_text_states_equals_forward_with_tokens(model: HTCL, inputs
 
 
 @torch.no_grad()
-def test_forward_gives_what_is_encoded_before_normalisation(model: HTCL, inputs: dict[str, Tensor]) -> None:
+def test_forward_gives_what_is_encoded_before_normalisation(
+    model: HTCL, inputs: dict[str, Tensor]
+) -> None:
     embeddings = model(**inputs)
     assert_close(F.normalize(embeddings.text, dim=-1), model.encode_text(TEXTS))
     joined = torch.cat([embeddings.audio, embeddings.text], dim=-1)
@@ -177,17 +192,29 @@ def test_every_trainable_part_gets_a_gradient(fresh: HTCL, inputs: dict[str, Ten
     total = embeddings.audio.sum() + embeddings.text.sum() + embeddings.fused.sum()
     (total * torch.stack(list(embeddings.logit_scales.values())).sum()).backward()
     silent = {name for name, weight in fresh.named_parameters() if weight.grad is None}
-    assert silent == {"text_encoder.pooler.dense.weight", "text_encoder.pooler.dense.bias"}  # the mean does without it
+    assert silent == {
+        "text_encoder.pooler.dense.weight",
+        "text_encoder.pooler.dense.bias",
+    }  # the mean does without it
 
 
 def test_forward_without_texts_is_refused(model: HTCL, inputs: dict[str, Tensor]) -> None:
-    for given in ({}, {"input_ids": inputs["input_ids"]}, {"attention_mask": inputs["attention_mask"]}):
-        with pytest.raises(ShapeError, match="forward needs input_ids and attention_mask, or text_states"):
+    for given in (
+        {},
+        {"input_ids": inputs["input_ids"]},
+        {"attention_mask": inputs["attention_mask"]},
+    ):
+        with pytest.raises(
+            ShapeError, match="forward needs input_ids and attention_mask, or text_states"
+        ):
             model(inputs["mel"], inputs["padding_mask"], **given)
 
 
 def test_bad_input_is_refused(model: HTCL, tmp_path: Path) -> None:
-    with pytest.raises(ShapeError, match=r"a log-mel must be \(frames, 128\) with at least one frame; found \(20, 5\)"):
+    with pytest.raises(
+        ShapeError,
+        match=r"a log-mel must be \(frames, 128\) with at least one frame; found \(20, 5\)",
+    ):
         model.encode_mels([np.zeros((20, 5), dtype=np.float16)])
     with pytest.raises(ShapeError, match="a waveform must have one dimension"):
         model.encode_audio([np.zeros((2, 16_000), dtype=np.float32)])
@@ -227,13 +254,21 @@ def test_text_tower_is_the_pretrained_one(model: HTCL, text_encoder_folder: Path
 
 def test_seed_decides_the_fresh_weights(config: Config, model: HTCL) -> None:
     assert_same_weights(build(config, seed=0), model)
-    weights = [built.get_parameter("audio_head.linears.0.weight") for built in (model, build(config, seed=1))]
+    weights = [
+        built.get_parameter("audio_head.linears.0.weight")
+        for built in (model, build(config, seed=1))
+    ]
     assert not torch.equal(*weights)
 
 
 def test_layers_of_the_finished_model_have_different_weights(model: HTCL) -> None:
     first, second = model.audio_encoder.layers
-    for name in ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight", "linear2.weight"):
+    for name in (
+        "self_attn.in_proj_weight",
+        "self_attn.out_proj.weight",
+        "linear1.weight",
+        "linear2.weight",
+    ):
         assert not torch.equal(first.get_parameter(name), second.get_parameter(name)), name
 
 
@@ -241,5 +276,7 @@ def test_model_without_a_tokenizer_says_so(fresh: HTCL, mels: list[np.ndarray]) 
     fresh.tokenizer = None
     assert len(fresh.encode_mels(mels[:1])) == 1
     for encode in (fresh.encode_text, fresh.encode_text_states):
-        with pytest.raises(CheckpointError, match="this model has no tokenizer; save one beside it"):
+        with pytest.raises(
+            CheckpointError, match="this model has no tokenizer; save one beside it"
+        ):
             encode(["slow"])

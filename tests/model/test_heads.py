@@ -18,7 +18,8 @@ def set_weights(head: MLP, weights: Sequence[tuple[list[list[float]], list[float
 
 
 def test_head_is_linear_relu_linear() -> None:
-    """x = (1, 2): hidden = (1 - 2 + 0, 2 * 1 + 2 - 1) = (-1, 3), after ReLU (0, 3); out = 5 * 0 - 2 * 3 + 0.5 = -5.5.
+    """x = (1, 2): hidden = (1 - 2 + 0, 2 * 1 + 2 - 1) = (-1, 3), after ReLU (0, 3); out = 5 * 0 - 2
+    * 3 + 0.5 = -5.5.
 
     A negative result shows that no ReLU follows the last layer.
     """
@@ -44,7 +45,8 @@ def test_sizes_follow_one_another() -> None:
 
 
 def test_dropout_falls_between_layers_in_training_only() -> None:
-    """With identity weights and dropout 0.5 a hidden value is 0 or doubled; the output itself is never dropped.
+    """With identity weights and dropout 0.5 a hidden value is 0 or doubled; the output itself is
+    never dropped.
 
     The last layer adds 1, so each output is 0 + 1 or 2 + 1.
     """

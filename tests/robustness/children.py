@@ -1,7 +1,9 @@
 """Processes to be killed, forked from one that has imported everything and run nothing.
 
-Starting Python and PyTorch takes seconds, a fork milliseconds. It is honest as long as the parent has started no
-threads, which a fork does not copy: so whatever touches polars, duckdb or torch runs in a child, checks included.
+Starting Python and PyTorch takes seconds, a fork milliseconds. It is honest as long as the parent
+has started no
+threads, which a fork does not copy: so whatever touches polars, duckdb or torch runs in a child,
+checks included.
 """
 
 import json
@@ -17,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from robustness.rows import Broken
+from tests.robustness.rows import Broken
 
 TIMEOUT_S = 300.0  # whatever takes longer counts as hanging
 Tell = Callable[[str], None]
@@ -25,7 +27,9 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended. code: its exit code, negative for a signal. said: its stdout and stderr. told: its lines."""
+    """How a child ended. code: its exit code, negative for a signal. said: its stdout and stderr.
+    told: its lines.
+    """
 
     code: int
     said: str
@@ -38,7 +42,8 @@ class Child:
 
     def __init__(self, function: Callable[[Tell], object]) -> None:
         reading, writing = os.pipe()
-        self._said, self._since, self._told = TemporaryFile(), time.monotonic(), b""  # noqa: SIM115  # as long as this
+        # as long as this
+        self._said, self._since, self._told = TemporaryFile(), time.monotonic(), b""  # noqa: SIM115
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -60,9 +65,13 @@ class Child:
         return True
 
     def wait_for_start(self, start: str, timeout_s: float = TIMEOUT_S) -> str:
-        """The first line told that begins so; Broken if the child ended before, or it takes too long."""
+        """The first line told that begins so; Broken if the child ended before, or it takes too
+        long.
+        """
         until = time.monotonic() + timeout_s
-        while not (found := [line for line in self._told.decode().splitlines() if line.startswith(start)]):
+        while not (
+            found := [line for line in self._told.decode().splitlines() if line.startswith(start)]
+        ):
             if self._pipe is None or not self._read(until):
                 raise Broken(f"no {start!r} came; it said: {self._output()[-300:]}")
         return found[0]
@@ -79,14 +88,18 @@ class Child:
             if not self._read(until):
                 os.kill(self.pid, signal.SIGKILL)
                 os.waitpid(self.pid, 0)
-                raise Broken(f"hangs: had not ended after {timeout_s:g} s; it said: {self._output()[-300:]}")
+                raise Broken(
+                    f"hangs: had not ended after {timeout_s:g} s; it said: {self._output()[-300:]}"
+                )
         _, status = os.waitpid(self.pid, 0)
         seconds, self.pid = time.monotonic() - self._since, 0
         told = self._told.decode().splitlines()
         return Ended(os.waitstatus_to_exitcode(status), self._output(), told, seconds)
 
     def _read(self, until: float) -> bool:
-        """Takes in what the child tells; False if nothing came in time. The pipe's end is the child's."""
+        """Takes in what the child tells; False if nothing came in time. The pipe's end is the
+        child's.
+        """
         left = until - time.monotonic()
         if left <= 0 or self._pipe is None or not select.select([self._pipe], [], [], left)[0]:
             return False
@@ -145,7 +158,9 @@ def in_child(function: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
 
 
 def killed_after(function: Callable[[Tell], object], delay_s: float, begin: str = "") -> Ended:
-    """Runs `function` in a child and kills it -9 after the delay, counted from its telling `begin` if that is given."""
+    """Runs `function` in a child and kills it -9 after the delay, counted from its telling
+    `start_run` if that is given.
+    """
     child = Child(function)
     if not begin or child.wait_for(begin):
         time.sleep(delay_s)

@@ -9,25 +9,29 @@ from pathlib import Path
 
 import numpy as np
 
-from ponticello.data import prepare
-from ponticello.data.prepare import FrontEnd, prepare_frames
-from ponticello.data.store import FrameStore
-from ponticello.library import SETTINGS_FILE, Folder, create_library, open_library
-from ponticello.search.calibration import Calibration, Space
+from ponticello.features import prepare
+from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.store import FeatureStore
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import open_index, write_index
-from robustness.children import Child, Tell, in_child
-from robustness.rows import Outcome, Row, Trial, require
+from ponticello.search.index import Calibration, VectorSpace
+from ponticello.storage.layout import SETTINGS_FILE, LibraryPaths, create_library, open_library
+from tests.robustness.children import Child, Tell, in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
 
 N_BEFORE, N_A_CALL, N_CALLS = 20, 15, 6  # tracks there before; tracks a call adds, and calls
 FRAME_SIZE, SIZE = 16, 24
-ACKNOWLEDGED = "acknowledged "  # told with a number of tracks once the call that added them has returned
+ACKNOWLEDGED = (
+    "acknowledged "  # told with a number of tracks once the call that added them has returned
+)
 
 
 def frames_of(track_id: str) -> np.ndarray:
     """(T, F) float16: what the track's frames are, told by its name."""
     generator = np.random.default_rng(int(track_id.removeprefix("t")))
-    return generator.normal(-40, 10, (int(generator.integers(20, 60)), FRAME_SIZE)).astype(np.float16)
+    return generator.normal(-40, 10, (int(generator.integers(20, 60)), FRAME_SIZE)).astype(
+        np.float16
+    )
 
 
 def _extract(_path: Path, track_id: str) -> np.ndarray:
@@ -39,8 +43,8 @@ def names(n: int) -> list[str]:
     return [f"t{number:05}" for number in range(n)]
 
 
-def _prepare(folder: Folder, sound: Path, n: int) -> None:
-    front_end = FrontEnd(folder.mels, "made up", _extract, "prepare", is_safe=True)
+def _prepare(folder: LibraryPaths, sound: Path, n: int) -> None:
+    front_end = ExtractionJob(folder.mels, "made up", _extract, "prepare", is_safe=True)
     with folder.lock(10.0):
         prepare_frames(folder, dict.fromkeys(names(n), sound), front_end)
 
@@ -58,29 +62,37 @@ def _check_store(place: Path, acknowledged: int) -> None:
     """Opens, holds what was acknowledged and nothing wrong; and goes on to the whole."""
     folder, sound = _library(place)
     if acknowledged or (folder.mels / "manifest.parquet").exists():
-        store = FrameStore(folder.mels)
+        store = FeatureStore(folder.mels)
         require(store.verify() == [], "a track's bytes are not what was written")
         lost = set(names(acknowledged)) - set(store.track_ids)
         require(not lost, f"{len(lost)} acknowledged tracks are lost")
         for track_id in store.track_ids:
-            require(np.array_equal(store.read(track_id), frames_of(track_id)), f"{track_id} has other frames")
+            require(
+                np.array_equal(store.read(track_id), frames_of(track_id)),
+                f"{track_id} has other frames",
+            )
     n = N_BEFORE + N_CALLS * N_A_CALL
     _prepare(folder, sound, n)
-    store = FrameStore(folder.mels)
+    store = FeatureStore(folder.mels)
     require(store.track_ids == names(n), "running again does not complete it")
-    require(all(np.array_equal(store.read(t), frames_of(t)) for t in store.track_ids), "completed with other frames")
+    require(
+        all(np.array_equal(store.read(t), frames_of(t)) for t in store.track_ids),
+        "completed with other frames",
+    )
     leftovers = [path.name for path in folder.mels.iterdir() if path.name.endswith(".tmp")]
     require(not leftovers, f"{leftovers[:1]} is left behind for good")
 
 
 def vectors_of(n: int) -> Vectors:
     """Unit vectors that a track's name tells."""
-    rows = np.stack([np.random.default_rng(number).normal(size=SIZE) for number in range(n)]).astype(np.float32)
+    rows = np.stack(
+        [np.random.default_rng(number).normal(size=SIZE) for number in range(n)]
+    ).astype(np.float32)
     return Vectors(names(n), rows / np.linalg.norm(rows, axis=1, keepdims=True), "made-up")
 
 
 def _grow_index(tell: Tell, place: Path) -> None:
-    space = Space("made-up", "made-up", Calibration(0.0, 1.0), Calibration(0.0, 1.0))
+    space = VectorSpace("made-up", "made-up", Calibration(0.0, 1.0), Calibration(0.0, 1.0))
     for call in range(N_CALLS + 1):
         n = N_BEFORE + call * N_A_CALL
         write_index(place, vectors_of(n), None, [space], backend="exact")
@@ -88,13 +100,18 @@ def _grow_index(tell: Tell, place: Path) -> None:
 
 
 def _check_index(place: Path, acknowledged: int) -> None:
-    """Opens, with what was acknowledged or the call after it; its neighbours are those of brute force."""
+    """Opens, with what was acknowledged or the call after it; its neighbours are those of brute
+    force.
+    """
     if not acknowledged and not (place / "CURRENT").is_file():
         return
     index = open_index(place)
     n = len(index.track_ids)
     require(index.track_ids == names(n), "other tracks than were given")
-    require(acknowledged <= n <= max(acknowledged + N_A_CALL, N_BEFORE), f"{n} tracks, acknowledged {acknowledged}")
+    require(
+        acknowledged <= n <= max(acknowledged + N_A_CALL, N_BEFORE),
+        f"{n} tracks, acknowledged {acknowledged}",
+    )
     expected = vectors_of(n).matrix
     require(np.array_equal(index.vectors, expected), "other vectors than were given")
     for row in range(0, n, 7):
@@ -103,10 +120,13 @@ def _check_index(place: Path, acknowledged: int) -> None:
         found = set(index.neighbours.top(expected[row], 5)[0].tolist())
         require(found == best, "the neighbours are not those of brute force")
     _grow_index(lambda _: None, place)
-    require(len(open_index(place).track_ids) == N_BEFORE + N_CALLS * N_A_CALL, "running again does not complete it")
+    require(
+        len(open_index(place).track_ids) == N_BEFORE + N_CALLS * N_A_CALL,
+        "running again does not complete it",
+    )
 
 
-def _library(place: Path) -> tuple[Folder, Path]:
+def _library(place: Path) -> tuple[LibraryPaths, Path]:
     """The library at `place`, made if it is not there, and the file all its tracks come from."""
     place.mkdir(exist_ok=True)
     (place / "sound").write_bytes(b"sound")
@@ -115,7 +135,9 @@ def _library(place: Path) -> tuple[Folder, Path]:
     return (open_library(root) if is_there else create_library(root, "tiny")), place / "sound"
 
 
-def _killed(trial: Trial, grow: Callable[[Tell, Path], None], check: Callable[[Path, int], None]) -> Outcome:
+def _killed(
+    trial: Trial, grow: Callable[[Tell, Path], None], check: Callable[[Path, int], None]
+) -> Outcome:
     """Grows in a child, which is killed at a random time, and checks what is there in another."""
     outcome, chance = Outcome(), random.Random(trial.seed)
     seconds = []
@@ -130,7 +152,11 @@ def _killed(trial: Trial, grow: Callable[[Tell, Path], None], check: Callable[[P
         time.sleep(chance.uniform(0, min(seconds)))
         child.kill()
         ended = child.wait()
-        told = [int(line.removeprefix(ACKNOWLEDGED)) for line in ended.told if line.startswith(ACKNOWLEDGED)]
+        told = [
+            int(line.removeprefix(ACKNOWLEDGED))
+            for line in ended.told
+            if line.startswith(ACKNOWLEDGED)
+        ]
         n_late += ended.code == 0
         if ended.code != 0:
             with outcome.counted(f"try {outcome.tries}"):

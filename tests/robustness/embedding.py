@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ponticello.api import Library
+from ponticello.library import Library
 from ponticello.search import embed
-from ponticello.serve import live
+from ponticello.serve import snapshot as live
 from ponticello.serve.app import create_app
-from ponticello.serve.guard import guard_for
-from robustness.children import Child, Tell, in_child
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import copy_library, make_world
+from ponticello.serve.security import security_policy_for
+from tests.robustness.children import Child, Tell, in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import copy_library, make_world
 
 PART_SIZE = 6  # of 48 tracks, so that there are parts to lose
 QUESTIONS = ("slow low dark piece", "fast bright sounds", "artist 3", "steady warm middle")
@@ -29,14 +29,14 @@ KEPT_S = 0.3  # from there to the end, about
 
 
 def _embed(root: Path, preference: str | None = "preference", tell: Tell = lambda _: None) -> None:
-    embed.PART_SIZE, compute = PART_SIZE, embed.Lots.compute
+    embed.PART_SIZE, compute = PART_SIZE, embed.EmbeddingBatches.compute
 
-    def telling(lots: embed.Lots, lot: int, parts: Path) -> np.ndarray:
+    def telling(lots: embed.EmbeddingBatches, lot: int, parts: Path) -> np.ndarray:
         vectors = compute(lots, lot, parts)
         tell(KEPT)
         return vectors
 
-    embed.Lots.compute = telling  # type: ignore[method-assign, assignment]
+    embed.EmbeddingBatches.compute = telling  # type: ignore[method-assign, assignment]
     folder = Library.open(root).folder
     with folder.lock(10.0):
         Library(folder).embed("semantic", preference)
@@ -53,7 +53,9 @@ def _answers(root: Path) -> list[list[str]]:
 
 
 def _two_indexes(trial: Trial) -> tuple[Path, Path]:
-    """A library with an index of meaning alone, to which taste is to be added, and one where that is done."""
+    """A library with an index of meaning alone, to which taste is to be added, and one where that
+    is done.
+    """
     done = make_world(trial.work, trial.seed, train=True)
     start = copy_library(done, trial.work / "start")
     for made in [start / "index", *start.glob("runs/*/vectors")]:
@@ -87,10 +89,15 @@ def killed(trial: Trial) -> Outcome:
             continue
         n_kept += bool(list(library.glob("runs/preference/vectors/*/part-*")))
         with outcome.counted(f"try {outcome.tries}"):
-            require(in_child(partial(_answers, library)) in (before, after), "an answer of neither index")
+            require(
+                in_child(partial(_answers, library)) in (before, after),
+                "an answer of neither index",
+            )
             in_child(partial(_embed, library))
             require(_generation(library) == _generation(done), "running again gives another index")
-    outcome.notes.append(f"{n_kept} kills came after some vectors were kept; {n_late} came after the end, not counted")
+    outcome.notes.append(
+        f"{n_kept} kills came after some vectors were kept; {n_late} came after the end, not counted"
+    )
     return outcome
 
 
@@ -98,8 +105,10 @@ def _serve(tell: Tell, root: Path) -> None:
     import uvicorn
 
     live.WATCH_S = 0.05
-    app = create_app(root, guard_for("127.0.0.1", None))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    app = create_app(root, security_policy_for("127.0.0.1", None))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    )
 
     def tell_port() -> None:
         while not server.started:
@@ -111,7 +120,9 @@ def _serve(tell: Tell, root: Path) -> None:
 
 
 def _ask(port: int, expected: dict[str, list[list[str]]], n: int, until: Path) -> dict[str, object]:
-    """Threads ask until there were `n` answers and the rebuilding is over; what answered, and what wrongly."""
+    """Threads ask until there were `n` answers and the rebuilding is over; what answered, and what
+    wrongly.
+    """
     seen: dict[str, int] = {}
     wrong: list[str] = []
     lock = threading.Lock()
@@ -124,7 +135,10 @@ def _ask(port: int, expected: dict[str, list[list[str]]], n: int, until: Path) -
             try:
                 with urllib.request.urlopen(address, timeout=30) as answer:
                     found = json.load(answer)
-                generation, ids = found["generation"], [result["track_id"] for result in found["results"]]
+                generation, ids = (
+                    found["generation"],
+                    [result["track_id"] for result in found["results"]],
+                )
                 is_right = ids == expected[generation][QUESTIONS.index(question)]
             except (OSError, ValueError, KeyError) as error:
                 generation, is_right, found = "none", False, repr(error)
@@ -164,7 +178,9 @@ def rebuilt(trial: Trial) -> Outcome:
     outcome.tries, outcome.failures = sum(found["seen"].values()), found["wrong"]
     if len(found["seen"]) < 2:
         outcome.failures.append("only one generation ever answered")
-    outcome.notes.append(f"{n_rebuilt} rebuilds; answers by generation: {sorted(found['seen'].values())}")
+    outcome.notes.append(
+        f"{n_rebuilt} rebuilds; answers by generation: {sorted(found['seen'].values())}"
+    )
     return outcome
 
 

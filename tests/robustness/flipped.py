@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ponticello.api import Library
-from ponticello.data.store import FrameStore
 from ponticello.errors import PonticelloError
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from ponticello.train.finished import is_finished
-from robustness.children import Child, Tell
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import make_world, train_stage
+from ponticello.train.runs import is_finished
+from tests.robustness.children import Child, Tell
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import make_world, train_stage
 
 DETECTED = 3  # a child's exit code
 QUESTIONS = ("slow low dark piece", "fast bright sounds", "artist 3")
@@ -25,7 +25,7 @@ def _answers_of_model(root: Path) -> object:
     """What the model says of texts and of sounds, whether its run counts as finished, and as which."""
     run = root / "runs" / "preference"
     model = HTCL.from_pretrained(run)
-    store = FrameStore(root / "mels")
+    store = FeatureStore(root / "mels")
     sounds = model.encode_mels([store.read(track_id) for track_id in store.track_ids[:6]])
     trained = train_stage(root, "preference") if is_finished(run) else None
     return [_hash(model.encode_text(list(QUESTIONS))), _hash(sounds), str(trained)]
@@ -33,7 +33,7 @@ def _answers_of_model(root: Path) -> object:
 
 def _answers_of_store(root: Path) -> object:
     """Every track's frames, by name."""
-    store = FrameStore(root / "mels")
+    store = FeatureStore(root / "mels")
     store.require(next(iter(store._keys)))
     return {track_id: _hash(store.read(track_id)) for track_id in store.track_ids}
 
@@ -42,7 +42,10 @@ def _answers_of_index(root: Path) -> object:
     """Ranked lists for texts, for a track and for a listener."""
     library = Library.open(root)
     found = [library.search(text, k=8) for text in QUESTIONS]
-    found += [library.similar(library.index.track_ids[0], k=8), library.recommend("simulated-0001", k=8)]
+    found += [
+        library.similar(library.index.track_ids[0], k=8),
+        library.recommend("simulated-0001", k=8),
+    ]
     return [[(result.track_id, result.score) for result in results] for results in found]
 
 
@@ -51,7 +54,9 @@ def _hash(array: np.ndarray) -> str:
 
 
 def _ask(tell: Tell, what: str, root: Path) -> None:
-    answers = {"model": _answers_of_model, "store": _answers_of_store, "index": _answers_of_index}[what]
+    answers = {"model": _answers_of_model, "store": _answers_of_store, "index": _answers_of_index}[
+        what
+    ]
     try:
         tell("answers " + json.dumps(answers(root)))
     except PonticelloError as error:
@@ -73,7 +78,9 @@ def files_of(root: Path) -> dict[str, list[Path]]:
 
 
 def flipped(trial: Trial) -> Outcome:
-    """Small files and large ones are hit alike, and half of the bytes lie at either end, where headers are."""
+    """Small files and large ones are hit alike, and half of the bytes lie at either end, where
+    headers are.
+    """
     outcome, chance = Outcome(), random.Random(trial.seed)
     root = make_world(trial.work, trial.seed, train=True)
     every = files_of(root)
@@ -85,7 +92,11 @@ def flipped(trial: Trial) -> Outcome:
         what = ("model", "store", "index")[number % 3]
         path = chance.choice(every[what])
         content = path.read_bytes()
-        places = [range(len(content)), range(min(200, len(content))), range(max(0, len(content) - 200), len(content))]
+        places = [
+            range(len(content)),
+            range(min(200, len(content))),
+            range(max(0, len(content) - 200), len(content)),
+        ]
         place = chance.choice(places[chance.choice([0, 0, 1, 2])])
         damaged = bytearray(content)
         damaged[place] ^= chance.randrange(1, 256)

@@ -1,9 +1,12 @@
-"""A listener is forgotten: what is left is what would be there without them, and an attacker learns nothing.
+"""A listener is forgotten: what is left is what would be there without them, and an attacker learns
+nothing.
 
-The attack (membership inference): someone holds a listener's history and the published pairs and model, and asks
-whether that listener was in the log. They score a listener by how much the pairs, or the model, say of what this
-listener liked together: the listeners behind each of their pairs of liked tracks, or the mean cosine of these. AUC is
-how often a listener who was in scores above one of the same simulation who never was; 0.5 is guessing.
+The attack (membership inference): someone holds a listener's history and the published pairs and
+model, and asks whether that listener was in the log. They score a listener by how much the pairs,
+or the model, say of what this
+listener liked together: the listeners behind each of their pairs of liked tracks, or the mean
+cosine of these. AUC is how often a listener who was in scores above one of the same simulation who
+never was; 0.5 is guessing.
 """
 
 import shutil
@@ -14,22 +17,22 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ponticello.api import Library
 from ponticello.config import SimulationConfig
-from ponticello.data.catalog import audio_files, import_tracks
-from ponticello.data.columns import ANCHOR_ID, EVENT, POSITIVE_ID, TRACK_ID, USER_ID
-from ponticello.data.forget import forget_users
-from ponticello.data.interactions import import_interactions, read_interactions
-from ponticello.data.listeners import simulate_listeners
-from ponticello.data.mining import mine_library
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.store import FrameStore
-from ponticello.data.synthetic import make_catalogue
+from ponticello.datasets.simulated import simulate_listeners
+from ponticello.datasets.synthetic import make_catalogue
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
+from ponticello.listening.log import import_interactions, read_interactions
+from ponticello.maintenance.erase_user import erase_users
 from ponticello.model.htcl import HTCL
-from robustness.children import in_child
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import SECONDS, new_library, train_both, train_stage
-from tiny_bert import make_text_encoder
+from ponticello.pairs.mine import mine_library
+from ponticello.storage.schema import ANCHOR_ID, EVENT, POSITIVE_ID, TRACK_ID, USER_ID
+from ponticello.tracks.catalog import audio_files, import_tracks
+from tests.robustness.children import in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import SECONDS, new_library, train_both, train_stage
+from tests.tiny_bert import make_text_encoder
 
 N_TRACKS, N_IN, N_OUT, N_FORGOTTEN = 48, 60, 60, 20
 TABLES = ("pairs.parquet", "validation-pairs.parquet", "splits.parquet")
@@ -50,7 +53,9 @@ def _library(work: Path, name: str, log: pl.DataFrame) -> Library:
 def _liked(log: pl.DataFrame) -> dict[str, list[str]]:
     """What each listener liked, or put on a list."""
     chosen = log.filter(pl.col(EVENT).is_in(["like", "playlist", "complete"]))
-    return {user: sorted(set(ids)) for user, ids in chosen.group_by(USER_ID).agg(TRACK_ID).iter_rows()}
+    return {
+        user: sorted(set(ids)) for user, ids in chosen.group_by(USER_ID).agg(TRACK_ID).iter_rows()
+    }
 
 
 def _by_pairs(root: Path, liked: dict[str, list[str]]) -> Scores:
@@ -63,16 +68,20 @@ def _by_pairs(root: Path, liked: dict[str, list[str]]) -> Scores:
 
 
 def _by_model(root: Path, liked: dict[str, list[str]]) -> Scores:
-    model, store = HTCL.from_pretrained(root / "runs" / "preference"), FrameStore(root / "mels")
+    model, store = HTCL.from_pretrained(root / "runs" / "preference"), FeatureStore(root / "mels")
     ids = store.track_ids
-    vectors = dict(zip(ids, model.encode_mels([store.read(track_id) for track_id in ids]), strict=True))
+    vectors = dict(
+        zip(ids, model.encode_mels([store.read(track_id) for track_id in ids]), strict=True)
+    )
     return {user: float(np.mean([vectors[a] @ vectors[b] for a, b in combinations(own, 2)] or [0]))
             for user, own in liked.items()}  # fmt: skip
 
 
 def _auc(scores: Scores, inside: list[str], outside: list[str]) -> float:
     """How often one of `inside` scores above one of `outside`; a tie counts half."""
-    above = [(scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a in inside for b in outside]
+    above = [
+        (scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a in inside for b in outside
+    ]
     return float(np.mean(above))
 
 
@@ -91,9 +100,11 @@ def _forget(work: Path, seed: int) -> dict[str, list[float]]:
     root = library.folder.root
     train_both(root)
     attacks = {"pairs": _by_pairs, "model": _by_model}
-    before = {name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()}
+    before = {
+        name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()
+    }
     with library.folder.lock():
-        done = forget_users(library.folder, forgotten)
+        done = erase_users(library.folder, forgotten)
     require(done.runs == ("preference",), f"the run to train again is not named: {done.runs}")
     never = _library(work, "never", log.filter(~pl.col(USER_ID).is_in(forgotten)))
     for name in TABLES:
@@ -103,7 +114,9 @@ def _forget(work: Path, seed: int) -> dict[str, list[float]]:
     require(left.equals(wanted), "the log is not what it would be without them")
     shutil.rmtree(root / "runs" / "preference")
     train_stage(root, "preference")
-    after = {name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()}
+    after = {
+        name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()
+    }
     return {name: [before[name], after[name]] for name in attacks}
 
 
@@ -119,8 +132,12 @@ def forget(trial: Trial) -> Outcome:
         shutil.rmtree(work)
     for name in ("pairs", "model") if found else ():
         before, after = (np.array([each[name][place] for each in found]) for place in (0, 1))
-        error = max(0.09, float(after.std())) / np.sqrt(len(found))  # 0.09: of 20 against 60 by chance
-        outcome.notes.append(f"AUC by the {name}: {before.mean():.3f} before, {after.mean():.3f} after (± {error:.3f})")
+        error = max(0.09, float(after.std())) / np.sqrt(
+            len(found)
+        )  # 0.09: of 20 against 60 by chance
+        outcome.notes.append(
+            f"AUC by the {name}: {before.mean():.3f} before, {after.mean():.3f} after (± {error:.3f})"
+        )
         if abs(after.mean() - 0.5) > 3 * error:
             outcome.failures.append(f"the {name} still tell: AUC {after.mean():.3f}")
     return outcome

@@ -1,6 +1,7 @@
 """The disk is full: a small file system of its own, in memory, that really has no more room.
 
-It is mounted in a child's own mount namespace, which takes root or a system that lets users make namespaces.
+It is mounted in a child's own mount namespace, which takes root or a system that lets users make
+namespaces.
 """
 
 import hashlib
@@ -12,16 +13,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ponticello.api import Library
 from ponticello.cli import main as command_line
-from ponticello.data.catalog import audio_files
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.store import FrameStore
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from robustness.children import Child, Tell, command, in_child
-from robustness.namespaces import mount_memory
-from robustness.rows import NotPermitted, Outcome, Row, Trial, require
-from robustness.world import copy_library, make_world
+from ponticello.tracks.catalog import audio_files
+from tests.robustness.children import Child, Tell, command, in_child
+from tests.robustness.namespaces import mount_memory
+from tests.robustness.rows import NotPermitted, Outcome, Row, Trial, require
+from tests.robustness.world import copy_library, make_world
 
 PAGE = 4096  # what a file system in memory gives out at a time
 SIZE = 96 << 20
@@ -55,7 +56,7 @@ def _prepare(library: Path) -> Callable[[Tell], None]:
 
 
 def _store(library: Path) -> object:
-    store = FrameStore(library / "mels")
+    store = FeatureStore(library / "mels")
     require(store.verify() == [], "frames are not what was written")
     return [store.track_ids, [store.sha256(track_id) for track_id in store.track_ids]]
 
@@ -107,7 +108,9 @@ def _use_up(place: Path, left: int) -> None:
 
 
 def _tries(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[str, object]:
-    """In a file system that is full after so many bytes: from one page, doubled to enough, then anywhere below."""
+    """In a file system that is full after so many bytes: from one page, doubled to enough, then
+    anywhere below.
+    """
     mount_memory(place, SIZE)
     library, filler = place / "library", place / "filler"
     copy_library(start, library)
@@ -128,14 +131,21 @@ def _tries(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[str,
         with outcome.counted(f"{case.name}, {left:,} bytes left"):
             lines = ended.said.replace("\r", "\n").strip().splitlines()
             require(ended.code == 1, f"ends with {ended.code}: {ended.said[-400:]}")
-            require(lines[-1].startswith("error: ") and "Traceback" not in ended.said, ended.said[-400:])
+            require(
+                lines[-1].startswith("error: ") and "Traceback" not in ended.said, ended.said[-400:]
+            )
             opened = in_child(partial(case.still_opens, library))
             if case.name != "store":  # which may have grown by what did have room
                 require(opened == still, "what was there before answers otherwise")
             filler.unlink()
             again = Child(case.run(library)).wait()
-            require(again.code == 0, f"with room again it ends with {again.code}: {again.said[-400:]}")
-            require(in_child(partial(case.result, library)) == expected, "with room again it ends as something else")
+            require(
+                again.code == 0, f"with room again it ends with {again.code}: {again.said[-400:]}"
+            )
+            require(
+                in_child(partial(case.result, library)) == expected,
+                "with room again it ends as something else",
+            )
         filler.unlink(missing_ok=True)
         return False
 
@@ -154,12 +164,16 @@ def full_disk(trial: Trial) -> Outcome:
     for case in CASES:
         place = trial.work / case.name
         place.mkdir()
-        found = in_child(partial(_mounted, start, place, case, trial.tries // len(CASES), trial.seed), 3_000)
+        found = in_child(
+            partial(_mounted, start, place, case, trial.tries // len(CASES), trial.seed), 3_000
+        )
         if "not permitted" in found:
             raise NotPermitted(found["not permitted"])
         outcome.tries += found["tries"]
         outcome.failures += found["failures"]
-        outcome.notes.append(f"{case.name}: {found['tries']} tries below {found['enough'] >> 10:,} KiB")
+        outcome.notes.append(
+            f"{case.name}: {found['tries']} tries below {found['enough'] >> 10:,} KiB"
+        )
     return outcome
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ponticello.data.vectors import read_vector_file
-from robustness.children import Child, Tell, command
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import copy_library, make_world
+from ponticello.features.precomputed import read_vector_file
+from tests.robustness.children import Child, Tell, command
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import copy_library, make_world
 
 MEMORY = 3 << 30  # bytes of address space beyond what is held
 MOST_S = 60.0
@@ -26,7 +26,9 @@ MOST_S = 60.0
 
 @dataclass(frozen=True)
 class Ground:
-    """Where an attack is: a finished library, a folder for hostile files, and a file that must never appear."""
+    """Where an attack is: a finished library, a folder for hostile files, and a file that must
+    never appear.
+    """
 
     library: Path
     work: Path
@@ -68,9 +70,14 @@ def _remote_code(at: Ground) -> Callable[[Tell], None]:
     run = at.library / "runs" / "semantic"
     (run / "sha256.json").unlink()
     for name in ("modeling_evil.py", "configuration_evil.py", "tokenization_evil.py"):
-        (run / name).write_text(f"open({str(at.canary)!r}, 'w')\nclass Evil: pass\n", encoding="utf-8")
+        (run / name).write_text(
+            f"open({str(at.canary)!r}, 'w')\nclass Evil: pass\n", encoding="utf-8"
+        )
     for file, entry in (
-        ("config.json", {"AutoModel": "modeling_evil.Evil", "AutoConfig": "configuration_evil.Evil"}),
+        (
+            "config.json",
+            {"AutoModel": "modeling_evil.Evil", "AutoConfig": "configuration_evil.Evil"},
+        ),
         ("tokenizer_config.json", {"AutoTokenizer": ["tokenization_evil.Evil", None]}),
     ):
         content = json.loads((run / file).read_text(encoding="utf-8"))
@@ -88,7 +95,11 @@ def _objects(kind: str, at: Ground) -> Callable[[Tell], None]:
         np.save(at.library / "mels" / "shard-00000.npy", array)
         shutil.rmtree(at.library / "runs" / "semantic" / "vectors")
         return command("embed", "-L", at.library)
-    generation = at.library / "index" / (at.library / "index" / "CURRENT").read_text(encoding="utf-8").strip()
+    generation = (
+        at.library
+        / "index"
+        / (at.library / "index" / "CURRENT").read_text(encoding="utf-8").strip()
+    )
     np.save(generation / "vectors.npy", array)
     return command("search", "slow", "-L", at.library)
 
@@ -105,7 +116,9 @@ def _readable(function: Callable[[], object]) -> Callable[[Tell], None]:
     return run
 
 
-def _zip(library: Path, path: Path, members: dict[str | zipfile.ZipInfo, bytes]) -> Callable[[Tell], None]:
+def _zip(
+    library: Path, path: Path, members: dict[str | zipfile.ZipInfo, bytes]
+) -> Callable[[Tell], None]:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
@@ -116,7 +129,10 @@ def _slip(at: Ground) -> Callable[[Tell], None]:
     link = zipfile.ZipInfo("link.json")
     link.external_attr = 0o120777 << 16
     climbing = "../" * 12 + str(at.canary).lstrip("/")
-    members: dict[str | zipfile.ZipInfo, bytes] = {link: str(at.canary).encode(), "..\\..\\evil.json": b"[]"}
+    members: dict[str | zipfile.ZipInfo, bytes] = {
+        link: str(at.canary).encode(),
+        "..\\..\\evil.json": b"[]",
+    }
     for name in (climbing, f"{climbing}.json", str(at.canary), f"{at.canary}.csv"):
         members[name] = b"[]"
     return _zip(at.library, at.work / "slip.zip", members)
@@ -128,9 +144,13 @@ def _bomb(kind: str, at: Ground) -> Callable[[Tell], None]:
         inner = io.BytesIO()
         with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("endsong_0.json", zeros)
-        return _zip(at.library, at.work / "bomb.zip", {"inner.zip": inner.getvalue(), "endsong.json": b"[]"})
+        return _zip(
+            at.library, at.work / "bomb.zip", {"inner.zip": inner.getvalue(), "endsong.json": b"[]"}
+        )
     if kind == "many":
-        return _zip(at.library, at.work / "bomb.zip", {f"{number}.json": b"" for number in range(100_100)})
+        return _zip(
+            at.library, at.work / "bomb.zip", {f"{number}.json": b"" for number in range(100_100)}
+        )
     return _zip(at.library, at.work / "bomb.zip", {"endsong_0.json": b'[{"ts": "' + zeros})
 
 
@@ -146,7 +166,11 @@ def _deep(name: str, at: Ground) -> Callable[[Tell], None]:
         (at.work / name).write_text('{"listened_at": ' + deep + "\n", encoding="utf-8")
         return command("import-history", at.work / name, "-L", at.library)
     elif name == "index.json":
-        generation = at.library / "index" / (at.library / "index" / "CURRENT").read_text(encoding="utf-8").strip()
+        generation = (
+            at.library
+            / "index"
+            / (at.library / "index" / "CURRENT").read_text(encoding="utf-8").strip()
+        )
         (generation / name).write_text(deep, encoding="utf-8")
     elif name == "run.json":
         (at.library / "runs" / "semantic" / name).write_text(deep, encoding="utf-8")
@@ -157,7 +181,9 @@ def _deep(name: str, at: Ground) -> Callable[[Tell], None]:
 
 
 def _laughs(at: Ground) -> Callable[[Tell], None]:
-    """A playlist whose entities are a billion characters, and one that asks for a file of the machine."""
+    """A playlist whose entities are a billion characters, and one that asks for a file of the
+    machine.
+    """
     entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
     head = f'<?xml version="1.0"?><!DOCTYPE p [<!ENTITY a0 "lol">{entities}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
     body = '<playlist xmlns="http://xspf.org/ns/0/"><trackList><track><title>&a9;&f;</title></track></trackList>'

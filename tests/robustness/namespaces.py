@@ -4,14 +4,16 @@ import ctypes
 import os
 from pathlib import Path
 
-from robustness.rows import NotPermitted
+from tests.robustness.rows import NotPermitted
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
 
 
 def new_namespaces(flags: int) -> None:
-    """Puts this process into namespaces of its own, as root or as a user that may be root in one; else NotPermitted."""
+    """Puts this process into namespaces of its own, as root or as a user that may be root in one;
+    else NotPermitted.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     user, group = os.getuid(), os.getgid()
     if libc.unshare(flags) == 0:
@@ -24,7 +26,8 @@ def new_namespaces(flags: int) -> None:
 
 
 def mount_memory(place: Path, size: int) -> None:
-    """A file system in memory at `place`, seen by this process and its children alone and gone with them.
+    """A file system in memory at `place`, seen by this process and its children alone and gone with
+    them.
 
     size: bytes. NotPermitted where neither root nor a user may mount.
     """

@@ -12,31 +12,38 @@ import polars as pl
 import soundfile
 from safetensors.numpy import load_file
 
-from ponticello.api import Library
 from ponticello.config import SimulationConfig
-from ponticello.data.catalog import audio_files, import_tracks
-from ponticello.data.columns import TITLE, TRACK_ID
-from ponticello.data.interactions import import_interactions
-from ponticello.data.listeners import simulate_listeners
-from ponticello.data.mining import mine_library
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.store import FrameStore
-from ponticello.data.synthetic import SAMPLE_RATE, make_catalogue
-from robustness.children import Child, command, in_child
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import N_TRACKS, SECONDS, new_library, settings_toml, train_both
-from tiny_bert import make_text_encoder
+from ponticello.datasets.simulated import simulate_listeners
+from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
+from ponticello.listening.log import import_interactions
+from ponticello.pairs.mine import mine_library
+from ponticello.storage.schema import TITLE, TRACK_ID
+from ponticello.tracks.catalog import audio_files, import_tracks
+from tests.robustness.children import Child, command, in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import N_TRACKS, SECONDS, new_library, settings_toml, train_both
+from tests.tiny_bert import make_text_encoder
 
 SHARE = 0.05
 N_SAMPLES = int(SECONDS * SAMPLE_RATE)
-NO_SOUND = ("nan", "infinity", "empty", "no samples")  # kinds that must be listed; the others may be used
+NO_SOUND = (
+    "nan",
+    "infinity",
+    "empty",
+    "no samples",
+)  # kinds that must be listed; the others may be used
 SOUNDS: dict[str, Callable[[Path], object]] = {
     "nan": lambda path: _write(path, np.full(N_SAMPLES, np.nan)),
     "infinity": lambda path: _write(path, np.full(N_SAMPLES, np.inf)),
     "one nan": lambda path: _write(path, np.where(np.arange(N_SAMPLES) == 99, np.nan, 0.1)),
     "silence": lambda path: _write(path, np.zeros(N_SAMPLES)),
     "dc": lambda path: _write(path, np.full(N_SAMPLES, 0.7)),
-    "loud": lambda path: _write(path, np.full(N_SAMPLES, 1e30) * np.sign(np.sin(np.arange(N_SAMPLES)))),
+    "loud": lambda path: _write(
+        path, np.full(N_SAMPLES, 1e30) * np.sign(np.sin(np.arange(N_SAMPLES)))
+    ),
     "empty": lambda path: path.write_bytes(b""),
     "no samples": lambda path: _write(path, np.zeros(0)),
 }
@@ -54,7 +61,9 @@ def _write(path: Path, samples: np.ndarray) -> None:
 
 
 def _build(work: Path, seed: int, sounds: list[str], texts: list[str]) -> dict[str, list[str]]:
-    """A library in which the first tracks have these sounds and the next these texts; the tracks by kind."""
+    """A library in which the first tracks have these sounds and the next these texts; the tracks by
+    kind.
+    """
     chance = random.Random(seed)
     catalogue = make_catalogue(N_TRACKS, 16, SECONDS, seed)
     table, by_kind = catalogue.write(work / "sounds"), dict[str, list[str]]()
@@ -67,7 +76,9 @@ def _build(work: Path, seed: int, sounds: list[str], texts: list[str]) -> dict[s
     titles = dict(zip(ids[len(sounds) :], (TEXTS[kind] for kind in texts), strict=False))
     changed = pl.col(TRACK_ID).replace_strict(titles, default=pl.col(TITLE), return_dtype=pl.String)
     rows.with_columns(changed.alias(TITLE)).write_csv(table)
-    log = simulate_listeners(rows[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=60, seed=seed))
+    log = simulate_listeners(
+        rows[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=60, seed=seed)
+    )
     log.write_csv(work / "sounds" / "log.csv")
     library = new_library(work / "library", make_text_encoder(work / "bert"))
     import_tracks(library.folder, table)
@@ -84,17 +95,25 @@ def _check(work: Path, seed: int, sounds: list[str], texts: list[str]) -> None:
     folder = Library.open(root).folder
     with folder.skipped.open(encoding="utf-8", newline="") as file:
         listed = {row["value"] for row in csv.DictReader(file)}
-    prepared = set(FrameStore(folder.mels).track_ids)
+    prepared = set(FeatureStore(folder.mels).track_ids)
     for kind, track_ids in by_kind.items():
         for track_id in track_ids:
-            require((track_id in listed) != (track_id in prepared), f"{kind}: neither listed nor read, or both")
+            require(
+                (track_id in listed) != (track_id in prepared),
+                f"{kind}: neither listed nor read, or both",
+            )
             require(kind not in NO_SOUND or track_id in listed, f"{kind}: not listed")
-    store = FrameStore(folder.mels)
-    require(all(np.isfinite(store.read(t)).all() for t in store.track_ids), "frames that are not finite")
+    store = FeatureStore(folder.mels)
+    require(
+        all(np.isfinite(store.read(t)).all() for t in store.track_ids), "frames that are not finite"
+    )
     train_both(root)
     for run in ("semantic", "preference"):
         weights = load_file(root / "runs" / run / "model.safetensors")
-        require(all(np.isfinite(weight).all() for weight in weights.values()), f"{run}: weights that are not finite")
+        require(
+            all(np.isfinite(weight).all() for weight in weights.values()),
+            f"{run}: weights that are not finite",
+        )
         for line in (root / "runs" / run / "log.jsonl").read_text(encoding="utf-8").splitlines():
             values = [value for value in json.loads(line).values() if isinstance(value, float)]
             require(bool(np.isfinite(values).all()), f"{run}: the log says {line[:200]}")
@@ -103,7 +122,10 @@ def _check(work: Path, seed: int, sounds: list[str], texts: list[str]) -> None:
     require(bool(np.isfinite(library.index.vectors).all()), "vectors that are not finite")
     for text in [text for text in TEXTS.values() if text]:
         found = library.search(text, k=5)
-        require(len(found) == 5 and all(np.isfinite(result.score) for result in found), f"asked {text[:20]!r}: {found}")
+        require(
+            len(found) == 5 and all(np.isfinite(result.score) for result in found),
+            f"asked {text[:20]!r}: {found}",
+        )
 
 
 def odd(trial: Trial) -> Outcome:
@@ -115,7 +137,11 @@ def odd(trial: Trial) -> Outcome:
         own_sounds = [sounds[(number * n + each) % len(sounds)] for each in range(n)]
         own_texts = [texts[(number * n + each) % len(texts)] for each in range(n)]
         with outcome.counted(f"sounds {own_sounds}, texts {own_texts}"):
-            in_child(partial(_check, trial.work / str(number), trial.seed + number, own_sounds, own_texts))
+            in_child(
+                partial(
+                    _check, trial.work / str(number), trial.seed + number, own_sounds, own_texts
+                )
+            )
     return outcome
 
 
@@ -129,7 +155,14 @@ def nothing_finite(trial: Trial) -> Outcome:
                 in_child(partial(_build, work, trial.seed + number, ["nan"] * N_TRACKS, []))
             else:
                 in_child(partial(_build, work, trial.seed + number, [], []))
-                settings = {"semantic": {"audio_lr": 1e30, "heads_lr": 1e30, "max_grad_norm": 0.0, "max_steps": 12}}
+                settings = {
+                    "semantic": {
+                        "audio_lr": 1e30,
+                        "heads_lr": 1e30,
+                        "max_grad_norm": 0.0,
+                        "max_steps": 12,
+                    }
+                }
                 changed = settings_toml(work / "bert", {"front_end": "logmel", **settings})
                 (work / "library" / "ponticello.toml").write_text(changed, encoding="utf-8")
             ended = Child(command("train", "semantic", "-L", work / "library")).wait()

@@ -1,13 +1,15 @@
-"""Without any network: in a network namespace of its own, in which there is nothing but an unconnected loopback."""
+"""Without any network: in a network namespace of its own, in which there is nothing but an
+unconnected loopback.
+"""
 
 import os
 import sys
 from functools import partial
 from pathlib import Path
 
-from robustness.children import Child, Tell
-from robustness.namespaces import without_network
-from robustness.rows import NotPermitted, Outcome, Row, Trial, require
+from tests.robustness.children import Child, Tell
+from tests.robustness.namespaces import without_network
+from tests.robustness.rows import NotPermitted, Outcome, Row, Trial, require
 
 ROOT = Path(__file__).parents[2]
 TESTS = (
@@ -41,7 +43,9 @@ def offline(trial: Trial) -> Outcome:
             raise NotPermitted(reasons[0].removeprefix(FORBIDDEN))
         with outcome.counted(" ".join(arguments[1:])):
             require(ended.code == 0, f"ends with {ended.code}: {ended.said[-600:]}")
-        outcome.notes.append(f"{arguments[-1] if 'pytest' in arguments else 'the demo'}: {ended.seconds:.0f} s")
+        outcome.notes.append(
+            f"{arguments[-1] if 'pytest' in arguments else 'the demo'}: {ended.seconds:.0f} s"
+        )
     return outcome
 
 

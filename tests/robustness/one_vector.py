@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ponticello.model.htcl import HTCL
-from ponticello.model.space import space_id
-from robustness.children import Child, command, in_child
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import make_world
+from ponticello.model.saving import space_id
+from tests.robustness.children import Child, command, in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import make_world
 
 CLOSE = 1e-5
 
@@ -28,7 +28,9 @@ def _again(run: Path, path: Path, others: list[Path], seed: int, n: int) -> list
     for _ in range(n):
         company = chance.sample(others, chance.randrange(len(others)))
         place = chance.randrange(len(company) + 1)
-        vectors = model.encode_audio([*company[:place], path, *company[place:]], chance.choice([1, 2, 3, 7, 32]))
+        vectors = model.encode_audio(
+            [*company[:place], path, *company[place:]], chance.choice([1, 2, 3, 7, 32])
+        )
         found.append([float(value) for value in vectors[place]])
     return found
 
@@ -42,7 +44,10 @@ def same(trial: Trial) -> Outcome:
     first = in_child(partial(_alone, run, files[0]))
     for number in range(n_processes):
         with outcome.counted(f"process {number}"):
-            require(in_child(partial(_alone, run, files[0])) == first, "another process gives other bits")
+            require(
+                in_child(partial(_alone, run, files[0])) == first,
+                "another process gives other bits",
+            )
     apart = 0.0
     for number, vector in enumerate(
         in_child(partial(_again, run, files[0], files[1:], trial.seed, trial.tries - n_processes))
@@ -73,17 +78,28 @@ def other_model(trial: Trial) -> Outcome:
     outcome = Outcome()
     root = make_world(trial.work, trial.seed, train=True)
     index = root / "index"
-    record = json.loads((index / (index / "CURRENT").read_text().strip() / "index.json").read_text())
+    record = json.loads(
+        (index / (index / "CURRENT").read_text().strip() / "index.json").read_text()
+    )
     known = {space["run"]: space["space_id"] for space in record["spaces"]}
     for number in range(trial.tries):
         name = ("semantic", "preference")[number % 2]
         now = in_child(partial(_nudge, root / "runs" / name, number))
-        question = [["search", "slow low"], ["similar", str(trial.work / "sounds" / "track-0000.wav")]][number // 2 % 2]
+        question = [
+            ["search", "slow low"],
+            ["similar", str(trial.work / "sounds" / "track-0000.wav")],
+        ][number // 2 % 2]
         with outcome.counted(f"run {name}, {question[0]}"):
             ended = Child(command(*question, "-L", root)).wait()
             require(ended.code == 1, f"ends with {ended.code}: {ended.said[-300:]}")
-            require(now in ended.said or number > 0, f"does not name the model {now}: {ended.said[-300:]}")
-            require(any(space in ended.said for space in known.values()), f"does not name the index's: {ended.said}")
+            require(
+                now in ended.said or number > 0,
+                f"does not name the model {now}: {ended.said[-300:]}",
+            )
+            require(
+                any(space in ended.said for space in known.values()),
+                f"does not name the index's: {ended.said}",
+            )
     return outcome
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 class NotPermitted(Exception):
-    """The machine does not allow what a row needs, such as a mount; the row says so and counts no try."""
+    """The machine does not allow what a row needs, such as a mount; the row says so and counts no
+    try.
+    """
 
 
 class Broken(AssertionError):
@@ -43,7 +45,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Row:
-    """A claim and how it is tried. tries, fast: how many a full and a fast run make, if not told otherwise."""
+    """A claim and how it is tried. tries, fast: how many a full and a fast run make, if not told
+    otherwise.
+    """
 
     name: str
     claim: str

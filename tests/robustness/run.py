@@ -11,11 +11,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-# Before anything heavy is imported. One thread each: a fork does not copy threads, and models here are tiny.
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error"}
+# Before anything heavy is imported. One thread each: a fork does not copy threads, and models here
+# are tiny.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 os.environ |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 
-from robustness import (
+from tests.robustness import (
     durable,
     embedding,
     flipped,
@@ -28,8 +33,8 @@ from robustness import (
     sound_files,
     training,
 )
-from robustness.rows import Broken, NotPermitted, Outcome, Row, Trial
-from robustness.table import Result, page, row_line, write_page
+from tests.robustness.rows import Broken, NotPermitted, Outcome, Row, Trial
+from tests.robustness.table import Result, page, row_line, write_page
 
 # What takes longest comes first, so that the cores have work to the end.
 FAMILIES = (
@@ -66,7 +71,8 @@ def run_row(row: Row, tries: int, seed: int) -> Result:
 def run_rows(rows: list[tuple[Row, int]], seed: int, jobs: int) -> Iterator[Result]:
     """Runs the rows with their tries, so many at a time, and gives each as it ends.
 
-    Its processes are forks, made before the executor's own thread is: they have no other thread either.
+    Its processes are forks, made before the executor's own thread is: they have no other thread
+    either.
     """
     with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
         for ended in as_completed([pool.submit(run_row, row, tries, seed) for row, tries in rows]):
@@ -75,15 +81,26 @@ def run_rows(rows: list[tuple[Row, int]], seed: int, jobs: int) -> Iterator[Resu
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m robustness", description=(__doc__ or "").strip())
-    parser.add_argument("--row", action="append", choices=[row.name for row in ROWS], help="this row alone")
+    parser = argparse.ArgumentParser(
+        prog="python -m robustness", description=(__doc__ or "").strip()
+    )
+    parser.add_argument(
+        "--row", action="append", choices=[row.name for row in ROWS], help="this row alone"
+    )
     parser.add_argument("--tries", type=int, help="of each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fast", action="store_true", help="few tries of each row")
-    parser.add_argument("--json", type=Path, help="where every figure goes; what other rows left there is kept")
-    parser.add_argument("--write", action="store_true", help="write docs/break-it.md from what --json holds")
     parser.add_argument(
-        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="rows at a time (this machine: %(default)s)"
+        "--json", type=Path, help="where every figure goes; what other rows left there is kept"
+    )
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/break-it.md from what --json holds"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="rows at a time (this machine: %(default)s)",
     )
     options = parser.parse_args()
     since, results = time.monotonic(), []
@@ -98,7 +115,10 @@ def main() -> None:
             _keep(options.json, result)
     print(f"{len(results)} rows, {(time.monotonic() - since) / 60:.1f} minutes")
     if options.json:
-        results = [Result(**entry) for entry in json.loads(options.json.read_text(encoding="utf-8")).values()]
+        results = [
+            Result(**entry)
+            for entry in json.loads(options.json.read_text(encoding="utf-8")).values()
+        ]
     if options.write:
         write_page(PAGE, page(results, {row.name: row.tries for row in ROWS}))
     sys.exit(any(result.failures for result in results))
@@ -108,4 +128,6 @@ def _keep(path: Path, result: Result) -> None:
     """Puts a row's figures beside those of other rows, in the order of the table."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found[result.name] = result.as_json()
-    path.write_text(json.dumps({row.name: found[row.name] for row in ROWS if row.name in found}, indent=1))
+    path.write_text(
+        json.dumps({row.name: found[row.name] for row in ROWS if row.name in found}, indent=1)
+    )

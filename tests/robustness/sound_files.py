@@ -10,21 +10,21 @@ import numpy as np
 import polars as pl
 import soundfile
 
-from malformed import make_malformed
-from ponticello.data.catalog import audio_files, read_tracks
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.scan import scan_folder
-from ponticello.data.store import FrameStore
-from ponticello.library import Folder, create_library, open_library
-from robustness.children import in_child
-from robustness.rows import Outcome, Row, Trial, require
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import FeatureStore
+from ponticello.storage.layout import LibraryPaths, create_library, open_library
+from ponticello.tracks.catalog import audio_files, read_tracks
+from ponticello.tracks.scan import scan_folder
+from tests.malformed import make_malformed
+from tests.robustness.children import in_child
+from tests.robustness.rows import Outcome, Row, Trial, require
 
 N_GOOD, N_AT_ONCE, WORKERS = 12, 5_000, 2
 LIMITS = "[limits]\nseconds = 5\n"  # of processor time a file; 20 by the clock
 HOUR_S = 3_600.0
 
 
-def _library(root: Path, music: Path) -> Folder:
+def _library(root: Path, music: Path) -> LibraryPaths:
     """A library over `music`, with the good sounds in it, scanned and prepared as the commands do."""
     music.mkdir(parents=True, exist_ok=True)
     for number in range(N_GOOD):
@@ -39,28 +39,52 @@ def _library(root: Path, music: Path) -> Folder:
     return folder
 
 
-def _rows(folder: Folder, track_ids: list[str]) -> list[dict[str, object]]:
-    tracks = read_tracks(folder).filter(pl.col("track_id").is_in(track_ids)).drop("path").sort("track_id")
+def _rows(folder: LibraryPaths, track_ids: list[str]) -> list[dict[str, object]]:
+    tracks = (
+        read_tracks(folder)
+        .filter(pl.col("track_id").is_in(track_ids))
+        .drop("path")
+        .sort("track_id")
+    )
     return tracks.to_dicts()
 
 
 def _beside(work: Path, n: int, seed: int) -> dict[str, object]:
-    """Good files alone in one library, and beside `n` malformed ones in another; what became of each of those."""
+    """Good files alone in one library, and beside `n` malformed ones in another; what became of
+    each of those.
+    """
     alone = _library(work / "alone", work / "good")
     bad = make_malformed(work / "music" / "bad", n, seed)
     mixed = _library(work / "mixed", work / "music")
     ids = read_tracks(alone)["track_id"].to_list()
-    require(_rows(mixed, ids) == _rows(alone, ids), "the good files' rows are not what they are alone")
-    stores = FrameStore(mixed.mels), FrameStore(alone.mels)
-    require(all(stores[0].sha256(t) == stores[1].sha256(t) for t in ids), "the good files' frames differ")
+    require(
+        _rows(mixed, ids) == _rows(alone, ids), "the good files' rows are not what they are alone"
+    )
+    stores = FeatureStore(mixed.mels), FeatureStore(alone.mels)
+    require(
+        all(stores[0].sha256(t) == stores[1].sha256(t) for t in ids),
+        "the good files' frames differ",
+    )
     require(stores[0].verify() == [], "frames are not what was written")
     with mixed.skipped.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    lost = [row["reason"] for row in lines if re.search("given up|process that reads|memory", row["reason"])]
+    lost = [
+        row["reason"]
+        for row in lines
+        if re.search("given up|process that reads|memory", row["reason"])
+    ]
     listed, prepared = {row["file"] for row in lines}, set(stores[0].track_ids)
     by_path = dict(read_tracks(mixed).select("path", "track_id").iter_rows())
-    unaccounted = [path.name for path in bad if str(path) not in listed and by_path.get(str(path)) not in prepared]
-    return {"lost": lost, "unaccounted": unaccounted, "listed": sum(str(path) in listed for path in bad)}
+    unaccounted = [
+        path.name
+        for path in bad
+        if str(path) not in listed and by_path.get(str(path)) not in prepared
+    ]
+    return {
+        "lost": lost,
+        "unaccounted": unaccounted,
+        "listed": sum(str(path) in listed for path in bad),
+    }
 
 
 def malformed(trial: Trial) -> Outcome:
@@ -74,9 +98,15 @@ def malformed(trial: Trial) -> Outcome:
             found = in_child(partial(_beside, work, n, chance.randrange(2**31)), HOUR_S)
             n_listed += found["listed"]
             n_lost += len(found["lost"])
-            outcome.failures += [f"neither read nor listed: {name!r}" for name in found["unaccounted"]]
-    outcome.notes.append(f"{n_listed:,} listed with a reason, {trial.tries - n_listed:,} read as far as they are whole")
-    outcome.notes.append(f"{n_lost} of them crashed or hung their decoder, in a process of its own, since replaced")
+            outcome.failures += [
+                f"neither read nor listed: {name!r}" for name in found["unaccounted"]
+            ]
+    outcome.notes.append(
+        f"{n_listed:,} listed with a reason, {trial.tries - n_listed:,} read as far as they are whole"
+    )
+    outcome.notes.append(
+        f"{n_lost} of them crashed or hung their decoder, in a process of its own, since replaced"
+    )
     return outcome
 
 

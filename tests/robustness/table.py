@@ -65,10 +65,17 @@ def page(results: list[Result], full: Mapping[str, int]) -> str:
         tries = f"not run here: {result.not_run}" if result.not_run else f"{result.tries:,}"
         if not result.not_run and result.tries < full.get(result.name, 0):
             tries += f" (a full run: {full[result.name]:,})"
-        cells = [result.claim, tries, str(len(result.failures)), str(result.seed), f"`make break ROW={result.name}`"]
+        cells = [
+            result.claim,
+            tries,
+            str(len(result.failures)),
+            str(result.seed),
+            f"`make break ROW={result.name}`",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     notes = [
-        f"- `{result.name}` ({result.seconds:.0f} s): {'; '.join(result.notes) or 'as claimed'}." for result in results
+        f"- `{result.name}` ({result.seconds:.0f} s): {'; '.join(result.notes) or 'as claimed'}."
+        for result in results
     ]
     minutes = sum(result.seconds for result in results) / 60
     took = f"The rows take {minutes:.0f} minutes in all; `make break` runs as many at a time as there are cores."

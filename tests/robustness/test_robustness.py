@@ -1,16 +1,17 @@
-"""The robustness suite: few tries of its quick rows hold, a broken promise is counted, and the page tells both."""
+"""The robustness suite: few tries of its quick rows hold, a broken promise is counted, and the page
+tells both.
+"""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from robustness.rows import Broken, NotPermitted, Outcome, Row, Trial, require
-from robustness.run import ROWS, run_row
-from robustness.table import Result, page, row_line
+from tests.robustness.rows import Broken, NotPermitted, Outcome, Row, Trial, require
+from tests.robustness.run import ROWS, run_row
+from tests.robustness.table import Result, page, row_line
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("training-killed", "index-killed", "byte-flipped")
@@ -23,7 +24,7 @@ def test_few_tries_of_the_quick_rows_hold(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "robustness",
+        "tests.robustness",
         *rows,
         "--tries",
         "2",
@@ -32,14 +33,14 @@ def test_few_tries_of_the_quick_rows_hold(tmp_path: Path) -> None:
         "--json",
         str(tmp_path / "found.json"),
     ]
-    places = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": places}
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    ended = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    assert {name: (row["tries"], row["failures"], row["seed"]) for name, row in found.items()} == dict.fromkeys(
-        QUICK, (2, [], 3)
-    )
+    assert {
+        name: (row["tries"], row["failures"], row["seed"]) for name, row in found.items()
+    } == dict.fromkeys(QUICK, (2, [], 3))
 
 
 def _row(run: object) -> Row:
@@ -55,7 +56,11 @@ def test_every_broken_promise_is_a_failure_with_what_was_seen() -> None:
         return outcome
 
     result = run_row(_row(run), 4, 7)
-    assert (result.tries, result.failures, result.seed) == (4, ["try 1: 1 is odd", "try 3: 3 is odd"], 7)
+    assert (result.tries, result.failures, result.seed) == (
+        4,
+        ["try 1: 1 is odd", "try 3: 3 is odd"],
+        7,
+    )
 
 
 def test_a_row_that_cannot_begin_has_failed_and_one_that_may_not_says_so() -> None:

@@ -16,11 +16,11 @@ from typing import Any
 
 from ponticello.cli.main import TERMINATED
 from ponticello.errors import Stopped
-from ponticello.train.checkpoints import COMPLETE
-from ponticello.train.trainer import HTCLTrainer
-from robustness.children import Child, Ended, Tell
-from robustness.rows import Outcome, Row, Trial, require
-from robustness.world import copy_library, make_world, train_stage
+from ponticello.train.loop import HTCLTrainer
+from ponticello.train.runs import COMPLETE
+from tests.robustness.children import Child, Ended, Tell
+from tests.robustness.rows import Outcome, Row, Trial, require
+from tests.robustness.world import copy_library, make_world, train_stage
 
 STAGES = ("semantic", "preference")
 SAVING, SAVED = "saving", "saved"  # told when a checkpoint begins and has ended to be written
@@ -49,7 +49,12 @@ def ranks(stage: str, library: Path, n_processes: int) -> list[Callable[[Tell], 
     def of(rank: int) -> Callable[[Tell], None]:
         def work(tell: Tell) -> None:
             if n_processes > 1:
-                numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "LOCAL_WORLD_SIZE": n_processes}
+                numbers = {
+                    "RANK": rank,
+                    "LOCAL_RANK": rank,
+                    "WORLD_SIZE": n_processes,
+                    "LOCAL_WORLD_SIZE": n_processes,
+                }
                 os.environ.update({name: str(number) for name, number in numbers.items()})
                 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
             save = HTCLTrainer._save_checkpoint
@@ -82,7 +87,9 @@ def train(stage: str, library: Path, n_processes: int) -> Ended:
 
 def log_of(run: Path) -> list[dict[str, Any]]:
     """Every line of the log."""
-    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def weights_of(run: Path) -> str:
@@ -100,7 +107,9 @@ def cases(work: Path, seed: int, n: int) -> list[Case]:
             whole = copy_library(library, work / f"{stage}-{n_processes}")
             ended = train(stage, whole, n_processes)
             run = whole / "runs" / stage
-            found.append(Case(stage, n_processes, library, ended.seconds, log_of(run), weights_of(run)))
+            found.append(
+                Case(stage, n_processes, library, ended.seconds, log_of(run), weights_of(run))
+            )
             library = whole
     return found
 
@@ -117,7 +126,9 @@ def check(case: Case, library: Path) -> None:
 
 
 def killed(trial: Trial) -> Outcome:
-    """Kills at random times; every fifth while a checkpoint is written. Of two processes all, or one, are killed."""
+    """Kills at random times; every fifth while a checkpoint is written. Of two processes all, or
+    one, are killed.
+    """
     outcome, chance = Outcome(), random.Random(trial.seed)
     every, library = cases(trial.work, trial.seed, trial.tries), trial.work / "broken"
     n_half = 0
@@ -169,8 +180,13 @@ def stopped(trial: Trial) -> Outcome:
         longest = max(longest, seconds)
         with outcome.counted(f"try {outcome.tries}, {case.stage} on {case.n_processes}"):
             codes = [end.code for end in ended]
-            require(codes == [TERMINATED] * len(codes), f"exit codes {codes}: {ended[0].said[-300:]}")
-            require("run the same command again to go on" in ended[0].said, f"it said {ended[0].said[-300:]!r}")
+            require(
+                codes == [TERMINATED] * len(codes), f"exit codes {codes}: {ended[0].said[-300:]}"
+            )
+            require(
+                "run the same command again to go on" in ended[0].said,
+                f"it said {ended[0].said[-300:]!r}",
+            )
             require(seconds < STOP_S, f"a checkpoint took {seconds:.1f} s")
             step = int(ended[0].said.rpartition("stopped after step ")[2].split(",")[0])
             whole = library / "runs" / case.stage / "checkpoints" / f"checkpoint-{step}" / COMPLETE

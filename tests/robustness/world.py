@@ -1,4 +1,6 @@
-"""A small made-up library to be broken: sounds, texts and listeners from a seed, and models that train in seconds."""
+"""A small made-up library to be broken: sounds, texts and listeners from a seed, and models that
+train in seconds.
+"""
 
 import json
 import shutil
@@ -7,23 +9,31 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.api import Library
 from ponticello.config import SimulationConfig
-from ponticello.data.catalog import audio_files, import_tracks
-from ponticello.data.columns import TRACK_ID
-from ponticello.data.interactions import import_interactions
-from ponticello.data.listeners import simulate_listeners
-from ponticello.data.mining import mine_library
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.synthetic import make_catalogue
-from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.train.run import train_preference, train_semantic
-from robustness.children import in_child
-from tiny_bert import make_text_encoder
+from ponticello.datasets.simulated import simulate_listeners
+from ponticello.datasets.synthetic import make_catalogue
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.features.prepare import prepare_frames
+from ponticello.library import Library
+from ponticello.listening.log import import_interactions
+from ponticello.pairs.mine import mine_library
+from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.catalog import audio_files, import_tracks
+from ponticello.train.semantic import train_preference, train_semantic
+from tests.robustness.children import in_child
+from tests.tiny_bert import make_text_encoder
 
 N_TRACKS, N_ARTISTS, SECONDS = 48, 16, 3.0
-STAGE = {"batch_size": 8, "max_steps": 24, "min_steps": 0, "patience": 2, "audio_lr": 1e-3, "heads_lr": 1e-3}
-# Crops, dropout and wordings are drawn anew at each step: whatever of that a resumed run draws otherwise shows.
+STAGE = {
+    "batch_size": 8,
+    "max_steps": 24,
+    "min_steps": 0,
+    "patience": 2,
+    "audio_lr": 1e-3,
+    "heads_lr": 1e-3,
+}
+# Crops, dropout and wordings are drawn anew at each step: whatever of that a resumed run draws
+# otherwise shows.
 SETTINGS: dict[str, Any] = {
     "front_end": "logmel",
     "audio": {"crop_seconds": 2.0},
@@ -38,15 +48,24 @@ def settings_toml(text_encoder: Path, settings: dict[str, Any] = SETTINGS) -> st
     """The text of a ponticello.toml with preset tiny."""
     tables = {"text": {"name": text_encoder.as_posix()}, **settings}
     lines = ['preset = "tiny"']
-    lines += [f"{key} = {json.dumps(value)}" for key, value in tables.items() if not isinstance(value, dict)]
+    lines += [
+        f"{key} = {json.dumps(value)}"
+        for key, value in tables.items()
+        if not isinstance(value, dict)
+    ]
     for section, values in tables.items():
         if isinstance(values, dict):
-            lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+            lines += [
+                f"[{section}]",
+                *(f"{key} = {json.dumps(value)}" for key, value in values.items()),
+            ]
     return "\n".join(lines) + "\n"
 
 
 def make_world(root: Path, seed: int, *, train: bool = False) -> Path:
-    """The library at root/library: tracks, listening, log-mels and pairs; with `train` both runs and an index too."""
+    """The library at root/library: tracks, listening, log-mels and pairs; with `train` both runs
+    and an index too.
+    """
 
     def make() -> None:
         catalogue = make_catalogue(N_TRACKS, N_ARTISTS, SECONDS, seed)

@@ -1,4 +1,6 @@
-"""Vectors of a library: computed once, resumed, renewed when a mel changes, and never of another model."""
+"""Vectors of a library: computed once, resumed, renewed when a mel changes, and never of another
+model.
+"""
 
 import json
 import shutil
@@ -11,18 +13,16 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file, save_file
 
-from ponticello.api import Library
-from ponticello.data.catalog import audio_files, audio_path
-from ponticello.data.columns import PATH, TRACK_ID
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.shards import SCHEMA, write_manifest
-from ponticello.data.store import FrameStore
-from ponticello.data.synthetic import SAMPLE_RATE, synthesize
+from ponticello.datasets.synthetic import SAMPLE_RATE, synthesize
 from ponticello.errors import CheckpointError, PonticelloError
-from ponticello.model.checksums import CHECKSUMS
+from ponticello.features.prepare import prepare_frames
+from ponticello.features.store import SCHEMA, FeatureStore, write_manifest
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from ponticello.model.space import space_id
+from ponticello.model.saving import CHECKSUMS, space_id
 from ponticello.search.embed import embed_library
+from ponticello.storage.schema import PATH, TRACK_ID
+from ponticello.tracks.catalog import audio_files, audio_path
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def run(trained_copy: Library) -> Path:
 
 
 @pytest.fixture
-def store(trained_copy: Library) -> FrameStore:
-    return FrameStore(trained_copy.folder.mels)
+def store(trained_copy: Library) -> FeatureStore:
+    return FeatureStore(trained_copy.folder.mels)
 
 
 def _no_model(*_: object) -> HTCL:
@@ -45,7 +45,9 @@ def _no_model(*_: object) -> HTCL:
 def _change_weight(run: Path) -> None:
     """Nudges the weights, as training the run again would."""
     weights = load_file(run / "model.safetensors")
-    weights["logit_scales.audio_text"] = np.asarray(weights["logit_scales.audio_text"] + np.float32(0.5))
+    weights["logit_scales.audio_text"] = np.asarray(
+        weights["logit_scales.audio_text"] + np.float32(0.5)
+    )
     save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
     (run / CHECKSUMS).unlink(missing_ok=True)
 
@@ -57,7 +59,7 @@ def _change_setting(run: Path, part: str, name: str, value: Any) -> None:
     (run / CHECKSUMS).unlink(missing_ok=True)
 
 
-def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: FrameStore) -> None:
+def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: FeatureStore) -> None:
     vectors, n_new = embed_library(run, store)
     model = HTCL.from_pretrained(run)
     assert n_new == 60
@@ -71,7 +73,7 @@ def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: Fra
 
 
 def test_second_call_computes_nothing_and_gives_the_same(
-    run: Path, store: FrameStore, monkeypatch: pytest.MonkeyPatch
+    run: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = embed_library(run, store)
     monkeypatch.setattr("ponticello.search.embed.HTCL.from_pretrained", _no_model)
@@ -81,7 +83,7 @@ def test_second_call_computes_nothing_and_gives_the_same(
     assert np.array_equal(again.matrix, first.matrix)
 
 
-def test_two_computations_give_the_same_bytes(run: Path, store: FrameStore) -> None:
+def test_two_computations_give_the_same_bytes(run: Path, store: FeatureStore) -> None:
     first, _ = embed_library(run, store)
     shutil.rmtree(run / "vectors")
     second, _ = embed_library(run, store)
@@ -89,7 +91,9 @@ def test_two_computations_give_the_same_bytes(run: Path, store: FrameStore) -> N
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60])
-def test_batch_size_changes_nothing(run: Path, store: FrameStore, trained: Library, batch_size: int) -> None:
+def test_batch_size_changes_nothing(
+    run: Path, store: FeatureStore, trained: Library, batch_size: int
+) -> None:
     wanted, _ = embed_library(trained.folder.run("semantic"), store)
     found, n_new = embed_library(run, store, batch_size=batch_size)
     assert n_new == 60
@@ -97,7 +101,7 @@ def test_batch_size_changes_nothing(run: Path, store: FrameStore, trained: Libra
 
 
 def test_interrupted_call_goes_on_with_what_was_written(
-    run: Path, store: FrameStore, trained: Library, monkeypatch: pytest.MonkeyPatch
+    run: Path, store: FeatureStore, trained: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parts of 25 tracks: the first call ends after two, so ten tracks are left."""
     monkeypatch.setattr("ponticello.search.embed.PART_SIZE", 25)
@@ -121,30 +125,43 @@ def test_interrupted_call_goes_on_with_what_was_written(
 
 
 def _sources(library: Library) -> dict[str, Path]:
-    return {row[TRACK_ID]: audio_path(library.folder, row[PATH]) for row in library.tracks.iter_rows(named=True)}
+    return {
+        row[TRACK_ID]: audio_path(library.folder, row[PATH])
+        for row in library.tracks.iter_rows(named=True)
+    }
 
 
 def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: Path) -> None:
     run = trained_copy.folder.run("semantic")
-    before, n_new = embed_library(run, FrameStore(trained_copy.folder.mels))
+    before, n_new = embed_library(run, FeatureStore(trained_copy.folder.mels))
     assert n_new == 0
     sound = synthesize(np.array([1.0, 1.0, 1.0, -1.0, 0.0]), 3.0, np.random.default_rng(1))
     soundfile.write(tmp_path / "new.wav", sound, SAMPLE_RATE)
-    prepared = prepare_frames(trained_copy.folder, {**_sources(trained_copy), "track-0003": tmp_path / "new.wav"})
+    prepared = prepare_frames(
+        trained_copy.folder, {**_sources(trained_copy), "track-0003": tmp_path / "new.wav"}
+    )
     assert prepared.n_new == 1
-    store = FrameStore(trained_copy.folder.mels)
+    store = FeatureStore(trained_copy.folder.mels)
     after, n_new = embed_library(run, store)
     assert n_new == 1
     changed = np.abs(after.matrix - before.matrix).max(axis=1) > 0
-    assert [track_id for track_id, is_new in zip(after.track_ids, changed, strict=True) if is_new] == ["track-0003"]
-    assert np.allclose(after.matrix[3], HTCL.from_pretrained(run).encode_mels([store.read("track-0003")])[0], atol=1e-5)
+    assert [
+        track_id for track_id, is_new in zip(after.track_ids, changed, strict=True) if is_new
+    ] == ["track-0003"]
+    assert np.allclose(
+        after.matrix[3],
+        HTCL.from_pretrained(run).encode_mels([store.read("track-0003")])[0],
+        atol=1e-5,
+    )
 
 
 def test_track_without_a_mel_has_no_vector(trained_copy: Library) -> None:
     sources = _sources(trained_copy)
     del sources["track-0003"]
     assert prepare_frames(trained_copy.folder, sources).n_removed == 1
-    vectors, n_new = embed_library(trained_copy.folder.run("semantic"), FrameStore(trained_copy.folder.mels))
+    vectors, n_new = embed_library(
+        trained_copy.folder.run("semantic"), FeatureStore(trained_copy.folder.mels)
+    )
     assert n_new == 0
     assert vectors.track_ids == sorted(sources)
 
@@ -159,24 +176,37 @@ def test_space_changes_with_weights_and_with_what_happens_to_the_input(run: Path
     assert len({first, second, space_id(run)}) == 3
 
 
-def test_tracks_longer_than_a_crop_are_heard_alike_from_their_files_and_in_the_library(trained_copy: Library) -> None:
-    """Tracks of 4 s by a tower that hears 2 s: `embed` reads the length from the model's own config.json."""
-    run, store = trained_copy.folder.run("semantic"), FrameStore(trained_copy.folder.mels)
+def test_tracks_longer_than_a_crop_are_heard_alike_from_their_files_and_in_the_library(
+    trained_copy: Library,
+) -> None:
+    """Tracks of 4 s by a tower that hears 2 s: `embed` reads the length from the model's own
+    config.json.
+    """
+    run, store = trained_copy.folder.run("semantic"), FeatureStore(trained_copy.folder.mels)
     whole, _ = embed_library(run, store)
     _change_setting(run, "audio", "crop_seconds", 2.0)
     in_parts, n_new = embed_library(run, store)
     assert n_new == len(store)
     files = audio_files(trained_copy.folder)
-    heard = HTCL.from_pretrained(run).encode_audio([files[track_id] for track_id in in_parts.track_ids])
+    heard = HTCL.from_pretrained(run).encode_audio(
+        [files[track_id] for track_id in in_parts.track_ids]
+    )
     np.testing.assert_allclose(heard, in_parts.matrix, atol=1e-5)
     assert np.abs(whole.matrix - in_parts.matrix).max() > 1e-3
 
 
 @pytest.mark.parametrize(
     ("part", "name", "value"),
-    [("semantic", "epochs", 99.0), ("preference", "seed", 1), ("search", "blend", 0.1), ("splits", "seed", 4)],
+    [
+        ("semantic", "epochs", 99.0),
+        ("preference", "seed", 1),
+        ("search", "blend", 0.1),
+        ("splits", "seed", 4),
+    ],
 )
-def test_space_does_not_change_with_how_it_was_trained_or_asked(run: Path, part: str, name: str, value: Any) -> None:
+def test_space_does_not_change_with_how_it_was_trained_or_asked(
+    run: Path, part: str, name: str, value: Any
+) -> None:
     first = space_id(run)
     _change_setting(run, part, name, value)
     assert space_id(run) == first
@@ -187,16 +217,18 @@ def test_spaces_of_two_runs_differ(trained: Library) -> None:
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json", ""])
-def test_missing_model_says_what_to_run(run: Path, store: FrameStore, missing: str) -> None:
+def test_missing_model_says_what_to_run(run: Path, store: FeatureStore, missing: str) -> None:
     if missing:
         (run / missing).unlink()
     else:
         shutil.rmtree(run)
-    with pytest.raises(CheckpointError, match="semantic holds no model; train it with: ponticello train"):
+    with pytest.raises(
+        CheckpointError, match="semantic holds no model; train it with: ponticello train"
+    ):
         embed_library(run, store)
 
 
-def test_new_weights_start_a_new_folder_of_vectors(run: Path, store: FrameStore) -> None:
+def test_new_weights_start_a_new_folder_of_vectors(run: Path, store: FeatureStore) -> None:
     embed_library(run, store)
     _change_weight(run)
     _, n_new = embed_library(run, store)
@@ -204,7 +236,9 @@ def test_new_weights_start_a_new_folder_of_vectors(run: Path, store: FrameStore)
     assert len(list((run / "vectors").iterdir())) == 2
 
 
-def test_text_search_refuses_a_run_trained_since_and_names_both_spaces(trained_copy: Library) -> None:
+def test_text_search_refuses_a_run_trained_since_and_names_both_spaces(
+    trained_copy: Library,
+) -> None:
     run = trained_copy.folder.run("preference")
     held = space_id(run)
     _change_weight(run)
@@ -222,17 +256,17 @@ def test_mels_of_other_settings_than_the_models_are_refused(trained_copy: Librar
     sources = dict(list(_sources(library).items())[:4])
     assert prepare_frames(library.folder, sources).n_new == 4
     with pytest.raises(PonticelloError, match="mel"):
-        embed_library(library.folder.run("semantic"), FrameStore(library.folder.mels))
+        embed_library(library.folder.run("semantic"), FeatureStore(library.folder.mels))
 
 
 def test_store_without_any_mel_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mels").mkdir()
     write_manifest(tmp_path / "mels", pl.DataFrame(schema=SCHEMA))
     with pytest.raises(PonticelloError, match="ponticello prepare"):
-        embed_library(run, FrameStore(tmp_path / "mels"))
+        embed_library(run, FeatureStore(tmp_path / "mels"))
 
 
-def test_truncated_part_is_refused_or_computed_again(run: Path, store: FrameStore) -> None:
+def test_truncated_part_is_refused_or_computed_again(run: Path, store: FeatureStore) -> None:
     wanted, _ = embed_library(run, store)
     (part,) = (run / "vectors").rglob("part-*.parquet")
     part.write_bytes(part.read_bytes()[:100])
@@ -244,7 +278,7 @@ def test_truncated_part_is_refused_or_computed_again(run: Path, store: FrameStor
     assert np.array_equal(found.matrix, wanted.matrix)
 
 
-def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: FrameStore) -> None:
+def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: FeatureStore) -> None:
     wanted, _ = embed_library(run, store)
     (part,) = (run / "vectors").rglob("part-*.parquet")
     content = bytearray(part.read_bytes())
@@ -259,9 +293,14 @@ def test_flipped_bit_in_a_part_is_refused_or_computed_again(run: Path, store: Fr
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("model.safetensors", "abc"), ("config.json", "{"), ("config.json", "{}"), ("config.json", "[" * 100_000)],
+    [
+        ("model.safetensors", "abc"),
+        ("config.json", "{"),
+        ("config.json", "{}"),
+        ("config.json", "[" * 100_000),
+    ],
 )
-def test_damaged_model_is_refused(run: Path, store: FrameStore, name: str, content: str) -> None:
+def test_damaged_model_is_refused(run: Path, store: FeatureStore, name: str, content: str) -> None:
     (run / name).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError):
         embed_library(run, store)

@@ -1,4 +1,6 @@
-"""Embedding by several jobs: the bytes of a single process, also at once, with one missing, and with a part damaged."""
+"""Embedding by several jobs: the bytes of a single process, also at once, with one missing, and
+with a part damaged.
+"""
 
 import multiprocessing
 import shutil
@@ -8,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ponticello.api import Library
-from ponticello.data.store import FrameStore
 from ponticello.errors import LibraryError
+from ponticello.features.store import FeatureStore
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
 from ponticello.search import embed
 from ponticello.search.embed import Vectors, embed_library, embed_shard, require_shards
@@ -28,11 +30,11 @@ def run(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def store(trained_copy: Library) -> FrameStore:
-    return FrameStore(trained_copy.folder.mels)
+def store(trained_copy: Library) -> FeatureStore:
+    return FeatureStore(trained_copy.folder.mels)
 
 
-def _alone(run: Path, store: FrameStore) -> Vectors:
+def _alone(run: Path, store: FeatureStore) -> Vectors:
     vectors, n_new = embed_library(run, store)
     assert n_new == 60
     shutil.rmtree(run / "vectors")
@@ -46,17 +48,25 @@ def _assert_same_bytes(found: Vectors, wanted: Vectors) -> None:
 
 def _job(run: Path, mels: Path, shard: tuple[int, int]) -> None:
     embed.PART_SIZE = LOT
-    embed_shard(run, FrameStore(mels), shard)
+    embed_shard(run, FeatureStore(mels), shard)
 
 
 def test_jobs_one_after_the_other_give_the_bytes_of_one_process(
-    run: Path, store: FrameStore, monkeypatch: pytest.MonkeyPatch
+    run: Path, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last call has nothing left to compute. A job that begins when others have ended keeps to its own lots."""
+    """The last call has nothing left to compute. A job that begins when others have ended keeps to
+    its own lots.
+    """
     wanted = _alone(run, store)
-    assert [embed_shard(run, store, (number, 3)) for number in (3, 1, 2)] == [(16, 16), (28, 28), (16, 16)]
+    assert [embed_shard(run, store, (number, 3)) for number in (3, 1, 2)] == [
+        (16, 16),
+        (28, 28),
+        (16, 16),
+    ]
     assert embed_shard(run, store, (2, 3)) == (16, 0)
-    monkeypatch.setattr(HTCL, "from_pretrained", lambda _: pytest.fail("nothing was to be computed"))
+    monkeypatch.setattr(
+        HTCL, "from_pretrained", lambda _: pytest.fail("nothing was to be computed")
+    )
     found, n_new = embed_library(run, store)
     assert n_new == 0
     _assert_same_bytes(found, wanted)
@@ -64,7 +74,7 @@ def test_jobs_one_after_the_other_give_the_bytes_of_one_process(
     assert list(next((run / "vectors").iterdir()).glob("jobs/*")) == []
 
 
-def test_a_missing_job_is_made_up_for_with_the_same_bytes(run: Path, store: FrameStore) -> None:
+def test_a_missing_job_is_made_up_for_with_the_same_bytes(run: Path, store: FeatureStore) -> None:
     wanted = _alone(run, store)
     embed_shard(run, store, (2, 2))
     found, n_new = embed_library(run, store)
@@ -72,10 +82,13 @@ def test_a_missing_job_is_made_up_for_with_the_same_bytes(run: Path, store: Fram
     _assert_same_bytes(found, wanted)
 
 
-def test_a_missing_job_is_named(run: Path, store: FrameStore) -> None:
+def test_a_missing_job_is_named(run: Path, store: FeatureStore) -> None:
     """Jobs 1 and 3 of 3 lack, of four lots, the first, third and last: 16 + 16 + 12 tracks."""
     embed_shard(run, store, (2, 3))
-    with pytest.raises(LibraryError, match="run 'semantic': 44 vectors of shards 1/3, 3/3 are missing; run those jobs"):
+    with pytest.raises(
+        LibraryError,
+        match="run 'semantic': 44 vectors of shards 1/3, 3/3 are missing; run those jobs",
+    ):
         require_shards(run, store, 3)
     for number in (1, 3):
         embed_shard(run, store, (number, 3))
@@ -84,16 +97,21 @@ def test_a_missing_job_is_named(run: Path, store: FrameStore) -> None:
     require_shards(run, store, 3)
 
 
-def test_jobs_of_another_model_are_told_from_missing_ones(run: Path, store: FrameStore) -> None:
+def test_jobs_of_another_model_are_told_from_missing_ones(run: Path, store: FeatureStore) -> None:
     embed_shard(run, store, (1, 1))
     weights = load_file(run / "model.safetensors")
-    weights["logit_scales.audio_text"] = np.asarray(weights["logit_scales.audio_text"] + np.float32(0.5))
+    weights["logit_scales.audio_text"] = np.asarray(
+        weights["logit_scales.audio_text"] + np.float32(0.5)
+    )
     save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(LibraryError, match=r"shards 1/1 are missing; .* what lies in .* was made with another model"):
+    with pytest.raises(
+        LibraryError,
+        match=r"shards 1/1 are missing; .* what lies in .* was made with another model",
+    ):
         require_shards(run, store, 1)
 
 
-def test_a_damaged_part_of_a_job_is_made_again(run: Path, store: FrameStore) -> None:
+def test_a_damaged_part_of_a_job_is_made_again(run: Path, store: FeatureStore) -> None:
     wanted = _alone(run, store)
     embed_shard(run, store, (1, 1))
     part = min(next((run / "vectors").iterdir()).glob("jobs/part-*"))
@@ -105,11 +123,14 @@ def test_a_damaged_part_of_a_job_is_made_again(run: Path, store: FrameStore) -> 
 
 @pytest.mark.slow
 def test_jobs_at_the_same_time_give_the_bytes_of_one_process(
-    run: Path, store: FrameStore, trained_copy: Library
+    run: Path, store: FeatureStore, trained_copy: Library
 ) -> None:
     wanted = _alone(run, store)
     spawn = multiprocessing.get_context("spawn")
-    jobs = [spawn.Process(target=_job, args=(run, trained_copy.folder.mels, (number, 2))) for number in (1, 2)]
+    jobs = [
+        spawn.Process(target=_job, args=(run, trained_copy.folder.mels, (number, 2)))
+        for number in (1, 2)
+    ]
     for job in jobs:
         job.start()
     for job in jobs:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.search.filters import matching
+from ponticello.search.ranking import filter_mask
 
 TRACKS = pl.DataFrame(
     {
@@ -56,63 +56,69 @@ TRACKS = pl.DataFrame(
 )
 def test_each_operator_keeps_the_rows_that_pass(text: str, wanted: str) -> None:
     """Row d has nothing in any column but its id: it never passes, not even !=."""
-    assert "".join(matching(TRACKS, [text])["track_id"]) == wanted
+    assert "".join(filter_mask(TRACKS, [text])["track_id"]) == wanted
 
 
 @pytest.mark.parametrize("column", [name for name in TRACKS.columns if name != "track_id"])
 @pytest.mark.parametrize("operator", ["=", "!=", "<", "<=", ">", ">=", "~"])
 def test_missing_values_match_nothing(column: str, operator: str) -> None:
-    assert "d" not in matching(TRACKS, [f"{column}{operator}1"])["track_id"].to_list()
+    assert "d" not in filter_mask(TRACKS, [f"{column}{operator}1"])["track_id"].to_list()
 
 
 def test_nan_matches_nothing() -> None:
     tracks = pl.DataFrame({"track_id": ["a", "b"], "bpm": [float("nan"), 120.0]})
-    assert matching(tracks, ["bpm>100"])["track_id"].to_list() == ["b"]
+    assert filter_mask(tracks, ["bpm>100"])["track_id"].to_list() == ["b"]
 
 
 def test_every_filter_must_pass_and_none_passes_all() -> None:
-    assert matching(TRACKS, ["duration_s<300", "title~night", "genres=jazz"])["track_id"].to_list() == ["b"]
-    assert matching(TRACKS, []).equals(TRACKS)
+    assert filter_mask(TRACKS, ["duration_s<300", "title~night", "genres=jazz"])[
+        "track_id"
+    ].to_list() == ["b"]
+    assert filter_mask(TRACKS, []).equals(TRACKS)
 
 
 def test_spaces_around_the_parts_are_ignored() -> None:
-    assert matching(TRACKS, ["  title  =  night drive  "])["track_id"].to_list() == ["a"]
+    assert filter_mask(TRACKS, ["  title  =  night drive  "])["track_id"].to_list() == ["a"]
 
 
 def test_contains_takes_its_text_literally() -> None:
     tracks = pl.DataFrame({"track_id": ["a", "b"], "title": ["a.c (x", "abc"]})
-    assert matching(tracks, ["title~a.c"])["track_id"].to_list() == ["a"]
-    assert matching(tracks, ["title~(X"])["track_id"].to_list() == ["a"]
+    assert filter_mask(tracks, ["title~a.c"])["track_id"].to_list() == ["a"]
+    assert filter_mask(tracks, ["title~(X"])["track_id"].to_list() == ["a"]
 
 
 def test_value_may_hold_an_operator() -> None:
     tracks = pl.DataFrame({"track_id": ["a", "b"], "title": ["x=y", "x"]})
-    assert matching(tracks, ["title=x=y"])["track_id"].to_list() == ["a"]
+    assert filter_mask(tracks, ["title=x=y"])["track_id"].to_list() == ["a"]
 
 
 @pytest.mark.parametrize("text", ["", "rock", "=rock", "title=", "two words=x"])
 def test_unreadable_filter_is_named(text: str) -> None:
     with pytest.raises(DataError, match=f"filter '{text}' must look like column=value"):
-        matching(TRACKS, [text])
+        filter_mask(TRACKS, [text])
 
 
 def test_one_filter_alone_is_not_taken_for_its_letters() -> None:
-    with pytest.raises(DataError, match=r"where must be a list, such as \['genres=rock'\]; found one str alone"):
-        matching(TRACKS, "genres=rock")
+    with pytest.raises(
+        DataError, match=r"where must be a list, such as \['genres=rock'\]; found one str alone"
+    ):
+        filter_mask(TRACKS, "genres=rock")
 
 
 def test_unknown_column_is_named_with_those_there_are() -> None:
-    with pytest.raises(DataError, match="filter 'genre=rock': there is no column 'genre'; found track_id, title"):
-        matching(TRACKS, ["genre=rock"])
+    with pytest.raises(
+        DataError, match="filter 'genre=rock': there is no column 'genre'; found track_id, title"
+    ):
+        filter_mask(TRACKS, ["genre=rock"])
 
 
 @pytest.mark.parametrize("text", ["duration_s<long", "year~x"])
 def test_text_against_numbers_is_refused(text: str) -> None:
     column = text.partition("<")[0].partition("~")[0]
     with pytest.raises(DataError, match=f"filter {text}: column '{column}' holds numbers"):
-        matching(TRACKS, [text])
+        filter_mask(TRACKS, [text])
 
 
 def test_list_of_numbers_matches_if_one_of_them_does() -> None:
     tracks = pl.DataFrame({"track_id": ["a", "b"], "years": [[1990, 2001], [1980]]})
-    assert matching(tracks, ["years>2000"])["track_id"].to_list() == ["a"]
+    assert filter_mask(tracks, ["years>2000"])["track_id"].to_list() == ["a"]

@@ -8,24 +8,27 @@ import polars as pl
 import pytest
 
 from ponticello.errors import CheckpointError
-from ponticello.search.calibration import Calibration, Space
-from ponticello.search.clustered import Clustered
 from ponticello.search.embed import Vectors
-from ponticello.search.exact import Exact
+from ponticello.search.exact import ExactIndex
+from ponticello.search.faiss_index import FaissIndex
 from ponticello.search.generations import open_index, write_index
-from ponticello.search.index import EmbeddingIndex
-from ponticello.search.recommend import rank_tracks
+from ponticello.search.index import Calibration, EmbeddingIndex, VectorSpace
+from ponticello.search.ranking import rank_tracks
 
 pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 N = 1_500
-SPACES = [Space(name, name, Calibration(0.1, 0.5), Calibration(0.0, 1.0)) for name in ("one", "two")]
+SPACES = [
+    VectorSpace(name, name, Calibration(0.1, 0.5), Calibration(0.0, 1.0)) for name in ("one", "two")
+]
 
 
 def _sides() -> list[Vectors]:
     ids, sides = [f"t{row:04d}" for row in range(N)], []
     for seed in (0, 1):
         vectors = np.random.default_rng(seed).standard_normal((N, 8)).astype(np.float32)
-        sides.append(Vectors(ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), str(seed)))
+        sides.append(
+            Vectors(ids, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), str(seed))
+        )
     return sides
 
 
@@ -45,9 +48,14 @@ def test_recall_stands_in_the_record_and_the_index_opens_with_it(tmp_path: Path)
     record = json.loads((generation / "index.json").read_text())
     assert record["finder"]["backend"] == "faiss"
     assert min(record["finder"]["recall"].values()) >= 0.99
-    assert set(record["sha256"]) == {"vectors.npy", "tracks.parquet", "space-0.faiss", "space-1.faiss"}
-    assert isinstance(open_index(tmp_path).neighbours, Clustered)
-    assert isinstance(open_index(tmp_path, "exact").neighbours, Exact)
+    assert set(record["sha256"]) == {
+        "vectors.npy",
+        "tracks.parquet",
+        "space-0.faiss",
+        "space-1.faiss",
+    }
+    assert isinstance(open_index(tmp_path).neighbours, FaissIndex)
+    assert isinstance(open_index(tmp_path, "exact").neighbours, ExactIndex)
 
 
 @pytest.mark.parametrize("place", [100, -9])
@@ -56,19 +64,25 @@ def test_a_flipped_bit_of_a_faiss_file_is_refused(tmp_path: Path, place: int) ->
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"space-1.faiss is not what was written\); run: ponticello embed"):
+    with pytest.raises(
+        CheckpointError, match=r"space-1.faiss is not what was written\); run: ponticello embed"
+    ):
         open_index(tmp_path)
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.5, 1.0])
-def test_ranked_lists_with_caps_and_exclusions_are_those_of_the_exact_way(tmp_path: Path, blend: float) -> None:
+def test_ranked_lists_with_caps_and_exclusions_are_those_of_the_exact_way(
+    tmp_path: Path, blend: float
+) -> None:
     """Two tracks an artist of three: six, which the first ten may not hold; one of them may differ."""
     _written(tmp_path)
     lists = []
     for backend in ("auto", "exact"):
         index: EmbeddingIndex = open_index(tmp_path, backend)
         query = index.track_query(["t0007"])
-        found = rank_tracks(index, query, _tracks(), k=10, blend=blend, excluded=["t0007"], per_artist=2)
+        found = rank_tracks(
+            index, query, _tracks(), k=10, blend=blend, excluded=["t0007"], per_artist=2
+        )
         assert len(found) == 6
         lists.append({result.track_id: result.score for result in found})
     same = lists[0].keys() & lists[1].keys()

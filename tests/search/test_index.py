@@ -10,13 +10,19 @@ import polars as pl
 import pytest
 
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.search.calibration import CALIBRATION_PAIRS, Calibration, Space, calibrate
 from ponticello.search.embed import Vectors
-from ponticello.search.generations import known_recordings, open_index, write_index
-from ponticello.search.index import EmbeddingIndex, Query
+from ponticello.search.generations import load_recordings, open_index, write_index
+from ponticello.search.index import (
+    CALIBRATION_PAIRS,
+    Calibration,
+    EmbeddingIndex,
+    Query,
+    VectorSpace,
+    calibrate,
+)
 
-SEMANTIC = Space("one", "aaaa", Calibration(0.2, 0.5), Calibration(-0.1, 0.25))
-PREFERENCE = Space("two", "bbbb", Calibration(0.4, 0.1), Calibration(0.3, 2.0))
+SEMANTIC = VectorSpace("one", "aaaa", Calibration(0.2, 0.5), Calibration(-0.1, 0.25))
+PREFERENCE = VectorSpace("two", "bbbb", Calibration(0.4, 0.1), Calibration(0.3, 2.0))
 SPACES = [SEMANTIC, PREFERENCE]
 
 
@@ -33,7 +39,9 @@ def _sides(n: int = 6, seed: int = 0) -> tuple[Vectors, Vectors]:
 
 def _index(n: int = 6) -> EmbeddingIndex:
     semantic, preference = _sides(n)
-    return EmbeddingIndex(semantic.track_ids, np.concatenate([semantic.matrix, preference.matrix], axis=1), SPACES)
+    return EmbeddingIndex(
+        semantic.track_ids, np.concatenate([semantic.matrix, preference.matrix], axis=1), SPACES
+    )
 
 
 def _query(n: int, kind: str) -> Query:
@@ -54,7 +62,9 @@ def test_score_is_the_blend_of_both_calibrated_cosines(blend: float, kind: str) 
             meaning = float(np.dot(query.semantic[row], semantic.matrix[column]))
             taste = float(np.dot(query.preference[row], preference.matrix[column]))
             one, two = (getattr(space, kind) for space in SPACES)
-            wanted = (1 - blend) * (meaning - one.mean) / one.std + blend * (taste - two.mean) / two.std
+            wanted = (1 - blend) * (meaning - one.mean) / one.std + blend * (
+                taste - two.mean
+            ) / two.std
             assert scores[row, column] == pytest.approx(wanted, abs=1e-5)
 
 
@@ -62,7 +72,9 @@ def test_score_of_round_numbers() -> None:
     """Cosines 1 and 0.5: 0.75 * (1 - 0.2) / 0.5 + 0.25 * (0.5 - 0.4) / 0.1 = 1.2 + 0.25."""
     vectors = np.array([[1, 0, 1, 0]], dtype=np.float32)
     query = Query(np.array([[1, 0]], np.float32), np.array([[0.5, 0.75**0.5]], np.float32), "audio")
-    assert EmbeddingIndex(["a"], vectors, SPACES).scores(query, 0.25)[0, 0] == pytest.approx(1.45, abs=1e-6)
+    assert EmbeddingIndex(["a"], vectors, SPACES).scores(query, 0.25)[0, 0] == pytest.approx(
+        1.45, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
@@ -83,14 +95,20 @@ def test_an_index_of_one_space_answers_blend_0_only() -> None:
     query = index.track_query(["t2"])
     assert not index.has_preference
     assert query.preference is None
-    assert np.allclose(index.scores(query, 0.0)[0], (semantic.matrix @ semantic.matrix[2] - 0.2) / 0.5, atol=1e-5)
-    with pytest.raises(LibraryError, match="no preference space yet: use blend 0, or train stage two and embed"):
+    assert np.allclose(
+        index.scores(query, 0.0)[0], (semantic.matrix @ semantic.matrix[2] - 0.2) / 0.5, atol=1e-5
+    )
+    with pytest.raises(
+        LibraryError, match="no preference space yet: use blend 0, or train stage two and embed"
+    ):
         index.scores(query, 0.1)
 
 
 @pytest.mark.parametrize("blend", [-0.01, 1.01, float("nan")])
 def test_blend_outside_0_to_1_is_refused(blend: float) -> None:
-    with pytest.raises(DataError, match=rf"blend {blend} must lie between 0 \(meaning\) and 1 \(taste\)"):
+    with pytest.raises(
+        DataError, match=rf"blend {blend} must lie between 0 \(meaning\) and 1 \(taste\)"
+    ):
         _index().scores(_query(1, "text"), blend)
 
 
@@ -109,12 +127,16 @@ def test_track_query_holds_both_vectors_of_each_track_in_the_order_asked() -> No
 
 
 def test_unknown_track_is_named() -> None:
-    with pytest.raises(DataError, match="track 'nope' is not in the index; check the id, or run: ponticello embed"):
+    with pytest.raises(
+        DataError, match="track 'nope' is not in the index; check the id, or run: ponticello embed"
+    ):
         _index().track_query(["t1", "nope", "no"])
 
 
 def test_calibration_of_two_tracks_is_their_cosine() -> None:
-    """Of two rows only the pair (0, 1) is left once a row meets itself no more: mean 0.6, nothing around it."""
+    """Of two rows only the pair (0, 1) is left once a row meets itself no more: mean 0.6, nothing
+    around it.
+    """
     vectors = np.array([[1.0, 0.0], [0.6, 0.8]])
     found = calibrate(vectors, vectors)
     assert found.mean == pytest.approx(0.6)
@@ -122,7 +144,9 @@ def test_calibration_of_two_tracks_is_their_cosine() -> None:
 
 
 def test_calibration_tends_to_the_mean_and_deviation_over_all_pairs() -> None:
-    """One query, cosines 1, 0, 0 and -0.6: mean 0.1, variance (0.81 + 0.01 + 0.01 + 0.49) / 4 = 0.33."""
+    """One query, cosines 1, 0, 0 and -0.6: mean 0.1, variance (0.81 + 0.01 + 0.01 + 0.49) / 4 =
+    0.33.
+    """
     tracks = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-0.6, 0.8]])
     found = calibrate(np.array([[1.0, 0.0]]), tracks)
     error = 4 * 0.33**0.5 / CALIBRATION_PAIRS**0.5  # four standard errors of the mean
@@ -144,16 +168,24 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert index.track_ids == semantic.track_ids
     assert index.rows["t3"] == 3
     assert index.spaces == SPACES
-    assert np.array_equal(index.vectors, np.concatenate([semantic.matrix, preference.matrix], axis=1))
+    assert np.array_equal(
+        index.vectors, np.concatenate([semantic.matrix, preference.matrix], axis=1)
+    )
     assert index.vectors.dtype == np.float32
     assert (tmp_path / "CURRENT").read_text() == f"{generation.name}\n"
 
 
 def test_recordings_are_read_back_and_a_track_without_one_is_alone(tmp_path: Path) -> None:
-    given = pl.DataFrame({"track_id": ["t1", "t4", "x"], "mel_sha256": ["1", "4", "x"], "recording": ["t1", "t1", "x"]})
+    given = pl.DataFrame(
+        {
+            "track_id": ["t1", "t4", "x"],
+            "mel_sha256": ["1", "4", "x"],
+            "recording": ["t1", "t1", "x"],
+        }
+    )
     write_index(tmp_path, *_sides(), SPACES, given)
     assert open_index(tmp_path).recordings == ["t0", "t1", "t2", "t3", "t1", "t5"]
-    known = known_recordings(tmp_path)
+    known = load_recordings(tmp_path)
     assert known is not None
     assert known.rows()[:2] == [("t0", None, "t0"), ("t1", "1", "t1")]
 
@@ -171,15 +203,15 @@ def test_an_index_of_before_recordings_knows_of_no_copies(tmp_path: Path) -> Non
     generation.rename(tmp_path / name)
     (tmp_path / "CURRENT").write_text(name)
     assert open_index(tmp_path).recordings == [f"t{number}" for number in range(6)]
-    assert known_recordings(tmp_path) is None
+    assert load_recordings(tmp_path) is None
 
 
 def test_recordings_of_a_damaged_or_missing_index_are_not_known(tmp_path: Path) -> None:
-    assert known_recordings(tmp_path) is None
+    assert load_recordings(tmp_path) is None
     generation = write_index(tmp_path, *_sides(), SPACES)
-    assert known_recordings(tmp_path) is not None
+    assert load_recordings(tmp_path) is not None
     (generation / "vectors.npy").write_bytes(b"")
-    assert known_recordings(tmp_path) is None
+    assert load_recordings(tmp_path) is None
 
 
 def test_only_tracks_with_both_vectors_enter_each_with_its_own(tmp_path: Path) -> None:
@@ -188,7 +220,9 @@ def test_only_tracks_with_both_vectors_enter_each_with_its_own(tmp_path: Path) -
     write_index(tmp_path, semantic, preference, SPACES)
     index = open_index(tmp_path)
     assert index.track_ids == ["b", "c"]
-    assert np.array_equal(index.vectors, np.concatenate([semantic.matrix[1:], preference.matrix[:2]], axis=1))
+    assert np.array_equal(
+        index.vectors, np.concatenate([semantic.matrix[1:], preference.matrix[:2]], axis=1)
+    )
 
 
 def test_index_before_stage_two_has_one_space(tmp_path: Path) -> None:
@@ -210,7 +244,9 @@ def test_writing_the_same_index_again_keeps_the_generation_before(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"CURRENT", names[0], names[1]}
 
 
-def test_an_error_while_writing_leaves_the_live_index_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_while_writing_leaves_the_live_index_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     live = write_index(tmp_path, *_sides(seed=0), SPACES)
 
     def full_disk(*_: object, **__: object) -> None:
@@ -235,7 +271,10 @@ def test_one_flipped_bit_is_refused(tmp_path: Path, name: str, place: int) -> No
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"is damaged \({name} is not what was written\); run: ponticello embed"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"is damaged \({name} is not what was written\); run: ponticello embed",
+    ):
         open_index(tmp_path)
 
 
@@ -246,7 +285,9 @@ def test_missing_file_is_refused(tmp_path: Path, name: str) -> None:
         open_index(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"sha256": {}, "spaces": [{}]}', "\ud800"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"sha256": {}, "spaces": [{}]}', "\ud800"]
+)
 def test_broken_record_is_refused(tmp_path: Path, content: str) -> None:
     file = write_index(tmp_path, *_sides(), SPACES) / "index.json"
     file.write_bytes(content.encode("utf-8", "surrogatepass"))
@@ -265,19 +306,23 @@ def test_changed_calibration_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("record", [{"sha256": [], "spaces": []}, {"sha256": {}, "spaces": []}])
 def test_record_without_hashes_is_refused(tmp_path: Path, record: dict[str, object]) -> None:
-    (write_index(tmp_path, *_sides(), SPACES) / "index.json").write_text(json.dumps(record), encoding="utf-8")
+    (write_index(tmp_path, *_sides(), SPACES) / "index.json").write_text(
+        json.dumps(record), encoding="utf-8"
+    )
     with pytest.raises(CheckpointError, match="run: ponticello embed"):
         open_index(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xb1\xff\n", b"01234567\n9abcdef\n", b"../../elsewhere\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xb1\xff\n", b"01234567\n9abcdef\n", b"../../elsewhere\n"]
+)
 def test_damaged_current_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     write_index(tmp_path, *_sides(), SPACES)
     (tmp_path / "CURRENT").write_bytes(content)
     with pytest.raises(CheckpointError, match="run: ponticello embed") as raised:
         open_index(tmp_path)
     assert "\n" not in str(raised.value)
-    assert known_recordings(tmp_path) is None
+    assert load_recordings(tmp_path) is None
 
 
 def test_current_naming_a_generation_that_is_gone_is_refused(tmp_path: Path) -> None:
@@ -286,7 +331,9 @@ def test_current_naming_a_generation_that_is_gone_is_refused(tmp_path: Path) -> 
         open_index(tmp_path)
 
 
-def test_writing_the_same_index_again_leaves_its_files_alone_unless_they_are_damaged(tmp_path: Path) -> None:
+def test_writing_the_same_index_again_leaves_its_files_alone_unless_they_are_damaged(
+    tmp_path: Path,
+) -> None:
     """A reader that has the file open keeps what it reads; a damaged file is made anew."""
     file = write_index(tmp_path, *_sides(), SPACES) / "vectors.npy"
     whole, number = file.read_bytes(), file.stat().st_ino
@@ -302,6 +349,6 @@ def test_an_index_under_a_name_that_reads_as_a_pattern_opens_as_it_is(tmp_path: 
     for name, n_tracks in (("Music [FLAC]", 6), ("Music F", 5)):
         write_index(tmp_path / name, *_sides(n_tracks), SPACES)
     assert open_index(tmp_path / "Music [FLAC]").track_ids == [f"t{number}" for number in range(6)]
-    known = known_recordings(tmp_path / "Music [FLAC]")
+    known = load_recordings(tmp_path / "Music [FLAC]")
     assert known is not None
     assert known.height == 6

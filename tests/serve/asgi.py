@@ -1,4 +1,6 @@
-"""One raw request to an application, as a hostile client would send it: any path and header, a body without end."""
+"""One raw request to an application, as a hostile client would send it: any path and header, a body
+without end.
+"""
 
 import asyncio
 import json
@@ -57,7 +59,9 @@ def send(
     body: AsyncIterator[bytes] | None = None,
     host: bytes | None = b"127.0.0.1",
 ) -> Answered:
-    """Asks the app in a loop of its own. path: as a server hands it on, percent signs decoded, nothing tidied up."""
+    """Asks the app in a loop of its own. path: as a server hands it on, percent signs decoded,
+    nothing tidied up.
+    """
     named = [] if host is None else [(b"host", host)]
     return asyncio.run(_sent(app, method, path, query, (*named, *headers), body or pieces_of(())))
 
@@ -104,4 +108,6 @@ async def _sent(
     await app(scope, receive, send_on)
     start = sent[0]
     answered = {name.decode().lower(): value.decode("latin-1") for name, value in start["headers"]}
-    return Answered(start["status"], answered, b"".join(each.get("body", b"") for each in sent[1:]), n_pieces)
+    return Answered(
+        start["status"], answered, b"".join(each.get("body", b"") for each in sent[1:]), n_pieces
+    )

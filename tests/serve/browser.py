@@ -1,4 +1,6 @@
-"""A real browser for the tests of the explorer: Chromium without a screen, kept to this machine, and what it said."""
+"""A real browser for the tests of the explorer: Chromium without a screen, kept to this machine,
+and what it said.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -74,7 +76,10 @@ def page_of(browser: Browser, **options: Any) -> Iterator[tuple[Page, Seen]]:
 
     context.route("**/*", kept_here)
     page = context.new_page()
-    page.on("console", lambda message: seen.errors.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console",
+        lambda message: seen.errors.append(message.text) if message.type == "error" else None,
+    )
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     try:
         yield page, seen
@@ -86,12 +91,15 @@ def open_explorer(page: Page, address: str, state: str = "") -> None:
     """Opens the page and waits for its first answer."""
     page.goto(f"{address}/#{state}")
     until(
-        page, "() => document.querySelectorAll('#list .song').length || !document.getElementById('songs-empty').hidden"
+        page,
+        "() => document.querySelectorAll('#list .song').length || !document.getElementById('songs-empty').hidden",
     )
 
 
 def until(page: Page, condition: str, argument: Any = None) -> None:
-    """Waits until a JavaScript function is true. Playwright's own way runs text as code, which the page forbids."""
+    """Waits until a JavaScript function is true. Playwright's own way runs text as code, which the
+    page forbids.
+    """
     end = time.monotonic() + WAIT_MS / 1000
     while not page.evaluate(condition, argument):
         assert time.monotonic() < end, f"never true: {condition}"
@@ -109,7 +117,9 @@ def axe_violations(page: Page, part: str = "body") -> list[str]:
     if not page.evaluate("() => 'axe' in window"):
         page.evaluate(source)
     options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
-    found: Mapping[str, Any] = page.evaluate("([part, options]) => axe.run(part, options)", [part, options])
+    found: Mapping[str, Any] = page.evaluate(
+        "([part, options]) => axe.run(part, options)", [part, options]
+    )
     return [
         f"{each['id']}: {each['help']} at {node['target']}"
         for each in found["violations"]

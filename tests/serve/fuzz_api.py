@@ -1,11 +1,12 @@
-"""Asks every operation of the OpenAPI with generated questions, in this process, and looks at each answer.
+"""Asks every operation of the OpenAPI with generated questions, in this process, and looks at each
+answer.
 
     python tests/serve/fuzz_api.py LIBRARY --requests 10000
 
-schemathesis makes the questions, half of them fitting the schema and half not; in some of them ids that there are take
-the place of invented ones, so that what lies behind is reached. Each answer must be one that the OpenAPI knows, of its
-media type and schema; each error {code, message} and nothing else; none a 5xx but "busy" and "not ready", which there
-should be none of either.
+schemathesis makes the questions, half of them fitting the schema and half not; in some of them ids
+that there are take the place of invented ones, so that what lies behind is reached. Each answer
+must be one that the OpenAPI knows, of its media type and schema; each error {code, message} and
+nothing else; none a 5xx but "busy" and "not ready", which there should be none of either.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ponticello.serve.app import create_app
-from ponticello.serve.guard import guard_for
+from ponticello.serve.security import security_policy_for
 
 CHECKS = [
     not_a_server_error,
@@ -49,7 +50,16 @@ SENSIBLE_SHARE = 0.9  # of bodies in which one of what excludes each other is ke
 HOST = {"Host": "localhost"}
 A_ROUND = 25  # questions of an operation and a mode before the next has its turn
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
-WHERE = ["genres=rock", "duration_s<300", "title~a", "artist!=nobody", "tags=slow", "album!=x", "title>=b", "no=1"]
+WHERE = [
+    "genres=rock",
+    "duration_s<300",
+    "title~a",
+    "artist!=nobody",
+    "tags=slow",
+    "album!=x",
+    "title>=b",
+    "no=1",
+]
 
 
 @dataclass
@@ -80,7 +90,9 @@ class Known:
 
 
 def fuzz(app: FastAPI, n_requests: int, first_seed: int = 0, sound: bytes = b"") -> Tally:
-    """At least `n_requests` answers of `app`, looked at. sound: a file it can hear, to get behind the uploads' door."""
+    """At least `n_requests` answers of `app`, looked at. sound: a file it can hear, to get behind
+    the uploads' door.
+    """
     schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app, headers=HOST)
     operations = [found.ok() for found in schema.get_all_operations()]
     known, tally = _known(app, sound), Tally()
@@ -97,7 +109,9 @@ def fuzz(app: FastAPI, n_requests: int, first_seed: int = 0, sound: bytes = b"")
     return tally
 
 
-def _round(operation: Any, mode: GenerationMode, number: int, known: Known, tally: Tally, session: Any) -> None:
+def _round(
+    operation: Any, mode: GenerationMode, number: int, known: Known, tally: Tally, session: Any
+) -> None:
     chance = random.Random(number)
 
     @seed(number)
@@ -115,12 +129,17 @@ def _round(operation: Any, mode: GenerationMode, number: int, known: Known, tall
         tally.answers[operation.label, answer.status_code] += 1
         fault = _fault(case, answer)
         if fault:
-            tally.faults.setdefault(f"{operation.label} {answer.status_code}: {fault}", case.as_curl_command())
+            tally.faults.setdefault(
+                f"{operation.label} {answer.status_code}: {fault}", case.as_curl_command()
+            )
 
     try:
         ask()
     except Exception as error:
-        if type(error).__name__ not in ("Unsatisfiable", "SkipTest"):  # nothing can be wrong about this operation
+        if type(error).__name__ not in (
+            "Unsatisfiable",
+            "SkipTest",
+        ):  # nothing can be wrong about this operation
             raise
 
 
@@ -133,7 +152,11 @@ def _fault(case: Any, answer: Any) -> str:
             return f"an error that is no JSON: {answer.content[:100]!r}"
         if set(body) != {"code", "message"} or not CODE.fullmatch(body["code"]):
             return f"an error of another shape: {body}"
-        if not body["message"] or len(body["message"].splitlines()) != 1 or len(body["message"]) > 400:
+        if (
+            not body["message"]
+            or len(body["message"].splitlines()) != 1
+            or len(body["message"]) > 400
+        ):
             return f"a message that is no line: {body['message']!r}"
     try:
         case.validate_response(answer, checks=CHECKS)
@@ -146,7 +169,9 @@ def _known(app: FastAPI, sound: bytes) -> Known:
     from starlette.testclient import TestClient
 
     client = TestClient(app, base_url="http://localhost")
-    tracks = [each["track_id"] for each in client.get("/api/tracks", params={"k": 20}).json()["tracks"]]
+    tracks = [
+        each["track_id"] for each in client.get("/api/tracks", params={"k": 20}).json()["tracks"]
+    ]
     listeners = client.get("/api/listeners", params={"k": 20}).json()["listeners"]
     heard = client.post("/api/uploads", files={"file": ("sound", sound)}) if sound else None
     upload = heard.json()["upload"] if heard is not None and heard.status_code == 200 else "none"
@@ -161,7 +186,9 @@ def _make_known(case: Any, known: Known, chance: random.Random) -> None:
                 if chance.random() < KNOWN_SHARE:
                     parameters[name] = _value(name, parameters[name], known, chance)
     if isinstance(case.body, dict):
-        if "file" in case.body and known.sound and chance.random() < KNOWN_SHARE / 4:  # being heard takes a while
+        if (
+            "file" in case.body and known.sound and chance.random() < KNOWN_SHARE / 4
+        ):  # being heard takes a while
             case.body["file"] = known.sound
         case.body = _filled(case.body, known, chance)
 
@@ -190,34 +217,50 @@ def _filled(body: Any, known: Known, chance: random.Random) -> Any:
     for name, value in found.items():
         if value is not None and chance.random() < KNOWN_SHARE:
             found[name] = _value(name, value, known, chance)
-    for alternatives in (("text", "track_id", "upload"), ("user_id", "recent"), ("ask", "user_id", "recent")):
+    for alternatives in (
+        ("text", "track_id", "upload"),
+        ("user_id", "recent"),
+        ("ask", "user_id", "recent"),
+    ):
         named = [name for name in alternatives if found.get(name) is not None]
         if len(named) > 1 and chance.random() < SENSIBLE_SHARE:
             kept = chance.choice(named)
-            found = {name: value for name, value in found.items() if name == kept or name not in alternatives}
+            found = {
+                name: value
+                for name, value in found.items()
+                if name == kept or name not in alternatives
+            }
     if {"start_s", "end_s"} & set(found) and chance.random() < SENSIBLE_SHARE:
         part = {"start_s": 0.5, "end_s": 2.0} if found.get("track_id") else {}
-        found = {name: value for name, value in found.items() if name not in ("start_s", "end_s")} | part
+        found = {
+            name: value for name, value in found.items() if name not in ("start_s", "end_s")
+        } | part
     return found
 
 
 def main() -> None:
     """Prints the table, and fails if a single answer is wrong."""
-    parser = argparse.ArgumentParser(description="Generated questions to every operation of the service.")
+    parser = argparse.ArgumentParser(
+        description="Generated questions to every operation of the service."
+    )
     parser.add_argument("library", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sound", type=Path, help="a sound file for uploads")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", module="hypothesis")
-    app = create_app(options.library, guard_for("127.0.0.1", None))
+    app = create_app(options.library, security_policy_for("127.0.0.1", None))
     started = time.monotonic()
-    tally = fuzz(app, options.requests, options.seed, options.sound.read_bytes() if options.sound else b"")
+    tally = fuzz(
+        app, options.requests, options.seed, options.sound.read_bytes() if options.sound else b""
+    )
     app.state.uploads.close()
     labels = sorted({label for label, _ in tally.answers})
     print(f"{'':<44} {'2xx':>6} {'3xx':>6} {'4xx':>6} {'5xx':>6}")
     for label in labels:
-        of_label = [(status // 100, n) for (name, status), n in tally.answers.items() if name == label]
+        of_label = [
+            (status // 100, n) for (name, status), n in tally.answers.items() if name == label
+        ]
         row = [sum(n for first, n in of_label if first == wanted) for wanted in (2, 3, 4, 5)]
         print(f"{label:<44} " + " ".join(f"{n:>6,}" for n in row))
     print(

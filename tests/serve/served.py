@@ -11,10 +11,10 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from ponticello.api import Library
-from ponticello.data.columns import TRACK_ID
+from ponticello.library import Library
 from ponticello.serve.app import create_app
-from ponticello.serve.guard import guard_for
+from ponticello.serve.security import security_policy_for
+from ponticello.storage.schema import TRACK_ID
 
 TOKEN = "a-token-of-the-tests-0123456789"
 NAME = "http://127.0.0.1"
@@ -22,7 +22,7 @@ NAME = "http://127.0.0.1"
 
 def make_app(root: Path, token: str | None = None) -> FastAPI:
     """The application over the library at `root`, for this machine only."""
-    return create_app(root, guard_for("127.0.0.1", token))
+    return create_app(root, security_policy_for("127.0.0.1", token))
 
 
 @contextmanager
@@ -35,7 +35,9 @@ def client_of(app: FastAPI, **options: Any) -> Iterator[TestClient]:
 @contextmanager
 def running(app: FastAPI) -> Iterator[str]:
     """The address of the app on a free port, served by a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
@@ -49,9 +51,13 @@ def running(app: FastAPI) -> Iterator[str]:
 
 
 def rename(library: Library, column: str, known: str, new: str) -> None:
-    """Gives a track (`TRACK_ID`) or a listener (`USER_ID`) another id wherever the library names it; embeds anew."""
+    """Gives a track (`TRACK_ID`) or a listener (`USER_ID`) another id wherever the library names
+    it; embeds anew.
+    """
     folder = library.folder
     tables = [folder.tracks, folder.interactions, folder.mels / "manifest.parquet"]
     for table in tables if column == TRACK_ID else tables[1:2]:
-        pl.read_parquet(table).with_columns(pl.col(column).replace({known: new})).write_parquet(table)
+        pl.read_parquet(table).with_columns(pl.col(column).replace({known: new})).write_parquet(
+            table
+        )
     library.embed("semantic", "preference")

@@ -1,4 +1,6 @@
-"""docs/api.md: every route is on it, its curl and its Python run, and what it says of codes and numbers is so."""
+"""docs/api.md: every route is on it, its curl and its Python run, and what it says of codes and
+numbers is so.
+"""
 
 import json
 import os
@@ -12,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from served import TOKEN, make_app, running
 
 import ponticello.serve as serve
-from pages import Block, blocks_of
-from ponticello.api import Library
-from ponticello.data.catalog import audio_files
-from ponticello.serve.failures import _BY_STATUS
+from ponticello.library import Library
+from ponticello.serve.errors import _BY_STATUS
+from ponticello.tracks.catalog import audio_files
+from tests.pages import Block, blocks_of
+from tests.serve.served import TOKEN, make_app, running
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 HERE = "http://127.0.0.1:8321"
@@ -28,7 +30,10 @@ ROUTE = re.compile(r"^### `([A-Z]+) (\S+)`$", re.M)
 def _sections() -> dict[tuple[str, str], str]:
     """The text under each route's heading."""
     parts = ROUTE.split(PAGE)[1:]
-    return {(parts[at], parts[at + 1]): parts[at + 2].partition("\n## ")[0] for at in range(0, len(parts), 3)}
+    return {
+        (parts[at], parts[at + 1]): parts[at + 2].partition("\n## ")[0]
+        for at in range(0, len(parts), 3)
+    }
 
 
 def _blocks(language: str) -> list[Block]:
@@ -55,7 +60,9 @@ def desk(trained: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_every_route_is_on_the_page(app: FastAPI) -> None:
-    described = {(method.upper(), path) for path, each in app.openapi()["paths"].items() for method in each}
+    described = {
+        (method.upper(), path) for path, each in app.openapi()["paths"].items() for method in each
+    }
     assert set(_sections()) == described
 
 
@@ -97,7 +104,9 @@ def _curled(command: str, address: str) -> httpx.Response:
 
 
 @pytest.mark.usefixtures("desk")
-@pytest.mark.parametrize("block", [pytest.param(block, id=str(block.line)) for block in _blocks("bash")])
+@pytest.mark.parametrize(
+    "block", [pytest.param(block, id=str(block.line)) for block in _blocks("bash")]
+)
 def test_every_curl_is_answered(block: Block, address: str) -> None:
     answer = _curled(block.text, address)
     assert answer.status_code in (200, 206), answer.text
@@ -131,15 +140,27 @@ def test_the_answer_shown_has_the_fields_of_one(address: str) -> None:
 
 def test_every_code_is_in_the_table_and_the_other_way_round() -> None:
     table = PAGE.partition("## Errors")[2].partition("\n## ")[0]
-    shown = {code for line in re.findall(r"^\| (`.+?`) \|", table, re.M) for code in re.findall(r"`(\w+)`", line)}
-    source = "\n".join(path.read_text(encoding="utf-8") for path in Path(serve.__path__[0]).glob("*.py"))
-    raised = set(re.findall(r'Failure\(\s*\d{3},\s*"(\w+)"', source)) | set(_BY_STATUS.values()) | {"model_changed"}
+    shown = {
+        code
+        for line in re.findall(r"^\| (`.+?`) \|", table, re.M)
+        for code in re.findall(r"`(\w+)`", line)
+    }
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for path in Path(serve.__path__[0]).glob("*.py")
+    )
+    raised = (
+        set(re.findall(r'Failure\(\s*\d{3},\s*"(\w+)"', source))
+        | set(_BY_STATUS.values())
+        | {"model_changed"}
+    )
     assert shown == raised
     assert '"model_changed"' in source
 
 
 def test_the_metrics_named_are_there(address: str) -> None:
     told = httpx.get(f"{address}/metrics").text
-    there = {name.removesuffix("_total") for name in re.findall(r"^# TYPE (ponticello_\w+)", told, re.M)}
+    there = {
+        name.removesuffix("_total") for name in re.findall(r"^# TYPE (ponticello_\w+)", told, re.M)
+    }
     named = {name.removesuffix("_total") for name in re.findall(r"`(ponticello_\w+)`", PAGE)}
     assert named == {name for name in there if not name.endswith("_created")}

@@ -1,4 +1,6 @@
-"""The explorer as a music lover uses it, in a real browser over a real service: by mouse, by keys, by link."""
+"""The explorer as a music lover uses it, in a real browser over a real service: by mouse, by keys,
+by link.
+"""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Seen, chromium, open_explorer, page_of, titles, until
 from playwright.sync_api import Browser, Download, Page, Route, expect
-from served import make_app, rename, running
 
-from ponticello.api import Library
-from ponticello.data.columns import TRACK_ID
+from ponticello.library import Library
+from ponticello.storage.schema import TRACK_ID
+from tests.serve.browser import Seen, chromium, open_explorer, page_of, titles, until
+from tests.serve.served import make_app, rename, running
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +58,14 @@ def _wait_for_sound(page: Page) -> None:
 
 
 def _order_like(page: Page, address: str, name: str, blend: int) -> list[str]:
-    """The songs like the one of this name at this end of the dial, once the page lists them: all its moves are over."""
+    """The songs like the one of this name at this end of the dial, once the page lists them: all
+    its moves are over.
+    """
     found = page.request.get(f"{address}/api/tracks", params={"text": name}).json()["tracks"]
     (track_id,) = (track["track_id"] for track in found if track["title"] == name)
-    answer = page.request.get(f"{address}/api/tracks/{track_id}/similar", params={"k": 30, "blend": blend}).json()
+    answer = page.request.get(
+        f"{address}/api/tracks/{track_id}/similar", params={"k": 30, "blend": blend}
+    ).json()
     order = [result["title"] for result in answer["results"]]
     until(
         page,
@@ -172,7 +178,9 @@ def test_words_to_a_playlist_by_keys_alone(page: Page, address: str) -> None:
     assert [track["title"] for track in playlist["track"]] == listed
 
 
-def test_the_dial_gives_the_services_answer_at_every_position(page: Page, address: str, trained: Library) -> None:
+def test_the_dial_gives_the_services_answer_at_every_position(
+    page: Page, address: str, trained: Library
+) -> None:
     track = trained.index.track_ids[7]
     for blend in (0.0, 0.37, 1.0):
         page.goto("about:blank")
@@ -206,7 +214,9 @@ def test_back_and_forward_walk_through_the_questions(page: Page, address: str) -
     expect(page.locator("#list .bar").first).to_be_visible()
 
 
-def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(page: Page, address: str) -> None:
+def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(
+    page: Page, address: str
+) -> None:
     open_explorer(page, address, "ask=1~text~slow")
     expect(page.locator("#list .bar").first).to_be_visible()
     song = page.locator("#list .song").nth(2)
@@ -223,7 +233,9 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(page:
     expect(page.locator("#songs-title")).to_have_text("All songs")
 
 
-def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(page: Page, address: str) -> None:
+def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(
+    page: Page, address: str
+) -> None:
     odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&dial=7&each=-1&view=nope"
     open_explorer(page, address, f"{odd}&where=tags%3Dslow")
     expect(page.locator("#chips .chip > span")).to_have_text(["“slow~er”"])
@@ -240,7 +252,9 @@ def test_a_song_is_found_by_its_name(page: Page, address: str) -> None:
     expect(page.locator("#chips .chip > span")).to_have_text(["Piece 17"])
 
 
-def test_filters_and_songs_an_artist_narrow_the_list(page: Page, address: str, trained: Library) -> None:
+def test_filters_and_songs_an_artist_narrow_the_list(
+    page: Page, address: str, trained: Library
+) -> None:
     open_explorer(page, address, "ask=1~text~slow")
     page.locator("#narrowing summary").click()
     page.locator("#filter-column").select_option("tags")
@@ -250,7 +264,9 @@ def test_filters_and_songs_an_artist_narrow_the_list(page: Page, address: str, t
     expected = [each.title for each in trained.search("slow", k=30, where=["tags=slow"])]
     expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
     page.locator("#per-artist").select_option("1")
-    expected = [each.title for each in trained.search("slow", k=30, where=["tags=slow"], per_artist=1)]
+    expected = [
+        each.title for each in trained.search("slow", k=30, where=["tags=slow"], per_artist=1)
+    ]
     expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
     page.get_by_role("button", name="Remove the filter tags=slow").click()
     expect(page.locator("#narrowing-count")).to_have_text("(1)")
@@ -264,7 +280,9 @@ def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
     parts, total = [row[-2:] for row in rows[1:-1]], rows[-1]
     assert [row[0] for row in rows[1:-1]] == ["“slow”", "- “bright”"]
     for side in (0, 1):
-        assert sum(float(part[side]) for part in parts) == pytest.approx(float(total[side + 1]), abs=0.016)  # rounded
+        assert sum(float(part[side]) for part in parts) == pytest.approx(
+            float(total[side + 1]), abs=0.016
+        )  # rounded
     shown = page.locator("#list .song .sum").nth(4).inner_text().replace("−", "-")
     score = float(shown.partition("=")[0])
     assert score == pytest.approx(float(total[1]) + float(total[2]), abs=0.016)
@@ -272,7 +290,10 @@ def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
 
 def test_walking_through_the_list_asks_why_only_where_it_stops(page: Page, address: str) -> None:
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/api/explain") else None)
+    page.on(
+        "request",
+        lambda request: asked.append(request.url) if request.url.endswith("/api/explain") else None,
+    )
     open_explorer(page, address, "ask=1~text~slow")
     expect(page.locator("#list .bar").first).to_be_visible()
     page.evaluate(
@@ -285,14 +306,18 @@ def test_walking_through_the_list_asks_why_only_where_it_stops(page: Page, addre
     assert len(asked) == 1
 
 
-def test_a_chosen_song_stays_as_it_is_while_the_next_answer_is_on_its_way(page: Page, address: str) -> None:
+def test_a_chosen_song_stays_as_it_is_while_the_next_answer_is_on_its_way(
+    page: Page, address: str
+) -> None:
     open_explorer(page, address, "ask=1~text~slow")
     expect(page.locator("#list .bar").first).to_be_visible()
     page.locator("#list .choose").first.click()
     page.evaluate("() => { document.querySelector('#list .why').dataset.before = 'yes'; }")
     held: list[Route] = []
     page.route("**/api/search", lambda route: held.append(route))
-    page.locator("#per-artist").evaluate("select => { select.value = '3'; select.dispatchEvent(new Event('change')); }")
+    page.locator("#per-artist").evaluate(
+        "select => { select.value = '3'; select.dispatchEvent(new Event('change')); }"
+    )
     expect(page.locator("#list")).to_have_attribute("aria-busy", "true")
     assert page.locator("#list .why[data-before]").count() == 1
     page.wait_for_timeout(50)
@@ -315,7 +340,9 @@ def test_the_skip_link_keeps_the_question(page: Page, address: str) -> None:
         assert "ask=1" in page.url
 
 
-def test_names_that_only_the_address_knows_appear_where_they_are_shown(page: Page, address: str) -> None:
+def test_names_that_only_the_address_knows_appear_where_they_are_shown(
+    page: Page, address: str
+) -> None:
     open_explorer(page, address, "view=path&from=track-0044&song=track-0051")
     expect(page.locator("#path-ends strong").first).to_have_text("Piece 44")
     expect(page.locator("#chosen button").first).to_have_count(1)
@@ -324,7 +351,9 @@ def test_names_that_only_the_address_knows_appear_where_they_are_shown(page: Pag
 def test_an_id_with_a_slash_is_a_song_like_any_other(page: Page, trained_copy: Library) -> None:
     rename(trained_copy, TRACK_ID, "track-0044", "Disc 1/44?.flac")
     with running(make_app(trained_copy.folder.root)) as address:
-        open_explorer(page, address, "ask=1~track~Disc 1/44?.flac&song=Disc 1/44?.flac&view=audience")
+        open_explorer(
+            page, address, "ask=1~track~Disc 1/44?.flac&song=Disc 1/44?.flac&view=audience"
+        )
         expect(page.locator("#chips .chip > span")).to_have_text(["Piece 44"])
         expect(page.locator("#list .bar").first).to_be_visible()
         expect(page.locator("#audience-body strong")).to_have_text("Piece 44")
@@ -332,7 +361,9 @@ def test_an_id_with_a_slash_is_a_song_like_any_other(page: Page, trained_copy: L
         _wait_for_sound(page)
 
 
-def test_rediscovery_is_what_the_listener_never_played(page: Page, address: str, trained: Library, user: str) -> None:
+def test_rediscovery_is_what_the_listener_never_played(
+    page: Page, address: str, trained: Library, user: str
+) -> None:
     open_explorer(page, address)
     page.locator("#tabs").get_by_role("button", name="Rediscover").click()
     expect(page.locator("#rediscover-body .simulated")).to_contain_text("simulated")
@@ -342,7 +373,9 @@ def test_rediscovery_is_what_the_listener_never_played(page: Page, address: str,
     expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
 
 
-def test_a_recommendation_is_explained_at_the_dial_that_is_shown(page: Page, address: str, user: str) -> None:
+def test_a_recommendation_is_explained_at_the_dial_that_is_shown(
+    page: Page, address: str, user: str
+) -> None:
     open_explorer(page, address, f"for={user}&dial=0.9")
     expect(page.locator("#list .bar").first).to_be_visible()
     with page.expect_request("**/api/explain") as asked:
@@ -382,14 +415,18 @@ def test_a_path_leads_from_one_song_to_the_other(page: Page, address: str) -> No
     near = page.locator("#path-body .near")
     expect(near).to_have_count(7)
     shown = [float(text.partition(" ")[0]) for text in near.all_inner_texts()]
-    widths = page.locator("#path-body .nearness span").evaluate_all("bars => bars.map((bar) => bar.style.width)")
+    widths = page.locator("#path-body .nearness span").evaluate_all(
+        "bars => bars.map((bar) => bar.style.width)"
+    )
     assert [float(width.rstrip("%")) for width in widths] == shown
     assert len(set(shown)) > 1
     page.get_by_role("button", name="All into the playlist").click()
     expect(page.locator("#playlist-count")).to_have_text("8")
 
 
-def test_the_next_song_is_the_nearest_not_yet_played(page: Page, address: str, trained: Library) -> None:
+def test_the_next_song_is_the_nearest_not_yet_played(
+    page: Page, address: str, trained: Library
+) -> None:
     first = trained.index.track_ids[5]
     open_explorer(page, address, f"ask=1~track~{first}&dial=0.2&song={first}")
     expect(page.locator("#list .bar").first).to_be_visible()
@@ -410,7 +447,9 @@ def test_the_next_song_is_the_nearest_not_yet_played(page: Page, address: str, t
     expect(page.locator("#now-title")).to_have_text(following)
 
 
-def test_the_waveform_is_a_slider_and_a_moment_of_a_song_a_question(page: Page, address: str) -> None:
+def test_the_waveform_is_a_slider_and_a_moment_of_a_song_a_question(
+    page: Page, address: str
+) -> None:
     open_explorer(page, address)
     page.locator("#list .play").first.click()
     _wait_for_sound(page)

@@ -1,15 +1,17 @@
-"""The two maps of the explorer: the same songs on both, chosen by mouse and keys, taken by lasso, told as a table."""
+"""The two maps of the explorer: the same songs on both, chosen by mouse and keys, taken by lasso,
+told as a table.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Seen, chromium, open_explorer, page_of, until
 from playwright.sync_api import Browser, Page, expect
-from served import make_app, running
 
-from ponticello.api import Library
+from ponticello.library import Library
+from tests.serve.browser import Seen, chromium, open_explorer, page_of, until
+from tests.serve.served import make_app, running
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,9 @@ def _lonely(places: list[list[float]]) -> int:
 
     def room(row: int) -> float:
         x, y = places[row]
-        return min((x - a) ** 2 + (y - b) ** 2 for other, (a, b) in enumerate(places) if other != row)
+        return min(
+            (x - a) ** 2 + (y - b) ** 2 for other, (a, b) in enumerate(places) if other != row
+        )
 
     return max(range(len(places)), key=room)
 
@@ -85,7 +89,10 @@ def test_the_songs_of_the_list_are_marked_in_its_order_and_follow_the_dial(page:
 
     def listed() -> list[str]:
         return [
-            each or "" for each in page.locator("#list .song").evaluate_all("songs => songs.map(s => s.dataset.id)")
+            each or ""
+            for each in page.locator("#list .song").evaluate_all(
+                "songs => songs.map(s => s.dataset.id)"
+            )
         ]
 
     before = listed()
@@ -136,7 +143,11 @@ def test_two_fingers_zoom_the_map_under_them(browser: Browser, address: str) -> 
         session = page.context.new_cdp_session(page)
 
         def touch(kind: str, spread: float) -> None:
-            points = [{"x": x - spread, "y": y, "id": 1}, {"x": x + spread, "y": y, "id": 2}] if spread else []
+            points = (
+                [{"x": x - spread, "y": y, "id": 1}, {"x": x + spread, "y": y, "id": 2}]
+                if spread
+                else []
+            )
             session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
         touch("touchStart", 30)
@@ -174,7 +185,9 @@ def test_songs_in_view_can_be_taken_without_drawing(page: Page) -> None:
     expect(page.locator("#chips .chip")).to_have_count(8)
 
 
-def test_another_index_forgets_what_was_marked_on_the_maps_before(browser: Browser, trained_copy: Library) -> None:
+def test_another_index_forgets_what_was_marked_on_the_maps_before(
+    browser: Browser, trained_copy: Library
+) -> None:
     app = make_app(trained_copy.folder.root)
     with running(app) as address, page_of(browser) as (page, seen):
         open_explorer(page, address, "ask=1~text~slow")
@@ -213,7 +226,9 @@ def test_the_table_tells_what_the_maps_show_and_chooses_like_them(page: Page) ->
     right, bottom = pane["left"] + pane["width"], pane["top"] + pane["height"]
     shown = sum(pane["left"] <= x < right and pane["top"] <= y < bottom for x, y in pane["places"])
     assert shown < 60
-    expect(page.locator("#maptable-caption")).to_contain_text(f"{shown} song{'' if shown == 1 else 's'} in view")
+    expect(page.locator("#maptable-caption")).to_contain_text(
+        f"{shown} song{'' if shown == 1 else 's'} in view"
+    )
 
 
 def test_lines_join_the_movers_until_they_are_switched_off(page: Page) -> None:

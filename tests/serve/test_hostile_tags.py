@@ -1,4 +1,6 @@
-"""Markup, formulas, terminal codes and null characters in every field of a file's tags: shown as text, run nowhere."""
+"""Markup, formulas, terminal codes and null characters in every field of a file's tags: shown as
+text, run nowhere.
+"""
 
 import csv
 import io
@@ -11,14 +13,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from served import client_of, make_app
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
-from ponticello.api import Library
 from ponticello.cli.main import app as command
 from ponticello.cli.main import main
-from ponticello.data.columns import TRACK_ID
+from ponticello.library import Library
+from ponticello.storage.schema import TRACK_ID
+from tests.serve.served import client_of, make_app
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 FORMULA = '=HYPERLINK("http://evil.example","x")'
@@ -43,22 +45,28 @@ LISTS = ("genres", "tags", "machine_tags")
 
 @pytest.fixture(scope="module")
 def spoilt(make_copy: Callable[[], Library]) -> Library:
-    """A library in which every field of every track is hostile, each payload in every field of some tracks."""
+    """A library in which every field of every track is hostile, each payload in every field of some
+    tracks.
+    """
     library = make_copy()
     tracks = pl.read_parquet(library.folder.tracks)
     one = [HOSTILE[row % len(HOSTILE)] for row in range(tracks.height)]
     many = [[text, FORMULA, MARKUP] for text in one]
-    # Also before a semicolon, which ends an artist's name: these are held out as they were, each alone.
+    # Also before a semicolon, which ends an artist's name: these are held out as they were, each
+    # alone.
     named = [f"{text.replace(';', f'{row};', 1)}{row}" for row, text in enumerate(one)]
     spoilt = tracks.with_columns(
-        *(pl.Series(name, named, pl.String) for name in TEXTS), *(pl.Series(name, many) for name in LISTS)
+        *(pl.Series(name, named, pl.String) for name in TEXTS),
+        *(pl.Series(name, many) for name in LISTS),
     )
     spoilt.write_parquet(library.folder.tracks)
     return Library.open(library.folder.root)
 
 
 @pytest.fixture(scope="module")
-def make_copy(trained_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Library]:
+def make_copy(
+    trained_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], Library]:
     """A function that copies the trained library."""
 
     def copy() -> Library:
@@ -85,7 +93,9 @@ def _is_quiet(text: str) -> bool:
     return all(each.isprintable() for line in text.split("\n") for each in line)
 
 
-def test_json_holds_the_tags_as_they_are_and_says_that_it_is_json(client: TestClient, spoilt: Library) -> None:
+def test_json_holds_the_tags_as_they_are_and_says_that_it_is_json(
+    client: TestClient, spoilt: Library
+) -> None:
     """The very text comes back, in a type that no browser renders."""
     for row in spoilt.tracks.head(10).iter_rows(named=True):
         answer = client.get(f"/api/tracks/{row[TRACK_ID]}")
@@ -156,7 +166,9 @@ def test_csv_holds_no_formula(client: TestClient, spoilt: Library) -> None:
     cells = [cell for row in rows for cell in row]
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
     assert [cell for cell in cells if cell.startswith("'=HYPERLINK")]
-    assert not [each for each in answer.text if unicodedata.category(each) == "Cc" and each not in "\r\n"]
+    assert not [
+        each for each in answer.text if unicodedata.category(each) == "Cc" and each not in "\r\n"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +195,10 @@ def test_an_error_is_one_quiet_line(
     spoilt: Library, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As the command prints it; an argument cannot hold a null character."""
-    monkeypatch.setattr("sys.argv", ["ponticello", "similar", text.replace("\x00", ""), "-L", str(spoilt.folder.root)])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["ponticello", "similar", text.replace("\x00", ""), "-L", str(spoilt.folder.root)],
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     told = capsys.readouterr()
@@ -212,7 +227,15 @@ def report(spoilt: Library) -> Path:
     """The report of an evaluation that reads hostile labels off the vectors."""
     ended = CliRunner().invoke(
         command,
-        ["evaluate", "-L", str(spoilt.folder.root), "--label", "tags", "--set", 'evaluate.baselines=["item-kNN"]'],
+        [
+            "evaluate",
+            "-L",
+            str(spoilt.folder.root),
+            "--label",
+            "tags",
+            "--set",
+            'evaluate.baselines=["item-kNN"]',
+        ],
     )
     assert ended.exit_code == 0, ended.output
     assert _is_quiet(ended.stdout)
@@ -224,9 +247,15 @@ def test_the_report_runs_nothing(report: Path) -> None:
     text = (report / "index.html").read_text(encoding="utf-8")
     page = _Page()
     page.feed(text)
-    assert page.tags.isdisjoint({"script", "img", "iframe", "object", "embed", "form", "base", "link"})
+    assert page.tags.isdisjoint(
+        {"script", "img", "iframe", "object", "embed", "form", "base", "link"}
+    )
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert not [value for name, value in page.attributes if name in ("href", "src") and "javascript:" in (value or "")]
+    assert not [
+        value
+        for name, value in page.attributes
+        if name in ("href", "src") and "javascript:" in (value or "")
+    ]
     assert "\x1b" not in text
     assert "\x00" not in text
 

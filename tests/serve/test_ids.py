@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from served import make_app, rename, running
 
-from ponticello.api import Library
-from ponticello.data.columns import TRACK_ID, USER_ID
+from ponticello.library import Library
+from ponticello.storage.schema import TRACK_ID, USER_ID
+from tests.serve.served import make_app, rename, running
 
 TRACK = "Disc 1/01 100%\n/audio?.flac"
 USER = "home/alice"
@@ -21,7 +21,10 @@ def service(trained_copy: Library) -> Iterator[httpx.Client]:
     """A service over a library in which a track and a listener have such ids."""
     rename(trained_copy, TRACK_ID, "track-0007", TRACK)
     rename(trained_copy, USER_ID, trained_copy.listening.users[0], USER)
-    with running(make_app(trained_copy.folder.root)) as address, httpx.Client(base_url=address) as client:
+    with (
+        running(make_app(trained_copy.folder.root)) as address,
+        httpx.Client(base_url=address) as client,
+    ):
         yield client
 
 
@@ -31,7 +34,9 @@ def _found(service: httpx.Client, path: str) -> Any:
     return answer.json()
 
 
-def test_ids_with_slashes_are_reached_by_every_route(service: httpx.Client, trained: Library) -> None:
+def test_ids_with_slashes_are_reached_by_every_route(
+    service: httpx.Client, trained: Library
+) -> None:
     place = f"/api/tracks/{quote(TRACK, safe='')}"
     known = _found(service, place)
     assert (known["track_id"], known["title"]) == (TRACK, "Piece 7")
@@ -50,7 +55,10 @@ def test_what_an_id_holds_names_no_route_of_the_metrics(service: httpx.Client) -
     for what in ("", "/similar", "/audio"):
         service.get(f"/api/tracks/{quote(TRACK, safe='')}{what}")
     service.get(f"/api/recommend/{quote(USER, safe='')}")
-    labels = {line.partition('route="')[2].partition('"')[0] for line in service.get("/metrics").text.splitlines()}
+    labels = {
+        line.partition('route="')[2].partition('"')[0]
+        for line in service.get("/metrics").text.splitlines()
+    }
     tracks = {f"/api/tracks/{{track_id}}{what}" for what in ("", "/similar", "/audio")}
     assert labels - {""} == {*tracks, "/api/recommend/{user_id}"}
 
@@ -58,5 +66,11 @@ def test_what_an_id_holds_names_no_route_of_the_metrics(service: httpx.Client) -
 def test_the_end_of_a_path_is_a_route_where_it_could_be_one(trained_root: Path) -> None:
     """The server gets both alike, so that an id that ends in /similar is reached by POST alone."""
     with running(make_app(trained_root)) as address:
-        assert httpx.get(f"{address}/api/tracks/a%2Fsimilar").json()["message"] == "there is no track 'a'"
-        assert httpx.get(f"{address}/api/tracks/a%2Fother").json()["message"] == "there is no track 'a/other'"
+        assert (
+            httpx.get(f"{address}/api/tracks/a%2Fsimilar").json()["message"]
+            == "there is no track 'a'"
+        )
+        assert (
+            httpx.get(f"{address}/api/tracks/a%2Fother").json()["message"]
+            == "there is no track 'a/other'"
+        )

@@ -1,4 +1,6 @@
-"""The OpenAPI description: it says what is true, shows examples, and whatever is asked by it is answered in shape."""
+"""The OpenAPI description: it says what is true, shows examples, and whatever is asked by it is
+answered in shape.
+"""
 
 import warnings
 from collections.abc import Iterator
@@ -7,11 +9,11 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from served import client_of, make_app
 from starlette.testclient import TestClient
 
-from ponticello.api import Library
-from ponticello.data.catalog import audio_files
+from ponticello.library import Library
+from ponticello.tracks.catalog import audio_files
+from tests.serve.served import client_of, make_app
 
 N_REQUESTS = 500  # `make bench-fuzz` sends 10,000
 WITH_BODY = (
@@ -44,11 +46,13 @@ def described(client: TestClient) -> Any:
 
 
 @pytest.mark.slow
-def test_generated_questions_are_answered_as_described(app: FastAPI, client: TestClient, trained: Library) -> None:
+def test_generated_questions_are_answered_as_described(
+    app: FastAPI, client: TestClient, trained: Library
+) -> None:
     """No 5xx, no undocumented status, no answer that breaks its schema, no error of another shape."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the libraries that generate
-        from fuzz_api import fuzz
+        from tests.serve.fuzz_api import fuzz
 
         tally = fuzz(app, N_REQUESTS, sound=audio_files(trained.folder)["track-0007"].read_bytes())
     assert tally.n_requests >= N_REQUESTS
@@ -67,13 +71,19 @@ def test_every_operation_says_what_it_does(described: Any) -> None:
 
 
 def test_operations_have_names_of_their_own(described: Any) -> None:
-    names = [each["operationId"] for operations in described["paths"].values() for each in operations.values()]
+    names = [
+        each["operationId"]
+        for operations in described["paths"].values()
+        for each in operations.values()
+    ]
     assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("place", WITH_BODY)
 def test_bodies_come_with_examples(described: Any, place: str) -> None:
-    schema = described["paths"][f"/api/{place}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    schema = described["paths"][f"/api/{place}"]["post"]["requestBody"]["content"][
+        "application/json"
+    ]["schema"]
     name = schema["$ref"].rpartition("/")[2]
     assert described["components"]["schemas"][name].get("examples"), f"{name} has no example"
 

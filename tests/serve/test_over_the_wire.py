@@ -1,4 +1,6 @@
-"""Uploads over a real connection: what a hostile client at the other end gets, and that the service goes on."""
+"""Uploads over a real connection: what a hostile client at the other end gets, and that the service
+goes on.
+"""
 
 import socket
 import urllib.request
@@ -9,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from fastapi import FastAPI
-from served import make_app, running
 
-from ponticello.serve.receiving import ReceivingLimits
+from ponticello.serve.routes.uploads import ReceivingLimits
+from tests.serve.served import make_app, running
 
 HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.mp3"\r\n\r\n'
 START = b"POST /api/uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=b\r\n"
@@ -71,7 +73,9 @@ def test_a_declared_excess_is_answered_before_it_is_sent(address: str) -> None:
 
 
 def test_chunks_without_end_are_given_up(address: str) -> None:
-    """A client that only sends: once its limit is passed it is answered, whatever it goes on to send."""
+    """A client that only sends: once its limit is passed it is answered, whatever it goes on to
+    send.
+    """
     with _connected(address) as connection:
         connection.sendall(START + b"Transfer-Encoding: chunked\r\n\r\n" + _chunk(HEAD))
         for _ in range(40):
@@ -103,7 +107,9 @@ def test_a_client_that_falls_silent_is_told_and_let_go(address: str) -> None:
 def test_a_client_that_goes_away_leaves_nothing(app: FastAPI, address: str) -> None:
     with _connected(address) as connection:
         connection.sendall(START + b"Content-Length: 100000\r\n\r\n" + HEAD + b"half of i")
-    with _connected(address) as connection:  # answered after the other has been noticed, or beside it
+    with _connected(
+        address
+    ) as connection:  # answered after the other has been noticed, or beside it
         connection.sendall(START + b"Content-Length: 5\r\n\r\nwrong")
         assert _answer(connection)[0] == 422
     for _ in range(500):

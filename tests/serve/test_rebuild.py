@@ -1,4 +1,6 @@
-"""An index rebuilt under a service that is being asked: no error, no mixture, and then the new one answers."""
+"""An index rebuilt under a service that is being asked: no error, no mixture, and then the new one
+answers.
+"""
 
 import json
 import threading
@@ -8,10 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
-from served import make_app, running
 
-from ponticello.api import Library
-from ponticello.serve import live
+from ponticello.library import Library
+from ponticello.serve import snapshot as live
+from tests.serve.served import make_app, running
 
 PATHS = (
     "/api/search?text=low&k=5",
@@ -30,7 +32,9 @@ class Asking:
 
     address: str
     paths: list[str]
-    answers: Counter[tuple[str | None, float | None]] = field(default_factory=Counter)  # (generation, blend)
+    answers: Counter[tuple[str | None, float | None]] = field(
+        default_factory=Counter
+    )  # (generation, blend)
     errors: list[str] = field(default_factory=list)
     is_over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -60,13 +64,19 @@ def _until(is_so: threading.Event, asking: Asking, generation: str, n: int) -> N
     enough = asking.n_of(generation) + n
     end = time.monotonic() + MOST_S
     while asking.n_of(generation) < enough:
-        assert time.monotonic() < end, f"{generation} did not answer {n} times: {asking.answers}, {asking.errors[:3]}"
+        assert time.monotonic() < end, (
+            f"{generation} did not answer {n} times: {asking.answers}, {asking.errors[:3]}"
+        )
         is_so.wait(0.02)
 
 
 @pytest.mark.slow
-def test_a_rebuild_swaps_in_while_many_ask(trained_copy: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From an index with two spaces, where the dial stands at 0.5, to one with meaning alone, where it stands at 0."""
+def test_a_rebuild_swaps_in_while_many_ask(
+    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an index with two spaces, where the dial stands at 0.5, to one with meaning alone, where
+    it stands at 0.
+    """
     monkeypatch.setattr(live, "WATCH_S", 0.05)
     user = trained_copy.listening.users[0]
     before = (trained_copy.folder.index / "CURRENT").read_text().strip()

@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Seen, axe_violations, chromium, open_explorer, page_of, titles
 from playwright.sync_api import Browser, expect
 from typer.testing import CliRunner
 
-from ponticello.api import Library
 from ponticello.cli.main import app
 from ponticello.errors import LibraryError
-from ponticello.serve.static_export import BLENDS, NEAREST, TRACKS_A_FILE, export_explorer, nearest_at_any
+from ponticello.library import Library
+from ponticello.serve.static_export import (
+    BLENDS,
+    NEAREST,
+    TRACKS_A_FILE,
+    export_explorer,
+    nearest_at_any,
+)
+from tests.serve.browser import Seen, axe_violations, chromium, open_explorer, page_of, titles
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -72,10 +78,14 @@ def test_the_nearest_kept_are_those_of_the_library_with_both_parts(
         for each in expected:
             assert sums[each.track_id] == pytest.approx(each.score, abs=2e-5)
             _, s, p = next(one for one in near if tracks[one[0]]["track_id"] == each.track_id)
-            np.testing.assert_allclose([(1 - blend) * s, blend * p], [each.semantic, each.preference], atol=2e-5)
+            np.testing.assert_allclose(
+                [(1 - blend) * s, blend * p], [each.semantic, each.preference], atol=2e-5
+            )
 
 
-def test_nothing_of_listeners_and_no_place_of_a_file_is_written(exported: Path, trained: Library) -> None:
+def test_nothing_of_listeners_and_no_place_of_a_file_is_written(
+    exported: Path, trained: Library
+) -> None:
     written = "".join(path.read_text(encoding="utf-8") for path in (exported / "data").iterdir())
     assert not [user for user in trained.listening.users if user in written]
     assert not [path for path in trained.tracks["path"].drop_nulls() if Path(path).name in written]
@@ -139,7 +149,9 @@ def test_what_needs_the_service_says_so(browser: Browser, address: str) -> None:
 def test_the_command_writes_it_and_again_over_itself(trained_root: Path, tmp_path: Path) -> None:
     target = tmp_path / "page"
     for _ in range(2):
-        done = CliRunner().invoke(app, ["export-explorer", str(target), "-L", str(trained_root), "--json"])
+        done = CliRunner().invoke(
+            app, ["export-explorer", str(target), "-L", str(trained_root), "--json"]
+        )
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["n_tracks"] == 60
     assert (target / "index.html").is_file()
@@ -171,7 +183,9 @@ def test_before_stage_two_only_meaning_is_kept(trained_copy: Library, tmp_path: 
 
 
 def test_copies_of_a_recording_stand_once_in_an_answer() -> None:
-    """Rows 1, 2, 3 are one recording; row 2 is its best by meaning, row 3 by taste, and both are kept for the dial."""
+    """Rows 1, 2, 3 are one recording; row 2 is its best by meaning, row 3 by taste, and both are
+    kept for the dial.
+    """
     meaning = np.array([0.0, 1.5, 3.0, 1.0, 0.5])
     taste = np.array([0.0, 1.5, 1.0, 3.0, 0.5])
     recordings = np.array([0, 1, 1, 1, 2])

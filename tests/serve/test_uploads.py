@@ -12,18 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from asgi import Answered, chained, forever, pieces_of, send
-from served import client_of, make_app
 from starlette.testclient import TestClient
 
-from ponticello.api import Library
 from ponticello.config import LimitsConfig
-from ponticello.data.catalog import audio_files
-from ponticello.serve import uploads
-from ponticello.serve.decoder import Decoder
-from ponticello.serve.failures import Failure
-from ponticello.serve.receiving import ReceivingLimits
-from ponticello.serve.uploads import KEPT, KEPT_S, Uploads
+from ponticello.library import Library
+from ponticello.serve.decoding import Decoder
+from ponticello.serve.errors import APIError
+from ponticello.serve.routes import uploads
+from ponticello.serve.routes.uploads import KEPT, KEPT_S, ReceivingLimits, Uploads
+from ponticello.tracks.catalog import audio_files
+from tests.serve.asgi import Answered, chained, forever, pieces_of, send
+from tests.serve.served import client_of, make_app
 
 BOUNDARY = "a-boundary"
 FORM = (b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())
@@ -59,11 +58,15 @@ def _upload(client: TestClient, content: bytes, name: str = "x.mp3") -> Any:
     return client.post("/api/uploads", files={"file": (name, content)})
 
 
-def _pushed(client: TestClient, body: AsyncIterator[bytes], *headers: tuple[bytes, bytes]) -> Answered:
+def _pushed(
+    client: TestClient, body: AsyncIterator[bytes], *headers: tuple[bytes, bytes]
+) -> Answered:
     return send(client.app, "POST", "/api/uploads", headers=(FORM, *headers), body=body)  # type: ignore[arg-type]
 
 
-def test_an_uploaded_file_is_found_as_its_path_is(client: TestClient, trained: Library, sound: Path) -> None:
+def test_an_uploaded_file_is_found_as_its_path_is(
+    client: TestClient, trained: Library, sound: Path
+) -> None:
     answer = _upload(client, sound.read_bytes())
     assert answer.status_code == 200, answer.text
     assert answer.json()["duration_s"] == pytest.approx(4.0)
@@ -72,17 +75,23 @@ def test_an_uploaded_file_is_found_as_its_path_is(client: TestClient, trained: L
     found = client.post("/api/search", json=asked).json()["results"]
     expected = trained.similar(sound, k=5, blend=0.4)
     assert [each["track_id"] for each in found] == [each.track_id for each in expected]
-    np.testing.assert_allclose([each["score"] for each in found], [each.score for each in expected], atol=1e-4)
+    np.testing.assert_allclose(
+        [each["score"] for each in found], [each.score for each in expected], atol=1e-4
+    )
 
 
 def test_an_upload_may_be_mixed_with_words_and_pushed_away(client: TestClient, sound: Path) -> None:
     upload = _upload(client, sound.read_bytes()).json()["upload"]
     away: dict[str, Any] = {"terms": [{"upload": upload, "weight": -1}], "k": 60, "blend": 0}
-    assert client.post("/api/search", json=away).json()["results"][-1]["track_id"] == "track-0007", "it comes last"
+    assert (
+        client.post("/api/search", json=away).json()["results"][-1]["track_id"] == "track-0007"
+    ), "it comes last"
     away["terms"].append({"text": "slow"})
     best = client.post("/api/search", json=away).json()["results"][0]
     assert [part["term"] for part in best["why"]["parts"]] == [0, 1]
-    assert sum(part["semantic"] for part in best["why"]["parts"]) == pytest.approx(best["semantic"], abs=1e-4)
+    assert sum(part["semantic"] for part in best["why"]["parts"]) == pytest.approx(
+        best["semantic"], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,9 @@ def test_an_upload_may_be_mixed_with_words_and_pushed_away(client: TestClient, s
     ],
     ids=["playlist", "page", "empty", "pdf", "tag-only", "header-only", "noise", "matroska"],
 )
-def test_what_is_no_sound_is_refused_whatever_its_name_says(client: TestClient, content: bytes, reason: str) -> None:
+def test_what_is_no_sound_is_refused_whatever_its_name_says(
+    client: TestClient, content: bytes, reason: str
+) -> None:
     answer = _upload(client, content, "song.mp3")
     assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_audio")
     assert reason in answer.json()["message"]
@@ -120,8 +131,12 @@ def test_a_declared_excess_is_refused_before_a_byte_of_it(client: TestClient) ->
     assert (answer.status, answer.code, answer.n_pieces) == (413, "too_large", 0)
 
 
-@pytest.mark.parametrize("declared", [(), ((b"content-length", b"1000"),)], ids=["undeclared", "declared less"])
-def test_an_excess_is_refused_as_it_comes(client: TestClient, declared: tuple[tuple[bytes, bytes], ...]) -> None:
+@pytest.mark.parametrize(
+    "declared", [(), ((b"content-length", b"1000"),)], ids=["undeclared", "declared less"]
+)
+def test_an_excess_is_refused_as_it_comes(
+    client: TestClient, declared: tuple[tuple[bytes, bytes], ...]
+) -> None:
     """The limit is 1 MiB and the pieces 64 KiB, so the seventeenth is one too many."""
     client.app.state.uploads.limits = SMALL  # type: ignore[attr-defined]
     answer = _pushed(client, chained(pieces_of([HEAD]), forever(b"x" * 65536)), *declared)
@@ -152,10 +167,15 @@ def test_a_header_without_end_is_given_up(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [lambda: chained(pieces_of([HEAD]), forever()), lambda: chained(pieces_of([HEAD]), forever(b"x"))],
+    [
+        lambda: chained(pieces_of([HEAD]), forever()),
+        lambda: chained(pieces_of([HEAD]), forever(b"x")),
+    ],
     ids=["nothing more", "drop by drop"],
 )
-def test_a_slow_body_times_out(client: TestClient, body: Callable[[], AsyncIterator[bytes]]) -> None:
+def test_a_slow_body_times_out(
+    client: TestClient, body: Callable[[], AsyncIterator[bytes]]
+) -> None:
     client.app.state.uploads.limits = ReceivingLimits(receive_s=0.3, idle_s=0.1)  # type: ignore[attr-defined]
     answer = _pushed(client, body())
     assert (answer.status, answer.code) == (408, "timeout")
@@ -174,7 +194,16 @@ def test_a_slow_body_times_out(client: TestClient, body: Callable[[], AsyncItera
         ([HEAD, b"RIFF\r\n", HEAD, b"RIFF", TAIL], FORM[1], 413, "too_many_parts"),
         ([], FORM[1], 422, "invalid"),
     ],
-    ids=["bare", "no boundary", "long boundary", "no form", "cut short", "other name", "two files", "nothing"],
+    ids=[
+        "bare",
+        "no boundary",
+        "long boundary",
+        "no form",
+        "cut short",
+        "other name",
+        "two files",
+        "nothing",
+    ],
 )
 def test_a_form_must_be_one(
     client: TestClient, pieces: list[bytes], content_type: bytes, status: int, code: str
@@ -205,7 +234,10 @@ def test_half_a_day_in_a_megabyte_is_refused(client: TestClient, half_a_day: Pat
 
 def test_a_sound_may_last_as_long_as_is_told(client: TestClient, sound: Path) -> None:
     found: Uploads = client.app.state.uploads  # type: ignore[attr-defined]
-    assert client.get("/api/library").json()["limits"] == {"upload_bytes": 64 << 20, "upload_seconds": 900.0}
+    assert client.get("/api/library").json()["limits"] == {
+        "upload_bytes": 64 << 20,
+        "upload_seconds": 900.0,
+    }
     found.seconds = 4.0
     assert _upload(client, sound.read_bytes()).status_code == 200
     found.seconds = 3.9
@@ -226,7 +258,10 @@ def test_outlines_cannot_take_every_thread_of_the_service(client: TestClient, so
     decoder: Decoder = client.app.state.uploads.decoder  # type: ignore[attr-defined]
     for _ in range(8):
         assert decoder._waiting.acquire(blocking=False)
-    answers = [client.get("/api/tracks/track-0007/waveform", params={"n": 17}), _upload(client, sound.read_bytes())]
+    answers = [
+        client.get("/api/tracks/track-0007/waveform", params={"n": 17}),
+        _upload(client, sound.read_bytes()),
+    ]
     for _ in range(8):
         decoder._waiting.release()
     for answer in answers:
@@ -247,7 +282,7 @@ def test_a_process_that_is_lost_is_replaced(client: TestClient, sound: Path) -> 
 def test_a_file_that_takes_too_long_costs_only_itself(half_a_day: Path, sound: Path) -> None:
     decoder = Decoder(LimitsConfig(seconds=0.3), n_children=1)
     try:
-        with pytest.raises(Failure, match="takes too long to decode"):
+        with pytest.raises(APIError, match="takes too long to decode"):
             decoder.sound(half_a_day, 16_000, 10.0, 43_000.0)
         assert decoder.sound(sound, 16_000, 10.0, 10.0).duration_s == pytest.approx(4.0)
     finally:
@@ -258,7 +293,7 @@ def test_a_file_that_takes_too_long_costs_only_itself(half_a_day: Path, sound: P
 def test_a_file_that_takes_too_much_memory_is_too_large(half_a_day: Path) -> None:
     decoder = Decoder(LimitsConfig(memory_mb=64), n_children=1)
     try:
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(APIError) as caught:
             decoder.sound(half_a_day, 16_000, 10.0, 43_000.0)
         assert (caught.value.status, caught.value.code) == (413, "too_large")
     finally:
@@ -288,12 +323,12 @@ def test_an_upload_is_forgotten_after_an_hour_and_for_other_models() -> None:
     query = _query()
     name = kept.keep(query, ["a", "b"])
     assert kept.query(name, ["a", "b"]) is query
-    with pytest.raises(Failure, match="not known any more"):
+    with pytest.raises(APIError, match="not known any more"):
         kept.query(name, ["a", "c"])
     now[0] = KEPT_S - 1
     assert kept.query(name, ["a", "b"]) is query
     now[0] = KEPT_S
-    with pytest.raises(Failure) as caught:
+    with pytest.raises(APIError) as caught:
         kept.query(name, ["a", "b"])
     assert (caught.value.status, caught.value.code) == (404, "upload_expired")
     kept.keep(query, ["a"])
@@ -306,7 +341,7 @@ def test_only_the_latest_used_uploads_are_kept() -> None:
     kept.query(names[0], ["a"])
     kept.keep(_query(), ["a"])
     kept.query(names[0], ["a"])
-    with pytest.raises(Failure, match="not known any more"):
+    with pytest.raises(APIError, match="not known any more"):
         kept.query(names[1], ["a"])
     assert len(set(names)) == KEPT
     assert min(len(name) for name in names) >= 20, "nobody guesses one"

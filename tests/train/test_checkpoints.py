@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from ponticello.errors import CheckpointError
-from ponticello.train.checkpoints import (
+from ponticello.train.runs import (
     STARTED,
-    begin,
     last_checkpoint,
     mark_complete,
     read_record,
     read_started,
+    start_run,
     write_record,
 )
 
@@ -32,7 +32,9 @@ def test_record_comes_back_and_a_changed_one_is_refused(tmp_path: Path) -> None:
     ):
         content = path.read_text(encoding="latin-1")
         path.write_text(content.replace(found, damaged, 1), encoding="latin-1")
-        with pytest.raises(CheckpointError, match=r"run.json is not what was written; delete .*semantic"):
+        with pytest.raises(
+            CheckpointError, match=r"run.json is not what was written; delete .*semantic"
+        ):
             read_record(path)
         path.write_text(content, encoding="latin-1")
 
@@ -54,14 +56,16 @@ def _checkpoint(run: Path, name: str) -> Path:
 def test_run_whose_beginning_is_damaged_cannot_go_on(tmp_path: Path, content: str) -> None:
     """Without a checkpoint it begins anew; with one it might go on with other settings."""
     run = tmp_path / "semantic"
-    begin(run, {"semantic": 1})
+    start_run(run, {"semantic": 1})
     (run / STARTED).write_text(content, encoding="utf-8")
-    begin(run, {"semantic": 2})
+    start_run(run, {"semantic": 2})
     assert read_started(run) == {"semantic": 2}
     _checkpoint(run, "checkpoint-3")
     (run / STARTED).write_text(content, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"started.json is not what was written, .* choose another --name"):
-        begin(run, {"semantic": 2})
+    with pytest.raises(
+        CheckpointError, match=r"started.json is not what was written, .* choose another --name"
+    ):
+        start_run(run, {"semantic": 2})
 
 
 def test_folder_that_is_no_checkpoint_is_left_alone(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Chunk by chunk with cached gradients against the same vectors with all their activations, dropout on."""
+"""Chunk by chunk with cached gradients against the same vectors with all their activations, dropout
+on.
+"""
 
 import multiprocessing
 import os
@@ -15,18 +17,23 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
-from logmel import with_changes
 from ponticello.config import Config, MelConfig
-from ponticello.data.batch import pad_mels
+from ponticello.model.batching import pad_features
+from ponticello.model.config import HTCLConfig
 from ponticello.model.htcl import HTCL, Embeddings
-from ponticello.model.htcl_config import HTCLConfig
-from ponticello.train.feed import Feed
-from ponticello.train.gradcache import SIDES, Dice, cached_backward
+from ponticello.train.gradcache import SIDES, RngState, cached_backward
+from ponticello.train.loop import LazyBatch
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
+from tests.logmel import with_changes
 
 N_ROWS = 14  # of two tracks each in stage two; in chunks of 4 the last one is uneven
-CONFIG = Config.from_preset("tiny", with_changes(audio={"dropout": 0.3, "n_layers": 1}, heads={"dropout": 0.3}))
-STAGES: dict[str, Stage] = {"semantic": semantic_stage(CONFIG), "preference": preference_stage(CONFIG)}
+CONFIG = Config.from_preset(
+    "tiny", with_changes(audio={"dropout": 0.3, "n_layers": 1}, heads={"dropout": 0.3})
+)
+STAGES: dict[str, Stage] = {
+    "semantic": semantic_stage(CONFIG),
+    "preference": preference_stage(CONFIG),
+}
 
 
 def model_with_dropout(stage: Stage) -> HTCL:
@@ -34,16 +41,23 @@ def model_with_dropout(stage: Stage) -> HTCL:
     text = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "intermediate_size": 16, "hidden_dropout_prob": 0.3}
     torch.manual_seed(0)
-    model = HTCL(HTCLConfig(CONFIG.model_dump(mode="json"), {**text, "attention_probs_dropout_prob": 0.3}))
+    model = HTCL(
+        HTCLConfig(CONFIG.model_dump(mode="json"), {**text, "attention_probs_dropout_prob": 0.3})
+    )
     stage.freeze_idle(model)
     model.train(True)
     return model
 
 
 def batch_of(first: int, last: int, half: int) -> dict[str, Any]:
-    """Rows first..last and half + first..half + last of one fixed batch, of tracks of 30 to 60 frames."""
+    """Rows first..last and half + first..half + last of one fixed batch, of tracks of 30 to 60
+    frames.
+    """
     random = np.random.default_rng(1)
-    mels = [random.standard_normal((int(random.integers(30, 60)), 128)).astype(np.float16) for _ in range(2 * half)]
+    mels = [
+        random.standard_normal((int(random.integers(30, 60)), 128)).astype(np.float16)
+        for _ in range(2 * half)
+    ]
     tokens = torch.randint(5, 50, (2 * half, 1, 6), generator=torch.Generator().manual_seed(1))
     rows = [*range(first, last), *range(half + first, half + last)]
     told = torch.ones(2 * half, dtype=torch.bool)
@@ -57,11 +71,17 @@ def batch_of(first: int, last: int, half: int) -> dict[str, Any]:
     }
 
 
-def gradients(model: nn.Module, stage: Stage, batch: dict[str, Any], is_cached: bool) -> dict[str, Any]:
-    """Losses and gradients, with crops of 25 frames; uncached all chunks keep their graph, from the same draws."""
+def gradients(
+    model: nn.Module, stage: Stage, batch: dict[str, Any], is_cached: bool
+) -> dict[str, Any]:
+    """Losses and gradients, with crops of 25 frames; uncached all chunks keep their graph, from the
+    same draws.
+    """
     numbers = batch.pop("numbers")
     torch.manual_seed(5 + (dist.get_rank() if dist.is_initialized() else 0))
-    feed = Feed(batch, lambda mels: pad_mels(mels, MelConfig(), 20), 25, torch.device("cpu"))
+    feed = LazyBatch(
+        batch, lambda mels: pad_features(mels, MelConfig(), 20), 25, torch.device("cpu")
+    )
     chunks = feed.chunks(4)
 
     def loss(rows: Embeddings) -> dict[str, torch.Tensor]:
@@ -70,15 +90,25 @@ def gradients(model: nn.Module, stage: Stage, batch: dict[str, Any], is_cached: 
 
     if is_cached:
         unsynced = model.no_sync if isinstance(model, DistributedDataParallel) else None
-        parts = cached_backward(lambda rows: model(**feed.rows(rows)), chunks, loss, *([unsynced] if unsynced else []))
+        parts = cached_backward(
+            lambda rows: model(**feed.rows(rows)), chunks, loss, *([unsynced] if unsynced else [])
+        )
     else:
         found = [model(**feed.rows(chunk)) for chunk in chunks]
         order = torch.cat(chunks).argsort()
         joined = {side: torch.cat([getattr(one, side) for one in found])[order] for side in SIDES}
         parts = loss(Embeddings(**joined, logit_scales=found[0].logit_scales))
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-    felt = {name.removeprefix("module."): p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {"losses": {name: part.item() for name, part in parts.items()}, "gradients": felt, "next": torch.rand(3)}
+    felt = {
+        name.removeprefix("module."): p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+    return {
+        "losses": {name: part.item() for name, part in parts.items()},
+        "gradients": felt,
+        "next": torch.rand(3),
+    }
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -96,7 +126,12 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["semantic", "preference"])
 def test_cached_gradient_is_the_direct_one_with_dropout_and_crops(name: str) -> None:
     expected, found = (
-        gradients(model_with_dropout(STAGES[name]), STAGES[name], batch_of(0, N_ROWS // 2, N_ROWS // 2), is_cached)
+        gradients(
+            model_with_dropout(STAGES[name]),
+            STAGES[name],
+            batch_of(0, N_ROWS // 2, N_ROWS // 2),
+            is_cached,
+        )
         for is_cached in (False, True)
     )
     assert_same(found, expected)
@@ -107,7 +142,7 @@ def test_dropout_not_replayed_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> 
     """The same comparison fails where the second pass draws anew: it is not dropout that is off."""
     stage = STAGES["semantic"]
     expected = gradients(model_with_dropout(stage), stage, batch_of(0, 7, 7), is_cached=False)
-    monkeypatch.setattr(Dice, "restore", lambda _: None)
+    monkeypatch.setattr(RngState, "restore", lambda _: None)
     found = gradients(model_with_dropout(stage), stage, batch_of(0, 7, 7), is_cached=True)
     with pytest.raises(AssertionError):
         assert_same(found, expected)
@@ -117,7 +152,9 @@ def test_rows_of_like_length_share_a_chunk() -> None:
     batch = batch_of(0, 7, 7)
     batch.pop("numbers")
     lengths = [len(mel) for mel in batch["mels"]]
-    feed = Feed(batch, lambda mels: pad_mels(mels, MelConfig(), 20), 0, torch.device("cpu"))
+    feed = LazyBatch(
+        batch, lambda mels: pad_features(mels, MelConfig(), 20), 0, torch.device("cpu")
+    )
     chunks = feed.chunks(4)
     assert [len(chunk) for chunk in chunks] == [4, 4, 4, 2]
     assert [lengths[row] for chunk in chunks for row in chunk] == sorted(lengths)
@@ -127,7 +164,8 @@ def test_rows_of_like_length_share_a_chunk() -> None:
 def test_a_graph_is_held_for_one_chunk_at_a_time() -> None:
     """What autograd saves, counted in numbers: 56 rows hold hardly more at once than 8, two chunks.
 
-    Of stage two, whose loss reaches every output: what torch lets go without a backward pass is never told to hooks.
+    Of stage two, whose loss reaches every output: what torch lets go without a backward pass is
+    never told to hooks.
     """
     stage = STAGES["preference"]
 
@@ -155,11 +193,14 @@ def test_a_graph_is_held_for_one_chunk_at_a_time() -> None:
 def half_a_batch(process: int, folder: str) -> None:
     """Half of the rows under DDP on gloo: directly, and cached, counting what is reduced."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=process, world_size=2
+    )
     half = N_ROWS // 2
     for name, stage in STAGES.items():
         for is_cached in (False, True):
-            # A direct pass in several forwards under one backward is nothing DDP allows: its average is taken by hand.
+            # A direct pass in several forwards under one backward is nothing DDP allows: its
+            # average is taken by hand.
             model = model_with_dropout(stage)
             batch = batch_of(process * half, (process + 1) * half, N_ROWS)
             wrapped = Counting(model) if is_cached else model
@@ -172,7 +213,11 @@ def half_a_batch(process: int, folder: str) -> None:
                     gradient /= 2
             torch.save(found, Path(folder) / f"{name}-{is_cached}-{process}.pt")
     dist.barrier()
-    os._exit(0)  # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL it holds
+    os._exit(
+        0
+        # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL
+        # it holds
+    )
 
 
 class Counting(DistributedDataParallel):
@@ -199,7 +244,8 @@ def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: 
     for name in STAGES:
         for number in range(2):
             expected, found = (
-                torch.load(tmp_path / f"{name}-{cached}-{number}.pt", weights_only=True) for cached in (False, True)
+                torch.load(tmp_path / f"{name}-{cached}-{number}.pt", weights_only=True)
+                for cached in (False, True)
             )
             assert_same(found, expected)
             assert found["unsynced"] == 3  # of four chunks

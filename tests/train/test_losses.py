@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ponticello.data.dataset import NO_TEXT
 from ponticello.errors import ShapeError
 from ponticello.model.htcl import SCALES, Embeddings
-from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteGraph, contrastive_loss
+from ponticello.train.dataset import NO_TEXT
+from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteAffinity, contrastive_loss
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -24,11 +24,15 @@ def numbers(*values: int) -> Tensor:
 def embeddings(n_rows: int, seed: int = 0) -> Embeddings:
     """Rows of any length: the losses bring them to unit length."""
     audio, text, fused = (3.0 * unit(n_rows, 5, seed=seed + side) for side in range(3))
-    return Embeddings(audio, text, fused, {name: torch.tensor(0.5 + place) for place, name in enumerate(SCALES)})
+    return Embeddings(
+        audio, text, fused, {name: torch.tensor(0.5 + place) for place, name in enumerate(SCALES)}
+    )
 
 
 def test_two_orthogonal_matches_give_the_hand_worked_loss() -> None:
-    """Logits are e^0 = 1 on the diagonal and 0 off it: -log(e / (e + 1)) = ln(1 + 1/e) in both directions."""
+    """Logits are e^0 = 1 on the diagonal and 0 off it: -log(e / (e + 1)) = ln(1 + 1/e) in both
+    directions.
+    """
     eye = torch.eye(2)
     loss = contrastive_loss(eye, eye, torch.tensor(0.0), numbers(0, 1), numbers(2, 3))
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)), abs=1e-7)
@@ -43,8 +47,12 @@ def test_distinct_rows_give_plain_symmetric_cross_entropy() -> None:
     assert found.item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def slow_loss(left: Tensor, right: Tensor, scale: float, left_n: list[int], right_n: list[int]) -> float:
-    """Row by row: a candidate is left out if it is the match again, the question itself, or a match of the same one."""
+def slow_loss(
+    left: Tensor, right: Tensor, scale: float, left_n: list[int], right_n: list[int]
+) -> float:
+    """Row by row: a candidate is left out if it is the match again, the question itself, or a match
+    of the same one.
+    """
 
     def one_way(queries: Tensor, keys: Tensor, query_n: list[int], key_n: list[int]) -> float:
         total = 0.0
@@ -65,7 +73,9 @@ def test_repeats_are_left_out_as_a_slow_plain_version_leaves_them_out(seed: int)
     generator = torch.Generator().manual_seed(seed)
     left_n, right_n = (torch.randint(5, (7,), generator=generator).tolist() for _ in range(2))
     left, right = unit(7, 4, seed=seed), unit(7, 4, seed=seed + 100)
-    found = contrastive_loss(left, right, torch.tensor(1.0), torch.tensor(left_n), torch.tensor(right_n))
+    found = contrastive_loss(
+        left, right, torch.tensor(1.0), torch.tensor(left_n), torch.tensor(right_n)
+    )
     assert found.item() == pytest.approx(slow_loss(left, right, math.e, left_n, right_n), abs=1e-5)
 
 
@@ -74,12 +84,14 @@ def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
     has_graph: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven rows by three, with repeats and a row without text."""
-    graph = TasteGraph(unit(9, 3, seed=5)) if has_graph else None
+    graph = TasteAffinity(unit(9, 3, seed=5)) if has_graph else None
     left_n, right_n = numbers(0, 1, 0, 2, 3, 4, 5), numbers(6, 7, 8, 6, NO_TEXT, 2, 7)
     found = []
     for rows_at_once in (1024, 3):
         monkeypatch.setattr("ponticello.train.losses.ROWS_AT_ONCE", rows_at_once)
-        left, right, scale = (one.requires_grad_() for one in (unit(7, 4), unit(7, 4, seed=1), torch.tensor(1.3)))
+        left, right, scale = (
+            one.requires_grad_() for one in (unit(7, 4), unit(7, 4, seed=1), torch.tensor(1.3))
+        )
         loss = contrastive_loss(left, right, scale, left_n, right_n, graph=graph)
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((loss, left.grad, right.grad, scale.grad))
@@ -90,21 +102,27 @@ def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
 
 
 def test_repeated_row_does_not_change_the_others() -> None:
-    """A track that stands twice in a batch is not its own negative: each row loses exactly what one copy loses."""
+    """A track that stands twice in a batch is not its own negative: each row loses exactly what one
+    copy loses.
+    """
     left, right = unit(3, 4), unit(3, 4, seed=1)
     once = slow_loss(left, right, 1.0, [0, 1, 2], [0, 1, 2])
     twice = contrastive_loss(
         torch.cat([left, left]), torch.cat([right, right]), torch.tensor(0.0), torch.arange(3).repeat(2),
         torch.arange(3).repeat(2),
     )  # fmt: skip
-    doubled = slow_loss(torch.cat([left, left]), torch.cat([right, right]), 1.0, [0, 1, 2] * 2, [0, 1, 2] * 2)
+    doubled = slow_loss(
+        torch.cat([left, left]), torch.cat([right, right]), 1.0, [0, 1, 2] * 2, [0, 1, 2] * 2
+    )
     assert twice.item() == pytest.approx(doubled, abs=1e-5)
     assert math.isfinite(once)
 
 
 def test_batch_of_one_track_repeated_has_nothing_to_lose() -> None:
     vectors = unit(4, 3)
-    loss = contrastive_loss(vectors, vectors, torch.tensor(1.0), numbers(7, 7, 7, 7), numbers(7, 7, 7, 7))
+    loss = contrastive_loss(
+        vectors, vectors, torch.tensor(1.0), numbers(7, 7, 7, 7), numbers(7, 7, 7, 7)
+    )
     assert loss.item() == 0.0
 
 
@@ -120,7 +138,9 @@ def test_scale_is_clamped_at_ln_100() -> None:
 @pytest.mark.parametrize(("left", "right"), [((1, 3), (1, 3)), ((3, 3), (4, 3)), ((3,), (3,))])
 def test_wrong_shapes_are_named(left: tuple[int, ...], right: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=r"left and right must both be \(B >= 2, d\); found"):
-        contrastive_loss(torch.ones(left), torch.ones(right), torch.tensor(0.0), torch.arange(3), torch.arange(3))
+        contrastive_loss(
+            torch.ones(left), torch.ones(right), torch.tensor(0.0), torch.arange(3), torch.arange(3)
+        )
 
 
 def test_semantic_loss_is_the_contrast_of_audio_and_text() -> None:
@@ -135,7 +155,9 @@ def test_semantic_loss_is_the_contrast_of_audio_and_text() -> None:
 
 
 def test_preference_loss_has_the_papers_three_parts() -> None:
-    """Rows 0..2 are anchors, 3..5 their positives; each part has its own scale, the fusion part is a mean of two."""
+    """Rows 0..2 are anchors, 3..5 their positives; each part has its own scale, the fusion part is
+    a mean of two.
+    """
     rows, tracks = embeddings(6), torch.arange(6)
     audio, text, fused = (F.normalize(side, dim=-1) for side in (rows.audio, rows.text, rows.fused))
     a, p, here, there = audio[:3], audio[3:], tracks[:3], tracks[3:]
@@ -155,7 +177,9 @@ def test_preference_loss_has_the_papers_three_parts() -> None:
 
 
 def test_rows_without_text_are_neither_asked_with_nor_found() -> None:
-    """Rows 0, 1 and 3 have a text: the loss is that of a batch of these three alone, in value and gradient."""
+    """Rows 0, 1 and 3 have a text: the loss is that of a batch of these three alone, in value and
+    gradient.
+    """
     generator = torch.Generator().manual_seed(0)
     audio, text = (F.normalize(torch.randn(4, 5, generator=generator), dim=1) for _ in range(2))
     numbers, texts, told = torch.arange(4), torch.tensor([0, 1, NO_TEXT, 3]), [0, 1, 3]
@@ -165,7 +189,9 @@ def test_rows_without_text_are_neither_asked_with_nor_found() -> None:
     alone = audio[told].clone().requires_grad_()
     wanted = contrastive_loss(alone, text[told], scale, numbers[told], texts[told])
     wanted.backward()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(contrastive_loss(audio, text, scale, numbers, texts), wanted.detach())
+    torch.testing.assert_close(
+        contrastive_loss(audio, text, scale, numbers, texts), wanted.detach()
+    )
     assert some.grad is not None
     assert alone.grad is not None
     torch.testing.assert_close(some.grad[told], alone.grad)
@@ -174,7 +200,9 @@ def test_rows_without_text_are_neither_asked_with_nor_found() -> None:
 
 def test_without_any_text_there_is_nothing_to_lose() -> None:
     audio = F.normalize(torch.randn(3, 4), dim=1).requires_grad_()
-    loss = contrastive_loss(audio, audio.detach(), torch.tensor(2.0), torch.arange(3), torch.full((3,), NO_TEXT))
+    loss = contrastive_loss(
+        audio, audio.detach(), torch.tensor(2.0), torch.arange(3), torch.full((3,), NO_TEXT)
+    )
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0.0
     assert audio.grad is not None
@@ -182,18 +210,26 @@ def test_without_any_text_there_is_nothing_to_lose() -> None:
 
 
 def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
-    """Factors 1, 1, -1 less their mean 1/3 are 2/3, 2/3, -4/3, of length sqrt(8/9): a = 0.707, a, -2 a.
+    """Factors 1, 1, -1 less their mean 1/3 are 2/3, 2/3, -4/3, of length sqrt(8/9): a = 0.707, a,
+    -2 a.
 
-    Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing for the unknown.
+    Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing
+    for the unknown.
     """
-    graph = TasteGraph(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    graph = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
     weights = graph.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
     assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
     assert not weights[0, 2]
     assert not weights[1].any()
 
 
-@pytest.mark.parametrize("factors", [[[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]])
-def test_a_graph_of_tracks_liked_by_the_same_listeners_tells_nothing(factors: list[list[float]]) -> None:
+@pytest.mark.parametrize(
+    "factors", [[[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]]
+)
+def test_a_graph_of_tracks_liked_by_the_same_listeners_tells_nothing(
+    factors: list[list[float]],
+) -> None:
     numbers = torch.arange(3)
-    assert TasteGraph(torch.tensor(factors)).between(numbers, numbers).tolist() == [[0.0] * 3] * 3
+    assert (
+        TasteAffinity(torch.tensor(factors)).between(numbers, numbers).tolist() == [[0.0] * 3] * 3
+    )

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from ponticello.api import Library
 from ponticello.errors import PonticelloError
-from ponticello.train.finished import is_finished
-from ponticello.train.lost import told_to_stop
+from ponticello.library import Library
+from ponticello.train.distributed import terminate_gracefully
+from ponticello.train.runs import is_finished
 
 PONTICELLO = ["-m", "ponticello"]
 DYING = [str(Path(__file__).parent / "dying.py")]
@@ -38,16 +38,31 @@ def launch(root: Path, n_processes: int, program: list[str]) -> subprocess.Compl
     """`train semantic` on so many processes; one is started without torchrun."""
     torchrun = ["--nproc-per-node", str(n_processes)] if n_processes > 1 else []
     return subprocess.run(
-        command(root, program, *torchrun), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        command(root, program, *torchrun),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
 
 
 def launch_on_two_hosts(root: Path, n_each: int, program: list[str]) -> list[tuple[int, str, str]]:
-    """(exit code, stdout, stderr) of two torchruns that meet as two machines do, both on the loopback address."""
+    """(exit code, stdout, stderr) of two torchruns that meet as two machines do, both on the
+    loopback address.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    there = ["--nnodes", "2", "--nproc-per-node", str(n_each), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    there = [
+        "--nnodes",
+        "2",
+        "--nproc-per-node",
+        str(n_each),
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        str(port),
+    ]
     hosts = [
         subprocess.Popen(
             command(root, program, *there, "--node-rank", str(host)),
@@ -63,14 +78,19 @@ def launch_on_two_hosts(root: Path, n_each: int, program: list[str]) -> list[tup
 
 
 def log_of(root: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (root / "runs/semantic/log.jsonl").read_text("utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (root / "runs/semantic/log.jsonl").read_text("utf-8").splitlines()
+    ]
 
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_job_with_a_line_and_one_process_goes_on(
     make_library: Callable[[Path], Library], tmp_path: Path
 ) -> None:
-    """Rank 1 of 2 dies after step 5; the checkpoint is of step 3, and one process goes on from there to step 9."""
+    """Rank 1 of 2 dies after step 5; the checkpoint is of step 3, and one process goes on from
+    there to step 9.
+    """
     root = tmp_path / "library"
     make_library(root)
     ended = launch(root, 2, [*DYING, "5"])
@@ -95,7 +115,9 @@ def test_a_killed_rank_ends_the_job_with_a_line_and_one_process_goes_on(
 def test_two_processes_hold_the_same_weights_and_a_killed_run_goes_on_to_them(
     make_library: Callable[[Path], Library], tmp_path: Path
 ) -> None:
-    """One run to the end, and one whose rank 1 dies after step 5 and that goes on: four ranks, one set of weights."""
+    """One run to the end, and one whose rank 1 dies after step 5 and that goes on: four ranks, one
+    set of weights.
+    """
     make_library(tmp_path / "undisturbed")
     shutil.copytree(tmp_path / "undisturbed", tmp_path / "killed")
     never = "99"
@@ -105,13 +127,18 @@ def test_two_processes_hold_the_same_weights_and_a_killed_run_goes_on_to_them(
     told = [re.findall(r"^weights (\w+)$", ended.stderr, re.M) for ended in (whole, again)]
     assert len(told[0]) == 2, whole.stderr
     assert len({*told[0], *told[1]}) == 1, told
-    saved = [(tmp_path / root / "runs/semantic/model.safetensors").read_bytes() for root in ("undisturbed", "killed")]
+    saved = [
+        (tmp_path / root / "runs/semantic/model.safetensors").read_bytes()
+        for root in ("undisturbed", "killed")
+    ]
     assert saved[0] == saved[1]
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_run_begun_alone_goes_on_with_four_processes(make_library: Callable[[Path], Library], tmp_path: Path) -> None:
+def test_a_run_begun_alone_goes_on_with_four_processes(
+    make_library: Callable[[Path], Library], tmp_path: Path
+) -> None:
     root = tmp_path / "library"
     make_library(root)
     ended = launch(root, 1, [*DYING, "5"])
@@ -126,7 +153,9 @@ def test_a_run_begun_alone_goes_on_with_four_processes(make_library: Callable[[P
 def test_a_rank_killed_on_another_host_ends_both_and_four_processes_go_on(
     make_library: Callable[[Path], Library], tmp_path: Path
 ) -> None:
-    """Two hosts of one process: the second one's dies after step 5. Then two hosts of two go on from step 3."""
+    """Two hosts of one process: the second one's dies after step 5. Then two hosts of two go on
+    from step 3.
+    """
     root = tmp_path / "library"
     make_library(root)
     (first, _, told), (second, _, report) = launch_on_two_hosts(root, 1, [*DYING, "5"])
@@ -149,22 +178,26 @@ def test_a_rank_killed_on_another_host_ends_both_and_four_processes_go_on(
 
 
 def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.train.lost.WAIT_S", 0.0)
+    monkeypatch.setattr("ponticello.train.distributed.WAIT_S", 0.0)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     line = r"^process 1 of 2 lost the others \(Connection closed by peer .*\); torchrun's report names the rank; start"
-    with pytest.raises(PonticelloError, match=line), told_to_stop(print):
-        raise RuntimeError("[../third_party/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:34121")
+    with pytest.raises(PonticelloError, match=line), terminate_gracefully(print):
+        raise RuntimeError(
+            "[../third_party/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:34121"
+        )
 
 
 def test_another_error_passes_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RuntimeError, match="shapes differ"), told_to_stop(print):
+    with pytest.raises(RuntimeError, match="shapes differ"), terminate_gracefully(print):
         raise RuntimeError("shapes differ")
 
 
 def test_a_process_told_to_stop_says_so_from_within_a_long_call() -> None:
-    """`time.sleep` in place of a collective: SIGTERM ends it when the time for a checkpoint is over, with the line."""
+    """`time.sleep` in place of a collective: SIGTERM ends it when the time for a checkpoint is
+    over, with the line.
+    """
     code = (
         "import os, signal, threading, time\n"
         "from ponticello.train import lost\n"
@@ -175,7 +208,12 @@ def test_a_process_told_to_stop_says_so_from_within_a_long_call() -> None:
     )
     environment = {**os.environ, "RANK": "0", "WORLD_SIZE": "2"}
     ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
     )
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: process 0 of 2 was told to stop")

@@ -1,4 +1,6 @@
-"""Libraries over vectors the user has, without any audio, and over a Hugging Face encoder: from prepare to answers."""
+"""Libraries over vectors the user has, without any audio, and over a Hugging Face encoder: from
+prepare to answers.
+"""
 
 import json
 import shutil
@@ -12,25 +14,23 @@ import pytest
 from transformers import TrainerCallback
 from typer.testing import CliRunner, Result
 
-from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.data.catalog import audio_files
-from ponticello.data.columns import PATH, TRACK_ID
-from ponticello.data.mining import mine_library
-from ponticello.data.shards import read_manifest, write_manifest
-from ponticello.data.splits import load_splits
-from ponticello.data.store import FrameStore
-from ponticello.data.synthetic import SyntheticCatalogue
+from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import CheckpointError, LibraryError
-from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
-from ponticello.evaluate.guard import judge_on_validation
-from ponticello.evaluate.joint import Compared, evaluate_library
-from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.model.checksums import CHECKSUMS
-from ponticello.model.front_end import frames_for
+from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.evaluate.run import MethodsToCompare, evaluate_library
+from ponticello.evaluate.validation import score_on_validation
+from ponticello.features.frontend import open_frames
+from ponticello.features.store import FeatureStore, read_manifest, write_manifest
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from ponticello.model.space import front_end_weights
-from ponticello.train.run import train_preference, train_semantic
+from ponticello.model.saving import CHECKSUMS, front_end_weights
+from ponticello.pairs.mine import mine_library
+from ponticello.splits.splits import load_splits
+from ponticello.storage.schema import PATH, TRACK_ID
+from ponticello.tracks.catalog import audio_files
+from ponticello.train.semantic import train_preference, train_semantic
 
 SIZE = 12  # numbers of a given vector, most of them noise
 
@@ -50,16 +50,20 @@ def _run(*arguments: object) -> Result:
 
 def _train(library: Library) -> None:
     train_semantic(library.folder, "semantic", retrieval_figures)
-    judge = judge_on_validation(library.folder)
+    judge = score_on_validation(library.folder)
     train_preference(library.folder, "preference", "semantic", retrieval_figures, judge=judge)
     library.embed("semantic", "preference")
 
 
 @pytest.fixture(scope="module")
 def given_root(
-    make_library: Callable[[Path], Library], catalogue: SyntheticCatalogue, tmp_path_factory: pytest.TempPathFactory
+    make_library: Callable[[Path], Library],
+    catalogue: SyntheticCatalogue,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A library whose tracks have no audio, trained and embedded over vectors that hold the planted traits."""
+    """A library whose tracks have no audio, trained and embedded over vectors that hold the planted
+    traits.
+    """
     root = tmp_path_factory.mktemp("given") / "library"
     folder = make_library(root).folder
     for place in (folder.mels, folder.pairs, folder.validation_pairs, folder.splits):
@@ -90,10 +94,12 @@ def _cosines(vectors: np.ndarray) -> np.ndarray:
 
 
 def test_stage_one_is_the_given_vectors_and_stage_two_departs(given: Library) -> None:
-    """All 12 axes fit into 64 dimensions: stage one's cosines are those of the standardised vectors themselves."""
+    """All 12 axes fit into 64 dimensions: stage one's cosines are those of the standardised vectors
+    themselves.
+    """
     splits = load_splits(given.folder)
     assert splits is not None
-    store = FrameStore(given.folder.frames / "features")
+    store = FeatureStore(given.folder.frames / "features")
     ids = given.index.track_ids
     vectors = np.stack([store.read(track_id)[0] for track_id in ids]).astype(np.float64)
     training = vectors[[splits.roles[track_id] == "train" for track_id in ids]]
@@ -102,20 +108,24 @@ def test_stage_one_is_the_given_vectors_and_stage_two_departs(given: Library) ->
     assert given.index.vectors.shape == (60, 128)
 
 
-def test_its_checkpoint_loads_alone_with_the_size_of_a_frame(given: Library, tmp_path: Path) -> None:
+def test_its_checkpoint_loads_alone_with_the_size_of_a_frame(
+    given: Library, tmp_path: Path
+) -> None:
     shutil.copytree(given.folder.run("semantic"), tmp_path / "elsewhere")
     record = json.loads((tmp_path / "elsewhere" / "config.json").read_text(encoding="utf-8"))
     assert (record["frame_size"], record["settings"]["features"]) == (SIZE, "given.npz")
     model = HTCL.from_pretrained(tmp_path / "elsewhere")
     track_id = given.index.track_ids[0]
-    found = model.encode_mels([FrameStore(given.folder.frames / "features").read(track_id)])[0]
+    found = model.encode_mels([FeatureStore(given.folder.frames / "features").read(track_id)])[0]
     np.testing.assert_allclose(found, given.index.vectors[0, :64], atol=1e-5)
 
 
 def test_a_sound_cannot_be_encoded_and_that_is_said(given: Library, tmp_path: Path) -> None:
     model = HTCL.from_pretrained(given.folder.run("preference"))
     for sound in (np.zeros(16_000, dtype=np.float32), tmp_path / "any.wav"):
-        with pytest.raises(CheckpointError, match=r"trained on vectors from given\.npz and cannot hear a sound"):
+        with pytest.raises(
+            CheckpointError, match=r"trained on vectors from given\.npz and cannot hear a sound"
+        ):
             model.encode_audio([sound])
 
 
@@ -126,7 +136,9 @@ def test_words_and_listeners_are_answered_without_audio(given: Library) -> None:
 
 
 def test_an_evaluation_stands_beside_the_given_vectors(given: Library) -> None:
-    evaluation = evaluate_library(given.folder, Compared({STAGE_ONE: "semantic", STAGE_TWO: "preference"}), 0)
+    evaluation = evaluate_library(
+        given.folder, MethodsToCompare({STAGE_ONE: "semantic", STAGE_TWO: "preference"}), 0
+    )
     methods = {method for score in evaluation.scores for method in score.by_method}
     assert {"front end", STAGE_ONE, STAGE_TWO} <= methods
     assert not {"mel statistics", "MusiCNN"} & methods
@@ -135,7 +147,7 @@ def test_an_evaluation_stands_beside_the_given_vectors(given: Library) -> None:
 def test_another_file_is_another_front_end(given: Library) -> None:
     other = Library.open(given.folder.root, ["features=other.npz"]).folder
     with pytest.raises(LibraryError, match="features were prepared with other settings"):
-        frames_for(other, other.config)
+        open_frames(other, other.config)
     with pytest.raises(CheckpointError, match=r"finished, with other settings in \[features\]"):
         train_semantic(other, "semantic", retrieval_figures)
 
@@ -143,19 +155,23 @@ def test_another_file_is_another_front_end(given: Library) -> None:
 def test_audio_beside_given_vectors_is_still_made_into_mels(
     given_root: Path, make_library: Callable[[Path], Library], tmp_path: Path
 ) -> None:
-    """Near-duplicates are found in them. The last line counts vectors; nobody listens with the taggers."""
+    """Near-duplicates are found in them. The last line counts vectors; nobody listens with the
+    taggers.
+    """
     folder = make_library(tmp_path / "both").folder
     shutil.copy(given_root / "given.npz", folder.root / "given.npz")
     _set_front_end(folder.root, 'front_end = "features"\nfeatures = "given.npz"')
     done = _run("prepare", "--workers", "1", "-L", folder.root)
     assert done.stdout.startswith("60 tracks prepared, 0 were already, 1 skipped")
-    assert len(FrameStore(folder.mels)) == 60
+    assert len(FeatureStore(folder.mels)) == 60
     assert [place.name for place in folder.frames.iterdir()] == ["features"]
 
 
 @pytest.fixture(scope="module")
 def encoded_root(
-    make_library: Callable[[Path], Library], audio_encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    make_library: Callable[[Path], Library],
+    audio_encoder_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A library trained and embedded over a random wav2vec 2.0."""
     root = tmp_path_factory.mktemp("encoded") / "library"
@@ -171,9 +187,14 @@ def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None
     library = Library.open(encoded_root)
     model = HTCL.from_pretrained(library.folder.run("preference"))
     track_id, path = next(iter(audio_files(library.folder).items()))
-    found, indexed = model.encode_audio([path])[0], library.index.vectors[library.index.rows[track_id], 64:]
-    np.testing.assert_allclose(found[:47], indexed[:47], atol=1e-5)  # what is heard; the index may hold the text's part
-    store = frames_for(library.folder, library.folder.config)
+    found, indexed = (
+        model.encode_audio([path])[0],
+        library.index.vectors[library.index.rows[track_id], 64:],
+    )
+    np.testing.assert_allclose(
+        found[:47], indexed[:47], atol=1e-5
+    )  # what is heard; the index may hold the text's part
+    store = open_frames(library.folder, library.folder.config)
     np.testing.assert_allclose(found, model.encode_mels([store.read(track_id)])[0], atol=1e-5)
     assert library.similar(path, k=1, blend=1.0)[0].track_id == track_id
     assert model.config.frame_size == 32
@@ -182,7 +203,9 @@ def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None
 def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_path: Path) -> None:
     library = Library.open(encoded_root)
     path = next(iter(audio_files(library.folder).values()))
-    shutil.copytree(library.folder.run("semantic"), tmp_path / "moved", ignore=shutil.ignore_patterns(CHECKSUMS))
+    shutil.copytree(
+        library.folder.run("semantic"), tmp_path / "moved", ignore=shutil.ignore_patterns(CHECKSUMS)
+    )
     record = json.loads((tmp_path / "moved" / "config.json").read_text(encoding="utf-8"))
     record["settings"]["front_end"] = "hf:none/at/all"
     (tmp_path / "moved" / "config.json").write_text(json.dumps(record), encoding="utf-8")
@@ -203,8 +226,12 @@ class _StopAt(TrainerCallback):
             raise KeyboardInterrupt
 
 
-def test_frames_prepared_again_with_another_encoder_are_refused(encoded_root: Path, tmp_path: Path) -> None:
-    """By stage two, an interrupted stage one and `embed`, each naming what is asked for and what is there."""
+def test_frames_prepared_again_with_another_encoder_are_refused(
+    encoded_root: Path, tmp_path: Path
+) -> None:
+    """By stage two, an interrupted stage one and `embed`, each naming what is asked for and what is
+    there.
+    """
     shutil.copytree(encoded_root, tmp_path / "library")
     library = Library.open(tmp_path / "library")
     folder = library.folder
@@ -219,7 +246,9 @@ def test_frames_prepared_again_with_another_encoder_are_refused(encoded_root: Pa
         train_preference(folder, "other", "semantic", retrieval_figures)
     with pytest.raises(CheckpointError, match=line):
         library.embed("semantic")
-    with pytest.raises(CheckpointError, match="was interrupted and cannot go on: front end weights changed since"):
+    with pytest.raises(
+        CheckpointError, match="was interrupted and cannot go on: front end weights changed since"
+    ):
         train_semantic(folder, "begun", retrieval_figures)
     write_manifest(place, manifest)
     assert train_semantic(folder, "begun", retrieval_figures).stage == "semantic"
@@ -228,10 +257,12 @@ def test_frames_prepared_again_with_another_encoder_are_refused(encoded_root: Pa
 def test_tagging_leaves_the_encoders_frames_alone(encoded_root: Path, tmp_path: Path) -> None:
     shutil.copytree(encoded_root, tmp_path / "library")
     folder = Library.open(tmp_path / "library").folder
-    pl.read_parquet(folder.tracks).head(3).write_parquet(folder.tracks)  # so that few have to be heard
+    pl.read_parquet(folder.tracks).head(3).write_parquet(
+        folder.tracks
+    )  # so that few have to be heard
     _run("tag", "--workers", "1", "-L", folder.root)
-    assert frames_for(folder, folder.config).frame_size == 32
-    assert FrameStore(folder.frames).frame_size == 2198
+    assert open_frames(folder, folder.config).frame_size == 32
+    assert FeatureStore(folder.frames).frame_size == 2198
 
 
 def test_a_missing_encoder_is_said_before_anything_is_decoded(

@@ -1,11 +1,15 @@
 """Several seeds of one training: names and settings."""
 
-from ponticello.api import Library
-from ponticello.train.seeds import seed_run, with_seed
+from ponticello.library import Library
+from ponticello.train.semantic import seed_run, with_seed
 
 
 def test_the_first_seed_keeps_the_runs_name() -> None:
-    assert [seed_run("semantic", number) for number in (1, 2, 5)] == ["semantic", "semantic-2", "semantic-5"]
+    assert [seed_run("semantic", number) for number in (1, 2, 5)] == [
+        "semantic",
+        "semantic-2",
+        "semantic-5",
+    ]
 
 
 def test_only_the_stages_own_seed_moves_on(trained: Library) -> None:

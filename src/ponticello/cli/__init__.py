@@ -1,1 +1,15 @@
-"""The commands, one small file a group."""
+"""The ponticello command.
+
+main         the command and its error handling
+options      options and output that commands share
+imports      init, scan, import-tracks, import-history, import-dataset
+prepare      prepare, tag
+pairs        pairs
+train        train semantic, train preference
+search       embed, search, similar, recommend, audience
+evaluate     evaluate
+serve        serve
+export       export, export-explorer, import-released
+maintenance  doctor, forget-user
+demo         demo
+"""

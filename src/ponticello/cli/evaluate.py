@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, open_folder, print_json
+from ponticello.cli.options import (
+    HERE,
+    JsonOption,
+    LibraryOption,
+    SetOption,
+    open_folder,
+    print_json,
+)
 
 if TYPE_CHECKING:
-    from ponticello.evaluate.figures import Evaluation, Summary
-    from ponticello.evaluate.joint import Compared
-    from ponticello.library import Folder
+    from ponticello.evaluate.results import Evaluation, Summary
+    from ponticello.evaluate.run import MethodsToCompare
+    from ponticello.storage.layout import LibraryPaths
 
 
 def register(app: typer.Typer) -> None:
@@ -23,23 +30,33 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     library: LibraryOption = HERE,
-    semantic: Annotated[str, typer.Option(help="The stage-one run, if it is finished.")] = "semantic",
-    preference: Annotated[str, typer.Option(help="The stage-two run, if it is finished.")] = "preference",
+    semantic: Annotated[
+        str, typer.Option(help="The stage-one run, if it is finished.")
+    ] = "semantic",
+    preference: Annotated[
+        str, typer.Option(help="The stage-two run, if it is finished.")
+    ] = "preference",
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="A column of labels to read off the vectors; several may be given.", show_default="all there are"
+            help="A column of labels to read off the vectors; several may be given.",
+            show_default="all there are",
         ),
     ] = None,
     vectors: Annotated[
         list[str] | None,
-        typer.Option(help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); several may be given."),
+        typer.Option(
+            help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); several may be given."
+        ),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds were trained, see: train --seeds.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How many seeds were trained, see: train --seeds.")
+    ] = 1,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measures meaning and taste. Both stages beside the baselines, on held-out tracks and days, as a report.
+    """Measures meaning and taste. Both stages beside the baselines, on held-out tracks and days, as
+    a report.
 
     \b
     Example:
@@ -49,7 +66,7 @@ def evaluate(
     Any encoder's vectors in the same table:
     ponticello evaluate -L my-library --vectors mert=mert.npz
     """
-    from ponticello.evaluate.report.record import as_record
+    from ponticello.evaluate.report.data import as_record
     from ponticello.evaluate.report.write import write_report
 
     folder = open_folder(library, settings)
@@ -63,19 +80,19 @@ def evaluate(
 
 
 def compare(
-    folder: "Folder",
+    folder: "LibraryPaths",
     semantic: str,
     preference: str,
     labels: Sequence[str] | None,
     vectors: Sequence[str],
     seeds: int,
-) -> "list[Compared]":
+) -> "list[MethodsToCompare]":
     """What is measured with each seed; LibraryError names the run that one seed lacks."""
     from ponticello.errors import LibraryError
-    from ponticello.evaluate.figures import STAGE_ONE, STAGE_TWO
-    from ponticello.evaluate.joint import Compared
-    from ponticello.train.finished import is_finished
-    from ponticello.train.seeds import seed_run
+    from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
+    from ponticello.evaluate.run import MethodsToCompare
+    from ponticello.train.runs import is_finished
+    from ponticello.train.semantic import seed_run
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}
     there = {method: run for method, run in named.items() if is_finished(folder.run(run))}
@@ -87,13 +104,17 @@ def compare(
         for method, run in runs.items():
             if not is_finished(folder.run(run)):
                 stage = "semantic" if method == STAGE_ONE else "preference"
-                raise LibraryError(f"run {run!r} is not finished; run: ponticello train {stage} --seeds {seeds}")
-        by_seed.append(Compared(runs, _named_files(vectors), labels or None))
+                raise LibraryError(
+                    f"run {run!r} is not finished; run: ponticello train {stage} --seeds {seeds}"
+                )
+        by_seed.append(MethodsToCompare(runs, _named_files(vectors), labels or None))
     return by_seed
 
 
 def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
-    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}; ConfigError for two of one name."""
+    """`["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}; ConfigError for two of one
+    name.
+    """
     from ponticello.errors import ConfigError
 
     files: dict[str, Path] = {}
@@ -108,16 +129,22 @@ def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def measure(folder: "Folder", by_seed: "Sequence[Compared]", command: str) -> "tuple[Summary, list[Evaluation]]":
+def measure(
+    folder: "LibraryPaths", by_seed: "Sequence[MethodsToCompare]", command: str
+) -> "tuple[Summary, list[Evaluation]]":
     """Measures, saying on stderr what is being done."""
-    from ponticello.evaluate.about import evaluate_seeds
+    from ponticello.evaluate.run import evaluate_seeds
 
-    return evaluate_seeds(folder, by_seed, command, lambda step: print(f"measuring {step}", file=sys.stderr))
+    return evaluate_seeds(
+        folder, by_seed, command, lambda step: print(f"measuring {step}", file=sys.stderr)
+    )
 
 
 def print_summary(summary: "Summary", page: Path) -> None:
     """What a report says in short, and where it is."""
-    from ponticello.evaluate.report.brief import as_brief
+    from ponticello.evaluate.report.markdown import terminal_summary
 
-    typer.echo(as_brief(summary))
-    typer.echo(f"\n{len(summary.figures):,} figures and {len(summary.claims):,} claims, with the data, in {page}")
+    typer.echo(terminal_summary(summary))
+    typer.echo(
+        f"\n{len(summary.figures):,} figures and {len(summary.claims):,} claims, with the data, in {page}"
+    )

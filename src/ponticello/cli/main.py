@@ -1,7 +1,8 @@
 """The `ponticello` command: its groups, and what a failure looks like.
 
-Nothing heavy is imported here; each command imports what it needs when it runs. A `\\b` line in a command's docstring
-keeps the paragraph under it from being wrapped in --help, so that an example can be copied.
+Nothing heavy is imported here; each command imports what it needs when it runs. A `\\b` line in a
+command's docstring keeps the paragraph under it from being wrapped in --help, so that an example
+can be copied.
 """
 
 import logging
@@ -10,25 +11,17 @@ import sys
 
 import typer
 
-from ponticello.cli import (
-    ask,
-    datasets,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    export_explorer,
-    forget,
-    history,
-    pairs,
-    prepare,
-    released,
-    scan,
-    serve,
-    tables,
-    train,
-)
-from ponticello.cli.console import clean
+from ponticello.cli import demo, evaluate, export, pairs, prepare, serve, train
+from ponticello.cli import export as export_explorer
+from ponticello.cli import export as released
+from ponticello.cli import imports as datasets
+from ponticello.cli import imports as history
+from ponticello.cli import imports as scan
+from ponticello.cli import imports as tables
+from ponticello.cli import maintenance as doctor
+from ponticello.cli import maintenance as forget
+from ponticello.cli import search as ask
+from ponticello.cli.options import strip_control_chars
 from ponticello.errors import PonticelloError, Stopped
 
 INTERRUPTED = 130  # the exit code typer makes of Ctrl-C: 128 + SIGINT
@@ -76,7 +69,7 @@ def main() -> None:
         print(stop, file=sys.stderr)
         sys.exit(TERMINATED)
     except (PonticelloError, OSError) as error:
-        print(f"error: {clean(' '.join(str(error).splitlines()))}", file=sys.stderr)
+        print(f"error: {strip_control_chars(' '.join(str(error).splitlines()))}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:

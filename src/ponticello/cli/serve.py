@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.console import HERE, LibraryOption, SetOption
+from ponticello.cli.options import HERE, LibraryOption, SetOption
 
 if TYPE_CHECKING:
     import uvicorn
@@ -22,15 +22,21 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     library: LibraryOption = HERE,
-    host: Annotated[str, typer.Option(help="The address to listen on; a public one needs a token.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; a public one needs a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any that is free.")] = 8321,
     token_file: Annotated[
-        Path | None, typer.Option(help=f"A file with the token; else the variable {TOKEN_VARIABLE}; else none.")
+        Path | None,
+        typer.Option(help=f"A file with the token; else the variable {TOKEN_VARIABLE}; else none."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A further name the service is reached by; may be repeated.")
+        list[str] | None,
+        typer.Option(help="A further name the service is reached by; may be repeated."),
     ] = None,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the explorer in the browser.")] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the explorer in the browser.")
+    ] = False,
     settings: SetOption = None,
 ) -> None:
     """Serves the library and its explorer. For this machine only, unless told otherwise.
@@ -39,7 +45,9 @@ def serve(
     Example:
     ponticello serve -L my-library --open
     """
-    server = build_server(library, host, port, read_token(token_file), allow_host or (), settings or ())
+    server = build_server(
+        library, host, port, read_token(token_file), allow_host or (), settings or ()
+    )
     typer.echo(f"serving {library.resolve().name}; Ctrl-C ends it", err=True)
     run_server(server, open_browser=open_browser)
 
@@ -64,15 +72,19 @@ def build_server(
     hosts: "list[str] | tuple[str, ...]" = (),
     settings: "list[str] | tuple[str, ...]" = (),
 ) -> "uvicorn.Server":
-    """A server that is ready to run; ConfigError for a public address without a token, LibraryError for no library."""
+    """A server that is ready to run; ConfigError for a public address without a token, LibraryError
+    for no library.
+    """
     import torch
     import uvicorn
 
     from ponticello.serve.app import create_app
-    from ponticello.serve.guard import guard_for
+    from ponticello.serve.security import security_policy_for
 
-    torch.set_num_threads(1)  # many questions at once: threads that wait for each other cost more than they do
-    app = create_app(library, guard_for(host, token, hosts), settings)
+    torch.set_num_threads(
+        1
+    )  # many questions at once: threads that wait for each other cost more than they do
+    app = create_app(library, security_policy_for(host, token, hosts), settings)
     return uvicorn.Server(
         uvicorn.Config(
             app,

@@ -6,24 +6,40 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.console import HERE, JsonOption, LibraryOption, SetOption, open_folder, print_json
+from ponticello.cli.options import (
+    HERE,
+    JsonOption,
+    LibraryOption,
+    SetOption,
+    open_folder,
+    print_json,
+)
 
 if TYPE_CHECKING:
-    from ponticello.data.enough import Supply
-    from ponticello.library import Folder
-    from ponticello.train.dry_run import Train
-    from ponticello.train.finished import TrainedRun
+    from ponticello.storage.layout import LibraryPaths
+    from ponticello.train.estimate import Train
+    from ponticello.train.readiness import DataStats
+    from ponticello.train.runs import TrainedRun
 
-SeedsOption = Annotated[int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Take a few steps and estimate time, memory and disk; nothing is written.")
+SeedsOption = Annotated[
+    int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")
 ]
-DownloadOption = Annotated[bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Take a few steps and estimate time, memory and disk; nothing is written."
+    ),
+]
+DownloadOption = Annotated[
+    bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")
+]
 
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
-    group = typer.Typer(help="Trains one of the two stages.", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(
+        help="Trains one of the two stages.", no_args_is_help=True, rich_markup_mode=None
+    )
     group.command("semantic")(semantic)
     group.command("preference")(preference)
     app.add_typer(group, name="train")
@@ -48,16 +64,19 @@ def semantic(
     Several processes:
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
-    from ponticello.evaluate.semantic import retrieval_figures
-    from ponticello.train.run import train_semantic
-    from ponticello.train.seeds import seed_run, with_seed
+    from ponticello.evaluate.retrieval import retrieval_figures
+    from ponticello.train.semantic import seed_run, train_semantic, with_seed
 
     folder = open_folder(library, settings)
     if dry_run:
         _estimate(
             folder,
             lambda stand_in, callbacks: train_semantic(
-                stand_in, name, retrieval_figures, allow_download=allow_download, callbacks=callbacks
+                stand_in,
+                name,
+                retrieval_figures,
+                allow_download=allow_download,
+                callbacks=callbacks,
             ),
             None,
             seeds,
@@ -80,7 +99,9 @@ def semantic(
 def preference(
     library: LibraryOption = HERE,
     name: Annotated[str, typer.Option(help="The run's name.")] = "preference",
-    start: Annotated[str, typer.Option("--from", help="The stage-one run to start from.")] = "semantic",
+    start: Annotated[
+        str, typer.Option("--from", help="The stage-one run to start from.")
+    ] = "semantic",
     seeds: SeedsOption = 1,
     settings: SetOption = None,
     dry_run: DryRunOption = False,
@@ -96,17 +117,21 @@ def preference(
     Five seeds, each from the stage one of the same seed:
     ponticello train preference -L my-library --seeds 5
     """
-    from ponticello.evaluate.guard import judge_on_validation
-    from ponticello.evaluate.semantic import retrieval_figures
-    from ponticello.train.run import train_preference
-    from ponticello.train.seeds import seed_run, with_seed
+    from ponticello.evaluate.retrieval import retrieval_figures
+    from ponticello.evaluate.validation import score_on_validation
+    from ponticello.train.semantic import seed_run, train_preference, with_seed
 
     folder = open_folder(library, settings)
     if dry_run:
         _estimate(
             folder,
             lambda stand_in, callbacks: train_preference(
-                stand_in, name, start, retrieval_figures, judge=judge_on_validation(stand_in), callbacks=callbacks
+                stand_in,
+                name,
+                start,
+                retrieval_figures,
+                judge=score_on_validation(stand_in),
+                callbacks=callbacks,
             ),
             start,
             seeds,
@@ -114,7 +139,7 @@ def preference(
         )
         return
     supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
-    judge = judge_on_validation(folder)
+    judge = score_on_validation(folder)
     runs = [
         train_preference(
             with_seed(folder, "preference", number),
@@ -128,9 +153,11 @@ def preference(
     _print(runs, supply, as_json)
 
 
-def _estimate(folder: "Folder", train: "Train", start: str | None, seeds: int, as_json: bool) -> None:
+def _estimate(
+    folder: "LibraryPaths", train: "Train", start: str | None, seeds: int, as_json: bool
+) -> None:
     """Prints what one run would take, and how many of them there are."""
-    from ponticello.train.dry_run import estimate_training
+    from ponticello.train.estimate import estimate_training
 
     found = estimate_training(folder, train, start)
     if as_json:
@@ -141,22 +168,24 @@ def _estimate(folder: "Folder", train: "Train", start: str | None, seeds: int, a
     typer.echo(f"{seeds} such runs; nothing was written" if seeds > 1 else "nothing was written")
 
 
-def _say_supply(folder: "Folder", names: Sequence[str]) -> "Supply":
-    """What the library has to train on; the first process says it on stderr unless all runs `names` are finished."""
-    from ponticello.data.enough import count_supply, what_it_supports
-    from ponticello.train.distributed import launched
-    from ponticello.train.finished import is_finished
+def _say_supply(folder: "LibraryPaths", names: Sequence[str]) -> "DataStats":
+    """What the library has to train on; the first process says it on stderr unless all runs `names`
+    are finished.
+    """
+    from ponticello.train.distributed import launch_info
+    from ponticello.train.readiness import count_data, describe_readiness
+    from ponticello.train.runs import is_finished
 
-    supply = count_supply(folder)
-    if launched()[0] == 0 and not all(is_finished(folder.run(name)) for name in names):
-        for line in (supply.line(), *what_it_supports(supply)):
+    supply = count_data(folder)
+    if launch_info()[0] == 0 and not all(is_finished(folder.run(name)) for name in names):
+        for line in (supply.line(), *describe_readiness(supply)):
             typer.echo(line, err=True)
     return supply
 
 
-def _print(runs: "list[TrainedRun]", supply: "Supply", as_json: bool) -> None:
-    from ponticello.data.enough import what_it_supports
+def _print(runs: "list[TrainedRun]", supply: "DataStats", as_json: bool) -> None:
     from ponticello.train.distributed import rank
+    from ponticello.train.readiness import describe_readiness
 
     if rank() != 0:
         return
@@ -169,7 +198,7 @@ def _print(runs: "list[TrainedRun]", supply: "Supply", as_json: bool) -> None:
                 "n_steps": run.n_steps,
                 "best": run.best,
                 "balance": run.balance,
-                "supply": {**asdict(supply), "supports": what_it_supports(supply)},
+                "supply": {**asdict(supply), "supports": describe_readiness(supply)},
             }
             for run in runs
         ]

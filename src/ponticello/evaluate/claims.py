@@ -1,6 +1,7 @@
 """Sentences a paper could print: only what the interval and the corrected test both allow.
 
-Better or worse is said where Holm's p is below 0.05 and the 95 % interval excludes 0. That meaning is kept is never
+Better or worse is said where Holm's p is below 0.05 and the 95 % interval excludes 0. That meaning
+is kept is never
 concluded from a test that found nothing: the interval must exclude a loss larger than the margin.
 """
 
@@ -9,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
-from ponticello.evaluate.figures import (
+from ponticello.evaluate.results import (
     RANDOM,
     SIGNIFICANT,
     SIMULATED_SUFFIX,
     STAGE_ONE,
     STAGE_TWO,
-    About,
     Difference,
+    EvaluationInfo,
     Figure,
     Side,
 )
@@ -28,23 +29,31 @@ Name: TypeAlias = tuple[Side, str, str, str]  # side, task, metric, method
 Figures: TypeAlias = Mapping[Name, Figure]
 
 
-def claims(
+def derive_claims(
     figures: Sequence[Figure],
     differences: Sequence[Difference],
-    about: About,
+    about: EvaluationInfo,
     n_clusters: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """What `differences` of metrics of record show, as sentences: first the verdict on both sides, then task by task.
+    """What `differences` of metrics of record show, as sentences: first the verdict on both sides,
+    then task by task.
 
-    figures: those of the methods that `differences` compare, at least. n_clusters: task -> independent queries, where
-    queries lie in clusters; without it every query counts. Nothing compared gives no sentence.
+    figures: those of the methods that `differences` compare, at least. n_clusters: task ->
+    independent queries, where queries lie in clusters; without it every query counts. Nothing
+    compared gives no sentence.
     """
-    by_name = {(figure.side, figure.task, figure.metric, figure.method): figure for figure in figures}
+    by_name = {
+        (figure.side, figure.task, figure.metric, figure.method): figure for figure in figures
+    }
     of_record = [change for change in differences if by_name[_key(change)].of_record]
-    stages = [change for change in of_record if (change.method, change.against) == (STAGE_TWO, STAGE_ONE)]
+    stages = [
+        change for change in of_record if (change.method, change.against) == (STAGE_TWO, STAGE_ONE)
+    ]
     few = {change.task: _few([change], n_clusters or {}) for change in stages}
     sentences = [_verdict(stages, about, few)] if stages else []
-    for _, group in groupby(of_record, key=lambda change: (change.side, change.task, change.metric)):
+    for _, group in groupby(
+        of_record, key=lambda change: (change.side, change.task, change.metric)
+    ):
         changes = list(group)
         for change in changes:
             if change in stages:
@@ -53,12 +62,16 @@ def claims(
                     sentences.append(_meaning_kept(change, about) + few[change.task])
         rivals = [change for change in changes if change.against != STAGE_ONE]
         if rivals:
-            sentences.append(_rivals_compared(rivals, by_name, about) + _few(rivals, n_clusters or {}))
+            sentences.append(
+                _rivals_compared(rivals, by_name, about) + _few(rivals, n_clusters or {})
+            )
     return sentences
 
 
 def is_better(difference: Difference) -> bool:
-    """Whether the method may be called better than the other: the corrected test and the interval both say so."""
+    """Whether the method may be called better than the other: the corrected test and the interval
+    both say so.
+    """
     return difference.p_holm < SIGNIFICANT and difference.low > 0
 
 
@@ -72,11 +85,17 @@ def is_kept(difference: Difference) -> bool:
     return difference.low > -MEANING_MARGIN
 
 
-def _verdict(stages: Sequence[Difference], about: About, few: Mapping[str, str]) -> str:
-    """One sentence on taste and meaning together. Each `kept` must hold by itself, so it needs no correction."""
+def _verdict(stages: Sequence[Difference], about: EvaluationInfo, few: Mapping[str, str]) -> str:
+    """One sentence on taste and meaning together. Each `kept` must hold by itself, so it needs no
+    correction.
+    """
     taste = [change for change in stages if change.side == "taste"]
     meaning = [change for change in stages if change.side == "meaning"]
-    whose = "taste of simulated listeners" if any(_is_simulated(change, about) for change in taste) else "taste"
+    whose = (
+        "taste of simulated listeners"
+        if any(_is_simulated(change, about) for change in taste)
+        else "taste"
+    )
     kept = f"meaning kept within {MEANING_MARGIN}"
     lost = [change for change in meaning if is_worse(change) and not is_kept(change)]
     shown = [
@@ -86,7 +105,10 @@ def _verdict(stages: Sequence[Difference], about: About, few: Mapping[str, str])
         ("meaning lost", lost),
     ]
     not_shown = [
-        (f"{whose} gained or lost", [change for change in taste if not is_better(change) and not is_worse(change)]),
+        (
+            f"{whose} gained or lost",
+            [change for change in taste if not is_better(change) and not is_worse(change)],
+        ),
         (kept, [change for change in meaning if not is_kept(change) and change not in lost]),
     ]
     seeds = f" (mean of {len(about.seeds)} seeds)" if len(about.seeds) > 1 else ""
@@ -100,13 +122,19 @@ def _verdict(stages: Sequence[Difference], about: About, few: Mapping[str, str])
 def _listed(what: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, str]) -> str:
     parts = []
     for words, changes in what:
-        tasks = [f'"{_name(change)}"' + (" (little evidence)" if few[change.task] else "") for change in changes]
+        tasks = [
+            f'"{_name(change)}"' + (" (little evidence)" if few[change.task] else "")
+            for change in changes
+        ]
         parts += [f"{words} on {_and(tasks)}"] if tasks else []
     return "; ".join(parts)
 
 
-def _stages_compared(change: Difference, figures: Figures, about: About) -> str:
-    two, one = figures[_key(change)], figures[(change.side, change.task, change.metric, change.against)]
+def _stages_compared(change: Difference, figures: Figures, about: EvaluationInfo) -> str:
+    two, one = (
+        figures[_key(change)],
+        figures[(change.side, change.task, change.metric, change.against)],
+    )
     finds = "finds more than" if change.side == "taste" else "is better than"
     values = f"{change.metric} {_number(two.value)} against {_number(one.value)}"
     if is_better(change):
@@ -120,25 +148,31 @@ def _stages_compared(change: Difference, figures: Figures, about: About) -> str:
     return f"{_on(change, about)}: {verdict}, {_p(change)}."
 
 
-def _meaning_kept(change: Difference, about: About) -> str:
+def _meaning_kept(change: Difference, about: EvaluationInfo) -> str:
     """The largest loss the interval does not exclude, rounded away from 0."""
-    start = f"Meaning kept? {_on(change, about)}: the change of {change.metric} is {_interval(change)}"
+    start = (
+        f"Meaning kept? {_on(change, about)}: the change of {change.metric} is {_interval(change)}"
+    )
     if math.isnan(change.low):
         return f"{start}, so no loss is excluded."
     if change.low >= 0:
         bound = "a loss is excluded at 95 %"
     else:
-        loss = max(1, math.ceil(round(-1000 * change.low, 6))) / 1000  # round: 0.028 x 1000 is a little above 28
+        loss = (
+            max(1, math.ceil(round(-1000 * change.low, 6))) / 1000
+        )  # round: 0.028 x 1000 is a little above 28
         bound = f"a loss larger than {loss:.3f} is excluded at 95 %"
     return f"{start}: {f'kept within {MEANING_MARGIN}, ' if is_kept(change) else ''}{bound}."
 
 
-def _rivals_compared(rivals: Sequence[Difference], figures: Figures, about: About) -> str:
+def _rivals_compared(rivals: Sequence[Difference], figures: Figures, about: EvaluationInfo) -> str:
     widest = max(rivals, key=lambda change: change.n)
     method, parts = widest.method, []
 
     def named(changes: Sequence[Difference]) -> str:
-        fewer = {c.against: f" ({_counted(c.n, 'query', 'queries')})" for c in changes if c.n < widest.n}
+        fewer = {
+            c.against: f" ({_counted(c.n, 'query', 'queries')})" for c in changes if c.n < widest.n
+        }
         return _and([c.against + fewer.get(c.against, "") for c in changes])
 
     for change in rivals:
@@ -150,7 +184,9 @@ def _rivals_compared(rivals: Sequence[Difference], figures: Figures, about: Abou
     ahead = [change for change in others if is_worse(change)]
     level = [change for change in others if not is_better(change) and not is_worse(change)]
     parts += [f"it is shown to beat {named(beaten)}"] if beaten else []
-    parts += [f"{named(ahead)} {'is' if len(ahead) == 1 else 'are'} shown to beat it"] if ahead else []
+    parts += (
+        [f"{named(ahead)} {'is' if len(ahead) == 1 else 'are'} shown to beat it"] if ahead else []
+    )
     parts += [f"it is not shown to differ from {named(level)}"] if level else []
     has = f"{method} has {widest.metric} {_number(figures[_key(widest)].value)}"
     return f"{_on(widest, about)}: {has}; {'; '.join(parts)}."
@@ -163,11 +199,15 @@ def _key(change: Difference) -> Name:
 def _few(changes: Sequence[Difference], n_clusters: Mapping[str, int]) -> str:
     n_queries = max(change.n for change in changes)
     n = min(n_queries, n_clusters.get(changes[0].task, n_queries))
-    what = _counted(n, "query", "queries") if n == n_queries else _counted(n, "independent group", "independent groups")
+    what = (
+        _counted(n, "query", "queries")
+        if n == n_queries
+        else _counted(n, "independent group", "independent groups")
+    )
     return f" Only {what}: this is little evidence." if n < FEW else ""
 
 
-def _on(change: Difference, about: About) -> str:
+def _on(change: Difference, about: EvaluationInfo) -> str:
     """`On next tracks, cold (312 queries, simulated listeners, mean of 5 seeds)`."""
     parts = [_counted(change.n, "query", "queries")]
     parts += [SIMULATED_SUFFIX.lstrip(", ").lower()] if _is_simulated(change, about) else []
@@ -179,7 +219,7 @@ def _counted(n: int, one: str, several: str) -> str:
     return f"{n} {one if n == 1 else several}"
 
 
-def _is_simulated(change: Difference, about: About) -> bool:
+def _is_simulated(change: Difference, about: EvaluationInfo) -> bool:
     return change.side == "taste" and (about.is_simulated or change.task.endswith(SIMULATED_SUFFIX))
 
 
@@ -202,7 +242,9 @@ def _number(value: float) -> str:
     """Three decimals; fewer for large numbers, and one digit of what would otherwise look like 0."""
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return f"{value:.1g}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"  # + 0.0 so that -0.0 has no sign
+    return (
+        f"{value:.1g}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"
+    )  # + 0.0 so that -0.0 has no sign
 
 
 def _p(change: Difference) -> str:
@@ -211,7 +253,11 @@ def _p(change: Difference) -> str:
     if change.p_holm < 0.001:
         return "Holm p < 0.001"
     rounded = f"{change.p_holm:.3f}"
-    return f"Holm p < {SIGNIFICANT}" if change.p_holm < SIGNIFICANT <= float(rounded) else f"Holm p = {rounded}"
+    return (
+        f"Holm p < {SIGNIFICANT}"
+        if change.p_holm < SIGNIFICANT <= float(rounded)
+        else f"Holm p = {rounded}"
+    )
 
 
 def _and(names: Sequence[str]) -> str:

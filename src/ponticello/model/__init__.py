@@ -1,1 +1,15 @@
-"""The towers, the front ends under them, and the weights that come with the package."""
+"""The HTCL model: towers, heads, fusion, saving and loading.
+
+htcl           the model
+audio_encoder  convolutions and a Transformer over log-mels (the paper)
+adapter        the tower over a frozen front end
+heads          projection heads
+text_encoder   the pretrained text encoder
+batching       padding, crops, tokens
+config         the model's configuration
+saving         checksums and metadata of model folders
+interpolate    interpolates the weights of two models
+starter        the starter model in the package
+released       imports the authors' released weights
+onnx           exports both towers as ONNX
+"""

@@ -27,12 +27,16 @@ class ConvLayer(nn.Module):
 
 
 class ConvPositionEmbedding(nn.Module):
-    """What each token adds to itself to know where it stands: a wide grouped convolution over its neighbours."""
+    """What each token adds to itself to know where it stands: a wide grouped convolution over its
+    neighbours.
+    """
 
     def __init__(self, hidden_size: int, kernel: int, groups: int) -> None:
         super().__init__()
         if kernel % 2 == 0 or hidden_size % groups:
-            raise ConfigError(f"position_kernel {kernel} must be odd and position_groups {groups} divide {hidden_size}")
+            raise ConfigError(
+                f"position_kernel {kernel} must be odd and position_groups {groups} divide {hidden_size}"
+            )
         conv = nn.Conv1d(hidden_size, hidden_size, kernel, padding=kernel // 2, groups=groups)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
         self.norm = nn.LayerNorm(hidden_size)
@@ -43,12 +47,16 @@ class ConvPositionEmbedding(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Convolutions, position embedding, CLS token and post-norm Transformer layers, each initialised on its own."""
+    """Convolutions, position embedding, CLS token and post-norm Transformer layers, each
+    initialised on its own.
+    """
 
     def __init__(self, config: AudioEncoderConfig, n_mels: int) -> None:
         super().__init__()
         self.kernels, self.strides = config.conv_kernels, config.conv_strides
-        self.gradient_checkpointing = False  # in training: keep a layer's input, compute the rest again
+        self.gradient_checkpointing = (
+            False  # in training: keep a layer's input, compute the rest again
+        )
         if not len(config.conv_channels) == len(self.kernels) == len(self.strides):
             raise ConfigError("conv_channels, conv_kernels and conv_strides must be of one length")
         if config.hidden_size % config.n_heads:
@@ -58,17 +66,26 @@ class AudioEncoder(nn.Module):
         sizes = (n_mels, *config.conv_channels)
         self.convs = nn.ModuleList(
             ConvLayer(n_in, n_out, kernel, stride)
-            for n_in, n_out, kernel, stride in zip(sizes, sizes[1:], self.kernels, self.strides, strict=False)
+            for n_in, n_out, kernel, stride in zip(
+                sizes, sizes[1:], self.kernels, self.strides, strict=False
+            )
         )
         self.projection_norm = nn.LayerNorm(sizes[-1])
         self.projection = nn.Linear(sizes[-1], config.hidden_size)
-        self.positions = ConvPositionEmbedding(config.hidden_size, config.position_kernel, config.position_groups)
+        self.positions = ConvPositionEmbedding(
+            config.hidden_size, config.position_kernel, config.position_groups
+        )
         self.norm = nn.LayerNorm(config.hidden_size)
         self.dropout = nn.Dropout(config.dropout)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                config.hidden_size, config.n_heads, config.ffn_size, config.dropout, F.gelu, batch_first=True
+                config.hidden_size,
+                config.n_heads,
+                config.ffn_size,
+                config.dropout,
+                F.gelu,
+                batch_first=True,
             )
             for _ in range(config.n_layers)
         )
@@ -90,8 +107,8 @@ class AudioEncoder(nn.Module):
     def forward(self, mel: Tensor, padding_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token states (B, 1 + L, D), CLS first, and their padding mask (B, 1 + L).
 
-        mel: (B, T, F), normalised, T >= `min_frames`, or ShapeError. padding_mask: (B, T), True = padding, at the
-        end of a row only.
+        mel: (B, T, F), normalised, T >= `min_frames`, or ShapeError. padding_mask: (B, T), True =
+        padding, at the end of a row only.
         """
         if mel.ndim != 3 or mel.shape[1] < self.min_frames or padding_mask.shape != mel.shape[:2]:
             raise ShapeError(
@@ -103,10 +120,14 @@ class AudioEncoder(nn.Module):
             tokens = conv(tokens)  # (B, L, C)
         tokens = self.projection(self.projection_norm(tokens))  # (B, L, D)
         n_tokens = self.n_tokens((~padding_mask).sum(1))
-        mask = torch.arange(tokens.shape[1], device=mel.device)[None, :] >= n_tokens[:, None]  # (B, L)
+        mask = (
+            torch.arange(tokens.shape[1], device=mel.device)[None, :] >= n_tokens[:, None]
+        )  # (B, L)
         tokens = tokens.masked_fill(mask[..., None], 0.0)
         tokens = self.dropout(self.norm(tokens + self.positions(tokens)))
-        tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)  # (B, 1 + L, D)
+        tokens = torch.cat(
+            [self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1
+        )  # (B, 1 + L, D)
         mask = F.pad(mask, (1, 0), value=False)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:

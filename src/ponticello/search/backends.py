@@ -1,4 +1,6 @@
-"""Which of the three ways a library is searched, as the setting `search.backend` and its size have it."""
+"""Which of the three ways a library is searched, as the setting `search.backend` and its size have
+it.
+"""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +12,9 @@ from typing import Literal
 import numpy as np
 
 from ponticello.errors import LibraryError
-from ponticello.search.clustered import LEAST_ROWS, build_clusters, open_clusters
-from ponticello.search.exact import Exact
-from ponticello.search.neighbours import Neighbours
-from ponticello.search.postgres import Postgres, build_table, drop_tables
+from ponticello.search.exact import ExactIndex, NeighborIndex
+from ponticello.search.faiss_index import LEAST_ROWS, build_clusters, open_clusters
+from ponticello.search.pgvector_index import PgvectorIndex, build_table, drop_tables
 
 EXACT_ROWS = 200_000  # rows up to which every one is looked at: 7 ms on one core
 INSTALL = "pip install 'ponticello[faiss]'"
@@ -21,11 +22,12 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Finder:
+class VectorBackend:
     """What finds rows in a generation, and how well: in its index.json.
 
-    kind: of the FAISS index. table: on the server. probed, recall: by dial, clusters looked into, and the share of the
-    best ten that was found, measured against looking at every row; empty where every row is looked at.
+    kind: of the FAISS index. table: on the server. probed, recall: by dial, clusters looked into,
+    and the share of the best ten that was found, measured against looking at every row; empty where
+    every row is looked at.
     """
 
     backend: Literal["exact", "faiss", "postgres"]
@@ -35,42 +37,56 @@ class Finder:
     recall: Mapping[str, float] = field(default_factory=dict)
 
 
-def build_finder(backend: str, vectors: np.ndarray, track_ids: Sequence[str], n_spaces: int, folder: Path) -> Finder:
-    """Makes what finds rows of `vectors` (n, D) float32, its files in `folder`, and says how good it is.
+def build_backend(
+    backend: str, vectors: np.ndarray, track_ids: Sequence[str], n_spaces: int, folder: Path
+) -> VectorBackend:
+    """Makes what finds rows of `vectors` (n, D) float32, its files in `folder`, and says how good
+    it is.
 
-    backend: as the setting. `auto` is exact up to `EXACT_ROWS` and FAISS above, exact with a warning where that is not
-    installed; below `LEAST_ROWS` FAISS is exact, too. LibraryError if FAISS is asked for and missing, or as `Postgres`.
+    backend: as the setting. `auto` is exact up to `EXACT_ROWS` and FAISS above, exact with a
+    warning where that is not installed; below `LEAST_ROWS` FAISS is exact, too. LibraryError if
+    FAISS is asked for and missing, or as `PgvectorIndex`.
     """
     if _is_url(backend):
         table, probed, recall = build_table(backend, vectors, track_ids, n_spaces)
-        return Finder("postgres", "IVFFlat" if probed else "", table, probed, recall)
+        return VectorBackend("postgres", "IVFFlat" if probed else "", table, probed, recall)
     is_wanted = backend == "faiss" or (backend == "auto" and len(vectors) > EXACT_ROWS)
     if not is_wanted or len(vectors) < LEAST_ROWS:
-        return Finder("exact")
+        return VectorBackend("exact")
     if find_spec("faiss") is None:
         if backend == "faiss":
             raise LibraryError(f"search.backend is faiss, which is not installed: {INSTALL}")
-        logger.warning("every one of %s tracks is looked at for each question; faster: %s", len(vectors), INSTALL)
-        return Finder("exact")
+        logger.warning(
+            "every one of %s tracks is looked at for each question; faster: %s",
+            len(vectors),
+            INSTALL,
+        )
+        return VectorBackend("exact")
     clusters = build_clusters(vectors, n_spaces, _files(folder, n_spaces))
-    return Finder("faiss", clusters.kind, "", clusters.probed, clusters.recall)
+    return VectorBackend("faiss", clusters.kind, "", clusters.probed, clusters.recall)
 
 
-def open_finder(finder: Finder, backend: str, vectors: np.ndarray, n_spaces: int, folder: Path) -> Neighbours:
-    """What finds rows in a generation. LibraryError if it was not written for the setting, or lacks what it needs."""
+def open_backend(
+    finder: VectorBackend, backend: str, vectors: np.ndarray, n_spaces: int, folder: Path
+) -> NeighborIndex:
+    """What finds rows in a generation. LibraryError if it was not written for the setting, or lacks
+    what it needs.
+    """
     if backend == "exact":
-        return Exact(vectors)
+        return ExactIndex(vectors)
     if _is_url(backend) != (finder.backend == "postgres"):
         where = "on a server" if finder.backend == "postgres" else "on no server"
         raise LibraryError(
             f"the index is {where}, and search.backend is {_shown(backend)}; change that, or run: ponticello embed"
         )
     if finder.backend == "postgres":
-        return Postgres(backend, finder.table, vectors, n_spaces, finder.probed)
+        return PgvectorIndex(backend, finder.table, vectors, n_spaces, finder.probed)
     if finder.backend == "exact":
-        return Exact(vectors)
+        return ExactIndex(vectors)
     if find_spec("faiss") is None:
-        raise LibraryError(f"the index needs FAISS: {INSTALL}; or ask without it: search.backend=exact")
+        raise LibraryError(
+            f"the index needs FAISS: {INSTALL}; or ask without it: search.backend=exact"
+        )
     return open_clusters(_files(folder, n_spaces), vectors, finder.probed)
 
 

@@ -11,17 +11,21 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from ponticello.serve import metrics, overview, playlists, questions, sound, subsonic, uploads
-from ponticello.serve.answers import Desk
-from ponticello.serve.decoder import Decoder
-from ponticello.serve.failures import add_failures
-from ponticello.serve.guard import Guard, Guarded
-from ponticello.serve.live import Live, Snapshot
-from ponticello.serve.maps import MapRoom
+from ponticello.serve import metrics
+from ponticello.serve.decoding import Decoder
+from ponticello.serve.errors import add_error_handlers
 from ponticello.serve.metrics import Measured, Metrics
-from ponticello.serve.shapes import Error
-from ponticello.serve.sound import Waveforms
-from ponticello.serve.uploads import Uploads
+from ponticello.serve.projection import ProjectionCache
+from ponticello.serve.routes import audio as sound
+from ponticello.serve.routes import library as overview
+from ponticello.serve.routes import playlists, subsonic, uploads
+from ponticello.serve.routes import search as questions
+from ponticello.serve.routes.audio import Waveforms
+from ponticello.serve.routes.uploads import Uploads
+from ponticello.serve.schemas import Error
+from ponticello.serve.security import SecurityMiddleware, SecurityPolicy
+from ponticello.serve.service import SearchService
+from ponticello.serve.snapshot import LibraryWatcher, Snapshot
 
 EXPLORER = files("ponticello") / "serve" / "explorer"
 _DESCRIPTION = "Search a music library by words, tracks and sounds; recommend; and say why. Errors are {code, message}."
@@ -30,12 +34,13 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAPI:
+def create_app(root: Path, guard: SecurityPolicy, settings: Sequence[str] = ()) -> FastAPI:
     """The application that serves the library at `root`; LibraryError if there is none.
 
-    settings: as `Library.open`. The folder is watched from start-up on, and a new index taken up without an error.
+    settings: as `Library.open`. The folder is watched from start-up on, and a new index taken up
+    without an error.
     """
-    live = Live(root, settings)
+    live = LibraryWatcher(root, settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,22 +59,23 @@ def create_app(root: Path, guard: Guard, settings: Sequence[str] = ()) -> FastAP
         redoc_url=None,
         responses=_ERRORS,
     )
-    app.state.live, app.state.maps = live, MapRoom()
+    app.state.live, app.state.maps = live, ProjectionCache()
     decoder, app.state.metrics = Decoder(live.now().library.folder.config.limits), Metrics()
     app.state.uploads, app.state.waveforms = Uploads(decoder), Waveforms(decoder)
-    app.state.desk = Desk(sounds=app.state.uploads.sounds)
+    app.state.desk = SearchService(sounds=app.state.uploads.sounds)
     _count_swaps(live, app.state.metrics)
-    add_failures(app)
-    # The overview comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio for the end of one.
+    add_error_handlers(app)
+    # The overview comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio
+    # for the end of one.
     for part in (questions, sound, uploads, playlists, subsonic, metrics, overview):
         app.include_router(part.router)
     app.include_router(_pages())
-    app.add_middleware(Guarded, guard=guard)
+    app.add_middleware(SecurityMiddleware, guard=guard)
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 
 
-def _count_swaps(live: Live, numbers: Metrics) -> None:
+def _count_swaps(live: LibraryWatcher, numbers: Metrics) -> None:
     """Notes the snapshot in use, and each that takes its place."""
 
     def noted(snapshot: Snapshot) -> None:

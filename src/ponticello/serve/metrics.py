@@ -1,10 +1,19 @@
-"""GET /metrics: what the service did, for Prometheus. Labels name routes and reasons, never what a user sent."""
+"""GET /metrics: what the service did, for Prometheus. Labels name routes and reasons, never what a
+user sent.
+"""
 
 import time
 from typing import Any
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,16 +37,31 @@ class Metrics:
             registry=own,
             buckets=_SECONDS,
         )
-        self.under_way = Gauge("ponticello_requests_under_way", "Requests being answered.", registry=own)
-        self.failures = Counter("ponticello_failures", "Requests that ended in an error of the service.", registry=own)
-        self.index = Gauge("ponticello_index_info", "1 for the index generation in use.", ("generation",), registry=own)
+        self.under_way = Gauge(
+            "ponticello_requests_under_way", "Requests being answered.", registry=own
+        )
+        self.failures = Counter(
+            "ponticello_failures", "Requests that ended in an error of the service.", registry=own
+        )
+        self.index = Gauge(
+            "ponticello_index_info",
+            "1 for the index generation in use.",
+            ("generation",),
+            registry=own,
+        )
         self.n_tracks = Gauge("ponticello_tracks", "Tracks of the catalogue.", registry=own)
         self.n_indexed = Gauge("ponticello_tracks_indexed", "Tracks of the index.", registry=own)
-        self.swaps = Counter("ponticello_swaps", "Times a new index or catalogue came into use.", registry=own)
-        self.swap_failures = Counter(
-            "ponticello_swap_failures", "Times a new one could not be read and the last stayed.", registry=own
+        self.swaps = Counter(
+            "ponticello_swaps", "Times a new index or catalogue came into use.", registry=own
         )
-        self.uploads_under_way = Gauge("ponticello_uploads_under_way", "Uploads under way.", registry=own)
+        self.swap_failures = Counter(
+            "ponticello_swap_failures",
+            "Times a new one could not be read and the last stayed.",
+            registry=own,
+        )
+        self.uploads_under_way = Gauge(
+            "ponticello_uploads_under_way", "Uploads under way.", registry=own
+        )
         self.uploads_refused = Counter(
             "ponticello_uploads_refused",
             "Uploads refused, by the code of the error.",
@@ -94,7 +118,9 @@ class Measured:
 
 
 def route_of(scope: Scope) -> str:
-    """The template of the route that answered, such as /api/tracks/{track_id}; never the path itself."""
+    """The template of the route that answered, such as /api/tracks/{track_id}; never the path
+    itself.
+    """
     route: Any = scope.get("route")
     return getattr(route, "path_format", None) or NO_ROUTE
 

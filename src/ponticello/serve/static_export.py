@@ -1,8 +1,9 @@
 """The explorer as a folder of files: opens from any file server and needs no service behind it.
 
-What the page would ask is written down beforehand: the catalogue, the maps, and for each track its nearest at five
-positions of the dial, with what each space says of them unweighted, so that the page can give any position exactly.
-Nothing of any listener is written but how many there are, and no place of a file.
+What the page would ask is written down beforehand: the catalogue, the maps, and for each track its
+nearest at five positions of the dial, with what each space says of them unweighted, so that the
+page can give any position exactly. Nothing of any listener is written but how many there are, and
+no place of a file.
 """
 
 import json
@@ -15,24 +16,28 @@ from typing import Any
 
 import numpy as np
 
-from ponticello.api import Library
-from ponticello.data.artists import lead_artist
-from ponticello.data.columns import TRACK_ID
 from ponticello.errors import LibraryError
-from ponticello.library import replacing
+from ponticello.library import Library
 from ponticello.search.index import EmbeddingIndex
 from ponticello.serve.app import EXPLORER
-from ponticello.serve.catalogue import tracks_of
-from ponticello.serve.guard import HEADERS
-from ponticello.serve.live import Snapshot
-from ponticello.serve.maps import kept_maps, map_json
-from ponticello.serve.overview import about_of
+from ponticello.serve.catalog import tracks_of
+from ponticello.serve.projection import load_kept_projection, map_json
+from ponticello.serve.routes.library import about_of
+from ponticello.serve.security import HEADERS
+from ponticello.serve.snapshot import Snapshot
+from ponticello.storage.files import atomic_write
+from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.names import lead_artist
 
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # positions of the dial whose nearest tracks are kept
 NEAREST = 30  # tracks at each of them
-TRACKS_A_FILE = 64  # tracks whose nearest lie in one file: some 100 kB, fetched when one of them is asked about
+TRACKS_A_FILE = (
+    64  # tracks whose nearest lie in one file: some 100 kB, fetched when one of them is asked about
+)
 DECIMALS = 5  # of a part; those of a score are of order 1
-_SPARE = 30  # copies of a recording among the nearest that can be left out without ranking all again
+_SPARE = (
+    30  # copies of a recording among the nearest that can be left out without ranking all again
+)
 _SERVICE = '<meta name="ponticello-source" content="service">'
 _FOLDER = '<meta name="ponticello-source" content="folder">'
 
@@ -47,27 +52,31 @@ class Exported:
     n_bytes: int
 
 
-def export_explorer(library: Library, target: Path, on_progress: Callable[[int, int], None] | None = None) -> Exported:
+def export_explorer(
+    library: Library, target: Path, on_progress: Callable[[int, int], None] | None = None
+) -> Exported:
     """Writes the explorer over `library` as the folder `target`, whole or not at all.
 
-    A folder that was written so before is replaced; LibraryError for any other that is not empty, and for a library
-    without an index. on_progress: called with tracks done and tracks in all. Cost: n * n * d, and the maps if they
-    were never drawn.
+    A folder that was written so before is replaced; LibraryError for any other that is not empty,
+    and for a library without an index. on_progress: called with tracks done and tracks in all.
+    Cost: n * n * d, and the maps if they were never drawn.
     """
     _require_ours(target)
     snapshot = Snapshot(library, ())
     if snapshot.index is None:
         raise LibraryError(snapshot.problems[0].message)
     n_tracks = snapshot.tracks.height
-    with replacing(target) as folder:
-        shutil.copytree(Path(str(EXPLORER)), folder / "static", ignore=shutil.ignore_patterns("index.html"))
+    with atomic_write(target) as folder:
+        shutil.copytree(
+            Path(str(EXPLORER)), folder / "static", ignore=shutil.ignore_patterns("index.html")
+        )
         (folder / "index.html").write_text(_page(), encoding="utf-8")
         data = folder / "data"
         data.mkdir()
         _write(data / "library.json", _about(snapshot))
         places, recordings = _placed(snapshot)
         _write(data / "tracks.json", {"tracks": _tracks(snapshot, recordings)})
-        maps = kept_maps(library.folder, snapshot.index, snapshot.generation or "")
+        maps = load_kept_projection(library.folder, snapshot.index, snapshot.generation or "")
         (data / "map.json").write_bytes(map_json(snapshot, maps))
         for first in range(0, n_tracks, TRACKS_A_FILE):
             rows = range(first, min(first + TRACKS_A_FILE, n_tracks))
@@ -88,15 +97,23 @@ def _require_ours(target: Path) -> None:
     page = target / "index.html"
     is_ours = page.is_file() and _FOLDER in page.read_text(encoding="utf-8", errors="replace")
     if any(target.iterdir()) and not is_ours:
-        raise LibraryError(f"{target} holds other files; name a new or empty folder for the explorer")
+        raise LibraryError(
+            f"{target} holds other files; name a new or empty folder for the explorer"
+        )
 
 
 def _page() -> str:
-    """The page, told that it has no service, and kept to its own files as the service's headers would."""
-    policy = HEADERS["Content-Security-Policy"].replace("; frame-ancestors 'none'", "")  # only a header can say that
+    """The page, told that it has no service, and kept to its own files as the service's headers
+    would.
+    """
+    policy = HEADERS["Content-Security-Policy"].replace(
+        "; frame-ancestors 'none'", ""
+    )  # only a header can say that
     page = (Path(str(EXPLORER)) / "index.html").read_text(encoding="utf-8")
     assert _SERVICE in page
-    return page.replace(_SERVICE, f'{_FOLDER}\n  <meta http-equiv="Content-Security-Policy" content="{policy}">')
+    return page.replace(
+        _SERVICE, f'{_FOLDER}\n  <meta http-equiv="Content-Security-Policy" content="{policy}">'
+    )
 
 
 def _about(snapshot: Snapshot) -> dict[str, Any]:
@@ -116,7 +133,9 @@ def _about(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) each, of the index's rows: the row of the catalogue, -1 = in it no more; a number for each recording."""
+    """(n,) each, of the index's rows: the row of the catalogue, -1 = in it no more; a number for
+    each recording.
+    """
     index = snapshot.asked
     places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
     if not snapshot.library.folder.config.search.collapse_copies:
@@ -125,7 +144,8 @@ def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
-    """The catalogue as GET /api/tracks has it, with each track's lead artist and the number of its recording.
+    """The catalogue as GET /api/tracks has it, with each track's lead artist and the number of its
+    recording.
 
     lead: "" = nobody known. recording: null = not in the index.
     """
@@ -140,9 +160,11 @@ def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
 def _neighbours(
     snapshot: Snapshot, rows: range, places: np.ndarray, recordings: np.ndarray
 ) -> dict[str, list[list[float]]]:
-    """{row of the catalogue: [[another's row, semantic, preference], ...]} for those of `rows` that are in the index.
+    """{row of the catalogue: [[another's row, semantic, preference], ...]} for those of `rows` that
+    are in the index.
 
-    Others are told that are among the `NEAREST` at one of `BLENDS`. semantic: the part at blend 0, preference: at 1.
+    Others are told that are among the `NEAREST` at one of `BLENDS`. semantic: the part at blend 0,
+    preference: at 1.
     places, recordings: as `_placed`.
     """
     index = snapshot.asked
@@ -156,8 +178,13 @@ def _neighbours(
         allowed = (places >= 0) & (recordings != recordings[row])
         sides = meaning[number], None if taste is None else taste[number]
         near = nearest_at_any(*sides, allowed, recordings)
-        told = [np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS) for side in sides]
-        found[str(places[row])] = [[int(places[other]), *both] for other, *both in zip(near, *told, strict=True)]
+        told = [
+            np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS)
+            for side in sides
+        ]
+        found[str(places[row])] = [
+            [int(places[other]), *both] for other, *both in zip(near, *told, strict=True)
+        ]
     return found
 
 
@@ -193,4 +220,7 @@ def _best(scores: np.ndarray, recordings: np.ndarray) -> list[int]:
 
 
 def _write(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False), encoding="utf-8")
+    path.write_text(
+        json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False),
+        encoding="utf-8",
+    )

@@ -1,4 +1,6 @@
-"""What differs between the two stages: the loss, and which parts of the model learn. All else is one trainer."""
+"""What differs between the two stages: the loss, and which parts of the model learn. All else is
+one trainer.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,14 +10,16 @@ from torch import Tensor
 
 from ponticello.config import Config, StageConfig
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteGraph
+from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteAffinity
 
 StageName = Literal["semantic", "preference"]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of HTCL. tracks_per_row: 1 = tracks, 2 = pairs. idle: parts the loss does not reach."""
+    """One stage of HTCL. tracks_per_row: 1 = tracks, 2 = pairs. idle: parts the loss does not
+    reach.
+    """
 
     name: StageName
     settings: StageConfig
@@ -34,20 +38,28 @@ class Stage:
 
 def semantic_stage(config: Config) -> Stage:
     """Stage one: audio meets its text."""
-    # A frozen front end is left as it is: its texts come to meet it, and only listening may move it.
+    # A frozen front end is left as it is: its texts come to meet it, and only listening may move
+    # it.
     anchored = () if config.front_end == "logmel" else ("audio_head.",)
-    idle = ("fusion_head.", *anchored, *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"))
+    idle = (
+        "fusion_head.",
+        *anchored,
+        *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"),
+    )
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
 
 
-def preference_stage(config: Config, graph: TasteGraph | None = None) -> Stage:
-    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: how clearly tracks match."""
+def preference_stage(config: Config, graph: TasteAffinity | None = None) -> Stage:
+    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: how clearly
+    tracks match.
+    """
     settings = config.preference
     weights = {name: getattr(settings, name) for name in (*SCALES, "keep")}
     idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
     if not settings.audio_fusion:
         idle.append("fusion_head.")
-    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is, unread by the fusion.
+    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is,
+    # unread by the fusion.
     if config.front_end != "logmel" and not (settings.reset_heads and settings.audio_text):
         idle.append("text_head.")
     if not (settings.audio_text or settings.audio_fusion):
@@ -60,7 +72,9 @@ LearningRate = Callable[[str], float]
 
 
 def learning_rate(settings: StageConfig) -> LearningRate:
-    """The rate of a parameter by its name. Source: paper, one rate a tower and one for heads and scales."""
+    """The rate of a parameter by its name. Source: paper, one rate a tower and one for heads and
+    scales.
+    """
 
     def rate(name: str) -> float:
         if name.startswith("audio_encoder."):
@@ -71,6 +85,10 @@ def learning_rate(settings: StageConfig) -> LearningRate:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to norms, biases, scales or the CLS token."""
-    is_scale = name.endswith("parametrizations.weight.original0")  # the length of a weight-normalised kernel
+    """Whether weight decay applies: to matrices and kernels, not to norms, biases, scales or the
+    CLS token.
+    """
+    is_scale = name.endswith(
+        "parametrizations.weight.original0"
+    )  # the length of a weight-normalised kernel
     return parameter.ndim >= 2 and not is_scale and not name.endswith("cls_token")

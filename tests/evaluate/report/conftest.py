@@ -6,9 +6,17 @@ from math import nan
 import numpy as np
 import pytest
 
-from ponticello.evaluate.figures import About, Difference, Evaluation, Figure, Scores, Side, Summary
+from ponticello.evaluate.results import (
+    Difference,
+    Evaluation,
+    EvaluationInfo,
+    Figure,
+    Scores,
+    Side,
+    Summary,
+)
 
-ABOUT = About(
+ABOUT = EvaluationInfo(
     library="game music",
     version="0.1.0",
     preset="tiny",
@@ -22,17 +30,33 @@ ABOUT = About(
     command="ponticello evaluate -L my-library",
     is_simulated=False,
 )
-HOSTILE = (
-    "</td><script>alert('1')</script>\"|&amp;\\input{x}$x_1^2$ %#~ [a](b) ---\n: yes\u202e\x00\ud800 `c` *d* ünï 🎵"
-)
+HOSTILE = "</td><script>alert('1')</script>\"|&amp;\\input{x}$x_1^2$ %#~ [a](b) ---\n: yes\u202e\x00\ud800 `c` *d* ünï 🎵"
 
 
 def figure(
-    task: str, metric: str, method: str, value: float, half: float = 0.05, of_record: bool = False, side: Side = "taste"
+    task: str,
+    metric: str,
+    method: str,
+    value: float,
+    half: float = 0.05,
+    of_record: bool = False,
+    side: Side = "taste",
 ) -> Figure:
-    """A figure with the interval value ± half, of 12 queries; a median rank is better when it is lower."""
+    """A figure with the interval value ± half, of 12 queries; a median rank is better when it is
+    lower.
+    """
     return Figure(
-        side, task, metric, method, value, value - half, value + half, 12, 0.01, of_record, metric != "median rank"
+        side,
+        task,
+        metric,
+        method,
+        value,
+        value - half,
+        value + half,
+        12,
+        0.01,
+        of_record,
+        metric != "median rank",
     )
 
 
@@ -40,13 +64,37 @@ def _figures() -> list[Figure]:
     found = []
     for method, value in (("random", 1 / 12), ("stage one", 0.5), ("stage two", 0.4)):
         found.append(figure("text to audio", "R@10", method, value, 0.07, True, "meaning"))
-        found.append(figure("text to audio", "median rank", method, 1 / value, 0.5, False, "meaning"))
+        found.append(
+            figure("text to audio", "median rank", method, 1 / value, 0.5, False, "meaning")
+        )
     for method, value in (("popularity", 0.1 + 0.2), ("stage one", nan), ("stage two", 0.7)):
         found.append(figure("next tracks", "NDCG@10", method, value, 0.02, True))
-    found.append(Figure("taste", "next tracks", "coverage", "stage two", 0.25, nan, nan, 1565, nan, False, True))
-    found.append(Figure("integrity", "the space", "mean cosine", "stage two", -0.125, nan, nan, 1565, nan, False, True))
+    found.append(
+        Figure(
+            "taste", "next tracks", "coverage", "stage two", 0.25, nan, nan, 1565, nan, False, True
+        )
+    )
+    found.append(
+        Figure(
+            "integrity",
+            "the space",
+            "mean cosine",
+            "stage two",
+            -0.125,
+            nan,
+            nan,
+            1565,
+            nan,
+            False,
+            True,
+        )
+    )
     for task in ("weights", "dial"):
-        for position, meaning, taste in (("0.00", 0.5, 0.3), ("0.50", 0.48, 0.6), ("1.00", 0.4, 0.7)):
+        for position, meaning, taste in (
+            ("0.00", 0.5, 0.3),
+            ("0.50", 0.48, 0.6),
+            ("1.00", 0.4, 0.7),
+        ):
             found.append(figure(task, "R@10", position, meaning, side="front"))
             found.append(figure(task, "NDCG@10", position, taste, side="front"))
     return found
@@ -56,12 +104,49 @@ def _figures() -> list[Figure]:
 def summary() -> Summary:
     differences = [
         Difference(
-            "meaning", "text to audio", "R@10", "stage two", "stage one", -0.1, -0.15, -0.05, 12, 0.0004, 0.0012
+            "meaning",
+            "text to audio",
+            "R@10",
+            "stage two",
+            "stage one",
+            -0.1,
+            -0.15,
+            -0.05,
+            12,
+            0.0004,
+            0.0012,
         ),
-        Difference("meaning", "text to audio", "median rank", "stage two", "stage one", -0.5, -1.0, 0.5, 12, nan, nan),
-        Difference("taste", "next tracks", "NDCG@10", "stage two", "popularity", 0.4, 0.35, 0.45, 12, 0.02, 0.04),
+        Difference(
+            "meaning",
+            "text to audio",
+            "median rank",
+            "stage two",
+            "stage one",
+            -0.5,
+            -1.0,
+            0.5,
+            12,
+            nan,
+            nan,
+        ),
+        Difference(
+            "taste",
+            "next tracks",
+            "NDCG@10",
+            "stage two",
+            "popularity",
+            0.4,
+            0.35,
+            0.45,
+            12,
+            0.02,
+            0.04,
+        ),
     ]
-    claims = ["Stage two finds more: 0.700 against 0.300, a gain of 0.400 [0.350, 0.450].", "Meaning was lost."]
+    claims = [
+        "Stage two finds more: 0.700 against 0.300, a gain of 0.400 [0.350, 0.450].",
+        "Meaning was lost.",
+    ]
     return Summary(ABOUT, _figures(), differences, claims, ["A note."])
 
 
@@ -76,7 +161,11 @@ def evaluations() -> list[Evaluation]:
         scores["stage two"][3] = nan
         clusters = [f"artist {number // 2}" for number in range(12)]
         meaning = Scores("meaning", "text to audio", "R@10", queries, clusters, scores, True)
-        found.append(Evaluation([meaning, Scores("taste", "next tracks", "NDCG@10", queries, None, scores, True)]))
+        found.append(
+            Evaluation(
+                [meaning, Scores("taste", "next tracks", "NDCG@10", queries, None, scores, True)]
+            )
+        )
     return found
 
 
@@ -88,7 +177,9 @@ def simulated(summary: Summary) -> Summary:
 @pytest.fixture
 def hostile() -> Summary:
     """Every text is HOSTILE: it would be markup in every format we write."""
-    about = replace(ABOUT, library=HOSTILE, version=HOSTILE, preset=HOSTILE, held_out=HOSTILE, command=HOSTILE)
+    about = replace(
+        ABOUT, library=HOSTILE, version=HOSTILE, preset=HOSTILE, held_out=HOSTILE, command=HOSTILE
+    )
     about = replace(about, splits_sha256=HOSTILE, runs={HOSTILE: HOSTILE})
     places: list[tuple[Side, str]] = [("meaning", "a"), ("taste", "b"), ("taste", "c")]
     figures = [
@@ -96,7 +187,9 @@ def hostile() -> Summary:
         for side, task in places
         for method in ("one", "two")
     ]
-    difference = Difference("taste", HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1, 0.05, 0.15, 12, 0.01, 0.01)
+    difference = Difference(
+        "taste", HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1, 0.05, 0.15, 12, 0.01, 0.01
+    )
     return Summary(about, figures, [difference], [HOSTILE], [HOSTILE])
 
 

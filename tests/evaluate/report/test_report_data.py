@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ponticello.evaluate.figures import Evaluation, Figure, Scores, Summary
-from ponticello.evaluate.report.queries import SCHEMA, write_queries
-from ponticello.evaluate.report.record import as_cells, as_frame, as_record
+from ponticello.evaluate.report.data import SCHEMA, as_cells, as_frame, as_record, write_queries
+from ponticello.evaluate.results import Evaluation, Figure, Scores, Summary
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -26,7 +25,10 @@ def test_record_is_plain_json_with_null_for_what_was_not_measured(summary: Summa
     assert record["claims"] == summary.claims
     assert record["notes"] == summary.notes
     for name, rows in (("figures", summary.figures), ("differences", summary.differences)):
-        wanted = [{key: None if value != value else value for key, value in asdict(row).items()} for row in rows]
+        wanted = [
+            {key: None if value != value else value for key, value in asdict(row).items()}
+            for row in rows
+        ]
         assert record[name] == wanted
     assert record["figures"][0]["value"] == 1 / 12
 
@@ -41,7 +43,9 @@ def test_figures_come_back_exactly_from_csv(summary: Summary, tmp_path: Path) ->
         rows = list(csv.DictReader(file))
     for figure, row in zip(summary.figures, rows, strict=True):
         for field, value in asdict(figure).items():
-            assert _same(float(row[field]) if isinstance(value, float) else row[field], _as_csv(value))
+            assert _same(
+                float(row[field]) if isinstance(value, float) else row[field], _as_csv(value)
+            )
 
 
 def _as_csv(value: object) -> object:
@@ -69,7 +73,9 @@ def _plain(seeds: tuple[int, ...], evaluations: list[Evaluation]) -> list[tuple[
     return rows
 
 
-def test_every_score_of_every_query_comes_back(evaluations: list[Evaluation], tmp_path: Path) -> None:
+def test_every_score_of_every_query_comes_back(
+    evaluations: list[Evaluation], tmp_path: Path
+) -> None:
     write_queries(tmp_path / "queries.parquet", (7, 8), evaluations)
     read = pl.read_parquet(tmp_path / "queries.parquet")
     assert dict(read.schema) == SCHEMA
@@ -83,8 +89,12 @@ def test_floats_of_any_size_come_back_from_csv_bit_for_bit(tmp_path: Path) -> No
     """Random bit patterns: 2,000 doubles of all magnitudes, without nan and infinity."""
     values = np.random.default_rng(0).integers(0, 2**63, 2000).view(np.float64)
     values = values[np.isfinite(values)]
-    figure = Figure("taste", "cold", "AUC", "m", 0.0, 0.0, 0.0, 1, 0.0, of_record=True, higher_is_better=True)
-    as_cells(as_frame([replace(figure, value=value) for value in values.tolist()])).write_csv(tmp_path / "f.csv")
+    figure = Figure(
+        "taste", "cold", "AUC", "m", 0.0, 0.0, 0.0, 1, 0.0, of_record=True, higher_is_better=True
+    )
+    as_cells(as_frame([replace(figure, value=value) for value in values.tolist()])).write_csv(
+        tmp_path / "f.csv"
+    )
     with (tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
         assert [float(row["value"]) for row in csv.DictReader(file)] == values.tolist()
 

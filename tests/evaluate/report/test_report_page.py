@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import pytest
 
-from ponticello.evaluate.figures import Summary
-from ponticello.evaluate.report.page import as_page
+from ponticello.evaluate.report.html import as_page
 from ponticello.evaluate.report.plots import plots_of
+from ponticello.evaluate.results import Summary
 
 VOID = {"meta", "br", "hr", "img", "link", "input", "!doctype"}
 
@@ -53,20 +53,30 @@ def _read(page: str) -> _Reader:
 
 
 @pytest.mark.parametrize("name", ["summary", "simulated", "hostile", "empty"])
-def test_page_is_well_formed_and_needs_nothing_else(name: str, request: pytest.FixtureRequest) -> None:
+def test_page_is_well_formed_and_needs_nothing_else(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     page = _page(request.getfixturevalue(name))
     reader = _read(page)
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
-    assert {tag for tag, _ in reader.tags}.isdisjoint({"script", "link", "img", "iframe", "object", "base", "form"})
+    assert {tag for tag, _ in reader.tags}.isdisjoint(
+        {"script", "link", "img", "iframe", "object", "base", "form"}
+    )
     for tag, attributes in reader.tags:
-        assert not [attribute for attribute in attributes if attribute.startswith("on") or attribute == "src"]
+        assert not [
+            attribute
+            for attribute in attributes
+            if attribute.startswith("on") or attribute == "src"
+        ]
         address = attributes.get("href") or ""
         assert tag in ("a", "use") or not address
         if address.startswith("#"):
             assert address[1:] in ids
         else:
-            assert re.fullmatch(r"(plots/[a-z0-9-]+\.(svg|png)|[a-z-]+\.(md|json|csv|parquet|tex))?", address)
+            assert re.fullmatch(
+                r"(plots/[a-z0-9-]+\.(svg|png)|[a-z-]+\.(md|json|csv|parquet|tex))?", address
+            )
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
 
@@ -86,7 +96,9 @@ def test_every_header_cell_has_a_scope_and_every_table_a_caption(summary: Summar
     assert all(attributes.get("aria-label") for tag, attributes in tags if tag == "svg")
 
 
-def test_sections_stand_in_order_and_only_where_there_is_something(summary: Summary, empty: Summary) -> None:
+def test_sections_stand_in_order_and_only_where_there_is_something(
+    summary: Summary, empty: Summary
+) -> None:
     def sections(page: str) -> list[str | None]:
         return [attributes["id"] for tag, attributes in _read(page).tags if tag == "section"]
 
@@ -106,7 +118,12 @@ def test_sections_stand_in_order_and_only_where_there_is_something(summary: Summ
 
 def test_every_claim_note_and_figure_is_on_the_page(summary: Summary) -> None:
     text = "".join(_read(_page(summary)).text).replace("−", "-")
-    for sentence in (*summary.claims, *summary.notes, summary.about.command, summary.about.splits_sha256):
+    for sentence in (
+        *summary.claims,
+        *summary.notes,
+        summary.about.command,
+        summary.about.splits_sha256,
+    ):
         assert sentence in text
     assert "0.083" in text
     assert "[0.013, 0.153]" in text
@@ -118,7 +135,11 @@ def test_every_claim_note_and_figure_is_on_the_page(summary: Summary) -> None:
 def test_best_values_are_marked_for_eyes_and_ears(summary: Summary) -> None:
     page = _page(summary)
     best = re.findall(r'<td class="best"><span>([^<]*)</span>', page)
-    assert best == ["0.500", "2.0", "0.700"]  # R@10 of stage one, its lower median rank, NDCG@10 of stage two
+    assert best == [
+        "0.500",
+        "2.0",
+        "0.700",
+    ]  # R@10 of stage one, its lower median rank, NDCG@10 of stage two
     assert page.count(", best value</span>") == 3
     assert re.findall(r'<td class="level"><span>([^<]*)</span>', page) == ["0.400", "2.5"]
 
@@ -131,7 +152,9 @@ def test_verdicts_are_coloured_only_where_they_were_tested(summary: Summary) -> 
     assert '<td class="verdict">worse, not tested</td>' in page
 
 
-def test_banner_stands_on_top_if_and_only_if_listeners_are_simulated(summary: Summary, simulated: Summary) -> None:
+def test_banner_stands_on_top_if_and_only_if_listeners_are_simulated(
+    summary: Summary, simulated: Summary
+) -> None:
     page = _page(simulated)
     assert page.count('class="banner"') == 1
     assert page.index('class="banner"') < page.index("<main>")
@@ -153,7 +176,9 @@ def _palette(block: str) -> dict[str, str]:
 def _luminance(colour: str) -> float:
     """Relative luminance, WCAG 2.2."""
     parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -161,7 +186,9 @@ def _luminance(colour: str) -> float:
 def test_text_has_contrast_of_at_least_four_and_a_half_to_one(scheme: int) -> None:
     style = files("ponticello.evaluate.report").joinpath("page.css").read_text(encoding="utf-8")
     palette = _palette(re.findall(r":root \{([^}]*)\}", style)[scheme])
-    pairs = [(ink, ground) for ink in ("ink", "muted", "link") for ground in ("page", "card", "shade")]
+    pairs = [
+        (ink, ground) for ink in ("ink", "muted", "link") for ground in ("page", "card", "shade")
+    ]
     pairs += [("blue", "card"), ("orange", "card"), ("warn-ink", "warn-bg")]
     for ink, ground in pairs:
         low, high = sorted((_luminance(palette[ink]), _luminance(palette[ground])))

@@ -8,20 +8,34 @@ from math import nan
 import pytest
 from matplotlib.figure import Figure as MplFigure
 
-from ponticello.evaluate.figures import Difference, Summary
-from ponticello.evaluate.report.canvas import PAPER
-from ponticello.evaluate.report.dots import Dot, draw_dots
-from ponticello.evaluate.report.front import draw_front, front_of
-from ponticello.evaluate.report.plots import changes_of_record, plots_of
+from ponticello.evaluate.report.plots import (
+    PAPER,
+    Dot,
+    changes_of_record,
+    draw_dots,
+    draw_tradeoff,
+    plots_of,
+    tradeoff_curve,
+)
+from ponticello.evaluate.results import Difference, Summary
 
 
 def _texts(svg: str | bytes) -> list[str]:
-    return ["".join(element.itertext()) for element in ET.fromstring(svg).iter() if element.tag.endswith("text")]
+    return [
+        "".join(element.itertext())
+        for element in ET.fromstring(svg).iter()
+        if element.tag.endswith("text")
+    ]
 
 
 def test_summary_has_a_plot_a_task_of_record_the_changes_and_the_front(summary: Summary) -> None:
     plots = plots_of(summary)
-    assert [plot.name for plot in plots.all] == ["changes", "meaning-text-to-audio", "taste-next-tracks", "front"]
+    assert [plot.name for plot in plots.all] == [
+        "changes",
+        "meaning-text-to-audio",
+        "taste-next-tracks",
+        "front",
+    ]
     assert list(plots.tasks) == [("meaning", "text to audio"), ("taste", "next tracks")]
 
 
@@ -42,7 +56,9 @@ def test_same_summary_gives_the_same_bytes(summary: Summary) -> None:
         assert b"<dc:date>" not in plot.drawing.svg
 
 
-def test_methods_stand_as_text_in_the_plot_best_first_and_without_those_not_measured(summary: Summary) -> None:
+def test_methods_stand_as_text_in_the_plot_best_first_and_without_those_not_measured(
+    summary: Summary,
+) -> None:
     plots = plots_of(summary).tasks
     meaning = _texts(plots["meaning", "text to audio"].drawing.svg)
     assert [text for text in meaning if text in ("random", "stage one", "stage two")] == [
@@ -68,8 +84,10 @@ def test_dots_stand_at_their_values_with_lines_over_their_intervals() -> None:
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is on top
 
 
-def test_front_takes_meaning_from_the_first_metric_and_taste_from_the_second(summary: Summary) -> None:
-    front = front_of(summary.figures)
+def test_front_takes_meaning_from_the_first_metric_and_taste_from_the_second(
+    summary: Summary,
+) -> None:
+    front = tradeoff_curve(summary.figures)
     assert front is not None
     assert (front.meaning_metric, front.taste_metric) == ("R@10", "NDCG@10")
     assert [curve.task for curve in front.curves] == ["weights", "dial"]
@@ -82,14 +100,14 @@ def test_front_is_in_order_of_position_and_without_what_was_not_measured(summary
         replace(figure, value=nan) if figure.side == "front" and figure.method == "0.50" else figure
         for figure in reversed(summary.figures)
     ]
-    front = front_of(figures)
+    front = tradeoff_curve(figures)
     assert front is not None
     assert [curve.positions for curve in front.curves] == [["0.00", "1.00"]] * 2
 
 
 def test_no_front_without_two_metrics(summary: Summary) -> None:
-    assert front_of([figure for figure in summary.figures if figure.metric == "R@10"]) is None
-    assert front_of([]) is None
+    assert tradeoff_curve([figure for figure in summary.figures if figure.metric == "R@10"]) is None
+    assert tradeoff_curve([]) is None
 
 
 def test_front_names_its_ends_once_and_its_positions(summary: Summary) -> None:
@@ -102,18 +120,25 @@ def test_front_names_its_ends_once_and_its_positions(summary: Summary) -> None:
 
 @pytest.mark.parametrize("rises", [True, False])
 def test_better_is_right_and_up_in_the_front(summary: Summary, rises: bool) -> None:
-    front = front_of([replace(figure, higher_is_better=rises) for figure in summary.figures])
+    front = tradeoff_curve([replace(figure, higher_is_better=rises) for figure in summary.figures])
     assert front is not None
     figure = MplFigure()
-    draw_front(figure, front, is_simulated=False)
+    draw_tradeoff(figure, front, is_simulated=False)
     (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
     assert (left < right, bottom < top) == (rises, rises)
 
 
-def test_changes_are_of_stage_two_against_stage_one_in_metrics_of_record_meaning_first(summary: Summary) -> None:
-    taste = Difference("taste", "next tracks", "NDCG@10", "stage two", "stage one", 0.1, 0.0, 0.2, 12, 0.1, 0.1)
+def test_changes_are_of_stage_two_against_stage_one_in_metrics_of_record_meaning_first(
+    summary: Summary,
+) -> None:
+    taste = Difference(
+        "taste", "next tracks", "NDCG@10", "stage two", "stage one", 0.1, 0.0, 0.2, 12, 0.1, 0.1
+    )
     found = changes_of_record(replace(summary, differences=[taste, *summary.differences]))
-    assert [(difference.side, difference.metric) for difference in found] == [("meaning", "R@10"), ("taste", "NDCG@10")]
+    assert [(difference.side, difference.metric) for difference in found] == [
+        ("meaning", "R@10"),
+        ("taste", "NDCG@10"),
+    ]
 
 
 def test_plots_of_simulated_listeners_say_so(simulated: Summary) -> None:

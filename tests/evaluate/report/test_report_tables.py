@@ -5,14 +5,25 @@ from math import nan
 
 import pytest
 
-from ponticello.evaluate.figures import Figure, Side, Summary
-from ponticello.evaluate.report.names import distinct_slugs, slug
-from ponticello.evaluate.report.tables import standings, tables_of
+from ponticello.evaluate.report.tables import distinct_slugs, rank_methods, slug, tables_of
+from ponticello.evaluate.results import Figure, Side, Summary
 
 
 def _column(*values: tuple[float, float], side: Side = "taste", rises: bool = True) -> list[Figure]:
     return [
-        Figure(side, "cold", "AUC", f"m{number}", value, value - half, value + half, 12, nan, True, rises)
+        Figure(
+            side,
+            "cold",
+            "AUC",
+            f"m{number}",
+            value,
+            value - half,
+            value + half,
+            12,
+            nan,
+            True,
+            rises,
+        )
         for number, (value, half) in enumerate(values)
     ]
 
@@ -36,30 +47,38 @@ def test_one_table_a_task_in_order_of_first_appearance_with_every_figure(summary
 
 def test_best_value_leads_and_overlapping_intervals_are_level_with_it() -> None:
     """m1 is best with [0.6, 0.8]; m0 ends at 0.6 and touches it; m2 ends at 0.55."""
-    assert standings(_column((0.5, 0.1), (0.7, 0.1), (0.5, 0.05))) == {"m0": "level", "m1": "best"}
+    assert rank_methods(_column((0.5, 0.1), (0.7, 0.1), (0.5, 0.05))) == {
+        "m0": "level",
+        "m1": "best",
+    }
 
 
 def test_lowest_is_best_where_lower_is_better() -> None:
-    assert standings(_column((5.0, 1.0), (9.0, 1.0), rises=False)) == {"m0": "best"}
+    assert rank_methods(_column((5.0, 1.0), (9.0, 1.0), rises=False)) == {"m0": "best"}
 
 
 def test_equal_values_are_all_best_and_nan_is_nothing() -> None:
-    assert standings(_column((0.7, 0.1), (nan, nan), (0.7, 0.2))) == {"m0": "best", "m2": "best"}
+    assert rank_methods(_column((0.7, 0.1), (nan, nan), (0.7, 0.2))) == {"m0": "best", "m2": "best"}
 
 
 @pytest.mark.parametrize("side", ["integrity", "front"])
 def test_nothing_is_best_where_more_is_not_better(side: Side) -> None:
-    assert standings(_column((0.5, 0.1), (0.7, 0.1), side=side)) == {}
+    assert rank_methods(_column((0.5, 0.1), (0.7, 0.1), side=side)) == {}
 
 
 def test_nothing_is_best_without_intervals_or_without_rivals() -> None:
-    assert standings(_column((0.5, nan), (0.7, nan))) == {}
-    assert standings(_column((0.5, 0.1), (nan, nan))) == {}
-    assert standings([]) == {}
+    assert rank_methods(_column((0.5, nan), (0.7, nan))) == {}
+    assert rank_methods(_column((0.5, 0.1), (nan, nan))) == {}
+    assert rank_methods([]) == {}
 
 
 def test_slugs_are_short_ascii_and_distinct() -> None:
     assert slug("Ünder the Sea, cold!") == "under-the-sea-cold"
     assert slug("日本") == "task"
     assert len(slug("x" * 200)) == 60
-    assert distinct_slugs(["a/b", "a b", "../a-b", "front"], taken=["front"]) == ["a-b", "a-b-2", "a-b-3", "front-2"]
+    assert distinct_slugs(["a/b", "a b", "../a-b", "front"], taken=["front"]) == [
+        "a-b",
+        "a-b-2",
+        "a-b-3",
+        "front-2",
+    ]

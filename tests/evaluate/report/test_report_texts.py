@@ -9,11 +9,10 @@ import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponticello.evaluate.figures import Summary
-from ponticello.evaluate.report.card import as_card, yaml_scalar
 from ponticello.evaluate.report.latex import as_latex, latex_text
-from ponticello.evaluate.report.markdown import as_markdown, markdown_text
-from ponticello.evaluate.report.words import SIMULATED, clean
+from ponticello.evaluate.report.markdown import as_markdown, markdown_text, model_card, yaml_scalar
+from ponticello.evaluate.report.tables import SIMULATED, strip_control_chars
+from ponticello.evaluate.results import Summary
 
 
 def _front_matter(card: str) -> Any:
@@ -48,8 +47,10 @@ def test_markdown_of_nothing_has_no_empty_headings(empty: Summary) -> None:
     assert headings == ["# Meaning and taste", "## What is behind the numbers"]
 
 
-def test_every_text_says_that_simulated_listeners_are_simulated(summary: Summary, simulated: Summary) -> None:
-    for write in (as_markdown, as_card):
+def test_every_text_says_that_simulated_listeners_are_simulated(
+    summary: Summary, simulated: Summary
+) -> None:
+    for write in (as_markdown, model_card):
         assert SIMULATED in write(simulated)
         assert "SIMULATED" not in write(summary)
     assert "SIMULATED listeners: nobody real listened" in as_latex(simulated)
@@ -76,13 +77,17 @@ def test_markdown_shows_text_as_it_is_and_leaves_plain_text_alone(text: str, wan
 
 
 def test_hostile_text_makes_no_markup_in_markdown(hostile: Summary) -> None:
-    for text in (as_markdown(hostile), as_card(hostile).split("---\n", 2)[2]):
+    for text in (as_markdown(hostile), model_card(hostile).split("---\n", 2)[2]):
         assert not re.search(r"(?<!\\)<script", text)
         assert not re.search(r"(?<!\\)\]\(b\)", text)
         for line in text.splitlines():
             if line.startswith("|"):
                 assert line.endswith("|")
-        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("| taste |")}
+        widths = {
+            len(re.findall(r"(?<!\\)\|", line))
+            for line in text.splitlines()
+            if line.startswith("| taste |")
+        }
         assert widths <= {9}
 
 
@@ -93,7 +98,12 @@ def test_latex_has_a_table_a_side_with_the_best_value_bold(summary: Summary) -> 
     assert r"stage one & -- \\" in latex
     assert r"\shortstack[r]{text to audio \\ R@10, n = 12}" in latex
     assert "median rank" not in latex
-    for part in ("Whole artists are held out", "splits 9f2c1e7ab4d0", r"mean of 2 seeds (7, 8)", r"95 \%"):
+    for part in (
+        "Whole artists are held out",
+        "splits 9f2c1e7ab4d0",
+        r"mean of 2 seeds (7, 8)",
+        r"95 \%",
+    ):
         assert part in latex
 
 
@@ -116,13 +126,14 @@ def test_hostile_text_is_printed_by_latex_not_run(hostile: Summary) -> None:
     )
     assert r"\input" not in latex
     assert all(
-        line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}") for line in latex.splitlines()
+        line.count("{") - line.count(r"\{") == line.count("}") - line.count(r"\}")
+        for line in latex.splitlines()
     )
     assert "%" not in re.sub(r"\\%", "", latex).removeprefix("%")
 
 
 def test_front_matter_holds_the_figures_of_stage_two(summary: Summary) -> None:
-    loaded = _front_matter(as_card(summary))
+    loaded = _front_matter(model_card(summary))
     assert loaded["library_name"] == "ponticello"
     assert loaded["license"] == "unknown"
     assert loaded["metrics"] == ["r_at_10", "ndcg_at_10"]
@@ -130,35 +141,40 @@ def test_front_matter_holds_the_figures_of_stage_two(summary: Summary) -> None:
     (model,) = loaded["model-index"]
     assert model["name"] == "stage two"
     results = model["results"]
-    assert [result["task"]["name"] for result in results] == ["meaning: text to audio", "taste: next tracks"]
+    assert [result["task"]["name"] for result in results] == [
+        "meaning: text to audio",
+        "taste: next tracks",
+    ]
     assert [result["metrics"][0]["value"] for result in results] == [0.4, 0.7]
     assert [result["metrics"][0]["name"] for result in results] == ["R@10", "NDCG@10"]
     assert {result["dataset"]["name"] for result in results} == {"game music"}
 
 
-def test_front_matter_is_of_stage_one_where_there_is_no_stage_two_and_of_no_other_method(summary: Summary) -> None:
+def test_front_matter_is_of_stage_one_where_there_is_no_stage_two_and_of_no_other_method(
+    summary: Summary,
+) -> None:
     without = [figure for figure in summary.figures if figure.method != "stage two"]
-    (model,) = _front_matter(as_card(replace(summary, figures=without)))["model-index"]
+    (model,) = _front_matter(model_card(replace(summary, figures=without)))["model-index"]
     assert model["name"] == "stage one"
     others = [figure for figure in without if figure.method != "stage one"]
     assert others
-    assert "model-index" not in _front_matter(as_card(replace(summary, figures=others)))
+    assert "model-index" not in _front_matter(model_card(replace(summary, figures=others)))
 
 
 def test_front_matter_of_nothing_has_no_results(empty: Summary) -> None:
-    assert "model-index" not in _front_matter(as_card(empty))
-    assert "Nothing is claimed." in as_card(empty)
+    assert "model-index" not in _front_matter(model_card(empty))
+    assert "Nothing is claimed." in model_card(empty)
 
 
 def test_hostile_front_matter_loads_as_the_text_it_was(hostile: Summary) -> None:
     figures = [replace(figure, method="stage two") for figure in hostile.figures]
-    (model,) = _front_matter(as_card(replace(hostile, figures=figures)))["model-index"]
-    assert model["results"][0]["dataset"]["name"] == clean(hostile.about.library)
+    (model,) = _front_matter(model_card(replace(hostile, figures=figures)))["model-index"]
+    assert model["results"][0]["dataset"]["name"] == strip_control_chars(hostile.about.library)
 
 
 @given(st.text())
 def test_any_text_loads_from_yaml_as_itself_once_clean(text: str) -> None:
-    assert yaml.safe_load(yaml_scalar(text)) == clean(text)
+    assert yaml.safe_load(yaml_scalar(text)) == strip_control_chars(text)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))

@@ -5,16 +5,30 @@ from math import nan
 
 import pytest
 
-from ponticello.evaluate.figures import Difference, Figure, Summary
-from ponticello.evaluate.report.words import background, clean, n_shown, p_shown, seeds_shown, shown, verdict
+from ponticello.evaluate.report.tables import (
+    background,
+    format_count,
+    format_p,
+    format_seeds,
+    format_value,
+    strip_control_chars,
+    verdict,
+)
+from ponticello.evaluate.results import Difference, Figure, Summary
 
 
-def _figure(value: float, low: float = nan, high: float = nan, metric: str = "R@1", seed_sd: float = nan) -> Figure:
-    return Figure("meaning", "text to audio", metric, "random", value, low, high, 12, seed_sd, False, True)
+def _figure(
+    value: float, low: float = nan, high: float = nan, metric: str = "R@1", seed_sd: float = nan
+) -> Figure:
+    return Figure(
+        "meaning", "text to audio", metric, "random", value, low, high, 12, seed_sd, False, True
+    )
 
 
 def _difference(low: float, high: float, p_holm: float) -> Difference:
-    return Difference("taste", "cold", "AUC", "stage two", "stage one", 0.05, low, high, 12, p_holm, p_holm)
+    return Difference(
+        "taste", "cold", "AUC", "stage two", "stage one", 0.05, low, high, 12, p_holm, p_holm
+    )
 
 
 @pytest.mark.parametrize(
@@ -30,8 +44,10 @@ def _difference(low: float, high: float, p_holm: float) -> Difference:
         (_difference(-0.1, 0.2, 0.5), "0.050 [-0.100, 0.200]"),
     ],
 )
-def test_number_is_shown_with_its_interval_and_its_spread_over_seeds(figure: Figure, wanted: str) -> None:
-    assert shown(figure) == wanted
+def test_number_is_shown_with_its_interval_and_its_spread_over_seeds(
+    figure: Figure, wanted: str
+) -> None:
+    assert format_value(figure) == wanted
 
 
 @pytest.mark.parametrize(
@@ -56,27 +72,34 @@ def test_verdict_needs_both_the_interval_and_the_corrected_test(
     assert verdict(_difference(low, high, p_holm)) == wanted
 
 
-@pytest.mark.parametrize(("p", "wanted"), [(nan, "-"), (0.0004, "<0.001"), (0.0123, "0.012"), (1.0, "1.000")])
+@pytest.mark.parametrize(
+    ("p", "wanted"), [(nan, "-"), (0.0004, "<0.001"), (0.0123, "0.012"), (1.0, "1.000")]
+)
 def test_p_value_has_three_decimals(p: float, wanted: str) -> None:
-    assert p_shown(p) == wanted
+    assert format_p(p) == wanted
 
 
 def test_clean_text_is_one_printable_line_that_utf_8_can_hold() -> None:
-    assert clean("a\nb\x00c\u2028d\u202ee\ud800f\x85g") == "a b c d e f g"
-    assert clean("ünï 🎵 日本") == "ünï 🎵 日本"
+    assert strip_control_chars("a\nb\x00c\u2028d\u202ee\ud800f\x85g") == "a b c d e f g"
+    assert strip_control_chars("ünï 🎵 日本") == "ünï 🎵 日本"
 
 
 def test_count_of_queries_is_a_range_where_methods_differ() -> None:
-    assert n_shown([_figure(0.1), _figure(0.2)]) == "12"
-    assert n_shown([replace(_figure(0.1), n=1290), _figure(0.2)]) == "12 to 1,290"
-    assert n_shown([]) == "0"
+    assert format_count([_figure(0.1), _figure(0.2)]) == "12"
+    assert format_count([replace(_figure(0.1), n=1290), _figure(0.2)]) == "12 to 1,290"
+    assert format_count([]) == "0"
 
 
-def test_background_names_data_split_seeds_and_command(summary: Summary, simulated: Summary) -> None:
+def test_background_names_data_split_seeds_and_command(
+    summary: Summary, simulated: Summary
+) -> None:
     rows = dict(background(summary.about))
     assert rows["Data"] == "1,565 tracks, 312 listeners, 48,211 events"
     assert rows["Splits, SHA-256"] == "9f2c1e7ab4d0c55e"
     assert rows["Seeds"] == "mean of 2 seeds (7, 8)"
     assert rows["Command"] == "ponticello evaluate -L my-library"
-    assert dict(background(simulated.about))["Data"] == "1,565 tracks, 312 SIMULATED listeners, 48,211 events"
-    assert seeds_shown(replace(summary.about, seeds=(7,))) == "seed 7"
+    assert (
+        dict(background(simulated.about))["Data"]
+        == "1,565 tracks, 312 SIMULATED listeners, 48,211 events"
+    )
+    assert format_seeds(replace(summary.about, seeds=(7,))) == "seed 7"

@@ -1,4 +1,6 @@
-"""The report's folder: all files, the same bytes for the same input, and no rest of an earlier report."""
+"""The report's folder: all files, the same bytes for the same input, and no rest of an earlier
+report.
+"""
 
 import json
 from dataclasses import replace
@@ -7,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.evaluate.figures import Evaluation, Summary
+from ponticello.evaluate.report.data import as_record
 from ponticello.evaluate.report.markdown import as_markdown
-from ponticello.evaluate.report.record import as_record
 from ponticello.evaluate.report.write import write_report
+from ponticello.evaluate.results import Evaluation, Summary
 
 FILES = [
     "index.html",
@@ -24,7 +26,11 @@ FILES = [
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_same_input_gives_the_same_bytes_in_every_file(
@@ -41,11 +47,18 @@ def test_same_input_gives_the_same_bytes_in_every_file(
 def test_all_files_are_written_and_named_the_page_first(
     summary: Summary, evaluations: list[Evaluation], tmp_path: Path
 ) -> None:
-    paths = [path.relative_to(tmp_path).as_posix() for path in write_report(tmp_path, summary, evaluations)]
+    paths = [
+        path.relative_to(tmp_path).as_posix()
+        for path in write_report(tmp_path, summary, evaluations)
+    ]
     plots = ["changes", "meaning-text-to-audio", "taste-next-tracks", "front"]
-    assert paths == FILES + [f"plots/{name}.{suffix}" for suffix in ("svg", "png") for name in plots]
+    assert paths == FILES + [
+        f"plots/{name}.{suffix}" for suffix in ("svg", "png") for name in plots
+    ]
     assert (tmp_path / "evaluation.md").read_text(encoding="utf-8") == as_markdown(summary)
-    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == as_record(summary)
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == as_record(
+        summary
+    )
 
 
 def test_new_report_replaces_the_old_one_and_leaves_no_rest(
@@ -59,10 +72,18 @@ def test_new_report_replaces_the_old_one_and_leaves_no_rest(
 
 
 def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:
-    """Tables hold text as it is, so there it must be what UTF-8 can hold; everywhere else it may be anything."""
+    """Tables hold text as it is, so there it must be what UTF-8 can hold; everywhere else it may be
+    anything.
+    """
     tables = {
         name: [
-            replace(row, **{key: str(getattr(row, key)).replace("\ud800", "") for key in ("task", "metric", "method")})
+            replace(
+                row,
+                **{
+                    key: str(getattr(row, key)).replace("\ud800", "")
+                    for key in ("task", "metric", "method")
+                },
+            )
             for row in getattr(hostile, name)
         ]
         for name in ("figures", "differences")

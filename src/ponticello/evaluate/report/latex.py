@@ -2,11 +2,22 @@
 
 import textwrap
 
-from ponticello.evaluate.figures import Figure, Summary
-from ponticello.evaluate.report.tables import Table, standings, tables_of
-from ponticello.evaluate.report.words import SIMULATED, background, clean, interval, n_shown, number, spread
+from ponticello.evaluate.report.tables import (
+    SIMULATED,
+    Table,
+    background,
+    format_count,
+    interval,
+    number,
+    rank_methods,
+    spread,
+    strip_control_chars,
+    tables_of,
+)
+from ponticello.evaluate.results import Figure, Summary
 
-TASKS_ABREAST = 3  # more with their intervals do not fit a page's width, nor 3 with spreads; the rest follows below
+# more with their intervals do not fit a page's width, nor 3 with spreads; the rest follows below
+TASKS_ABREAST = 3
 HEADING_WIDTH = 24  # characters a line of a column's heading
 _ESCAPES = str.maketrans(
     {
@@ -32,11 +43,13 @@ def latex_text(text: str) -> str:
     >>> latex_text("50 % of a_b")
     '50 \\\\% of a\\\\_b'
     """
-    return clean(text).translate(_ESCAPES)
+    return strip_control_chars(text).translate(_ESCAPES)
 
 
 def as_latex(summary: Summary) -> str:
-    """One booktabs table for each of meaning and taste that has metrics of record; the best values are bold."""
+    """One booktabs table for each of meaning and taste that has metrics of record; the best values
+    are bold.
+    """
     parts = [r"% \usepackage{booktabs}"]
     tables = [table for table in tables_of(summary.figures) if table.record is not None]
     for side in ("meaning", "taste"):
@@ -52,12 +65,20 @@ def _float(side: str, tables: list[Table], summary: Summary) -> list[str]:
         f"{side.capitalize()}, metrics of record, with 95 % bootstrap intervals over queries",
         f"{known['Library']}: {known['Data']}",
         f"{known['Held out'].rstrip('.')}; splits {known['Splits, SHA-256'][:12]}",
-        known["Seeds"] + ("; ± is the standard deviation over seeds" if len(summary.about.seeds) > 1 else ""),
+        known["Seeds"]
+        + ("; ± is the standard deviation over seeds" if len(summary.about.seeds) > 1 else ""),
     ]
     if summary.about.is_simulated and side == "taste":
         parts.append(SIMULATED.rstrip("."))
-    lines = [r"\begin{table*}", r"\centering", r"\footnotesize", f"\\caption{{{latex_text('. '.join(parts))}.}}"]
-    n_abreast = min(len(tables), TASKS_ABREAST if len(summary.about.seeds) < 2 else TASKS_ABREAST - 1)
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        r"\footnotesize",
+        f"\\caption{{{latex_text('. '.join(parts))}.}}",
+    ]
+    n_abreast = min(
+        len(tables), TASKS_ABREAST if len(summary.about.seeds) < 2 else TASKS_ABREAST - 1
+    )
     lines += [f"\\begin{{tabular}}{{p{{3.4cm}}{'r' * n_abreast}}}", r"\toprule"]
     for start in range(0, len(tables), n_abreast):
         lines += [r"\midrule"] if start else []
@@ -67,8 +88,10 @@ def _float(side: str, tables: list[Table], summary: Summary) -> list[str]:
 
 def _panel(tables: list[Table]) -> list[str]:
     """A few tasks across and all their methods down."""
-    columns = [[figure for figure in table.figures if figure.metric == table.record] for table in tables]
-    best = [standings(column) for column in columns]
+    columns = [
+        [figure for figure in table.figures if figure.metric == table.record] for table in tables
+    ]
+    best = [rank_methods(column) for column in columns]
     found = [{figure.method: figure for figure in column} for column in columns]
     lines = ["method & " + " & ".join(_heading(table) for table in tables) + r" \\", r"\midrule"]
     for method in dict.fromkeys(method for table in tables for method in table.methods):
@@ -81,9 +104,9 @@ def _panel(tables: list[Table]) -> list[str]:
 
 
 def _heading(table: Table) -> str:
-    wrapped = textwrap.wrap(clean(table.task), HEADING_WIDTH) or [""]
+    wrapped = textwrap.wrap(strip_control_chars(table.task), HEADING_WIDTH) or [""]
     figures = [figure for figure in table.figures if figure.metric == table.record]
-    lines = [*wrapped, f"{clean(table.record or '')}, n = {n_shown(figures)}"]
+    lines = [*wrapped, f"{strip_control_chars(table.record or '')}, n = {format_count(figures)}"]
     return r"\shortstack[r]{" + r" \\ ".join(latex_text(line) for line in lines) + "}"
 
 
@@ -94,4 +117,6 @@ def _cell(figure: Figure, is_best: bool) -> str:
     value = value.replace("-", "$-$")
     rest = " ".join(part for part in (interval(figure), spread(figure)) if part)
     printed = latex_text(rest).replace("-", "$-$")
-    return (rf"\textbf{{{value}}}" if is_best else value) + (rf" {{\scriptsize {printed}}}" if printed else "")
+    return (rf"\textbf{{{value}}}" if is_best else value) + (
+        rf" {{\scriptsize {printed}}}" if printed else ""
+    )

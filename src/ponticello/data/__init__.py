@@ -1,1 +1,0 @@
-"""From files and tables to batches: catalogue, sound, listening, pairs, splits."""

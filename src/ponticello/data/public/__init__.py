@@ -1,1 +1,0 @@
-"""Readers for public music data sets, one file a family; `sets` lists them all."""

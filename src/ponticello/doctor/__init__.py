@@ -1,1 +1,0 @@
-"""What is wrong with this machine or a library, and what to do about it."""

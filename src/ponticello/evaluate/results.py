@@ -1,0 +1,141 @@
+"""What an evaluation consists of: first what every method got on every query, then the numbers
+drawn from that.
+
+measuring   Scores (a number a query), Fact (a number of a whole), notes  ->  Evaluation, one a seed
+summarising Evaluations of all seeds  ->  Summary: Figures, Differences, claims  ->  the report
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+STAGE_ONE, STAGE_TWO = "stage one", "stage two"
+RANDOM = "random"
+SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
+SIMULATED_SUFFIX = (
+    ", SIMULATED listeners"  # how the name of a task ends whose listeners are made up
+)
+Side = Literal["meaning", "taste", "integrity", "front"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What every method got on each query of one task, in one metric.
+
+    task: says the data too, as in "next tracks, cold"; with simulated listeners it ends in
+    `SIMULATED_SUFFIX`.
+    queries: what was asked, in order: ids of listeners, tracks or playlists, or labels; distinct.
+    clusters: (n,) names; queries of one cluster (an artist's tracks) are drawn together. None =
+    each alone.
+    by_method: (n,) float64 each; nan = not to be counted. A method that cannot answer the task is
+    not there.
+    of_record: the one metric of the task that is tested and claimed with.
+    """
+
+    side: Side
+    task: str
+    metric: str
+    queries: list[str]
+    clusters: list[str] | None
+    by_method: dict[str, np.ndarray]
+    of_record: bool = False
+    statistic: Literal["mean", "median"] = "mean"  # a median gets no interval
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class ScalarMetric:
+    """One number of a whole, without queries behind it: coverage, effective rank. n = rows it is
+    about.
+    """
+
+    side: Side
+    task: str
+    metric: str
+    method: str
+    value: float
+    n: int
+
+
+@dataclass
+class Evaluation:
+    """All that was measured with one seed, and what a reader must know beside it."""
+
+    scores: list[Scores] = field(default_factory=list)
+    facts: list[ScalarMetric] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of the table.
+
+    low, high: 95 % bootstrap interval over queries, nan where there is none; n: queries behind it,
+    or rows of a Fact.
+    seed_sd: standard deviation over seeds, nan with one seed; value and interval are of each
+    query's mean over seeds.
+    """
+
+    side: Side
+    task: str
+    metric: str
+    method: str
+    value: float
+    low: float
+    high: float
+    n: int
+    seed_sd: float
+    of_record: bool
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`method` minus `against`, paired by query, as `Figure`; the sign is turned so that above 0 is
+    better.
+
+    p: of a paired sign-flip test over clusters; p_holm: after Holm's correction over all tested
+    differences of the summary; both nan where not tested (only metrics of record are).
+    """
+
+    side: Side
+    task: str
+    metric: str
+    method: str
+    against: str
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class EvaluationInfo:
+    """What data, split, seeds and command the numbers come from."""
+
+    library: str
+    version: str
+    preset: str
+    runs: dict[str, str]  # method -> run folder or vectors file
+    n_tracks: int
+    n_listeners: int
+    n_events: int
+    held_out: str  # a sentence: how tracks and events were held out
+    splits_sha256: str
+    seeds: tuple[int, ...]
+    command: str
+    is_simulated: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All a report shows. claims: sentences that say only what intervals and corrected tests allow."""
+
+    about: EvaluationInfo
+    figures: list[Figure]
+    differences: list[Difference]
+    claims: list[str]
+    notes: list[str]

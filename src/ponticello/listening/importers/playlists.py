@@ -1,0 +1,309 @@
+"""Playlists: M3U, M3U8, PLS and JSPF (XSPF has a file of its own). Each track is a `playlist`
+event.
+
+The event's date is the playlist's own, or when it was added where the file says so; else when the
+file was changed. Relative paths start from the playlist's folder. The name of a playlist is not
+kept; a keyed hash stands for it.
+
+XSPF playlists. A file that declares an entity is refused: no playlist needs one, and bombs are made
+of them.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+from xml.sax import SAXParseException
+from xml.sax.handler import ContentHandler, feature_namespaces
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.expatreader import DefusedExpatParser
+
+from ponticello.listening.importers.records import (
+    NOT_NAMED,
+    BadRecord,
+    ListenEvent,
+    Records,
+    TrackReference,
+    json_items,
+    length,
+    mbid_in,
+    moment,
+    text,
+    uri_of,
+)
+from ponticello.listening.importers.sources import Source
+
+MOST_BYTES = 64 << 20  # of a playlist that is lines of text
+_EXTINF = re.compile(r"#EXTINF:\s*(-?\d+(?:\.\d+)?)?[^,]*,(.*)", re.IGNORECASE)
+_PLS = re.compile(r"(File|Title|Length)(\d+)\s*=\s*(.*)", re.IGNORECASE)
+_FILE_ADDRESS = re.compile(r"file:(?://[^/\\]*)?", re.IGNORECASE)
+_BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+def read_m3u(source: Source) -> Records:
+    """Files and addresses, one a line, with artist, title and length from the `#EXT` lines above
+    each.
+    """
+    artist = title = album = None
+    duration_s = None
+    for line, written in enumerate(_lines(source), 1):
+        if not written:
+            continue
+        if written.startswith("#"):
+            if found := _EXTINF.match(written):
+                duration_s = length(found[1])
+                artist, title = _named(found[2])
+            elif written.upper().startswith("#EXTALB:"):
+                album = text(written[8:])
+            elif written.upper().startswith("#EXTART:"):
+                artist = text(written[8:])
+            continue
+        heard = _located(source, written)._replace(
+            artist=artist, title=title, album=album, duration_s=duration_s
+        )
+        yield _listen(source, heard, line, written)
+        artist = title = album = duration_s = None
+
+
+def read_pls(source: Source) -> Records:
+    """`File1=`, `Title1=`, `Length1=`, in any order."""
+    entries: dict[int, dict[str, str]] = {}
+    first: dict[int, int] = {}
+    for line, written in enumerate(_lines(source), 1):
+        if found := _PLS.match(written):
+            entries.setdefault(int(found[2]), {})[found[1].lower()] = found[3].strip()
+            first.setdefault(int(found[2]), line)
+        elif written and not re.match(
+            r"\[playlist\]|(?:numberofentries|version|playlistname)\s*=|[;#]", written, re.I
+        ):
+            yield BadRecord(line, "", written, "is no entry of a PLS playlist")
+    for place, entry in sorted(entries.items()):
+        if not entry.get("file"):
+            yield BadRecord(first[place], f"File{place}", entry.get("title", ""), "is missing")
+            continue
+        artist, title = _named(entry.get("title", ""))
+        heard = _located(source, entry["file"])
+        heard = heard._replace(artist=artist, title=title, duration_s=length(entry.get("length")))
+        yield _listen(source, heard, first[place], entry["file"])
+
+
+def read_jspf(source: Source) -> Records:
+    """The tracks of a JSPF playlist. An identifier at musicbrainz.org is the recording's id."""
+    dated = re.search(rb'"date"\s*:\s*"([^"]+)"', source.head().partition(b'"track"')[0])
+    date = moment(dated[1].decode("utf-8", "replace")) if dated else None
+    with source.open() as stream:
+        for row, item in json_items(stream, ("track",)):
+            if isinstance(item, BadRecord):
+                yield item
+                continue
+            at_us = _added(item) or date
+            heard = spiff_track(source, _first(item, "location"), _all(item, "identifier"), item)
+            yield _listen(source, heard, row, "", at_us)
+
+
+def spiff_track(
+    source: Source, location: Any, identifiers: list[Any], said: dict[str, Any]
+) -> TrackReference:
+    """A track of XSPF or JSPF: one vocabulary in two notations. `duration` is in milliseconds."""
+    found = _located(source, location) if text(location) else TrackReference()
+    known = [identifier for identifier in identifiers if isinstance(identifier, str)]
+    others = [identifier for identifier in known if "musicbrainz.org" not in identifier]
+    return found._replace(
+        mbid=next((mbid for mbid in map(mbid_in, known) if mbid), None),
+        uri=found.uri or (uri_of(others[0]) if others else None),
+        artist=text(said.get("creator")),
+        title=text(said.get("title")),
+        album=text(said.get("album")),
+        duration_s=length(said.get("duration"), 1e-3),
+    )
+
+
+def _listen(
+    source: Source, heard: TrackReference, line: int, value: str, at_us: int | None = None
+) -> ListenEvent | BadRecord:
+    if not (heard.path or heard.uri or heard.mbid or heard.title):
+        return BadRecord(line, "", value, NOT_NAMED)
+    return ListenEvent(heard, at_us or source.modified_us, "playlist", session=source.name)
+
+
+def _located(source: Source, value: str) -> TrackReference:
+    """A place as a path or an address. A relative path starts from the playlist's folder, where
+    there is one.
+    """
+    scheme = re.match(r"([a-z][a-z0-9+.-]+):", value, re.IGNORECASE)
+    if scheme and scheme[1].lower() != "file":
+        return TrackReference(uri=uri_of(value))
+    path = unquote(_FILE_ADDRESS.sub("", value)) if scheme else value
+    is_rooted = path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
+    if is_rooted or source.path is None:
+        return TrackReference(path=path)
+    folder = source.path.resolve().parent
+    parts = list(folder.parts)
+    for part in path.replace("\\", "/").split("/"):
+        if part == "..":
+            parts = parts[:-1] or parts
+        elif part not in ("", "."):
+            parts.append(part)
+    return TrackReference(path="/".join(parts).replace("//", "/", 1))
+
+
+def _named(value: str) -> tuple[str | None, str | None]:
+    """(artist, title) of `Artist - Title`; without the dash, a title alone."""
+    artist, dash, title = value.partition(" - ")
+    return (text(artist), text(title)) if dash else (None, text(value))
+
+
+def _lines(source: Source) -> list[str]:
+    """The lines of a playlist: by its byte order mark, else UTF-8, else as Windows wrote western
+    text.
+    """
+    with source.open() as stream:
+        data = stream.read(MOST_BYTES)
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return [
+                line.strip() for line in data[len(mark) :].decode(encoding, "replace").splitlines()
+            ]
+    return [_decoded(line).strip() for line in re.split(rb"\r\n|\n|\r", data)]
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("cp1252", "replace")
+
+
+def _added(item: dict[str, Any]) -> int | None:
+    extension = item.get("extension")
+    for said in extension.values() if isinstance(extension, dict) else ():
+        if isinstance(said, dict) and (at_us := moment(said.get("added_at"))):
+            return at_us
+    return None
+
+
+def _all(item: dict[str, Any], key: str) -> list[Any]:
+    found = item.get(key)
+    return found if isinstance(found, list) else [found]
+
+
+def _first(item: dict[str, Any], key: str) -> Any:
+    return next(iter(_all(item, key)), None)
+
+
+_CHUNK_BYTES = 1 << 16
+_LONGEST_TEXT = 64 << 10  # characters of one element
+
+
+def read_xspf(source: Source) -> Records:
+    """Yields the tracks as `playlist` events. A file that breaks off yields its whole tracks, then
+    a fault.
+    """
+    parser = _Parser(forbid_external=False)  # a DTD that the file refers to is not loaded
+    parser.setFeature(feature_namespaces, True)
+    tracks = _Tracks(source, parser)
+    parser.setContentHandler(tracks)
+    fault: BadRecord | None = None
+    with source.open() as stream:
+        try:
+            while chunk := stream.read(_CHUNK_BYTES):
+                parser.feed(chunk)
+                yield from tracks.take()
+            parser.close()
+        except SAXParseException as error:
+            fault = BadRecord(
+                error.getLineNumber(),
+                "",
+                "",
+                f"is not valid XML from here on: {error.getMessage()}",
+            )
+        except DefusedXmlException:
+            reason = "declares an XML entity, which is refused; save the playlist without it"
+            fault = BadRecord(parser.getLineNumber(), "", "", reason)
+        except _TooLong:
+            reason = "an element is longer than any title; the file is not read further"
+            fault = BadRecord(parser.getLineNumber(), "", "", reason)
+    yield from tracks.take()
+    if fault:
+        yield fault
+
+
+class _TooLong(Exception):
+    """An element holds more than `_LONGEST_TEXT` characters."""
+
+
+class _Parser(DefusedExpatParser):
+    """Passes text in few pieces; expat's default is one call per line."""
+
+    def reset(self) -> None:
+        super().reset()
+        self._parser.buffer_text = True  # type: ignore[attr-defined]
+
+
+class _Tracks(ContentHandler):
+    """Gathers tracks while the parser goes through the file."""
+
+    def __init__(self, source: Source, parser: _Parser) -> None:
+        super().__init__()
+        self.source = source
+        self._parser = parser
+        self._done: list[ListenEvent | BadRecord] = []
+        self._path: list[str] = []
+        self._text: list[str] = []
+        self._n_characters = 0
+        self._fields: dict[str, Any] = {}
+        self._identifiers: list[str] = []
+        self._line = 0
+        self._date: int | None = None
+
+    def take(self) -> Iterator[ListenEvent | BadRecord]:
+        """Yields the tracks that have ended since the last call."""
+        done = self._done
+        self._done = []
+        yield from done
+
+    def startElementNS(self, name: tuple[str | None, str], qname: str | None, attrs: Any) -> None:
+        """Begins an element; `name` is its namespace and its local name."""
+        self._path.append(name[1])
+        self._clear_text()
+        if self._path[-2:] == ["trackList", "track"]:
+            self._fields = {}
+            self._identifiers = []
+            self._line = self._parser.getLineNumber()
+
+    def endElementNS(self, name: tuple[str | None, str], qname: str | None) -> None:
+        """Stores the text of an element, or adds the track that it ends."""
+        local_name = self._path.pop()
+        text = "".join(self._text).strip()
+        self._clear_text()
+        if self._path[-1:] == ["track"]:
+            if local_name == "identifier":
+                self._identifiers.append(text)
+            else:
+                self._fields.setdefault(local_name, text)
+        elif local_name == "date" and len(self._path) == 1:
+            self._date = moment(text)
+        elif local_name == "track":
+            self._add()
+
+    def characters(self, content: str) -> None:
+        """Adds to the text of the element; raises `_TooLong` when it is longer than any title."""
+        self._n_characters += len(content)
+        if self._n_characters > _LONGEST_TEXT:
+            raise _TooLong
+        self._text.append(content)
+
+    def _clear_text(self) -> None:
+        self._text = []
+        self._n_characters = 0
+
+    def _add(self) -> None:
+        heard = spiff_track(
+            self.source, self._fields.get("location"), self._identifiers, self._fields
+        )
+        if not (heard.path or heard.uri or heard.mbid or heard.title):
+            self._done.append(BadRecord(self._line, "track", "", NOT_NAMED))
+            return
+        at_us = self._date or self.source.modified_us
+        self._done.append(ListenEvent(heard, at_us, "playlist", session=self.source.name))

@@ -1,0 +1,228 @@
+"""Bootstrap intervals of means and of differences, and sign-flip tests with Holm's correction.
+
+Queries of one cluster (an artist's tracks) are not independent, so whole clusters are drawn and
+whole clusters flip. A value that is nan does not count.
+
+Dimensions: n queries, m columns (methods), C clusters, b resamples or rounds held at once.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
+
+from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.metrics.ranking import Floats, Ints
+
+EXACT_CLUSTERS = 12  # up to here every one of the 4,096 sign flips is tried
+NORMAL_CLUSTERS = 2_000  # above here the sum of flipped clusters is taken to be normal
+SAME_SUM = 1e-12  # of the sum of absolute values: above what adding in another order changes
+BLOCK_COUNTS = 2**21  # numbers a block of rounds holds at once: 16 MB of float64
+
+
+class Interval(NamedTuple):
+    """A mean and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_means(columns: Floats, clusters: Ints | None, rounds: int, seed: int) -> Floats:
+    """Computes each column's mean and the ends of its 95 % percentile bootstrap interval: (m, 3)
+    float64.
+
+    columns: (n, m), finite or nan (DataError); clusters: (n,) int, or None = each row alone. rounds
+    >= 2 (ConfigError). A round draws as many clusters as there are, with replacement, the same for
+    all columns that have values in the same clusters; its mean is the sum of the drawn values
+    divided by their number. So a column gets the interval it would get alone. Without any value all
+    three are nan; with a single cluster the ends are nan.
+    Randomness: numpy's default generator, from `seed`.
+    Cost: 50,000 rows, 15 columns and 1,000 rounds take 1 s and 100 MB; columns with values
+    elsewhere, 0.5 s each.
+    Such intervals are short where clusters are few: of normal data, 10 clusters held the truth in
+    89 % of 3,000 trials, 30 in 93 %, 60 in 94 % and 200 in 95 %.
+
+    Source: Efron 1979, the percentile interval, by `scipy.stats.bootstrap`; Davison and Hinkley
+    1997, section 3.8, for drawing whole clusters.
+    """
+    if columns.ndim != 2:
+        raise ShapeError(f"columns {columns.shape} must be (queries, methods)")
+    _check_rows("columns", columns, clusters)
+    if rounds < 2:
+        raise ConfigError(f"rounds must be at least 2; found {rounds}")
+    sums, sizes = _cluster_sums(columns, clusters)  # (C, m) each
+    results = np.full((columns.shape[1], 3), np.nan)
+    groups: dict[bytes, list[int]] = {}  # columns by the clusters that they have values in
+    for column in range(columns.shape[1]):
+        groups.setdefault((sizes[:, column] > 0).tobytes(), []).append(column)
+    for group in groups.values():
+        has_values = sizes[:, group[0]] > 0
+        group_sums = sums[has_values][:, group]
+        group_sizes = sizes[has_values][:, group]
+        if len(group_sums):
+            results[group, 0] = group_sums.sum(axis=0) / group_sizes.sum(axis=0)
+        if len(group_sums) > 1:
+            results[group, 1:] = _interval_ends(group_sums, group_sizes, rounds, seed)
+    return results
+
+
+def _interval_ends(sums: Floats, sizes: Floats, rounds: int, seed: int) -> Floats:
+    """Returns (m, 2), the ends of the 95 % intervals of sum / size over resampled clusters; sums,
+    sizes: (C, m).
+    """
+    n_clusters = len(sums)
+
+    def means(drawn: Ints, axis: int) -> Floats:
+        """Returns (m,) of the clusters (C,), or (m, b) of the resamples (b, C)."""
+        counts = np.apply_along_axis(np.bincount, axis, drawn, minlength=n_clusters).astype(
+            np.float64
+        )
+        return np.moveaxis((counts @ sums) / (counts @ sizes), -1, 0)
+
+    # Draws cluster numbers and counts them: gathering the drawn rows takes ten times as long.
+    result = bootstrap(
+        (np.arange(n_clusters),),
+        means,
+        n_resamples=rounds,
+        batch=max(1, BLOCK_COUNTS // n_clusters),
+        vectorized=True,
+        method="percentile",
+        rng=seed,
+    )
+    return np.stack(result.confidence_interval, axis=1)
+
+
+def bootstrap_mean(values: Floats, clusters: Ints | None, rounds: int, seed: int) -> Interval:
+    """The mean of `values` with its 95 % percentile bootstrap interval: `bootstrap_means` of one
+    column.
+
+    values: (n,), nan left out; clusters, rounds, seed: as there.
+
+    >>> bootstrap_mean(np.array([0.0, 1.0, 1.0, 1.0]), np.array([5, 9, 9, 9]), rounds=200, seed=0)
+    Interval(mean=0.75, low=0.0, high=1.0)
+    """
+    _check_column(values, clusters)
+    mean, low, high = bootstrap_means(values[:, None], clusters, rounds, seed)[0].tolist()
+    return Interval(mean, low, high)
+
+
+def paired_difference(
+    a: Floats, b: Floats, clusters: Ints | None, rounds: int, seed: int
+) -> Interval:
+    """The mean of a - b with its interval, as `bootstrap_mean`; pairs where either is nan are left
+    out.
+
+    a, b: (n,), row i of both about the same query; ShapeError if they differ in length.
+    """
+    _check_pairs(a, b)
+    return bootstrap_mean(a.astype(np.float64) - b.astype(np.float64), clusters, rounds, seed)
+
+
+def sign_flip_p(differences: Floats, clusters: Ints | None, rounds: int, seed: int) -> float:
+    """Computes the two-sided p of the hypothesis that each cluster's sum of differences has a
+    random sign.
+
+    differences: (n,), finite or nan (DataError), nan left out; clusters: as in `bootstrap_mean`;
+    rounds >= 1. The statistic is the absolute sum. Up to 12 clusters whose sum is not 0, p is the
+    exact share of sign flips that reach it; up to 2,000, (1 + hits) / (1 + rounds) over random
+    flips; above, that of a normal law with mean 0 and the sum of squared cluster sums as variance,
+    which a few clusters that outweigh all others would make inexact. Only zeros give 1.0; no value
+    gives nan. `scipy.stats.permutation_test` gives the same exact p, but it draws other random
+    flips and takes about nine times as
+    long: 1.0 s against 0.11 s for 2,000 clusters and 9,999 rounds, and a report runs dozens of
+    tests.
+    Randomness: numpy's default generator, from `seed`. Cost: at most 0.2 s, for 2,000 clusters and
+    9,999 rounds.
+
+    Source: Fisher 1935, the randomisation test; Phipson and Smyth 2010 for the two ones.
+    """
+    _check_column(differences, clusters)
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1; found {rounds}")
+    if np.isnan(differences).all():
+        return float("nan")
+    sums = _cluster_sums(differences[:, None], clusters)[0][:, 0]
+    sums = sums[sums != 0]  # flipping a zero changes nothing
+    if not len(sums):
+        return 1.0
+    total = abs(float(sums.sum()))
+    if len(sums) > NORMAL_CLUSTERS:
+        return math.erfc(total / math.sqrt(2 * float((sums**2).sum())))
+    reach = total - SAME_SUM * float(np.abs(sums).sum())
+    if len(sums) <= EXACT_CLUSTERS:
+        flips = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1  # (2^C, C)
+        return float((np.abs((1 - 2 * flips) @ sums) >= reach).mean())
+    generator = np.random.default_rng(seed)
+    hits = 0
+    block_rounds = max(1, BLOCK_COUNTS // len(sums))
+    for start in range(0, rounds, block_rounds):
+        shape = (min(block_rounds, rounds - start), len(sums))
+        signs = 1.0 - 2.0 * generator.integers(0, 2, shape, dtype=np.int8)  # (b, C)
+        hits += int((np.abs(signs @ sums) >= reach).sum())
+    return (1 + hits) / (1 + rounds)
+
+
+def holm(p_values: Floats) -> Floats:
+    """(n,) float64: p values corrected so that among those below 5 % even one false alarm has a
+    chance of at most 5 %.
+
+    p_values: (n,) in [0, 1] (DataError); nan = not tested: it stays nan and is not counted.
+
+    Source: Holm 1979, step-down: the i-th smallest of N times N - i + 1, never below an earlier
+    one, never above 1.
+
+    >>> holm(np.array([0.25, 0.125, np.nan])).tolist()
+    [0.25, 0.25, nan]
+    """
+    outside = (p_values < 0) | (p_values > 1)
+    if outside.any():
+        raise DataError(f"p values must lie in [0, 1]; found {float(p_values[outside][0])}")
+    tested = np.flatnonzero(~np.isnan(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    corrected = np.full(len(p_values), np.nan)
+    steps = p_values[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected
+
+
+def _cluster_sums(
+    columns: Floats, clusters: Ints | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of the values of each cluster in each column, (C, m) each."""
+    known = ~np.isnan(columns)
+    values = np.where(known, columns, 0.0).astype(np.float64)
+    if clusters is None:
+        return values, known.astype(np.float64)
+    number = np.unique(clusters, return_inverse=True)[1]
+    sums, sizes = np.zeros((2, int(number.max(initial=-1)) + 1, columns.shape[1]))
+    for column in range(columns.shape[1]):
+        sums[:, column] = np.bincount(number, values[:, column], len(sums))
+        sizes[:, column] = np.bincount(number, known[:, column], len(sums))
+    return sums, sizes
+
+
+def _check_column(values: Floats, clusters: Ints | None) -> None:
+    if values.ndim != 1:
+        raise ShapeError(f"values {values.shape} must be one-dimensional, a value a query")
+    _check_rows("values", values, clusters)
+
+
+def _check_rows(name: str, values: Floats, clusters: Ints | None) -> None:
+    if clusters is not None and clusters.shape != (len(values),):
+        raise ShapeError(
+            f"{name} {values.shape} and clusters {clusters.shape} must be of equal length"
+        )
+    if np.isinf(values).any():
+        raise DataError(
+            f"{name} hold infinity, which has no mean; give nan for what is not to be counted"
+        )
+
+
+def _check_pairs(a: Floats, b: Floats) -> None:
+    if a.shape != b.shape:
+        raise ShapeError(
+            f"a {a.shape} and b {b.shape} must have the same shape: they are compared row by row"
+        )

@@ -1,0 +1,8 @@
+"""Mining of (anchor, positive) pairs from the listening log.
+
+mine    mines a library's pairs
+rules   which events make two tracks a pair: session, feedback, playlist, co-occurrence
+count   counts distinct users, applies caps and lift
+events  the log as numbered tables
+engine  runs the rules on DuckDB or Spark
+"""

@@ -1,0 +1,176 @@
+"""A track's audio by its id: the file, in whole or in part, and its outline."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+from cachetools import LRUCache
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import NotModifiedResponse, StaticFiles
+from starlette.types import Message, Receive, Scope, Send
+
+from ponticello.audio.formats import Kind, detect_format, open_audio_file, printable_path
+from ponticello.errors import AudioError
+from ponticello.serve.decoding import Decoder
+from ponticello.serve.errors import APIError
+from ponticello.serve.routes.search import Now, TrackInPath
+from ponticello.serve.snapshot import Snapshot
+from ponticello.storage.schema import PATH
+from ponticello.tracks.catalog import audio_path
+
+WAVEFORM_SECONDS = 3600.0  # s; a longer track is not drawn
+_MAX_WAVEFORMS = 512
+_MEDIA: dict[Kind, str] = {
+    "mp3": "audio/mpeg",
+    "flac": "audio/flac",
+    "vorbis": "audio/ogg",
+    "ogg": "audio/ogg",
+    "wav": "audio/wav",
+    "aiff": "audio/aiff",
+    "mp4": "audio/mp4",
+    "asf": "audio/x-ms-wma",
+    "aac": "audio/aac",
+}
+router = APIRouter(tags=["tracks"])
+
+
+class Waveform(BaseModel):
+    """How loud each n-th of a track gets, 0 to 1."""
+
+    peaks: list[float]
+    duration_s: float
+
+
+class Waveforms:
+    """Outlines of tracks, with a cache of those used last."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._waveforms: LRUCache[tuple[str, int, int, int], Waveform] = LRUCache(_MAX_WAVEFORMS)
+        self._lock = threading.Lock()
+
+    def of(self, path: Path, n: int) -> Waveform:
+        """Returns the outline of a file in `n` peaks; Failure as `Decoder.peaks`."""
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size, n)
+        with self._lock:
+            cached = self._waveforms.get(key)
+        if cached is not None:
+            return cached
+        sound = self._decoder.peaks(path, n, WAVEFORM_SECONDS)
+        peaks = [round(float(peak), 3) for peak in sound.values]
+        waveform = Waveform(peaks=peaks, duration_s=sound.duration_s)
+        with self._lock:
+            self._waveforms[key] = waveform
+        return waveform
+
+
+def sound_path(snapshot: Snapshot, track_id: str) -> Path:
+    """Where a track's audio should lie; Failure 404 if there is no such track, or it has none."""
+    if track_id not in snapshot.rows:
+        raise APIError(404, "not_found", f"there is no track {track_id[:200]!r}")
+    path = snapshot.tracks[PATH][snapshot.rows[track_id]]
+    if path is None:
+        raise APIError(404, "file_missing", "this track has no audio")
+    return audio_path(snapshot.library.folder, path)
+
+
+def check_sound(path: Path) -> tuple[os.stat_result, str]:
+    """Returns the status of an audio file and its media type, which its bytes decide and not its
+    name.
+
+    Failure: 404 file_missing if there is no such file, 422 unsupported_audio if it is not audio.
+    """
+    try:
+        with open_audio_file(path) as file:
+            kind = detect_format(path, file)
+            if kind not in _MEDIA:
+                raise AudioError(f"{printable_path(path)}: is not audio that a browser could play")
+            return os.fstat(file.fileno()), _MEDIA[kind]
+    except AudioError as error:
+        if not _is_file(path):
+            raise APIError(
+                404, "file_missing", "the file is not where it was; run: ponticello scan"
+            ) from None
+        reason = str(error).removeprefix(f"{printable_path(path)}: ")
+        raise APIError(422, "unsupported_audio", f"the track's file {reason}") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+_BYTES: dict[str, Any] = {
+    "content": {"audio/*": {"schema": {"type": "string", "format": "binary"}}}
+}
+_AUDIO: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", **_BYTES},
+    206: {"description": "The bytes asked for", **_BYTES},
+    304: {"description": "The client has it"},
+}
+
+
+@router.head("/api/tracks/{track_id:id}/audio", include_in_schema=False)
+@router.get(
+    "/api/tracks/{track_id:id}/audio", response_class=Response, responses=_AUDIO, summary="Play"
+)
+async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
+    """Returns the track's file. Supports Range (206, 416), ETag, Last-Modified and HEAD."""
+    path = sound_path(now, track_id)
+    status, media_type = await run_in_threadpool(check_sound, path)
+    caching = {
+        "Cache-Control": "private, no-cache"
+    }  # clients ask again each time, which costs a 304
+    response = _SoundResponse(path, headers=caching, media_type=media_type, stat_result=status)
+    if StaticFiles().is_not_modified(response.headers, request.headers):
+        return NotModifiedResponse(response.headers)
+    return response
+
+
+class _SoundResponse(FileResponse):
+    """A FileResponse that ignores foreign range units and refuses a bad range with a code."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the file or its ranges; Failure 416 for ranges beyond the end, 400 for malformed
+        ones.
+        """
+
+        async def send_checked(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 416:
+                headers = {"Content-Range": Headers(scope=message)["content-range"]}
+                size = headers["Content-Range"].removeprefix("bytes */")
+                text = f"the file has {size} bytes, the range begins behind them"
+                raise APIError(416, "range_not_satisfiable", text, headers)
+            if message["type"] == "http.response.start" and message["status"] == 400:
+                raise APIError(
+                    400, "invalid", "the Range header is malformed; an example: bytes=0-99"
+                )
+            await send(message)
+
+        unit = Headers(scope=scope).get("range", "").partition("=")[0]
+        if unit.strip().lower() != "bytes":  # RFC 9110, 14.2: ignored; Starlette refuses it
+            scope = {**scope, "headers": [pair for pair in scope["headers"] if pair[0] != b"range"]}
+        await super().__call__(scope, receive, send_checked)
+
+
+@router.get("/api/tracks/{track_id:id}/waveform", summary="Draw")
+def waveform(
+    track_id: TrackInPath,
+    now: Now,
+    request: Request,
+    n: Annotated[int, Query(ge=16, le=4000)] = 400,
+) -> Waveform:
+    """The outline of the track's sound in `n` peaks."""
+    path = sound_path(now, track_id)
+    check_sound(path)
+    waveforms: Waveforms = request.app.state.waveforms
+    return waveforms.of(path, n)

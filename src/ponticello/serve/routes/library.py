@@ -1,0 +1,153 @@
+"""The routes about the library itself: what there is, its tracks, its listeners, and whether it can
+be asked.
+"""
+
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request
+
+from ponticello.serve import schemas as asks
+from ponticello.serve import schemas as shapes
+from ponticello.serve.catalog import browse, columns_of, common_values, track_details
+from ponticello.serve.errors import APIError
+from ponticello.serve.routes.search import Now, TrackInPath, WhereInQuery
+from ponticello.serve.routes.uploads import Uploads
+from ponticello.serve.service import supports_segments
+from ponticello.serve.snapshot import Snapshot
+from ponticello.storage.schema import ARTIST, PATH
+from ponticello.tracks.catalog import audio_path
+
+router = APIRouter()
+_LOOKED_FOR = 20  # files whose absence says that the music has moved
+
+
+@router.get("/healthz", summary="Is the process alive?")
+def health() -> dict[str, str]:
+    """Always ok while the process answers."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz", summary="Can the library be asked?", responses={503: {"model": shapes.Error}}
+)
+def ready(request: Request) -> dict[str, str]:
+    """503 while there is no index to ask."""
+    snapshot: Snapshot = request.app.state.live.now()
+    if snapshot.index is None:
+        raise APIError(
+            503, "not_ready", "there is no index to ask yet"
+        )  # no more, as nobody has to say who they are
+    return {"status": "ready"}
+
+
+@router.get("/api/library", summary="What there is to ask")
+def library(request: Request, now: Now) -> shapes.About:
+    """Numbers, settings, what filters may name, and what is wrong."""
+    folder = now.library.folder
+    uploads: Uploads = request.app.state.uploads
+    known = about_of(now)
+    trouble = request.app.state.live.trouble
+    problems = [*([trouble] if trouble else []), *now.problems]
+    has_models = not any(each.code.startswith("model") for each in now.problems)
+    return shapes.About(
+        name=folder.root.name,
+        version=version("ponticello"),
+        **known,
+        problems=[shapes.Error(code=each.code, message=each.message) for each in problems]
+        + _notices(now),
+        can_search_text=now.index is not None and has_models,
+        can_hear=now.index is not None and has_models and supports_segments(now),
+        limits=shapes.Limits(upload_bytes=uploads.limits.n_bytes, upload_seconds=uploads.seconds),
+    )
+
+
+def about_of(now: Snapshot) -> dict[str, Any]:
+    """The part of `EvaluationInfo` that does not change within a snapshot."""
+    if now.about:
+        return now.about
+    index, config = now.index, now.library.folder.config
+    listening = now.listening if index is not None else None
+    has_preference = index is not None and index.has_preference
+    now.about = {
+        "n_tracks": now.tracks.height,
+        "n_indexed": 0 if index is None else len(index.track_ids),
+        "n_listeners": 0 if listening is None else len(listening.users),
+        "n_events": 0 if listening is None else len(listening.rows),
+        "listeners_are_simulated": listening is not None and listening.is_simulated,
+        "has_preference": has_preference,
+        "blend": config.search.blend if has_preference else 0.0,
+        "generation": now.generation,
+        "min_listeners": config.pairs.min_listeners,
+        "columns": columns_of(now),
+        "filter_values": common_values(now),
+    }
+    return now.about
+
+
+def _notices(now: Snapshot) -> list[shapes.Error]:
+    """What is not broken and still good to know."""
+    found = []
+    if now.index is not None and not now.listening.users:
+        message = "nobody's listening is known: import a history for recommendations"
+        found.append(shapes.Error(code="no_listeners", message=message))
+    artists = now.tracks[ARTIST].drop_nulls().n_unique()
+    if artists == 1 and now.tracks.height > 1:
+        found.append(
+            shapes.Error(
+                code="one_artist",
+                message="all tracks are by one artist: a limit per artist hides most",
+            )
+        )
+    paths = now.tracks[PATH].drop_nulls()
+    looked = paths.gather_every(max(1, len(paths) // _LOOKED_FOR)).head(_LOOKED_FOR).to_list()
+    missing = [path for path in looked if not audio_path(now.library.folder, path).is_file()]
+    if missing:
+        message = f"{len(missing)} of {len(looked)} audio files looked for are not where they were; scan again"
+        found.append(shapes.Error(code="files_moved", message=message))
+    return found
+
+
+@router.get("/api/tracks", summary="The catalogue, page by page")
+def tracks(
+    now: Now,
+    where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
+    text: Annotated[str, Query(max_length=500)] = "",
+    offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
+    k: Annotated[int, Query(ge=1, le=asks.MAX_K)] = 50,
+) -> shapes.Tracks:
+    """Tracks that pass the filters and hold `text` in their title, artist or album, in the
+    catalogue's order.
+    """
+    return browse(now, where, text, offset, k)
+
+
+@router.get("/api/tracks/{track_id:id}", summary="All that is known of a track")
+def track(now: Now, track_id: TrackInPath) -> shapes.TrackDetails:
+    """A track with every column but where its file lies, and its lyrics."""
+    return track_details(now, track_id)
+
+
+@router.get("/api/listeners", summary="Who is in the log")
+def listeners(
+    now: Now,
+    offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
+    k: Annotated[int, Query(ge=1, le=asks.MAX_K)] = 100,
+) -> shapes.Listeners:
+    """Listeners, those who like most tracks first."""
+    listening = now.listening
+    order = np.argsort(-listening.n_liked, kind="stable")[offset : offset + k]
+    n_events = np.diff(listening.starts)
+    return shapes.Listeners(
+        listeners=[
+            shapes.Listener(
+                user_id=listening.users[number],
+                n_liked=int(listening.n_liked[number]),
+                n_events=int(n_events[number]),
+            )
+            for number in order
+        ],
+        n_total=len(listening.users),
+        simulated=listening.is_simulated,
+    )

@@ -1,0 +1,182 @@
+"""POST /api/export/...: a list of tracks as M3U8, JSPF or CSV, harmless whatever their tags say.
+
+Where a file lies is not told: what a list points at is this service, which plays a track by its id.
+"""
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request
+from pydantic import ConfigDict, Field
+from starlette.responses import Response
+
+from ponticello.serve.catalog import tracks_of
+from ponticello.serve.routes.search import Now
+from ponticello.serve.schemas import MAX_IDS, RequestModel, TrackId
+from ponticello.serve.snapshot import Snapshot
+from ponticello.storage.files import escape_csv_cell
+
+LISTS = ("genres", "tags", "machine_tags")
+COLUMNS = ("position", "track_id", "title", "artist", "album", *LISTS, "duration_s", "location")
+_JOINERS = "\u200c\u200d"  # of emoji and of scripts that need them
+_NAME_LENGTH = 80  # characters of a file's name
+_UNSAFE = re.compile(r'[\\/:*?"<>|%;]+')
+_MBID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+router = APIRouter(tags=["export"])
+
+
+class Playlist(RequestModel):
+    """What is exported, in this order; a track may stand in it twice."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"title": "Evening", "track_ids": ["track-0001", "track-0002"]}]
+        }
+    )
+    title: Annotated[str, Field(max_length=200)] = "Ponticello"
+    track_ids: Annotated[list[TrackId], Field(min_length=1, max_length=MAX_IDS)]
+
+
+def strip_line_breaks(text: str | None) -> str:
+    """`text` as one line without what could steer a terminal, a parser or the direction of writing."""
+    found = " ".join((text or "").split())
+    return "".join(
+        each for each in found if each in _JOINERS or unicodedata.category(each)[0] != "C"
+    ).strip()
+
+
+def as_m3u8(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
+    """The tracks as extended M3U; one without audio stands in a comment."""
+    lines = ["#EXTM3U", f"#PLAYLIST:{strip_line_breaks(title)}"]
+    for track, location in zip(tracks, locations, strict=True):
+        seconds = -1 if track["duration_s"] is None else round(track["duration_s"])
+        name = " - ".join(
+            filter(
+                None,
+                (
+                    strip_line_breaks(track["artist"]),
+                    strip_line_breaks(track["title"] or track["track_id"]),
+                ),
+            )
+        )
+        if track["has_audio"]:
+            lines += [f"#EXTINF:{seconds},{name}", location]
+        else:
+            lines.append(f"# no audio: {name}")
+    return "\n".join(lines) + "\n"
+
+
+def as_jspf(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
+    """The tracks as JSPF, the JSON of XSPF (xspf.org/jspf)."""
+    entries = []
+    for track, location in zip(tracks, locations, strict=True):
+        entry: dict[str, Any] = {"title": strip_line_breaks(track["title"] or track["track_id"])}
+        if track["has_audio"]:
+            entry["location"] = [location]
+        if _MBID.fullmatch(track["mbid"] or ""):
+            entry["identifier"] = [f"https://musicbrainz.org/recording/{track['mbid']}"]
+        for name, text in (
+            ("creator", strip_line_breaks(track["artist"])),
+            ("album", strip_line_breaks(track["album"])),
+        ):
+            if text:
+                entry[name] = text
+        if track["duration_s"] is not None:
+            entry["duration"] = round(1000 * track["duration_s"])  # ms
+        entries.append(entry)
+    return (
+        json.dumps(
+            {"playlist": {"title": strip_line_breaks(title), "track": entries}},
+            ensure_ascii=False,
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+def as_csv(tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
+    """The tracks as CSV. A text that a spreadsheet would take for a formula gets an apostrophe in
+    front.
+    """
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
+    for position, (track, location) in enumerate(zip(tracks, locations, strict=True), 1):
+        texts = [track["track_id"], track["title"], track["artist"], track["album"]]
+        lists = ["; ".join(track[name]) for name in LISTS]
+        seconds = "" if track["duration_s"] is None else f"{track['duration_s']:g}"
+        cells = [safe_cell(text) for text in texts + lists]
+        writer.writerow([position, *cells, seconds, location if track["has_audio"] else ""])
+    return target.getvalue()
+
+
+def safe_cell(text: str | None) -> str:
+    """`text` as a cell that is no formula: an apostrophe in front of what looks like one."""
+    return str(escape_csv_cell(strip_line_breaks(text)))
+
+
+def attachment(title: str, suffix: str) -> str:
+    """A Content-Disposition that names the file after `title` (RFC 6266), whatever is in that."""
+    name = _file_name(strip_line_breaks(title))
+    plain = _file_name(
+        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    )  # a wide slash is one now
+    return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{quote(f'{name}.{suffix}', safe='')}"
+
+
+def _file_name(text: str) -> str:
+    name = " ".join(_UNSAFE.sub(" ", text).split()).strip(". ")
+    return name[:_NAME_LENGTH].strip(". ") or "playlist"
+
+
+def _entries(
+    now: Snapshot, request: Request, playlist: Playlist
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The tracks, and where each can be heard."""
+    tracks = tracks_of(now, playlist.track_ids)
+    mbids = now.tracks["mbid"]
+    for track in tracks:
+        track["mbid"] = mbids[now.rows[track["track_id"]]]
+    base = str(request.base_url).rstrip("/")
+    return tracks, [
+        f"{base}/api/tracks/{quote(track['track_id'], safe='')}/audio" for track in tracks
+    ]
+
+
+def _file(text: str, media_type: str, title: str, suffix: str) -> Response:
+    headers = {"Content-Disposition": attachment(title, suffix)}
+    return Response(text.encode("utf-8", "replace"), media_type=media_type, headers=headers)
+
+
+def _is(media_type: str, kind: str = "string") -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": kind}}}
+    return {
+        "response_class": Response,
+        "responses": {200: {"description": "The file", "content": content}},
+    }
+
+
+@router.post("/api/export/m3u8", summary="Export as M3U8", **_is("audio/x-mpegurl"))
+def m3u8(playlist: Playlist, now: Now, request: Request) -> Response:
+    """A playlist that players open; each entry is this service's address of the track's audio."""
+    text = as_m3u8(playlist.title, *_entries(now, request, playlist))
+    return _file(text, "audio/x-mpegurl", playlist.title, "m3u8")
+
+
+@router.post("/api/export/jspf", summary="Export as JSPF", **_is("application/jspf+json", "object"))
+def jspf(playlist: Playlist, now: Now, request: Request) -> Response:
+    """The JSON form of XSPF, with MusicBrainz ids where they are known."""
+    text = as_jspf(playlist.title, *_entries(now, request, playlist))
+    return _file(text, "application/jspf+json", playlist.title, "jspf")
+
+
+@router.post("/api/export/csv", summary="Export as CSV", **_is("text/csv"))
+def as_table(playlist: Playlist, now: Now, request: Request) -> Response:
+    """A table, UTF-8; texts that begin like a formula have an apostrophe in front."""
+    return _file(as_csv(*_entries(now, request, playlist)), "text/csv", playlist.title, "csv")

@@ -1,0 +1,378 @@
+"""Questions as the service accepts them. docs/api.md shows each.
+
+What the service gives back. docs/api.md shows each.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+MAX_K = 500
+MAX_OFFSET = 10_000  # pages further down are not answers any more
+MAX_TERMS = 32
+MAX_IDS = 1_000
+MAX_BATCH = 64
+MAX_SECONDS = 1e6  # s; no recording is eleven days long
+MAX_BATCH_TERMS = (
+    256  # of all its questions: a text that was not asked lately costs 10 ms, and they come in turn
+)
+
+Blend = Annotated[
+    FiniteFloat,
+    Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting"),
+]
+TrackId = Annotated[str, Field(min_length=1, max_length=500)]
+UserId = Annotated[str, Field(min_length=1, max_length=500)]
+Words = Annotated[str, Field(min_length=1, max_length=2_000)]
+Filter = Annotated[
+    str, Field(min_length=1, max_length=500, examples=["genres=jazz", "duration_s<300"])
+]
+Weight = Annotated[FiniteFloat, Field(ge=-10, le=10, description="not 0; below 0 = away from it")]
+
+
+class RequestModel(BaseModel):
+    """A body that a client sends: unknown fields are refused, so that a misspelt one is not
+    ignored.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Term(RequestModel):
+    """One thing that is wanted, or with a negative weight not: words, a track, a part of it, or an
+    uploaded sound.
+    """
+
+    text: Words | None = None
+    track_id: TrackId | None = None
+    start_s: Annotated[FiniteFloat, Field(ge=0, le=MAX_SECONDS)] | None = None
+    end_s: Annotated[FiniteFloat, Field(gt=0, le=MAX_SECONDS)] | None = None
+    upload: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> "Term":
+        if sum(value is not None for value in (self.text, self.track_id, self.upload)) != 1:
+            raise ValueError("a term is exactly one of text, track_id and upload")
+        if (self.start_s is None) != (self.end_s is None) or (
+            self.start_s is not None and self.track_id is None
+        ):
+            raise ValueError("start_s and end_s go together, and with track_id")
+        if self.start_s is not None and self.end_s is not None and not self.start_s < self.end_s:
+            raise ValueError("start_s must lie before end_s")
+        if self.weight == 0:
+            raise ValueError("a weight of 0 asks for nothing")
+        return self
+
+
+class Page(RequestModel):
+    """What every question may say about its answer."""
+
+    k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
+    blend: Blend | None = None
+    per_artist: Annotated[int, Field(ge=1, le=MAX_K)] | None = None
+    where: Annotated[list[Filter], Field(max_length=16)] = []
+    exclude: Annotated[list[TrackId], Field(max_length=MAX_IDS)] = []
+
+
+class SearchRequest(Page):
+    """A question of one or more terms."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"terms": [{"text": "slow piano at night"}], "k": 5, "blend": 0.3, "per_artist": 1},
+                {
+                    "terms": [{"text": "jazz"}, {"text": "singing", "weight": -0.5}],
+                    "where": ["duration_s<300"],
+                },
+            ]
+        }
+    )
+    terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
+
+
+class RecommendRequest(Page):
+    """What somebody would like: a listener of the log, or whoever played these tracks."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "alice", "k": 5},
+                {"recent": ["track-0001", "track-0007"], "blend": 0.7},
+            ]
+        }
+    )
+    user_id: UserId | None = None
+    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "RecommendRequest":
+        if (self.user_id is None) == (self.recent is None):
+            raise ValueError("give user_id or recent, one of them")
+        return self
+
+
+class SearchBatchRequest(RequestModel):
+    """Several questions in one request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "questions": [
+                        {"terms": [{"text": "slow piano"}]},
+                        {"terms": [{"track_id": "track-0001"}]},
+                    ]
+                }
+            ]
+        }
+    )
+    questions: Annotated[list[SearchRequest], Field(min_length=1, max_length=MAX_BATCH)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "SearchBatchRequest":
+        n_terms = sum(len(question.terms) for question in self.questions)
+        if n_terms > MAX_BATCH_TERMS:
+            raise ValueError(f"a batch has at most {MAX_BATCH_TERMS} terms in all; found {n_terms}")
+        return self
+
+
+class RecommendBatchRequest(RequestModel):
+    """Several listeners in one request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"questions": [{"user_id": "alice"}, {"recent": ["track-0001"], "k": 3}]}]
+        }
+    )
+    questions: Annotated[list[RecommendRequest], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class ExplainRequest(RequestModel):
+    """Why one track scores as it does: the question, as it was asked, and the track. An `ask` has
+    its own blend.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"ask": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}
+            ]
+        }
+    )
+    track_id: TrackId
+    ask: SearchRequest | None = None
+    user_id: UserId | None = None
+    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+    blend: Blend | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ExplainRequest":
+        if sum(value is not None for value in (self.ask, self.user_id, self.recent)) != 1:
+            raise ValueError("give exactly one of ask, user_id and recent")
+        if self.ask is not None and self.blend is not None:
+            raise ValueError("blend goes with user_id or recent; that of an ask stands in the ask")
+        return self
+
+
+class Error(BaseModel):
+    """Every error: a code for programs, which never changes, and a line for people."""
+
+    code: str
+    message: str
+
+
+class Track(BaseModel):
+    """One track of the catalogue. row: of the index; null = not in it."""
+
+    track_id: str
+    title: str | None
+    artist: str | None
+    album: str | None
+    genres: list[str]
+    tags: list[str]
+    machine_tags: list[str]
+    duration_s: float | None
+    has_audio: bool
+    row: int | None
+
+
+class TrackDetails(Track):
+    """A track with every other column of the catalogue."""
+
+    more: dict[str, Any]
+
+
+class SegmentMatch(BaseModel):
+    """What one term of the question, or one track of a listener, adds to a score."""
+
+    term: int | None = None
+    track_id: str | None = None
+    title: str | None = None
+    text: str | None = None
+    weight: float = 1.0
+    semantic: float
+    preference: float
+
+
+class Explanation(BaseModel):
+    """The parts add up to the result's; n_listeners: who like the track, null where too few to
+    tell.
+    """
+
+    parts: list[SegmentMatch]
+    shared_tags: list[str]
+    n_listeners: int | None
+
+
+class Result(Track):
+    """One track of an answer; score = semantic + preference."""
+
+    rank: int
+    score: float
+    semantic: float
+    preference: float
+    why: Explanation
+
+
+class RankedList(BaseModel):
+    """A ranked list. blend: what was used; generation: of the index that answered."""
+
+    results: list[Result]
+    k: int
+    offset: int
+    has_more: bool
+    blend: float
+    generation: str
+    took_ms: float
+
+
+class RankedLists(BaseModel):
+    """One answer, or error, a question."""
+
+    answers: list[RankedList | Error]
+
+
+class Segment(BaseModel):
+    """The part of a track that fits the question best."""
+
+    start_s: float
+    end_s: float
+    semantic: float
+    preference: float
+
+
+class ExplanationResponse(BaseModel):
+    """A result as it would stand in an answer, whatever its rank, which is 0 here."""
+
+    result: Result
+    segment: Segment | None
+
+
+class Tracks(BaseModel):
+    """A page of the catalogue."""
+
+    tracks: list[Track]
+    n_total: int
+
+
+class Listener(BaseModel):
+    """One listener of the log."""
+
+    user_id: str
+    n_liked: int
+    n_events: int
+
+
+class Listeners(BaseModel):
+    """Listeners of the log, those who like most tracks first. simulated: some are made up."""
+
+    listeners: list[Listener]
+    n_total: int
+    simulated: bool
+
+
+class FitListener(BaseModel):
+    """A listener whom a track would suit; has_met: they played it before."""
+
+    user_id: str
+    score: float
+    semantic: float
+    preference: float
+    has_met: bool
+
+
+class AudienceAnswer(BaseModel):
+    """Who would like a track, of n_listeners asked."""
+
+    listeners: list[FitListener]
+    n_listeners: int
+    simulated: bool
+
+
+class Step(Track):
+    """A track of a path. similarity: to the next one, 0 to 1; null for the last."""
+
+    similarity: float | None
+
+
+class Path(BaseModel):
+    """From one track to another in steps."""
+
+    tracks: list[Step]
+
+
+class Map(BaseModel):
+    """Every track of the index on two plane maps, x and y in turn, 0 to 65535. movers: rows, those
+    that moved most from one map to the other first. While the maps are being drawn, ready is false
+    and the rest is empty.
+    """
+
+    generation: str
+    ready: bool
+    kind: str
+    n: int
+    track_ids: list[str]
+    titles: list[str | None]
+    artists: list[str | None]
+    semantic: list[int]
+    preference: list[int] | None
+    movers: list[int]
+
+
+class Column(BaseModel):
+    """A column that filters may name."""
+
+    name: str
+    kind: str
+
+
+class Limits(BaseModel):
+    """What an upload may be."""
+
+    upload_bytes: int
+    upload_seconds: float
+
+
+class About(BaseModel):
+    """What there is to ask, and what is wrong with it."""
+
+    name: str
+    version: str
+    n_tracks: int
+    n_indexed: int
+    n_listeners: int
+    n_events: int
+    listeners_are_simulated: bool
+    has_preference: bool
+    blend: float
+    generation: str | None
+    min_listeners: int
+    columns: list[Column]
+    filter_values: dict[str, list[str]]
+    problems: list[Error]
+    can_search_text: bool
+    can_hear: bool
+    limits: Limits

@@ -1,0 +1,220 @@
+"""Who may ask, and what every answer carries: the token, the Host check, the limits of a body, the
+headers.
+"""
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ponticello.errors import ConfigError
+from ponticello.serve.errors import APIError, error_response, unexpected_error_response
+
+COOKIE = "ponticello_token"
+OPEN = ("/healthz", "/readyz")  # for those that watch the process; they tell nothing of the library
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+BODY_BYTES = 1 << 20  # of a question; uploads have a limit of their own
+UPLOADS = "/api/uploads"
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
+_TOO_LARGE = f"a question has at most {BODY_BYTES:,} bytes"
+_SIGN_IN = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>Ponticello: sign in</title></head>
+<body><main><h1>Ponticello</h1><p>This library is kept by a token. Whoever started the service has it.</p>
+<form method="get" action="/"><label>Token <input name="token" type="password" autocomplete="current-password" required>
+</label> <button>Open</button></form></main></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class SecurityPolicy:
+    """What is let in. token: None = everybody on this machine. hosts: names in Host headers; empty
+    = any.
+    """
+
+    token: str | None
+    hosts: tuple[str, ...]
+
+
+def security_policy_for(
+    bind: str, token: str | None, hosts: Collection[str] = ()
+) -> SecurityPolicy:
+    """The guard of a server that listens on the address `bind`.
+
+    hosts: further names under which it is reached. ConfigError for a public address without a
+    token, or a token that is short or does not fit a header (RFC 6750).
+    """
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ConfigError(
+            "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; try: python3 -c "
+            "'import secrets; print(secrets.token_urlsafe())'"
+        )
+    names = tuple(dict.fromkeys((*LOOPBACK, *(_named(each) for each in (bind, *hosts)))))
+    if is_loopback(bind):
+        return SecurityPolicy(token, names)
+    if token is None:
+        raise ConfigError(
+            f"{bind} can be reached from other machines: give a token (PONTICELLO_TOKEN, or --token-file), "
+            "or bind 127.0.0.1"
+        )
+    return SecurityPolicy(token, names if hosts else ())
+
+
+def is_loopback(bind: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if bind == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(bind.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class SecurityMiddleware:
+    """The application behind the guard (ASGI)."""
+
+    def __init__(self, app: ASGIApp, guard: SecurityPolicy) -> None:
+        self.app, self.guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or refuses to."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        has_begun = False
+
+        async def with_headers(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"].startswith(("/api/", "/rest/")):
+                    headers.setdefault("Cache-Control", "no-store")
+                elif scope["path"].startswith(
+                    "/static/"
+                ):  # else an upgrade meets half of the old page
+                    headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, with_headers)
+            return
+        try:
+            if (
+                scope["path"] != UPLOADS
+            ):  # FastAPI lets an HTTPException through, and turns others into 400
+                receive = limited_body(receive, BODY_BYTES, HTTPException(413, _TOO_LARGE))
+            await self.app(scope, receive, with_headers)
+        except Exception as error:
+            if has_begun:
+                raise
+            await unexpected_error_response(scope, error)(scope, receive, with_headers)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if self.guard.hosts and _host(headers.get("host", "")) not in self.guard.hosts:
+            message = "this service does not go by that name; start it with --allow-host NAME"
+            return error_response(APIError(421, "wrong_host", message))
+        if scope["method"] not in ("GET", "HEAD") and not _is_own(headers):
+            return error_response(
+                APIError(403, "wrong_origin", "this page of another site may not ask here")
+            )
+        if self.guard.token is None or scope["path"] in OPEN:
+            return self._declared(scope, headers)
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        if scope["path"] == "/" and self._is_right(query.get("token", [""])[0]):
+            answer = RedirectResponse("/", status_code=303)
+            answer.set_cookie(COOKIE, self.guard.token, httponly=True, samesite="strict", path="/")
+            return answer
+        offered = [
+            headers.get("authorization", "").removeprefix("Bearer "),
+            cookie_parser(headers.get("cookie", "")).get(COOKIE, ""),
+        ]
+        if scope["path"].startswith("/rest/"):
+            offered += query.get("apiKey", [])
+        if any(self._is_right(each) for each in offered):
+            return self._declared(scope, headers)
+        if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+            return Response(
+                _SIGN_IN, 401, {"WWW-Authenticate": "Bearer"}, "text/html; charset=utf-8"
+            )
+        message = "this service needs its token: Authorization: Bearer TOKEN"
+        return error_response(
+            APIError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+        )
+
+    def _declared(self, scope: Scope, headers: Headers) -> Response | None:
+        length = headers.get("content-length", "0")
+        is_large = scope["path"] != UPLOADS and length.isdecimal() and int(length) > BODY_BYTES
+        return error_response(APIError(413, "too_large", _TOO_LARGE)) if is_large else None
+
+    def _is_right(self, token: str) -> bool:
+        return hmac.compare_digest(
+            token.encode("utf-8", "replace"), (self.guard.token or "").encode()
+        )
+
+
+def limited_body(receive: Receive, max_bytes: int, refusal: Exception) -> Receive:
+    """Returns a `receive` that raises `refusal` once the body exceeds `max_bytes`, declared or not."""
+    n_bytes = 0
+
+    async def limited() -> Message:
+        nonlocal n_bytes
+        message = await receive()
+        n_bytes += len(message.get("body", b""))
+        if n_bytes > max_bytes:
+            raise refusal
+        return message
+
+    return limited
+
+
+def _host(header: str) -> str:
+    """The name in a Host header, without its port."""
+    if header.startswith("["):
+        return header.partition("]")[0].lower() + "]"
+    return header.rpartition(":")[0].lower() if ":" in header else header.lower()
+
+
+def _named(address: str) -> str:
+    """An address or a name as `_host` finds it: lower case, no port, brackets around IPv6."""
+    try:
+        known = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return _host(address)
+    return f"[{known}]" if known.version == 6 else str(known)
+
+
+def _is_own(headers: Headers) -> bool:
+    """Whether a request comes from a page of this service, or from no page at all."""
+    origin = headers.get("origin")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    except ValueError:  # no address at all, such as http://[
+        return False

@@ -1,0 +1,6 @@
+"""Splits of tracks and events into training, validation and test.
+
+splits   makes, stores and loads a split
+assign   assigns tracks to a part of the split
+leakage  checks that nothing held out reaches training
+"""

@@ -1,0 +1,370 @@
+"""Table files as they come: CSV, TSV, JSONL or Parquet in, raw columns and the line of every row
+out.
+
+Nothing is judged here but the format; what the values mean is checked at the door, in `intake`.
+
+Parquet files, read by their own path and no other: `[ ] * ?` in a folder's name are letters, never
+a pattern.
+"""
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from ponticello.errors import DataError, PonticelloError
+from ponticello.storage.layout import SkippedRow
+from ponticello.storage.schema import Kind
+
+
+def read_parquet(
+    source: Path | bytes, name: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """The rows of a Parquet file or of its bytes; only `columns`, if they are given.
+
+    DataError: it is missing, damaged or no Parquet file, or lacks a column. name: what the error
+    calls it.
+    """
+    with _readable(name):
+        with _opened(source) as file:
+            table = file.read(columns=columns)
+        table.validate(full=True)
+        frame = pl.DataFrame(pl.from_arrow(table))
+        return frame if columns is None else frame.select(columns)
+
+
+def scan_parquet(path: Path) -> pl.LazyFrame:
+    """As `read_parquet`, without loading the rows; DataError if the file does not say what columns
+    it has.
+    """
+    with _readable(path.name):
+        with _opened(path):
+            rows = pl.scan_parquet(path, glob=False)
+        rows.collect_schema()
+        return rows
+
+
+def has_rows(path: Path) -> bool:
+    """Whether a Parquet file says that it has rows; DataError as `scan_parquet`."""
+    with _readable(path.name), _opened(path) as file:
+        return bool(file.metadata.num_rows)
+
+
+@contextmanager
+def wrap_read_errors(path: Path) -> Iterator[None]:
+    """DataError if what goes wrong in the block is that `path` is damaged, which lazy rows tell
+    only as they are read.
+
+    Every engine has errors of its own for it, and polars may panic; so where one says nothing of
+    Parquet, the file is read to see.
+    """
+    try:
+        yield
+    except PonticelloError:
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:
+        with _readable(path.name):
+            if isinstance(error, pl.exceptions.PanicException) or str(error).startswith(
+                "parquet: "
+            ):
+                raise
+            with _opened(path) as file:
+                for number in range(file.num_row_groups):
+                    file.read_row_group(number).validate(full=True)
+        raise
+
+
+def _opened(source: Path | bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
+    )
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """DataError for what pyarrow and polars raise. pyarrow reads first: at some damaged files
+    polars panics.
+    """
+    try:
+        yield
+    except (
+        OSError,
+        ValueError,
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{name} cannot be read as Parquet ({reason})") from None
+
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_CHUNK_ROWS = 100_000  # rows held as Python objects at a time
+_SHOWN = 200  # characters kept of a bad value
+_TO_JSON = json.JSONEncoder(
+    ensure_ascii=False, default=str
+).encode  # made once: json.dumps makes one a call
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what bytes that are not UTF-8 become when decoded below
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Columns as they came, the line of each row (in Parquet its number, from 1), and the lines
+    that are no row.
+    """
+
+    frame: pl.DataFrame
+    lines: pl.Series
+    skipped: list[SkippedRow]
+
+
+def read_raw(path: Path, kinds: Mapping[str, Kind]) -> RawTable:
+    """The rows of a file by its suffix, one of `SUFFIXES`.
+
+    CSV gives text columns. Parquet gives its own types. JSONL gives text for the columns in `kinds`
+    (lists of text where the kind is "texts") and what polars makes of the others.
+
+    DataError: no such file, another suffix, an empty or unreadable file, a header that cannot be
+    used.
+    """
+    _suffix(path.name)
+    if not path.is_file():
+        raise DataError(f"{path} is not a file; check the path")
+    return raw_table(path, path.name, kinds)
+
+
+def raw_table(content: Path | bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
+    """`read_raw` of a file or of its bytes; its format is told by the ending of `name`, as errors
+    call it.
+
+    DataError: as `read_raw`.
+    """
+    suffix = _suffix(name)
+    if suffix == ".parquet":
+        return _read_parquet(content, name)
+    data = (content if isinstance(content, bytes) else content.read_bytes()).removeprefix(
+        codecs.BOM_UTF8
+    )
+    if not data or data.isspace():
+        raise DataError(f"{name} is empty; wanted at least a line that names the columns")
+    if suffix in (".jsonl", ".ndjson"):
+        return _read_jsonl(data, name, kinds)
+    delimiter = "," if suffix == ".csv" else "\t"
+    return _read_plain_csv(data, delimiter) or _read_csv(data, delimiter, name)
+
+
+def _suffix(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{name}: cannot read {suffix or 'a name without ending'!r}; use {', '.join(SUFFIXES)}"
+        )
+    return suffix
+
+
+def lines_of(data: bytes) -> tuple[list[str], set[int]]:
+    """The lines of a text file with their ends, and the numbers (from 1) of those that are not
+    UTF-8.
+    """
+    text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    lines = list(io.StringIO(text, newline=""))
+    if not _NOT_UTF8.search(text):
+        return lines, set()
+    return lines, {number for number, line in enumerate(lines, 1) if _NOT_UTF8.search(line)}
+
+
+def truncate_value(value: Any) -> str:
+    """A value as a list of skipped rows shows it: its first 200 characters, "" for None."""
+    return (_text(value) or "")[:_SHOWN]
+
+
+def _bad_line(name: str, line: int, lines: list[str], reason: str) -> SkippedRow:
+    value = truncate_value(lines[line - 1].rstrip("\r\n"))
+    return SkippedRow(
+        name, line, "", value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), reason
+    )
+
+
+def _read_parquet(content: Path | bytes, name: str) -> RawTable:
+    frame = read_parquet(content, name)
+    return RawTable(frame, pl.int_range(1, frame.height + 1, eager=True), [])
+
+
+def _read_plain_csv(data: bytes, delimiter: str) -> RawTable | None:
+    """The fast way, for a CSV without quotes or faults; None sends it to `_read_csv`, which says
+    what is wrong.
+    """
+    end = data.find(b"\n")
+    if end < 0 or b'"' in data:
+        return None
+    try:
+        header = [name.strip() for name in data[:end].decode().split(delimiter)]
+        if len(header) == 1 or len(set(header)) < len(header):
+            return None
+        table = pa.csv.read_csv(
+            pa.BufferReader(data),
+            pa.csv.ReadOptions(column_names=header, skip_rows=1),
+            pa.csv.ParseOptions(delimiter=delimiter, quote_char=False, ignore_empty_lines=False),
+            pa.csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string())),
+        )
+    except (UnicodeDecodeError, pa.ArrowInvalid):
+        return None
+    n_lines = data.count(b"\n") + (not data.endswith(b"\n"))
+    if n_lines != table.num_rows + 1:  # a lone carriage return ended a row
+        return None
+    return RawTable(pl.DataFrame(table), pl.int_range(2, table.num_rows + 2, eager=True), [])
+
+
+def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
+    """The exact way: about 2 us a field, with every fault by its line."""
+    lines, not_utf8 = lines_of(data)
+    records = _records(lines, delimiter)
+    _, end, fields, problem = next(records)
+    header = [field.strip() for field in fields]
+    if problem or not_utf8 & set(range(1, end + 1)):
+        raise DataError(
+            f"{name}: line 1 names the columns but {problem or 'is not UTF-8'}; save the file as UTF-8 CSV"
+        )
+    if repeated := sorted({column for column in header if header.count(column) > 1}):
+        raise DataError(f"{name}: column {repeated[0]!r} is there twice; rename or drop one")
+    frames = [pl.DataFrame(schema=dict.fromkeys(header, pl.String))]
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    skipped = []
+    for line, end, fields, problem in records:
+        broken = (
+            min(not_utf8.intersection(range(line, end + 1)), default=None) if not_utf8 else None
+        )
+        if broken or problem:
+            skipped.append(
+                _bad_line(name, broken or line, lines, "is not UTF-8" if broken else problem)
+            )
+            continue
+        rows.append(fields)
+        numbers.append(line)
+        if len(rows) == _CHUNK_ROWS:
+            frames.append(_frame(header, rows))
+            rows.clear()
+    return RawTable(
+        pl.concat([*frames, _frame(header, rows)]), pl.Series(numbers, dtype=pl.Int64), skipped
+    )
+
+
+def _frame(header: list[str], rows: list[list[str]]) -> pl.DataFrame:
+    columns = zip(*rows, strict=True) if rows else [()] * len(header)
+    return pl.DataFrame(
+        [pl.Series(name, column, pl.String) for name, column in zip(header, columns, strict=True)]
+    )
+
+
+def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
+    """(first line, last line, fields, problem) of every record. A stray quote costs its own line,
+    not the file.
+    """
+    start = width = 0
+    while start < len(lines):
+        base, problem = start, ""
+        reader = csv.reader(
+            map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True
+        )
+        while not problem and start < len(lines):
+            try:
+                fields = next(reader)
+                end = base + reader.line_num
+            except csv.Error as error:
+                fields, end, problem = [], start + 1, f"is not valid CSV: {error}"
+            width = width or len(fields)
+            if fields and len(fields) != width:
+                problem = f"has {len(fields)} fields, wanted {width}"
+            if fields or problem:
+                yield start + 1, end, fields, problem
+            start = end
+
+
+def _read_jsonl(data: bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
+    lines, not_utf8 = lines_of(data)
+    columns: dict[str, list[Any]] = {}
+    numbers: list[int] = []
+    skipped = []
+    for number, line in enumerate(lines, 1):
+        if line.isspace():
+            continue
+        row = None if number in not_utf8 else _json_object(line)
+        if row is None:
+            reason = "is not UTF-8" if number in not_utf8 else "is not a JSON object"
+            skipped.append(_bad_line(name, number, lines, reason))
+            continue
+        for column, value in row.items():
+            values = columns.setdefault(column, [])
+            values += [None] * (
+                len(numbers) - len(values)
+            )  # of the rows since that have no such key
+            values.append(value)
+        numbers.append(number)
+    if not numbers:
+        raise DataError(
+            f"{name}: no line is a JSON object; line {skipped[0].line} {skipped[0].reason}"
+        )
+    series = []
+    for column, values in columns.items():
+        values += [None] * (len(numbers) - len(values))
+        series.append(_json_column(column, values, kinds.get(column)))
+    return RawTable(pl.DataFrame(series), pl.Series(numbers, dtype=pl.Int64), skipped)
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+        if "\\u" in line:
+            _TO_JSON(row).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _json_column(name: str, values: list[Any], kind: Kind | None) -> pl.Series:
+    """A known column as text, so that a value of a wrong type is one bad row; another as polars
+    reads it.
+
+    Where polars would lose something, such as a key that the first object lacks, it is the JSON
+    text of each value.
+    """
+    if kind == "texts":
+        return pl.Series(name, [_texts(value) for value in values], pl.List(pl.String()))
+    if kind is None:
+        try:
+            series = pl.Series(name, values)
+            if not series.dtype.is_nested() or series.to_list() == values:
+                return series
+        except (TypeError, OverflowError, pl.exceptions.PolarsError):
+            pass  # values of several types: their JSON text keeps them all
+    return pl.Series(name, [_text(value) for value in values], pl.String)
+
+
+def _texts(value: Any) -> list[str | None] | None:
+    if value is None:
+        return None
+    return (
+        [_text(item) for item in value]
+        if isinstance(value, list)
+        else list(re.split("[;|]", _text(value) or ""))
+    )
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return _TO_JSON(value)

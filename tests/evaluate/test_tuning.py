@@ -1,0 +1,264 @@
+"""The other methods: tuned on validation, fitted on all the past, and said aloud where they are
+missing.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ponticello.config import Config
+from ponticello.evaluate import tuning as contenders
+from ponticello.evaluate.baselines import GRIDS
+from ponticello.evaluate.recommendation import EvaluationListening, preference_tasks
+from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM, Task, deduplicate_task, rank_task
+from ponticello.evaluate.tuning import ANSWERS, WITH_TEXT, TunedBaselines
+from ponticello.library import Library
+from ponticello.listening.log import read_interactions
+from ponticello.splits.splits import Splits, before_test, load_splits
+from ponticello.tracks.names import artists_of
+
+NO_PAIRS = pl.DataFrame(schema={"anchor_id": pl.String, "positive_id": pl.String})
+
+
+@pytest.fixture(scope="module")
+def splits(trained_root: object) -> Splits:
+    found = load_splits(Library.open(str(trained_root)).folder)
+    assert found is not None
+    return found
+
+
+def content(library: Library) -> Mapping[str, np.ndarray]:
+    vectors = library.index.vectors[:, : library.index.embed_dim]
+    return dict(zip(library.index.track_ids, vectors, strict=True))
+
+
+def config(library: Library, *baselines: str) -> Config:
+    settings = library.folder.config
+    return settings.model_copy(
+        update={"evaluate": settings.evaluate.model_copy(update={"baselines": baselines})}
+    )
+
+
+def texts(library: Library, size: int = 3) -> dict[str, np.ndarray]:
+    """A random unit vector for each track but the first."""
+    drawn = np.random.default_rng(0).normal(size=(len(library.index.track_ids), size))
+    unit = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+    return dict(list(zip(library.index.track_ids, unit, strict=True))[1:])
+
+
+def made(
+    library: Library, splits: Splits, *baselines: str, log: pl.DataFrame | None = None
+) -> TunedBaselines:
+    events = read_interactions(library.folder) if log is None else log
+    settings = config(library, *baselines)
+    return TunedBaselines(events, splits, content(library), settings, seed=0, texts=texts(library))
+
+
+def tasks(library: Library, splits: Splits) -> dict[str, Task]:
+    listening = EvaluationListening(
+        read_interactions(library.folder), splits, NO_PAIRS, artists_of(library.tracks)
+    )
+    return {
+        task.name: task
+        for task in preference_tasks(listening, set(content(library)), library.folder.config)
+    }
+
+
+def scores(found: TunedBaselines, task: Task) -> dict[str, np.ndarray]:
+    return {
+        name: scorer(np.arange(len(task.queries)))
+        for name, scorer in found.scorers(deduplicate_task(task, {})).items()
+    }
+
+
+@pytest.mark.slow
+def test_every_declared_method_answers_its_tasks_with_finite_scores(
+    trained: Library, splits: Splits
+) -> None:
+    everyone = {name for names in ANSWERS.values() for name in names}
+    found = made(trained, splits, *sorted(everyone))
+    for name, task in tasks(trained, splits).items():
+        if not task.queries:
+            continue
+        by_method = scores(found, task)
+        order = "activity" if name == AUDIENCE else "popularity"
+        assert set(by_method) == {"random", order, *ANSWERS.get(name, ())}
+        for table in by_method.values():
+            assert table.shape == (len(task.queries), len(task.candidates))
+            assert np.isfinite(table).all()
+    for method in everyone:
+        assert any(note.startswith(f"{method} cannot answer: ") for note in found.notes)
+
+
+def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Splits) -> None:
+    """The log without its test window gives the same choices and the same scores for the same task."""
+    blind = before_test(splits, read_interactions(trained.folder))
+    here, there = (
+        made(trained, splits, "item-kNN", "ALS", "vectors to factors", log=log)
+        for log in (None, blind)
+    )
+    for name in (WARM, COLD):
+        one, two = (
+            scores(here, tasks(trained, splits)[name]),
+            scores(there, tasks(trained, splits)[name]),
+        )
+        assert one.keys() == two.keys()
+        assert all(np.array_equal(one[method], two[method]) for method in one)
+    assert here.notes == there.notes
+
+
+def test_collaborative_models_beat_chance_on_planted_taste(
+    trained: Library, splits: Splits
+) -> None:
+    warm = tasks(trained, splits)[WARM]
+    found = made(trained, splits, *GRIDS).scorers(deduplicate_task(warm, {}))
+    auc = {
+        name: float(np.nanmean(rank_task(warm, scorer, 10).metrics["AUC"]))
+        for name, scorer in found.items()
+    }
+    assert min(auc[name] for name in GRIDS) > auc["random"] + 0.05
+
+
+def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(
+    trained: Library, splits: Splits
+) -> None:
+    found = made(trained, splits, "content-kNN", "vectors to factors")
+    cold, people = tasks(trained, splits)[COLD], tasks(trained, splits)[AUDIENCE]
+    forwards, backwards = scores(found, cold), scores(found, people)
+    rows = [
+        people.queries.index(track_id) for track_id in cold.candidates if track_id in people.queries
+    ]
+    kept = [column for column, track_id in enumerate(cold.candidates) if track_id in people.queries]
+    columns = [people.candidates.index(listener) for listener in cold.queries]
+    for method in ("content-kNN", "vectors to factors"):
+        turned = backwards[method][np.ix_(rows, columns)].T
+        np.testing.assert_allclose(turned, forwards[method][:, kept], rtol=0, atol=1e-6)
+
+
+def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(
+    trained: Library, splits: Splits
+) -> None:
+    """Content that is the same for all tracks, and texts that are the true vectors: ranked as by
+    these alone.
+    """
+    log, settings = (
+        read_interactions(trained.folder),
+        config(trained, "vectors to factors", WITH_TEXT),
+    )
+    vectors, cold = content(trained), tasks(trained, splits)[COLD]
+    alike = dict.fromkeys(vectors, np.ones(4, dtype=np.float32) / 2)
+
+    def auc(found: TunedBaselines) -> dict[str, float]:
+        scorers = found.scorers(deduplicate_task(cold, {}))
+        return {
+            name: float(np.nanmean(rank_task(cold, scorers[name], 10).metrics["AUC"]))
+            for name in scorers
+        }
+
+    blind = auc(TunedBaselines(log, splits, alike, settings, 0, texts=vectors))
+    seeing = auc(TunedBaselines(log, splits, vectors, settings, 0))
+    assert blind["vectors to factors"] == pytest.approx(0.5)  # all tied
+    assert blind[WITH_TEXT] == pytest.approx(seeing["vectors to factors"], abs=0.03)
+    assert blind[WITH_TEXT] > 0.55
+    assert WITH_TEXT not in seeing
+
+
+def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measured(
+    trained: Library, splits: Splits
+) -> None:
+    found = TunedBaselines(
+        read_interactions(trained.folder), splits, content(trained), config(trained, WITH_TEXT), 0
+    )
+    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
+        "random",
+        "popularity",
+    }
+    assert (
+        f"{WITH_TEXT} is not measured on {COLD}: no vector that is compared holds a text."
+        in found.notes
+    )
+
+
+def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:
+    found = made(trained, splits, "EASE")
+    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
+        "random",
+        "popularity",
+        "EASE",
+    }
+    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
+        "random",
+        "popularity",
+    }
+    assert not any("ALS" in note for note in found.notes)
+
+
+def test_pairs_are_ranked_beside_chance_and_popularity_alone(
+    trained: Library, splits: Splits
+) -> None:
+    task = tasks(trained, splits)[PAIRS]
+    assert set(made(trained, splits, "ALS", "EASE").scorers(deduplicate_task(task, {}))) == {
+        "random",
+        "popularity",
+    }
+
+
+def test_missing_implicit_is_said_and_the_rest_is_measured(
+    trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "find_spec", lambda _: None)
+    found = made(trained, splits, "item-kNN", "ALS", "vectors to factors")
+    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
+        "random",
+        "popularity",
+        "item-kNN",
+    }
+    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
+        "random",
+        "popularity",
+    }
+    wanted = "ALS is not measured on next tracks, warm: it needs the package implicit; run: pip install implicit"
+    assert wanted in found.notes
+
+
+def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
+    trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "LARGEST", {"EASE": 5})
+    warm = tasks(trained, splits)[WARM]
+    found = made(trained, splits, "EASE")
+    assert "EASE" not in found.scorers(deduplicate_task(warm, {}))
+    n = len(warm.candidates)
+    assert (
+        f"EASE is not measured on {WARM}: {n} tracks are too many for it; 5 are the most"
+        in found.notes
+    )
+
+
+def test_settings_of_many_listeners_are_chosen_on_a_drawn_part_of_them(
+    trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contenders, "TUNING_LISTENERS", 5)
+    found = made(trained, splits, "item-kNN")
+    assert len(found.tuning[WARM].queries) == 5
+    assert any(note.startswith("Settings are chosen on 5 of ") for note in found.notes)
+    assert np.isfinite(scores(found, tasks(trained, splits)[WARM])["item-kNN"]).all()
+    early = {name for name, _, is_late in found.models if not is_late}
+    assert early == set(), "of what was tried, nothing is kept that is not asked again"
+
+
+def test_popularity_is_what_was_liked_and_not_what_was_skipped(
+    trained: Library, splits: Splits
+) -> None:
+    log = read_interactions(trained.folder)
+    warm = tasks(trained, splits)[WARM]
+    first = warm.candidates[0]
+    skipped = log.filter(pl.col("track_id") == first).with_columns(event=pl.lit("skip"))
+    skips = pl.concat([skipped] * 50)
+    before, after = (
+        scores(made(trained, splits, log=events), warm)["popularity"]
+        for events in (log, pl.concat([log, skips]))
+    )
+    np.testing.assert_array_equal(after, before)

@@ -1,0 +1,149 @@
+"""How listening events come into the log and out of it."""
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ponticello.errors import LibraryError
+from ponticello.listening import log as module
+from ponticello.listening.log import import_interactions, is_positive, read_interactions
+from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.storage.schema import INTERACTIONS
+from ponticello.storage.validation import ImportResult
+from ponticello.tracks.catalog import import_tracks
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LibraryPaths:
+    library = create_library(tmp_path / "library", "tiny")
+    (tmp_path / "tracks.csv").write_text("track_id\na\nb\n")
+    import_tracks(library, tmp_path / "tracks.csv")
+    return library
+
+
+def _table(
+    path: Path, *rows: str, header: str = "user_id,track_id,played_at,event,played_s"
+) -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def _skipped(folder: LibraryPaths) -> list[list[str]]:
+    with folder.skipped.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_events_are_sorted_and_complete(folder: LibraryPaths, tmp_path: Path) -> None:
+    table = _table(
+        tmp_path / "p.csv",
+        "v,a,2024-01-02,like,",
+        "u,b,2024-01-02,,7",
+        "u,a,2024-01-02,skip,",
+        "z,a,2024-01-01,,",
+    )
+    assert import_interactions(folder, table) == ImportResult(
+        n_new=4, n_updated=0, n_skipped=0, n_total=4
+    )
+    events = read_interactions(folder)
+    assert set(events.columns) == set(INTERACTIONS.kinds)
+    assert events.select("user_id", "track_id", "event", "played_s").rows() == [
+        ("z", "a", "play", None),
+        ("u", "a", "skip", None),
+        ("u", "b", "play", 7.0),
+        ("v", "a", "like", None),
+    ]
+
+
+def test_table_without_event_holds_plays(folder: LibraryPaths, tmp_path: Path) -> None:
+    table = _table(tmp_path / "p.csv", "u,a,1700000000", header="listener,track_id,ts")
+    import_interactions(folder, table, columns={"user_id": "listener", "played_at": "ts"})
+    assert read_interactions(folder).select("user_id", "played_at", "event").rows() == [
+        ("u", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), "play")
+    ]
+
+
+def test_same_event_counts_once_also_over_imports(folder: LibraryPaths, tmp_path: Path) -> None:
+    first = _table(
+        tmp_path / "1.csv",
+        "u,a,2024-01-02,,5",
+        "u,a,2024-01-02T00:00Z,play,6",
+        "u,a,2024-01-02,like,",
+    )
+    assert import_interactions(folder, first) == ImportResult(2, 0, 0, 2)
+    assert import_interactions(folder, first) == ImportResult(0, 0, 0, 2)
+    second = _table(tmp_path / "2.csv", "u,a,2024-01-02,play,9", "v,a,2024-01-02,play,")
+    assert import_interactions(folder, second) == ImportResult(1, 0, 0, 3)
+    plays = read_interactions(folder).filter(pl.col("event") == "play")
+    assert plays.select("user_id", "played_s").rows() == [("u", 5.0), ("v", None)]
+
+
+def test_unknown_tracks_are_listed_with_the_other_bad_rows(
+    folder: LibraryPaths, tmp_path: Path
+) -> None:
+    table = _table(
+        tmp_path / "p.csv",
+        "u,x,2024-01-02,,",
+        "u,a,2024-01-02,,",
+        "u,a,never,,",
+        "u,y,2024-01-02,,",
+    )
+    assert import_interactions(folder, table) == ImportResult(1, 0, 3, 1)
+    step, reason = "import-history", "track is not in the catalogue"
+    assert _skipped(folder) == [
+        [step, "p.csv", "2", "track_id", "x", reason],
+        [
+            step,
+            "p.csv",
+            "4",
+            "played_at",
+            "never",
+            "is not a date (ISO 8601 or Unix time, 1990 to 2100)",
+        ],
+        [step, "p.csv", "5", "track_id", "y", reason],
+    ]
+
+
+def test_many_unknown_tracks_end_in_one_summary_row(
+    folder: LibraryPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert module._MOST_LISTED == 10_000
+    monkeypatch.setattr(module, "_MOST_LISTED", 2)
+    table = _table(tmp_path / "p.csv", *[f"u,x{n},2024-01-02,," for n in range(5)])
+    assert import_interactions(folder, table) == ImportResult(0, 0, 5, 0)
+    rows = _skipped(folder)
+    assert [row[2] for row in rows] == ["2", "3", ""]
+    assert rows[2][3:] == ["track_id", "3 more rows", "track is not in the catalogue"]
+
+
+def test_positive_is_a_liking_event_or_a_play_that_lasted() -> None:
+    rows = [
+        ("play", None),
+        ("play", 30.0),
+        ("play", 29.9),
+        ("complete", 1.0),
+        ("like", None),
+        ("collect", None),
+    ]
+    rows += [("playlist", None), ("skip", 99.0), ("dislike", None)]
+    events = pl.DataFrame(rows, schema={"event": pl.String, "played_s": pl.Float64}, orient="row")
+    wanted = [True, True, False, True, True, True, True, False, False]
+    assert events.select(is_positive(30.0)).to_series().to_list() == wanted
+
+
+def test_missing_catalogue_or_history_says_what_to_do(folder: LibraryPaths, tmp_path: Path) -> None:
+    with pytest.raises(
+        LibraryError,
+        match="has no listening history; add one with: ponticello import-history TABLE",
+    ):
+        read_interactions(folder)
+    table = _table(tmp_path / "p.csv", "u,a,2024-01-02,,")
+    with folder.lock(), pytest.raises(LibraryError, match="is being written by another process"):
+        import_interactions(folder, table)
+    folder.tracks.unlink()
+    with pytest.raises(
+        LibraryError, match="has no tracks; add some with: ponticello import-tracks TABLE"
+    ):
+        import_interactions(folder, table)

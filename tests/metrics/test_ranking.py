@@ -1,0 +1,279 @@
+"""Metrics against numbers worked out by hand, every order of small rankings, and scikit-learn."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.metrics import ranking as metrics
+from ponticello.metrics.ranking import (
+    auc,
+    average_precision_at_k,
+    hit_rate_at_k,
+    ndcg_at_k,
+    rank_metrics,
+    recall_at_k,
+    reciprocal_rank,
+    retrieval_ranks,
+)
+
+Case = tuple[NDArray[np.float64], NDArray[np.bool_]]
+cases = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1, max_size=30
+)
+
+
+def _case(*rows: tuple[float, bool]) -> Case:
+    return np.array([score for score, _ in rows]), np.array([hit for _, hit in rows], dtype=bool)
+
+
+def _orders(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> list[list[bool]]:
+    """The hits and misses, best first, of every order that respects the scores."""
+    orders = itertools.permutations(range(len(scores)))
+    respecting = [
+        o for o in orders if all(scores[a] >= scores[b] for a, b in itertools.pairwise(o))
+    ]
+    return [relevant[list(o)].tolist() for o in respecting]
+
+
+def _plain_recall(hits: list[bool], k: int) -> float:
+    return sum(hits[:k]) / min(k, sum(hits))
+
+
+def _plain_reciprocal_rank(hits: list[bool], k: int) -> float:
+    return 1 / (hits.index(True) + 1) if any(hits[:k]) else 0.0
+
+
+def test_metrics_without_ties_equal_the_ones_worked_out_by_hand() -> None:
+    """Order by score: b (hit), a, d (hit), c (hit).
+
+    recall@2: 1 hit of min(2, 3) = 1/2.  ndcg@2: (1/log2 2) / (1/log2 2 + 1/log2 3) = 1 /
+    1.6309297536. reciprocal rank 1.  auc: of the pairs (hit, a), only b is above a: 1/3.
+    """
+    scores, relevant = _case((0.8, False), (0.9, True), (0.1, True), (0.5, True))
+    assert recall_at_k(scores, relevant, 2) == 0.5
+    assert ndcg_at_k(scores, relevant, 2) == pytest.approx(1 / (1 + 1 / math.log2(3)), abs=1e-15)
+    assert reciprocal_rank(scores, relevant) == 1.0
+    assert auc(scores, relevant) == pytest.approx(1 / 3, abs=1e-15)
+
+
+def test_metrics_with_ties_equal_the_ones_worked_out_by_hand() -> None:
+    """One miss above a tie of three with one hit.
+
+    The hit is at rank 2, 3 or 4, a third each. recall@2: 1/3.  rr: (1/2 + 1/3 + 1/4) / 3 = 13/36;
+    cut at 3: (1/2 + 1/3) / 3 = 5/18.  ndcg@2: (1/log2 3) / 3.  auc: below 1, level with 2 misses:
+    (0 + 1/2 + 1/2) / 3 = 1/3.
+    """
+    scores, relevant = _case((2.0, False), (1.0, False), (1.0, True), (1.0, False))
+    assert recall_at_k(scores, relevant, 2) == pytest.approx(1 / 3, abs=1e-15)
+    assert reciprocal_rank(scores, relevant) == pytest.approx(13 / 36, abs=1e-15)
+    assert reciprocal_rank(scores, relevant, k=3) == pytest.approx(5 / 18, abs=1e-15)
+    assert reciprocal_rank(scores, relevant, k=1) == 0.0
+    assert ndcg_at_k(scores, relevant, 2) == pytest.approx(1 / math.log2(3) / 3, abs=1e-15)
+    assert auc(scores, relevant) == pytest.approx(1 / 3, abs=1e-15)
+
+
+def test_recall_and_reciprocal_rank_are_the_mean_over_every_order() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        n = int(rng.integers(1, 7))
+        scores, relevant = rng.integers(0, 3, n).astype(float), rng.random(n) < 0.5
+        if not relevant.any():
+            continue
+        orders = _orders(scores, relevant)
+        for k in (1, 2, 4, 7):
+            recall = sum(_plain_recall(hits, k) for hits in orders) / len(orders)
+            assert recall_at_k(scores, relevant, k) == pytest.approx(recall, abs=1e-12)
+            first = sum(_plain_reciprocal_rank(hits, k) for hits in orders) / len(orders)
+            assert reciprocal_rank(scores, relevant, k) == pytest.approx(first, abs=1e-12)
+
+
+def test_ndcg_and_auc_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(1000):
+        n, levels = int(rng.integers(2, 40)), int(rng.integers(1, 12))
+        scores, relevant = rng.integers(0, levels, n).astype(float), rng.random(n) < 0.4
+        relevant[:2] = True, False
+        k = int(rng.integers(1, 50))
+        assert ndcg_at_k(scores, relevant, k) == pytest.approx(
+            ndcg_score(relevant[None].astype(int), scores[None], k=k, ignore_ties=False), abs=1e-12
+        )
+        assert auc(scores, relevant) == pytest.approx(roc_auc_score(relevant, scores), abs=1e-12)
+
+
+def test_reciprocal_rank_of_a_large_tie_stays_exact() -> None:
+    """One hit among N equals: the mean of 1/1 .. 1/N. All but one: 1 - 1/N at rank 1, else rank 2:
+    1 - 1/(2N).
+    """
+    n = 100_000
+    scores, one = np.zeros(n), np.arange(n) == 7
+    assert reciprocal_rank(scores, one) == pytest.approx(
+        math.fsum(1 / i for i in range(1, n + 1)) / n, rel=1e-12
+    )
+    assert reciprocal_rank(scores, ~one) == pytest.approx(1 - 1 / (2 * n), rel=1e-12)
+
+
+@given(cases, st.integers(1, 40), st.randoms(use_true_random=False))
+def test_row_order_changes_nothing(rows: list[tuple[float, bool]], k: int, random: object) -> None:
+    shuffled = list(rows)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    for metric in (
+        lambda s, r: recall_at_k(s, r, k),
+        lambda s, r: ndcg_at_k(s, r, k),
+        reciprocal_rank,
+        auc,
+    ):
+        np.testing.assert_equal(metric(*_case(*rows)), metric(*_case(*shuffled)))
+
+
+@given(cases, st.integers(1, 40))
+def test_metrics_lie_between_0_and_1_or_are_nan(rows: list[tuple[float, bool]], k: int) -> None:
+    scores, relevant = _case(*rows)
+    for value in (
+        recall_at_k(scores, relevant, k),
+        ndcg_at_k(scores, relevant, k),
+        reciprocal_rank(scores, relevant, k),
+    ):
+        assert math.isnan(value) if not relevant.any() else 0 <= value <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_query_with_nothing_relevant_is_nan(n: int) -> None:
+    scores, relevant = np.arange(float(n)), np.zeros(n, dtype=bool)
+    assert math.isnan(recall_at_k(scores, relevant, 2))
+    assert math.isnan(ndcg_at_k(scores, relevant, 2))
+    assert math.isnan(reciprocal_rank(scores, relevant))
+    assert math.isnan(auc(scores, relevant))
+
+
+def test_a_query_with_everything_relevant_is_perfect_and_has_no_auc() -> None:
+    scores, relevant = np.array([1.0, 1.0, 0.0]), np.ones(3, dtype=bool)
+    assert recall_at_k(scores, relevant, 10) == 1.0
+    assert ndcg_at_k(scores, relevant, 10) == pytest.approx(1.0, abs=1e-15)
+    assert reciprocal_rank(scores, relevant) == 1.0
+    assert math.isnan(auc(scores, relevant))
+
+
+def test_infinite_scores_rank_first_and_last() -> None:
+    scores, relevant = _case((-np.inf, False), (0.0, True), (np.inf, False))
+    assert reciprocal_rank(scores, relevant) == 0.5
+
+
+def test_a_batch_equals_its_users_one_by_one_without_their_excluded_items() -> None:
+    rng = np.random.default_rng(2)
+    scores, relevant = rng.integers(0, 5, (20, 30)).astype(np.float32), rng.random((20, 30)) < 0.1
+    candidates = rng.random((20, 30)) < 0.7
+    scores[~candidates] = np.nan
+    relevant[3] = False
+    found = rank_metrics(scores, relevant, 5, candidates)
+    assert list(found) == ["NDCG@5", "Recall@5", "HitRate@5", "MAP@5", "MRR", "AUC"]
+    for user in range(20):
+        own, hits = scores[user][candidates[user]], relevant[user][candidates[user]]
+        alone = [
+            metric(own, hits, 5)
+            for metric in (ndcg_at_k, recall_at_k, hit_rate_at_k, average_precision_at_k)
+        ]
+        alone += [reciprocal_rank(own, hits), auc(own, hits)]
+        np.testing.assert_equal([float(values[user]) for values in found.values()], alone)
+    assert np.isnan(found["MRR"][3])
+
+
+def test_retrieval_ranks_count_a_tie_as_half() -> None:
+    """Query (1, 0) scores items 1, 0.6, 0.6, 0: ranks 1, 2.5, 2.5, 4."""
+    items = np.array([[1, 0], [0.6, 0.8], [0.6, -0.8], [0, 1]], dtype=np.float32)
+    queries = np.repeat(np.array([[1, 0]], dtype=np.float32), 4, axis=0)
+    assert retrieval_ranks(queries, items, np.arange(4)).tolist() == [1.0, 2.5, 2.5, 4.0]
+
+
+def test_retrieval_in_blocks_equals_sorting_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    queries, items, target = (
+        rng.normal(size=(23, 6)),
+        rng.normal(size=(40, 6)),
+        rng.integers(0, 40, 23),
+    )
+    scores = queries @ items.T
+    plain = [1 + int((row > row[t]).sum()) for row, t in zip(scores, target, strict=True)]
+    monkeypatch.setattr(metrics, "BLOCK_SCORES", 100)  # two queries at a time
+    assert retrieval_ranks(queries, items, target).tolist() == plain
+
+
+def test_copies_of_an_item_share_their_rank() -> None:
+    """Seven copies of the one target: 1 + 6/2."""
+    rng = np.random.default_rng(4)
+    items = np.repeat(rng.normal(size=(1, 101)), 7, axis=0)
+    ranks = retrieval_ranks(rng.normal(size=(50, 101)), items, rng.integers(0, 7, 50))
+    assert (ranks == 4.0).all()
+
+
+def test_no_query_has_no_rank() -> None:
+    assert retrieval_ranks(np.empty((0, 3)), np.empty((0, 3)), np.empty(0, dtype=int)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: recall_at_k(np.ones(2), np.ones(2, bool), 0),
+            ConfigError,
+            "k must be at least 1; found 0",
+        ),
+        (lambda: reciprocal_rank(np.ones(2), np.ones(2, bool), -1), ConfigError, "found -1"),
+        (lambda: rank_metrics(np.ones((1, 2)), np.ones((1, 2), bool), 0), ConfigError, "found 0"),
+        (lambda: auc(np.array([1.0, np.nan]), np.ones(2, bool)), DataError, "score 1 is NaN"),
+        (
+            lambda: auc(np.ones(2), np.ones(3, bool)),
+            ShapeError,
+            "relevant .3,. must have the shape",
+        ),
+        (lambda: auc(np.ones((2, 2)), np.ones((2, 2), bool)), ShapeError, "one query's"),
+        (
+            lambda: auc(np.ones(2), np.ones(2)),
+            DataError,
+            "must be bool, one for each score; found float64",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: rank_metrics(np.ones(2), np.ones(2, bool), 1),
+            ShapeError,
+            "must be .users, items.",
+        ),
+        (lambda: rank_metrics(np.ones((1, 2)), np.ones((1, 3), bool), 1), ShapeError, "relevant"),
+        (
+            lambda: rank_metrics(np.ones((1, 2)), np.ones((1, 2), bool), 1, np.ones(2, bool)),
+            ShapeError,
+            "candidates",
+        ),
+        (
+            lambda: retrieval_ranks(np.ones((1, 2)), np.ones((1, 3)), np.array([0])),
+            ShapeError,
+            "queries .1, 2.",
+        ),
+        (
+            lambda: retrieval_ranks(np.ones((1, 2)), np.ones((1, 2)), np.array([0, 0])),
+            ShapeError,
+            "target .2,.",
+        ),
+        (
+            lambda: retrieval_ranks(np.ones((1, 2)), np.ones((1, 2)), np.array([1])),
+            DataError,
+            "target 1 is not one",
+        ),
+        (
+            lambda: retrieval_ranks(np.ones((1, 1)), np.full((1, 1), np.nan), np.array([0])),
+            DataError,
+            "items hold NaN",
+        ),
+    ],
+)
+def test_bad_input_is_refused_by_name(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,60 @@
+"""What a stage computes before its first step: where, and that the place is the one where it
+trains.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ponticello.config import StageConfig
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.library import Library
+from ponticello.model import htcl
+from ponticello.train import semantic as run
+from ponticello.train.loop import training_arguments, training_device
+from ponticello.train.runs import TrainedRun
+from ponticello.train.semantic import train_preference, train_semantic
+
+
+@pytest.mark.parametrize(("stage", "n_computed"), [("semantic", 1), ("preference", 2)])
+def test_texts_and_teacher_are_computed_where_the_stage_trains(
+    stage: str, n_computed: int, trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device "meta" in the place of a GPU: stage one computes texts, stage two a teacher, too.
+
+    The Trainer, which has not been told, then cannot take weights from there that do not exist.
+    """
+    computed: list[tuple[str, int]] = []
+
+    def in_batches(
+        model: nn.Module, _: Any, sizes: list[int], __: int, n_columns: int
+    ) -> np.ndarray:
+        computed.append((next(model.parameters()).device.type, len(sizes)))
+        return np.zeros((len(sizes), n_columns), dtype=np.float32)
+
+    monkeypatch.setattr(htcl, "batched_forward", in_batches)
+    monkeypatch.setattr(run, "training_device", lambda _: torch.device("meta"))
+    folder = Library.open(trained_copy.folder.root, ["preference.keep=1"]).folder
+    two = partial(train_preference, start="semantic")
+    train: Callable[..., TrainedRun] = train_semantic if stage == "semantic" else two
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        train(folder, "elsewhere", retrieval=retrieval_figures)
+    assert [device for device, _ in computed] == ["meta"] * n_computed
+    assert all(n > 2 for _, n in computed)
+
+
+def test_a_stage_trains_on_the_device_of_its_trainer(tmp_path: Path) -> None:
+    assert (
+        training_device(StageConfig())
+        == training_arguments(StageConfig(), tmp_path / "none", 2, 1).device
+    )
+    assert training_device(StageConfig(bf16=True)).type == (
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    assert not (tmp_path / "none").exists()
