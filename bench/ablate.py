@@ -47,28 +47,28 @@ TRAINED = (
 # serve.
 CHOSEN: dict[str, dict[str, Any]] = {
     SERVED: {},
-    "any loss of meaning allowed": {"preference": {"meaning_budget": 1e9}},
+    "any loss of meaning allowed": {"preference": {"max_semantic_drop": 1e9}},
     "without co-occurrence pairs": {"pairs": {"sources": ["feedback", "session", "playlist"]}},
     "50 pairs a track": {"pairs": {"max_pairs_per_track": 50}},
     "pairs twice as likely as chance": {"pairs": {"min_lift": 2.0}},
 }
 AS_TRAINED: dict[str, dict[str, Any]] = {
     TRAINED: {},
-    f"{TRAINED}, audio-text loss too": {"preference": {"audio_text": 1.0}},
-    f"{TRAINED}, audio-fusion loss too": {"preference": {"audio_fusion": 1.0}},
+    f"{TRAINED}, audio-text loss too": {"preference": {"audio_text_loss_weight": 1.0}},
+    f"{TRAINED}, audio-fusion loss too": {"preference": {"audio_fusion_loss_weight": 1.0}},
     f"{TRAINED}, audio-fusion loss alone": {
-        "preference": {"audio_audio": 0.0, "audio_fusion": 1.0}
+        "preference": {"audio_audio_loss_weight": 0.0, "audio_fusion_loss_weight": 1.0}
     },
-    f"{TRAINED}, no teacher": {"preference": {"keep": 0.0}},
+    f"{TRAINED}, no teacher": {"preference": {"distillation_weight": 0.0}},
     f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
-    f"{TRAINED}, beginning at random": {"preference": {"begin_from_listening": False}},
+    f"{TRAINED}, beginning at random": {"preference": {"init": "random"}},
     f"{TRAINED}, the paper's losses alone": {
         "preference": {
-            "audio_text": 1.0,
-            "audio_fusion": 1.0,
-            "keep": 0.0,
+            "audio_text_loss_weight": 1.0,
+            "audio_fusion_loss_weight": 1.0,
+            "distillation_weight": 0.0,
             "multi_positive": False,
-            "begin_from_listening": False,
+            "init": "random",
         }
     },
     f"{TRAINED}, no pre-training": {"preference": {"reset_heads": True}},

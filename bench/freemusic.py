@@ -132,7 +132,7 @@ def world(
     which was made from
         these very tracks.
     """
-    semantic = {**settings.get("semantic", {}), "from_starter": False}
+    semantic = {**settings.get("semantic", {}), "init_from_pretrained": False}
     splits = {"tracks": "column", "column": "split"}
     config = Config.from_preset("tiny", {**settings, "semantic": semantic, "splits": splits})
     config = config.model_copy(

@@ -226,7 +226,7 @@ def text_profile(train: Interactions, vectors: np.ndarray) -> np.ndarray:
     there is none.
     """
     search = Config().search
-    profiles = fit_profiles(vectors, search.profile_ridge)
+    profiles = fit_profiles(vectors, search.profile_l2)
     items = profiles.levels(vectors, search.hub_correction)[:, None] * (vectors - profiles.mean)
     scores, listening = np.zeros(train.shape), np.flatnonzero(np.diff(train.indptr))
     seeds = [train.indices[train.indptr[user] : train.indptr[user + 1]] for user in listening]

@@ -178,7 +178,7 @@ def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Ten
     heads, generator = SETTINGS.heads, np.random.default_rng(seed)
     encoder, audio_head = (
         FeaturePooling(FRAME_SIZE),
-        AdapterHead(FRAME_SIZE, heads.embed_dim, heads.taste_dim, 0.0),
+        AdapterHead(FRAME_SIZE, heads.embed_dim, heads.preference_dim, 0.0),
     )
     fit_feature_projection(encoder, audio_head, heard.means, BLOCKS)
     frames = torch.from_numpy(heard.means).float()[:, None]  # (N, 1, F)

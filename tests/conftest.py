@@ -89,8 +89,8 @@ def settings_toml(text_encoder: Path) -> str:
     return toml(
         with_changes(
             text={"name": text_encoder.as_posix()},
-            semantic={"epochs": 10, "evaluate_every": 5},
-            preference={"epochs": 2, "evaluate_every": 5},
+            semantic={"epochs": 10, "eval_steps": 5},
+            preference={"epochs": 2, "eval_steps": 5},
             simulation={"n_listeners": 80},
             evaluate={
                 "bootstrap_rounds": 100,

@@ -101,9 +101,7 @@ def _confirmed(
         for key in theirs[: config.max_pairs_per_user]:
             table[key[1]][0] += 1
             table[key[1]][1] += sum(_weight(event) for event in said[key])
-    return {
-        pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_listeners
-    }
+    return {pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_users}
 
 
 def _within(pairs: Counts, limit: int) -> Counts:

@@ -263,7 +263,7 @@ def test_answers_hold_a_recording_once_unless_asked_for_copies(
     merge_interactions(folder, log.with_columns(pl.lit("tune").alias(TRACK_ID)), "one more")
     prepare_frames(folder, audio_files(folder))
     trained_copy.embed("semantic", "preference")
-    once, every = Library.open(root), Library.open(root, ["search.collapse_copies=false"])
+    once, every = Library.open(root), Library.open(root, ["search.deduplicate_recordings=false"])
     both, all_tracks = {"copy", "tune"}, set(once.index.track_ids)
     assert [once.index.recordings[once.index.rows[track_id]] for track_id in ("copy", "tune")] == [
         "copy",

@@ -75,13 +75,13 @@ def test_only_the_paper_preset_keeps_what_the_release_gets_wrong(preset: str) ->
     assert config.preset == preset
     assert config.mel.released_padding == (preset == "paper")
     assert config.preference.reset_heads == (preset == "paper")
-    assert config.pairs.min_listeners == 3
+    assert config.pairs.min_users == 3
 
 
 def test_defaults_are_the_recipe_shared_by_presets() -> None:
     config = Config()
     assert config.search.blend == 0.5
-    assert (config.search.recent_seeds, config.search.profile_ridge) == (20, 0.1)
+    assert (config.search.n_seed_tracks, config.search.profile_l2) == (20, 0.1)
     assert config.preference.audio_lr == 1e-5
     assert config.semantic.audio_lr == 1e-4
 

@@ -50,19 +50,19 @@ _ON_FRAMES: dict[str, Any] = {
         "batch_size": 64,
         "min_steps": 400,
         "heads_lr": 1e-3,
-        "evaluate_every": 40,
-        "patience": 6,
+        "eval_steps": 40,
+        "early_stopping_patience": 6,
     },
     "preference": {
         "batch_size": 256,
         "min_steps": 300,
         "heads_lr": 1e-3,
-        "evaluate_every": 30,
-        "patience": 6,
+        "eval_steps": 30,
+        "early_stopping_patience": 6,
         # What texts meet is not moved, and learning from pairs costs the fused vectors taste:
         # docs/benchmarks.md.
-        "audio_text": 0.0,
-        "audio_fusion": 0.0,
+        "audio_text_loss_weight": 0.0,
+        "audio_fusion_loss_weight": 0.0,
     },
 }
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,7 +73,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mel": {"released_padding": True},
         "text": {"pooling": "pooler"},
         "semantic": _AS_RELEASED,
-        "preference": {**_AS_RELEASED, "reset_heads": True, "keep": 0.0, "multi_positive": False},
+        "preference": {
+            **_AS_RELEASED,
+            "reset_heads": True,
+            "distillation_weight": 0.0,
+            "multi_positive": False,
+        },
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },
     # The paper's sizes with masks, a schedule, larger batches and a finer log-mel, for a real GPU.
@@ -204,7 +209,7 @@ class HeadsConfig(ConfigSection):
     dropout: float = Field(
         0.1, ge=0, lt=1
     )  # the layout leaves room for it, the rate is not published
-    taste_dim: int = Field(
+    preference_dim: int = Field(
         16, ge=1
     )  # of embed_dim, for what listening adds beside a frozen front end
     logit_scale: float = 2.6  # log of the inverse temperature at the start, released
@@ -231,10 +236,10 @@ class StageConfig(ConfigSection):
     warmup_share: float = Field(0.1, ge=0, lt=1)  # of all steps
     schedule: Literal["constant", "cosine"] = "cosine"
     max_grad_norm: float = Field(1.0, ge=0)  # 0 = no clipping
-    evaluate_every: int = Field(
-        200, ge=1
-    )  # steps between validations, each of which is a checkpoint
-    patience: int = Field(5, ge=1)  # validations without a better one before stopping
+    eval_steps: int = Field(200, ge=1)  # steps between validations, each of which is a checkpoint
+    early_stopping_patience: int = Field(
+        5, ge=1
+    )  # validations without a better one before stopping
     seed: int = Field(3407, ge=0)  # released
     bf16: bool = False  # the towers compute in bfloat16, weights and loss stay float32
     gradient_checkpointing: bool = (
@@ -247,7 +252,7 @@ class StageConfig(ConfigSection):
 class SemanticConfig(StageConfig):
     """Stage one: as a stage, where it starts, and in how many wordings it reads a text."""
 
-    from_starter: bool = (
+    init_from_pretrained: bool = (
         True  # over MusiCNN's frames, where the layout fits; model/weights/starter.md
     )
     text_variants: int = Field(1, ge=1)  # more cost: docs/benchmarks.md, "What each part is worth"
@@ -258,17 +263,16 @@ class PreferenceConfig(StageConfig):
 
     audio_lr: float = Field(1e-5, ge=0)
     reset_heads: bool = False  # start from fresh heads, as released
-    audio_text: float = Field(1.0, ge=0)  # weight of a loss, paper
-    audio_audio: float = Field(1.0, ge=0)
-    audio_fusion: float = Field(1.0, ge=0)
-    keep: float = Field(
+    audio_text_loss_weight: float = Field(1.0, ge=0)  # weight of a loss, paper
+    audio_audio_loss_weight: float = Field(1.0, ge=0)
+    audio_fusion_loss_weight: float = Field(1.0, ge=0)
+    distillation_weight: float = Field(
         1.0, ge=0
     )  # weight of staying close to stage one's vector of the same track; 0 is released
-    begin_from_listening: bool = (
-        True  # beside a frozen front end, at a regression; train/preference_init.py
-    )
+    # "ridge": the residual beside a frozen front end begins at a regression; train/preference_init.py
+    init: Literal["ridge", "random"] = "ridge"
     multi_positive: bool = True  # all mined partners of an anchor in a batch are its positives
-    meaning_budget: float = Field(
+    max_semantic_drop: float = Field(
         0.01, ge=0
     )  # what a meaning figure may lose on validation; see train/selection.py
 
@@ -282,7 +286,7 @@ class PairsConfig(ConfigSection):
         "playlist",
         "cooccurrence",
     )
-    min_listeners: int = Field(
+    min_users: int = Field(
         3, ge=1
     )  # distinct listeners behind a pair; below 3 a pair may reveal a person
     min_played_s: float = Field(30.0, ge=0)  # s; a play shorter than this is not a positive
@@ -306,8 +310,8 @@ class SplitsConfig(ConfigSection):
     )
     validation_share: float = Field(0.15, ge=0, lt=1)  # of tracks
     test_share: float = Field(0.2, ge=0, lt=1)  # of tracks
-    train_until: float = Field(0.7, gt=0, lt=1)  # share of events, by time
-    validation_until: float = Field(0.8, gt=0, lt=1)
+    train_time_quantile: float = Field(0.7, gt=0, lt=1)  # share of events, by time
+    validation_time_quantile: float = Field(0.8, gt=0, lt=1)
     seed: int = Field(0, ge=0)
 
 
@@ -318,14 +322,14 @@ class SearchConfig(ConfigSection):
     # 200,000 tracks
     backend: str = Field("auto", pattern=r"^(auto|exact|faiss|postgres(ql)?://.+)$")
     blend: float = Field(0.5, ge=0, le=1)  # 0 = meaning, 1 = taste
-    recent_seeds: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
-    profile_ridge: float = Field(
+    n_seed_tracks: int = Field(20, ge=1)  # latest liked tracks that speak for a listener
+    profile_l2: float = Field(
         0.1, gt=0
     )  # of the vectors' variance; docs/benchmarks.md, "How a listener asks"
     hub_correction: float = Field(
         0.0, ge=0, le=1
     )  # 0 = none; docs/benchmarks.md, "How questions are asked"
-    collapse_copies: bool = (
+    deduplicate_recordings: bool = (
         True  # an answer holds a recording once; docs/benchmarks.md, "How questions are asked"
     )
 
@@ -360,13 +364,15 @@ class SimulationConfig(ConfigSection):
     sessions_per_listener: int = Field(12, ge=1)  # on average; listeners differ by a power law
     tracks_per_session: int = Field(6, ge=2)
     days: float = Field(365.0, gt=0)
-    audible_share: float = Field(
+    observable_share: float = Field(
         0.8, ge=0, le=1
     )  # of a listener's taste; the rest no encoder can hear
     n_hidden_traits: int = Field(4, ge=1)
-    sharpness: float = Field(3.0, ge=0)  # how strongly taste decides what is played
+    inverse_temperature: float = Field(3.0, ge=0)  # how strongly taste decides what is played
     popularity_exponent: float = Field(0.6, ge=0)  # of rank, as in Zipf's law
-    mood: float = Field(0.3, ge=0)  # how far one session strays from the listener's own taste
+    session_noise: float = Field(
+        0.3, ge=0
+    )  # how far one session strays from the listener's own taste
     seed: int = Field(0, ge=0)
 
 

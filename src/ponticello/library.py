@@ -259,10 +259,10 @@ class Library:
         log = read_interactions(self.folder)
         user = resolve_user_id(self.folder, user, set(log[USER_ID].unique()))
         seeds, met = user_seeds(
-            log, user, self.index.rows, config.search.recent_seeds, config.pairs.min_played_s
+            log, user, self.index.rows, config.search.n_seed_tracks, config.pairs.min_played_s
         )
         query = self.index.profile_query(
-            seeds, config.search.profile_ridge, config.search.hub_correction
+            seeds, config.search.profile_l2, config.search.hub_correction
         )
         return self.rank(query, k, blend, per_artist=per_artist, where=where, excluded=met)
 
@@ -326,7 +326,7 @@ class Library:
             blend=self.blend(blend),
             excluded=excluded,
             per_artist=per_artist,
-            once=self.folder.config.search.collapse_copies,
+            once=self.folder.config.search.deduplicate_recordings,
         )
 
     @cached_property

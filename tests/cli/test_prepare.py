@@ -175,7 +175,7 @@ def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
 
 def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> None:
     before = _funnel(out("pairs", "-L", mined.root))
-    fewer = _funnel(out("pairs", "-L", mined.root, "--set", "pairs.min_listeners=8"))
+    fewer = _funnel(out("pairs", "-L", mined.root, "--set", "pairs.min_users=8"))
     assert 0 < fewer["with enough listeners"] < before["with enough listeners"]
     assert fewer["events"] == before["events"]
     assert _funnel(out("pairs", "-L", mined.root)) == before
@@ -184,9 +184,9 @@ def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> No
 def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
     options = [
         "--set",
-        "pairs.min_listeners=8",
+        "pairs.min_users=8",
         "--set",
-        "pairs.min_listeners=3",
+        "pairs.min_users=3",
         "--set",
         'pairs.sources=["session"]',
     ]
@@ -197,7 +197,7 @@ def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
 
 def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths) -> None:
     assert "may rest on, and reveal, one person" in out(
-        "pairs", "-L", mined.root, "--set", "pairs.min_listeners=1"
+        "pairs", "-L", mined.root, "--set", "pairs.min_users=1"
     )
     assert "Careful" not in out("pairs", "-L", mined.root)
 
@@ -215,17 +215,17 @@ def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
     [
         (
             "pairs.min_lovers=3",
-            "setting 'pairs.min_lovers' is unknown; there are sources, min_listeners, ",
+            "setting 'pairs.min_lovers' is unknown; there are sources, min_users, ",
         ),
         (
-            "pears.min_listeners=3",
+            "pears.min_users=3",
             "setting 'pears' is unknown; there are preset, front_end, features, mel, audio, ",
         ),
         (
-            "pairs.min_listeners=0",
-            "setting 'pairs.min_listeners': Input should be greater than or equal to 1; found 0",
+            "pairs.min_users=0",
+            "setting 'pairs.min_users': Input should be greater than or equal to 1; found 0",
         ),
-        ("pairs.min_listeners", "setting 'pairs.min_listeners' must look like section.key=value"),
+        ("pairs.min_users", "setting 'pairs.min_users' must look like section.key=value"),
     ],
 )
 def test_wrong_setting_is_one_line_that_names_it(

@@ -29,9 +29,9 @@ TRAITS = np.random.default_rng(7).standard_normal(
 FEW = SimulationConfig(n_listeners=30)
 PLANTED = SimulationConfig(
     n_listeners=30,
-    audible_share=1.0,
-    mood=0.0,
-    sharpness=6.0,
+    observable_share=1.0,
+    session_noise=0.0,
+    inverse_temperature=6.0,
     popularity_exponent=0.0,
     tracks_per_session=6,
 )
@@ -114,14 +114,14 @@ def test_planted_taste_brings_a_listeners_tracks_together() -> None:
     """
     played = pl.col("event") != "playlist"
     assert _closeness(simulate_listeners(IDS, TRAITS, PLANTED).filter(played)) < 0.85
-    without = PLANTED.model_copy(update={"sharpness": 0.0})
+    without = PLANTED.model_copy(update={"inverse_temperature": 0.0})
     assert _closeness(simulate_listeners(IDS, TRAITS, without).filter(played)) == pytest.approx(
         1.0, abs=0.03
     )
 
 
 def test_hidden_taste_cannot_be_heard() -> None:
-    hidden = PLANTED.model_copy(update={"audible_share": 0.0})
+    hidden = PLANTED.model_copy(update={"observable_share": 0.0})
     assert _closeness(simulate_listeners(IDS, TRAITS, hidden)) == pytest.approx(1.0, abs=0.06)
 
 
@@ -139,7 +139,9 @@ def test_popularity_is_skewed_by_its_exponent_alone() -> None:
     """Share of all plays that the ten most played of 80 tracks get."""
 
     def share(exponent: float) -> float:
-        config = SimulationConfig(n_listeners=60, sharpness=0.0, popularity_exponent=exponent)
+        config = SimulationConfig(
+            n_listeners=60, inverse_temperature=0.0, popularity_exponent=exponent
+        )
         log = simulate_listeners(IDS, TRAITS, config).filter(pl.col("event") != "playlist")
         counts = log["track_id"].value_counts(sort=True)["count"].to_numpy()
         return float(counts[:10].sum() / counts.sum())
@@ -155,7 +157,11 @@ def test_what_is_liked_is_skipped_less() -> None:
     than the others.
     """
     log = simulate_listeners(
-        IDS, TRAITS, SimulationConfig(n_listeners=100, sharpness=0.5, audible_share=1.0, mood=0.0)
+        IDS,
+        TRAITS,
+        SimulationConfig(
+            n_listeners=100, inverse_temperature=0.5, observable_share=1.0, session_noise=0.0
+        ),
     )
     favourites = set(
         log.filter(pl.col("event") == "playlist").select("user_id", "track_id").iter_rows()

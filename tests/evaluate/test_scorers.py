@@ -28,7 +28,7 @@ TASK = Task("next", [f"u{number}" for number in range(9)], None, IDS, NOTHING, N
 
 
 def _asked(ridge: float = 0.1, hub_correction: float = 0.0) -> SearchConfig:
-    return SearchConfig(profile_ridge=ridge, hub_correction=hub_correction)
+    return SearchConfig(profile_l2=ridge, hub_correction=hub_correction)
 
 
 def _plain(seeds: list[str], ridge: float, ids: list[str] = IDS) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_seeds_are_training_tracks_liked_before_the_test_window_newest_first() -
 
 
 def test_only_so_many_recent_seeds_speak() -> None:
-    warm, _ = _tasks(Config.from_preset("tiny", {"search": {"recent_seeds": 1}}))
+    warm, _ = _tasks(Config.from_preset("tiny", {"search": {"n_seed_tracks": 1}}))
     assert warm.seeds == [["a"], ["d"]]
 
 

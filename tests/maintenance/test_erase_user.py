@@ -35,7 +35,7 @@ def _library(
     names = [f"t{number}" for number in range(n_tracks)]
     pl.DataFrame({"track_id": names, "artist": names}).write_parquet(folder.tracks)
     log.write_parquet(folder.interactions)
-    settings = {"pairs": {"min_listeners": 2}, "splits": {"events": events}}
+    settings = {"pairs": {"min_users": 2}, "splits": {"events": events}}
     return replace(folder, config=Config.from_preset("tiny", settings))
 
 

@@ -148,7 +148,7 @@ def test_few_tracks_leave_the_rest_at_zero() -> None:
 def test_too_few_tracks_and_other_shapes_are_refused() -> None:
     encoder, head = _fitted()
     with pytest.raises(
-        ConfigError, match=r"heads\.embed_dim 3 must be above heads\.taste_dim 2 plus 1"
+        ConfigError, match=r"heads\.embed_dim 3 must be above heads\.preference_dim 2 plus 1"
     ):
         AdapterHead(6, 3, 2, 0.0)
     with pytest.raises(DataError, match="1 training tracks have frames; at least 2"):

@@ -48,7 +48,7 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
     assert starter.FILE.stat().st_size < 1_000_000
     assert weights["audio_head.axes"].shape == (
         FRAME_SIZE,
-        TINY.heads.embed_dim - TINY.heads.taste_dim - 1,
+        TINY.heads.embed_dim - TINY.heads.preference_dim - 1,
     )
     assert all(
         torch.isfinite(weight).all() and weight.dtype == torch.float32

@@ -25,7 +25,7 @@ needs_spark = pytest.mark.skipif(
 )
 LOCAL = EngineOptions("local[2]")
 EVERY_RULE = PairsConfig(
-    min_listeners=2,
+    min_users=2,
     max_pairs_per_user=60,
     max_pairs_per_track=6,
     min_lift=0.8,
@@ -54,7 +54,7 @@ def _log(n_events: int, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=EVENTS_SCHEMA)
 
 
-@pytest.mark.parametrize("config", [PairsConfig(min_listeners=2), EVERY_RULE])
+@pytest.mark.parametrize("config", [PairsConfig(min_users=2), EVERY_RULE])
 def test_many_small_parts_give_what_one_part_gives(
     config: PairsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,7 @@ def test_candidates_are_shared_out_over_four_times_the_parts_of_the_log(
 
     monkeypatch.setattr(Engine, "keep_parts", noted)
     monkeypatch.setattr(log_module, "_EVENTS_A_PART", 700)
-    mine_pairs(_log(3000), PairsConfig(min_listeners=2))
+    mine_pairs(_log(3000), PairsConfig(min_users=2))
     assert [len(each) for each in sizes] == [20] * 5
     for each in sizes:
         assert min(each) > 0
@@ -101,7 +101,7 @@ def test_memory_threads_and_folder_change_nothing(tmp_path: Path) -> None:
 
 @needs_spark
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [PairsConfig(min_listeners=2), EVERY_RULE])
+@pytest.mark.parametrize("config", [PairsConfig(min_users=2), EVERY_RULE])
 def test_spark_gives_what_duckdb_gives(config: PairsConfig) -> None:
     log = _log(3000, seed=1)
     ours, theirs = mine_pairs(log, config), mine_pairs(log, config, options=LOCAL)

@@ -24,7 +24,7 @@ from tests.plain_mining import Event, Row, any_events, event, plain_pairs
 
 ACTED: tuple[Literal["feedback", "session", "playlist"], ...] = ("feedback", "session", "playlist")
 ALONE = PairsConfig(
-    min_listeners=1, sources=ACTED
+    min_users=1, sources=ACTED
 )  # one listener is enough: a rule shows on one person's log
 
 
@@ -122,7 +122,7 @@ def test_of_two_tracks_of_one_moment_the_one_with_the_larger_id_says_the_weight(
         for track, weight in (("b", 5.0), ("a", 2.0))
     ]
     assert _mined(ALONE, *at_once) == [("a", "b", 1, 5.0, "playlist")]
-    together = PairsConfig(min_listeners=1, min_lift=0, sources=("cooccurrence",))
+    together = PairsConfig(min_users=1, min_lift=0, sources=("cooccurrence",))
     liked = [event("u", track, 0, weight=weight) for track, weight in (("a", 2.0), ("b", 5.0))]
     assert _mined(together, *liked) == [("a", "b", 1, 5.0, "cooccurrence")]
 
@@ -148,13 +148,13 @@ def test_a_pair_needs_enough_different_listeners() -> None:
     three = [event(user, track, i) for user in "uvw" for i, track in enumerate("ab")]
     one = [event("u", track, 100 + i) for i, track in enumerate("cdcd")]
     assert _mined(PairsConfig(sources=ACTED), *three, *one) == [("a", "b", 3, 3.0, "session")]
-    assert _mined(PairsConfig(sources=ACTED, min_listeners=4), *three, *one) == []
+    assert _mined(PairsConfig(sources=ACTED, min_users=4), *three, *one) == []
 
 
 def test_one_pair_from_two_sources_has_a_row_for_each() -> None:
     a, b = event("u", "a", 0), event("u", "b", 1, context_track_id="a")
     assert _mined(ALONE, a, b) == [("a", "b", 1, 1.0, "feedback"), ("a", "b", 1, 1.0, "session")]
-    only = PairsConfig(min_listeners=1, sources=("feedback",))
+    only = PairsConfig(min_users=1, sources=("feedback",))
     assert _mined(only, a, b) == [("a", "b", 1, 1.0, "feedback")]
 
 
@@ -214,7 +214,7 @@ def test_the_funnel_says_what_was_left_and_dropped() -> None:
         for i, track in enumerate(tracks)
     ]
     _, funnel = mine_pairs(
-        _log(*likes, event("w", "a", 0, "play", played_s=3.0)), PairsConfig(min_listeners=2)
+        _log(*likes, event("w", "a", 0, "play", played_s=3.0)), PairsConfig(min_users=2)
     )
     assert [n for _, n in funnel.steps] == [6, 5, 0, 3, 0, 4, 0, 7, 7, 5, 2, 1, 1]
     lines = funnel.lines()
@@ -225,7 +225,7 @@ def test_the_funnel_says_what_was_left_and_dropped() -> None:
         "5  positive events  (1 dropped: skips, dislikes and plays under 30 s)"
     )
     assert lines[10].endswith("2  with enough listeners  (3 dropped: fewer than 2 listeners)")
-    assert "min_listeners at 2 a pair may rest on, and reveal, one person" in lines[-1]
+    assert "min_users at 2 a pair may rest on, and reveal, one person" in lines[-1]
     assert not any("one person" in line for line in mine_pairs(_log(), PairsConfig())[1].lines())
 
 
@@ -290,7 +290,7 @@ def test_a_listener_who_likes_everything_gives_only_the_latest_tracks() -> None:
     """Of 42 liked tracks the last 40 pair up: 40 * 39 / 2; another listener, so that chance does
     not explain it.
     """
-    config = PairsConfig(min_listeners=1, max_pairs_per_track=10**6, sources=("cooccurrence",))
+    config = PairsConfig(min_users=1, max_pairs_per_track=10**6, sources=("cooccurrence",))
     events = [event("u", f"t{number:02}", number) for number in range(LIKED_LIMIT + 2)]
     found = _mined(config, *events, event("v", "other", 0))
     assert len(found) == LIKED_LIMIT * (LIKED_LIMIT - 1) // 2
@@ -301,7 +301,7 @@ def test_a_listener_who_likes_everything_gives_only_the_latest_tracks() -> None:
 
 configs = st.builds(
     PairsConfig,
-    min_listeners=st.integers(1, 3),
+    min_users=st.integers(1, 3),
     max_pairs_per_user=st.sampled_from([1, 3, 1000]),
     max_pairs_per_track=st.sampled_from([1, 2, 50]),
     min_lift=st.sampled_from([0.0, 0.75, 1.0, 1.0, 1.25]),
@@ -325,7 +325,7 @@ def test_a_longer_log_gives_the_same_pairs_in_any_order() -> None:
     work.
     """
     random = Random(0)
-    config = PairsConfig(min_listeners=2, max_pairs_per_user=40, max_pairs_per_track=5)
+    config = PairsConfig(min_users=2, max_pairs_per_user=40, max_pairs_per_track=5)
     events = []
     for _ in range(5000):
         user, track, context = (f"{random.randrange(n):02}" for n in (40, 30, 30))

@@ -357,7 +357,7 @@ def test_no_random_log_pairs_a_held_out_track(folder: LibraryPaths, seed: int) -
     folder.splits.unlink()
     settings = {
         "splits": {"tracks": held, "events": events, "column": "split"},
-        "pairs": {"min_listeners": 1},
+        "pairs": {"min_users": 1},
     }
     folder = replace(folder, config=Config.from_preset("tiny", settings))
     roles = mine_library(folder).splits.roles

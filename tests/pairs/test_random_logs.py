@@ -87,7 +87,7 @@ def logs() -> pl.DataFrame:
 def test_a_pair_has_exactly_the_listeners_who_say_so_and_enough_of_them(
     logs: pl.DataFrame, k: int
 ) -> None:
-    pairs, _ = mine_pairs(logs, PairsConfig(min_listeners=k, sources=("feedback", "cooccurrence")))
+    pairs, _ = mine_pairs(logs, PairsConfig(min_users=k, sources=("feedback", "cooccurrence")))
     said = {key: len(users) for key, users in _listeners(logs).items() if len(users) >= k}
     mined = {(anchor, positive, source): n for anchor, positive, n, _, source in pairs.iter_rows()}
     assert (
@@ -100,7 +100,7 @@ def test_a_pair_has_exactly_the_listeners_who_say_so_and_enough_of_them(
 def test_no_listener_and_no_track_gives_more_than_its_cap(
     logs: pl.DataFrame, sources: tuple[str, ...]
 ) -> None:
-    config = PairsConfig.model_validate({"min_listeners": 1, "sources": sources, **CAPS})
+    config = PairsConfig.model_validate({"min_users": 1, "sources": sources, **CAPS})
     pairs, funnel = mine_pairs(logs, config)
     ends = pl.concat([pairs["anchor_id"], pairs["positive_id"].rename("anchor_id")])
     assert ends.value_counts()["count"].max() == CAPS["max_pairs_per_track"]
@@ -137,7 +137,7 @@ def test_nothing_that_happens_after_training_ends_changes_a_pair(
     folder = create_library(tmp_path / "library", "tiny")
     ids = [f"t{track:06}" for track in range(N_LOGS * N_TRACKS)]
     pl.DataFrame({"track_id": ids, "artist": ids}).write_parquet(folder.tracks)
-    settings = {"pairs": {"min_listeners": 2, "sources": ["feedback", "session", "cooccurrence"]}}
+    settings = {"pairs": {"min_users": 2, "sources": ["feedback", "session", "cooccurrence"]}}
     folder = replace(folder, config=Config.from_preset("tiny", settings))
     logs.write_parquet(folder.interactions)
     mined = mine_library(folder)

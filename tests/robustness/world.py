@@ -28,7 +28,7 @@ STAGE = {
     "batch_size": 8,
     "max_steps": 24,
     "min_steps": 0,
-    "patience": 2,
+    "early_stopping_patience": 2,
     "audio_lr": 1e-3,
     "heads_lr": 1e-3,
 }
@@ -39,8 +39,8 @@ SETTINGS: dict[str, Any] = {
     "audio": {"crop_seconds": 2.0},
     "heads": {"hidden_sizes": [64], "embed_dim": 32, "fusion_hidden_sizes": [32], "dropout": 0.1},
     "pairs": {"sources": ["feedback", "session", "playlist"], "max_pairs_per_track": 10},
-    "semantic": {**STAGE, "evaluate_every": 3, "text_variants": 2},
-    "preference": {**STAGE, "evaluate_every": 4, "keep": 0.0, "multi_positive": False},
+    "semantic": {**STAGE, "eval_steps": 3, "text_variants": 2},
+    "preference": {**STAGE, "eval_steps": 4, "distillation_weight": 0.0, "multi_positive": False},
 }
 
 

@@ -40,8 +40,8 @@ def test_audience_holds_the_listeners_recommend_would_give_the_track_to(trained:
     log = read_interactions(trained.folder)
     config = trained.folder.config.search
     for each in listeners:
-        seeds, met = user_seeds(log, each.user_id, trained.index.rows, config.recent_seeds, 30.0)
-        query = trained.index.profile_query(seeds, config.profile_ridge, config.hub_correction)
+        seeds, met = user_seeds(log, each.user_id, trained.index.rows, config.n_seed_tracks, 30.0)
+        query = trained.index.profile_query(seeds, config.profile_l2, config.hub_correction)
         expected = trained.index.scores(query, 0.5)[0, trained.index.rows[track]]
         assert abs(each.score - expected) < 1e-3
         assert each.has_met == (track in met)

@@ -121,9 +121,7 @@ def test_shared_tags_and_listeners_are_told(client: TestClient, trained: Library
 
 def test_few_listeners_are_not_told(trained_root: Path) -> None:
     with client_of(
-        create_app(
-            trained_root, security_policy_for("127.0.0.1", None), ["pairs.min_listeners=1000"]
-        )
+        create_app(trained_root, security_policy_for("127.0.0.1", None), ["pairs.min_users=1000"])
     ) as client:
         assert {
             each["why"]["n_listeners"] for each in _get(client, "search", text="low")["results"]

@@ -137,9 +137,10 @@ def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="must sum to less than 1; lower one"):
         make_splits(_tracks([]), None, SplitsConfig(test_share=0.5, validation_share=0.5))
     with pytest.raises(
-        ConfigError, match=r"validation_until must not be below splits\.train_until; raise it"
+        ConfigError,
+        match=r"validation_time_quantile must not be below splits\.train_time_quantile; raise it",
     ):
-        make_splits(_tracks([]), None, SplitsConfig(validation_until=0.5))
+        make_splits(_tracks([]), None, SplitsConfig(validation_time_quantile=0.5))
 
 
 @pytest.mark.parametrize("moment", [None, START])

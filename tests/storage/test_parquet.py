@@ -31,7 +31,7 @@ LOOKALIKES = [
     ("what?", "whats"),
     ("a[12]b", "a1b"),
 ]
-SETTINGS = ["pairs.min_listeners=1", "pairs.sources=['session']"]
+SETTINGS = ["pairs.min_users=1", "pairs.sources=['session']"]
 
 
 @pytest.mark.parametrize("names", LOOKALIKES)

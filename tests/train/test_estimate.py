@@ -21,12 +21,10 @@ from ponticello.train.semantic import train_preference, train_semantic
 SETTINGS = [
     f"{stage}.{setting}"
     for stage in ("semantic", "preference")
-    for setting in ("max_steps=9", "patience=9")
+    for setting in ("max_steps=9", "early_stopping_patience=9")
 ]
 SETTINGS += [
-    f"{stage}.{setting}"
-    for stage in ("semantic", "preference")
-    for setting in ("evaluate_every=4",)
+    f"{stage}.{setting}" for stage in ("semantic", "preference") for setting in ("eval_steps=4",)
 ]
 
 

@@ -150,7 +150,7 @@ def test_validation_is_offered_the_very_beginning_of_stage_two(
     )
     folder = Library.open(
         tmp_path / "library",
-        ["preference.begin_from_listening=false", "preference.max_steps=5", "preference.seed=7"],
+        ["preference.init=random", "preference.max_steps=5", "preference.seed=7"],
     ).folder
     began: list[torch.Tensor] = []
     judged: list[torch.Tensor] = []

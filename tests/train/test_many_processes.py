@@ -23,7 +23,13 @@ from ponticello.train.runs import is_finished
 
 PONTICELLO = ["-m", "ponticello"]
 DYING = [str(Path(__file__).parent / "dying.py")]
-SETTINGS = ["max_steps=9", "evaluate_every=3", "batch_size=6", "patience=9", "chunk_size=4"]
+SETTINGS = [
+    "max_steps=9",
+    "eval_steps=3",
+    "batch_size=6",
+    "early_stopping_patience=9",
+    "chunk_size=4",
+]
 TIMEOUT_S = 300
 
 

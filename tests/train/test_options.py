@@ -13,7 +13,7 @@ from ponticello.library import Library
 from ponticello.train.loop import training_arguments
 from ponticello.train.semantic import train_preference, train_semantic
 
-SHORT = ["max_steps=10", "evaluate_every=5", "batch_size=10", "patience=9"]
+SHORT = ["max_steps=10", "eval_steps=5", "batch_size=10", "early_stopping_patience=9"]
 
 
 @pytest.fixture(scope="module")

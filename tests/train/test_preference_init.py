@@ -73,7 +73,7 @@ def test_factors_tell_the_crowds_apart_and_leave_out_what_few_know() -> None:
     """
     store = _Heard()
     dataset, likes = _dataset(store)
-    factors = listening_factors(dataset, likes, 4, min_listeners=3)
+    factors = listening_factors(dataset, likes, 4, min_users=3)
     assert factors.shape == (N_TRACKS, 4)
     assert not factors[-2:].any(), "two listeners and none are below three"
     sizes = factors[:-2, :2].abs().numpy()
@@ -81,7 +81,7 @@ def test_factors_tell_the_crowds_apart_and_leave_out_what_few_know() -> None:
         len({int(sizes[store.crowd[:-2] == crowd].sum(axis=0).argmax()) for crowd in (0, 1)}) == 2
     )
     assert (sizes.min(axis=1) < 1e-6).all()
-    again = listening_factors(dataset, likes.reverse(), 4, min_listeners=3)
+    again = listening_factors(dataset, likes.reverse(), 4, min_users=3)
     torch.testing.assert_close(again, factors)
 
 
@@ -93,7 +93,7 @@ def test_factors_by_hand() -> None:
     """
     likes = pl.DataFrame({USER_ID: ["a", "a", "b"], TRACK_ID: ["0", "1", "1"]})
     dataset = TrackTuples(_Heard(), {"0": "", "1": ""}, [("0", "1")])  # type: ignore[arg-type]
-    factors = listening_factors(dataset, likes, 3, min_listeners=1)
+    factors = listening_factors(dataset, likes, 3, min_users=1)
     assert float(factors.square().sum()) == pytest.approx(2 / (2.45 * 1.45) + 1 / 2.45**2, rel=1e-5)
     assert not factors[:, 2].any(), "more factors than tracks are zeros"
     gram = np.array(
@@ -107,9 +107,9 @@ def test_factors_by_hand() -> None:
 
 def test_a_large_matrix_gives_the_factors_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, likes = _dataset(_Heard())
-    dense = listening_factors(dataset, likes, 4, min_listeners=3)
+    dense = listening_factors(dataset, likes, 4, min_users=3)
     monkeypatch.setattr(departure, "_DENSE", 0)
-    sparse = listening_factors(dataset, likes, 4, min_listeners=3)
+    sparse = listening_factors(dataset, likes, 4, min_users=3)
     torch.testing.assert_close(sparse @ sparse.T, dense @ dense.T, rtol=1e-4, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def model(text_encoder_folder: Path) -> HTCL:
     torch.manual_seed(0)
     changes = {
         "text": {"name": str(text_encoder_folder)},
-        "heads": {"embed_dim": 8 + 4 + 1, "taste_dim": 4},
+        "heads": {"embed_dim": 8 + 4 + 1, "preference_dim": 4},
     }
     return HTCL.from_settings(Config.from_preset("tiny", changes), frame_size=FRAME_SIZE)
 
@@ -129,9 +129,7 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
     dataset, table = _dataset(store)
     states = torch.randn(N_TRACKS + 1, 32, generator=torch.Generator().manual_seed(1))
     states[-1] = 0.0
-    init_preference_head(
-        model, dataset, listening_factors(dataset, table, 4, min_listeners=3), states
-    )
+    init_preference_head(model, dataset, listening_factors(dataset, table, 4, min_users=3), states)
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
     audio = model.encode_mels(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)

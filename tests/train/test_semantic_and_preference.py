@@ -43,14 +43,14 @@ from ponticello.train.stages import semantic_stage
 SHORT = [
     "semantic.max_steps=12",
     "preference.max_steps=12",
-    "semantic.evaluate_every=3",
-    "preference.evaluate_every=3",
+    "semantic.eval_steps=3",
+    "preference.eval_steps=3",
 ]
 SHORT += [
     "semantic.batch_size=8",
     "preference.batch_size=8",
-    "semantic.patience=9",
-    "preference.patience=9",
+    "semantic.early_stopping_patience=9",
+    "preference.early_stopping_patience=9",
 ]
 SHORT += ["audio.crop_seconds=2"]
 
@@ -153,7 +153,7 @@ def test_two_processes_train_one_run_together(
         "--set",
         "semantic.max_steps=6",
         "--set",
-        "semantic.evaluate_every=3",
+        "semantic.eval_steps=3",
     ]
     result = subprocess.run(
         [sys.executable, *launch, *limits], capture_output=True, text=True, timeout=300, check=False
@@ -232,7 +232,7 @@ def test_tiny_model_overfits_eight_tracks(
     torch.manual_seed(0)
     model = HTCL.from_settings(config)
     settings = config.semantic.model_copy(
-        update={"max_steps": 150, "evaluate_every": 50, "batch_size": 8}
+        update={"max_steps": 150, "eval_steps": 50, "batch_size": 8}
     )
     stage = semantic_stage(config.model_copy(update={"semantic": settings}))
     stage.freeze_idle(model)

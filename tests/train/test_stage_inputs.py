@@ -40,7 +40,7 @@ def test_texts_and_teacher_are_computed_where_the_stage_trains(
 
     monkeypatch.setattr(htcl, "batched_forward", in_batches)
     monkeypatch.setattr(run, "training_device", lambda _: torch.device("meta"))
-    folder = Library.open(trained_copy.folder.root, ["preference.keep=1"]).folder
+    folder = Library.open(trained_copy.folder.root, ["preference.distillation_weight=1"]).folder
     two = partial(train_preference, start="semantic")
     train: Callable[..., TrainedRun] = train_semantic if stage == "semantic" else two
     with pytest.raises(NotImplementedError, match="meta tensor"):

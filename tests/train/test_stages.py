@@ -62,7 +62,8 @@ def test_every_loss_alone_or_with_others_reaches_all_that_learns(front_end: str)
     model, frame_size = _model(config)
     assert _not_reached(model, frame_size, semantic_stage(config)) == set()
     for *weights, reset in product((1.0, 0.0), repeat=5):
-        losses = dict(zip((*SCALES, "keep"), weights, strict=True))
+        settings_names = [f"{name}_loss_weight" for name in SCALES]
+        losses = dict(zip((*settings_names, "distillation_weight"), weights, strict=True))
         if any(weights):
             settings = config.preference.model_copy(update={**losses, "reset_heads": bool(reset)})
             stage = preference_stage(config.model_copy(update={"preference": settings}))

@@ -38,7 +38,7 @@ QUIET = [
     "widelands-ingame-25",
     "freeorion-artificial-intelligence-v3",
 ]
-STANDS_STILL = ["semantic.max_steps=2", "semantic.heads_lr=0.0", "semantic.evaluate_every=2"]
+STANDS_STILL = ["semantic.max_steps=2", "semantic.heads_lr=0.0", "semantic.eval_steps=2"]
 
 
 def _heard(library: Library) -> Library:
@@ -156,7 +156,7 @@ def test_stage_one_reads_its_own_tracks_where_it_is_told_not_to_start_from_the_s
     worded_root: Path,
 ) -> None:
     state = _trained(
-        worded_root, "own", [*STANDS_STILL, "semantic.from_starter=false"]
+        worded_root, "own", [*STANDS_STILL, "semantic.init_from_pretrained=false"]
     ).state_dict()
     weights = starter_weights()
     assert not any(
@@ -168,7 +168,7 @@ def test_stage_one_reads_its_own_tracks_where_it_is_told_not_to_start_from_the_s
 
 
 def test_trained_run_is_embedded_with_before_the_starter(worded_root: Path) -> None:
-    folder = open_library(worded_root, ["semantic.max_steps=2", "semantic.evaluate_every=2"])
+    folder = open_library(worded_root, ["semantic.max_steps=2", "semantic.eval_steps=2"])
     assert Library(folder).embed().semantic_run == "starter"
     train_semantic(folder, "semantic", retrieval_figures)
     assert Library(folder).embed().semantic_run == "semantic"

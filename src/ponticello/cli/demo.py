@@ -77,7 +77,8 @@ def demo(
     # The starter model was made from these tracks too: from it, what is held out here would not be
     # unheard.
     folder = open_library(
-        library, ["semantic.from_starter=false", f"evaluate.baselines={json.dumps(BASELINES)}"]
+        library,
+        ["semantic.init_from_pretrained=false", f"evaluate.baselines={json.dumps(BASELINES)}"],
     )
     _say("1/6", "the catalogue")
     imported = import_tracks(folder, data / "tracks.csv")

@@ -54,7 +54,7 @@ def pairs(
 
     \b
     Example:
-    ponticello pairs -L my-library --set pairs.min_listeners=3 --memory 4GB
+    ponticello pairs -L my-library --set pairs.min_users=3 --memory 4GB
     """
     from ponticello.pairs.engine import EngineOptions
     from ponticello.pairs.mine import mine_library

@@ -56,7 +56,11 @@ def simulate_listeners(
         taste = _direction(generator, audible.shape[1]), _direction(generator, hidden.shape[1])
         for session in range(_n_sessions(config, generator)):
             liking = _liking(audible, hidden, taste, config, generator)
-            chance = config.sharpness * liking + popularity + generator.gumbel(size=len(track_ids))
+            chance = (
+                config.inverse_temperature * liking
+                + popularity
+                + generator.gumbel(size=len(track_ids))
+            )
             chosen = np.argsort(-chance)[: config.tracks_per_session]
             rows += _session(
                 user, f"{user}/{session}", chosen, liking, track_ids, config, generator
@@ -141,11 +145,11 @@ def _liking(
     towards = (
         taste[0]
         if generator is None
-        else taste[0] + config.mood * _direction(generator, len(taste[0]))
+        else taste[0] + config.session_noise * _direction(generator, len(taste[0]))
     )
     heard, unheard = audible @ towards / np.linalg.norm(towards), hidden @ taste[1]
     liking: np.ndarray = (
-        np.sqrt(config.audible_share) * heard + np.sqrt(1 - config.audible_share) * unheard
+        np.sqrt(config.observable_share) * heard + np.sqrt(1 - config.observable_share) * unheard
     )
     return liking
 

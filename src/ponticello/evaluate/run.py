@@ -141,7 +141,7 @@ def _listening(
 
 def _recordings(folder: LibraryPaths) -> dict[str, str]:
     """{track: its recording} where answers hold a recording once."""
-    if not folder.config.search.collapse_copies:
+    if not folder.config.search.deduplicate_recordings:
         return {}
     found = find_recordings(folder.mels, load_recordings(folder.index), folder.config.mel.hop_s)
     return dict(found.select(TRACK_ID, RECORDING).iter_rows())

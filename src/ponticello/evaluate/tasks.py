@@ -13,7 +13,7 @@ Full ranking, a block of queries at a time: never more scores in memory than one
 
 Dimensions: q queries, n candidates, b queries of one block, k places of a list.
 
-Rankings of recordings instead of tracks, as `search.collapse_copies` answers: of copies only the
+Rankings of recordings instead of tracks, as `search.deduplicate_recordings` answers: of copies only the
 best is shown.
 
 Dimensions: n candidate tracks, r recordings, b queries of one block.
@@ -269,7 +269,7 @@ def score_by_profile(
         track_ids = sorted(vectors)
         place = {track_id: row for row, track_id in enumerate(track_ids)}
         matrix = _stack(vectors, track_ids)
-        profiles = fit_profiles(matrix, search.profile_ridge)
+        profiles = fit_profiles(matrix, search.profile_l2)
         seeds = [np.array([place[track_id] for track_id in own]) for own in task.seeds]
         asking.append(weight * score_directions(profiles, matrix, seeds))
         tracks = task.queries if task.seeds_of_candidates else task.candidates
@@ -439,7 +439,7 @@ def _listeners_seeds(
         .sort(PLAYED_AT, TRACK_ID, descending=[True, False])
     )
     distinct = newest.unique([USER_ID, TRACK_ID], keep="first", maintain_order=True)
-    latest = pl.col(TRACK_ID).head(config.search.recent_seeds)
+    latest = pl.col(TRACK_ID).head(config.search.n_seed_tracks)
     return dict(distinct.group_by(USER_ID, maintain_order=True).agg(latest).iter_rows())
 
 

@@ -70,7 +70,7 @@ class AdapterHead(nn.Module):
     """What is heard, at length 1, and beside it what listening adds, in coordinates of their own:
     (B, F) -> (B, d).
 
-    d = n_axes + taste_dim + 1. The first n_axes coordinates never change after stage one. The next
+    d = n_axes + preference_dim + 1. The first n_axes coordinates never change after stage one. The next
     ones are the departure, zero in stage one. The last brings every vector to one length, `radius`,
     so that much taste is told from little after normalising; it is nothing in stage one, whose
     radius is 1.
@@ -79,17 +79,19 @@ class AdapterHead(nn.Module):
     axes: Tensor
     radius: Tensor
 
-    def __init__(self, n_features: int, embed_dim: int, taste_dim: int, dropout: float) -> None:
+    def __init__(
+        self, n_features: int, embed_dim: int, preference_dim: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.n_axes = embed_dim - taste_dim - 1
+        self.n_axes = embed_dim - preference_dim - 1
         if self.n_axes < 1:
             raise ConfigError(
-                f"heads.embed_dim {embed_dim} must be above heads.taste_dim {taste_dim} plus 1"
+                f"heads.embed_dim {embed_dim} must be above heads.preference_dim {preference_dim} plus 1"
             )
         self.register_buffer("axes", torch.eye(n_features, self.n_axes))
         self.register_buffer("radius", torch.ones(()))
         self.dropout = nn.Dropout(dropout)
-        self.departure = ZeroInitLinear(self.n_axes, taste_dim)
+        self.departure = ZeroInitLinear(self.n_axes, preference_dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors: (B, F) -> (B, d), of length `radius`."""
@@ -97,7 +99,7 @@ class AdapterHead(nn.Module):
         return self.beside(heard, self.departure(self.dropout(heard)))
 
     def beside(self, heard: Tensor, taste: Tensor) -> Tensor:
-        """heard: (B, n_axes) of length 1; taste: (B, taste_dim) -> (B, d). Too long a taste
+        """heard: (B, n_axes) of length 1; taste: (B, preference_dim) -> (B, d). Too long a taste
         lengthens the vector.
         """
         # Rounded: `heard` has length 1 to 1e-7, and under the root that error would be 3e-4,
@@ -118,11 +120,11 @@ class AdapterFusion(nn.Module):
     Zero in stage one.
     """
 
-    def __init__(self, n_axes: int, text_size: int, taste_dim: int, dropout: float) -> None:
+    def __init__(self, n_axes: int, text_size: int, preference_dim: int, dropout: float) -> None:
         super().__init__()
         self.n_axes = n_axes
         self.dropout = nn.Dropout(dropout)
-        self.departure = ZeroInitLinear(n_axes + text_size, taste_dim)
+        self.departure = ZeroInitLinear(n_axes + text_size, preference_dim)
 
     def forward(self, head: AdapterHead, audio: Tensor, text_states: Tensor) -> Tensor:
         """audio: (B, d) as `head` gives it; text_states: (B, D) of the text encoder -> (B, d), of

@@ -90,14 +90,14 @@ class HTCL(PreTrainedModel):
         else:
             self.audio_encoder = FeaturePooling(config.frame_size)
             self.audio_head = AdapterHead(
-                config.frame_size, heads.embed_dim, heads.taste_dim, heads.dropout
+                config.frame_size, heads.embed_dim, heads.preference_dim, heads.dropout
             )
         self.text_encoder = build_text_encoder(config.text_config)
         text_size, meeting_size = self.text_encoder.config.hidden_size, heads.embed_dim
         if self.is_anchored:
             meeting_size = self.audio_head.n_axes
             self.fusion_head = AdapterFusion(
-                meeting_size, text_size, heads.taste_dim, heads.dropout
+                meeting_size, text_size, heads.preference_dim, heads.dropout
             )
         self.text_head = MLP((text_size, *heads.hidden_sizes, meeting_size), heads.dropout)
         self.logit_scales = nn.ParameterDict(

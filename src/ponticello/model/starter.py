@@ -9,6 +9,7 @@ the machine's own.
 
 import hashlib
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from safetensors.torch import load
@@ -16,10 +17,9 @@ from torch import Tensor
 
 from ponticello.config import Config, TextEncoderConfig
 from ponticello.errors import CheckpointError
-from ponticello.features.musicnn import WEIGHTS
 from ponticello.model.htcl import HTCL
 
-FILE = WEIGHTS / "starter.safetensors"
+FILE = Path(__file__).parent / "weights" / "starter.safetensors"
 SHA256 = "ad549c7e4e123abc437a2cc9ba3b53c1666f0d778f25fde5cc5ef3ec995e1efe"
 N_TRACKS = 565  # it was made from
 PARTS = (
@@ -55,7 +55,7 @@ def starter_fits(config: Config) -> bool:
         and text == _AS_IT_IS.text.model_dump(include={"name", "pooling"})
         and config.heads.hidden_sizes == _AS_IT_IS.heads.hidden_sizes
         and config.heads.embed_dim == _AS_IT_IS.heads.embed_dim
-        and config.heads.taste_dim == _AS_IT_IS.heads.taste_dim
+        and config.heads.preference_dim == _AS_IT_IS.heads.preference_dim
     )
 
 

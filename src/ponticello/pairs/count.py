@@ -150,7 +150,7 @@ class MiningCounts:
 
 
 def confirmed_pairs(log: Log, config: PairsConfig) -> tuple["ir.Table", MiningCounts]:
-    """The pairs that at least `min_listeners` stand behind, n_users and weight of each, and what
+    """The pairs that at least `min_users` stand behind, n_users and weight of each, and what
     was counted.
     """
     engine, stack = log.engine, _Candidates(log, config)
@@ -229,7 +229,7 @@ class _Candidates:
         within = candidates.filter(candidates[IS_WITHIN])
         counted = engine.keep(count_listeners(within), f"pairs-all-{number}")
         self.counts["pairs"] += engine.n_rows(counted)
-        is_enough = counted[N_USERS] >= self.config.min_listeners
+        is_enough = counted[N_USERS] >= self.config.min_users
         confirmed = engine.keep(counted.filter(is_enough), f"pairs-confirmed-{number}")
         engine.drop(f"pairs-all-{number}")
         return confirmed

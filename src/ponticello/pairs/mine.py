@@ -82,7 +82,7 @@ class MiningFunnel:
         reasons = {
             "positive events": f"skips, dislikes and plays under {config.min_played_s:g} s",
             "after the cap a listener": f"over {config.max_pairs_per_user:,} of one listener and source",
-            "with enough listeners": f"fewer than {config.min_listeners} listeners",
+            "with enough listeners": f"fewer than {config.min_users} listeners",
             "likelier than chance": "liked together no more than chance has it",
             "after the cap a track": f"over {config.max_pairs_per_track:,} of one track",
         }
@@ -90,9 +90,9 @@ class MiningFunnel:
         for (_, before), (step, n) in zip([("", 0), *self.steps], self.steps, strict=False):
             dropped = f"  ({before - n:,} dropped: {reasons[step]})" if step in reasons else ""
             lines.append(f"{n:>13,}  {step}{dropped}")
-        if config.min_listeners < 3:
+        if config.min_users < 3:
             lines.append(
-                f"Careful: with min_listeners at {config.min_listeners} a pair may rest on, and reveal, one person; "
+                f"Careful: with min_users at {config.min_users} a pair may rest on, and reveal, one person; "
                 "set it to 3 or more before you share the pairs, or a model trained on them."
             )
         return lines
@@ -119,7 +119,7 @@ def mine_pairs(
     learned from;
         DataError if a column is missing, a user, track, moment or event is null, or a weight is NaN
         or beyond a million. config: ConfigError if it names no source. options: where it runs.
-    n_users: distinct listeners behind the pair, at least `min_listeners`. weight: the sum, over
+    n_users: distinct listeners behind the pair, at least `min_users`. weight: the sum, over
     their events, of the
         later event's weight (1 where it has none), rounded to millionths.
     Rows are sorted by anchor_id, positive_id, source; a pair found by two sources has a row for

@@ -195,8 +195,8 @@ def load_audience(
     if len(numbers) > MOST_LISTENERS:
         order = np.argsort(-listening.n_liked[numbers], kind="stable")[:MOST_LISTENERS]
         numbers = np.sort(numbers[order])
-    seeds = [listening.seeds(number, config.recent_seeds) for number in numbers.tolist()]
-    return numbers, gather_audience(index, seeds, config.profile_ridge, config.hub_correction)
+    seeds = [listening.seeds(number, config.n_seed_tracks) for number in numbers.tolist()]
+    return numbers, gather_audience(index, seeds, config.profile_l2, config.hub_correction)
 
 
 def best_listeners(

@@ -369,7 +369,7 @@ class About(BaseModel):
     has_preference: bool
     blend: float
     generation: str | None
-    min_listeners: int
+    min_users: int
     columns: list[Column]
     filter_values: dict[str, list[str]]
     problems: list[Error]

@@ -167,11 +167,11 @@ def results_of(
 
 
 def n_listeners(snapshot: Snapshot, row: int) -> int | None:
-    """How many listeners like a track of the index; None below `pairs.min_listeners`, where it may
+    """How many listeners like a track of the index; None below `pairs.min_users`, where it may
     tell on somebody.
     """
     n = int(snapshot.listening.n_listeners[row])
-    return n if n >= snapshot.library.folder.config.pairs.min_listeners else None
+    return n if n >= snapshot.library.folder.config.pairs.min_users else None
 
 
 def _titles(snapshot: Snapshot, origins: Sequence[TermSource]) -> dict[str, str]:
@@ -294,7 +294,7 @@ class SearchService:
         index, config = snapshot.asked, snapshot.library.folder.config.search
         if user_id is not None:
             number = listener(snapshot, user_id)
-            rows = snapshot.listening.seeds(number, config.recent_seeds)
+            rows = snapshot.listening.seeds(number, config.n_seed_tracks)
             if not len(rows):
                 raise APIError(
                     422, "invalid", f"listener {user_id[:100]!r} has liked no track of the index"
@@ -306,7 +306,7 @@ class SearchService:
             for track_id in seeds:
                 require_track(snapshot, track_id)
             met = set(seeds)
-        question = profile_query_terms(index, seeds, config.profile_ridge, config.hub_correction)
+        question = profile_query_terms(index, seeds, config.profile_l2, config.hub_correction)
         origins = tuple(TermSource(None, track_id, None, 1.0, is_wanted=True) for track_id in seeds)
         return ResolvedQuery(question, origins, frozenset(met | set(exclude)))
 
@@ -333,7 +333,7 @@ class SearchService:
             blend=blend,
             excluded=asked.excluded,
             per_artist=page.per_artist,
-            once=snapshot.library.folder.config.search.collapse_copies,
+            once=snapshot.library.folder.config.search.deduplicate_recordings,
         )
         shown = ranked[page.offset : page.offset + page.k]
         return shapes.RankedList(

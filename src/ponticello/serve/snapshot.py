@@ -172,7 +172,7 @@ class Snapshot:
         _ = self.rows, self.names, self.placed
         _ = self.listening.n_listeners, self.listening.n_liked, self.listening.numbers
         self.asked.profiles(
-            self.library.folder.config.search.profile_ridge,
+            self.library.folder.config.search.profile_l2,
             self.library.folder.config.search.hub_correction,
         )
         _ = self.asked.rows

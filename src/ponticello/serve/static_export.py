@@ -138,7 +138,7 @@ def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
     """
     index = snapshot.asked
     places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
-    if not snapshot.library.folder.config.search.collapse_copies:
+    if not snapshot.library.folder.config.search.deduplicate_recordings:
         return places, np.arange(len(places))
     return places, np.unique(index.recordings, return_inverse=True)[1]
 

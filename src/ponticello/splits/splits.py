@@ -213,10 +213,15 @@ def make_splits(
             None if interactions is None else last_sessions(interactions, session_gap_min) or None
         )
         return Splits(roles, None, None, listeners, scheme, n_without_role)
-    if config.validation_until < config.train_until:
-        raise ConfigError("splits.validation_until must not be below splits.train_until; raise it")
+    if config.validation_time_quantile < config.train_time_quantile:
+        raise ConfigError(
+            "splits.validation_time_quantile must not be below splits.train_time_quantile; raise it"
+        )
     events = pl.DataFrame(schema={PLAYED_AT: _TIME}) if interactions is None else interactions
-    moments = moment(events, config.train_until), moment(events, config.validation_until)
+    moments = (
+        moment(events, config.train_time_quantile),
+        moment(events, config.validation_time_quantile),
+    )
     return Splits(roles, *moments, None, scheme, n_without_role)
 
 

@@ -79,9 +79,9 @@ def training_arguments(
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
-        eval_steps=settings.evaluate_every,
+        eval_steps=settings.eval_steps,
         save_strategy="steps",
-        save_steps=settings.evaluate_every,
+        save_steps=settings.eval_steps,
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=BEST_BY,
@@ -335,7 +335,7 @@ class HTCLTrainer(Trainer):
             # symbol.
             model.audio_encoder.compile(dynamic=False)
         self.parts: dict[str, list[float]] = defaultdict(list)
-        self.patience = Patience(stage.settings.patience, BEST_BY)
+        self.patience = Patience(stage.settings.early_stopping_patience, BEST_BY)
         super().__init__(
             model=model,
             args=arguments,

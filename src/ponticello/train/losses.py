@@ -211,7 +211,7 @@ class SemanticLoss:
         }
 
 
-EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "keep": 0.0}  # paper
+EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "distillation": 0.0}  # paper
 
 
 @dataclass(frozen=True)
@@ -219,11 +219,11 @@ class PreferenceLoss:
     """Stage two: audio-text over all rows, audio against audio of a pair, and audio against the
     other's fusion.
 
-    weights: of each part; a part of weight 0 is not computed. "keep" is the mean of 1 - cosine
+    weights: of each part; a part of weight 0 is not computed. "distillation" is the mean of 1 - cosine
     between a track's vector and the one it had when stage two began.
 
     Source: HTCL (arXiv 2505.23298), the three equally weighted losses of preference fine-tuning;
-    "keep" is ours, after Romero et al. 2015 (a teacher's embedding as target).
+    "distillation" is ours, after Romero et al. 2015 (a teacher's embedding as target).
     """
 
     shared: bool = True
@@ -237,7 +237,7 @@ class PreferenceLoss:
         text_numbers: Tensor,
         teacher: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """{"audio_text", "audio_audio", "audio_fusion", "keep": weighted scalars}.
+        """{"audio_text", "audio_audio", "audio_fusion", "distillation": weighted scalars}.
 
         rows: (2B, d), anchors first, then positives. teacher: (2B, d) unit vectors of the same
         tracks at the start.
@@ -257,8 +257,8 @@ class PreferenceLoss:
             to_positive = self._contrast(anchor, fused_positive, scale, anchors, positives)
             to_anchor = self._contrast(positive, fused_anchor, scale, positives, anchors)
             parts["audio_fusion"] = (to_positive + to_anchor) / 2
-        if self.weights["keep"] and teacher is not None:
-            parts["keep"] = (1 - (audio * teacher).sum(dim=1)).mean()
+        if self.weights["distillation"] and teacher is not None:
+            parts["distillation"] = (1 - (audio * teacher).sum(dim=1)).mean()
         return {name: self.weights[name] * part for name, part in parts.items()}
 
     def _contrast(

@@ -31,13 +31,11 @@ ROOM = 1.7  # the radius over the longest training vector: what is longer is cut
 _DENSE = 1_000_000  # cells of the matrix below which all factors are computed at once
 
 
-def listening_factors(
-    dataset: TrackTuples, likes: pl.DataFrame, k: int, min_listeners: int
-) -> Tensor:
+def listening_factors(dataset: TrackTuples, likes: pl.DataFrame, k: int, min_users: int) -> Tensor:
     """(n, k) float32 by track number: the leading factors of who likes what; zeros where too few
     listeners do.
 
-    likes: as `inputs.likes_to_learn`. min_listeners: that a track needs. Where there are fewer
+    likes: as `inputs.likes_to_learn`. min_users: that a track needs. Where there are fewer
     tracks or listeners than factors, the rest are zeros. Busy listeners and popular tracks are
     scaled down; the first factor is how much a track is liked at all. Cost: k leading singular
     vectors of a sparse matrix.
@@ -46,7 +44,7 @@ def listening_factors(
     Chaudhuri et al. 2012.
     """
     known = likes.filter(pl.col(TRACK_ID).is_in(list(dataset.track_numbers)))
-    known = known.filter(pl.len().over(TRACK_ID) >= min_listeners)
+    known = known.filter(pl.len().over(TRACK_ID) >= min_users)
     factors = torch.zeros(len(dataset.track_numbers), k)
     if known.is_empty():
         return factors
@@ -85,7 +83,7 @@ def init_preference_head(
     """Sets the departures of `model`, of audio alone and of audio with text, and the radius of its
     space.
 
-    factors: (n, k) as `listening_factors`, k = heads.taste_dim; text_states: (n, D) by text number,
+    factors: (n, k) as `listening_factors`, k = heads.preference_dim; text_states: (n, D) by text number,
     zeros = no text. Without any factor the model stays as it is. Cost: a (taste axes + D) square
     solve.
 

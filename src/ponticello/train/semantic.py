@@ -217,7 +217,7 @@ def train_semantic(
     front_end = feature_extractor(folder.config)
     frame_size = store.frame_size if front_end else None
     model = HTCL.from_settings(folder.config, allow_download, frame_size, store.weights)
-    if folder.config.semantic.from_starter and starter_fits(folder.config):
+    if folder.config.semantic.init_from_pretrained and starter_fits(folder.config):
         load_starter_weights(model)
     elif (
         front_end
@@ -248,7 +248,7 @@ def train_preference(
 
     judge: measures a model on what is held out for validation; with it the weights that are kept
     lie so far from `start` as helps taste and loses no more meaning than
-    `preference.meaning_budget` (`train/selection.py`). Resumes and raises like `train_semantic`.
+    `preference.max_semantic_drop` (`train/selection.py`). Resumes and raises like `train_semantic`.
     """
     run = _run_to_train(folder, name)
     begun_from = space_id(folder.run(start)) if is_finished(folder.run(start)) else None
@@ -270,7 +270,7 @@ def train_preference(
     _require_rows(stage, rows)
     likes = likes_to_learn(folder, splits)
     factors = listening_factors(
-        training, likes, folder.config.heads.taste_dim, folder.config.pairs.min_listeners
+        training, likes, folder.config.heads.preference_dim, folder.config.pairs.min_users
     )
     if settings.multi_positive:
         stage = preference_stage(folder.config, TasteAffinity(factors))
@@ -280,17 +280,17 @@ def train_preference(
     model.use_settings(folder.config)
     if settings.reset_heads:
         model.reset_heads()
-    if model.is_anchored and not settings.begin_from_listening:
+    if model.is_anchored and settings.init == "random":
         init_preference_head_randomly(model)  # drawn before it is placed: the same on any device
     _place(model, training_device(settings))
-    if model.is_anchored and settings.begin_from_listening:
+    if model.is_anchored and settings.init == "ridge":
         init_preference_head(model, training, factors, compute_text_states(model, training)[:, 0])
     begun = (
         {"begun": _place(deepcopy(model), torch.device("cpu"))}
         if model.is_anchored and judge
         else {}
     )
-    teacher = teacher_vectors(model, training) if settings.keep else None
+    teacher = teacher_vectors(model, training) if settings.distillation_weight else None
 
     def finish(trained: HTCL) -> tuple[HTCL, SelectionResult | None]:
         if judge is None:
@@ -300,7 +300,7 @@ def train_preference(
             "trained": trained,
             **{name: _place(each, trained.device) for name, each in begun.items()},
         }
-        kept, balance = select_weights(first, ends, judge, settings.meaning_budget)
+        kept, balance = select_weights(first, ends, judge, settings.max_semantic_drop)
         kept.config.vector = balance.vector
         return kept, balance
 
@@ -422,7 +422,7 @@ def _require_rows(stage: Stage, rows: StageData) -> None:
         until = "; until then stage one answers alone" if stage.tracks_per_row == 2 else ""
         raise DataError(
             f"stage {stage.name}: {n_training} training and {n_validation} validation {_rows_of(stage)}; at least 2 of "
-            f"each are needed: import more tracks or listening, lower pairs.min_listeners, or change the splits{until}"
+            f"each are needed: import more tracks or listening, lower pairs.min_users, or change the splits{until}"
         )
 
 

@@ -54,15 +54,18 @@ def preference_stage(config: Config, graph: TasteAffinity | None = None) -> Stag
     tracks match.
     """
     settings = config.preference
-    weights = {name: getattr(settings, name) for name in (*SCALES, "keep")}
+    weights = {name: getattr(settings, f"{name}_loss_weight") for name in SCALES}
+    weights["distillation"] = settings.distillation_weight
     idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
-    if not settings.audio_fusion:
+    if not settings.audio_fusion_loss_weight:
         idle.append("fusion_head.")
     # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is,
     # unread by the fusion.
-    if config.front_end != "logmel" and not (settings.reset_heads and settings.audio_text):
+    if config.front_end != "logmel" and not (
+        settings.reset_heads and settings.audio_text_loss_weight
+    ):
         idle.append("text_head.")
-    if not (settings.audio_text or settings.audio_fusion):
+    if not (settings.audio_text_loss_weight or settings.audio_fusion_loss_weight):
         idle += ["text_head.", "text_encoder."]
     loss = PreferenceLoss(weights=weights, graph=graph)
     return Stage("preference", settings, loss, tracks_per_row=2, idle=tuple(idle))

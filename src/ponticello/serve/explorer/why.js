@@ -66,7 +66,7 @@ function facts(result) {
         ...shared_tags.slice(0, 12).map((tag) => el("span", { class: "tag", text: tag })),
       ),
     );
-  const { min_listeners: k, n_listeners: n_all, listeners_are_simulated: simulated } = about;
+  const { min_users: k, n_listeners: n_all, listeners_are_simulated: simulated } = about;
   if (n_all && !source.isFolder) {
     const who = simulated ? "simulated listeners" : "listeners";
     lines.push(

@@ -79,7 +79,7 @@ def about_of(now: Snapshot) -> dict[str, Any]:
         "has_preference": has_preference,
         "blend": config.search.blend if has_preference else 0.0,
         "generation": now.generation,
-        "min_listeners": config.pairs.min_listeners,
+        "min_users": config.pairs.min_users,
         "columns": columns_of(now),
         "filter_values": common_values(now),
     }

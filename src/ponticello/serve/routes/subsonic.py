@@ -141,7 +141,7 @@ def _similar(snapshot: Snapshot, track_id: str | None, count: str | None) -> lis
     track_id, k = _song(snapshot, "id", track_id), _count(count, 10, 1, MOST_SIMILAR)
     index, config = snapshot.asked, snapshot.library.folder.config.search
     query = index.track_query([track_id])
-    once = config.collapse_copies
+    once = config.deduplicate_recordings
     found = rank_tracks(
         index, query, snapshot.placed, k=k, blend=0.0, excluded=[track_id], once=once
     )
