@@ -16,7 +16,7 @@ import polars as pl
 from rapidfuzz import fuzz, process
 
 from ponticello.listening.importers.records import TrackReference
-from ponticello.listening.matching import CatalogMatcher, build_catalog, match
+from ponticello.listening.matching import CatalogMatcher, build_catalog, match_track
 from ponticello.listening.unmatched import SuggestionIndex
 from ponticello.storage.schema import TRACKS
 from tests.listening.matching_cases import Case, Track, build
@@ -44,8 +44,8 @@ def matchers(tracks: list[Track]) -> dict[str, Matcher]:
     }
 
     def fuzzy(heard: TrackReference) -> str | None:
-        found = match(heard, known).track_id
-        slip = nearest.fuzzy(heard) if found is None else None
+        found = match_track(heard, known).track_id
+        slip = nearest.fuzzy_match(heard) if found is None else None
         return slip.track_id if slip else found
 
     def near(heard: TrackReference) -> str | None:
@@ -58,7 +58,7 @@ def matchers(tracks: list[Track]) -> dict[str, Matcher]:
         return tracks[found[2]].track_id if found else None
 
     return {
-        "Ponticello": lambda heard: match(heard, known).track_id,
+        "Ponticello": lambda heard: match_track(heard, known).track_id,
         "Ponticello, `--fuzzy`": fuzzy,
         "equal text": lambda heard: equal.get(f"{heard.artist} {heard.title}".lower()),
         f"nearest name (rapidfuzz WRatio >= {NEAREST_FROM})": near,
@@ -77,7 +77,7 @@ def outcome(case: Case, found: str | None) -> str:
 def main() -> None:
     tracks, cases = build()
     counts = {
-        name: Counter(outcome(case, matcher(case.heard)) for case in cases)
+        name: Counter(outcome(case, matcher(case.reference)) for case in cases)
         for name, matcher in matchers(tracks).items()
     }
     n_here = sum(case.truth is not None for case in cases)
@@ -95,7 +95,7 @@ def main() -> None:
     rules = matchers(tracks)["Ponticello"]
     for kind in dict.fromkeys(case.kind for case in cases):
         mine = [case for case in cases if case.kind == kind]
-        count = Counter(outcome(case, rules(case.heard)) for case in mine)
+        count = Counter(outcome(case, rules(case.reference)) for case in mine)
         cells = [count[each] for each in ("right", "refused", "missed", "wrong")]
         print(f"| {kind} | {len(mine)} | {' | '.join(map(str, cells))} |")
 

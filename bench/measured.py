@@ -26,7 +26,7 @@ from ponticello.splits.splits import load_splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.names import artists_of
+from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import track_texts
 
 LABELS = ("genres", "machine_tags")
@@ -69,7 +69,7 @@ class Asked:
         assert splits is not None
         self.ids, self.texts = tracks[TRACK_ID].to_list(), track_texts(tracks)
         self.roles = [splits.roles[track_id] for track_id in self.ids]
-        artists = artists_of(tracks)
+        artists = lead_artists(tracks)
         self.clusters = [artists.get(track_id, track_id) for track_id in self.ids]
         self.labels = {column: tracks[column].to_list() for column in LABELS}
         self.config, self.log, self.splits = folder.config, log, splits

@@ -5,19 +5,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ponticello.listening.importers.detect import detect
+from ponticello.listening.importers.detect import detect_format
 from ponticello.listening.importers.lastfm import read_lastfm
 from ponticello.listening.importers.records import Record
 from ponticello.listening.importers.run import READERS
-from ponticello.listening.importers.sources import Source, sources_of
+from ponticello.listening.importers.sources import HistoryFile, open_sources
 
 MBID = "11111111-2222-4333-8444-555555555555"
 
 
-def source(path: Path, content: str | bytes | None = None) -> Source:
+def source(path: Path, content: str | bytes | None = None) -> HistoryFile:
     if content is not None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with sources_of(path) as found:
+    with open_sources(path) as found:
         return found[0]
 
 
@@ -25,9 +25,9 @@ def at(text: str) -> int:
     return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1e6)
 
 
-def read(given: Source) -> list[Record]:
+def read(given: HistoryFile) -> list[Record]:
     """What the format's own reader makes of a file, once its content has told the format."""
-    found = detect(given)
+    found = detect_format(given)
     assert found is not None
     return list(read_lastfm(given) if found == "lastfm" else READERS[found](given))
 

@@ -15,7 +15,7 @@ from ponticello.listening.log import read_interactions
 from ponticello.metrics.bootstrap import paired_difference
 from ponticello.pairs.mine import mine_test_pairs
 from ponticello.splits.splits import Splits, load_splits
-from ponticello.tracks.names import artists_of
+from ponticello.tracks.names import lead_artists
 
 SUFFIX = ", SIMULATED listeners"
 LISTS = {"mean plays@10", "same artist@10", "coverage@10", "hubness@10"}
@@ -26,7 +26,7 @@ def _listening(library: Library) -> EvaluationListening:
     assert splits is not None
     pairs = mine_test_pairs(library.folder)
     return EvaluationListening(
-        read_interactions(library.folder), splits, pairs, artists_of(library.tracks)
+        read_interactions(library.folder), splits, pairs, lead_artists(library.tracks)
     )
 
 

@@ -17,7 +17,7 @@ from ponticello.evaluate.tuning import ANSWERS, WITH_TEXT, TunedBaselines
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
 from ponticello.splits.splits import Splits, before_test, load_splits
-from ponticello.tracks.names import artists_of
+from ponticello.tracks.names import lead_artists
 
 NO_PAIRS = pl.DataFrame(schema={"anchor_id": pl.String, "positive_id": pl.String})
 
@@ -58,7 +58,7 @@ def made(
 
 def tasks(library: Library, splits: Splits) -> dict[str, Task]:
     listening = EvaluationListening(
-        read_interactions(library.folder), splits, NO_PAIRS, artists_of(library.tracks)
+        read_interactions(library.folder), splits, NO_PAIRS, lead_artists(library.tracks)
     )
     return {
         task.name: task

@@ -37,7 +37,7 @@ class Case:
     """One line of a history and the track that it means. kind: which trap it is."""
 
     kind: str
-    heard: TrackReference
+    reference: TrackReference
     truth: str | None
 
 

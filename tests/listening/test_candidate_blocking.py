@@ -13,11 +13,11 @@ from ponticello.listening.matching import (
     CatalogEntry,
     CatalogMatcher,
     Match,
-    agrees,
+    album_or_duration_agrees,
     build_catalog,
-    match,
+    match_track,
 )
-from ponticello.listening.unmatched import NEAR, SuggestionIndex, folded
+from ponticello.listening.unmatched import MIN_SIMILARITY, SuggestionIndex, fold_accents
 from ponticello.storage.schema import TRACKS
 from ponticello.tracks.catalog import fill_columns
 from ponticello.tracks.names import parse_artist, parse_title
@@ -77,10 +77,10 @@ def test_first_of_each_kind_decide_as_all_of_them_do(monkeypatch: pytest.MonkeyP
         [TrackReference(**_said(rng)) for _ in range(400)],
     )  # type: ignore[arg-type]
     sizes = {size: _catalogue(rows[:size]) for size in (60, 300)}
-    monkeypatch.setattr(alike, "_FEW", 10**9)
-    plain = [_short(match(line, known)) for known in sizes.values() for line in lines]
-    monkeypatch.setattr(alike, "_FEW", 0)
-    assert [_short(match(line, known)) for known in sizes.values() for line in lines] == plain
+    monkeypatch.setattr(alike, "_MAX_COMPARED", 10**9)
+    plain = [_short(match_track(line, known)) for known in sizes.values() for line in lines]
+    monkeypatch.setattr(alike, "_MAX_COMPARED", 0)
+    assert [_short(match_track(line, known)) for known in sizes.values() for line in lines] == plain
     rules = {rule for _, rule, _, _ in plain}
     assert rules == {"", "mbid", "path", "title", "edition"}
 
@@ -89,20 +89,20 @@ def _plainly_near(line: TrackReference, entries: list[CatalogEntry]) -> list[str
     """Every track that is like enough, by falling likeness, then by id."""
     assert line.title is not None
     core, artist = (
-        folded(parse_title(line.title).core),
+        fold_accents(parse_title(line.title).core),
         parse_artist(line.artist).name if line.artist else "",
     )
-    artist = "" if artist == "unknown artist" else folded(artist)
+    artist = "" if artist == "unknown artist" else fold_accents(artist)
     found = []
     for entry in entries:
         if entry.title is None:
             continue
-        by = folded(entry.artist.name) if entry.artist else ""
+        by = fold_accents(entry.artist.name) if entry.artist else ""
         likeness = (
-            fuzz.ratio(core, folded(entry.title.core)),
+            fuzz.ratio(core, fold_accents(entry.title.core)),
             fuzz.ratio(artist, by) if artist and by else 0.0,
         )
-        if min(likeness) >= NEAR or likeness[0] == 100.0:
+        if min(likeness) >= MIN_SIMILARITY or likeness[0] == 100.0:
             found.append((-sum(likeness), entry.track_id))
     return [track_id for _, track_id in sorted(found)[:3]]
 
@@ -118,7 +118,8 @@ def _plainly_fuzzy(line: TrackReference, entries: list[CatalogEntry]) -> str | N
             continue
         other, by = entry.title, entry.artist
         names = [
-            (folded(one.core), folded(two.name)) for one, two in ((title, artist), (other, by))
+            (fold_accents(one.core), fold_accents(two.name))
+            for one, two in ((title, artist), (other, by))
         ]
         digits = [
             "".join(c if c.isdigit() else " " for c in each.core).split() for each in (title, other)
@@ -128,23 +129,23 @@ def _plainly_fuzzy(line: TrackReference, entries: list[CatalogEntry]) -> str | N
         )
         is_like &= artist.guests | title.guests == by.guests | other.guests
         may_differ = not (line.album and entry.album) and not (line.duration_s and entry.duration_s)
-        if is_like and (may_differ or agrees(line, entry)):
+        if is_like and (may_differ or album_or_duration_agrees(line, entry)):
             found.append(entry.track_id)
     return found[0] if len(found) == 1 else None
 
 
 def test_nearest_of_many_are_those_of_a_plain_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alike, "_FEW", 0)
+    monkeypatch.setattr(alike, "_MAX_COMPARED", 0)
     rng = random.Random(3407)
     for size in (10, 60, 200):
         known = _catalogue([_said(rng) for _ in range(size)])
         nearest = SuggestionIndex(known)
         lines = [line for line in (TrackReference(**_said(rng)) for _ in range(100)) if line.title]  # type: ignore[arg-type]
         for line in lines:
-            assert [entry.track_id for entry, _ in nearest.near(line)] == _plainly_near(
+            assert [entry.track_id for entry, _ in nearest.suggest(line)] == _plainly_near(
                 line, known.entries
             )
-            fuzzy = nearest.fuzzy(line)
+            fuzzy = nearest.fuzzy_match(line)
             assert (fuzzy.track_id if fuzzy else None) == _plainly_fuzzy(line, known.entries)
 
 
@@ -157,12 +158,15 @@ def test_of_a_thousand_tracks_of_one_name_few_are_weighed() -> None:
     lines = [
         TrackReference(artist="Ada", title="Track 01", album=album or "Other") for album in albums
     ]
-    found = [match(line, known) for line in lines]
+    found = [match_track(line, known) for line in lines]
     assert [each.track_id for each in found] == [
         *(entry.track_id for entry in known.entries[:-1]),
         None,
     ]
     (group,) = known.by_song.values()
-    weighed = [len(group.few(line, parse_title("Track 01"), parse_artist("Ada"))) for line in lines]
+    weighed = [
+        len(group.distinct_candidates(line, parse_title("Track 01"), parse_artist("Ada")))
+        for line in lines
+    ]
     assert weighed == [*[1 + 3 + 1] * 999, 3 + 1]
     assert len(found[-1].refused) == 3 + 1

@@ -11,10 +11,17 @@ import pytest
 
 from matching import catalogue, matchers, outcome
 from ponticello.listening.importers.records import TrackReference
-from ponticello.listening.matching import CatalogMatcher, build_catalog, match
+from ponticello.listening.matching import CatalogMatcher, build_catalog, match_track
 from ponticello.listening.unmatched import SuggestionIndex
 from ponticello.storage.schema import TRACKS
-from ponticello.tracks.names import Artist, Title, parse_album, parse_artist, parse_title, words
+from ponticello.tracks.names import (
+    Artist,
+    Title,
+    normalize_words,
+    parse_album,
+    parse_artist,
+    parse_title,
+)
 from tests.listening.matching_cases import build
 
 MBID = "11111111-2222-4333-8444-555555555555"
@@ -36,18 +43,20 @@ def test_no_line_of_the_adversarial_set_finds_a_wrong_track() -> None:
     """
     tracks, cases = build()
     assert len(cases) >= 300
-    assert len({(case.heard, case.truth) for case in cases}) == len(cases)
+    assert len({(case.reference, case.truth) for case in cases}) == len(cases)
     known = catalogue(tracks)
-    found = Counter(outcome(case, match(case.heard, known).track_id) for case in cases)
+    found = Counter(outcome(case, match_track(case.reference, known).track_id) for case in cases)
     assert found == {"right": 168, "missed": 6, "refused": 244}
 
 
 def test_fuzzy_finds_what_lacks_accents_and_is_wrong_where_an_accent_makes_the_song() -> None:
     tracks, cases = build()
     fuzzy = matchers(tracks)["Ponticello, `--fuzzy`"]
-    wrong = [case.heard.title for case in cases if outcome(case, fuzzy(case.heard)) == "wrong"]
+    wrong = [
+        case.reference.title for case in cases if outcome(case, fuzzy(case.reference)) == "wrong"
+    ]
     assert wrong == ["Mas", "Ano Nuevo", "Schon", "Kıs"]
-    missed = [case for case in cases if outcome(case, fuzzy(case.heard)) == "missed"]
+    missed = [case for case in cases if outcome(case, fuzzy(case.reference)) == "missed"]
     assert missed == []
 
 
@@ -79,7 +88,9 @@ ROW: dict[str, Any] = {
     ],
 )
 def test_rules_in_their_order(heard: TrackReference, rule: str) -> None:
-    found = match(heard, _catalogue(ROW, {"track_id": "b", "title": "Kindling", "artist": "Ada"}))
+    found = match_track(
+        heard, _catalogue(ROW, {"track_id": "b", "title": "Kindling", "artist": "Ada"})
+    )
     assert (found.track_id, found.rule) == ("a", rule)
 
 
@@ -122,7 +133,7 @@ def test_rules_in_their_order(heard: TrackReference, rule: str) -> None:
     ],
 )
 def test_refusal_says_why(heard: TrackReference, reason: str, why: list[str]) -> None:
-    found = match(heard, _catalogue(ROW))
+    found = match_track(heard, _catalogue(ROW))
     assert (found.track_id, found.reason, [each for _, each in found.refused]) == (
         None,
         reason,
@@ -132,14 +143,18 @@ def test_refusal_says_why(heard: TrackReference, reason: str, why: list[str]) ->
 
 def test_two_that_fit_alike_are_refused_until_something_tells_them_apart() -> None:
     twins = _catalogue(ROW, ROW | {"track_id": "b", "album": "Best Of", "duration_s": 214.0})
-    found = match(TrackReference(artist="Owls", title="Blue Hour", mbid=MBID), twins)
+    found = match_track(TrackReference(artist="Owls", title="Blue Hour", mbid=MBID), twins)
     assert (found.track_id, found.reason) == (None, "several tracks fit alike")
     assert (
-        match(TrackReference(artist="Owls", title="Blue Hour", album="best of"), twins).track_id
+        match_track(
+            TrackReference(artist="Owls", title="Blue Hour", album="best of"), twins
+        ).track_id
         == "b"
     )
     assert (
-        match(TrackReference(artist="Owls", title="Blue Hour", duration_s=203.0), twins).track_id
+        match_track(
+            TrackReference(artist="Owls", title="Blue Hour", duration_s=203.0), twins
+        ).track_id
         == "a"
     )
 
@@ -150,15 +165,15 @@ def test_nearest_says_what_is_not_the_same() -> None:
     )
     found = [
         (entry.track_id, why)
-        for entry, why in near.near(TrackReference(artist="The Owl", title="Blue Hour"))
+        for entry, why in near.suggest(TrackReference(artist="The Owl", title="Blue Hour"))
     ]
     assert found == [("a", "the artist's name is written otherwise")]
     found = [
         (entry.track_id, why)
-        for entry, why in near.near(TrackReference(artist="Nobody", title="Blue Hour"))
+        for entry, why in near.suggest(TrackReference(artist="Nobody", title="Blue Hour"))
     ]
     assert found == [("a", "the same title by another artist")]
-    assert near.near(TrackReference(artist="Ada", title="Xylophone")) == []
+    assert near.suggest(TrackReference(artist="Ada", title="Xylophone")) == []
 
 
 def test_title_is_taken_apart_without_losing_a_word() -> None:
@@ -199,17 +214,17 @@ def test_title_is_taken_apart_without_losing_a_word() -> None:
 def test_words_are_the_same_across_spellings_and_not_across_letters(
     left: str, right: str, is_same: bool
 ) -> None:
-    assert (words(left) == words(right)) is is_same
+    assert (normalize_words(left) == normalize_words(right)) is is_same
 
 
 def test_a_long_run_of_blanks_is_one_blank_and_takes_no_time() -> None:
     """Looked through from each blank to the last, these 300,000 would take half an hour."""
     code = """if True:
-        from ponticello.tracks.names import album_of, artist_of, title_of
+        from ponticello.tracks.names import parse_album, parse_artist, parse_title
         wide = " " * 300_000
-        assert title_of(f"Blue{wide}-{wide}Live{wide}(feat.{wide}Ada{wide})") == title_of("Blue - Live (feat. Ada)")
-        assert title_of("a" + "(feat. b)" * 50_000 + "c") == title_of("a (feat. b) c")
-        assert artist_of(f"Owls{wide},{wide}The{wide}feat.{wide}Ada") == artist_of("Owls, The feat. Ada")
-        assert album_of(f"Night{wide}-{wide}2011 Remaster{wide}x") == album_of("Night - 2011 Remaster x")
+        assert parse_title(f"Blue{wide}-{wide}Live{wide}(feat.{wide}Ada{wide})") == parse_title("Blue - Live (feat. Ada)")
+        assert parse_title("a" + "(feat. b)" * 50_000 + "c") == parse_title("a (feat. b) c")
+        assert parse_artist(f"Owls{wide},{wide}The{wide}feat.{wide}Ada") == parse_artist("Owls, The feat. Ada")
+        assert parse_album(f"Night{wide}-{wide}2011 Remaster{wide}x") == parse_album("Night - 2011 Remaster x")
     """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ponticello.errors import LibraryError
-from ponticello.listening.pseudonyms import SALT_FILE, pseudonym, resolve_user_id, user_ids_of
+from ponticello.listening.pseudonyms import SALT_FILE, assign_user_ids, pseudonym, resolve_user_id
 from ponticello.storage.layout import create_library
 
 
@@ -34,7 +34,10 @@ def test_name_is_looked_up_as_itself_and_as_its_pseudonym(tmp_path: Path) -> Non
     assert resolve_user_id(folder, "ada", {hidden}) == hidden
     assert resolve_user_id(folder, "ada", {hidden, "ada"}) == "ada"
     assert resolve_user_id(folder, "bo", {hidden}) == "bo"
-    assert user_ids_of(folder, ["ada", "bo"], {hidden}, plain=True) == {"ada": hidden, "bo": "bo"}
+    assert assign_user_ids(folder, ["ada", "bo"], {hidden}, pseudonyms=False) == {
+        "ada": hidden,
+        "bo": "bo",
+    }
 
 
 def test_salt_that_could_not_be_written_is_made_at_the_next_try(

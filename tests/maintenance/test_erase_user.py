@@ -283,7 +283,7 @@ def test_nothing_of_a_forgotten_listener_is_left_in_bad_rows_and_killed_writes(
     }
     written = ""
     for name, form in forms.items():
-        assert import_history(folder, tmp_path / name, form=form).n_skipped > 0
+        assert import_history(folder, tmp_path / name, file_format=form).n_skipped > 0
         written += folder.skipped.read_text(encoding="utf-8")
     assert not [word for word in ("wilhelmina", "203.0.113.7") if word in written]
     (folder.root / ".interactions.parquet.1.tmp").write_bytes(who.encode())

@@ -74,7 +74,7 @@ def test_what_waits_is_forgotten_also_under_such_a_name(tmp_path: Path) -> None:
     (tmp_path / "tracks.csv").write_text("track_id\na\n")
     import_tracks(folder, tmp_path / "tracks.csv")
     (tmp_path / "plays.csv").write_text("user_id,track_id,played_at\nada,none,2025-01-01\n")
-    import_history(folder, tmp_path / "plays.csv", plain_users=True)
+    import_history(folder, tmp_path / "plays.csv", pseudonyms=False)
     assert erase_users(folder, ["ada"]).n_rows == {"unmatched-history.parquet": 1}
     assert not (folder.root / "unmatched-history.parquet").exists()
 

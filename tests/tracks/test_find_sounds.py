@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.tracks.scan import find_sounds
+from ponticello.tracks.scan import find_audio_files
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -15,13 +15,13 @@ def touch(path: Path, content: bytes = b"x") -> Path:
 
 
 def names(root: Path) -> list[str]:
-    return [os.path.relpath(found.path, root) for found in find_sounds(root).files]
+    return [os.path.relpath(found.path, root) for found in find_audio_files(root).files]
 
 
 def test_files_named_like_sound_are_found_by_path_with_size_and_time(tmp_path: Path) -> None:
     for name in ("b/2.MP3", "b/1.flac", "a.opus", "b/c/x.wma", "cover.jpg", "b/list.m3u", "README"):
         touch(tmp_path / name, b"abc")
-    walk = find_sounds(tmp_path)
+    walk = find_audio_files(tmp_path)
     assert [os.path.relpath(found.path, tmp_path) for found in walk.files] == [
         "a.opus",
         "b/1.flac",
@@ -48,7 +48,7 @@ def test_loops_end_and_each_file_is_found_once_under_its_own_name(tmp_path: Path
     (tmp_path / "music" / "again.mp3").symlink_to("z/song.mp3")
     (tmp_path / "music" / "self.mp3").symlink_to("self.mp3")
     (tmp_path / "music" / "lost.mp3").symlink_to("nowhere.mp3")
-    walk = find_sounds(tmp_path / "music")
+    walk = find_audio_files(tmp_path / "music")
     assert names(tmp_path / "music") == ["z/song.mp3"]
     assert sorted((Path(path).name, why.split(":")[0]) for path, why in walk.refused) == [
         ("lost.mp3", "is a link that leads nowhere"),
@@ -72,7 +72,7 @@ def test_pipes_and_names_that_are_no_unicode_are_refused_with_the_reason(tmp_pat
     touch(Path(os.fsdecode(bytes(tmp_path) + b"/folder\xff/song.mp3")))
     touch(tmp_path / "two\nlines.mp3")
     touch(tmp_path / f"{'x' * 251}.mp3")
-    walk = find_sounds(tmp_path)
+    walk = find_audio_files(tmp_path)
     assert [Path(found.path).name for found in walk.files] == ["two\nlines.mp3", f"{'x' * 251}.mp3"]
     assert sorted((os.fsencode(path).rpartition(b"/")[2], why) for path, why in walk.refused) == [
         (b"caf\xe9.mp3", "its name is not valid Unicode (UTF-8); rename it"),
@@ -88,7 +88,7 @@ def test_folder_that_may_not_be_read_is_refused_and_the_rest_found(tmp_path: Pat
     try:
         if os.access(tmp_path / "closed", os.R_OK):
             pytest.skip("this user reads everything")
-        walk = find_sounds(tmp_path)
+        walk = find_audio_files(tmp_path)
     finally:
         (tmp_path / "closed").chmod(0o755)
     assert [Path(found.path).name for found in walk.files] == ["b.mp3"]
@@ -107,6 +107,6 @@ def test_depth_is_no_matter(tmp_path: Path) -> None:
     finally:
         os.close(here)
     touch(tmp_path / "a.mp3")
-    walk = find_sounds(tmp_path)
+    walk = find_audio_files(tmp_path)
     assert [Path(found.path).name for found in walk.files] == ["a.mp3"]
     assert [why for _, why in walk.refused] == ["cannot be read: File name too long"]

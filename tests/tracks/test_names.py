@@ -12,7 +12,7 @@ from ponticello.errors import DataError
 from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import Splits, make_splits
 from ponticello.tracks import names as artists
-from ponticello.tracks.names import artist_groups, artists_of, lead_artist
+from ponticello.tracks.names import artist_groups, lead_artist, lead_artists
 
 SCHEMA = {"track_id": pl.String, "artist": pl.String, "album": pl.String}
 
@@ -68,7 +68,7 @@ def test_groups_are_artists_then_albums_then_tracks() -> None:
         "album:mix",
         "track:t4",
     ]
-    assert artists_of(tracks) == {"t0": "ada", "t1": "ada"}
+    assert lead_artists(tracks) == {"t0": "ada", "t1": "ada"}
     assert artist_groups(tracks.select("track_id")) == [f"track:t{n}" for n in range(5)]
 
 

@@ -3,7 +3,14 @@
 import polars as pl
 import pytest
 
-from ponticello.tracks.text import TEMPLATE, Field, join_parts, render_text, track_text, track_texts
+from ponticello.tracks.text import (
+    TEMPLATE,
+    Field,
+    join_phrases,
+    render_text,
+    track_text,
+    track_texts,
+)
 
 
 def test_every_column_has_its_place() -> None:
@@ -101,6 +108,6 @@ def test_items_are_joined_by_commas_or_with_and(
 
 
 def test_a_mark_goes_between_parts_and_never_behind_the_last() -> None:
-    assert join_parts(["Why?", "", "by Ada", "jazz"], ";") == "Why? by Ada; jazz"
-    assert join_parts(["by Ada", "Why?"], ".") == "by Ada. Why?"
-    assert join_parts(["", ""], ",") == ""
+    assert join_phrases(["Why?", "", "by Ada", "jazz"], ";") == "Why? by Ada; jazz"
+    assert join_phrases(["by Ada", "Why?"], ".") == "by Ada. Why?"
+    assert join_phrases(["", ""], ",") == ""

@@ -182,10 +182,10 @@ def import_history(
         done = ingest.import_history(
             folder,
             path,
-            form=known,
+            file_format=known,
             columns=read_columns(columns),
             user=user,
-            plain_users=plain_users,
+            pseudonyms=not plain_users,
             fuzzy=fuzzy,
             zone=_zone(timezone),
             on_progress=report,
@@ -214,21 +214,21 @@ def _print(done: "HistoryImport", folder: "LibraryPaths") -> None:
     """What was read and from which kind of file, what matched by which rule, and the receipt."""
     if done.files:
         forms = ", ".join(sorted(set(done.files.values())))
-        whose = f' of one listener, "{strip_control_chars(done.listener)}"' if done.listener else ""
+        whose = f' of one listener, "{strip_control_chars(done.user)}"' if done.user else ""
         files = "1 file" if len(done.files) == 1 else f"{len(done.files):,} files"
         typer.echo(f"{done.n_read:,} events{whose} from {files} ({forms})")
     if done.n_not_music:
         typer.echo(f"{done.n_not_music:,} podcasts, audiobooks or unfinished plays passed over")
-    if done.ignored:
-        typer.echo(f"no listening in: {_few(done.ignored)}")
-    if done.left_out:
-        typer.echo(f"columns left out: {_few(done.left_out)}")
+    if done.ignored_files:
+        typer.echo(f"no listening in: {_few(done.ignored_files)}")
+    if done.dropped_columns:
+        typer.echo(f"columns left out: {_few(done.dropped_columns)}")
     if done.match_rate is not None:
         by_rule = ", ".join(f"{n:,} by {_SAYS[rule]}" for rule, n in done.matched.items())
         found = f"{done.n_matched:,} of {done.n_read:,} events matched ({done.match_rate:.1%})"
         typer.echo(f"{found}: {by_rule}" if by_rule else found)
-    if done.n_found_again:
-        typer.echo(f"{done.n_found_again:,} events of earlier imports found their track")
+    if done.n_newly_matched:
+        typer.echo(f"{done.n_newly_matched:,} events of earlier imports found their track")
     waiting = ""
     if done.n_kept:
         from ponticello.listening.unmatched import unmatched_list_path

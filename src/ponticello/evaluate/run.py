@@ -54,7 +54,7 @@ from ponticello.splits.splits import Splits, describe, load_splits, splits_sha25
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ARTIST, GENRES, MACHINE_TAGS, TAGS, TITLE, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.names import artists_of
+from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import TEMPLATE
 
 NEIGHBOURS = 10
@@ -133,7 +133,7 @@ def _listening(
 ) -> EvaluationListening | None:
     if not folder.interactions.is_file():
         return None
-    pairs, artists = mine_test_pairs(folder), artists_of(materials.tracks)
+    pairs, artists = mine_test_pairs(folder), lead_artists(materials.tracks)
     return EvaluationListening(
         read_interactions(folder), splits, pairs, artists, _recordings(folder)
     )

@@ -26,7 +26,7 @@ from ponticello.splits.splits import Splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.names import artists_of
+from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import fused_texts, track_texts
 
 SHORTEST = 1e-12  # below, a vector has no direction
@@ -184,7 +184,7 @@ def load_vectors(
         tracks,
         ids,
         [splits.roles.get(track_id, "new") for track_id in ids],
-        artists_of(tracks),
+        lead_artists(tracks),
         texts,
         {method: matrices[method] for method in sorted(matrices, key=_place)},
         models,

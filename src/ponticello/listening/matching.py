@@ -26,28 +26,34 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ponticello.listening.importers.records import TrackReference, isrc_of, mbid_in, number, uri_of
+from ponticello.listening.importers.records import (
+    TrackReference,
+    parse_isrc,
+    parse_mbid,
+    parse_number,
+    parse_uri,
+)
 from ponticello.storage.schema import ALBUM, ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
 from ponticello.tracks.names import (
     ALBUM_WORDS,
-    EVERYWHERE,
+    GENERIC_TITLES,
     NO_ARTIST,
     Artist,
     Title,
+    normalize_words,
     parse_album,
     parse_artist,
     parse_title,
-    words,
 )
 
 SAME_DURATION_S = 3.0
 EXCERPT_S = 61.0  # a shorter file of the catalogue may be an excerpt, and says nothing of the whole
-MOST_NEAR = 3  # tracks that are listed beside a line that is none of them
+MAX_SUGGESTIONS = 3  # tracks that are listed beside a line that is none of them
 _OTHER_DURATION_S, _OTHER_DURATION = (
     10.0,
     0.1,
 )  # seconds and share from which two lengths are two versions
-_FEW = 32  # tracks that are weighed one by one as quickly
+_MAX_COMPARED = 32  # tracks that are weighed one by one as quickly
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class _Kinds:
     has: NDArray[np.int32]  # (n,), bits
 
 
-class Group:
+class CandidateGroup:
     """The tracks that one key names, in the order of the catalogue."""
 
     __slots__ = ("_kinds", "entries")
@@ -89,7 +95,7 @@ class Group:
         self.entries: list[CatalogEntry] = []
         self._kinds: _Kinds | None = None
 
-    def few(
+    def distinct_candidates(
         self, heard: TrackReference, title: Title | None, artist: Artist | None
     ) -> list[CatalogEntry]:
         """Of each kind that `heard` makes of these tracks the first three: one is found, two tie,
@@ -98,7 +104,7 @@ class Group:
         title, artist: those of `heard`. To be asked once `entries` is complete. Cost: some 20 ns a
         track.
         """
-        if len(self.entries) <= _FEW:
+        if len(self.entries) <= _MAX_COMPARED:
             return self.entries
         self._kinds = known = self._kinds or _kinds(self.entries)
         kind = known.has
@@ -115,7 +121,7 @@ class Group:
         order = np.argsort(kind, kind="stable")
         kind = kind[order]
         is_first = np.ones(len(kind), dtype=bool)
-        is_first[MOST_NEAR:] = kind[MOST_NEAR:] != kind[:-MOST_NEAR]
+        is_first[MAX_SUGGESTIONS:] = kind[MAX_SUGGESTIONS:] != kind[:-MAX_SUGGESTIONS]
         return [self.entries[place] for place in np.sort(order[is_first])]
 
 
@@ -126,7 +132,7 @@ def max_duration_difference(duration_s: float) -> float:
 
 def album_flags(album: str | None) -> frozenset[str]:
     """The words of an album's name that tell that its songs were played anew."""
-    return ALBUM_WORDS & frozenset(words(album).split()) if album else frozenset()
+    return ALBUM_WORDS & frozenset(normalize_words(album).split()) if album else frozenset()
 
 
 def parse_spelling(heard: TrackReference) -> tuple[str, str]:
@@ -184,7 +190,7 @@ def _values(
     written: tuple[str, str],
 ) -> tuple[Hashable, ...]:
     of_title = (None, None, None) if title is None else (title.core, title.versions, title.editions)
-    of_album = (words(album), parse_album(album)) if album else (None, None)
+    of_album = (normalize_words(album), parse_album(album)) if album else (None, None)
     return (*of_title, _guests(title, artist), *of_album, album_flags(album), mbid, written)
 
 
@@ -217,14 +223,18 @@ class CatalogMatcher:
 
     entries: list[CatalogEntry]
     by_id: dict[str, CatalogEntry] = field(default_factory=dict)
-    by_mbid: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
-    by_isrc: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
-    by_uri: dict[str, Group] = field(default_factory=lambda: defaultdict(Group))
-    by_path: dict[tuple[str, ...], Group] = field(default_factory=lambda: defaultdict(Group))
-    by_tail: dict[tuple[str, ...], Group] = field(
-        default_factory=lambda: defaultdict(Group)
+    by_mbid: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
+    by_isrc: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
+    by_uri: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
+    by_path: dict[tuple[str, ...], CandidateGroup] = field(
+        default_factory=lambda: defaultdict(CandidateGroup)
+    )
+    by_tail: dict[tuple[str, ...], CandidateGroup] = field(
+        default_factory=lambda: defaultdict(CandidateGroup)
     )  # two and three parts
-    by_song: dict[tuple[str, str], Group] = field(default_factory=lambda: defaultdict(Group))
+    by_song: dict[tuple[str, str], CandidateGroup] = field(
+        default_factory=lambda: defaultdict(CandidateGroup)
+    )
 
 
 def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
@@ -241,23 +251,23 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
             shown=", ".join(part for part in (row[TITLE], row[ARTIST]) if part),
             spelling=(spelling(row[ARTIST]), spelling(row[TITLE])),
             album=row[ALBUM],
-            album_words=words(row[ALBUM] or ""),
+            album_words=normalize_words(row[ALBUM] or ""),
             album_name=parse_album(row[ALBUM] or ""),
             album_flags=album_flags(row[ALBUM]),
-            mbid=mbid_in(row[MBID]),
-            duration_s=number(row[DURATION_S]),
+            mbid=parse_mbid(row[MBID]),
+            duration_s=parse_number(row[DURATION_S]),
             path=path_parts((root / row[PATH]).as_posix()) if row[PATH] else (),
         )
         catalogue.entries.append(entry)
         catalogue.by_id[entry.track_id] = entry
         for index, key in (
             (catalogue.by_mbid, entry.mbid),
-            (catalogue.by_isrc, isrc_of(row[ISRC])),
+            (catalogue.by_isrc, parse_isrc(row[ISRC])),
         ):
             if key:
                 index[key].entries.append(entry)
         for uri in {
-            uri_of(row[column]) for column in _URI_COLUMNS if isinstance(row.get(column), str)
+            parse_uri(row[column]) for column in _URI_COLUMNS if isinstance(row.get(column), str)
         } - {None}:
             catalogue.by_uri[str(uri)].entries.append(entry)
         if entry.path:
@@ -269,14 +279,14 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
     return catalogue
 
 
-def match(heard: TrackReference, catalogue: CatalogMatcher) -> Match:
+def match_track(heard: TrackReference, catalogue: CatalogMatcher) -> Match:
     """The one track that `heard` is, with the rule that says so; or why it is none."""
     if heard.track_id in catalogue.by_id:
         return Match(heard.track_id, "track_id")
     refused: list[tuple[CatalogEntry, str]] = []
     title = parse_title(heard.title) if heard.title else None
     artist = parse_artist(heard.artist) if heard.artist else None
-    by_key: tuple[tuple[str, Group | None, Callable[[CatalogEntry], str]], ...] = (
+    by_key: tuple[tuple[str, CandidateGroup | None, Callable[[CatalogEntry], str]], ...] = (
         (
             "mbid",
             catalogue.by_mbid.get(heard.mbid or ""),
@@ -291,11 +301,15 @@ def match(heard: TrackReference, catalogue: CatalogMatcher) -> Match:
         ("path", _by_path(heard, catalogue), lambda entry: _other_name(heard, title, entry)),
     )
     for rule, found, why_not in by_key:
-        if found and (one := _one(heard, found.few(heard, title, artist), why_not, rule, refused)):
+        if found and (
+            one := _one(
+                heard, found.distinct_candidates(heard, title, artist), why_not, rule, refused
+            )
+        ):
             return one
     song = catalogue.by_song.get((artist.name, title.core)) if title and artist else None
     if title and artist and song:
-        candidates = song.few(heard, title, artist)
+        candidates = song.distinct_candidates(heard, title, artist)
         for rule, tier in _tiers(heard, artist, title, candidates, refused):
             one = _one(heard, tier, lambda entry: _conflict(heard, title, entry), rule, refused)
             if one:
@@ -315,7 +329,7 @@ def path_parts(value: str) -> tuple[str, ...]:
     return tuple(part for part in value.split("/") if part not in ("", ".", ".."))
 
 
-def agrees(heard: TrackReference, entry: CatalogEntry) -> bool:
+def album_or_duration_agrees(heard: TrackReference, entry: CatalogEntry) -> bool:
     """Whether album or duration say that the two are one recording."""
     return _same_album(heard, entry) or _same_duration(heard, entry)
 
@@ -338,7 +352,8 @@ def _one(
             fit.append(entry)
     for narrows in (
         lambda entry: (
-            bool(heard.album and entry.album) and words(heard.album or "") == entry.album_words
+            bool(heard.album and entry.album)
+            and normalize_words(heard.album or "") == entry.album_words
         ),
         lambda entry: _same_album(heard, entry),
         lambda entry: _same_duration(heard, entry),
@@ -371,7 +386,7 @@ def _tiers(
             refused.append((entry, reason))
         elif guests != theirs and guests and theirs:
             refused.append((entry, f"other guests: {_named(guests)} heard, {_named(theirs)} here"))
-        elif guests != theirs and not agrees(heard, entry):
+        elif guests != theirs and not album_or_duration_agrees(heard, entry):
             refused.append(
                 (
                     entry,
@@ -432,7 +447,7 @@ def _conflict(heard: TrackReference, title: Title, entry: CatalogEntry) -> str:
         return f"{_named(title.versions)} on another album"
     if _same_duration(heard, entry):
         return ""
-    if EVERYWHERE.match(title.core):
+    if GENERIC_TITLES.match(title.core):
         return "a title of many pieces, and no album or duration agrees"
     if heard.mbid and entry.mbid and heard.mbid != entry.mbid:
         return "another MusicBrainz id, and no album or duration agrees"
@@ -449,7 +464,7 @@ def _conflict(heard: TrackReference, title: Title, entry: CatalogEntry) -> str:
     )
 
 
-def _by_path(heard: TrackReference, catalogue: CatalogMatcher) -> Group | None:
+def _by_path(heard: TrackReference, catalogue: CatalogMatcher) -> CandidateGroup | None:
     """Files with the whole path, else with the same end: the whole of a relative one, the last
     three parts of any.
     """

@@ -44,18 +44,18 @@ def resolve_user_id(folder: LibraryPaths, name: str, known: Collection[str]) -> 
     return hidden if hidden in known else name
 
 
-def user_ids_of(
-    folder: LibraryPaths, names: Sequence[str], known: Collection[str], *, plain: bool
+def assign_user_ids(
+    folder: LibraryPaths, names: Sequence[str], known: Collection[str], *, pseudonyms: bool
 ) -> dict[str, str]:
     """{name: its id}: the one the log has them under; for a new listener a pseudonym, or the name
     itself if `plain`.
     """
     new = [name for name in names if name not in known]
     found = {name: name for name in names}
-    if new and (not plain or (folder.root / SALT_FILE).is_file()):
+    if new and (pseudonyms or (folder.root / SALT_FILE).is_file()):
         salt = _salt(folder)
         hidden = {name: _hidden(salt, name, "user") for name in new}
-        found |= {name: each for name, each in hidden.items() if not plain or each in known}
+        found |= {name: each for name, each in hidden.items() if pseudonyms or each in known}
     return found
 
 

@@ -21,19 +21,19 @@ import polars as pl
 from rapidfuzz import fuzz, process
 
 from ponticello.listening.importers.records import (
-    HEARD,
-    HEARD_COLUMNS,
     IS_KEPT,
     IS_TABLE,
+    REFERENCE,
+    REFERENCE_COLUMNS,
     TrackReference,
 )
 from ponticello.listening.matching import (
-    MOST_NEAR,
+    MAX_SUGGESTIONS,
+    CandidateGroup,
     CatalogEntry,
     CatalogMatcher,
-    Group,
     Match,
-    agrees,
+    album_or_duration_agrees,
 )
 from ponticello.storage.files import atomic_write, escape_csv_cell
 from ponticello.storage.layout import LibraryPaths
@@ -41,7 +41,7 @@ from ponticello.storage.schema import EVENT, N_TIMES, PLAYED_AT, SESSION_ID, USE
 from ponticello.tracks.catalog import read_stored_table
 from ponticello.tracks.names import NO_ARTIST, Artist, Title, parse_artist, parse_title
 
-NEAR = 75.0  # of 100: from which likeness on a track is worth showing
+MIN_SIMILARITY = 75.0  # of 100: from which likeness on a track is worth showing
 _MOST_ARTISTS = 3
 
 
@@ -57,18 +57,20 @@ class SuggestionIndex:
         self._by_core: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(
             lambda: defaultdict(list)
         )  # core, artist
-        self._by_letters: dict[tuple[str, str, tuple[str, ...]], Group] = defaultdict(Group)
+        self._by_letters: dict[tuple[str, str, tuple[str, ...]], CandidateGroup] = defaultdict(
+            CandidateGroup
+        )
         for entry in sorted(
             catalogue.entries, key=lambda entry: entry.track_id
         ):  # so that names stand by first id
             if entry.title is None:
                 continue
             core, artist = (
-                folded(entry.title.core),
-                folded(entry.artist.name) if entry.artist else "",
+                fold_accents(entry.title.core),
+                fold_accents(entry.artist.name) if entry.artist else "",
             )
             first = self._by_core[core][artist]
-            if len(first) < MOST_NEAR:
+            if len(first) < MAX_SUGGESTIONS:
                 first.append(entry)
             if entry.artist is not None:
                 self._by_artist[artist][core] = first
@@ -76,15 +78,15 @@ class SuggestionIndex:
         self._artists = list(self._by_artist)
         self._near_artists: dict[str, list[tuple[str, float]]] = {}
 
-    def near(self, heard: TrackReference) -> list[tuple[CatalogEntry, str]]:
+    def suggest(self, heard: TrackReference) -> list[tuple[CatalogEntry, str]]:
         """Up to three tracks of like names, the nearest first, with what is not the same."""
         if not heard.title:
             return []
-        core, artist = folded(parse_title(heard.title).core), _artist(heard)
-        name = folded(artist.name) if artist else ""
+        core, artist = fold_accents(parse_title(heard.title).core), _artist(heard)
+        name = fold_accents(artist.name) if artist else ""
         found: dict[str, tuple[float, CatalogEntry, str]] = {}
         for other, artist_likeness in self._like(name) if artist else ():
-            for title, likeness in _most_like(core, list(self._by_artist[other]), NEAR):
+            for title, likeness in _most_like(core, list(self._by_artist[other]), MIN_SIMILARITY):
                 why = _what_differs(likeness, artist_likeness)
                 for entry in self._by_artist[other][title]:
                     found[entry.track_id] = (likeness + artist_likeness, entry, why)
@@ -94,23 +96,29 @@ class SuggestionIndex:
                     why = _what_differs(100.0, artist_likeness)
                     found.setdefault(entry.track_id, (100.0 + artist_likeness, entry, why))
         nearest = sorted(found.values(), key=lambda row: (-row[0], row[1].track_id))
-        return [(entry, why) for _, entry, why in nearest[:MOST_NEAR]]
+        return [(entry, why) for _, entry, why in nearest[:MAX_SUGGESTIONS]]
 
-    def fuzzy(self, heard: TrackReference) -> CatalogEntry | None:
+    def fuzzy_match(self, heard: TrackReference) -> CatalogEntry | None:
         """The one track that differs by accents and spaces only, or None."""
         artist = _artist(heard)
         if not heard.title or artist is None:
             return None
         title = parse_title(heard.title)
-        group = self._by_letters.get((folded(artist.name), folded(title.core), _numbers(title)))
-        like = group.few(heard, title, artist) if group else []
+        group = self._by_letters.get(
+            (fold_accents(artist.name), fold_accents(title.core), _numbers(title))
+        )
+        like = group.distinct_candidates(heard, title, artist) if group else []
         found = [entry for entry in like if _is_same(heard, title, artist, entry)]
         return found[0] if len(found) == 1 else None
 
     def _like(self, name: str) -> list[tuple[str, float]]:
         if name not in self._near_artists:
             found = process.extract(
-                name, self._artists, scorer=fuzz.ratio, score_cutoff=NEAR, limit=_MOST_ARTISTS
+                name,
+                self._artists,
+                scorer=fuzz.ratio,
+                score_cutoff=MIN_SIMILARITY,
+                limit=_MOST_ARTISTS,
             )
             self._near_artists[name] = [
                 (str(other), float(likeness)) for other, likeness, _ in found
@@ -123,11 +131,11 @@ def _most_like(name: str, others: list[str], least: float) -> list[tuple[str, fl
     `least`.
     """
     if not name:
-        return [(other, 0.0) for other in others[:MOST_NEAR]]
+        return [(other, 0.0) for other in others[:MAX_SUGGESTIONS]]
     likeness = process.cdist(
         [name], others, scorer=fuzz.ratio, score_cutoff=least, dtype=np.float64
     )[0]
-    best = np.argsort(-likeness, kind="stable")[:MOST_NEAR].tolist()
+    best = np.argsort(-likeness, kind="stable")[:MAX_SUGGESTIONS].tolist()
     return [(others[place], float(likeness[place])) for place in best if likeness[place] >= least]
 
 
@@ -136,7 +144,7 @@ def _numbers(title: Title) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=100_000)
-def folded(words: str) -> str:
+def fold_accents(words: str) -> str:
     """Words without spaces and without the accents of Latin letters."""
     parts = []
     for character in words:
@@ -154,7 +162,7 @@ def _is_same(heard: TrackReference, title: Title, artist: Artist, entry: Catalog
     if (artist.guests | title.guests) != (entry.artist.guests | other.guests):
         return False
     may_differ = not (heard.album and entry.album) and not (heard.duration_s and entry.duration_s)
-    return may_differ or agrees(heard, entry)
+    return may_differ or album_or_duration_agrees(heard, entry)
 
 
 def _artist(heard: TrackReference) -> Artist | None:
@@ -168,7 +176,7 @@ def _what_differs(likeness: float, artist_likeness: float) -> str:
     if likeness == 100.0:
         return (
             "the same title by another artist"
-            if artist_likeness < NEAR
+            if artist_likeness < MIN_SIMILARITY
             else "the artist's name is written otherwise"
         )
     return (
@@ -180,7 +188,7 @@ def _what_differs(likeness: float, artist_likeness: float) -> str:
 
 KEPT_FILE = "unmatched-history.parquet"
 LIST_FILE = "unmatched.csv"
-_WHAT = tuple(name for name in HEARD_COLUMNS if name != "msid")
+_WHAT = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
 
 
 def pending_events_path(folder: LibraryPaths) -> Path:
@@ -213,24 +221,24 @@ def write_pending_events(
     counts = events.filter(counted).sort(N_TIMES, descending=True)
     parts = [
         events.filter(~counted & ~is_playlist).unique(
-            (USER_ID, PLAYED_AT, EVENT, HEARD), keep="first"
+            (USER_ID, PLAYED_AT, EVENT, REFERENCE), keep="first"
         ),
         events.filter(is_playlist & ~playlists).unique(
-            (USER_ID, PLAYED_AT, SESSION_ID, HEARD), keep="first", maintain_order=True
+            (USER_ID, PLAYED_AT, SESSION_ID, REFERENCE), keep="first", maintain_order=True
         ),
         events.filter(playlists).unique(
-            (USER_ID, SESSION_ID, HEARD), keep="first", maintain_order=True
+            (USER_ID, SESSION_ID, REFERENCE), keep="first", maintain_order=True
         ),
-        counts.unique((USER_ID, EVENT, HEARD), keep="first", maintain_order=True),
+        counts.unique((USER_ID, EVENT, REFERENCE), keep="first", maintain_order=True),
     ]
-    kept = pl.concat(parts).drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, HEARD)
+    kept = pl.concat(parts).drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, REFERENCE)
     if kept.is_empty():
         pending_events_path(folder).unlink(missing_ok=True)
         return kept
-    what = pl.DataFrame(heard, schema=HEARD_COLUMNS, orient="row").with_row_index(HEARD)
+    what = pl.DataFrame(heard, schema=REFERENCE_COLUMNS, orient="row").with_row_index(REFERENCE)
     with atomic_write(pending_events_path(folder)) as temporary:
-        wide = kept.join(what, on=HEARD, how="left", maintain_order="left")
-        wide.drop(HEARD).write_parquet(temporary, compression="zstd")
+        wide = kept.join(what, on=REFERENCE, how="left", maintain_order="left")
+        wide.drop(REFERENCE).write_parquet(temporary, compression="zstd")
     return kept
 
 
@@ -251,10 +259,12 @@ def write_unmatched_list(
         unmatched_list_path(folder).unlink(missing_ok=True)
         return
     times = (
-        kept.with_columns(pl.col(N_TIMES).fill_null(1)).group_by(HEARD).agg(n=pl.col(N_TIMES).sum())
+        kept.with_columns(pl.col(N_TIMES).fill_null(1))
+        .group_by(REFERENCE)
+        .agg(n=pl.col(N_TIMES).sum())
     )
     header = ["events", *_WHAT, "reason"]
-    for rank in range(1, MOST_NEAR + 1):
+    for rank in range(1, MAX_SUGGESTIONS + 1):
         header += [f"near_{rank}", f"near_{rank}_id", f"not_{rank}"]
     with (
         atomic_write(unmatched_list_path(folder)) as temporary,
@@ -264,7 +274,7 @@ def write_unmatched_list(
         writer.writerow(header)
         writer.writerows(
             _rows(
-                times.sort("n", HEARD, descending=[True, False]).iter_rows(),
+                times.sort("n", REFERENCE, descending=[True, False]).iter_rows(),
                 heard,
                 matches,
                 nearest,
@@ -282,17 +292,19 @@ def _rows(
         said, found = heard[place], matches[place]
         near = list(found.refused)
         met = {entry.track_id for entry, _ in near}
-        if len(near) < MOST_NEAR:
-            near += [(entry, why) for entry, why in nearest.near(said) if entry.track_id not in met]
+        if len(near) < MAX_SUGGESTIONS:
+            near += [
+                (entry, why) for entry, why in nearest.suggest(said) if entry.track_id not in met
+            ]
         cells: list[object] = [
             n,
             *(escape_csv_cell(getattr(said, name)) for name in _WHAT),
             escape_csv_cell(found.reason),
         ]
-        for entry, why in near[:MOST_NEAR]:
+        for entry, why in near[:MAX_SUGGESTIONS]:
             cells += [
                 escape_csv_cell(entry.shown),
                 escape_csv_cell(entry.track_id),
                 escape_csv_cell(why),
             ]
-        yield cells + [""] * (3 * (MOST_NEAR - len(near[:MOST_NEAR])))
+        yield cells + [""] * (3 * (MAX_SUGGESTIONS - len(near[:MAX_SUGGESTIONS])))

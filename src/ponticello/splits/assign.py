@@ -11,7 +11,7 @@ import polars as pl
 from ponticello.config import SplitsConfig
 from ponticello.errors import ConfigError
 from ponticello.features.fingerprint import OTHER_ID
-from ponticello.listening.importers.records import isrc_of, mbid_in
+from ponticello.listening.importers.records import parse_isrc, parse_mbid
 from ponticello.storage.schema import ISRC, MBID, TRACK_ID
 from ponticello.tracks.names import normalize_name
 
@@ -76,7 +76,7 @@ def same_recordings(tracks: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl
     one id each stands beside the first.
     """
     pairs = [] if duplicates is None else list(duplicates.select(TRACK_ID, OTHER_ID).iter_rows())
-    for column, read in ((MBID, mbid_in), (ISRC, _whole_isrc)):
+    for column, read in ((MBID, parse_mbid), (ISRC, _whole_isrc)):
         first_of: dict[str, str] = {}
         for track_id, value in (
             tracks.select(TRACK_ID, column).iter_rows() if column in tracks.columns else ()
@@ -125,7 +125,7 @@ def _whole_isrc(value: str | None) -> str | None:
     """An ISRC in one spelling; None for what is none, such as the "N/A" that a shop gives to all it
     sells.
     """
-    found = isrc_of(value) or ""
+    found = parse_isrc(value) or ""
     return found if _ISRC.fullmatch(found) else None
 
 

@@ -3,7 +3,7 @@ recordings do not.
 
 No word of a title is ever dropped. A title becomes its core and the versions it names; two titles
 are the same where both agree. Only guests ("feat. X") and editions ("2011 Remaster") stand apart,
-for `match` to judge.
+for `match_track` to judge.
 
 Who made a track, for whatever must not tell two spellings of one artist apart: splits, caps,
 clusters of queries.
@@ -49,7 +49,7 @@ NO_ARTIST = frozenset(
     ]
 )
 # Names that one artist gives to a piece on every other album.
-EVERYWHERE = re.compile(
+GENERIC_TITLES = re.compile(
     r"(?:(?:untitled|track|title|titel|piste|pista|intro|outro|interlude|skit|prelude|overture|opening|ending|finale|"
     r"prologue|epilogue|introduction|theme|main theme|main title|title screen|menu|credits|end credits|hidden track|"
     r"bonus track|unknown)(?: (?:track )?\d+)?|\d+)$"
@@ -88,7 +88,7 @@ class Artist(NamedTuple):
 
 
 @lru_cache(maxsize=200_000)
-def words(value: str) -> str:
+def normalize_words(value: str) -> str:
     """`value` in small letters (NFKC, casefold), its words parted by single spaces, without
     punctuation.
 
@@ -131,9 +131,12 @@ def parse_title(value: str) -> Title:
     first, *tails = _DASH.split(_narrow(rest))
     core = " ".join([first, *[tail for tail in tails if not _is_version(tail, versions, editions)]])
     if not any(map(_counts, core)):  # "(Live)" as a whole title is a name
-        return Title(_shortened(words(value)), frozenset(), frozenset(), frozenset())
+        return Title(_shortened(normalize_words(value)), frozenset(), frozenset(), frozenset())
     return Title(
-        _shortened(words(core)), frozenset(versions), frozenset(guests), frozenset(editions)
+        _shortened(normalize_words(core)),
+        frozenset(versions),
+        frozenset(guests),
+        frozenset(editions),
     )
 
 
@@ -163,15 +166,15 @@ def parse_album(value: str) -> str:
         return bool(
             re.search(
                 r"\b(?:edition|remaster|remastered|deluxe|expanded|anniversary|reissue)\b",
-                words(label),
+                normalize_words(label),
             )
         )
 
     bare = _GROUP.sub(lambda group: " " if is_edition(group[1]) else group[0], value)
     first, *tails = _DASH.split(_narrow(bare))
-    return words(" ".join([first, *[tail for tail in tails if not is_edition(tail)]])) or words(
-        value
-    )
+    return normalize_words(
+        " ".join([first, *[tail for tail in tails if not is_edition(tail)]])
+    ) or normalize_words(value)
 
 
 def _narrow(value: str) -> str:
@@ -185,9 +188,9 @@ def _is_version(label: str, versions: set[str], editions: set[str]) -> bool:
     """Whether a label in brackets or after a dash names a version; its pieces are added to the two
     sets.
     """
-    if not VERSION_WORDS & set(words(label).split()):
+    if not VERSION_WORDS & set(normalize_words(label).split()):
         return False
-    for piece in map(words, re.split(r"[/,;]", label)):
+    for piece in map(normalize_words, re.split(r"[/,;]", label)):
         if _EDITION.match(piece):
             editions.add(piece)
         elif piece:
@@ -196,11 +199,11 @@ def _is_version(label: str, versions: set[str], editions: set[str]) -> bool:
 
 
 def _guests(value: str) -> set[str]:
-    return {_without_the(part) for part in _GUESTS.split(value) if words(part)}
+    return {_without_the(part) for part in _GUESTS.split(value) if normalize_words(part)}
 
 
 def _without_the(value: str) -> str:
-    return re.sub(r"^the (?=.)", "", words(value))
+    return re.sub(r"^the (?=.)", "", normalize_words(value))
 
 
 def _shortened(value: str) -> str:
@@ -236,7 +239,7 @@ def normalize_name(name: str | None) -> str:
     return " ".join((name or "").casefold().split())
 
 
-def artists_of(tracks: pl.DataFrame) -> dict[str, str]:
+def lead_artists(tracks: pl.DataFrame) -> dict[str, str]:
     """{track_id: lead artist} of the tracks whose artist is known."""
     leads = zip(tracks[TRACK_ID], _leads(tracks), strict=True)
     return {track_id: lead for track_id, lead in leads if lead}

@@ -57,7 +57,7 @@ class FolderWalk:
     ignored: Counter[str] = field(default_factory=Counter)
 
 
-def find_sounds(root: Path, on_folder: Callable[[int], None] | None = None) -> FolderWalk:
+def find_audio_files(root: Path, on_folder: Callable[[int], None] | None = None) -> FolderWalk:
     """The sound files under `root`, by path. on_folder: called after each folder with the number of
     files so far.
 
@@ -218,7 +218,7 @@ def scan_folder(
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; check the path")
     root = root.resolve()
-    walk = find_sounds(root)
+    walk = find_audio_files(root)
     update = ScanTransaction(folder, root, walk.files)
     paths = [Path(found.path) for found in update.changed]
     try:

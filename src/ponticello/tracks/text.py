@@ -68,8 +68,8 @@ def track_text(row: Mapping[str, Any], with_names: bool = True) -> str:
         'Blue Hour. by Ada. jazz, piano'
     """
     fields = [field for field in TEMPLATE if with_names or not field.is_name]
-    return join_parts(
-        [render_text(field, items_of(row, field), field.wordings[0]) for field in fields], "."
+    return join_phrases(
+        [render_text(field, field_items(row, field), field.wordings[0]) for field in fields], "."
     )
 
 
@@ -95,7 +95,7 @@ def text_rows(tracks: pl.DataFrame) -> list[dict[str, Any]]:
     return tracks.select(columns).to_dicts() if columns else [{} for _ in range(tracks.height)]
 
 
-def items_of(row: Mapping[str, Any], field: Field) -> list[str]:
+def field_items(row: Mapping[str, Any], field: Field) -> list[str]:
     """What the row has in the field's column, white space collapsed: the items of a list, or one
     text; else nothing.
     """
@@ -116,7 +116,7 @@ def render_text(field: Field, items: Sequence[str], wording: str) -> str:
     return wording.replace("{and}" if "{and}" in wording else "{}", text) if text else ""
 
 
-def join_parts(parts: Sequence[str], mark: str) -> str:
+def join_phrases(parts: Sequence[str], mark: str) -> str:
     """The parts that are not empty, `mark` after each but the last and those that end a sentence by
     themselves.
     """

@@ -14,8 +14,8 @@ import polars as pl
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.text import (
     TEMPLATE,
-    items_of,
-    join_parts,
+    field_items,
+    join_phrases,
     render_text,
     text_rows,
     track_text,
@@ -36,7 +36,7 @@ def reword_text(row: Mapping[str, Any], generator: np.random.Generator) -> str:
     """
     parts = []
     for field in TEMPLATE:
-        items = items_of(row, field)
+        items = field_items(row, field)
         if not items or generator.random() < field.drop_rate:
             continue
         order = generator.permutation(len(items))[
@@ -45,7 +45,7 @@ def reword_text(row: Mapping[str, Any], generator: np.random.Generator) -> str:
         wording = field.wordings[generator.integers(len(field.wordings))]
         parts.append(render_text(field, [items[place] for place in order], wording))
     shuffled = [parts[place] for place in generator.permutation(len(parts))]
-    return join_parts(shuffled, MARKS[generator.integers(len(MARKS))]) or track_text(row)
+    return join_phrases(shuffled, MARKS[generator.integers(len(MARKS))]) or track_text(row)
 
 
 def track_variants(tracks: pl.DataFrame, n: int, seed: int) -> list[list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.listening.importers.detect import detect
+from ponticello.listening.importers.detect import detect_format
 from ponticello.listening.importers.lastfm import read_lastfm
 from ponticello.listening.importers.music_servers import read_beets, read_navidrome
 from ponticello.listening.importers.records import (
@@ -22,7 +22,7 @@ from ponticello.listening.importers.records import (
     TrackReference,
 )
 from ponticello.listening.importers.run import READERS
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 from tests.history_files import MBID, at, lines, read, source
 
 OTHER_MBID = "99999999-2222-4333-8444-555555555555"
@@ -77,7 +77,7 @@ NOON = at("2024-01-01T10:00:00")
 
 def test_listenbrainz_lines_give_plays_with_the_mapped_id(tmp_path: Path) -> None:
     given = source(tmp_path / "1.jsonl", lines(LISTEN, OLD_LISTEN))
-    assert detect(given) == "listenbrainz"
+    assert detect_format(given) == "listenbrainz"
     assert read(given) == [
         ListenEvent(HEARD, NOON),
         ListenEvent(TrackReference(artist="Ada", title="Kindling"), NOON + 250_000),
@@ -212,7 +212,7 @@ def test_spotify_row_says_how_a_play_ended(
     tmp_path: Path, change: dict[str, Any], event: str, played_s: float
 ) -> None:
     given = source(tmp_path / "Streaming_History_Audio_2023_1.json", json.dumps([PLAYED | change]))
-    assert detect(given) == "spotify"
+    assert detect_format(given) == "spotify"
     assert read(given) == [ListenEvent(SPOTIFY, ENDED, event, played_s)]
 
 
@@ -349,17 +349,17 @@ def test_lastfm_in_each_of_its_column_orders(
     tmp_path: Path, name: str, content: str, wanted: TrackReference | None
 ) -> None:
     given = source(tmp_path / name, content)
-    assert detect(given) == "lastfm"
+    assert detect_format(given) == "lastfm"
     assert read(given) == [ListenEvent(wanted or OWLS._replace(album=None), MINUTE)]
 
 
 def test_order_of_four_columns_is_told_by_what_repeats(tmp_path: Path) -> None:
     rows = [f"The Owls,Song {place},Night Songs,31 Dec 2019 23:{place:02d}" for place in range(10)]
     found = read(source(tmp_path / "l.csv", lines(*rows)))
-    assert [row.heard.title for row in found if isinstance(row, ListenEvent)] == [
+    assert [row.track.title for row in found if isinstance(row, ListenEvent)] == [
         f"Song {place}" for place in range(10)
     ]
-    assert {row.heard.album for row in found if isinstance(row, ListenEvent)} == {"Night Songs"}
+    assert {row.track.album for row in found if isinstance(row, ListenEvent)} == {"Night Songs"}
 
 
 def test_columns_by_number_overrule_the_order(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ FIRST = TrackReference(
 SECOND = TrackReference(path="Ada/Kindling.mp3", artist="Ada", title="Kindling", duration_s=90.0)
 
 
-def sqlite(path: Path, *scripts: str) -> Source:
+def sqlite(path: Path, *scripts: str) -> HistoryFile:
     connection = sqlite3.connect(path)
     for script in scripts:
         connection.executescript(script)
@@ -442,7 +442,7 @@ def test_navidrome_without_artists_still_has_its_paths(tmp_path: Path) -> None:
     bare = "CREATE TABLE media_file (id TEXT, path TEXT, title TEXT); INSERT INTO media_file VALUES ('m1', 'a.mp3', 'A');"
     users = "CREATE TABLE user (id TEXT, user_name TEXT);"
     given = sqlite(tmp_path / "navidrome.db", bare, users, ANNOTATIONS, SCROBBLES)
-    heard = [row.heard for row in read_navidrome(given) if isinstance(row, ListenEvent)]
+    heard = [row.track for row in read_navidrome(given) if isinstance(row, ListenEvent)]
     assert heard
     assert {(row.path, row.title, row.artist, row.album) for row in heard} == {
         ("a.mp3", "A", None, None)
@@ -452,7 +452,7 @@ def test_navidrome_without_artists_still_has_its_paths(tmp_path: Path) -> None:
 def test_older_navidrome_has_counts_stars_and_ratings(tmp_path: Path) -> None:
     given = sqlite(tmp_path / "navidrome.db", FILES, ANNOTATIONS)
     before = (tmp_path / "navidrome.db").read_bytes()
-    assert detect(given) == "navidrome"
+    assert detect_format(given) == "navidrome"
     day = at("2024-01-02T10:00:00")
     assert list(read_navidrome(given)) == [
         ListenEvent(FIRST, NOON, user="ada", n_times=7),
@@ -476,7 +476,7 @@ def test_newer_navidrome_has_every_play(tmp_path: Path) -> None:
         BadRecord(4, "media_file_id", "", "names a file that the database does not have"),
     ]
     counted = [
-        (row.heard.title, row.n_times)
+        (row.track.title, row.n_times)
         for row in found
         if isinstance(row, ListenEvent) and row.n_times
     ]
@@ -519,7 +519,7 @@ INSERT INTO item_attributes (entity_id, key, value) VALUES (1, 'play_count', '3'
 
 def test_beets_counts_are_one_event_each_with_the_largest_count(tmp_path: Path) -> None:
     given = sqlite(tmp_path / "library.db", BEETS)
-    assert detect(given) == "beets"
+    assert detect_format(given) == "beets"
     heard = FIRST._replace(path="/music/a.flac", isrc="SEABC2012345")
     later = NOON + 3_600_000_000
     assert list(read_beets(given)) == [

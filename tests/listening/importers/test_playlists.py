@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from ponticello.listening.importers import playlists as xspf
-from ponticello.listening.importers.detect import detect
+from ponticello.listening.importers.detect import detect_format
 from ponticello.listening.importers.records import BadRecord, ListenEvent, TrackReference
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 from tests.history_files import MBID, at, read, source
 
 DAY = at("2024-01-02T10:00:00")
 
 
-def _dated(given: Source) -> int:
+def _dated(given: HistoryFile) -> int:
     return given.modified_us
 
 
@@ -24,7 +24,7 @@ def _dated(given: Source) -> int:
 def test_m3u_in_each_encoding(tmp_path: Path, encoding: str) -> None:
     text = "#EXTM3U\r\n#EXTINF:201,The Owls - Été\r\n../music/Été.flac\r\n\r\nhttps://example.org/stream\r\n"
     given = source(tmp_path / "evening.m3u", text.encode(encoding))
-    assert detect(given) == "m3u"
+    assert detect_format(given) == "m3u"
     there = f"{tmp_path.resolve().parent.as_posix()}/music/Été.flac"
     heard = TrackReference(path=there, artist="The Owls", title="Été", duration_s=201.0)
     assert read(given) == [
@@ -43,12 +43,12 @@ def test_m3u_takes_windows_paths_and_addresses_of_files(tmp_path: Path) -> None:
         tmp_path / "p.m3u8",
         "D:\\Music\\Owls\\a.mp3\nfile:///music/Owls/Blue%20Hour.mp3\n#EXTALB:x\n/abs/b.mp3\n",
     )
-    paths = [row.heard.path for row in read(given) if isinstance(row, ListenEvent)]
+    paths = [row.track.path for row in read(given) if isinstance(row, ListenEvent)]
     assert paths == ["D:\\Music\\Owls\\a.mp3", "/music/Owls/Blue Hour.mp3", "/abs/b.mp3"]
 
 
 def test_binary_file_is_no_playlist(tmp_path: Path) -> None:
-    assert detect(source(tmp_path / "p.m3u", b"ID3\x00\x00\x01")) is None
+    assert detect_format(source(tmp_path / "p.m3u", b"ID3\x00\x00\x01")) is None
 
 
 def test_pls_takes_its_entries_in_any_order(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_jspf_knows_ids_and_when_a_track_was_added(tmp_path: Path) -> None:
         }
     }
     given = source(tmp_path / "p.jspf", json.dumps(body))
-    assert detect(given) == "jspf"
+    assert detect_format(given) == "jspf"
     other = TrackReference(uri="spotify:track:4abcDEF", title="Kindling")
     heard = TrackReference(
         mbid=MBID, artist="The Owls", title="Blue Hour", album="Night Songs", duration_s=201.5
@@ -120,7 +120,7 @@ XSPF_FIRST = TrackReference(
 
 def test_xspf_gives_its_tracks(tmp_path: Path) -> None:
     given = source(tmp_path / "p.xspf", f"{XSPF}</trackList></playlist>")
-    assert detect(given) == "xspf"
+    assert detect_format(given) == "xspf"
     assert read(given) == [
         ListenEvent(XSPF_FIRST, DAY, "playlist", session="p.xspf"),
         BadRecord(6, "track", "", "names neither a title nor an id"),
@@ -130,7 +130,7 @@ def test_xspf_gives_its_tracks(tmp_path: Path) -> None:
 
 def test_cut_xspf_keeps_the_whole_tracks(tmp_path: Path) -> None:
     found = read(source(tmp_path / "p.xspf", f"{XSPF}<track><title>Half"))
-    assert [row.heard.title for row in found if isinstance(row, ListenEvent)] == ["Blue Hour", None]
+    assert [row.track.title for row in found if isinstance(row, ListenEvent)] == ["Blue Hour", None]
     assert found[-1] == BadRecord(8, "", "", "is not valid XML from here on: no element found")
 
 
@@ -193,7 +193,7 @@ def test_xspf_text_of_many_lines_comes_in_few_pieces(
             f"{XSPF}<track><title>{title}</title></track></trackList></playlist>",
         )
     )
-    assert [row.heard.title for row in found if isinstance(row, ListenEvent)][-1] == title.strip()
+    assert [row.track.title for row in found if isinstance(row, ListenEvent)][-1] == title.strip()
     assert sum(sizes) > len(title)
     assert len(sizes) < 100
     much = f"{XSPF}<track><title>{title + title}</title></track></trackList></playlist>"

@@ -80,7 +80,7 @@ def test_nothing_of_addresses_devices_and_names_reaches_the_library(
         archive.writestr("Streaming_History_Audio_2023.json", json.dumps(rows))
         archive.writestr("Identity.json", json.dumps({"displayName": "secret-name"}))
     done = import_history(folder, export, user="secret-listener")
-    assert (done.n_new, done.n_kept, done.ignored, done.listener) == (
+    assert (done.n_new, done.n_kept, done.ignored_files, done.user) == (
         1,
         1,
         ["Identity.json"],
@@ -271,7 +271,7 @@ def test_feedback_by_spelling_is_of_the_listen_spelled_so(
     )
     (root / "user.json").write_text(json.dumps({"user_id": 1, "username": "x"}))
     done = import_history(folder, root)
-    assert done.ignored == ["user.json"]
+    assert done.ignored_files == ["user.json"]
     assert [row[:2] for row in _log(folder)] == [("a", "play"), ("a", "like")]
 
 
@@ -298,17 +298,17 @@ def test_unmatched_rows_wait_are_listed_and_found_again(
     (tmp_path / "more.csv").write_text("track_id,title,artist\nc,Later Song,The Owls\n")
     import_tracks(folder, tmp_path / "more.csv")
     again = import_history(folder, None)
-    assert (again.n_new, again.n_found_again, again.n_kept) == (2, 2, 1)
+    assert (again.n_new, again.n_newly_matched, again.n_kept) == (2, 2, 1)
     assert import_history(folder, tmp_path / "s.json").n_new == 0
 
 
 def test_listener_keeps_the_id_the_log_has_them_under(folder: LibraryPaths, tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("user_id,track_id,played_at\nada,a,2024-01-01\n")
-    import_history(folder, table, plain_users=True)
+    import_history(folder, table, pseudonyms=False)
     table.write_text("user_id,track_id,played_at\nada,a,2024-01-01\nbo,a,2024-01-01\n")
     assert import_history(folder, table).n_new == 1
-    assert import_history(folder, table, plain_users=True).n_new == 0
+    assert import_history(folder, table, pseudonyms=False).n_new == 0
     users = sorted(read_interactions(folder)["user_id"])
     assert users[0] == "ada"
     assert users[1].startswith("user-")
@@ -338,7 +338,7 @@ def test_an_import_reads_the_whole_log_once(
     (tmp_path / "t.csv").write_text(
         scrobble + "".join(f"user-{n},a,2023-05-01T14:02:00Z\n" for n in range(9))
     )
-    import_history(folder, tmp_path / "t.csv", plain_users=True)
+    import_history(folder, tmp_path / "t.csv", pseudonyms=False)
     read: list[tuple[Path, object]] = []
 
     def reads(path: Path, name: str, columns: object = None) -> pl.DataFrame:
@@ -347,7 +347,7 @@ def test_an_import_reads_the_whole_log_once(
 
     monkeypatch.setattr(catalog, "read_parquet", reads)
     rows = [_spotify("2023-05-01T14:05:17Z", 200_000), _spotify("2023-05-01T16:05:17Z", 200_000)]
-    done = import_history(folder, _json(tmp_path / "s.json", rows), user="user-3", plain_users=True)
+    done = import_history(folder, _json(tmp_path / "s.json", rows), user="user-3", pseudonyms=False)
     assert (done.n_new, done.n_updated, done.n_total) == (1, 1, 10)
     assert [columns for path, columns in read if path == folder.interactions] == [["user_id"], None]
     monkeypatch.undo()
@@ -421,7 +421,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_written(
     ):
         import_history(folder, spotify, columns={"title": "x"})
     with pytest.raises(DataError, match=r"s\.json is no Navidrome database that can be read"):
-        import_history(folder, spotify, form="navidrome")
+        import_history(folder, spotify, file_format="navidrome")
     with folder.lock(), pytest.raises(LibraryError, match="is being written by another process"):
         import_history(folder, spotify)
     assert not folder.interactions.exists()

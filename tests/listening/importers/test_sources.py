@@ -7,7 +7,7 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.listening.importers import sources as module
-from ponticello.listening.importers.sources import sources_of
+from ponticello.listening.importers.sources import open_sources
 
 
 def _zip(path: Path, **members: bytes) -> Path:
@@ -18,7 +18,7 @@ def _zip(path: Path, **members: bytes) -> Path:
 
 
 def _names(path: Path) -> list[str]:
-    with sources_of(path) as found:
+    with open_sources(path) as found:
         return [source.name for source in found]
 
 
@@ -35,7 +35,7 @@ def test_zip_is_read_by_member_in_order(tmp_path: Path) -> None:
         ):
             archive.writestr(name, b"[]")
     assert _names(path) == ["a/1.json", "b/2.jsonl"]
-    with sources_of(path) as found:
+    with open_sources(path) as found:
         assert (found[0].path, found[0].head()) == (None, b"[]")
 
 
@@ -45,7 +45,7 @@ def test_names_that_leave_the_zip_are_passed_over_and_nothing_is_written(tmp_pat
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("../../out.json", "/abs.json", "a\\..\\..\\b.json", "ok.json"):
             archive.writestr(name, b"[]")
-    with sources_of(path) as found:
+    with open_sources(path) as found:
         assert [source.head() for source in found] == [b"[]"] * len(found)
         assert "ok.json" in [source.name for source in found]
         assert not [source.name for source in found if ".." in source.name]
@@ -75,7 +75,7 @@ def test_bomb_is_refused(
 ) -> None:
     monkeypatch.setattr(module, limit, value)
     path = _zip(tmp_path / "b.zip", **{"a.json": b" " * 1_000_000, "b.json": b"[]"})
-    with pytest.raises(DataError, match=wanted), sources_of(path):
+    with pytest.raises(DataError, match=wanted), open_sources(path):
         pass
 
 
@@ -87,14 +87,14 @@ def test_encrypted_and_damaged_zips_are_refused(tmp_path: Path) -> None:
     path.write_bytes(data)
     with (
         pytest.raises(DataError, match=r"l\.zip: 'a.json' is encrypted; unpack it yourself"),
-        sources_of(path),
+        open_sources(path),
     ):
         pass
     path.write_bytes(data[:30])
-    with pytest.raises(DataError, match=r"l\.zip is not a readable zip"), sources_of(path):
+    with pytest.raises(DataError, match=r"l\.zip is not a readable zip"), open_sources(path):
         pass
     with (
         pytest.raises(DataError, match="is not a file or folder; check the path"),
-        sources_of(tmp_path / "no"),
+        open_sources(tmp_path / "no"),
     ):
         pass

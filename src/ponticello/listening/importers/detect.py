@@ -12,8 +12,8 @@ from ponticello.listening.importers import lastfm
 from ponticello.listening.importers import music_servers as beets
 from ponticello.listening.importers import music_servers as navidrome
 from ponticello.listening.importers.music_servers import MAGIC, tables_of
-from ponticello.listening.importers.records import moment
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.records import parse_time_us
+from ponticello.listening.importers.sources import HistoryFile
 from ponticello.storage.schema import INTERACTIONS, PLAYED_AT, TRACK_ID, USER_ID
 
 Format = Literal[
@@ -26,7 +26,7 @@ _SPOTIFY_KEYS = ({"ts", "ms_played"}, {"endTime", "msPlayed"})
 _OBJECT = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
 
 
-def detect(source: Source) -> Format | None:
+def detect_format(source: HistoryFile) -> Format | None:
     """The format of a file, or None for one that holds no listening."""
     head = source.head()
     if head.startswith(MAGIC):
@@ -54,7 +54,7 @@ def detect(source: Source) -> Format | None:
     return _delimited(text, source)
 
 
-def _json(text: str, source: Source) -> Format | None:
+def _json(text: str, source: HistoryFile) -> Format | None:
     if re.match(r'\{\s*"playlist"\s*:\s*\{', text):
         return "jspf"
     if re.match(r'\{\s*"(?:recenttracks|username|track|scrobbles)"\s*:', text) and re.search(
@@ -102,7 +102,7 @@ def _first_keys(text: str) -> set[str]:
     return set()
 
 
-def _delimited(text: str, source: Source) -> Format | None:
+def _delimited(text: str, source: HistoryFile) -> Format | None:
     lines = [line for line in io.StringIO(text, newline=None) if line.strip()]
     if not lines:
         return None
@@ -118,6 +118,6 @@ def _delimited(text: str, source: Source) -> Format | None:
         return "table"
     if names & set(lastfm.NAMES["artist"]) and names & set(lastfm.NAMES["title"]):
         return "lastfm"
-    if len(first) >= 4 and sum(moment(field) is not None for field in first) == 1:
+    if len(first) >= 4 and sum(parse_time_us(field) is not None for field in first) == 1:
         return "lastfm"
     return "table" if source.suffix in TABLE_SUFFIXES and PLAYED_AT in names else None

@@ -24,12 +24,12 @@ from ponticello.listening.importers.records import (
     TrackReference,
     json_items,
     json_lines,
-    length,
-    mbid_in,
-    moment,
-    text,
+    parse_duration_s,
+    parse_mbid,
+    parse_text,
+    parse_time_us,
 )
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 
 ARRAYS = ("track", "scrobbles", "recenttracks")  # where an export that is one object keeps its list
 NAMES: dict[str, tuple[str, ...]] = {
@@ -65,7 +65,7 @@ _DELIMITERS = ",;\t"
 
 
 def read_lastfm(
-    source: Source, zone: tzinfo = UTC, columns: Mapping[str, str] | None = None
+    source: HistoryFile, zone: tzinfo = UTC, columns: Mapping[str, str] | None = None
 ) -> Records:
     """Plays. zone: in which dates without a zone were written; Unix times need none.
 
@@ -163,7 +163,7 @@ def _by_content(rows: list[list[str]]) -> list[str]:
 
 def _is_date(value: str) -> bool:
     """Whether a field is a moment; a bare number counts if it is a Unix time."""
-    return moment(value) is not None
+    return parse_time_us(value) is not None
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
@@ -233,17 +233,17 @@ def _plain(value: Any) -> Any:
 
 
 def _listen(found: Mapping[str, Any], line: int, zone: tzinfo) -> Record:
-    artist, title = text(found.get("artist")), text(found.get("title"))
+    artist, title = parse_text(found.get("artist")), parse_text(found.get("title"))
     if title is None or artist is None:
         return BadRecord(line, "artist" if title else "title", "", "is missing")
-    at_us = moment(found.get("played_at"), zone)
+    at_us = parse_time_us(found.get("played_at"), zone)
     if at_us is None:
         return BadRecord(line, "played_at", found.get("played_at"), NO_DATE)
     heard = TrackReference(
-        mbid=mbid_in(found.get("mbid")),
+        mbid=parse_mbid(found.get("mbid")),
         artist=artist,
         title=title,
-        album=text(found.get("album")),
-        duration_s=length(found.get("duration_s")),
+        album=parse_text(found.get("album")),
+        duration_s=parse_duration_s(found.get("duration_s")),
     )
     return ListenEvent(heard, at_us)

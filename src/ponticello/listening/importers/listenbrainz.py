@@ -14,23 +14,23 @@ from ponticello.listening.importers.records import (
     Record,
     Records,
     TrackReference,
-    isrc_of,
     json_items,
     json_lines,
-    length,
-    mbid_in,
-    moment,
-    number,
-    text,
-    uri_of,
+    parse_duration_s,
+    parse_isrc,
+    parse_mbid,
+    parse_number,
+    parse_text,
+    parse_time_us,
+    parse_uri,
 )
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 
 _SCORES = {1.0: "like", -1.0: "dislike"}
 _MILLISECONDS = 1e-3
 
 
-def read_listenbrainz(source: Source) -> Records:
+def read_listenbrainz(source: HistoryFile) -> Records:
     """Listens are plays, a feedback of 1 a like, of -1 a dislike, a pinned recording is collected.
 
     The MusicBrainz id is that of `mbid_mapping`, else the one the player sent. A feedback of 0
@@ -47,7 +47,7 @@ def read_listenbrainz(source: Source) -> Records:
 
 def _record(item: dict[str, Any], line: int) -> Record:
     if "score" in item:
-        score = number(item["score"])
+        score = parse_number(item["score"])
         event = None if score is None else _SCORES.get(score)
         if score == 0:
             return IgnoredRecord()
@@ -58,7 +58,7 @@ def _record(item: dict[str, Any], line: int) -> Record:
         event, when = "collect", "created"
     else:
         event, when = "play", "listened_at"
-    at_us = moment(item.get(when))
+    at_us = parse_time_us(item.get(when))
     if at_us is None:
         return BadRecord(line, when, item.get(when), NO_DATE)
     heard = _heard(item)
@@ -72,16 +72,17 @@ def _heard(item: dict[str, Any]) -> TrackReference:
     more, mapped = _part(said, "additional_info"), _part(said, "mbid_mapping")
     ids = [mapped.get("recording_mbid"), item.get("recording_mbid"), more.get("recording_mbid")]
     return TrackReference(
-        mbid=next((found for found in map(mbid_in, ids) if found), None),
-        isrc=isrc_of(more.get("isrc")),
-        uri=uri_of(more.get("spotify_id") or more.get("origin_url")),
-        artist=text(said.get("artist_name")),
-        title=text(said.get("track_name")),
-        album=text(said.get("release_name")),
-        duration_s=length(more.get("duration_ms"), _MILLISECONDS) or length(more.get("duration")),
-        msid=text(said.get("recording_msid"))
-        or text(more.get("recording_msid"))
-        or text(item.get("recording_msid")),
+        mbid=next((found for found in map(parse_mbid, ids) if found), None),
+        isrc=parse_isrc(more.get("isrc")),
+        uri=parse_uri(more.get("spotify_id") or more.get("origin_url")),
+        artist=parse_text(said.get("artist_name")),
+        title=parse_text(said.get("track_name")),
+        album=parse_text(said.get("release_name")),
+        duration_s=parse_duration_s(more.get("duration_ms"), _MILLISECONDS)
+        or parse_duration_s(more.get("duration")),
+        msid=parse_text(said.get("recording_msid"))
+        or parse_text(more.get("recording_msid"))
+        or parse_text(item.get("recording_msid")),
     )
 
 

@@ -20,14 +20,14 @@ from ponticello.listening.importers.records import (
     ListenEvent,
     Records,
     TrackReference,
-    isrc_of,
-    length,
-    mbid_in,
-    moment,
-    number,
-    text,
+    parse_duration_s,
+    parse_isrc,
+    parse_mbid,
+    parse_number,
+    parse_text,
+    parse_time_us,
 )
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 
 MAGIC = b"SQLite format 3\x00"
 MOST_BYTES_IN_ZIP = 2 << 30  # a database in a zip is held in memory
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def database(source: Source) -> Iterator[sqlite3.Connection]:
+def database(source: HistoryFile) -> Iterator[sqlite3.Connection]:
     """A connection that reads, with rows by name; text that is not UTF-8 is kept with replacement
     characters.
 
@@ -73,7 +73,7 @@ def database(source: Source) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def tables_of(source: Source) -> dict[str, set[str]]:
+def tables_of(source: HistoryFile) -> dict[str, set[str]]:
     """{table: its columns}; {} for a file that is no readable database. Views do not count: they
     may run anything.
     """
@@ -94,7 +94,7 @@ def tables_of(source: Source) -> dict[str, set[str]]:
         return {}
 
 
-def tables_with(source: Source, wanted: frozenset[str], program: str) -> dict[str, set[str]]:
+def tables_with(source: HistoryFile, wanted: frozenset[str], program: str) -> dict[str, set[str]]:
     """`tables_of`; DataError where one that is wanted is not there."""
     tables = tables_of(source)
     if missing := sorted(wanted - tables.keys()):
@@ -119,7 +119,7 @@ def rows_of(
         yield BadRecord(number + 1, "", "", f"the database is damaged from here on: {error}")
 
 
-def _in_memory(source: Source) -> sqlite3.Connection:
+def _in_memory(source: HistoryFile) -> sqlite3.Connection:
     if source.size > MOST_BYTES_IN_ZIP:
         raise DataError(
             f"{source.name} has {source.size:,} bytes, too many to be read in a zip; unpack it and pass the file"
@@ -139,7 +139,7 @@ _QUERY = """SELECT i.id AS id, {fields}, a.key AS key, a.value AS value FROM ite
     JOIN item_attributes a ON a.entity_id = i.id AND a.key IN ({keys}) ORDER BY i.id"""
 
 
-def read_beets(source: Source) -> Records:
+def read_beets(source: HistoryFile) -> Records:
     """One play event for all plays of an item, and one skip event for all skips; the counts are
     kept with them.
 
@@ -174,7 +174,7 @@ def _events(item: sqlite3.Row, said: dict[str, object]) -> Iterator[ListenEvent 
     row = item["id"]
     counts: dict[str, int] = {}
     for key in _COUNTS:
-        count = number(said.get(key)) if key in said else 0.0
+        count = parse_number(said.get(key)) if key in said else 0.0
         if count is None or count < 0:
             yield BadRecord(row, key, said[key], "is not a count")
         else:
@@ -183,7 +183,7 @@ def _events(item: sqlite3.Row, said: dict[str, object]) -> Iterator[ListenEvent 
     n_skips = counts.get("skip_count", 0)
     if not n_plays and not n_skips:
         return
-    at_us = moment(said.get("last_played")) or moment(
+    at_us = parse_time_us(said.get("last_played")) or parse_time_us(
         item["added"] if "added" in item.keys() else None  # noqa: SIM118
     )
     if at_us is None:
@@ -204,15 +204,15 @@ def _beets_track(item: sqlite3.Row) -> TrackReference:
     names = set(item.keys())
     path = item["path"] if "path" in names else None
     return TrackReference(
-        mbid=mbid_in(item["mb_trackid"]) if "mb_trackid" in names else None,
-        isrc=isrc_of(item["isrc"]) if "isrc" in names else None,
+        mbid=parse_mbid(item["mb_trackid"]) if "mb_trackid" in names else None,
+        isrc=parse_isrc(item["isrc"]) if "isrc" in names else None,
         path=os.fsdecode(path).encode("utf-8", "replace").decode()
         if isinstance(path, bytes)
-        else text(path),
-        artist=text(item["artist"]),
-        title=text(item["title"]),
-        album=text(item["album"]),
-        duration_s=length(item["length"]) if "length" in names else None,
+        else parse_text(path),
+        artist=parse_text(item["artist"]),
+        title=parse_text(item["title"]),
+        album=parse_text(item["album"]),
+        duration_s=parse_duration_s(item["length"]) if "length" in names else None,
     )
 
 
@@ -221,7 +221,7 @@ LIKED_FROM, DISLIKED_UP_TO = 4, 1  # stars of five
 _FILE = ("path", "title", "artist", "album", "duration", "mbz_recording_id", "mbz_track_id", "isrc")
 
 
-def read_navidrome(source: Source) -> Records:
+def read_navidrome(source: HistoryFile) -> Records:
     """A scrobble is a play. Where a listener has none of a track, the play count is one event for
     so many plays.
 
@@ -273,7 +273,7 @@ def _scrobbles(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records:
             yield found
             continue
         line, row = found
-        heard, at_us = _navidrome_track(row), moment(row["at"])
+        heard, at_us = _navidrome_track(row), parse_time_us(row["at"])
         if heard is None:
             yield BadRecord(
                 line, "media_file_id", "", "names a file that the database does not have"
@@ -281,7 +281,7 @@ def _scrobbles(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records:
         elif at_us is None:
             yield BadRecord(line, "submission_time", row["at"], NO_DATE)
         else:
-            yield ListenEvent(heard, at_us, user=text(row["user"]))
+            yield ListenEvent(heard, at_us, user=parse_text(row["user"]))
 
 
 def _annotations(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records:
@@ -290,13 +290,13 @@ def _annotations(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records
             yield found
             continue
         line, row = found
-        heard, user = _navidrome_track(row), text(row["user"])
-        n_plays, rating = number(row["play_count"]) or 0, number(row["rating"]) or 0
+        heard, user = _navidrome_track(row), parse_text(row["user"])
+        n_plays, rating = parse_number(row["play_count"]) or 0, parse_number(row["rating"]) or 0
         if heard is None:
             if n_plays or row["starred"] or rating:
                 yield BadRecord(line, "item_id", "", "names a file that the database does not have")
             continue
-        played = moment(row["play_date"])
+        played = parse_time_us(row["play_date"])
         if n_plays >= 1 and not row["is_scrobbled"]:
             if played is None:
                 yield BadRecord(line, "play_date", row["play_date"], NO_DATE)
@@ -307,7 +307,7 @@ def _annotations(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records
         given = next(((event, when) for is_given, event, when in likes if is_given), None)
         if given:
             dates = [
-                moment(row[name])
+                parse_time_us(row[name])
                 for name in (given[1], "starred_at", "play_date")
                 if name in row.keys()  # noqa: SIM118
             ]
@@ -319,16 +319,18 @@ def _annotations(rows: Iterator[tuple[int, sqlite3.Row] | BadRecord]) -> Records
 
 def _navidrome_track(row: sqlite3.Row) -> TrackReference | None:
     names = row.keys()
-    path, title = text(row["path"]), text(row["title"])
+    path, title = parse_text(row["path"]), parse_text(row["title"])
     if path is None and title is None:
         return None
-    artist, album = (text(row[name]) if name in names else None for name in ("artist", "album"))
-    ids = [mbid_in(row[name]) for name in ("mbz_recording_id", "mbz_track_id") if name in names]
+    artist, album = (
+        parse_text(row[name]) if name in names else None for name in ("artist", "album")
+    )
+    ids = [parse_mbid(row[name]) for name in ("mbz_recording_id", "mbz_track_id") if name in names]
     return TrackReference(
         mbid=next((found for found in ids if found), None),
         path=path,
         artist=artist,
         title=title,
         album=album,
-        duration_s=length(row["duration"]) if "duration" in names else None,
+        duration_s=parse_duration_s(row["duration"]) if "duration" in names else None,
     )

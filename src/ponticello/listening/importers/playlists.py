@@ -26,13 +26,13 @@ from ponticello.listening.importers.records import (
     Records,
     TrackReference,
     json_items,
-    length,
-    mbid_in,
-    moment,
-    text,
-    uri_of,
+    parse_duration_s,
+    parse_mbid,
+    parse_text,
+    parse_time_us,
+    parse_uri,
 )
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 
 MOST_BYTES = 64 << 20  # of a playlist that is lines of text
 _EXTINF = re.compile(r"#EXTINF:\s*(-?\d+(?:\.\d+)?)?[^,]*,(.*)", re.IGNORECASE)
@@ -41,7 +41,7 @@ _FILE_ADDRESS = re.compile(r"file:(?://[^/\\]*)?", re.IGNORECASE)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-def read_m3u(source: Source) -> Records:
+def read_m3u(source: HistoryFile) -> Records:
     """Files and addresses, one a line, with artist, title and length from the `#EXT` lines above
     each.
     """
@@ -52,12 +52,12 @@ def read_m3u(source: Source) -> Records:
             continue
         if written.startswith("#"):
             if found := _EXTINF.match(written):
-                duration_s = length(found[1])
+                duration_s = parse_duration_s(found[1])
                 artist, title = _named(found[2])
             elif written.upper().startswith("#EXTALB:"):
-                album = text(written[8:])
+                album = parse_text(written[8:])
             elif written.upper().startswith("#EXTART:"):
-                artist = text(written[8:])
+                artist = parse_text(written[8:])
             continue
         heard = _located(source, written)._replace(
             artist=artist, title=title, album=album, duration_s=duration_s
@@ -66,7 +66,7 @@ def read_m3u(source: Source) -> Records:
         artist = title = album = duration_s = None
 
 
-def read_pls(source: Source) -> Records:
+def read_pls(source: HistoryFile) -> Records:
     """`File1=`, `Title1=`, `Length1=`, in any order."""
     entries: dict[int, dict[str, str]] = {}
     first: dict[int, int] = {}
@@ -84,14 +84,16 @@ def read_pls(source: Source) -> Records:
             continue
         artist, title = _named(entry.get("title", ""))
         heard = _located(source, entry["file"])
-        heard = heard._replace(artist=artist, title=title, duration_s=length(entry.get("length")))
+        heard = heard._replace(
+            artist=artist, title=title, duration_s=parse_duration_s(entry.get("length"))
+        )
         yield _listen(source, heard, first[place], entry["file"])
 
 
-def read_jspf(source: Source) -> Records:
+def read_jspf(source: HistoryFile) -> Records:
     """The tracks of a JSPF playlist. An identifier at musicbrainz.org is the recording's id."""
     dated = re.search(rb'"date"\s*:\s*"([^"]+)"', source.head().partition(b'"track"')[0])
-    date = moment(dated[1].decode("utf-8", "replace")) if dated else None
+    date = parse_time_us(dated[1].decode("utf-8", "replace")) if dated else None
     with source.open() as stream:
         for row, item in json_items(stream, ("track",)):
             if isinstance(item, BadRecord):
@@ -103,37 +105,37 @@ def read_jspf(source: Source) -> Records:
 
 
 def spiff_track(
-    source: Source, location: Any, identifiers: list[Any], said: dict[str, Any]
+    source: HistoryFile, location: Any, identifiers: list[Any], said: dict[str, Any]
 ) -> TrackReference:
     """A track of XSPF or JSPF: one vocabulary in two notations. `duration` is in milliseconds."""
-    found = _located(source, location) if text(location) else TrackReference()
+    found = _located(source, location) if parse_text(location) else TrackReference()
     known = [identifier for identifier in identifiers if isinstance(identifier, str)]
     others = [identifier for identifier in known if "musicbrainz.org" not in identifier]
     return found._replace(
-        mbid=next((mbid for mbid in map(mbid_in, known) if mbid), None),
-        uri=found.uri or (uri_of(others[0]) if others else None),
-        artist=text(said.get("creator")),
-        title=text(said.get("title")),
-        album=text(said.get("album")),
-        duration_s=length(said.get("duration"), 1e-3),
+        mbid=next((mbid for mbid in map(parse_mbid, known) if mbid), None),
+        uri=found.uri or (parse_uri(others[0]) if others else None),
+        artist=parse_text(said.get("creator")),
+        title=parse_text(said.get("title")),
+        album=parse_text(said.get("album")),
+        duration_s=parse_duration_s(said.get("duration"), 1e-3),
     )
 
 
 def _listen(
-    source: Source, heard: TrackReference, line: int, value: str, at_us: int | None = None
+    source: HistoryFile, heard: TrackReference, line: int, value: str, at_us: int | None = None
 ) -> ListenEvent | BadRecord:
     if not (heard.path or heard.uri or heard.mbid or heard.title):
         return BadRecord(line, "", value, NOT_NAMED)
     return ListenEvent(heard, at_us or source.modified_us, "playlist", session=source.name)
 
 
-def _located(source: Source, value: str) -> TrackReference:
+def _located(source: HistoryFile, value: str) -> TrackReference:
     """A place as a path or an address. A relative path starts from the playlist's folder, where
     there is one.
     """
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", value, re.IGNORECASE)
     if scheme and scheme[1].lower() != "file":
-        return TrackReference(uri=uri_of(value))
+        return TrackReference(uri=parse_uri(value))
     path = unquote(_FILE_ADDRESS.sub("", value)) if scheme else value
     is_rooted = path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
     if is_rooted or source.path is None:
@@ -151,10 +153,10 @@ def _located(source: Source, value: str) -> TrackReference:
 def _named(value: str) -> tuple[str | None, str | None]:
     """(artist, title) of `Artist - Title`; without the dash, a title alone."""
     artist, dash, title = value.partition(" - ")
-    return (text(artist), text(title)) if dash else (None, text(value))
+    return (parse_text(artist), parse_text(title)) if dash else (None, parse_text(value))
 
 
-def _lines(source: Source) -> list[str]:
+def _lines(source: HistoryFile) -> list[str]:
     """The lines of a playlist: by its byte order mark, else UTF-8, else as Windows wrote western
     text.
     """
@@ -178,7 +180,7 @@ def _decoded(line: bytes) -> str:
 def _added(item: dict[str, Any]) -> int | None:
     extension = item.get("extension")
     for said in extension.values() if isinstance(extension, dict) else ():
-        if isinstance(said, dict) and (at_us := moment(said.get("added_at"))):
+        if isinstance(said, dict) and (at_us := parse_time_us(said.get("added_at"))):
             return at_us
     return None
 
@@ -196,7 +198,7 @@ _CHUNK_BYTES = 1 << 16
 _LONGEST_TEXT = 64 << 10  # characters of one element
 
 
-def read_xspf(source: Source) -> Records:
+def read_xspf(source: HistoryFile) -> Records:
     """Yields the tracks as `playlist` events. A file that breaks off yields its whole tracks, then
     a fault.
     """
@@ -244,7 +246,7 @@ class _Parser(DefusedExpatParser):
 class _Tracks(ContentHandler):
     """Gathers tracks while the parser goes through the file."""
 
-    def __init__(self, source: Source, parser: _Parser) -> None:
+    def __init__(self, source: HistoryFile, parser: _Parser) -> None:
         super().__init__()
         self.source = source
         self._parser = parser
@@ -283,7 +285,7 @@ class _Tracks(ContentHandler):
             else:
                 self._fields.setdefault(local_name, text)
         elif local_name == "date" and len(self._path) == 1:
-            self._date = moment(text)
+            self._date = parse_time_us(text)
         elif local_name == "track":
             self._add()
 

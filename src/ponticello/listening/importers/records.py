@@ -75,7 +75,7 @@ class ListenEvent:
     n_times: an event that stands for so many, of which only the last has a date; else None.
     """
 
-    heard: TrackReference
+    track: TrackReference
     at_us: int
     event: str = "play"
     played_s: float | None = None
@@ -105,14 +105,14 @@ Record = ListenEvent | BadRecord | IgnoredRecord
 Records = Iterator[Record]
 
 
-def moment(value: Any, zone: tzinfo = UTC) -> int | None:
+def parse_time_us(value: Any, zone: tzinfo = UTC) -> int | None:
     """Microseconds since 1970 of Unix seconds or milliseconds, ISO 8601 or `31 Dec 2019, 23:59`;
     None if it is no date.
 
     zone: where a text without a zone of its own was written. Dates before 1990 and after 2100 are
     clocks gone wrong.
     """
-    seconds = number(value)
+    seconds = parse_number(value)
     if seconds is not None:
         seconds = seconds / 1000 if seconds >= MILLISECONDS_FROM else seconds
     elif isinstance(value, str):
@@ -122,7 +122,7 @@ def moment(value: Any, zone: tzinfo = UTC) -> int | None:
     return round(seconds * MICROSECONDS)
 
 
-def number(value: Any) -> float | None:
+def parse_number(value: Any) -> float | None:
     """A finite number from a number or its text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -133,20 +133,20 @@ def number(value: Any) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def length(value: Any, unit: float = 1.0) -> float | None:
+def parse_duration_s(value: Any, unit: float = 1.0) -> float | None:
     """Seconds from a positive number of `unit` seconds each; None where nothing sensible is said."""
-    found = number(value)
+    found = parse_number(value)
     return found * unit if found is not None and found > 0 else None
 
 
-def text(value: Any) -> str | None:
+def parse_text(value: Any) -> str | None:
     """Text, stripped; None for an empty one and for anything that is no text."""
     if not isinstance(value, str):
         return None
     return value.strip() or None
 
 
-def mbid_in(value: Any) -> str | None:
+def parse_mbid(value: Any) -> str | None:
     """The MusicBrainz id in a text such as an id or a musicbrainz.org address, lower-cased; None
     without one.
     """
@@ -154,22 +154,22 @@ def mbid_in(value: Any) -> str | None:
     return found[0].lower() if found else None
 
 
-def uri_of(value: Any) -> str | None:
+def parse_uri(value: Any) -> str | None:
     """A platform's name of a track in one spelling: `spotify:track:ID` for each of Spotify's,
     others as they are.
     """
-    found = text(value)
+    found = parse_text(value)
     if found is None:
         return None
     spotify = _SPOTIFY.match(found)
     return f"spotify:track:{spotify[1]}" if spotify else found.rstrip("/")
 
 
-def isrc_of(value: Any) -> str | None:
+def parse_isrc(value: Any) -> str | None:
     """An ISRC without hyphens, upper-cased; of several the first."""
     if isinstance(value, list):
         value = value[0] if value else None
-    found = text(value)
+    found = parse_text(value)
     return re.split(r"[;,\s]", found)[0].replace("-", "").upper() if found else None
 
 
@@ -189,13 +189,13 @@ def _written(value: str, zone: tzinfo) -> float | None:
         return None
 
 
-HEARD = "heard"  # which of `EventBuffer.heard` an event is of
+REFERENCE = "reference"  # which of `EventBuffer.references` an event is of
 # rows of a table have the times they have; those of exports may be rounded to the minute
 IS_TABLE = "is_table"
 IS_KEPT = "is_kept"  # from an earlier import, where it found no track
-EVENTS: dict[str, pl.DataType] = {
+EVENT_COLUMNS: dict[str, pl.DataType] = {
     USER_ID: pl.String(),
-    HEARD: pl.UInt32(),
+    REFERENCE: pl.UInt32(),
     PLAYED_AT: DTYPES["time"],
     EVENT: pl.String(),
     PLAYED_S: pl.Float64(),
@@ -206,25 +206,25 @@ EVENTS: dict[str, pl.DataType] = {
     IS_TABLE: pl.Boolean(),
     IS_KEPT: pl.Boolean(),
 }
-HEARD_COLUMNS: dict[str, pl.DataType] = {
+REFERENCE_COLUMNS: dict[str, pl.DataType] = {
     name: pl.Float64() if name == "duration_s" else pl.String() for name in TrackReference._fields
 }
 _BATCH = 50_000
 
 
 class EventBuffer:
-    """Events as a frame of `EVENTS`, and what they are of."""
+    """Events as a frame of `EVENT_COLUMNS`, and what they are of."""
 
     def __init__(self) -> None:
-        self.heard: list[TrackReference] = []
+        self.references: list[TrackReference] = []
         self._place: dict[TrackReference, int] = {}
-        self._frames: list[pl.DataFrame] = [pl.DataFrame(schema=EVENTS)]
+        self._frames: list[pl.DataFrame] = [pl.DataFrame(schema=EVENT_COLUMNS)]
 
     def place(self, heard: TrackReference) -> int:
         """The number of `heard`, given when it is first met."""
         if heard not in self._place:
-            self._place[heard] = len(self.heard)
-            self.heard.append(heard)
+            self._place[heard] = len(self.references)
+            self.references.append(heard)
         return self._place[heard]
 
     def add(self, listens: Iterable[ListenEvent]) -> None:
@@ -233,7 +233,7 @@ class EventBuffer:
             n = len(batch)
             columns = {
                 USER_ID: [listen.user for listen in batch],
-                HEARD: [self.place(listen.heard) for listen in batch],
+                REFERENCE: [self.place(listen.track) for listen in batch],
                 PLAYED_AT: pl.Series([listen.at_us for listen in batch], dtype=pl.Int64).cast(
                     DTYPES["time"]
                 ),
@@ -250,24 +250,24 @@ class EventBuffer:
                 pl.col(N_TIMES).cast(pl.Float64).log1p()
             )  # as a count of listens weighs everywhere
             self._frames.append(
-                pl.DataFrame(columns, schema=EVENTS).with_columns(counted.alias(WEIGHT))
+                pl.DataFrame(columns, schema=EVENT_COLUMNS).with_columns(counted.alias(WEIGHT))
             )
 
     def add_rows(self, rows: pl.DataFrame) -> None:
-        """Takes rows of a table: any columns of `EVENTS` but `heard`, and any of `TaggerOutput`."""
-        for wanted in (EVENTS, HEARD_COLUMNS):
+        """Takes rows of a table: any columns of `EVENT_COLUMNS` but `heard`, and any of `TaggerOutput`."""
+        for wanted in (EVENT_COLUMNS, REFERENCE_COLUMNS):
             missing = [
                 pl.lit(None, kind).alias(name)
                 for name, kind in wanted.items()
                 if name not in rows.columns
             ]
             rows = rows.with_columns(missing)
-        names = list(HEARD_COLUMNS)
+        names = list(REFERENCE_COLUMNS)
         distinct = rows.select(names).unique(maintain_order=True)
         places = pl.Series(
-            HEARD, [self.place(TrackReference(*row)) for row in distinct.iter_rows()], pl.UInt32
+            REFERENCE, [self.place(TrackReference(*row)) for row in distinct.iter_rows()], pl.UInt32
         )
-        rows = rows.drop(HEARD).join(
+        rows = rows.drop(REFERENCE).join(
             distinct.with_columns(places),
             on=names,
             how="left",
@@ -277,7 +277,7 @@ class EventBuffer:
         flags = [pl.col(name).fill_null(False) for name in (IS_TABLE, IS_KEPT)]
         self._frames.append(
             rows.with_columns(flags).select(
-                pl.col(name).cast(kind) for name, kind in EVENTS.items()
+                pl.col(name).cast(kind) for name, kind in EVENT_COLUMNS.items()
             )
         )
 
@@ -288,17 +288,17 @@ class EventBuffer:
         """
         spelled = {
             heard.msid: place
-            for place, heard in enumerate(self.heard)
+            for place, heard in enumerate(self.references)
             if heard.msid and heard.title
         }
         replaced = {
             place: spelled[heard.msid]
-            for place, heard in enumerate(self.heard)
+            for place, heard in enumerate(self.references)
             if heard.msid in spelled and heard.title is None and heard.mbid is None
         }
         events = pl.concat(self._frames)
         self._frames = [events.clear()]
-        return events.with_columns(pl.col(HEARD).replace(replaced)) if replaced else events
+        return events.with_columns(pl.col(REFERENCE).replace(replaced)) if replaced else events
 
 
 def _batches(listens: Iterable[ListenEvent]) -> Iterator[list[ListenEvent]]:

@@ -12,16 +12,16 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from ponticello.errors import ConfigError, DataError
-from ponticello.listening.importers.detect import FORMATS, TABLE_SUFFIXES, Format, detect
+from ponticello.listening.importers.detect import FORMATS, TABLE_SUFFIXES, Format, detect_format
 from ponticello.listening.importers.lastfm import read_lastfm
 from ponticello.listening.importers.listenbrainz import read_listenbrainz
 from ponticello.listening.importers.music_servers import read_beets, read_navidrome
 from ponticello.listening.importers.playlists import read_jspf, read_m3u, read_pls, read_xspf
 from ponticello.listening.importers.records import (
-    EVENTS,
-    HEARD,
+    EVENT_COLUMNS,
     IS_KEPT,
     IS_TABLE,
+    REFERENCE,
     BadRecord,
     EventBuffer,
     IgnoredRecord,
@@ -29,12 +29,12 @@ from ponticello.listening.importers.records import (
     Records,
     TrackReference,
 )
-from ponticello.listening.importers.sources import Source, sources_of
+from ponticello.listening.importers.sources import HistoryFile, open_sources
 from ponticello.listening.importers.spotify import read_spotify
-from ponticello.listening.importers.tables import read_rows
+from ponticello.listening.importers.tables import read_event_table
 from ponticello.listening.log import add_events
-from ponticello.listening.matching import RULES, CatalogMatcher, Match, build_catalog, match
-from ponticello.listening.pseudonyms import pseudonym, user_ids_of
+from ponticello.listening.matching import RULES, CatalogMatcher, Match, build_catalog, match_track
+from ponticello.listening.pseudonyms import assign_user_ids, pseudonym
 from ponticello.listening.unmatched import (
     SuggestionIndex,
     read_pending_events,
@@ -50,7 +50,7 @@ ME = "me"  # whose an export of one person is, unless they are named
 _STEP = "import-history"
 _DAMAGED = "is damaged in its zip; what stands before the damage was read"
 _MOST_LISTED = 10_000  # bad rows of one file named one by one
-READERS: dict[Format, Callable[[Source], Records]] = {
+READERS: dict[Format, Callable[[HistoryFile], Records]] = {
     "listenbrainz": read_listenbrainz,
     "spotify": read_spotify,
     "navidrome": read_navidrome,
@@ -76,13 +76,13 @@ class HistoryImport:
     n_matched: int = 0
     n_unmatched: int = 0
     n_kept: int = 0
-    n_found_again: int = 0  # kept by an earlier import, matched now
+    n_newly_matched: int = 0  # kept by an earlier import, matched now
     n_not_music: int = 0
     matched: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    listener: str | None = None
+    ignored_files: list[str] = field(default_factory=list)
+    dropped_columns: list[str] = field(default_factory=list)
+    user: str | None = None
 
     @property
     def match_rate(self) -> float | None:
@@ -94,10 +94,10 @@ def import_history(
     folder: LibraryPaths,
     path: Path | None,
     *,
-    form: Format | None = None,
+    file_format: Format | None = None,
     columns: Mapping[str, str] | None = None,
     user: str | None = None,
-    plain_users: bool = False,
+    pseudonyms: bool = True,
     fuzzy: bool = False,
     zone: tzinfo = UTC,
     on_progress: Callable[[int, int], None] | None = None,
@@ -106,9 +106,9 @@ def import_history(
     of them once.
 
     path: None tries again what earlier imports could not match, which every import does besides.
-    form: what the files are; None tells it from each file's content. columns: for plain tables and
+    file_format: what the files are; None tells it from each file's content. columns: for plain tables and
     Last.fm.
-    user: who listened, in exports of one person (`ME` if None). plain_users: new listeners keep
+    user: who listened, in exports of one person (`ME` if None). pseudonyms: False keeps new listeners
     their names as ids.
     zone: in which dates that name none were written. on_progress: called with (bytes, of all bytes)
     read. What cannot be read goes to skipped.csv by file and line, what finds no track to
@@ -124,9 +124,9 @@ def import_history(
     tracks = read_tracks(folder)
     skipped: list[SkippedRow] = []
     if path is not None:
-        with sources_of(path) as sources:
+        with open_sources(path) as sources:
             ends = list(accumulate(source.size for source in sources))
-            for place, found in _known(sources, form, done, path):
+            for place, found in _known(sources, file_format, done, path):
                 skipped += _read(sources[place], found, gathered, done, columns or {}, user, zone)
                 if on_progress:
                     on_progress(ends[place], ends[-1])
@@ -134,41 +134,41 @@ def import_history(
         kept = read_pending_events(folder)
         if kept is not None:
             gathered.add_rows(kept.with_columns(pl.lit(True).alias(IS_KEPT)))
-        events = _with_users(folder, gathered.take_events(), user, plain_users, done)
+        events = _with_users(folder, gathered.take_events(), user, pseudonyms, done)
         catalogue = build_catalog(tracks, PurePosixPath(folder.root.as_posix()))
         nearest = SuggestionIndex(catalogue)
-        matches = _matches(gathered.heard, catalogue, nearest if fuzzy else None)
+        matches = _matches(gathered.references, catalogue, nearest if fuzzy else None)
         events = _with_tracks(events, matches)
         _count(events, done)
         matched = events.filter(pl.col(TRACK_ID).is_not_null())
         new, waiting = (
-            matched.drop(HEARD, "rule"),
-            events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENTS)),
+            matched.drop(REFERENCE, "rule"),
+            events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENT_COLUMNS)),
         )
         del events, matched  # the largest things here, of which what follows makes its own
         done.n_new, done.n_updated, done.n_total = add_events(
             folder, new, "history" if path is None else path.name
         )
         del new
-        waiting = write_pending_events(folder, waiting, gathered.heard)
+        waiting = write_pending_events(folder, waiting, gathered.references)
         done.n_kept = waiting.height
-        write_unmatched_list(folder, waiting, gathered.heard, matches, nearest)
+        write_unmatched_list(folder, waiting, gathered.references, matches, nearest)
         if path is not None:
             folder.record_skipped(_STEP, skipped)
     return done
 
 
 def _known(
-    sources: list[Source], form: Format | None, done: HistoryImport, path: Path
+    sources: list[HistoryFile], form: Format | None, done: HistoryImport, path: Path
 ) -> Iterator[tuple[int, Format]]:
-    """(which source, its format) of every one that is known; others are in `done.ignored`."""
+    """(which source, its format) of every one that is known; others are in `done.ignored_files`."""
     n_known = 0
     for place, source in enumerate(sources):
-        found = form or detect(source)
+        found = form or detect_format(source)
         if found is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
             found = "table"  # which says what it misses
         if found is None:
-            done.ignored.append(source.name)
+            done.ignored_files.append(source.name)
             continue
         n_known += 1
         yield place, found
@@ -180,7 +180,7 @@ def _known(
 
 
 def _read(
-    source: Source,
+    source: HistoryFile,
     form: Format,
     gathered: EventBuffer,
     done: HistoryImport,
@@ -202,7 +202,7 @@ def _read(
 
 
 def _gather(
-    source: Source,
+    source: HistoryFile,
     form: Format,
     gathered: EventBuffer,
     done: HistoryImport,
@@ -212,12 +212,12 @@ def _gather(
     zone: tzinfo,
 ) -> None:
     if form == "table":
-        rows, bad, left_out = read_rows(source, columns, has_one_user=user is not None)
+        rows, bad, left_out = read_event_table(source, columns, has_one_user=user is not None)
         if user is not None and USER_ID in rows.columns:
             raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
         gathered.add_rows(rows)
         skipped += bad
-        done.left_out += [name for name in left_out if name not in done.left_out]
+        done.dropped_columns += [name for name in left_out if name not in done.dropped_columns]
         return
     if columns and form != "lastfm":
         raise ConfigError(
@@ -230,7 +230,7 @@ def _gather(
 
 
 def _listens(
-    records: Records, source: Source, done: HistoryImport, skipped: list[SkippedRow]
+    records: Records, source: HistoryFile, done: HistoryImport, skipped: list[SkippedRow]
 ) -> Iterator[ListenEvent]:
     """The events among `records`; faults go to `skipped`, also that of a file which breaks off."""
     for record in records:
@@ -260,7 +260,11 @@ def _shortened(rows: list[SkippedRow], name: str) -> list[SkippedRow]:
 
 
 def _with_users(
-    folder: LibraryPaths, events: pl.DataFrame, user: str | None, plain: bool, done: HistoryImport
+    folder: LibraryPaths,
+    events: pl.DataFrame,
+    user: str | None,
+    pseudonyms: bool,
+    done: HistoryImport,
 ) -> pl.DataFrame:
     """Events under the ids of their listeners, and playlists under theirs; the kept ones have both
     already.
@@ -272,7 +276,7 @@ def _with_users(
     known |= set(events.filter(is_kept)[USER_ID].unique())
     events = events.with_columns(pl.col(USER_ID).fill_null(user or ME))
     names = events.filter(~is_kept)[USER_ID].unique(maintain_order=True).to_list()
-    ids = user_ids_of(folder, names, known, plain=plain)
+    ids = assign_user_ids(folder, names, known, pseudonyms=pseudonyms)
     playlists = (
         (pl.col(EVENT) == "playlist")
         & ~is_kept
@@ -282,7 +286,7 @@ def _with_users(
     sessions = events.filter(playlists)[SESSION_ID].unique(maintain_order=True).to_list()
     hidden = {name: pseudonym(folder, name, "playlist") for name in sessions}
     if len(names) == 1:
-        done.listener = names[0]
+        done.user = names[0]
     return events.with_columns(
         pl.when(is_kept)
         .then(pl.col(USER_ID))
@@ -298,11 +302,11 @@ def _with_users(
 def _matches(
     heard: list[TrackReference], catalogue: CatalogMatcher, nearest: SuggestionIndex | None
 ) -> list[Match]:
-    found = [match(said, catalogue) for said in heard]
+    found = [match_track(said, catalogue) for said in heard]
     if nearest is None:
         return found
     for place, each in enumerate(found):
-        if each.track_id is None and (entry := nearest.fuzzy(heard[place])) is not None:
+        if each.track_id is None and (entry := nearest.fuzzy_match(heard[place])) is not None:
             found[place] = Match(entry.track_id, "fuzzy")
     return found
 
@@ -311,8 +315,8 @@ def _with_tracks(events: pl.DataFrame, matches: list[Match]) -> pl.DataFrame:
     """`events` with the track each is of, if any, and the rule that found it."""
     found_ids = pl.Series(TRACK_ID, [each.track_id for each in matches], pl.String)
     rules = pl.Series("rule", [each.rule for each in matches], pl.String)
-    table = pl.DataFrame([found_ids, rules]).with_row_index(HEARD)
-    return events.join(table, on=HEARD, how="left", maintain_order="left")
+    table = pl.DataFrame([found_ids, rules]).with_row_index(REFERENCE)
+    return events.join(table, on=REFERENCE, how="left", maintain_order="left")
 
 
 def _count(events: pl.DataFrame, done: HistoryImport) -> None:
@@ -322,4 +326,4 @@ def _count(events: pl.DataFrame, done: HistoryImport) -> None:
     done.matched = {rule: rules[rule] for rule in RULES if rules[rule]}
     done.n_matched = sum(done.matched.values())
     done.n_unmatched = done.n_read - done.n_matched
-    done.n_found_again = events.filter(pl.col(IS_KEPT) & pl.col(TRACK_ID).is_not_null()).height
+    done.n_newly_matched = events.filter(pl.col(IS_KEPT) & pl.col(TRACK_ID).is_not_null()).height

@@ -30,7 +30,7 @@ _TEXTS = (
     ".pls",
 )
 SUFFIXES = frozenset([*_TEXTS, ".parquet", ".db", ".sqlite", ".sqlite3", ".blb", ".zip"])
-HEAD_BYTES = 65_536  # what `detect` looks at
+HEAD_BYTES = 65_536  # what `detect_format` looks at
 # Beyond these a zip is taken for a bomb. Real exports shrink to a twentieth; the largest hold some
 # gigabytes.
 _PIECE_BYTES = 8192  # of a damaged member at most so much is lost before the damage
@@ -41,7 +41,7 @@ _RATIO_FROM_BYTES = 16 << 20  # a small file may shrink to nothing
 
 
 @dataclass(frozen=True)
-class Source:
+class HistoryFile:
     """One file of a history. name: as lists show it. path: where it lies, None in a zip.
     modified_us: since 1970.
     """
@@ -67,7 +67,7 @@ class Source:
 
 
 @contextmanager
-def sources_of(path: Path) -> Iterator[list[Source]]:
+def open_sources(path: Path) -> Iterator[list[HistoryFile]]:
     """The files at `path`, by name: itself, those of a zip, or those of a folder and of the zips in
     it.
 
@@ -84,7 +84,7 @@ def sources_of(path: Path) -> Iterator[list[Source]]:
         raise DataError(f"{path} is not a file or folder; check the path")
     archives: list[zipfile.ZipFile] = []
     try:
-        listed: list[Source] = []
+        listed: list[HistoryFile] = []
         for source in found:
             if source.suffix == ".zip" or source.head()[:4] == b"PK\x03\x04":
                 archives.append(_archive(cast("Path", source.path), source.name))
@@ -110,9 +110,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _file(path: Path, name: str) -> Source:
+def _file(path: Path, name: str) -> HistoryFile:
     status = path.stat()
-    return Source(name, path, status.st_size, status.st_mtime_ns // 1000, lambda: path.open("rb"))
+    return HistoryFile(
+        name, path, status.st_size, status.st_mtime_ns // 1000, lambda: path.open("rb")
+    )
 
 
 def _archive(path: Path, name: str) -> zipfile.ZipFile:
@@ -152,7 +154,7 @@ def _is_bomb(member: zipfile.ZipInfo) -> bool:
     )
 
 
-def _members(archive: zipfile.ZipFile, outer: Source, name: str) -> list[Source]:
+def _members(archive: zipfile.ZipFile, outer: HistoryFile, name: str) -> list[HistoryFile]:
     found = []
     for member in sorted(archive.infolist(), key=lambda member: member.filename):
         inside = PurePosixPath(member.filename.replace("\\", "/"))
@@ -164,7 +166,7 @@ def _members(archive: zipfile.ZipFile, outer: Source, name: str) -> list[Source]
         damage: list[str] = []
         opens = partial(_open, archive, member, damage)
         found.append(
-            Source(
+            HistoryFile(
                 shown, None, member.file_size, _zip_time(member) or outer.modified_us, opens, damage
             )
         )

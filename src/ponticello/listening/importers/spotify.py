@@ -11,19 +11,19 @@ from ponticello.listening.importers.records import (
     Records,
     TrackReference,
     json_items,
-    moment,
-    number,
-    text,
-    uri_of,
+    parse_number,
+    parse_text,
+    parse_time_us,
+    parse_uri,
 )
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.sources import HistoryFile
 
 # old rows do not say `skipped`: a forward button before this is one, as platforms count plays
 SHORT_SKIP_S = 30.0
 _OTHER_CONTENT = ("episode_name", "spotify_episode_uri", "audiobook_title", "audiobook_uri")
 
 
-def read_spotify(source: Source) -> Records:
+def read_spotify(source: HistoryFile) -> Records:
     """Plays with how long they lasted; `ts` and `endTime` (UTC) are when they ended.
 
     event: skip where the row says skipped, or (old rows, which do not say) where the forward button
@@ -40,23 +40,26 @@ def read_spotify(source: Source) -> Records:
 
 
 def _extended(item: dict[str, Any], row: int) -> Record:
-    title, uri = text(item.get("master_metadata_track_name")), uri_of(item.get("spotify_track_uri"))
+    title, uri = (
+        parse_text(item.get("master_metadata_track_name")),
+        parse_uri(item.get("spotify_track_uri")),
+    )
     if title is None and uri is None:
         if any(item.get(key) for key in _OTHER_CONTENT):
             return IgnoredRecord()
         return BadRecord(
             row, "master_metadata_track_name", "", "is missing, and so is spotify_track_uri"
         )
-    at_us, played_ms = moment(item.get("ts")), number(item.get("ms_played"))
+    at_us, played_ms = parse_time_us(item.get("ts")), parse_number(item.get("ms_played"))
     if at_us is None:
         return BadRecord(row, "ts", item.get("ts"), NO_DATE)
     if played_ms is None or played_ms < 0:
         return BadRecord(row, "ms_played", item.get("ms_played"), "is not a number of milliseconds")
     heard = TrackReference(
         uri=uri,
-        artist=text(item.get("master_metadata_album_artist_name")),
+        artist=parse_text(item.get("master_metadata_album_artist_name")),
         title=title,
-        album=text(item.get("master_metadata_album_album_name")),
+        album=parse_text(item.get("master_metadata_album_album_name")),
     )
     return ListenEvent(heard, at_us, _event(item, played_ms / 1000), played_ms / 1000)
 
@@ -70,9 +73,9 @@ def _event(item: dict[str, Any], played_s: float) -> str:
 
 def _short(item: dict[str, Any], row: int) -> Record:
     title, at_us, played_ms = (
-        text(item.get("trackName")),
-        moment(item["endTime"]),
-        number(item.get("msPlayed")),
+        parse_text(item.get("trackName")),
+        parse_time_us(item["endTime"]),
+        parse_number(item.get("msPlayed")),
     )
     if title is None:
         return (
@@ -85,7 +88,7 @@ def _short(item: dict[str, Any], row: int) -> Record:
     if played_ms is None or played_ms < 0:
         return BadRecord(row, "msPlayed", item.get("msPlayed"), "is not a number of milliseconds")
     return ListenEvent(
-        TrackReference(artist=text(item.get("artistName")), title=title),
+        TrackReference(artist=parse_text(item.get("artistName")), title=title),
         at_us,
         "play",
         played_ms / 1000,

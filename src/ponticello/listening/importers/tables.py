@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import polars as pl
 
 from ponticello.errors import DataError
-from ponticello.listening.importers.records import IS_TABLE, isrc_of, mbid_in, uri_of
-from ponticello.listening.importers.sources import Source
+from ponticello.listening.importers.records import IS_TABLE, parse_isrc, parse_mbid, parse_uri
+from ponticello.listening.importers.sources import HistoryFile
 from ponticello.listening.log import redact_users
 from ponticello.storage.layout import SkippedRow
 from ponticello.storage.schema import (
@@ -50,12 +50,12 @@ _TELLING = (
     {PATH},
     {ARTIST, TITLE},
 )  # any of these may stand in for track_id
-_READS = {MBID: mbid_in, ISRC: isrc_of, URI: uri_of}
+_READS = {MBID: parse_mbid, ISRC: parse_isrc, URI: parse_uri}
 MOST_BYTES_IN_ZIP = 4 << 30
 
 
-def read_rows(
-    source: Source, columns: Mapping[str, str], *, has_one_user: bool
+def read_event_table(
+    source: HistoryFile, columns: Mapping[str, str], *, has_one_user: bool
 ) -> tuple[pl.DataFrame, list[SkippedRow], list[str]]:
     """(good rows, bad rows by line, the columns left out) of a table.
 
