@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Pages of the site that are files elsewhere in the repository; links to those lead to the page.
 TAKEN_IN = {
     "CONTRIBUTING.md": "contributing.md",
-    "README.md#the-map": "contributing.md#the-map",
+    "README.md#the-packages": "contributing.md#the-packages",
     "src/ponticello/model/weights/starter.md": "starter.md",
     "demo/ATTRIBUTION.md": "attribution.md",
 }
