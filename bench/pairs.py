@@ -3,7 +3,7 @@ in Markdown.
 
     python bench/pairs.py --events 1000000 --events 10000000 --work FOLDER
 
-Every size is mined by `ponticello pairs` in a process of its own, training and validation pairs as
+Every size is mined by `ponticello mine-pairs` in a process of its own, training and validation pairs as
 always.
 """
 
@@ -61,7 +61,7 @@ def measure(library: Path, n_events: int, options: list[str]) -> Measured:
         sys.executable,
         "-m",
         "ponticello",
-        "pairs",
+        "mine-pairs",
         "-L",
         str(library),
         "--json",

@@ -24,6 +24,6 @@ def test_errors_are_printed_with_what_to_do_and_fail_the_command(trained_copy: L
 
 
 def test_the_machine_alone_needs_no_library() -> None:
-    printed = out("doctor", "--machine")
+    printed = out("doctor", "--environment-only")
     assert "decoded and checked: wav, flac" in printed
     assert "0 errors, 0 warnings" in printed

@@ -82,7 +82,7 @@ def test_event_counts_once_its_track_is_there(folder: LibraryPaths, tmp_path: Pa
         folder.root,
     )
     out("import-tracks", _write(tmp_path / "more.csv", "track_id", "z"), "-L", folder.root)
-    assert out("import-history", "--rematch", "-L", folder.root).splitlines() == [
+    assert out("import-history", "--retry-unmatched", "-L", folder.root).splitlines() == [
         "1 events of earlier imports found their track",
         f"1 events new, none skipped; 1 in {folder.interactions}",
     ]
@@ -96,7 +96,7 @@ def test_plain_users_keep_their_names(folder: LibraryPaths, tmp_path: Path) -> N
         table
     )
     columns = ["--columns", "user_id=listener", "--columns", "played_at=ts"]
-    printed = out("import-history", table, *columns, "--plain-users", "-L", folder.root)
+    printed = out("import-history", table, *columns, "--no-pseudonyms", "-L", folder.root)
     assert printed.splitlines()[-1] == f"1 events new, none skipped; 1 in {folder.interactions}"
     assert read_interactions(folder)["user_id"].to_list() == ["ada"]
     assert not (folder.root / "user-salt.txt").exists()
@@ -156,7 +156,7 @@ def test_history_before_any_tracks_says_what_comes_first(tmp_path: Path) -> None
             ["--timezone", "Mars/Base"],
             "--timezone 'Mars/Base' is unknown; use a name such as Europe/Berlin",
         ),
-        (["--rematch"], "import-history needs a path, or --rematch without one"),
+        (["--retry-unmatched"], "import-history needs a path, or --retry-unmatched without one"),
         (["--user", "ada"], "log.csv names its listeners itself; leave --user out"),
         (
             ["--columns", "mood=x"],

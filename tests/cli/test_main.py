@@ -36,7 +36,7 @@ COMMANDS = (
     "import-history",
     "prepare",
     "tag",
-    "pairs",
+    "mine-pairs",
     "train semantic",
     "train preference",
     "forget-user",
@@ -49,7 +49,7 @@ COMMANDS = (
     "export-explorer",
     "evaluate",
     "export",
-    "import-released",
+    "import-weights",
     "import-dataset",
     "doctor",
     "demo",
@@ -214,7 +214,7 @@ def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) 
         ["import-tracks", "t.csv"],
         ["import-history", "t.csv"],
         ["prepare"],
-        ["pairs"],
+        ["mine-pairs"],
         ["train", "semantic"],
         ["train", "preference"],
         ["embed"],
@@ -237,7 +237,7 @@ def test_every_command_says_that_a_folder_is_no_library(
     [
         (["prepare"], "{root} has no tracks; add some with: ponticello import-tracks TABLE"),
         (
-            ["pairs"],
+            ["mine-pairs"],
             "{root} has no listening history; add one with: ponticello import-history TABLE",
         ),
         (
@@ -250,7 +250,7 @@ def test_every_command_says_that_a_folder_is_no_library(
             ["recommend", "someone"],
             "{root} has no listening history; add one with: ponticello import-history TABLE",
         ),
-        (["evaluate"], "nothing is held out yet; run: ponticello pairs"),
+        (["evaluate"], "nothing is held out yet; run: ponticello mine-pairs"),
         (["train", "semantic", "--name", "../x"], "run name '../x' must be a plain folder name"),
     ],
 )

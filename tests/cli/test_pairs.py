@@ -29,13 +29,13 @@ def test_a_capped_and_single_threaded_engine_gives_the_same_pairs(
     mined: LibraryPaths, tmp_path: Path
 ) -> None:
     before = _bytes(mined)
-    out("pairs", "-L", mined.root, "--memory", "500MB", "--threads", "1", "--temp", tmp_path)
+    out("mine-pairs", "-L", mined.root, "--memory", "500MB", "--threads", "1", "--temp", tmp_path)
     assert _bytes(mined) == before
 
 
 def test_an_unknown_engine_is_refused(mined: LibraryPaths) -> None:
     assert "engine 'dask' must be duckdb" in error(
-        ConfigError, "pairs", "-L", mined.root, "--engine", "dask"
+        ConfigError, "mine-pairs", "-L", mined.root, "--engine", "dask"
     )
 
 

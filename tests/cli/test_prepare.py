@@ -141,7 +141,7 @@ def _funnel(printed: str) -> dict[str, int]:
 def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(
     mined: LibraryPaths,
 ) -> None:
-    printed = out("pairs", "-L", mined.root)
+    printed = out("mine-pairs", "-L", mined.root)
     steps = _funnel(printed)
     assert list(steps) == FUNNEL
     assert steps["events"] > steps["positive events"] > 0
@@ -163,7 +163,7 @@ def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(
 
 
 def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
-    printed = out("pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
+    printed = out("mine-pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
     for reason in (
         "dropped: skips, dislikes and plays under 30 s)",
         "dropped: over 1,000 of one listener and source)",
@@ -174,11 +174,11 @@ def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
 
 
 def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> None:
-    before = _funnel(out("pairs", "-L", mined.root))
-    fewer = _funnel(out("pairs", "-L", mined.root, "--set", "pairs.min_users=8"))
+    before = _funnel(out("mine-pairs", "-L", mined.root))
+    fewer = _funnel(out("mine-pairs", "-L", mined.root, "--set", "pairs.min_users=8"))
     assert 0 < fewer["with enough listeners"] < before["with enough listeners"]
     assert fewer["events"] == before["events"]
-    assert _funnel(out("pairs", "-L", mined.root)) == before
+    assert _funnel(out("mine-pairs", "-L", mined.root)) == before
 
 
 def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
@@ -190,21 +190,21 @@ def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
         "--set",
         'pairs.sources=["session"]',
     ]
-    steps = _funnel(out("pairs", "-L", mined.root, *options))
+    steps = _funnel(out("mine-pairs", "-L", mined.root, *options))
     assert [step for step in steps if step.endswith(" candidates")] == ["session candidates"]
     assert steps["with enough listeners"] > 0
 
 
 def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths) -> None:
     assert "may rest on, and reveal, one person" in out(
-        "pairs", "-L", mined.root, "--set", "pairs.min_users=1"
+        "mine-pairs", "-L", mined.root, "--set", "pairs.min_users=1"
     )
-    assert "Careful" not in out("pairs", "-L", mined.root)
+    assert "Careful" not in out("mine-pairs", "-L", mined.root)
 
 
 def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
-    steps = _funnel(out("pairs", "-L", mined.root))
-    printed = json.loads(out("pairs", "-L", mined.root, "--json"))
+    steps = _funnel(out("mine-pairs", "-L", mined.root))
+    printed = json.loads(out("mine-pairs", "-L", mined.root, "--json"))
     assert set(printed) == {"n_pairs", "n_validation_pairs", "funnel"}
     assert printed["funnel"] == steps
     assert printed["n_pairs"] == steps["after the cap a track"]
@@ -231,7 +231,7 @@ def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
 def test_wrong_setting_is_one_line_that_names_it(
     mined: LibraryPaths, setting: str, message: str
 ) -> None:
-    result = CliRunner().invoke(app, ["pairs", "-L", str(mined.root), "--set", setting])
+    result = CliRunner().invoke(app, ["mine-pairs", "-L", str(mined.root), "--set", setting])
     assert (result.exit_code, result.stdout) == (1, "")
     assert isinstance(result.exception, ConfigError)
     assert str(result.exception).startswith(message)
@@ -242,7 +242,7 @@ def test_log_of_which_nothing_was_usable_is_said(folder: LibraryPaths, tmp_path:
         "user_id,track_id,played_at\nu,nobody,2024-01-01\n", encoding="utf-8"
     )
     out("import-history", tmp_path / "log.csv", "-L", folder.root)
-    result = CliRunner().invoke(app, ["pairs", "-L", str(folder.root)])
+    result = CliRunner().invoke(app, ["mine-pairs", "-L", str(folder.root)])
     assert result.exit_code == 1
     assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")
 

@@ -1,4 +1,4 @@
-"""--shard and --join: a job's part from the command line, without the library's lock, and what
+"""--shard and --merge-shards: a job's part from the command line, without the library's lock, and what
 wrong ones say.
 """
 
@@ -23,12 +23,12 @@ def test_commands_do_parts_while_the_library_is_held_and_then_the_index(
         shutil.rmtree(folder.run(name) / "vectors")
     with folder.lock():
         said = [out("embed", "--shard", f"{number}/2", "-L", folder.root) for number in (1, 2)]
-    tail = "; when all parts have ended, run: ponticello embed --join 2\n"
+    tail = "; when all parts have ended, run: ponticello embed --merge-shards 2\n"
     assert said == [
         f"part 1 of 2: 120 vectors, 120 new{tail}",
         f"part 2 of 2: 0 vectors, 0 new{tail}",
     ]
-    assert ", 0 vectors new; in " in out("embed", "--join", "2", "-L", folder.root)
+    assert ", 0 vectors new; in " in out("embed", "--merge-shards", "2", "-L", folder.root)
     assert np.array_equal(Library.open(folder.root).index.vectors, before)
 
 
@@ -37,7 +37,7 @@ def test_vectors_of_a_missing_job_are_an_error_and_no_index(trained_copy: Librar
     live = (folder.index / "CURRENT").read_text(encoding="utf-8")
     shutil.rmtree(folder.run("preference") / "vectors")
     out("embed", "--shard", "2/2", "-L", folder.root)
-    message = error(LibraryError, "embed", "--join", "2", "-L", folder.root)
+    message = error(LibraryError, "embed", "--merge-shards", "2", "-L", folder.root)
     assert "run 'preference': 60 vectors of shards 1/2 are missing; run those jobs again" in message
     assert (folder.index / "CURRENT").read_text(encoding="utf-8") == live
 
@@ -49,11 +49,11 @@ def test_sounds_prepared_in_parts_are_those_of_one_process(trained_copy: Library
     shutil.rmtree(folder.mels)
     first = out("prepare", "--workers", "1", "--shard", "1/2", "-L", folder.root)
     assert first.startswith("part 1 of 2: ")
-    assert first.endswith("when all parts have ended, run: ponticello prepare --join 2\n")
-    message = error(LibraryError, "prepare", "--join", "2", "-L", folder.root)
+    assert first.endswith("when all parts have ended, run: ponticello prepare --merge-shards 2\n")
+    message = error(LibraryError, "prepare", "--merge-shards", "2", "-L", folder.root)
     assert "shards 2/2 are not finished; run those jobs again" in message
     out("prepare", "--workers", "1", "--shard", "2/2", "-L", folder.root)
-    assert out("prepare", "--join", "2", "-L", folder.root).startswith(
+    assert out("prepare", "--merge-shards", "2", "-L", folder.root).startswith(
         "60 tracks prepared, 0 were already"
     )
     found = FeatureStore(folder.mels)
@@ -70,5 +70,7 @@ def test_shard_that_is_none_is_refused(shard: str) -> None:
 
 def test_shard_is_not_joined_in_the_same_call() -> None:
     for shard, join, engine in (("1/2", 2, "here"), ("1/2", None, "ray"), (None, 2, "ray")):
-        with pytest.raises(ConfigError, match="--shard, --join and --engine exclude each other"):
+        with pytest.raises(
+            ConfigError, match="--shard, --merge-shards and --engine exclude each other"
+        ):
             read_shard(shard, join, engine)

@@ -276,7 +276,7 @@ def test_library_without_splits_or_run_says_what_to_run(trained_copy: Library) -
     ):
         evaluate_library(trained_copy.folder, MethodsToCompare({"stage one": "other"}), 0)
     trained_copy.folder.splits.unlink()
-    with pytest.raises(LibraryError, match="nothing is held out yet; run: ponticello pairs"):
+    with pytest.raises(LibraryError, match="nothing is held out yet; run: ponticello mine-pairs"):
         evaluate_library(trained_copy.folder, BOTH, 0)
 
 

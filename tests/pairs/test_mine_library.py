@@ -220,7 +220,9 @@ def test_test_pairs_lead_from_a_training_to_a_test_track_over_the_whole_log(
 
 def test_test_pairs_without_splits_say_what_to_run(folder: LibraryPaths) -> None:
     folder.splits.unlink()
-    with pytest.raises(LibraryError, match="has no splits yet; make them with: ponticello pairs"):
+    with pytest.raises(
+        LibraryError, match="has no splits yet; make them with: ponticello mine-pairs"
+    ):
         mine_test_pairs(folder)
 
 

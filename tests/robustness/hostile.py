@@ -54,7 +54,7 @@ def _pth(suffix: str, at: Ground) -> Callable[[Tell], None]:
         torch.save({"a": Touch(at.canary)}, path)
     else:
         path.write_bytes(pickle.dumps(Touch(at.canary)))
-    return command("import-released", path, at.work / "model")
+    return command("import-weights", path, at.work / "model")
 
 
 def _pickled_model(at: Ground) -> Callable[[Tell], None]:

@@ -296,7 +296,7 @@ def test_a_column_that_moves_a_track_is_refused() -> None:
         make_splits(_of_split(["train", "train", "test"]), None, config, before)
     assert str(error.value) == (
         "column 'split' moves 1 tracks: t1 was test and is train; "
-        "delete splits.parquet, run `ponticello pairs` and train again"
+        "delete splits.parquet, run `ponticello mine-pairs` and train again"
     )
 
 
@@ -319,7 +319,7 @@ def test_roles_made_another_way_are_not_mixed_in(settings: dict[str, str], named
         make_splits(tracks, None, config, before)
     assert str(error.value) == (
         f"splits.parquet holds out whole artists and events by time; the settings say {named}: "
-        "delete splits.parquet, run `ponticello pairs` and train again, or set them back"
+        "delete splits.parquet, run `ponticello mine-pairs` and train again, or set them back"
     )
     assert make_splits(tracks, None, config, Splits({}, None, None)).scheme != Scheme()
 

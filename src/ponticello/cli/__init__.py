@@ -9,7 +9,7 @@ train        train semantic, train preference
 search       embed, search, similar, recommend, audience
 evaluate     evaluate
 serve        serve
-export       export, export-explorer, import-released
+export       export, export-explorer, import-weights
 maintenance  doctor, forget-user
 demo         demo
 """

@@ -2,7 +2,7 @@
 
 export-explorer: the explorer as a folder that any file server can show.
 
-import-released: the weights of the paper's authors as one of our model folders.
+import-weights: the weights of the paper's authors as one of our model folders.
 """
 
 from pathlib import Path
@@ -172,10 +172,10 @@ def export_explorer(
 
 def _register_released(app: typer.Typer) -> None:
     """Adds this file's command."""
-    app.command("import-released")(import_released)
+    app.command("import-weights")(import_weights)
 
 
-def import_released(
+def import_weights(
     weights: Annotated[
         Path, typer.Argument(help="A .pth or .safetensors file in the released layout.")
     ],
@@ -194,7 +194,7 @@ def import_released(
 
     \b
     Example:
-    ponticello import-released model-20.pth runs/released --tokenizer ./mbert
+    ponticello import-weights model-20.pth runs/released --tokenizer ./mbert
     """
     from ponticello.model.released import import_released as convert
 

@@ -144,7 +144,7 @@ def import_history(
     plain_users: Annotated[
         bool,
         typer.Option(
-            "--plain-users",
+            "--no-pseudonyms",
             help="Keep new listeners' names as their ids, not a keyed hash of them.",
         ),
     ] = False,
@@ -156,7 +156,9 @@ def import_history(
     ] = "UTC",
     rematch: Annotated[
         bool,
-        typer.Option("--rematch", help="Without a path: try again what found no track before."),
+        typer.Option(
+            "--retry-unmatched", help="Without a path: try again what found no track before."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -166,14 +168,14 @@ def import_history(
     Example:
     ponticello import-history my_spotify_data.zip -L my-library --user alice
     ponticello import-history listening.csv --columns played_at=timestamp -L my-library
-    ponticello import-history --rematch -L my-library
+    ponticello import-history --retry-unmatched -L my-library
     """
     from ponticello.errors import ConfigError
     from ponticello.listening.importers import run as ingest
     from ponticello.listening.importers.detect import FORMATS
 
     if (path is None) != rematch:
-        raise ConfigError("import-history needs a path, or --rematch without one")
+        raise ConfigError("import-history needs a path, or --retry-unmatched without one")
     known = next((name for name in FORMATS if name == form), None)
     if form is not None and known is None:
         raise ConfigError(f"--format {form!r} is unknown; use one of {', '.join(FORMATS)}")

@@ -31,7 +31,7 @@ def _register_doctor(app: typer.Typer) -> None:
 def doctor(
     library: LibraryOption = HERE,
     machine_only: Annotated[
-        bool, typer.Option("--machine", help="Look at this machine only, at no library.")
+        bool, typer.Option("--environment-only", help="Look at this machine only, at no library.")
     ] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,

@@ -36,13 +36,13 @@ ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
-        help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run with --join n.",
+        help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run with --merge-shards n.",
     ),
 ]
 JoinOption = Annotated[
     int | None,
     typer.Option(
-        "--join",
+        "--merge-shards",
         min=1,
         help="After n jobs with --shard i/n: take in what they did; an error if one lacks.",
     ),
@@ -79,13 +79,15 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
 
 
 def read_shard(shard: str | None, join: int | None, engine: str) -> tuple[int, int] | None:
-    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n, or beside --join or
+    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n, or beside --merge-shards or
     another engine.
     """
     from ponticello.errors import ConfigError
 
     if (shard is not None) + (join is not None) + (engine != "here") > 1:
-        raise ConfigError("--shard, --join and --engine exclude each other: give one of them")
+        raise ConfigError(
+            "--shard, --merge-shards and --engine exclude each other: give one of them"
+        )
     if shard is None:
         return None
     number, _, n = shard.partition("/")

@@ -37,10 +37,10 @@ TempOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Adds this file's commands."""
-    app.command("pairs")(pairs)
+    app.command("mine-pairs")(mine_pairs)
 
 
-def pairs(
+def mine_pairs(
     library: LibraryOption = HERE,
     settings: SetOption = None,
     engine: EngineOption = "duckdb",
@@ -54,7 +54,7 @@ def pairs(
 
     \b
     Example:
-    ponticello pairs -L my-library --set pairs.min_users=3 --memory 4GB
+    ponticello mine-pairs -L my-library --set pairs.min_users=3 --memory 4GB
     """
     from ponticello.pairs.engine import EngineOptions
     from ponticello.pairs.mine import mine_library

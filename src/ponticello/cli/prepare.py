@@ -62,7 +62,7 @@ def prepare(
     \b
     Four jobs at once, and when all have ended what brings their parts together:
     ponticello prepare -L my-library --shard 1/4
-    ponticello prepare -L my-library --join 4
+    ponticello prepare -L my-library --merge-shards 4
     """
     folder, part = open_folder(library), read_shard(shard, join, engine)
     done = prepare_library(folder, workers, allow_download, part, join, engine)
@@ -79,7 +79,7 @@ def prepare(
     if part:
         typer.echo(
             f"part {part[0]} of {part[1]}: {done.n_new:,} tracks prepared, {done.n_kept:,} were already, "
-            f"{len(done.skipped):,} skipped; when all parts have ended, run: ponticello prepare --join {part[1]}"
+            f"{len(done.skipped):,} skipped; when all parts have ended, run: ponticello prepare --merge-shards {part[1]}"
         )
         return
     is_given = folder.config.front_end == "features"

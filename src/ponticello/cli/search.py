@@ -76,7 +76,7 @@ def embed(
     \b
     Four jobs at once, and when all have ended the index:
     ponticello embed -L my-library --shard 1/4
-    ponticello embed -L my-library --join 4
+    ponticello embed -L my-library --merge-shards 4
     """
     from ponticello.train.runs import STARTER
 
@@ -122,7 +122,7 @@ def _embed_part(
         return
     typer.echo(
         f"part {part[0]} of {part[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-        f"when all parts have ended, run: ponticello embed --join {part[1]}"
+        f"when all parts have ended, run: ponticello embed --merge-shards {part[1]}"
     )
 
 

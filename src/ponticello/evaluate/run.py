@@ -87,7 +87,7 @@ def evaluate_library(
     """
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
     say("leaks")
     evaluation = Evaluation()
     pairs = read_pairs(folder) if folder.pairs.is_file() else None
@@ -321,7 +321,7 @@ def _about(
 ) -> EvaluationInfo:
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
     log = (
         read_interactions(folder) if folder.interactions.is_file() else pl.DataFrame({USER_ID: []})
     )

@@ -44,7 +44,7 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
 def _judge(folder: LibraryPaths) -> Scorer:
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
     store, config = open_frames(folder, folder.config), folder.config
     tracks = read_tracks(folder).sort(TRACK_ID)
     known = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))

@@ -311,7 +311,9 @@ def check_pairs(folder: LibraryPaths) -> Iterator[Finding]:
         yield Finding("ok", "as they were written", "splits.parquet")
     if not folder.pairs.is_file():
         if folder.interactions.is_file():
-            yield Finding("note", "no pairs are mined yet", "pairs.parquet", "ponticello pairs")
+            yield Finding(
+                "note", "no pairs are mined yet", "pairs.parquet", "ponticello mine-pairs"
+            )
         return
     tracks = read_tracks(folder)
     for path in [path for path in (folder.pairs, folder.validation_pairs) if path.is_file()]:
@@ -324,7 +326,7 @@ def check_pairs(folder: LibraryPaths) -> Iterator[Finding]:
                 "error",
                 f"held-out tracks reach training: {error}",
                 "pairs.parquet",
-                "ponticello pairs",
+                "ponticello mine-pairs",
             )
 
 
@@ -333,7 +335,7 @@ def _known_pairs(path: Path, tracks: pl.DataFrame) -> Iterator[Finding]:
     lost = pairs.filter(~(pl.col(ANCHOR_ID).is_in(known) & pl.col(POSITIVE_ID).is_in(known))).height
     if lost:
         what = f"{lost:,} of {pairs.height:,} pairs name tracks that are not in the catalogue"
-        yield Finding("warning", what, path.name, "ponticello pairs")
+        yield Finding("warning", what, path.name, "ponticello mine-pairs")
     yield Finding("ok", f"{pairs.height:,} pairs", path.name)
 
 

@@ -170,7 +170,7 @@ def read_pairs(folder: LibraryPaths) -> pl.DataFrame:
     """
     if not folder.pairs.is_file():
         raise LibraryError(
-            f"{folder.root} has no pairs yet; mine them with: ponticello pairs -L {folder.root}"
+            f"{folder.root} has no pairs yet; mine them with: ponticello mine-pairs -L {folder.root}"
         )
     try:
         table = read_parquet(folder.pairs, "it")
@@ -292,7 +292,7 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError(
-            f"{folder.root} has no splits yet; make them with: ponticello pairs -L {folder.root}"
+            f"{folder.root} has no splits yet; make them with: ponticello mine-pairs -L {folder.root}"
         )
     heard, test = with_role(splits, "train", "test"), with_role(splits, "test")
     with open_engine(options) as engine:

@@ -428,7 +428,7 @@ def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
 
 
 def _start_over() -> str:
-    return "delete splits.parquet, run `ponticello pairs` and train again"
+    return "delete splits.parquet, run `ponticello mine-pairs` and train again"
 
 
 def _refuse_moved(known: dict[str, str], roles: dict[str, str], column: str) -> None:

@@ -104,7 +104,7 @@ def read_inputs(
     """
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello pairs")
+        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
     frames = open_frames(folder, folder.config, weights)
     # The tower over a frozen front end only sees a track's mean.
     store = PooledFrames(frames) if folder.config.front_end != "logmel" else frames
@@ -259,7 +259,7 @@ def train_preference(
             f"run {start!r} is not a finished stage one; train it with: ponticello train semantic"
         )
     if not folder.validation_pairs.is_file():
-        raise LibraryError("there are no validation pairs; run: ponticello pairs")
+        raise LibraryError("there are no validation pairs; run: ponticello mine-pairs")
     settings, stage = folder.config.preference, preference_stage(folder.config)
     store, texts, splits = read_inputs(
         folder, stage, read_tracks(folder), front_end_weights(folder.run(start))

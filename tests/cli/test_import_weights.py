@@ -1,4 +1,4 @@
-"""import-released: a model folder from weights in the released layout."""
+"""import-weights: a model folder from weights in the released layout."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ HEADS = ["--heads", "4", "--text-heads", "4"]
 
 
 def test_released_weights_become_a_folder_that_loads_with_the_same_numbers(tmp_path: Path) -> None:
-    printed = out("import-released", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", "")
+    printed = out("import-weights", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", "")
     model = HTCL.from_pretrained(tmp_path / "model")
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     assert printed == f"{n_parameters:,} parameters in {tmp_path / 'model'}\n"
@@ -32,7 +32,7 @@ def test_released_weights_become_a_folder_that_loads_with_the_same_numbers(tmp_p
 def test_tokenizer_of_a_local_folder_is_saved_beside(
     tmp_path: Path, text_encoder_folder: Path
 ) -> None:
-    out("import-released", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", text_encoder_folder)
+    out("import-weights", RELEASED, tmp_path / "model", *HEADS, "--tokenizer", text_encoder_folder)
     tokens = HTCL.from_pretrained(tmp_path / "model").tokenizer("slow dark")["input_ids"]
     words = (text_encoder_folder / "vocab.txt").read_text(encoding="utf-8").split()
     assert [words[token] for token in tokens] == ["[CLS]", "slow", "dark", "[SEP]"]
@@ -41,7 +41,7 @@ def test_tokenizer_of_a_local_folder_is_saved_beside(
 def test_tokenizer_that_is_not_here_is_not_fetched_unasked(tmp_path: Path) -> None:
     message = error(
         CheckpointError,
-        "import-released",
+        "import-weights",
         RELEASED,
         tmp_path / "model",
         *HEADS,
@@ -64,7 +64,7 @@ def test_parts_the_file_lacks_are_named(tmp_path: Path) -> None:
     }
     save_file(weights, tmp_path / "one.safetensors")
     printed = out(
-        "import-released",
+        "import-weights",
         tmp_path / "one.safetensors",
         tmp_path / "model",
         *HEADS,
@@ -79,7 +79,7 @@ def test_parts_the_file_lacks_are_named(tmp_path: Path) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     message = error(
         CheckpointError,
-        "import-released",
+        "import-weights",
         tmp_path / "gone.pth",
         tmp_path / "model",
         "--tokenizer",
@@ -92,7 +92,7 @@ def test_file_that_is_no_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     message = error(
         CheckpointError,
-        "import-released",
+        "import-weights",
         tmp_path / "bad.safetensors",
         tmp_path / "model",
         "--tokenizer",
@@ -107,7 +107,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
     save_file({"layer.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
     message = error(
         CheckpointError,
-        "import-released",
+        "import-weights",
         tmp_path / "other.safetensors",
         tmp_path / "model",
         "--tokenizer",
@@ -121,7 +121,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
 def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
     message = error(
         ConfigError,
-        "import-released",
+        "import-weights",
         RELEASED,
         tmp_path / "model",
         "--heads",
@@ -135,7 +135,7 @@ def test_heads_that_do_not_divide_the_width_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--heads", "--text-heads"])
 def test_no_heads_at_all_is_a_usage_error(tmp_path: Path, option: str) -> None:
     result = CliRunner().invoke(
-        app, ["import-released", str(RELEASED), str(tmp_path / "model"), option, "0"]
+        app, ["import-weights", str(RELEASED), str(tmp_path / "model"), option, "0"]
     )
     assert result.exit_code == 2
     assert option in result.stderr
