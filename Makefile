@@ -149,7 +149,7 @@ lint-docker: $(READY)
 
 # The oldest versions that pyproject.toml allows, in an environment of their own, with the tests that are quick. But for
 # torch: older ones come as builds of several gigabytes for GPUs, so that it is the one of constraints.txt.
-QUICK = tests/test_api.py tests/search/test_index.py tests/search/test_compose_query.py tests/pairs/test_mine.py \
+QUICK = tests/test_library.py tests/search/test_index.py tests/search/test_compose_query.py tests/pairs/test_mine.py \
 	tests/train/test_losses.py tests/cli/test_search.py tests/metrics/test_ranking.py tests/serve/test_search.py
 lower-bounds:
 	rm -rf dist/lowest && mkdir -p dist && $(PYTHON) -m venv dist/lowest

@@ -1,347 +1,360 @@
-"""The library's folder: where things lie, who may write, and that a file is replaced whole or not
-at all.
-"""
+"""The library as users ask it: search, similar, recommend and embed, on a small trained one."""
 
-import csv
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
-from filelock import FileLock
+import soundfile
 
-from ponticello.config import Config
-from ponticello.errors import ConfigError, DataError, LibraryError, PonticelloError
-from ponticello.storage.files import atomic_write, read_csv_rows
-from ponticello.storage.layout import LibraryPaths, SkippedRow, create_library, open_library
+import ponticello
+from ponticello.errors import ConfigError, DataError, LibraryError
+from ponticello.features.prepare import prepare_frames
+from ponticello.library import Library
+from ponticello.listening.log import merge_interactions, read_interactions
+from ponticello.listening.pseudonyms import pseudonym
+from ponticello.model.saving import space_id
+from ponticello.search.queries import sound_query
+from ponticello.search.ranking import Result
+from ponticello.storage.schema import PATH, TRACK_ID, USER_ID
+from ponticello.tracks.catalog import audio_files, audio_path, merge_tracks, read_tracks
+
+
+def _ids(results: list[Result]) -> list[str]:
+    return [result.track_id for result in results]
+
+
+def _audio(library: Library, track_id: str) -> Path:
+    (path,) = library.tracks.filter(pl.col(TRACK_ID) == track_id)[PATH]
+    return audio_path(library.folder, path)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> LibraryPaths:
-    return create_library(tmp_path / "lib", "tiny")
-
-
-def _rows(folder: LibraryPaths) -> list[list[str]]:
-    with folder.skipped.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))
-
-
-def _row(value: str, line: int | None = 1) -> SkippedRow:
-    return SkippedRow("a.csv", line, "title", value, "is odd, or so")
-
-
-def test_new_library_holds_its_settings_and_nothing_else(tmp_path: Path) -> None:
-    folder = create_library(tmp_path / "deep" / "lib", "tiny")
-    assert [path.name for path in folder.root.iterdir()] == ["ponticello.toml"]
-    assert (folder.root / "ponticello.toml").read_text().endswith('preset = "tiny"\n')
-    assert folder.config == Config.from_preset("tiny")
-
-
-def test_opening_gives_what_creating_gave(folder: LibraryPaths) -> None:
-    assert open_library(folder.root) == folder
-    assert open_library(str(folder.root)) == folder
-    assert folder.root.is_absolute()
-
-
-def test_one_setting_alone_is_not_taken_for_its_letters(folder: LibraryPaths) -> None:
-    with pytest.raises(
-        DataError,
-        match=r"settings must be a list, such as \['search.blend=1'\]; found one str alone",
-    ):
-        open_library(folder.root, "search.blend=1")
-
-
-def test_preset_of_a_new_library_is_small_unless_named(tmp_path: Path) -> None:
-    assert create_library(tmp_path).config.preset == "small"
-
-
-def test_files_around_a_new_library_are_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    create_library(tmp_path, "tiny")
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_library_is_not_made_twice(folder: LibraryPaths) -> None:
-    (folder.root / "ponticello.toml").write_text('preset = "base"\n')
-    with pytest.raises(
-        LibraryError, match="is a library already; use it, or choose another folder"
-    ):
-        create_library(folder.root, "tiny")
-    assert (folder.root / "ponticello.toml").read_text() == 'preset = "base"\n'
-
-
-def test_unknown_preset_makes_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match="preset 'huge' is unknown; use one of paper, base, small, tiny"
-    ):
-        create_library(tmp_path / "lib", "huge")
-    assert not (tmp_path / "lib").exists()
-
-
-def test_library_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(PonticelloError, match="file"):
-        create_library(tmp_path / "file", "tiny")
-
-
-def test_opening_what_is_no_library_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(LibraryError) as caught:
-        open_library(tmp_path)
-    wanted = f"{tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}"
-    assert str(caught.value) == wanted
-
-
-def test_settings_come_from_the_file_with_those_given_on_top(folder: LibraryPaths) -> None:
-    (folder.root / "ponticello.toml").write_text(
-        'preset = "tiny"\n[semantic]\nepochs = 3\nseed = 5\n'
+def user(trained: Library) -> str:
+    """The listener with the longest log."""
+    counts = (
+        read_interactions(trained.folder)
+        .group_by(USER_ID)
+        .len()
+        .sort("len", USER_ID, descending=[True, False])
     )
-    config = open_library(folder.root, ["semantic.seed=9", "search.blend=0.25"]).config
-    assert (config.semantic.epochs, config.semantic.seed, config.search.blend) == (3, 9, 0.25)
+    found: str = counts[USER_ID][0]
+    return found
 
 
-def test_everything_lies_where_the_map_says(folder: LibraryPaths) -> None:
-    places = {
-        folder.tracks: "tracks.parquet",
-        folder.interactions: "interactions.parquet",
-        folder.pairs: "pairs.parquet",
-        folder.validation_pairs: "validation-pairs.parquet",
-        folder.splits: "splits.parquet",
-        folder.skipped: "skipped.csv",
-        folder.mels: "mels",
-        folder.index: "index",
-        folder.report: "report",
-        folder.run("taste 2"): "runs/taste 2",
-    }
-    assert {path.relative_to(folder.root).as_posix() for path in places} == set(places.values())
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a/", "../a", "/etc", "/"])
-def test_run_name_that_is_no_plain_folder_name_is_refused(folder: LibraryPaths, name: str) -> None:
-    with pytest.raises(LibraryError, match=f"run name '{name}' must be a plain folder name"):
-        folder.run(name)
-
-
-def test_library_held_by_another_writer_is_refused_at_once(folder: LibraryPaths) -> None:
-    with (
-        FileLock(folder.root / ".lock"),
-        pytest.raises(
-            LibraryError, match="is being written by another process; wait for it to end"
-        ),
-        folder.lock(),
-    ):
-        pass
-    with folder.lock():
-        pass
-
-
-def test_lock_is_given_back_when_the_block_fails(folder: LibraryPaths) -> None:
-    with pytest.raises(KeyError), folder.lock():
-        raise KeyError
-    with folder.lock():
-        pass
-
-
-def test_skipped_rows_replace_those_of_their_own_step_only(folder: LibraryPaths) -> None:
-    folder.record_skipped("one", [_row("a"), _row("b", None)])
-    folder.record_skipped("two", [_row("c")])
-    folder.record_skipped("one", [_row('d, "quoted"\nand broken')])
-    assert _rows(folder) == [
-        ["step", "file", "line", "field", "value", "reason"],
-        ["two", "a.csv", "1", "title", "c", "is odd, or so"],
-        ["one", "a.csv", "1", "title", 'd, "quoted"\nand broken', "is odd, or so"],
-    ]
-
-
-def test_line_that_is_not_known_is_left_empty(folder: LibraryPaths) -> None:
-    folder.record_skipped("one", [_row("a", None)])
-    assert _rows(folder)[1] == ["one", "a.csv", "", "title", "a", "is odd, or so"]
-
-
-def test_file_of_skipped_rows_goes_when_none_are_left(folder: LibraryPaths) -> None:
-    folder.record_skipped("one", [])
-    assert not folder.skipped.exists()
-    folder.record_skipped("one", [_row("a")])
-    folder.record_skipped("two", [])
-    assert len(_rows(folder)) == 2
-    folder.record_skipped("one", [])
-    assert not folder.skipped.exists()
-
-
-def test_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "file.txt"
-    for content in ("one", "two"):
-        with atomic_write(path) as temporary:
-            temporary.write_text(content)
-            assert temporary.parent == path.parent
-            assert not path.exists() or path.read_text() == "one"
-        assert path.read_text() == content
-    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
-
-
-def test_error_while_writing_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-
-    def write_half(temporary: Path) -> None:
-        temporary.write_text("hal")
-        raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"), atomic_write(path) as temporary:
-        write_half(temporary)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
-
-
-def test_error_before_writing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), atomic_write(tmp_path / "file.txt"):
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_folder_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
-    for content in ("one", "two"):
-        with atomic_write(path) as temporary:
-            temporary.mkdir()
-            (temporary / content).write_text(content)
-    assert [p.name for p in path.iterdir()] == ["two"]
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-
-
-def test_error_in_a_folder_leaves_the_old_one_and_no_rest(tmp_path: Path) -> None:
-    path = tmp_path / "folder"
-    path.mkdir()
-    (path / "old").write_text("old")
-
-    def write_half(temporary: Path) -> None:
-        temporary.mkdir()
-        (temporary / "new").write_text("new")
-        raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"), atomic_write(path) as temporary:
-        write_half(temporary)
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-    assert [p.name for p in path.iterdir()] == ["old"]
-
-
-def test_each_front_end_keeps_its_frames_in_a_place_of_its_own(tmp_path: Path) -> None:
-    folder = create_library(tmp_path / "library")
-    places = {
-        "logmel": "mels",
-        "musicnn": "frames",
-        "features": "frames/features",
-        "hf:laion/clap-htsat-fused": "frames/hf-laion-clap-htsat-fused",
-        "hf:../my encoder": "frames/hf-..-my-encoder",
-    }
-    for front_end, place in places.items():
-        assert folder.frames_of(front_end) == folder.root / place
-    assert len(folder.frames_of("hf:" + "/deep" * 100).name) == 100
-
-
-def test_what_was_skipped_is_no_formula_in_a_spreadsheet(tmp_path: Path) -> None:
-    """Written again with other steps' rows, it gets no second apostrophe."""
-    folder = create_library(tmp_path / "lib")
-    folder.record_skipped(
-        "scan",
-        [SkippedRow("a.csv", 2, "title", '=HYPERLINK("http://evil.example")', "is too long")],
-    )
-    folder.record_skipped("prepare", [SkippedRow("-b.mp3", None, "", "\t=1", "is text")])
-    with folder.skipped.open(encoding="utf-8", newline="") as file:
-        rows = [row[1:] for row in csv.reader(file)][1:]
-    assert rows == [
-        ["a.csv", "2", "title", '\'=HYPERLINK("http://evil.example")', "is too long"],
-        ["'-b.mp3", "", "", "'\t=1", "is text"],
-    ]
-
-
-def test_full_disk_is_an_os_error_whoever_writes(tmp_path: Path) -> None:
-    """As polars words it; what was there stays."""
-    (tmp_path / "table.parquet").write_text("before")
-
-    def write() -> None:
-        with atomic_write(tmp_path / "table.parquet") as temporary:
-            temporary.write_text("half")
-            said = "parquet: File out of specification: underlying IO error: No space left on device (os error 28)"
-            raise pl.exceptions.ComputeError(said)
-
-    with pytest.raises(OSError, match=r"No space left on device: '.*table\.parquet'"):
-        write()
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
-        ("table.parquet", "before")
-    ]
-
-
-def test_cells_longer_than_csv_reads_are_cut_and_old_ones_read(folder: LibraryPaths) -> None:
-    """`csv` refuses a field of more than 131,072 characters, and with it the whole list."""
-    folder.record_skipped("scan", [_row("a" * 140_000)])
-    assert [len(cell) for cell in _rows(folder)[1]] == [4, 5, 1, 5, 5000, 13]
-    folder.skipped.write_text(
-        f"step,file,line,field,value,reason\nscan,a.csv,1,title,{'b' * 140_000},why\n"
-    )
-    folder.record_skipped("prepare", [_row("c")])
-    assert [len(row[4]) for row in read_csv_rows(folder.skipped)[1:]] == [140_000, 1]
-    with pytest.raises(csv.Error, match="larger than field limit"):
-        _rows(folder)  # the limit of others is as it was
-
-
-_KILLED = """
-import os, sys
-from pathlib import Path
-from ponticello.storage.files import replacing
-
-rename, renamed = Path.replace, []
-def killed(source, target):
-    if renamed:
-        os._exit(9)
-    renamed.append(rename(source, target))
-Path.replace = killed
-with replacing(Path(sys.argv[1])) as temporary:
-    temporary.mkdir()
-    (temporary / "new").write_text("new")
-"""
-
-
-def test_folder_comes_back_after_a_kill_between_its_two_renames(folder: LibraryPaths) -> None:
-    """To who opens the library, in it and a level below; elsewhere to the next writer, who leaves
-    no rest.
-    """
-    plots, elsewhere = folder.report / "plots", folder.root / "one" / "two" / "export [a]"
-    for path in (plots, elsewhere):
-        path.mkdir(parents=True)
-        (path / "old").write_text("old")
-        assert (
-            subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False).returncode == 9
-        )
-        assert not path.exists()
-    open_library(folder.root)
-    assert [path.name for path in plots.iterdir()] == ["old"]
-    with atomic_write(elsewhere) as temporary:
-        assert [path.name for path in elsewhere.iterdir()] == ["old"]
-        temporary.mkdir()
-    assert [path for path in elsewhere.parent.iterdir() if ".old." in path.name] == []
-
-
-def test_old_folder_is_there_until_the_new_one_can_take_its_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
+def test_search_ranks_all_tracks_by_the_blend_of_both_models(
+    trained: Library, blend: float
 ) -> None:
-    """No file of it is deleted before, and it comes back where the new one cannot be named so."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    (path / "old").write_text("old")
-    rename = Path.replace
+    """Both models asked directly; each cosine calibrated as the index says."""
+    text = "low dark slow"
+    wanted = np.zeros(60)
+    for weight, space, columns in zip(
+        (1 - blend, blend), trained.index.spaces, (slice(0, 64), slice(64, 128)), strict=True
+    ):
+        model = ponticello.HTCL.from_pretrained(trained.folder.run(space.run))
+        cosines = trained.index.vectors[:, columns] @ model.encode_text([text])[0]
+        wanted += weight * (cosines - space.text.mean) / space.text.std
+    found = trained.search(text, k=60, blend=blend)
+    assert [result.rank for result in found] == list(range(1, 61))
+    assert [result.score for result in found] == pytest.approx(
+        sorted(wanted, reverse=True), abs=1e-3
+    )
+    by_id = dict(zip(trained.index.track_ids, wanted, strict=True))
+    for result in found:
+        assert result.score == pytest.approx(by_id[result.track_id], abs=1e-3)
+        assert result.semantic + result.preference == pytest.approx(result.score, abs=1e-9)
 
-    def refuse(source: Path, target: Path) -> Path:
-        if (source / "new").exists():
-            raise OSError(5, "Input/output error")
-        return rename(source, target)
 
-    monkeypatch.setattr(Path, "replace", refuse)
+def test_first_of_a_short_answer_are_the_first_of_a_long_one(trained: Library) -> None:
+    assert _ids(trained.search("bright fast", k=5)) == _ids(trained.search("bright fast", k=40))[:5]
 
-    def write(temporary: Path) -> None:
-        temporary.mkdir()
-        (temporary / "new").write_text("new")
 
-    with pytest.raises(OSError, match="Input/output"), atomic_write(path) as temporary:
-        write(temporary)
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-    assert [p.name for p in path.iterdir()] == ["old"]
+def test_similar_leaves_the_track_itself_out(trained: Library) -> None:
+    found = trained.similar("track-0007", k=100, blend=0.5)
+    assert len(found) == 59
+    assert "track-0007" not in _ids(found)
+
+
+def test_similar_to_a_tracks_own_file_gives_the_track_first(trained: Library) -> None:
+    """The file is heard anew, so the rest of the list is the one its id gives."""
+    found = trained.similar(_audio(trained, "track-0007"), k=10, blend=0.0)
+    by_id = trained.similar("track-0007", k=9, blend=0.0)
+    assert found[0].track_id == "track-0007"
+    assert [r.score for r in found[1:]] == pytest.approx([r.score for r in by_id], abs=1e-3)
+
+
+def test_similar_of_meaning_ranks_by_cosine(trained: Library) -> None:
+    vectors = trained.index.vectors[:, :64]
+    order = [trained.index.track_ids[row] for row in np.argsort(-(vectors @ vectors[7]))]
+    order.remove("track-0007")
+    assert _ids(trained.similar("track-0007", k=10, blend=0.0)) == order[:10]
+
+
+def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> None:
+    log = read_interactions(trained.folder)
+    for user in log[USER_ID].unique().sort()[:20]:
+        met = set(log.filter(pl.col(USER_ID) == user)[TRACK_ID])
+        found = _ids(trained.recommend(user, k=100))
+        assert set(found) == set(trained.index.track_ids) - met
+
+
+@pytest.mark.parametrize("hub_correction", [0.0, 0.5])
+def test_recommendations_are_the_regression_of_the_latest_seeds(
+    trained: Library, user: str, hub_correction: float
+) -> None:
+    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked
+    ones.
+
+    A track's score is divided by that power of its spread over the listeners of every single track.
+    """
+    log = read_interactions(trained.folder)
+    liked = log.filter(
+        (pl.col(USER_ID) == user) & pl.col("event").is_in(["complete", "like", "playlist"])
+    )
+    newest: list[str] = []
+    for track_id in liked.sort("played_at", TRACK_ID, descending=[True, False])[TRACK_ID]:
+        if track_id not in newest:
+            newest.append(track_id)
+    met = set(log.filter(pl.col(USER_ID) == user)[TRACK_ID])
+    vectors = trained.index.vectors[:, :64].astype(np.float64)
+    seeds = vectors[[trained.index.rows[track_id] for track_id in newest[:20]]]
+    centred = vectors - vectors.mean(axis=0)
+    covariance = centred.T @ centred / len(vectors)
+    ridge = 0.1 * np.trace(covariance) * np.eye(64)
+    line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
+    alone = np.linalg.solve(covariance + ridge, centred.T)  # (64, 60)
+    spread = np.sqrt((((centred @ alone) / (centred @ alone).std(axis=0)) ** 2).mean(axis=1))
+    order = [
+        trained.index.track_ids[row]
+        for row in np.argsort(-(centred @ line) / spread**hub_correction)
+    ]
+    library = Library.open(trained.folder.root, [f"search.hub_correction={hub_correction}"])
+    assert _ids(library.recommend(user, k=5, blend=0.0)) == [i for i in order if i not in met][:5]
+
+
+def test_filters_k_and_artists_hold_for_every_question(trained: Library, user: str) -> None:
+    artists = dict(trained.tracks.select(TRACK_ID, "artist").iter_rows())
+    tags = dict(trained.tracks.select(TRACK_ID, "tags").iter_rows())
+    options = {"k": 4, "per_artist": 1, "where": ["tags=low"]}
+    for found in (
+        trained.search("low", **options),  # type: ignore[arg-type]
+        trained.similar("track-0001", **options),  # type: ignore[arg-type]
+        trained.recommend(user, **options),  # type: ignore[arg-type]
+    ):
+        assert 0 < len(found) <= 4
+        assert all("low" in tags[result.track_id] for result in found)
+        assert len({artists[result.track_id] for result in found}) == len(found)
+        assert [result.artist for result in found] == [artists[result.track_id] for result in found]
+
+
+def test_filter_nothing_passes_gives_an_empty_list(trained: Library, user: str) -> None:
+    where = ["artist=nobody"]
+    assert trained.search("low", where=where) == []
+    assert trained.similar("track-0001", where=where) == []
+    assert trained.recommend(user, where=where) == []
+
+
+def test_blend_of_none_is_the_librarys_own(trained_root: Path) -> None:
+    for blend in (0.0, 0.8):
+        library = Library.open(trained_root, [f"search.blend={blend}"])
+        assert library.search("low", k=60) == library.search("low", k=60, blend=blend)
+    assert Library.open(trained_root).search("low", k=60) == Library.open(trained_root).search(
+        "low", k=60, blend=0.5
+    )
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text_is_refused(trained: Library, text: str) -> None:
+    with pytest.raises(
+        DataError, match="the search text is empty; say what the music should be like"
+    ):
+        trained.search(text)
+
+
+def test_counts_below_one_are_refused(trained: Library, user: str) -> None:
+    with pytest.raises(DataError, match="k 0 and per_artist None must be at least 1"):
+        trained.search("low", k=0)
+    with pytest.raises(DataError, match="k -1 and per_artist None must be at least 1"):
+        trained.recommend(user, k=-1)
+    with pytest.raises(DataError, match="k 10 and per_artist 0 must be at least 1"):
+        trained.similar("track-0001", per_artist=0)
+
+
+@pytest.mark.parametrize("track", ["nope", "nope.mp3", "."])
+def test_neither_track_nor_file_is_refused(trained: Library, track: str) -> None:
+    with pytest.raises(
+        DataError, match=f"'{track}' is neither a track of the index nor an audio file"
+    ):
+        trained.similar(track)
+
+
+def test_unknown_listener_is_refused(trained: Library) -> None:
+    with pytest.raises(DataError, match="listener 'nobody' is not in the log"):
+        trained.recommend("nobody")
+
+
+def test_listener_that_was_hashed_is_found_by_name(trained_copy: Library, user: str) -> None:
+    wanted = _ids(trained_copy.recommend(user, k=5))
+    log = read_interactions(trained_copy.folder)
+    hidden = pseudonym(trained_copy.folder, user)
+    log.with_columns(pl.col("user_id").replace({user: hidden})).write_parquet(
+        trained_copy.folder.interactions
+    )
+    assert _ids(trained_copy.recommend(user, k=5)) == wanted
+    assert _ids(trained_copy.recommend(hidden, k=5)) == wanted
+
+
+def test_blend_outside_its_range_is_refused(trained: Library) -> None:
+    with pytest.raises(DataError, match="blend 2 must lie between 0"):
+        trained.search("low", blend=2)
+
+
+def test_library_without_an_index_or_a_log_says_what_to_run(
+    trained_copy: Library, user: str
+) -> None:
+    trained_copy.folder.interactions.unlink()
+    with pytest.raises(
+        LibraryError,
+        match="has no listening history; add one with: ponticello import-history TABLE",
+    ):
+        trained_copy.recommend(user)
+    (trained_copy.folder.index / "CURRENT").unlink()
+    with pytest.raises(LibraryError, match="the library has no index yet; run: ponticello embed"):
+        trained_copy.search("low")
+
+
+def test_embedding_again_computes_nothing_and_names_the_same_generation(
+    trained_copy: Library,
+) -> None:
+    before = trained_copy.index.vectors.copy()
+    calls: list[tuple[str, int, int]] = []
+    done = trained_copy.embed("semantic", "preference", lambda *call: calls.append(call))
+    assert (done.n_tracks, done.n_new, calls) == (60, 0, [])
+    assert done.generation.name == (trained_copy.folder.index / "CURRENT").read_text().strip()
+    assert np.array_equal(trained_copy.index.vectors, before)
+    assert [space.space_id for space in trained_copy.index.spaces] == [
+        space_id(trained_copy.folder.run(run)) for run in ("semantic", "preference")
+    ]
+
+
+def test_answers_hold_a_recording_once_unless_asked_for_copies(
+    trained_copy: Library, user: str
+) -> None:
+    """A tune of 12 s and its Vorbis copy, of which the listener has met one."""
+    folder, root = trained_copy.folder, trained_copy.folder.root
+    generator, notes = np.random.default_rng(0), []
+    for length in generator.integers(2000, 6000, 48):
+        time = np.arange(length) / 16_000
+        notes.append(
+            0.3 * np.sin(2 * np.pi * 110 * 2 ** generator.uniform(0, 3) * time) * np.exp(-3 * time)
+        )
+    sound = np.concatenate(notes)
+    soundfile.write(root / "tune.wav", sound, 16_000)
+    soundfile.write(root / "copy.ogg", 0.5 * sound, 16_000)
+    rows = {
+        "track_id": ["copy", "tune"],
+        "path": ["copy.ogg", "tune.wav"],
+        "title": ["the tune"] * 2,
+    }
+    merge_tracks(folder, pl.DataFrame(rows), "two more")
+    log = read_interactions(folder).filter(pl.col(USER_ID) == user).head(1)
+    merge_interactions(folder, log.with_columns(pl.lit("tune").alias(TRACK_ID)), "one more")
+    prepare_frames(folder, audio_files(folder))
+    trained_copy.embed("semantic", "preference")
+    once, every = Library.open(root), Library.open(root, ["search.deduplicate_recordings=false"])
+    both, all_tracks = {"copy", "tune"}, set(once.index.track_ids)
+    assert [once.index.recordings[once.index.rows[track_id]] for track_id in ("copy", "tune")] == [
+        "copy",
+        "copy",
+    ]
+    for found in (once.search("low dark", k=100), every.search("low dark", k=100)):
+        assert all(
+            result.semantic + result.preference == pytest.approx(result.score) for result in found
+        )
+    shown = _ids(once.search("low dark", k=100))
+    first = next(track_id for track_id in _ids(every.search("low dark", k=100)) if track_id in both)
+    assert set(shown) == all_tracks - (both - {first})
+    assert [i for i in _ids(every.search("low dark", k=100)) if i not in both - {first}] == shown
+    assert set(_ids(every.similar("tune", k=100))) == all_tracks - {"tune"}
+    assert set(_ids(once.similar("tune", k=100))) == all_tracks - both
+    assert "copy" in _ids(every.recommend(user, k=100))
+    assert not both & set(_ids(once.recommend(user, k=100)))
+
+
+def test_progress_names_the_run(trained_copy: Library) -> None:
+    for run in ("semantic", "preference"):
+        shutil.rmtree(trained_copy.folder.run(run) / "vectors")
+    calls: list[tuple[str, int, int]] = []
+    done = trained_copy.embed("semantic", "preference", lambda *call: calls.append(call))
+    assert calls == [("semantic", 60, 60), ("preference", 60, 60)]
+    assert (done.n_tracks, done.n_new) == (60, 120)
+
+
+def test_index_before_stage_two_answers_by_meaning_alone(trained_copy: Library) -> None:
+    wanted = _ids(trained_copy.search("low dark", k=60, blend=0.0))
+    trained_copy.embed("semantic")
+    library = Library.open(trained_copy.folder.root)
+    found = library.search("low dark", k=60)
+    assert _ids(found) == wanted
+    assert {result.preference for result in found} == {0.0}
+    with pytest.raises(LibraryError, match="use blend 0, or train stage two and embed"):
+        library.search("low dark", blend=0.5)
+
+
+def test_embedding_takes_up_a_catalogue_that_grew(trained_copy: Library) -> None:
+    """As when another process imports while a notebook keeps its library."""
+    folder = trained_copy.folder
+    tracks = read_tracks(folder)
+    tracks.head(30).write_parquet(folder.tracks)
+    early = Library.open(folder.root)
+    assert len(early.search("slow", k=100)) == 30
+    tracks.write_parquet(folder.tracks)
+    early.embed("semantic", "preference")
+    assert len(early.search("slow", k=100)) == 60
+
+
+def test_embedding_with_another_run_asks_its_model_from_then_on(trained_copy: Library) -> None:
+    trained_copy.embed("semantic")
+    trained_copy.search("low dark")
+    trained_copy.embed("semantic", "preference")
+    wanted = Library.open(trained_copy.folder.root).search("low dark", k=60, blend=1.0)
+    assert trained_copy.search("low dark", k=60, blend=1.0) == wanted
+
+
+def test_creating_and_opening_by_the_public_names(tmp_path: Path) -> None:
+    made = ponticello.Library.create(tmp_path / "lib", "tiny")
+    assert ponticello.Library.open(tmp_path / "lib").folder == made.folder
+    opened = ponticello.Library.open(str(tmp_path / "lib"), ["search.blend=0.2"])
+    assert opened.folder.config.search.blend == 0.2
+    with pytest.raises(ConfigError, match=r"setting 'search\.blend'"):
+        ponticello.Library.open(tmp_path / "lib", ["search.blend=2"])
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in ponticello.__all__:
+        assert getattr(ponticello, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'ponticello' has no attribute 'nothing'"):
+        _ = ponticello.nothing
+
+
+def test_a_sound_is_heard_once_by_models_that_read_the_same(
+    trained: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the query is what each model alone makes of the file."""
+    heard: list[object] = []
+    frames = ponticello.HTCL.frames
+
+    def counted(model: ponticello.HTCL, item: str | Path | np.ndarray) -> np.ndarray:
+        heard.append(item)
+        return frames(model, item)
+
+    path = _audio(trained, "track-0007")
+    alone = [model.encode_audio([path]) for model in trained.models]
+    monkeypatch.setattr(ponticello.HTCL, "frames", counted)
+    query = sound_query(trained.models, path)
+    assert heard == [path]
+    assert query.preference is not None
+    np.testing.assert_array_equal(query.semantic, alone[0])
+    np.testing.assert_array_equal(query.preference, alone[1])

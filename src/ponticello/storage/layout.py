@@ -21,11 +21,14 @@ my-library/
 """
 
 import csv
+import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from socket import gethostname
 
 from filelock import FileLock, Timeout
 
@@ -132,16 +135,25 @@ class LibraryPaths:
         return self.root / "runs" / name
 
     @contextmanager
-    def lock(self, wait_s: float = 0.0) -> Iterator[None]:
-        """Holds the library for writing; LibraryError if another process holds it for longer than
-        `wait_s`.
+    def lock(self, wait_s: float = 0.0, purpose: str = "writing") -> Iterator[None]:
+        """Holds the library for writing.
+
+        purpose: what the library is held for; shown to other processes that are refused.
+        LibraryError, with the process that holds it, if that takes longer than `wait_s`.
         """
+        holder = self.root / ".lock.json"
         try:
             with FileLock(self.root / ".lock", timeout=wait_s):
-                yield
+                record = {"purpose": purpose, "process": os.getpid(), "host": gethostname()}
+                holder.write_text(json.dumps(record), encoding="utf-8")
+                try:
+                    yield
+                finally:
+                    holder.unlink(missing_ok=True)
         except Timeout:
             raise LibraryError(
-                f"{self.root} is being written by another process; wait for it to end"
+                f"{self.root} is being written by another process{_describe_holder(holder)}; "
+                "wait for it to end"
             ) from None
 
     def record_skipped(self, step: str, rows: Sequence[SkippedRow]) -> None:
@@ -164,6 +176,14 @@ class LibraryPaths:
             csv.writer(file).writerows(
                 [header, *kept, *([escape_csv_cell(cell) for cell in row] for row in new)]
             )
+
+
+def _describe_holder(holder: Path) -> str:
+    try:
+        record = json.loads(holder.read_text(encoding="utf-8"))
+        return f" ({record['purpose']}, process {record['process']} on {record['host']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # the other process has not written it yet, or has just ended
 
 
 def create_library(root: Path | str, preset: str = "small") -> LibraryPaths:
