@@ -312,7 +312,7 @@ def test_cells_longer_than_csv_reads_are_cut_and_old_ones_read(folder: LibraryPa
 _KILLED = """
 import os, sys
 from pathlib import Path
-from ponticello.storage.files import replacing
+from ponticello.storage.files import atomic_write
 
 rename, renamed = Path.replace, []
 def killed(source, target):
@@ -320,7 +320,7 @@ def killed(source, target):
         os._exit(9)
     renamed.append(rename(source, target))
 Path.replace = killed
-with replacing(Path(sys.argv[1])) as temporary:
+with atomic_write(Path(sys.argv[1])) as temporary:
     temporary.mkdir()
     (temporary / "new").write_text("new")
 """
