@@ -34,8 +34,9 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts
+from ponticello.train.preference import train_preference
 from ponticello.train.selection import Scorer, ValidationScores, is_significant_gain
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.semantic import train_semantic
 
 SERVED = "stage two"
 STAGE_ONE = "stage one"
@@ -149,9 +150,9 @@ def run_seed(
         run = "".join(
             letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-"
         )
-        judge = Watched(score_on_validation(own)) if name in CHOSEN else None
-        train = lambda lib, run=run, judge=judge: train_preference(  # noqa: E731
-            lib, run, "semantic", retrieval_figures, judge=judge
+        scorer = Watched(score_on_validation(own)) if name in CHOSEN else None
+        train = lambda lib, run=run, scorer=scorer: train_preference(  # noqa: E731
+            lib, run, "semantic", retrieval_figures, scorer=scorer
         )
         done = trained(own, train, VARIANTS[name], seed)
         model = HTCL.from_pretrained(own.run(run))
@@ -171,8 +172,8 @@ def run_seed(
             else "its end"
         )
         by_chance = (
-            f"; by chance alone a gain stands out in {left_by_chance(judge.seen, seed):.0%}"
-            if judge
+            f"; by chance alone a gain stands out in {left_by_chance(scorer.seen, seed):.0%}"
+            if scorer
             else ""
         )
         print(f"seed {seed}: {name}: {done.n_steps} steps; kept: {kept}{by_chance}", flush=True)
@@ -181,13 +182,13 @@ def run_seed(
 
 @dataclass
 class Watched:
-    """A judge that remembers what it said: of stage one first, as `select_weights` asks."""
+    """A scorer that remembers what it said: of stage one first, as `select_weights` asks."""
 
-    judge: Scorer
+    scorer: Scorer
     seen: list[ValidationScores] = field(default_factory=list)
 
     def __call__(self, model: HTCL) -> ValidationScores:
-        self.seen.append(self.judge(model))
+        self.seen.append(self.scorer(model))
         return self.seen[-1]
 
 

@@ -47,7 +47,8 @@ from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.storage.schema import USER_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import track_texts
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 
 TRACKS = (100, 300, 1000, 3000)
 LISTENERS = (10, 30, 100, 300, 1000, 3000)
@@ -180,7 +181,7 @@ def stage_two(
         done = trained(
             folder,
             lambda own: train_preference(
-                own, "preference", "semantic", retrieval_figures, judge=judge
+                own, "preference", "semantic", retrieval_figures, scorer=judge
             ),
             {},
             seed,

@@ -30,7 +30,8 @@ from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import PATH, TRACK_ID
 from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 from tests.logmel import toml, with_changes
 from tests.tiny_bert import make_text_encoder
 

@@ -93,7 +93,7 @@ def test_finished_run_is_told_again_without_training(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.semantic._train", train)
+    monkeypatch.setattr("ponticello.train.loop.HTCLTrainer", train)
     root, *firsts = trained_by_command
     again = _run("train", stage, "-L", root, *SHORT)
     assert again.exit_code == 0, again.output
@@ -145,7 +145,7 @@ def test_what_there_is_to_train_on_is_said_before_the_first_step(
 def test_what_there_is_to_train_on_is_said_by_the_first_process_alone(
     untrained: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"ponticello.train.semantic.train_{stage}", _stop)
+    monkeypatch.setattr(f"ponticello.train.{stage}.train_{stage}", _stop)
     for process, said in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", process)
         result = _run("train", stage, "-L", untrained)

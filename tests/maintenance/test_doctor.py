@@ -26,8 +26,8 @@ from ponticello.search.generations import write_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.splits.splits import load_splits
 from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.train.preference import likes_to_learn
 from ponticello.train.runs import STARTED, start_run
-from ponticello.train.semantic import likes_to_learn
 
 
 def _told(folder: LibraryPaths) -> list[Finding]:

@@ -19,7 +19,8 @@ from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import audio_files, import_tracks
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 from tests.robustness.children import in_child
 from tests.tiny_bert import make_text_encoder
 

@@ -1,4 +1,4 @@
-"""`ponticello` that ends as by `kill -9` after a step, on rank 1 or alone: python dying.py STEP
+"""`ponticello` that ends as by `kill -9` after a step, on rank 1 or alone: python dying_process.py STEP
 train semantic ...
 
 Each rank that ends training says what its weights are.

@@ -16,7 +16,8 @@ from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.estimate import TrainingEstimate, estimate_training
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 
 SETTINGS = [
     f"{stage}.{setting}"

@@ -24,8 +24,9 @@ from ponticello.model.adapter import LEAST_DEVIATION, AdapterHead
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
 from ponticello.tracks.catalog import audio_files
+from ponticello.train.preference import train_preference
 from ponticello.train.selection import ValidationScores
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.semantic import train_semantic
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_validation_is_offered_the_very_beginning_of_stage_two(
         return ValidationScores({"audio": {}, "fused": {}}, {})
 
     train_preference(
-        folder, "watched", "semantic", retrieval_figures, judge=judge, callbacks=[_Watch()]
+        folder, "watched", "semantic", retrieval_figures, scorer=judge, callbacks=[_Watch()]
     )
     assert torch.equal(judged[-1], began[0])
     assert not torch.equal(judged[4], began[0]), "trained, the whole way"

@@ -23,7 +23,8 @@ from ponticello.search.embed import embed_library
 from ponticello.splits.splits import load_splits
 from ponticello.storage.schema import PATH, PLAYED_AT, TRACK_ID
 from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 from tests.logmel import toml, with_changes
 
 SEEDS = (0, 1, 2)

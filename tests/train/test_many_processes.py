@@ -22,7 +22,7 @@ from ponticello.train.distributed import terminate_gracefully
 from ponticello.train.runs import is_finished
 
 PONTICELLO = ["-m", "ponticello"]
-DYING = [str(Path(__file__).parent / "dying.py")]
+DYING = [str(Path(__file__).parent / "dying_process.py")]
 SETTINGS = [
     "max_steps=9",
     "eval_steps=3",
@@ -206,9 +206,9 @@ def test_a_process_told_to_stop_says_so_from_within_a_long_call() -> None:
     """
     code = (
         "import os, signal, threading, time\n"
-        "from ponticello.train import lost\n"
-        "lost.GRACE_S = 0.1\n"
-        "with lost.told_to_stop(print):\n"
+        "from ponticello.train import distributed\n"
+        "distributed.GRACE_S = 0.1\n"
+        "with distributed.terminate_gracefully(print):\n"
         "    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()\n"
         "    time.sleep(60)\n"
     )

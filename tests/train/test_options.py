@@ -11,7 +11,8 @@ import torch
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.train.loop import training_arguments
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 
 SHORT = ["max_steps=10", "eval_steps=5", "batch_size=10", "early_stopping_patience=9"]
 

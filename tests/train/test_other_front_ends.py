@@ -30,7 +30,8 @@ from ponticello.pairs.mine import mine_library
 from ponticello.splits.splits import load_splits
 from ponticello.storage.schema import PATH, TRACK_ID
 from ponticello.tracks.catalog import audio_files
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 
 SIZE = 12  # numbers of a given vector, most of them noise
 
@@ -51,7 +52,7 @@ def _run(*arguments: object) -> Result:
 def _train(library: Library) -> None:
     train_semantic(library.folder, "semantic", retrieval_figures)
     judge = score_on_validation(library.folder)
-    train_preference(library.folder, "preference", "semantic", retrieval_figures, judge=judge)
+    train_preference(library.folder, "preference", "semantic", retrieval_figures, scorer=judge)
     library.embed("semantic", "preference")
 
 

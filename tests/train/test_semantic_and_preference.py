@@ -30,6 +30,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.storage.schema import TRACK_ID
 from ponticello.train.dataset import Collator, track_dataset
 from ponticello.train.loop import HTCLTrainer, training_arguments
+from ponticello.train.preference import train_preference
 from ponticello.train.runs import (
     COMPLETE,
     LISTENING_FILE,
@@ -37,7 +38,7 @@ from ponticello.train.runs import (
     last_checkpoint,
     mark_complete,
 )
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.semantic import train_semantic
 from ponticello.train.stages import semantic_stage
 
 SHORT = [

@@ -16,10 +16,10 @@ from ponticello.config import StageConfig
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.model import htcl
-from ponticello.train import semantic as run
 from ponticello.train.loop import training_arguments, training_device
+from ponticello.train.preference import train_preference
 from ponticello.train.runs import TrainedRun
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.semantic import train_semantic
 
 
 @pytest.mark.parametrize(("stage", "n_computed"), [("semantic", 1), ("preference", 2)])
@@ -39,7 +39,7 @@ def test_texts_and_teacher_are_computed_where_the_stage_trains(
         return np.zeros((len(sizes), n_columns), dtype=np.float32)
 
     monkeypatch.setattr(htcl, "batched_forward", in_batches)
-    monkeypatch.setattr(run, "training_device", lambda _: torch.device("meta"))
+    monkeypatch.setattr(f"ponticello.train.{stage}.training_device", lambda _: torch.device("meta"))
     folder = Library.open(trained_copy.folder.root, ["preference.distillation_weight=1"]).folder
     two = partial(train_preference, start="semantic")
     train: Callable[..., TrainedRun] = train_semantic if stage == "semantic" else two

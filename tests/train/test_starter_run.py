@@ -25,7 +25,8 @@ from ponticello.model.text_encoder import MINILM_PACKAGE
 from ponticello.pairs.mine import refresh_splits
 from ponticello.storage.layout import open_library
 from ponticello.tracks.catalog import audio_files, import_tracks, merge_tracks
-from ponticello.train.semantic import train_preference, train_semantic
+from ponticello.train.preference import train_preference
+from ponticello.train.semantic import train_semantic
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(MINILM_PACKAGE) is None,

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from ponticello.errors import DataError, Stopped
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
-from ponticello.train import semantic as training
+from ponticello.train import loop
 from ponticello.train.loop import Patience
 from ponticello.train.runs import COMPLETE, is_finished
 from ponticello.train.semantic import train_semantic
@@ -44,7 +44,7 @@ def test_run_told_to_stop_or_killed_after_its_last_step_ends_as_one_left_alone(
     assert (run / "checkpoints" / "checkpoint-4" / COMPLETE).is_file()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with monkeypatch.context() as patch:
-        patch.setattr(training, "finalize_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(loop, "finalize_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(root, "semantic")
     assert not is_finished(run)

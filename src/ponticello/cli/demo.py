@@ -65,7 +65,8 @@ def demo(
     from ponticello.pairs.mine import mine_library
     from ponticello.storage.layout import SETTINGS_FILE, create_library, open_library
     from ponticello.tracks.catalog import import_tracks
-    from ponticello.train.semantic import train_preference, train_semantic
+    from ponticello.train.preference import train_preference
+    from ponticello.train.semantic import train_semantic
 
     started = time.monotonic()
     if not (data / "tracks.csv").is_file():
@@ -97,7 +98,7 @@ def demo(
     _say("4/6", "stage one (audio meets text), then stage two (pairs bend the space toward taste)")
     train_semantic(folder, "semantic", retrieval_figures)
     two = train_preference(
-        folder, "preference", "semantic", retrieval_figures, judge=score_on_validation(folder)
+        folder, "preference", "semantic", retrieval_figures, scorer=score_on_validation(folder)
     )
     if two.balance:
         typer.echo(two.balance["sentence"])

@@ -1,8 +1,8 @@
 """train semantic, train preference: the two stages, and what there is to train them on."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,7 +65,7 @@ def semantic(
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
     from ponticello.evaluate.retrieval import retrieval_figures
-    from ponticello.train.semantic import seed_run, train_semantic, with_seed
+    from ponticello.train.semantic import train_semantic
 
     folder = open_folder(library, settings)
     if dry_run:
@@ -119,7 +119,7 @@ def preference(
     """
     from ponticello.evaluate.retrieval import retrieval_figures
     from ponticello.evaluate.validation import score_on_validation
-    from ponticello.train.semantic import seed_run, train_preference, with_seed
+    from ponticello.train.preference import train_preference
 
     folder = open_folder(library, settings)
     if dry_run:
@@ -130,7 +130,7 @@ def preference(
                 name,
                 start,
                 retrieval_figures,
-                judge=score_on_validation(stand_in),
+                scorer=score_on_validation(stand_in),
                 callbacks=callbacks,
             ),
             start,
@@ -146,11 +146,25 @@ def preference(
             seed_run(name, number),
             seed_run(start, number),
             retrieval_figures,
-            judge=judge,
+            scorer=judge,
         )
         for number in range(1, seeds + 1)
     ]
     _print(runs, supply, as_json)
+
+
+def seed_run(name: str, number: int) -> str:
+    """Returns the run of the `number`-th seed, from 1: `semantic`, `semantic-2`, ..."""
+    return name if number == 1 else f"{name}-{number}"
+
+
+def with_seed(
+    folder: "LibraryPaths", stage: Literal["semantic", "preference"], number: int
+) -> "LibraryPaths":
+    """Returns `folder` with the stage's configured seed plus `number` - 1."""
+    settings = getattr(folder.config, stage)
+    seeded = settings.model_copy(update={"seed": settings.seed + number - 1})
+    return replace(folder, config=folder.config.model_copy(update={stage: seeded}))
 
 
 def _estimate(

@@ -1,7 +1,8 @@
 """Training of both stages.
 
-semantic         both stages from tables to a saved model
-loop             the training loop: step, validation, checkpoints
+semantic         stage one, from tables to a saved model
+preference       stage two, from the mined pairs to a saved model
+loop             what both share: the training loop, resuming, writing the run
 losses           the contrastive losses
 stages           what differs between the stages
 dataset          tracks and pairs as data sets

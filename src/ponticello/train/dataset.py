@@ -1,13 +1,13 @@
-"""Tracks and pairs of tracks as datasets, and the one collator that makes batches of either.
+"""What a stage trains on: tracks and pairs of tracks as datasets, and the collator of both.
 
-A row of a dataset is a tuple of tracks: one in stage one, (anchor, positive) in stage two. The
-collator stacks first
-tracks, then second ones, so that a batch of B pairs has 2B rows: anchors 0..B-1, their positives
-B..2B-1.
+A row of a dataset is a tuple of track ids: one in stage one, (anchor, positive) in stage two. The
+collator stacks the first tracks, then the second ones: a batch of B pairs has 2B rows, anchors
+0..B-1 and their positives B..2B-1.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ponticello.config import MelConfig
+from ponticello.errors import LibraryError
+from ponticello.features.frontend import open_frames
 from ponticello.features.store import FeatureStore, PooledFrames
 from ponticello.model.batching import Tokenizer, pad_features, pad_frames, tokenize
+from ponticello.model.htcl import HTCL
+from ponticello.splits.splits import Splits, load_splits
+from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 
 Frames = FeatureStore | PooledFrames
@@ -162,3 +167,52 @@ class Collator:
             "text_numbers": text_numbers,
             **taught,
         }
+
+
+@dataclass(frozen=True)
+class StageData:
+    """The rows a stage trains on and is validated on, and the splits they come from."""
+
+    training: TrackTuples
+    validation: TrackTuples
+    splits: Splits
+    n_candidates: int  # training rows, those without audio or text included
+
+
+def require_splits(folder: LibraryPaths) -> Splits:
+    """Returns the library's splits; LibraryError if there are none."""
+    splits = load_splits(folder)
+    if splits is None:
+        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
+    return splits
+
+
+def open_training_frames(folder: LibraryPaths, weights: str = "") -> Frames:
+    """Opens what the audio tower reads: log-mels, or the mean features of a frozen front end.
+
+    weights: of the front end under stage one. Raises as `open_frames`.
+    """
+    frames = open_frames(folder, folder.config, weights)
+    return frames if folder.config.front_end == "logmel" else PooledFrames(frames)
+
+
+def compute_text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
+    """Returns the frozen text encoder's vectors (n + 1, V, D) of the V wordings of each text number.
+
+    Rows of unused numbers are zeros, and so is the last one, for `NO_TEXT`.
+    """
+    wordings = {}
+    for track_id in dataset.texts:
+        wordings[dataset.text_numbers[track_id]] = dataset.wordings(track_id)
+    wordings.pop(NO_TEXT, None)
+    n_wordings = len(next(iter(wordings.values()), ("",)))
+    states = torch.zeros(len(dataset.texts) + 1, n_wordings, model.text_encoder.config.hidden_size)
+    if not wordings:
+        return states
+    # In order of first use: which texts share a batch decides the last digits.
+    unique_texts = list(dict.fromkeys(chain.from_iterable(wordings.values())))
+    row_of = {text: row for row, text in enumerate(unique_texts)}
+    unique_states = torch.from_numpy(model.encode_text_states(unique_texts))
+    for number, texts in wordings.items():
+        states[number] = unique_states[[row_of[text] for text in texts]]
+    return states

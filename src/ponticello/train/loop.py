@@ -17,12 +17,15 @@ Told to stop, as by Slurm, Kubernetes or a shutdown, it finishes its step, write
 ends with a line that says how to go on. Started again, it ends as if it had not been stopped.
 """
 
+import hashlib
 import json
+import logging
 import math
 import os
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +39,48 @@ from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from ponticello.config import StageConfig
-from ponticello.errors import DataError, Stopped
+from ponticello.errors import DataError, LibraryError, Stopped
 from ponticello.model.batching import random_crop
+from ponticello.model.config import MODEL_PARTS
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.model.saving import report_write_errors
+from ponticello.splits.splits import with_role
 from ponticello.storage.files import atomic_write
-from ponticello.train.dataset import NO_TEXT, Collator, TrackTuples
+from ponticello.storage.layout import LibraryPaths
+from ponticello.train.dataset import (
+    NO_TEXT,
+    Collator,
+    StageData,
+    TrackTuples,
+    compute_text_states,
+)
+from ponticello.train.distributed import launch_info, main_process_first, terminate_gracefully
 from ponticello.train.gradcache import SIDES, cached_backward
-from ponticello.train.runs import mark_complete, read_unlogged, write_unlogged
-from ponticello.train.stages import Stage, decays, learning_rate
+from ponticello.train.runs import (
+    RUN_FILE,
+    STAGE_ONE,
+    STARTER,
+    TrainedRun,
+    finalize_run,
+    last_checkpoint,
+    mark_complete,
+    read_unlogged,
+    start_run,
+    write_record,
+    write_unlogged,
+)
+from ponticello.train.selection import SelectionResult
+from ponticello.train.stages import Stage, StageName, decays, learning_rate
+
+logger = logging.getLogger(__name__)
 
 LOG_EVERY = 5  # steps; the parts of the loss are means over them
 # not the loss: on few tracks it rises with confidence while the ranking still improves
 BEST_BY = "eval_mrr"
+ROW_NAMES = {
+    "semantic": "tracks with audio and text",
+    "preference": "pairs with audio and text on both sides",
+}
 
 
 def training_device(settings: StageConfig) -> torch.device:
@@ -566,3 +598,148 @@ class HTCLTrainer(Trainer):
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
             write_unlogged(checkpoint, self.parts)
             mark_complete(checkpoint)
+
+
+def training_folder(folder: LibraryPaths, name: str) -> Path:
+    """Returns the folder of the run `name`; LibraryError if it is the starter model's name."""
+    if name == STARTER:
+        raise LibraryError(
+            f"run {name!r} is the model that comes with the package; choose another --name"
+        )
+    return folder.run(name)
+
+
+def require_rows(stage_name: StageName, data: StageData) -> None:
+    """Raises DataError if there are too few rows to train on."""
+    n_training = len(data.training)
+    n_validation = len(data.validation)
+    if n_training // launch_info()[1] >= 2 and n_validation >= 2:
+        return
+    until = "; until then stage one answers alone" if stage_name == "preference" else ""
+    raise DataError(
+        f"stage {stage_name}: {n_training} training and {n_validation} validation "
+        f"{ROW_NAMES[stage_name]}; at least 2 of each are needed: import more tracks or "
+        f"listening, lower pairs.min_users, or change the splits{until}"
+    )
+
+
+def run_training(
+    run: Path,
+    stage: Stage,
+    model: HTCL,
+    data: StageData,
+    retrieval: RetrievalReport,
+    callbacks: list[TrainerCallback],
+    *,
+    teacher: Tensor | None = None,
+    select: Callable[[HTCL], tuple[HTCL, SelectionResult]] | None = None,
+    stage_one_space_id: str | None = None,
+) -> TrainedRun:
+    """Trains to the end of the schedule or until patience ends, and writes the run's folder.
+
+    select: returns the model to save; None saves the weights of the best validation.
+    stage_one_space_id: the space of the stage one that a stage two starts from.
+    """
+    is_main = launch_info()[0] == 0
+    stop_request = StopRequest()
+    bar = ProgressBar(f"stage {stage.name}") if is_main else None
+    bars: list[TrainerCallback] = [bar] if bar else []
+    callbacks = [LogFile(run / "log.jsonl"), *bars, stop_request, *callbacks]
+    trainer = _build_trainer(run, stage, model, data, retrieval, callbacks, teacher)
+    if is_main:
+        fingerprint = _fingerprint(stage, model, data.training)
+        start_run(run, {**fingerprint, STAGE_ONE: stage_one_space_id})
+    try:
+        with terminate_gracefully(stop_request.tell):
+            trainer.go_on(last_checkpoint(run / "checkpoints"))
+    finally:
+        if bar:
+            bar.stop()
+    stop_request.require_end()
+    trainer.accelerator.wait_for_everyone()  # others may still read the best checkpoint
+    record: dict[str, Any] = {
+        "stage": stage.name,
+        "n_rows": len(data.training),
+        "n_left_out": data.n_candidates - len(data.training),
+        "n_steps": trainer.state.global_step,
+        "best": _best_validation(trainer.state.log_history),
+        "balance": None,
+    }
+    settings = model.parts.model_dump(mode="json")
+    with main_process_first():  # on a large catalogue selection outlasts a collective's timeout
+        if trainer.args.should_save:
+            if select is not None:
+                model, selection = select(model)
+                record["balance"] = {**asdict(selection), "sentence": selection.sentence()}
+            record = {**record, STAGE_ONE: stage_one_space_id, "settings": settings}
+            _save_run(run, model, record)
+    return TrainedRun.from_record(run, record)
+
+
+def _save_run(run: Path, model: HTCL, record: dict[str, Any]) -> None:
+    model.save_pretrained(run / "finished")
+    finalize_run(run / "finished", run)
+    write_record(run / RUN_FILE, record)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
+def _build_trainer(
+    run: Path,
+    stage: Stage,
+    model: HTCL,
+    data: StageData,
+    retrieval: RetrievalReport,
+    callbacks: list[TrainerCallback],
+    teacher: Tensor | None,
+) -> HTCLTrainer:
+    config = model.parts
+    batch_size = _batch_size(stage, data.training)
+    steps_per_epoch = len(data.training) // (batch_size * launch_info()[1])
+    text_states = None if config.text.trainable else compute_text_states(model, data.training)
+    collator = Collator(
+        model.tokenizer,
+        config.mel if config.front_end == "logmel" else None,
+        model.audio_encoder.min_frames,
+        config.text.max_tokens,
+        text_states,
+        teacher,
+    )
+    stage.freeze_idle(model)
+    return HTCLTrainer(
+        model,
+        stage,
+        data.training,
+        data.validation,
+        collator,
+        training_arguments(stage.settings, run / "checkpoints", batch_size, steps_per_epoch),
+        frozenset(with_role(data.splits, "validation")),
+        retrieval,
+        callbacks,
+    )
+
+
+def _batch_size(stage: Stage, training: TrackTuples) -> int:
+    """Returns the stage's batch size, or fewer with a warning where there are fewer rows."""
+    configured = stage.settings.batch_size
+    batch_size = min(configured, len(training) // launch_info()[1])
+    if batch_size < configured:
+        rows = f"{len(training)} {ROW_NAMES[stage.name]}"
+        logger.warning("batch size %d instead of %d: there are %s", batch_size, configured, rows)
+    return batch_size
+
+
+def _fingerprint(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
+    """Returns what must be unchanged when a run resumes: settings, and the rows in their order."""
+    rows = repr([training.rows, sorted(training.texts.items())])
+    settings = model.parts.model_dump(mode="json")
+    fingerprint = {name: settings[name] for name in (stage.name, *MODEL_PARTS)}
+    fingerprint["front end weights"] = model.config.front_end_weights or None
+    fingerprint["training rows"] = hashlib.sha256(rows.encode()).hexdigest()
+    return fingerprint
+
+
+def _best_validation(history: list[dict[str, float]]) -> dict[str, float]:
+    """Returns the first validation with the highest mean reciprocal rank; its weights are kept."""
+    validations = [entry for entry in history if BEST_BY in entry]
+    best = max(validations, key=lambda entry: entry[BEST_BY], default={})
+    return {name.removeprefix("eval_"): value for name, value in best.items()}

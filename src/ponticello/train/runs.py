@@ -183,9 +183,13 @@ class TrainedRun:
     n_left_out: int  # rows without audio or text
     n_steps: int
     best: dict[str, float]  # the validation the trained weights had
-    balance: dict[str, Any] | None = (
-        None  # stage two: how far from stage one the kept weights are, see `SelectionResult`
-    )
+    balance: dict[str, Any] | None = None  # stage two: `SelectionResult` as a dict
+
+    @classmethod
+    def from_record(cls, folder: Path, record: Mapping[str, Any]) -> "TrainedRun":
+        """Returns the run that a run.json record describes."""
+        names = [field.name for field in fields(cls) if field.name in record]
+        return cls(folder=folder, **{name: record[name] for name in names})
 
 
 def is_finished(run: Path) -> bool:
@@ -235,10 +239,7 @@ def finished_run(
         raise CheckpointError(
             f"run {run.name!r} is finished, and began from another stage one; choose another --name, or delete {run}"
         )
-    return TrainedRun(
-        folder=run,
-        **{field.name: record[field.name] for field in fields(TrainedRun) if field.name in record},
-    )
+    return TrainedRun.from_record(run, record)
 
 
 def starter_run(folder: LibraryPaths) -> Path:

@@ -1,0 +1,184 @@
+"""Stage two: trains a finished stage one further on the pairs mined from listening."""
+
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor
+from transformers import TrainerCallback, set_seed
+
+from ponticello.config import Config
+from ponticello.errors import LibraryError
+from ponticello.listening.log import is_positive, scan_interactions
+from ponticello.model.htcl import HTCL
+from ponticello.model.saving import front_end_weights, space_id
+from ponticello.pairs.mine import read_pairs
+from ponticello.splits.splits import Splits, train_events
+from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import ANCHOR_ID, PLAYED_AT, POSITIVE_ID, TRACK_ID, USER_ID
+from ponticello.storage.tables import wrap_read_errors
+from ponticello.tracks.catalog import read_stored_table, read_tracks
+from ponticello.tracks.text import fused_texts
+from ponticello.train.dataset import (
+    StageData,
+    TrackTuples,
+    compute_text_states,
+    open_training_frames,
+    pair_dataset,
+    require_splits,
+)
+from ponticello.train.distributed import launch_info
+from ponticello.train.loop import (
+    RetrievalReport,
+    require_rows,
+    run_training,
+    training_device,
+    training_folder,
+)
+from ponticello.train.losses import TasteAffinity
+from ponticello.train.preference_init import (
+    init_preference_head,
+    init_preference_head_randomly,
+    listening_factors,
+)
+from ponticello.train.runs import TrainedRun, finished_run, is_finished, note_listening
+from ponticello.train.selection import Scorer, SelectionResult, select_weights
+from ponticello.train.stages import preference_stage
+
+TEACHER_BATCH = 512  # tracks whose frames are in memory at once
+
+
+def train_preference(
+    folder: LibraryPaths,
+    name: str,
+    start: str,
+    retrieval: RetrievalReport,
+    *,
+    scorer: Scorer | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+) -> TrainedRun:
+    """Trains stage two on the mined pairs, from the finished stage-one run `start` and its heads.
+
+    scorer: measures a model on the validation tracks and listeners. With it the saved weights are
+        chosen between `start` and the trained ones (`train/selection.py`); without it the trained
+        weights are saved.
+    Resumes and raises like `train_semantic`.
+    """
+    config = folder.config
+    settings = config.preference
+    run = training_folder(folder, name)
+    start_folder = folder.run(start)
+    stage_one_id = space_id(start_folder) if is_finished(start_folder) else None
+    finished = finished_run(run, "preference", config, stage_one_id)
+    if finished is not None:
+        return finished
+    if stage_one_id is None or not finished_run(start_folder, "semantic", None):
+        raise LibraryError(
+            f"run {start!r} is not a finished stage one; train it with: ponticello train semantic"
+        )
+    data = _read_data(folder, start_folder)
+    require_rows("preference", data)
+    likes = likes_to_learn(folder, data.splits)
+    factors = listening_factors(
+        data.training, likes, config.heads.preference_dim, config.pairs.min_users
+    )
+    affinity = TasteAffinity(factors) if settings.multi_positive else None
+    set_seed(settings.seed)
+    model = _initial_model(config, start_folder, data.training, factors)
+    teacher = teacher_vectors(model, data.training) if settings.distillation_weight else None
+    select = None
+    if scorer is not None:
+        initial = deepcopy(model).cpu() if model.is_anchored else None
+        select = partial(
+            _select, initial, start_folder, scorer=scorer, budget=settings.max_semantic_drop
+        )
+    if launch_info()[0] == 0:
+        note_listening(folder, run)
+    return run_training(
+        run,
+        preference_stage(config, affinity),
+        model,
+        data,
+        retrieval,
+        callbacks or [],
+        teacher=teacher,
+        select=select,
+        stage_one_space_id=stage_one_id,
+    )
+
+
+def _read_data(folder: LibraryPaths, start_folder: Path) -> StageData:
+    if not folder.validation_pairs.is_file():
+        raise LibraryError("there are no validation pairs; run: ponticello mine-pairs")
+    tracks = read_tracks(folder)
+    splits = require_splits(folder)
+    frames = open_training_frames(folder, front_end_weights(start_folder))
+    texts = fused_texts(tracks, folder.config.front_end)
+    pairs = read_pairs(folder)
+    validation_pairs = read_stored_table(folder.validation_pairs)
+    return StageData(
+        training=pair_dataset(frames, texts, pairs),
+        validation=pair_dataset(frames, texts, validation_pairs),
+        splits=splits,
+        n_candidates=pairs.n_unique([ANCHOR_ID, POSITIVE_ID]),
+    )
+
+
+def likes_to_learn(folder: LibraryPaths, splits: Splits) -> pl.DataFrame:
+    """Returns the distinct (user_id, track_id) likes of training tracks in the training window.
+
+    Raises DataError if the log is damaged.
+    """
+    liked = is_positive(folder.config.pairs.min_played_s)
+    liked_events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
+    with wrap_read_errors(folder.interactions):
+        events = liked_events.collect(engine="streaming")
+    return train_events(events, splits).select(USER_ID, TRACK_ID).unique().sort(USER_ID, TRACK_ID)
+
+
+def _initial_model(
+    config: Config, start_folder: Path, training: TrackTuples, factors: Tensor
+) -> HTCL:
+    """Returns the stage-one model as stage two starts from it, on the device of the training."""
+    settings = config.preference
+    model = HTCL.from_pretrained(start_folder)
+    model.use_settings(config)
+    if settings.reset_heads:
+        model.reset_heads()
+    if model.is_anchored and settings.init == "random":
+        # Drawn before the move: the same on every device.
+        init_preference_head_randomly(model)
+    model.to(training_device(settings))
+    if model.is_anchored and settings.init == "ridge":
+        text_states = compute_text_states(model, training)[:, 0]
+        init_preference_head(model, training, factors, text_states)
+    return model
+
+
+def teacher_vectors(model: HTCL, dataset: TrackTuples) -> Tensor:
+    """Returns the unit vectors (n, d) by track number; zeros for tracks that are in no row."""
+    track_ids = sorted({track_id for row in dataset.rows for track_id in row})
+    vectors = torch.zeros(len(dataset.texts), model.parts.heads.embed_dim)
+    for start in range(0, len(track_ids), TEACHER_BATCH):
+        batch_ids = track_ids[start : start + TEACHER_BATCH]
+        numbers = [dataset.track_numbers[track_id] for track_id in batch_ids]
+        features = [dataset.store.read(track_id) for track_id in batch_ids]
+        vectors[numbers] = torch.from_numpy(model.encode_mels(features))
+    return vectors
+
+
+def _select(
+    initial: HTCL | None, start_folder: Path, trained: HTCL, *, scorer: Scorer, budget: float
+) -> tuple[HTCL, SelectionResult]:
+    """Returns the model to save, and how it was chosen. initial: stage two before its first step."""
+    stage_one = HTCL.from_pretrained(start_folder)
+    stage_one.to(trained.device)
+    endpoints = {"trained": trained}
+    if initial is not None:
+        initial.to(trained.device)
+        endpoints["begun"] = initial
+    selected, selection = select_weights(stage_one, endpoints, scorer, budget)
+    selected.config.vector = selection.vector
+    return selected, selection
