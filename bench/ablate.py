@@ -26,7 +26,7 @@ from measured import Asked, table, trained
 from ponticello.evaluate.baselines import beside_text, frame_means, mel_statistics, unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_on_validation
-from ponticello.features.musicnn_frontend import N_TAGGED
+from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
@@ -117,7 +117,7 @@ def run_seed(
     first = HTCL.from_pretrained(folder.run("semantic"))
     vectors = {
         "mel statistics": mel_statistics(store, ids, training),
-        "MusiCNN": frame_means(frames, ids, training, N_TAGGED),
+        "MusiCNN": frame_means(frames, ids, training, TAGGERS_SIZE),
         TEXT: unit(states),
     }
     for method, found in vectors.items():

@@ -16,8 +16,8 @@ import numpy as np
 
 from ponticello.config import Config
 from ponticello.datasets.simulated import audible_traits, simulate_listeners
-from ponticello.features.musicnn_frontend import musicnn_front_end
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.musicnn_frontend import musicnn_job
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
@@ -107,8 +107,8 @@ def prepared(root: Path, source: Path, workers: int) -> LibraryPaths:
     folder = LibraryPaths(root.resolve(), Config.from_preset("tiny"))
     write_tracks(folder, [{**row, "split": ""} for row in read_catalogue(source)])
     with folder.lock():
-        prepare_frames(folder, audio_files(folder), workers=workers)
-        prepare_frames(folder, audio_files(folder), musicnn_front_end(folder), workers=workers)
+        prepare_features(folder, audio_files(folder), workers=workers)
+        prepare_features(folder, audio_files(folder), musicnn_job(folder), workers=workers)
     return folder
 
 

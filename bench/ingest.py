@@ -35,7 +35,8 @@ from scipy.fft import rfft
 from ponticello.audio.decode import load_audio
 from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import MelConfig
-from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import create_library
 from timing import in_turn, said
@@ -197,7 +198,7 @@ def reads(work: Path) -> tuple[float, float, Ratio]:
     generator = np.random.default_rng(0)
     mel = generator.normal(-40, 10, size=(READ_FRAMES, MEL.n_mels)).astype(np.float16)
     front_end = ExtractionJob(folder.mels, "same", partial(_same, mel=mel), "prepare", is_safe=True)
-    prepare_frames(folder, {f"t{number:05}": sound for number in range(READ_TRACKS)}, front_end)
+    prepare_features(folder, {f"t{number:05}": sound for number in range(READ_TRACKS)}, front_end)
     store = FeatureStore(folder.mels)
     order = generator.permutation(READ_TRACKS)
     buffer, memory = np.empty_like(mel), np.repeat(mel[None], READ_TRACKS, axis=0)
@@ -229,7 +230,7 @@ def preparing(source: Path, work: Path, workers: int) -> tuple[float, float]:
     sources = {f"t{number:05}": found[number % len(found)] for number in range(PREPARED_TRACKS)}
     folder = create_library(work / "prepared")
     before, start = _processor_s(), perf_counter()
-    prepare_frames(folder, sources, workers=workers)
+    prepare_features(folder, sources, workers=workers)
     seconds = perf_counter() - start
     return seconds, (_processor_s() - before) / seconds / workers
 

@@ -36,7 +36,7 @@ from ponticello.errors import DataError
 from ponticello.evaluate.baselines import frame_means, unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_on_validation
-from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, N_TAGGED
+from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGERS_SIZE
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
 from ponticello.listening.log import import_interactions
 from ponticello.model.htcl import HTCL
@@ -229,7 +229,7 @@ def beginnings(folder: LibraryPaths, asked: Asked) -> dict[str, np.ndarray]:
         "the front end without axes": unit(
             frame_means(store, asked.ids, training, FRAME_SIZE) * share
         ),
-        "the taggers alone": frame_means(store, asked.ids, training, N_TAGGED),
+        "the taggers alone": frame_means(store, asked.ids, training, TAGGERS_SIZE),
     }
 
 

@@ -27,7 +27,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from ponticello.config import Config, MelConfig
-from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import create_library
 from ponticello.train.dataset import Collator, TrackTuples
@@ -47,7 +48,7 @@ def made_store(root: Path, n_frames: int, n_mels: int) -> FeatureStore:
     sound.write_bytes(b"sound")
     mel = np.random.default_rng(0).uniform(-80, 0, (n_frames, n_mels)).astype(np.float16)
     front_end = ExtractionJob(folder.mels, "same", partial(_same, mel=mel), "prepare", is_safe=True)
-    prepare_frames(
+    prepare_features(
         folder, {f"t{number:05}": sound for number in range(BATCH * N_BATCHES)}, front_end
     )
     store = FeatureStore(folder.mels)

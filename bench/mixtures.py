@@ -28,8 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from freemusic import TAG_SCORE, together
-from ponticello.features.prepare import ExtractionJob, prepare_frames
-from ponticello.features.store import FeatureStore, Mel, read_manifest
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.prepare import prepare_features
+from ponticello.features.store import Features, FeatureStore, read_manifest
 from ponticello.storage.layout import LibraryPaths
 
 SHARES = (0.5, 0.9)  # of the first parent
@@ -102,7 +103,7 @@ def tag_scores(source: Path) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
-def mixed_frames(one: Mel, two: Mel, share: float, seed: tuple[int, ...]) -> Mel:
+def mixed_frames(one: Features, two: Features, share: float, seed: tuple[int, ...]) -> Features:
     """(min T, F) float16 between two tracks' frames, (T, F) each, with noise of their spread over
     time.
     """
@@ -110,17 +111,17 @@ def mixed_frames(one: Mel, two: Mel, share: float, seed: tuple[int, ...]) -> Mel
     left, right = (np.asarray(frames[:n_frames], dtype=np.float32) for frames in (one, two))
     spread = share * left.std(axis=0) + (1 - share) * right.std(axis=0)
     noise = np.random.default_rng(seed).standard_normal(left.shape, dtype=np.float32)
-    mixed: Mel = (share * left + (1 - share) * right + spread * noise).astype(np.float16)
+    mixed: Features = (share * left + (1 - share) * right + spread * noise).astype(np.float16)
     return mixed
 
 
-def mixed_mel(one: Mel, two: Mel, share: float) -> Mel:
+def mixed_mel(one: Features, two: Features, share: float) -> Features:
     """(t, F) float16, dB: two log-mels sounding together; t = the shorter's frames, `MEL_FRAMES` at
     most.
     """
     n_frames = min(len(one), len(two), MEL_FRAMES)
     power = [10 ** (np.asarray(mel[:n_frames], dtype=np.float64) / 10) for mel in (one, two)]
-    mixed: Mel = (
+    mixed: Features = (
         10 * np.log10(share * power[0] + (1 - share) * power[1] + 10 ** (FLOOR_DB / 10))
     ).astype(np.float16)
     return mixed
@@ -138,7 +139,7 @@ def write_mixtures(
     def writer(place: Path, original: Path, is_mel: bool) -> ExtractionJob:
         store = FeatureStore(original)
 
-        def frames(path: Path, _: str) -> Mel:
+        def frames(path: Path, _: str) -> Features:
             if path.name not in mixtures:
                 return store.read(path.name)
             mixture = mixtures[path.name]
@@ -154,4 +155,4 @@ def write_mixtures(
         for place, original in ((folder.mels, base.mels), (folder.frames, base.frames)):
             # A name stands for its frames: there is no file behind it.
             sources = {track_id: Path(track_id) for track_id in track_ids}
-            prepare_frames(folder, sources, writer(place, original, place == folder.mels))
+            prepare_features(folder, sources, writer(place, original, place == folder.mels))

@@ -21,7 +21,7 @@ from torch import Tensor
 from ponticello.config import Config
 from ponticello.evaluate.baselines import unit
 from ponticello.features.musicnn import N_TAGS, tag_names
-from ponticello.features.musicnn_frontend import A_TAGGER, BLOCKS, FRAME_SIZE, TAGGERS, tags_of
+from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGER_SIZE, TAGGERS, rank_tags
 from ponticello.features.store import FeatureStore
 from ponticello.model.adapter import AdapterHead, FeaturePooling, fit_feature_projection
 from ponticello.model.heads import MLP
@@ -69,7 +69,7 @@ def read_heard(folder: LibraryPaths, track_ids: Sequence[str]) -> Heard:
     """What the taggers heard of the tracks, in their order."""
     frames = [FeatureStore(folder.frames).read(track_id) for track_id in track_ids]
     means = np.array([frame.mean(axis=0, dtype=np.float64) for frame in frames])
-    return Heard(means, [list(tags_of(frame)) for frame in frames])
+    return Heard(means, [list(rank_tags(frame)) for frame in frames])
 
 
 class Reader:
@@ -104,7 +104,7 @@ def tag_scores(means: np.ndarray) -> np.ndarray:
     """
     columns: dict[str, list[np.ndarray]] = {tag: [] for tag in known_tags()}
     for number, tagger in enumerate(TAGGERS):
-        end = (number + 1) * A_TAGGER
+        end = (number + 1) * TAGGER_SIZE
         odds = np.clip(means[:, end - N_TAGS : end], LEAST_SCORE, 1 - LEAST_SCORE)
         for tag, scores in zip(
             tag_names(tagger), standard(np.log(odds / (1 - odds)).T), strict=True

@@ -24,7 +24,7 @@ from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
 from ponticello.datasets.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
@@ -129,7 +129,7 @@ def make_library(
             for row in tracks.iter_rows(named=True)
         }
         with library.folder.lock():
-            prepare_frames(library.folder, places)
+            prepare_features(library.folder, places)
             mine_library(library.folder)
         return library
 

@@ -10,7 +10,7 @@ import soundfile
 
 import ponticello
 from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
 from ponticello.listening.log import merge_interactions, read_interactions
 from ponticello.listening.pseudonyms import pseudonym
@@ -261,7 +261,7 @@ def test_answers_hold_a_recording_once_unless_asked_for_copies(
     merge_tracks(folder, pl.DataFrame(rows), "two more")
     log = read_interactions(folder).filter(pl.col(USER_ID) == user).head(1)
     merge_interactions(folder, log.with_columns(pl.lit("tune").alias(TRACK_ID)), "one more")
-    prepare_frames(folder, audio_files(folder))
+    prepare_features(folder, audio_files(folder))
     trained_copy.embed("semantic", "preference")
     once, every = Library.open(root), Library.open(root, ["search.deduplicate_recordings=false"])
     both, all_tracks = {"copy", "tune"}, set(once.index.track_ids)

@@ -11,7 +11,7 @@ import polars as pl
 
 from ponticello.errors import DataError
 from ponticello.features.fingerprint import find_recordings
-from ponticello.features.frontend import open_frames
+from ponticello.features.frontend import open_features
 from ponticello.features.ray_tasks import uses_ray
 from ponticello.features.store import FeatureStore
 from ponticello.listening.log import read_interactions
@@ -186,7 +186,9 @@ class Library:
     def _to_embed(self, run: str) -> tuple[FeatureStore, dict[str, str] | None]:
         """What a run's vectors are made of."""
         config, weights = run_config(self.folder.run(run)), front_end_weights(self.folder.run(run))
-        return open_frames(self.folder, config, weights), fused_texts(self.tracks, config.front_end)
+        return open_features(self.folder, config, weights), fused_texts(
+            self.tracks, config.front_end
+        )
 
     def _calibrated(self, run: str, vectors: Vectors) -> VectorSpace:
         """A run's space with the spread of its cosines, between tracks and between the catalogue's

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import soundfile
 
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import audio_files, read_tracks
@@ -50,7 +50,7 @@ def run(folder: LibraryPaths, music: Path, workers: int) -> None:
     """Scans and prepares."""
     with folder.lock():
         scan_folder(folder, music, workers=workers)
-        prepare_frames(folder, audio_files(folder), workers=workers)
+        prepare_features(folder, audio_files(folder), workers=workers)
 
 
 def check(tmp_path: Path, n_files: int, n_good: int, seed: int, extra: dict[str, bytes]) -> None:

@@ -15,10 +15,10 @@ from ladder_report import Cell, drawn, falls_below, gain, table
 from mixtures import Mixture, draw_mixtures, mixed_frames, mixed_mel, mixed_rows, write_mixtures
 from ponticello.config import Config
 from ponticello.features.store import (
-    SCHEMA,
+    MANIFEST_SCHEMA,
+    Features,
     FeatureStore,
-    Mel,
-    hash_mel,
+    hash_features,
     write_manifest,
     write_shard,
 )
@@ -206,12 +206,12 @@ def _library(root: Path) -> LibraryPaths:
     return LibraryPaths(root.resolve(), Config.from_preset("tiny"))
 
 
-def _write(place: Path, tracks: Mapping[str, Mel]) -> None:
+def _write(place: Path, tracks: Mapping[str, Features]) -> None:
     """A prepared store of these frames, in one shard."""
     place.mkdir()
     shard, rows, start = write_shard(place, list(tracks.values())), [], 0
     for track_id, frames in tracks.items():
         source = (f"{track_id}.opus", 0, 0, f"key of {place.name}")
-        rows.append((track_id, shard, start, len(frames), hash_mel(frames), *source))
+        rows.append((track_id, shard, start, len(frames), hash_features(frames), *source))
         start += len(frames)
-    write_manifest(place, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    write_manifest(place, pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ponticello.features.musicnn import N_TAGS, tag_names
-from ponticello.features.musicnn_frontend import A_TAGGER, FRAME_SIZE
+from ponticello.features.musicnn_frontend import FRAME_SIZE, TAGGER_SIZE
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -29,7 +29,7 @@ def test_a_tag_that_both_taggers_know_gets_the_mean_of_their_standard_scores(rec
     nothing at all.
     """
     means = np.full((2, FRAME_SIZE), 0.5)
-    first_taggram = A_TAGGER - N_TAGS
+    first_taggram = TAGGER_SIZE - N_TAGS
     for tag in ("jazz", "rock"):
         means[:, first_taggram + tag_names("msd").index(tag)] = (0.9, 0.1)
     scores = recipe.tag_scores(means)

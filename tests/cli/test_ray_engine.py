@@ -47,7 +47,7 @@ def test_ray_prepares_with_the_bytes_of_one_process(
 ) -> None:
     """In four parts, so that workers do several."""
     pytest.importorskip("ray", reason="needs the extra ray")
-    monkeypatch.setattr(prepare_part, "TRACKS_A_TASK", 16)
+    monkeypatch.setattr(prepare_part, "TRACKS_PER_TASK", 16)
     folder = trained_copy.folder
     whole = FeatureStore(folder.mels)
     before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}

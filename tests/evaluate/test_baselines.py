@@ -10,7 +10,13 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.evaluate.baselines import frame_means, mel_statistics, popularity, random_vectors
-from ponticello.features.store import SCHEMA, FeatureStore, hash_mel, write_manifest, write_shard
+from ponticello.features.store import (
+    MANIFEST_SCHEMA,
+    FeatureStore,
+    hash_features,
+    write_manifest,
+    write_shard,
+)
 
 MELS = {
     "a": np.array([[0, 2], [4, 2]], dtype=np.float16),
@@ -25,9 +31,9 @@ def store(tmp_path: Path) -> FeatureStore:
     number = write_shard(tmp_path, list(MELS.values()))
     rows, start = [], 0
     for track_id, mel in MELS.items():
-        rows.append((track_id, number, start, len(mel), hash_mel(mel), "a.wav", 1, 1, "key"))
+        rows.append((track_id, number, start, len(mel), hash_features(mel), "a.wav", 1, 1, "key"))
         start += len(mel)
-    write_manifest(tmp_path, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    write_manifest(tmp_path, pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row"))
     return FeatureStore(tmp_path)
 
 

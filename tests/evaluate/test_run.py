@@ -16,7 +16,13 @@ from ponticello.evaluate import vectors as materials
 from ponticello.evaluate.report.write import write_report
 from ponticello.evaluate.results import Evaluation, Scores, Summary
 from ponticello.evaluate.run import MethodsToCompare, evaluate_library, evaluate_seeds
-from ponticello.features.store import SCHEMA, FeatureStore, hash_mel, write_manifest, write_shard
+from ponticello.features.store import (
+    MANIFEST_SCHEMA,
+    FeatureStore,
+    hash_features,
+    write_manifest,
+    write_shard,
+)
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import space_id
@@ -242,9 +248,10 @@ def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(
     folder.frames.mkdir()
     number = write_shard(folder.frames, frames)
     rows = [
-        (t, number, 2 * n, 2, hash_mel(frames[n]), "a.wav", 1, 1, "key") for n, t in enumerate(ids)
+        (t, number, 2 * n, 2, hash_features(frames[n]), "a.wav", 1, 1, "key")
+        for n, t in enumerate(ids)
     ]
-    write_manifest(folder.frames, pl.DataFrame(rows, schema=SCHEMA, orient="row"))
+    write_manifest(folder.frames, pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row"))
     compared = MethodsToCompare({}, {}, ["tags", "machine_tags"])
     tags = pl.DataFrame(
         {"track_id": ids, "machine_tags": [["a", "b"][: 1 + n % 2] for n in range(len(ids))]}
@@ -255,7 +262,7 @@ def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(
     assert "MusiCNN" in methods["music to music: tags"]
     assert "MusiCNN" not in methods["music to music: machine_tags"]
     assert all("MusiCNN" in by for task, by in methods.items() if task.startswith("next tracks"))
-    write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=SCHEMA, orient="row"))
+    write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=MANIFEST_SCHEMA, orient="row"))
     notes = evaluate_library(folder, compared, 0).notes
     assert (
         "MusiCNN is not measured: it has not heard every track (1 are missing); run: ponticello tag."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ponticello.errors import DataError, LibraryError
 from ponticello.features import fingerprint as duplicates_module
 from ponticello.features.fingerprint import SAME_RECORDING, near_duplicates
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.pairs.mine import find_duplicates
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
@@ -43,7 +43,7 @@ def _tune(seed: int, seconds: float = 20.0) -> Sound:
 
 def _store(root: Path, files: dict[str, Path]) -> FeatureStore:
     folder: LibraryPaths = create_library(root / "library", "tiny")
-    prepare_frames(folder, files)
+    prepare_features(folder, files)
     return FeatureStore(folder.mels)
 
 
@@ -133,7 +133,7 @@ def test_mels_of_other_settings_are_refused_and_not_read_with_these(
 ) -> None:
     """Frames of 96 ms, taken for such of 48 ms, would be joined two by two, and no copy found."""
     folder = create_library(tmp_path / "library", "tiny")
-    prepare_frames(folder, {"tune00": tunes["tune00"], "tune01": tunes["tune01"]})
+    prepare_features(folder, {"tune00": tunes["tune00"], "tune01": tunes["tune01"]})
     assert find_duplicates(folder, None) is not None
     with pytest.raises(
         LibraryError, match="mels were prepared with other settings; run: ponticello prepare"
@@ -152,7 +152,7 @@ def test_copies_are_found_on_mels_of_a_finer_hop(tmp_path: Path, tunes: dict[str
         "copy07": _write_later(tmp_path / "7", _tune(7)),
     }
     short = _write(tmp_path / "short.wav", _tune(0, 9.0))
-    prepare_frames(folder, {**tunes, **copies, "short-a": short, "short-b": short})
+    prepare_features(folder, {**tunes, **copies, "short-a": short, "short-b": short})
     found = find_duplicates(folder, None)
     assert found is not None
     assert found.select("track_id", "other_id").rows() == [

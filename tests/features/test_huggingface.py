@@ -16,7 +16,7 @@ from transformers import AutoModel, ClapConfig, ClapFeatureExtractor, ClapModel
 
 from ponticello.errors import CheckpointError, DataError, ShapeError
 from ponticello.features.huggingface import HuggingFaceExtractor, licence_of, load_audio_encoder
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import create_library
 
@@ -60,7 +60,7 @@ def test_a_frame_is_the_mean_over_layers_and_time_of_five_seconds(
     """12 s hold two whole windows; each is standardised by its own mean and deviation, as the
     extractor says.
     """
-    frames = HuggingFaceExtractor(str(audio_encoder_folder), 60.0).hear(NOISE, RATE)
+    frames = HuggingFaceExtractor(str(audio_encoder_folder), 60.0).extract(NOISE, RATE)
     assert frames.shape == (2, 32)
     assert frames.dtype == np.float16
     model = AutoModel.from_pretrained(str(audio_encoder_folder))
@@ -79,9 +79,9 @@ def test_a_short_sound_is_repeated_and_a_long_one_cut(audio_encoder_folder: Path
     front_end = HuggingFaceExtractor(str(audio_encoder_folder), 5.5)
     short = NOISE[: 3 * RATE]
     repeated = np.tile(short, 2)[: 5 * RATE]
-    np.testing.assert_array_equal(front_end.hear(short, RATE), front_end.hear(repeated, RATE))
+    np.testing.assert_array_equal(front_end.extract(short, RATE), front_end.extract(repeated, RATE))
     np.testing.assert_array_equal(
-        front_end.hear(NOISE, RATE), front_end.hear(NOISE[: 5 * RATE], RATE)
+        front_end.extract(NOISE, RATE), front_end.extract(NOISE[: 5 * RATE], RATE)
     )
 
 
@@ -89,24 +89,24 @@ def test_a_file_and_its_waveform_give_the_same(audio_encoder_folder: Path, tmp_p
     """The file at 16 kHz; the waveform again at 32 kHz, resampled on its way."""
     front_end = HuggingFaceExtractor(str(audio_encoder_folder), 60.0)
     soundfile.write(tmp_path / "a.wav", NOISE, RATE, subtype="FLOAT")
-    heard = front_end.hear(tmp_path / "a.wav", 44_100).astype(np.float32)
-    np.testing.assert_array_equal(heard, front_end.hear(NOISE, RATE))
+    heard = front_end.extract(tmp_path / "a.wav", 44_100).astype(np.float32)
+    np.testing.assert_array_equal(heard, front_end.extract(NOISE, RATE))
     tone = np.sin(2 * np.pi * 440 * np.arange(5 * 2 * RATE) / (2 * RATE)).astype(np.float32)
     np.testing.assert_allclose(
-        front_end.hear(tone, 2 * RATE), front_end.hear(tone[::2], RATE), atol=0.02
+        front_end.extract(tone, 2 * RATE), front_end.extract(tone[::2], RATE), atol=0.02
     )
 
 
 def test_clap_gives_its_joint_vector_the_same_every_time(clap_folder: Path) -> None:
     """At 48 kHz; its extractor would mark one window at random as longer than it is."""
     front_end = HuggingFaceExtractor(str(clap_folder), 60.0)
-    frames = front_end.hear(NOISE, RATE)
+    frames = front_end.extract(NOISE, RATE)
     assert frames.shape == (2, 24)
     np.testing.assert_allclose(np.linalg.norm(frames.astype(np.float64), axis=1), 1.0, atol=1e-3)
     for _ in range(3):
-        np.testing.assert_array_equal(front_end.hear(NOISE, RATE), frames)
+        np.testing.assert_array_equal(front_end.extract(NOISE, RATE), frames)
     np.testing.assert_allclose(
-        front_end.hear(NOISE[5 * RATE : 10 * RATE], RATE)[0], frames[1], atol=5e-3
+        front_end.extract(NOISE[5 * RATE : 10 * RATE], RATE)[0], frames[1], atol=5e-3
     )
 
 
@@ -119,9 +119,9 @@ def test_prepared_frames_carry_the_encoder_and_its_weights(
     pl.DataFrame({"track_id": ["a"], "path": [str(tmp_path / "a.wav")]}).write_parquet(
         folder.tracks
     )
-    preparation, files = front_end.preparation(folder)
+    preparation, files = front_end.job(folder)
     with folder.lock():
-        prepare_frames(folder, files, preparation, workers=4)
+        prepare_features(folder, files, preparation, workers=4)
     (place,) = folder.frames.iterdir()
     store = FeatureStore(place)
     assert place.name.startswith("hf-")
@@ -130,7 +130,7 @@ def test_prepared_frames_carry_the_encoder_and_its_weights(
         f"hf 1 30 {audio_encoder_folder} @ {load_audio_encoder(str(audio_encoder_folder)).weights}"
     )
     assert store.weights == load_audio_encoder(str(audio_encoder_folder)).weights
-    np.testing.assert_array_equal(store.read("a"), front_end.hear(NOISE, RATE))
+    np.testing.assert_array_equal(store.read("a"), front_end.extract(NOISE, RATE))
 
 
 def test_other_weights_under_the_same_name_are_refused(
@@ -146,11 +146,11 @@ def test_other_weights_under_the_same_name_are_refused(
     load_audio_encoder.cache_clear()
     after = load_audio_encoder(str(tmp_path / "copy")).weights
     assert before == load_audio_encoder(str(audio_encoder_folder)).weights != after
-    HuggingFaceExtractor(str(tmp_path / "copy"), 30.0, after).hear(NOISE, RATE)
+    HuggingFaceExtractor(str(tmp_path / "copy"), 30.0, after).extract(NOISE, RATE)
     with pytest.raises(
         CheckpointError, match=rf"has other weights \({after}\) than those .* \({before}\)"
     ):
-        HuggingFaceExtractor(str(tmp_path / "copy"), 30.0, before).hear(NOISE, RATE)
+        HuggingFaceExtractor(str(tmp_path / "copy"), 30.0, before).extract(NOISE, RATE)
 
 
 def test_weights_that_are_missing_or_no_safetensors_are_refused(
@@ -210,10 +210,10 @@ def test_a_model_that_hears_nothing_is_refused(text_encoder_folder: Path) -> Non
 def test_senseless_waveforms_are_refused(audio_encoder_folder: Path) -> None:
     front_end = HuggingFaceExtractor(str(audio_encoder_folder), 30.0)
     with pytest.raises(ShapeError, match=r"one dimension, \(n,\); found \(2, 5\)"):
-        front_end.hear(np.zeros((2, 5), dtype=np.float32), RATE)
+        front_end.extract(np.zeros((2, 5), dtype=np.float32), RATE)
     for bad in (np.zeros(0, dtype=np.float32), np.full(9, np.nan, dtype=np.float32)):
         with pytest.raises(DataError, match="at least one sample, and only finite ones"):
-            front_end.hear(bad, RATE)
+            front_end.extract(bad, RATE)
 
 
 @pytest.mark.parametrize(

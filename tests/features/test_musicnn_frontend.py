@@ -12,15 +12,15 @@ import soundfile
 from ponticello.audio.decode import load_audio
 from ponticello.features.musicnn import N_TAGS, musicnn_forward, split_patches
 from ponticello.features.musicnn_frontend import (
-    A_TAGGER,
     FRAME_SIZE,
-    N_TAGGED,
+    TAGGER_SIZE,
+    TAGGERS_SIZE,
     extract_raw,
-    frames_of,
-    musicnn_frames,
+    musicnn_features,
     normalize_loudness,
-    tags_of,
+    rank_tags,
     trim_leading_silence,
+    waveform_features,
 )
 
 MUSIC = Path(__file__).parents[2] / "demo/audio/zaz-mus1.opus"
@@ -28,28 +28,28 @@ RATE = 16_000
 
 
 def test_frames_hold_what_both_taggers_hear() -> None:
-    frames = musicnn_frames(MUSIC, 7.0)  # two whole patches
+    frames = musicnn_features(MUSIC, 7.0)  # two whole patches
     assert frames.shape == (2, FRAME_SIZE)
     assert frames.dtype == np.float16
     sound = trim_leading_silence(load_audio(MUSIC, RATE, 12.0))[: 7 * RATE]
     np.testing.assert_array_equal(frames, extract_raw(normalize_loudness(sound)))
     heard = musicnn_forward(split_patches(normalize_loudness(sound)), "mtt")
     np.testing.assert_allclose(
-        frames[:, A_TAGGER : A_TAGGER + 753], heard.mean_pool.numpy(), rtol=1e-3, atol=1e-3
+        frames[:, TAGGER_SIZE : TAGGER_SIZE + 753], heard.mean_pool.numpy(), rtol=1e-3, atol=1e-3
     )
-    taggram = frames[:, N_TAGGED - N_TAGS : N_TAGGED]
+    taggram = frames[:, TAGGERS_SIZE - N_TAGS : TAGGERS_SIZE]
     np.testing.assert_allclose(taggram, heard.taggram.numpy(), rtol=1e-3, atol=1e-4)
-    means = frames[:, N_TAGGED : N_TAGGED + 96].astype(np.float64)
+    means = frames[:, TAGGERS_SIZE : TAGGERS_SIZE + 96].astype(np.float64)
     np.testing.assert_allclose(means.mean(axis=1), 0, atol=1e-3)
-    assert "electronic" in tags_of(frames)
+    assert "electronic" in rank_tags(frames)
 
 
 def test_another_level_and_a_silence_before_the_music_are_not_heard() -> None:
     sound = load_audio(MUSIC, RATE, 7.0)
-    frames = frames_of(sound, 6.0)
-    np.testing.assert_allclose(frames_of(0.25 * sound, 6.0), frames, atol=2e-3)
+    frames = waveform_features(sound, 6.0)
+    np.testing.assert_allclose(waveform_features(0.25 * sound, 6.0), frames, atol=2e-3)
     np.testing.assert_array_equal(
-        frames_of(np.concatenate([np.zeros(19_200, np.float32), sound]), 6.0), frames
+        waveform_features(np.concatenate([np.zeros(19_200, np.float32), sound]), 6.0), frames
     )
     assert np.abs(extract_raw(0.25 * sound[: 6 * RATE]) - frames).max() > 0.1
 
@@ -60,7 +60,7 @@ def test_a_lead_in_of_a_long_file_costs_none_of_its_music(tmp_path: Path) -> Non
     before = np.zeros(int(1.2 * RATE), np.float32)
     soundfile.write(tmp_path / "later.wav", np.concatenate([before, sound]), RATE, subtype="FLOAT")
     np.testing.assert_array_equal(
-        musicnn_frames(tmp_path / "later.wav", 6.0), musicnn_frames(tmp_path / "plain.wav", 6.0)
+        musicnn_features(tmp_path / "later.wav", 6.0), musicnn_features(tmp_path / "plain.wav", 6.0)
     )
 
 
@@ -88,4 +88,4 @@ def test_silence_stays_as_it_is(change: Callable[[np.ndarray], np.ndarray]) -> N
 
 
 def test_frames_of_silence_are_finite() -> None:
-    assert np.isfinite(frames_of(np.zeros(4 * RATE, np.float32), 4.0)).all()
+    assert np.isfinite(waveform_features(np.zeros(4 * RATE, np.float32), 4.0)).all()

@@ -12,7 +12,7 @@ import pytest
 
 from ponticello.errors import CheckpointError, ConfigError, DataError
 from ponticello.features.precomputed import PrecomputedFeatures
-from ponticello.features.prepare import PrepareResult, prepare_frames
+from ponticello.features.prepare import PrepareResult, prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library
 
@@ -46,9 +46,9 @@ def _npy(place: Path, rows: dict[str, list[float]]) -> None:
 
 
 def _take_over(folder: LibraryPaths, place: str) -> PrepareResult:
-    front_end, files = PrecomputedFeatures(place).preparation(folder)
+    front_end, files = PrecomputedFeatures(place).job(folder)
     with folder.lock():
-        return prepare_frames(folder, files, front_end, workers=4)
+        return prepare_features(folder, files, front_end, workers=4)
 
 
 def _store(folder: LibraryPaths) -> FeatureStore:
@@ -142,17 +142,17 @@ def test_a_setting_that_names_nothing_is_said(folder: LibraryPaths) -> None:
     ):
         PrecomputedFeatures("")
     with pytest.raises(DataError, match=r"none\.npz does not exist"):
-        PrecomputedFeatures("none.npz").preparation(folder)
+        PrecomputedFeatures("none.npz").job(folder)
     (folder.root / "empty").mkdir()
     with pytest.raises(
         DataError, match=r"empty holds no \.npy file; name one TRACK_ID\.npy for each track"
     ):
-        PrecomputedFeatures("empty").preparation(folder)
+        PrecomputedFeatures("empty").job(folder)
 
 
 def test_sound_cannot_be_heard(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"trained on vectors from v\.npz and cannot hear a sound"
     ):
-        PrecomputedFeatures("v.npz").hear(tmp_path / "a.flac", 16_000)
+        PrecomputedFeatures("v.npz").extract(tmp_path / "a.flac", 16_000)
     assert PrecomputedFeatures("v.npz").blocks(12) == ((12, 1.0),)

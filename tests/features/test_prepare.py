@@ -4,20 +4,24 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 from filelock import FileLock
 
 from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
+from ponticello.features.extraction import mel_job
 from ponticello.features.prepare import (
-    mel_front_end,
     merge_shards,
-    prepare_frames,
+    prepare_features,
+    prepare_library,
     prepare_shard,
     require_shards_done,
+    tag_library,
 )
 from ponticello.features.store import FeatureStore
-from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import audio_files, import_tracks
 
 
@@ -36,7 +40,7 @@ def folder(tmp_path: Path) -> LibraryPaths:
 def _whole(folder: LibraryPaths, tmp_path: Path) -> dict[str, bytes]:
     """What one process makes of the same files, elsewhere."""
     other = create_library(tmp_path / "alone", "tiny")
-    prepare_frames(other, audio_files(folder))
+    prepare_features(other, audio_files(folder))
     return _bytes(other)
 
 
@@ -49,8 +53,8 @@ def _bytes(folder: LibraryPaths) -> dict[str, bytes]:
 def _end(folder: LibraryPaths) -> tuple[int, int, int]:
     """The call that brings the parts together: tracks adopted, prepared now, skipped."""
     with folder.lock():
-        n_adopted = merge_shards(folder.mels, mel_front_end(folder).key)
-        done = prepare_frames(folder, audio_files(folder))
+        n_adopted = merge_shards(mel_job(folder))
+        done = prepare_features(folder, audio_files(folder))
     return n_adopted, done.n_new, len(done.skipped)
 
 
@@ -65,7 +69,7 @@ def test_parts_make_the_bytes_of_one_process(folder: LibraryPaths, tmp_path: Pat
     assert [len(one.skipped) for one in done] == [0, 0, 1]
     assert not folder.skipped.exists()
     assert prepare_shard(folder, sources, (3, 3)).n_kept == 3, "a job that runs again resumes"
-    require_shards_done(sources, mel_front_end(folder), 3)
+    require_shards_done(sources, mel_job(folder), 3)
     assert _end(folder) == (7, 0, 1)
     assert _bytes(folder) == _whole(folder, tmp_path)
     assert "broken.wav" in folder.skipped.read_text(encoding="utf-8")
@@ -77,7 +81,7 @@ def test_missing_part_is_prepared_by_the_last_call(folder: LibraryPaths, tmp_pat
     with pytest.raises(
         LibraryError, match=r"mels: shards 2/3, 3/3 are not finished; run those jobs again"
     ):
-        require_shards_done(audio_files(folder), mel_front_end(folder), 3)
+        require_shards_done(audio_files(folder), mel_job(folder), 3)
     assert _end(folder) == (3, 4, 1)
     assert _bytes(folder) == _whole(folder, tmp_path)
 
@@ -106,14 +110,14 @@ def test_part_leaves_alone_what_the_library_has(folder: LibraryPaths) -> None:
 
 def test_job_that_was_stopped_or_had_other_settings_is_missed(folder: LibraryPaths) -> None:
     """Of job 1 the mark that it ended is taken away, as if it were killed in its last moment."""
-    sources, front_end = audio_files(folder), mel_front_end(folder)
+    sources, front_end = audio_files(folder), mel_job(folder)
     prepare_shard(folder, sources, (1, 2), replace(front_end, key="other"))
     prepare_shard(folder, sources, (2, 2), front_end)
     with pytest.raises(
         LibraryError, match=r"mels: shards 1/2 were made with other settings; run those jobs again"
     ):
         require_shards_done(sources, front_end, 2)
-    (front_end.place / "part-1-of-2" / "finished").unlink()
+    (front_end.folder / "part-1-of-2" / "finished").unlink()
     with pytest.raises(
         LibraryError, match=r"mels: shards 1/2 are not finished; run those jobs again"
     ):
@@ -141,5 +145,57 @@ def test_part_that_is_being_made_is_neither_made_twice_nor_adopted(folder: Libra
         with pytest.raises(LibraryError, match="part-1-of-2 is being prepared by another process"):
             prepare_shard(folder, audio_files(folder), (1, 2))
         with pytest.raises(LibraryError, match="part-1-of-2 is being prepared by another process"):
-            merge_shards(folder.mels, mel_front_end(folder).key)
+            merge_shards(mel_job(folder))
     assert part.is_dir()
+
+
+def test_library_has_the_features_of_its_front_end_beside_log_mels(folder: LibraryPaths) -> None:
+    steps: list[tuple[str, int, int]] = []
+    musicnn = open_library(folder.root, ["front_end=musicnn"])
+    result = prepare_library(musicnn, workers=1, on_progress=lambda *step: steps.append(step))
+    assert (result.n_new, result.n_kept, result.folder) == (7, 0, folder.mels)
+    assert [row.value for row in result.skipped] == ["broken"]
+    assert FeatureStore(folder.frames).track_ids == FeatureStore(folder.mels).track_ids
+    assert [step for step in steps if step[1] == step[2]] == [
+        ("log-mels", 8, 8),
+        ("features", 7, 7),
+    ]
+    again = prepare_library(musicnn, workers=1)
+    assert (again.n_new, again.n_kept) == (0, 7)
+
+
+def test_shares_are_merged_by_the_call_that_names_their_number(folder: LibraryPaths) -> None:
+    with folder.lock():
+        first = prepare_library(folder, workers=1, shard=(1, 2))
+    with pytest.raises(LibraryError, match="shards 2/2 are not finished"):
+        prepare_library(folder, workers=1, n_shards=2)
+    second = prepare_library(folder, workers=1, shard=(2, 2))
+    assert first.n_new + second.n_new == 7
+    assert prepare_library(folder, workers=1, n_shards=2).n_new == 7
+
+
+def test_vectors_of_the_user_are_counted_in_place_of_log_mels(folder: LibraryPaths) -> None:
+    ids = np.array(["track-0000", "stranger"])
+    np.savez(folder.root / "v.npz", ids=ids, vectors=np.ones((2, 3)))
+    settings = ["front_end=features", "features=v.npz"]
+    result = prepare_library(open_library(folder.root, settings), workers=1)
+    assert (result.n_new, result.folder) == (1, folder.frames / "features")
+    assert [row.value for row in result.skipped] == ["broken", "stranger"]
+
+
+def test_licence_of_an_encoder_is_logged_before_it_is_used(
+    audio_encoder_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = create_library(tmp_path / "encoded", "tiny")
+    pl.DataFrame({"track_id": ["a"]}).write_parquet(folder.tracks)
+    prepare_library(open_library(folder.root, [f"front_end=hf:{audio_encoder_folder}"]))
+    assert f"audio encoder {audio_encoder_folder}: licence cc-by-nc-4.0" in caplog.messages
+
+
+def test_tagging_counts_the_tracks_of_each_tag(folder: LibraryPaths) -> None:
+    first = tag_library(folder, workers=1)
+    assert (first.n_tagged, first.n_new) == (7, 7)
+    assert [row.value for row in first.skipped] == ["broken"]
+    assert list(first.tags.values()) == sorted(first.tags.values(), reverse=True)
+    again = tag_library(folder, workers=1)
+    assert (again.n_new, again.tags) == (0, first.tags)

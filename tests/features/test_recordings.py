@@ -15,7 +15,7 @@ from ponticello.features.fingerprint import (
     merge_recordings,
     near_duplicates,
 )
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library
 
@@ -44,7 +44,7 @@ def _prepared(folder: LibraryPaths, sounds: dict[str, np.ndarray]) -> None:
         files[track_id] = folder.root / f"{track_id}.wav"
         if not files[track_id].exists():
             soundfile.write(files[track_id], sound, RATE)
-    prepare_frames(folder, files)
+    prepare_features(folder, files)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from ponticello.errors import LibraryError
 from ponticello.features.store import (
-    SCHEMA,
-    hash_mel,
+    MANIFEST_SCHEMA,
+    hash_features,
     open_shard,
     read_manifest,
     remove_unnamed_shards,
@@ -32,7 +32,9 @@ def test_unnamed_shards_go_and_their_numbers_are_not_used_again(tmp_path: Path) 
     for _ in range(3):
         write_shard(tmp_path, [mel])
     manifest = pl.DataFrame(
-        [("a", 2, 0, 2, hash_mel(mel), "a.wav", 1, 1, "key")], schema=SCHEMA, orient="row"
+        [("a", 2, 0, 2, hash_features(mel), "a.wav", 1, 1, "key")],
+        schema=MANIFEST_SCHEMA,
+        orient="row",
     )
     remove_unnamed_shards(tmp_path, manifest)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-00002.npy"]
@@ -44,7 +46,7 @@ def test_hash_is_of_the_bytes_in_order() -> None:
     sha256sum`.
     """
     expected = "505114fe537172ea35e17ca1a7516edac516a89b31f983f7c6387d5d2bb462aa"
-    assert hash_mel(np.ones((1, 1), np.float16)) == expected
+    assert hash_features(np.ones((1, 1), np.float16)) == expected
 
 
 def test_any_flipped_bit_of_a_header_is_refused_or_harmless(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
 def test_manifest_with_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
     """Wherever it lies: in the rows, or in what Parquet says of them."""
     rows = [(f"t{n}", n % 2, n, 1, f"{n:064x}", f"{n}.wav", n, n, "key") for n in range(9)]
-    manifest = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+    manifest = pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row")
     write_manifest(tmp_path, manifest)
     path = tmp_path / "manifest.parquet"
     whole = path.read_bytes()
@@ -107,7 +109,7 @@ def test_manifest_with_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -
 
 def test_manifest_written_before_it_held_its_hash_is_read(tmp_path: Path) -> None:
     manifest = pl.DataFrame(
-        [("t0", 0, 0, 1, "ab", "0.wav", 1, 1, "key")], schema=SCHEMA, orient="row"
+        [("t0", 0, 0, 1, "ab", "0.wav", 1, 1, "key")], schema=MANIFEST_SCHEMA, orient="row"
     )
     manifest.write_parquet(tmp_path / "manifest.parquet")
     assert read_manifest(tmp_path).equals(manifest)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from ponticello.audio.mel import mel_key, mel_of_file
 from ponticello.config import Config, MelConfig
 from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.features import prepare as prepare_module
-from ponticello.features.prepare import ExtractionJob, PrepareResult, prepare_frames
-from ponticello.features.store import FeatureStore, hash_mel, read_manifest, write_shard
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.prepare import PrepareResult, prepare_features
+from ponticello.features.store import FeatureStore, hash_features, read_manifest, write_shard
 from ponticello.storage.layout import LibraryPaths, SkippedRow, create_library
 
 
@@ -60,7 +62,7 @@ def stop_after(n: int) -> Callable[[int, int], None]:
 
 def test_store_gives_back_what_was_prepared(folder: LibraryPaths, sources: dict[str, Path]) -> None:
     progress: list[tuple[int, int]] = []
-    prepared = prepare_frames(folder, sources, on_progress=lambda *step: progress.append(step))
+    prepared = prepare_features(folder, sources, on_progress=lambda *step: progress.append(step))
     assert counts(prepared) == (5, 0, 0, 0)
     assert progress == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     store = FeatureStore(folder.mels)
@@ -80,14 +82,14 @@ def test_store_gives_back_what_was_prepared(folder: LibraryPaths, sources: dict[
         assert mel.dtype == np.float16
         assert not mel.flags.writeable
         np.testing.assert_array_equal(mel, mel_of_file(path, folder.config.mel))
-        assert store.sha256(track_id) == hash_mel(mel)
+        assert store.sha256(track_id) == hash_features(mel)
     assert store.verify() == []
 
 
 def test_manifest_tells_where_each_mel_came_from(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     rows = {row["track_id"]: row for row in read_manifest(folder.mels).to_dicts()}
     row, status = rows["t1"], sources["t1"].stat()
     assert (row["shard"], row["start"], row["n_frames"]) == (0, 9, 7)  # after t3, of 9 frames
@@ -102,20 +104,20 @@ def test_manifest_tells_where_each_mel_came_from(
 
 
 def test_preparing_again_touches_nothing(folder: LibraryPaths, sources: dict[str, Path]) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     before = files(folder)
-    assert counts(prepare_frames(folder, sources)) == (0, 5, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (0, 5, 0, 0)
     assert files(folder) == before
 
 
 def test_changed_file_is_done_again_and_an_unused_shard_goes(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, {"t0": sources["t0"]})
-    prepare_frames(folder, sources)
+    prepare_features(folder, {"t0": sources["t0"]})
+    prepare_features(folder, sources)
     assert {row["shard"] for row in read_manifest(folder.mels).to_dicts()} == {0, 1}
     write_noise(sources["t0"], 9)
-    assert counts(prepare_frames(folder, sources)) == (1, 4, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (1, 4, 0, 0)
     store = FeatureStore(folder.mels)
     np.testing.assert_array_equal(store.read("t0"), mel_of_file(sources["t0"], folder.config.mel))
     assert store.verify() == []
@@ -126,17 +128,17 @@ def test_changed_file_is_done_again_and_an_unused_shard_goes(
 def test_new_time_of_the_same_size_is_a_change(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     os.utime(sources["t1"], ns=(0, 1))
-    assert counts(prepare_frames(folder, sources)) == (1, 4, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (1, 4, 0, 0)
 
 
 def test_other_settings_make_every_mel_stale(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     config = Config.from_preset("tiny", {"mel": {"n_mels": 64}})
-    assert counts(prepare_frames(LibraryPaths(folder.root, config), sources)) == (5, 0, 0, 0)
+    assert counts(prepare_features(LibraryPaths(folder.root, config), sources)) == (5, 0, 0, 0)
     assert FeatureStore(folder.mels).read("t0").shape == (6, 64)
 
 
@@ -152,9 +154,9 @@ def test_key_follows_the_settings_that_shape_a_mel() -> None:
 def test_track_that_is_no_source_loses_its_mel(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     del sources["t2"]
-    assert counts(prepare_frames(folder, sources)) == (0, 4, 1, 0)
+    assert counts(prepare_features(folder, sources)) == (0, 4, 1, 0)
     assert "t2" not in FeatureStore(folder.mels)
     assert FeatureStore(folder.mels).verify() == []
 
@@ -162,9 +164,9 @@ def test_track_that_is_no_source_loses_its_mel(
 def test_prepared_track_whose_file_has_gone_keeps_its_mel(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     sources["t2"].unlink()
-    assert counts(prepare_frames(folder, sources)) == (0, 5, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (0, 5, 0, 0)
     assert "t2" in FeatureStore(folder.mels)
 
 
@@ -173,7 +175,7 @@ def test_bad_files_are_listed_and_the_rest_goes_on(
 ) -> None:
     (tmp_path / "page.mp3").write_text("<html>")
     bad = {"page": tmp_path / "page.mp3", "none": tmp_path / "none.mp3"}
-    prepared = prepare_frames(folder, bad | sources)
+    prepared = prepare_features(folder, bad | sources)
     assert counts(prepared) == (5, 0, 0, 2)
     first = prepared.skipped[0]
     assert (first.file, first.line, first.field, first.value) == (
@@ -191,21 +193,21 @@ def test_bad_files_are_listed_and_the_rest_goes_on(
     assert FeatureStore(folder.mels).track_ids == sorted(sources)
     write_noise(bad["page"], 7)
     write_noise(bad["none"], 8)
-    assert counts(prepare_frames(folder, bad | sources)) == (2, 5, 0, 0)
+    assert counts(prepare_features(folder, bad | sources)) == (2, 5, 0, 0)
     assert not folder.skipped.exists()
 
 
 def test_file_that_went_bad_loses_its_old_mel(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     sources["t1"].write_bytes(b"\0" * 50)
-    assert counts(prepare_frames(folder, sources)) == (0, 4, 0, 1)
+    assert counts(prepare_features(folder, sources)) == (0, 4, 0, 1)
     assert "t1" not in FeatureStore(folder.mels)
 
 
 def test_nothing_to_prepare_makes_an_empty_store(folder: LibraryPaths) -> None:
-    assert counts(prepare_frames(folder, {})) == (0, 0, 0, 0)
+    assert counts(prepare_features(folder, {})) == (0, 0, 0, 0)
     assert FeatureStore(folder.mels).track_ids == []
 
 
@@ -215,9 +217,9 @@ def test_interrupted_run_keeps_what_is_done_and_resumes(
 ) -> None:
     monkeypatch.setattr(prepare_module, "_SHARD_TRACKS", 2)
     with pytest.raises(KeyboardInterrupt):
-        prepare_frames(folder, sources, on_progress=stop_after(n_before))
+        prepare_features(folder, sources, on_progress=stop_after(n_before))
     assert FeatureStore(folder.mels).track_ids == sorted(list(sources)[:n_before])
-    assert counts(prepare_frames(folder, sources)) == (5 - n_before, n_before, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (5 - n_before, n_before, 0, 0)
     assert FeatureStore(folder.mels).verify() == []
     assert len(FeatureStore(folder.mels)) == 5
 
@@ -230,7 +232,7 @@ from ponticello.storage.layout import open_library
 prepare._SHARD_TRACKS = 2
 folder = open_library(os.environ["LIBRARY"])
 sources = {path.stem: path for path in sorted(Path(os.environ["AUDIO"]).glob("*.flac"))}
-prepare.prepare_frames(folder, sources, on_progress=lambda n_done, n_todo: os._exit(9) if n_done == 3 else None)
+prepare.prepare_features(folder, sources, on_progress=lambda n_done, n_todo: os._exit(9) if n_done == 3 else None)
 """
 
 
@@ -246,7 +248,7 @@ def test_killed_run_keeps_its_published_shards(
     write_shard(folder.mels, [np.zeros((2, 128), np.float16)])  # a shard no manifest names yet
     (folder.mels / ".shard-00002.npy.1.tmp").write_bytes(b"half")
     named = {track_id.removeprefix("t"): path for track_id, path in sources.items()}
-    assert counts(prepare_frames(folder, named)) == (3, 2, 0, 0)
+    assert counts(prepare_features(folder, named)) == (3, 2, 0, 0)
     assert FeatureStore(folder.mels).verify() == []
     left = sorted(path.name for path in folder.mels.iterdir())
     assert left == ["manifest.parquet", "shard-00000.npy", "shard-00001.npy"]
@@ -256,7 +258,7 @@ def test_shards_are_cut_at_their_cap(
     folder: LibraryPaths, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare_module, "_SHARD_BYTES", 15 * 128 * 2)
-    prepare_frames(folder, sources)  # 9 + 7 frames, 6 + 10, 8
+    prepare_features(folder, sources)  # 9 + 7 frames, 6 + 10, 8
     assert read_manifest(folder.mels)["shard"].to_list() == [0, 0, 1, 1, 2]
     assert FeatureStore(folder.mels).verify() == []
 
@@ -266,9 +268,9 @@ def test_two_workers_write_the_same_bytes_as_one(
 ) -> None:
     (tmp_path / "page.mp3").write_text("<html>")
     mixed = {"page": tmp_path / "page.mp3"} | sources
-    one = prepare_frames(folder, mixed)
+    one = prepare_features(folder, mixed)
     other = create_library(tmp_path / "other", "tiny")
-    assert prepare_frames(other, mixed, workers=2) == one
+    assert prepare_features(other, mixed, workers=2) == replace(one, folder=other.mels)
     assert {name: content for name, (_, content) in files(other).items()} == {
         name: content for name, (_, content) in files(folder).items()
     }
@@ -285,7 +287,7 @@ def test_file_that_kills_its_decoder_costs_one_line(
     folder: LibraryPaths, sources: dict[str, Path], workers: int
 ) -> None:
     front_end = ExtractionJob(folder.mels, mel_key(MelConfig()), die_at_0, "prepare")
-    done = prepare_frames(folder, sources, front_end, workers=workers)
+    done = prepare_features(folder, sources, front_end, workers=workers)
     assert counts(done) == (4, 0, 0, 1)
     assert done.skipped[0].value == "t0"
     assert done.skipped[0].reason == f"{sources['t0']}: crashes the process that reads it (SIGSEGV)"
@@ -311,7 +313,7 @@ def test_what_workers_give_is_finished_in_this_process(
             raise DataError("too long")
         return np.full((1, 2), len(sizes), dtype=np.float16)
 
-    done = prepare_frames(
+    done = prepare_features(
         folder,
         sources,
         ExtractionJob(folder.frames, "x", give_length, "prepare x", finish),
@@ -324,11 +326,11 @@ def test_what_workers_give_is_finished_in_this_process(
 
 def test_less_than_one_worker_is_refused(folder: LibraryPaths) -> None:
     with pytest.raises(ConfigError, match="workers must be at least 1; found 0"):
-        prepare_frames(folder, {}, workers=0)
+        prepare_features(folder, {}, workers=0)
 
 
 def test_flipped_bytes_are_found_by_track(folder: LibraryPaths, sources: dict[str, Path]) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     path = folder.mels / "shard-00000.npy"
     content = bytearray(path.read_bytes())
     content[128 + 9 * 256 + 5] ^= 1  # after the header and t3's 9 frames of 128 x 2 bytes: in t1
@@ -340,7 +342,7 @@ def test_flipped_frames_are_never_read(folder: LibraryPaths, sources: dict[str, 
     """The first track's frames stand first in the one shard; what was read before the damage is not
     hashed again.
     """
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     first, *others = sorted(sources, key=list(sources).index)
     shard = folder.mels / "shard-00000.npy"
     content = bytearray(shard.read_bytes())
@@ -360,7 +362,7 @@ def test_flipped_frames_are_never_read(folder: LibraryPaths, sources: dict[str, 
 def test_damaged_shard_is_reported_and_made_again(
     folder: LibraryPaths, sources: dict[str, Path], damage: str
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     path = folder.mels / "shard-00000.npy"
     content = path.read_bytes()
     new = {
@@ -376,23 +378,23 @@ def test_damaged_shard_is_reported_and_made_again(
     ):
         store.read("t0")
     assert store.verify() == sorted(sources)
-    assert counts(prepare_frames(folder, sources)) == (5, 0, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (5, 0, 0, 0)
     assert FeatureStore(folder.mels).verify() == []
 
 
 def test_rows_past_the_end_of_a_shard_are_damage(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     (folder.mels / "shard-00000.npy").unlink()
     write_shard(folder.mels, [np.zeros((12, 128), np.float16)])
     with pytest.raises(LibraryError, match="is missing or damaged"):
         FeatureStore(folder.mels).read("t2")
-    assert counts(prepare_frames(folder, sources)) == (5, 0, 0, 0)
+    assert counts(prepare_features(folder, sources)) == (5, 0, 0, 0)
 
 
 def test_unknown_track_is_named(folder: LibraryPaths, sources: dict[str, Path]) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     store = FeatureStore(folder.mels)
     for ask in (store.read, store.n_frames, store.sha256):
         with pytest.raises(
@@ -404,7 +406,7 @@ def test_unknown_track_is_named(folder: LibraryPaths, sources: dict[str, Path]) 
 def test_store_survives_pickling_without_its_maps(
     folder: LibraryPaths, sources: dict[str, Path]
 ) -> None:
-    prepare_frames(folder, sources)
+    prepare_features(folder, sources)
     store = FeatureStore(folder.mels)
     mel = store.read("t4")
     packed = pickle.dumps(store)
@@ -423,7 +425,7 @@ def test_frames_made_with_weights_answer_to_their_key_with_those_or_without(
         return np.full((2, 5), int(track_id), dtype=np.float16)
 
     place = folder.frames / "hf-some"
-    prepare_frames(
+    prepare_features(
         folder,
         {"7": folder.root, "8": folder.root},
         ExtractionJob(place, "hf 30 x @ abc", extract, "prepare x"),
@@ -450,7 +452,7 @@ def test_what_is_known_not_to_be_usable_is_listed_with_the_rest(
     front_end = ExtractionJob(
         folder.frames, "x", extract, "prepare x", is_safe=True, unusable=unusable
     )
-    done = prepare_frames(
+    done = prepare_features(
         folder, sources, front_end, workers=2
     )  # a second process could not take `extract`
     assert (done.n_new, done.n_kept) == (4, 0)
@@ -463,7 +465,7 @@ def test_what_is_known_not_to_be_usable_is_listed_with_the_rest(
 
 
 def test_a_store_of_nothing_has_no_frame_size(folder: LibraryPaths) -> None:
-    prepare_frames(folder, {})
+    prepare_features(folder, {})
     with pytest.raises(
         LibraryError, match="mels were prepared from no track yet; run: ponticello prepare"
     ):

@@ -9,14 +9,14 @@ from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.features.musicnn import N_TAGS, tag_names
 from ponticello.features.musicnn_frontend import (
-    A_TAGGER,
     FRAME_SIZE,
-    MOST_TAGS,
-    musicnn_front_end,
+    MAX_TAGS,
+    TAGGER_SIZE,
+    musicnn_job,
+    rank_tags,
     tag_tracks,
-    tags_of,
 )
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import create_library
 from ponticello.storage.schema import MACHINE_TAGS, TRACK_ID
@@ -29,7 +29,7 @@ def _frames(msd: dict[str, float], mtt: dict[str, float], n: int = 2) -> np.ndar
     for number, (tagger, scores) in enumerate((("msd", msd), ("mtt", mtt))):
         for tag, score in scores.items():
             names = tag_names("msd" if tagger == "msd" else "mtt")
-            frames[:, (number + 1) * A_TAGGER - N_TAGS + names.index(tag)] = score
+            frames[:, (number + 1) * TAGGER_SIZE - N_TAGS + names.index(tag)] = score
     return frames
 
 
@@ -37,7 +37,9 @@ def test_tags_come_by_clearness_and_a_shared_one_counts_once() -> None:
     """jazz .3 / .1 = 3; piano .4 / .2 = 2; rock: .125 / .1 = 1.25 by one, .3 / .2 = 1.5 by the
     other; sad is below.
     """
-    found = tags_of(_frames({"jazz": 0.3, "rock": 0.125, "sad": 0.09}, {"piano": 0.4, "rock": 0.3}))
+    found = rank_tags(
+        _frames({"jazz": 0.3, "rock": 0.125, "sad": 0.09}, {"piano": 0.4, "rock": 0.3})
+    )
     assert list(found) == ["jazz", "piano", "rock"]
     np.testing.assert_allclose(list(found.values()), [3.0, 2.0, 1.5], rtol=1e-3)
 
@@ -45,12 +47,12 @@ def test_tags_come_by_clearness_and_a_shared_one_counts_once() -> None:
 def test_scores_are_means_over_frames() -> None:
     half = _frames({"jazz": 0.3}, {})
     half[1] = 0
-    assert tags_of(half) == pytest.approx({"jazz": 1.5}, rel=1e-3)
+    assert rank_tags(half) == pytest.approx({"jazz": 1.5}, rel=1e-3)
 
 
 def test_nothing_clear_is_no_tag_and_too_many_are_cut() -> None:
-    assert tags_of(_frames({}, {})) == {}
-    assert len(tags_of(_frames(dict.fromkeys(tag_names("msd"), 0.5), {}))) == MOST_TAGS
+    assert rank_tags(_frames({}, {})) == {}
+    assert len(rank_tags(_frames(dict.fromkeys(tag_names("msd"), 0.5), {}))) == MAX_TAGS
 
 
 def test_only_the_machine_tags_of_heard_tracks_change(tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_only_the_machine_tags_of_heard_tracks_change(tmp_path: Path) -> None:
     with pytest.raises(LibraryError, match="holds no prepared"):
         tag_tracks(folder)
     with folder.lock():
-        prepare_frames(folder, audio_files(folder), musicnn_front_end(folder))
+        prepare_features(folder, audio_files(folder), musicnn_job(folder))
         tagged = tag_tracks(folder)
     after = read_tracks(folder)
     assert after.drop(MACHINE_TAGS).equals(before.drop(MACHINE_TAGS))
@@ -71,7 +73,7 @@ def test_only_the_machine_tags_of_heard_tracks_change(tmp_path: Path) -> None:
     assert tags["silent"] is None
     store = FeatureStore(folder.frames)
     assert {track_id: tags[track_id] for track_id in store.track_ids} == {
-        track_id: list(tags_of(store.read(track_id))) for track_id in store.track_ids
+        track_id: list(rank_tags(store.read(track_id))) for track_id in store.track_ids
     }
-    assert tagged.n_tagged == 3
-    assert sum(tagged.tags.values()) == sum(len(own) for own in tags.values() if own)
+    assert tagged == {track_id: tags[track_id] for track_id in store.track_ids}
+    assert len(tagged) == 3

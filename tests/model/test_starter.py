@@ -11,7 +11,7 @@ import torch
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
-from ponticello.features.frontend import frames_key
+from ponticello.features.frontend import features_key
 from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model import starter
 from ponticello.model.htcl import HTCL
@@ -43,7 +43,7 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
     """The key changes whenever other frames are prepared: `bench/starter.py` has to make the model
     anew then.
     """
-    assert frames_key(TINY) == "musicnn 3 30"
+    assert features_key(TINY) == "musicnn 3 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
     assert weights["audio_head.axes"].shape == (

@@ -13,7 +13,7 @@ import soundfile
 
 from ponticello.config import Config
 from ponticello.errors import DataError, LibraryError
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.pairs.mine import (
     find_duplicates,
     mine_library,
@@ -304,7 +304,7 @@ def _sounds(folder: LibraryPaths, same: dict[str, str]) -> dict[str, Path]:
 def test_copies_get_one_role_before_roles_are_given(folder: LibraryPaths) -> None:
     """All eight tracks are copies in pairs, each of two artists."""
     assert find_duplicates(folder, None) is None
-    prepare_frames(
+    prepare_features(
         folder, _sounds(folder, {"tr2": "tr1", "tr4": "tr3", "va2": "va1", "te2": "te1"})
     )
     folder.splits.unlink()
@@ -321,7 +321,7 @@ def test_copies_in_two_roles_are_refused_by_name(folder: LibraryPaths) -> None:
     """te1 copies tr1, whose roles are given; that tr4 copies tr3 does no harm, and is not looked
     for.
     """
-    prepare_frames(folder, _sounds(folder, {"te1": "tr1", "tr4": "tr3"}))
+    prepare_features(folder, _sounds(folder, {"te1": "tr1", "tr4": "tr3"}))
     with pytest.raises(
         DataError,
         match=r"one recording is in two roles \(1 rows\): track_id=te1, role=test, other_id=tr1",

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ponticello.features import prepare
-from ponticello.features.prepare import ExtractionJob, prepare_frames
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import open_index, write_index
@@ -46,7 +47,7 @@ def names(n: int) -> list[str]:
 def _prepare(folder: LibraryPaths, sound: Path, n: int) -> None:
     front_end = ExtractionJob(folder.mels, "made up", _extract, "prepare", is_safe=True)
     with folder.lock(10.0):
-        prepare_frames(folder, dict.fromkeys(names(n), sound), front_end)
+        prepare_features(folder, dict.fromkeys(names(n), sound), front_end)
 
 
 def _grow_store(tell: Tell, place: Path) -> None:

@@ -20,7 +20,7 @@ import polars as pl
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
 from ponticello.datasets.synthetic import make_catalogue
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions, read_interactions
@@ -45,7 +45,7 @@ def _library(work: Path, name: str, log: pl.DataFrame) -> Library:
     log.write_csv(work / "sounds" / f"{name}.csv")
     import_interactions(library.folder, work / "sounds" / f"{name}.csv")
     with library.folder.lock():
-        prepare_frames(library.folder, audio_files(library.folder))
+        prepare_features(library.folder, audio_files(library.folder))
         mine_library(library.folder)
     return library
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from ponticello.cli import main as command_line
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
@@ -47,7 +47,7 @@ def _prepare(library: Path) -> Callable[[Tell], None]:
 
         def app() -> None:
             with folder.lock():
-                prepare_frames(folder, audio_files(folder))
+                prepare_features(folder, audio_files(folder))
 
         command_line.app = app  # type: ignore[assignment]
         command_line.main()
@@ -89,7 +89,7 @@ def _before(library: Path, name: str) -> None:
         folder = Library.open(library).folder
         some = dict(list(audio_files(folder).items())[:5])
         with folder.lock():
-            prepare_frames(folder, some)
+            prepare_features(folder, some)
     if name == "index":
         shutil.rmtree(library / "index")
         shutil.rmtree(library / "runs" / "preference" / "vectors")

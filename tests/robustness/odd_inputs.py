@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
 from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions
@@ -84,7 +84,7 @@ def _build(work: Path, seed: int, sounds: list[str], texts: list[str]) -> dict[s
     import_tracks(library.folder, table)
     import_interactions(library.folder, work / "sounds" / "log.csv")
     with library.folder.lock():
-        prepare_frames(library.folder, audio_files(library.folder))
+        prepare_features(library.folder, audio_files(library.folder))
         mine_library(library.folder)
     return by_kind
 

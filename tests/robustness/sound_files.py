@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import soundfile
 
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import audio_files, read_tracks
@@ -35,7 +35,7 @@ def _library(root: Path, music: Path) -> LibraryPaths:
     folder = open_library(root)
     with folder.lock():
         scan_folder(folder, music, workers=WORKERS)
-        prepare_frames(folder, audio_files(folder), workers=WORKERS)
+        prepare_features(folder, audio_files(folder), workers=WORKERS)
     return folder
 
 

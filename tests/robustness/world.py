@@ -13,7 +13,7 @@ from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
 from ponticello.datasets.synthetic import make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
@@ -78,7 +78,7 @@ def make_world(root: Path, seed: int, *, train: bool = False) -> Path:
         import_tracks(library.folder, table)
         import_interactions(library.folder, root / "sounds" / "log.csv")
         with library.folder.lock():
-            prepare_frames(library.folder, audio_files(library.folder))
+            prepare_features(library.folder, audio_files(library.folder))
             mine_library(library.folder)
         if train:
             train_both(root / "library")

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from ponticello.datasets.synthetic import SAMPLE_RATE, synthesize
 from ponticello.errors import CheckpointError, PonticelloError
-from ponticello.features.prepare import prepare_frames
-from ponticello.features.store import SCHEMA, FeatureStore, write_manifest
+from ponticello.features.prepare import prepare_features
+from ponticello.features.store import MANIFEST_SCHEMA, FeatureStore, write_manifest
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import CHECKSUMS, space_id
@@ -137,7 +137,7 @@ def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: P
     assert n_new == 0
     sound = synthesize(np.array([1.0, 1.0, 1.0, -1.0, 0.0]), 3.0, np.random.default_rng(1))
     soundfile.write(tmp_path / "new.wav", sound, SAMPLE_RATE)
-    prepared = prepare_frames(
+    prepared = prepare_features(
         trained_copy.folder, {**_sources(trained_copy), "track-0003": tmp_path / "new.wav"}
     )
     assert prepared.n_new == 1
@@ -158,7 +158,7 @@ def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: P
 def test_track_without_a_mel_has_no_vector(trained_copy: Library) -> None:
     sources = _sources(trained_copy)
     del sources["track-0003"]
-    assert prepare_frames(trained_copy.folder, sources).n_removed == 1
+    assert prepare_features(trained_copy.folder, sources).n_removed == 1
     vectors, n_new = embed_library(
         trained_copy.folder.run("semantic"), FeatureStore(trained_copy.folder.mels)
     )
@@ -254,14 +254,14 @@ def test_mels_of_other_settings_than_the_models_are_refused(trained_copy: Librar
     root = trained_copy.folder.root
     library = Library.open(root, ["mel.hop_length=768"])
     sources = dict(list(_sources(library).items())[:4])
-    assert prepare_frames(library.folder, sources).n_new == 4
+    assert prepare_features(library.folder, sources).n_new == 4
     with pytest.raises(PonticelloError, match="mel"):
         embed_library(library.folder.run("semantic"), FeatureStore(library.folder.mels))
 
 
 def test_store_without_any_mel_is_refused(run: Path, tmp_path: Path) -> None:
     (tmp_path / "mels").mkdir()
-    write_manifest(tmp_path / "mels", pl.DataFrame(schema=SCHEMA))
+    write_manifest(tmp_path / "mels", pl.DataFrame(schema=MANIFEST_SCHEMA))
     with pytest.raises(PonticelloError, match="ponticello prepare"):
         embed_library(run, FeatureStore(tmp_path / "mels"))
 

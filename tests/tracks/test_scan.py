@@ -16,7 +16,7 @@ from mutagen.flac import FLAC
 
 from ponticello.audio.tags import FileFacts
 from ponticello.errors import DataError, LibraryError
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.tracks import file_index as files_module
 from ponticello.tracks import scan as scan_module
@@ -446,8 +446,8 @@ def test_file_from_beyond_the_times_of_a_table_is_scanned_and_prepared(
         pytest.skip("this file system knows no such time")
     assert counts(scan_folder(folder, music)) == {"new": 3}
     assert counts(scan_folder(folder, music)) == {"unchanged": 3}
-    assert prepare_frames(folder, audio_files(folder)).n_new == 3
-    assert prepare_frames(folder, audio_files(folder)).n_new == 0
+    assert prepare_features(folder, audio_files(folder)).n_new == 3
+    assert prepare_features(folder, audio_files(folder)).n_new == 0
 
 
 def test_same_recording_is_reported_and_not_merged(folder: LibraryPaths, music: Path) -> None:

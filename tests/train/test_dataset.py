@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import BertTokenizer
 
 from ponticello.config import Config
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.model.batching import pad_features, tokenize
 from ponticello.storage.layout import create_library
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         soundfile.write(sources[track_id], rng.normal(0, 0.1, 30_000 + 5_000 * number), 16_000)
     folder = create_library(root / "library", "tiny")
     with folder.lock():
-        prepare_frames(folder, sources)
+        prepare_features(folder, sources)
     return FeatureStore(folder.mels)
 
 

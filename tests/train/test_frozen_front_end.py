@@ -15,9 +15,9 @@ from transformers import TrainerCallback
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.run import MethodsToCompare, evaluate_library
-from ponticello.features.frontend import open_frames
-from ponticello.features.musicnn_frontend import BLOCKS, musicnn_front_end
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.frontend import open_features
+from ponticello.features.musicnn_frontend import BLOCKS, musicnn_job
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.model.adapter import LEAST_DEVIATION, AdapterHead
@@ -43,10 +43,10 @@ def heard_root(
     with pytest.raises(LibraryError, match="run: ponticello prepare"):
         train_semantic(library.folder, "semantic", retrieval_figures)
     with library.folder.lock():
-        prepare_frames(
+        prepare_features(
             library.folder,
             audio_files(library.folder),
-            musicnn_front_end(library.folder),
+            musicnn_job(library.folder),
             workers=2,
         )
     train_semantic(library.folder, "semantic", retrieval_figures)
@@ -135,7 +135,7 @@ def test_models_of_another_front_end_are_refused(heard: Library) -> None:
     with pytest.raises(CheckpointError, match=r"made with \[front_end\] musicnn"):
         train_preference(log_mel.folder, "other", "semantic", retrieval_figures)
     with pytest.raises(LibraryError, match="frames were prepared with other settings"):
-        open_frames(
+        open_features(
             heard.folder, Library.open(heard.folder.root, ["mel.max_seconds=3.5"]).folder.config
         )
 

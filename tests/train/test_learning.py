@@ -13,7 +13,7 @@ from ponticello.datasets.simulated import simulate_listeners
 from ponticello.datasets.synthetic import make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions, read_interactions
@@ -51,7 +51,7 @@ def build(root: Path, text_encoder: Path) -> Library:
         for row in read_tracks(folder).iter_rows(named=True)
     }
     with folder.lock():
-        prepare_frames(folder, places)
+        prepare_features(folder, places)
         mine_library(folder)
     return Library(folder)
 

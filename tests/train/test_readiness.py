@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ponticello.errors import LibraryError
-from ponticello.features.store import SCHEMA, write_manifest
+from ponticello.features.store import MANIFEST_SCHEMA, write_manifest
 from ponticello.pairs.mine import PAIRS_SCHEMA
 from ponticello.splits.splits import Scheme, Splits, save_splits
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
@@ -35,10 +35,11 @@ PLENTY = DataStats(5_000, 5_000, 5_000, 400, 300, 12.0, 20_000, 800, 900)
 
 def _prepare(place: Path, track_ids: str) -> None:
     """A manifest that says these tracks' frames are there."""
-    row = {name: "x" if kind == pl.String() else 1 for name, kind in SCHEMA.items()}
+    row = {name: "x" if kind == pl.String() else 1 for name, kind in MANIFEST_SCHEMA.items()}
     place.mkdir()
     write_manifest(
-        place, pl.DataFrame([{**row, "track_id": track_id} for track_id in track_ids], SCHEMA)
+        place,
+        pl.DataFrame([{**row, "track_id": track_id} for track_id in track_ids], MANIFEST_SCHEMA),
     )
 
 

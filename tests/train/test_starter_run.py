@@ -16,8 +16,8 @@ from ponticello.cli.main import app
 from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.features.musicnn_frontend import musicnn_front_end
-from ponticello.features.prepare import prepare_frames
+from ponticello.features.musicnn_frontend import musicnn_job
+from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import starter_weights
@@ -44,9 +44,7 @@ STANDS_STILL = ["semantic.max_steps=2", "semantic.heads_lr=0.0", "semantic.eval_
 
 def _heard(library: Library) -> Library:
     with library.folder.lock():
-        prepare_frames(
-            library.folder, audio_files(library.folder), musicnn_front_end(library.folder)
-        )
+        prepare_features(library.folder, audio_files(library.folder), musicnn_job(library.folder))
     return library
 
 

@@ -84,7 +84,7 @@ def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.f
 
 def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:
     """The log-mel spectrogram of a file: (T, F) float16, in dB; the very bytes that
-    `prepare_frames` keeps.
+    `prepare_features` keeps.
 
     Raises AudioError as `load_audio` does.
     """

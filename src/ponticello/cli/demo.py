@@ -10,7 +10,7 @@ import typer
 from ponticello.cli.evaluate import compare, measure, print_summary
 from ponticello.cli.options import print_results
 from ponticello.cli.pairs import print_mined
-from ponticello.cli.prepare import prepare_library
+from ponticello.cli.prepare import step_progress
 from ponticello.cli.search import embed_folder
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def demo(
     from ponticello.evaluate.report.write import write_report
     from ponticello.evaluate.retrieval import retrieval_figures
     from ponticello.evaluate.validation import score_on_validation
-    from ponticello.pairs.mine import mine_library
+    from ponticello.features.prepare import prepare_library
+    from ponticello.pairs.mine import mine_library, refresh_splits
     from ponticello.storage.layout import SETTINGS_FILE, create_library, open_library
     from ponticello.tracks.catalog import import_tracks
     from ponticello.train.preference import train_preference
@@ -83,7 +84,10 @@ def demo(
     )
     _say("1/6", "the catalogue")
     imported = import_tracks(folder, data / "tracks.csv")
-    prepared = prepare_library(folder, None)
+    with step_progress() as report:
+        prepared = prepare_library(folder, on_progress=report)
+    with folder.lock():
+        refresh_splits(folder)
     typer.echo(
         f"{imported.n_total} tracks of game music, {prepared.n_new} prepared; licences: {data / 'ATTRIBUTION.md'}"
     )

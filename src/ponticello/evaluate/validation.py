@@ -9,7 +9,7 @@ from ponticello.evaluate.labels import known_labels
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures
 from ponticello.evaluate.run import LABELS
 from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
-from ponticello.features.frontend import open_frames
+from ponticello.features.frontend import open_features
 from ponticello.listening.log import read_interactions
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import before_test, load_splits, one_window_earlier
@@ -45,7 +45,7 @@ def _judge(folder: LibraryPaths) -> Scorer:
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
-    store, config = open_frames(folder, folder.config), folder.config
+    store, config = open_features(folder, folder.config), folder.config
     tracks = read_tracks(folder).sort(TRACK_ID)
     known = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     usable = {track_id for track_id in known if track_id in store}

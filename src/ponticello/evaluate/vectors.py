@@ -15,8 +15,8 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
-from ponticello.features.frontend import open_frames
-from ponticello.features.musicnn_frontend import N_TAGGED
+from ponticello.features.frontend import open_features
+from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.precomputed import read_vector_file
 from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.model.htcl import HTCL
@@ -142,7 +142,7 @@ def load_vectors(
     for method, run in runs.items():
         say(f"vectors: {method}")
         config = run_config(folder.run(run))
-        read = open_frames(folder, config)
+        read = open_features(folder, config)
         vectors, _ = embed_library(folder.run(run), read)
         known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
         if served_vector_name(folder.run(run)) == "fused":
@@ -233,7 +233,7 @@ def _unlearned(
         elif method == MEL:
             known[method] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
         else:
-            size = N_TAGGED if method == MUSICNN else store.frame_size
+            size = TAGGERS_SIZE if method == MUSICNN else store.frame_size
             known[method] = dict(zip(ids, frame_means(store, ids, training, size), strict=True))
     return known
 

@@ -2,6 +2,7 @@
 
 store             feature shards on disk
 prepare           computes the features of a library, resumable
+extraction        runs an extraction job on files in worker processes
 frontend          the interface of frozen front ends, and which one a library uses
 musicnn           the MusiCNN taggers
 musicnn_frontend  MusiCNN as a front end, and machine tags

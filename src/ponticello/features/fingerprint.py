@@ -34,7 +34,7 @@ DUPLICATES_SCHEMA = {TRACK_ID: pl.String(), OTHER_ID: pl.String(), SIMILARITY: p
 
 SAME_RECORDING = 0.55  # correlation; see `near_duplicates` for what lies on either side
 HOP_S = 0.096  # what a frame is below: those of finer mels are averaged to about this
-LEAST_FRAMES = 104  # 10 s: in less, two pulses of one tempo look the same
+MIN_FRAMES = 104  # 10 s: in less, two pulses of one tempo look the same
 _WORTH_A_LOOK = 0.82  # cosine of descriptors
 _FRAMES = 300  # of a track's start, 28.8 s, that its descriptor sees
 _BANDS = 32  # of the lower three quarters of the mel bands: what low bit rates keep
@@ -85,12 +85,12 @@ def near_duplicates(
     """
     n_a_frame = max(1, round(HOP_S / hop_s))
     asked = sorted(
-        {track_id for track_id in track_ids if store.n_frames(track_id) >= LEAST_FRAMES * n_a_frame}
+        {track_id for track_id in track_ids if store.n_frames(track_id) >= MIN_FRAMES * n_a_frame}
     )
     others = sorted(set(store.track_ids) - set(asked))
     ids = [
         *asked,
-        *(track_id for track_id in others if store.n_frames(track_id) >= LEAST_FRAMES * n_a_frame),
+        *(track_id for track_id in others if store.n_frames(track_id) >= MIN_FRAMES * n_a_frame),
     ]
     descriptors = np.empty(
         (len(ids), _COARSE_BANDS * (_FREQUENCIES.stop - _FREQUENCIES.start)), dtype=np.float32

@@ -2,7 +2,7 @@
 this one chooses.
 
 logmel      no frozen front end: the tower learns from log-mels   `audio/mel.py`
-musicnn     two pretrained taggers in the package                 `musicnn_frames.py`
+musicnn     two pretrained taggers in the package                 `musicnn_features.py`
 features    vectors the user has                                  `features/precomputed.py`
 hf:NAME     a Hugging Face audio encoder the user names           `hf_frames.py`
 """
@@ -16,11 +16,11 @@ import numpy as np
 from ponticello.audio.mel import mel_key
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
+from ponticello.features.extraction import ExtractionJob
 from ponticello.features.huggingface import PREFIX, HuggingFaceExtractor
 from ponticello.features.musicnn_frontend import MusicnnExtractor
 from ponticello.features.precomputed import PrecomputedFeatures
-from ponticello.features.prepare import ExtractionJob
-from ponticello.features.store import FeatureStore, Mel
+from ponticello.features.store import Features, FeatureStore
 from ponticello.storage.layout import LibraryPaths
 
 
@@ -40,12 +40,10 @@ class FeatureExtractor(Protocol):
         `fit_feature_projection` takes them.
         """
 
-    def preparation(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """What `prepare_frames` needs: how a library's tracks become frames, and the file of each
-        track.
-        """
+    def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
+        """Returns how a library's features are computed, and the file of each track."""
 
-    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
+    def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
         """(T, F) float16 of a file, or of a mono waveform (n,) at `sample_rate` Hz.
 
         CheckpointError where it cannot take sound, AudioError as `load_audio`.
@@ -70,7 +68,7 @@ def feature_extractor(
     )
 
 
-def frames_key(config: Config, weights: str = "") -> str:
+def features_key(config: Config, weights: str = "") -> str:
     """A name that changes whenever what a model with these settings reads would
     (`ExtractionJob.key`).
     """
@@ -78,7 +76,7 @@ def frames_key(config: Config, weights: str = "") -> str:
     return front_end.key if front_end else mel_key(config.mel)
 
 
-def open_frames(folder: LibraryPaths, config: Config, weights: str = "") -> FeatureStore:
+def open_features(folder: LibraryPaths, config: Config, weights: str = "") -> FeatureStore:
     """The prepared frames a model with these settings reads; LibraryError if they are missing or of
     other settings.
 
@@ -86,7 +84,7 @@ def open_frames(folder: LibraryPaths, config: Config, weights: str = "") -> Feat
     the frames were since prepared with others.
     """
     store = FeatureStore(folder.frames_of(config.front_end))
-    store.require(frames_key(config))
+    store.require(features_key(config))
     if weights and store.weights != weights:
         raise CheckpointError(
             f"{folder.frames_of(config.front_end)} were prepared with {config.front_end} of weights "

@@ -24,8 +24,8 @@ from transformers.utils.hub import cached_file
 
 from ponticello.audio.decode import load_audio, resample
 from ponticello.errors import CheckpointError, DataError, ShapeError
-from ponticello.features.prepare import ExtractionJob, waveform_of_track
-from ponticello.features.store import BY_WEIGHTS, Mel
+from ponticello.features.extraction import ExtractionJob, waveform_of_track
+from ponticello.features.store import BY_WEIGHTS, Features
 from ponticello.storage.layout import LibraryPaths
 from ponticello.tracks.catalog import audio_files
 
@@ -70,7 +70,7 @@ class HuggingFaceExtractor:
         """As `FeatureExtractor.blocks`."""
         return ((frame_size, 1.0),)
 
-    def preparation(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
+    def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
         """As the protocol says; the key names the weights that are found now."""
         found = HuggingFaceExtractor(
             self.name, self.seconds, self._encoder().weights, self.allow_download
@@ -85,8 +85,8 @@ class HuggingFaceExtractor:
         )
         return front_end, audio_files(folder)
 
-    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
-        """As `FeatureExtractor.musicnn_forward`."""
+    def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
+        """As `FeatureExtractor.extract`."""
         encoder = self._encoder()
         if isinstance(sound, Path):
             waveform = load_audio(sound, encoder.sample_rate, self.seconds)
@@ -116,7 +116,7 @@ class LoadedEncoder:
     weights: str
 
     @torch.no_grad()
-    def frames_of(self, waveform: np.ndarray) -> Mel:
+    def frames_of(self, waveform: np.ndarray) -> Features:
         """(P, F) float16: every whole 5 s of a waveform (n,); a shorter sound is repeated to fill
         one window.
 
@@ -136,7 +136,7 @@ class LoadedEncoder:
         pooled = torch.cat(parts).float().cpu().numpy()
         if not np.abs(pooled).max() <= np.finfo(np.float16).max:  # false for NaN too
             raise DataError("the audio encoder gives numbers that float16 cannot hold")
-        frames: Mel = pooled.astype(np.float16)
+        frames: Features = pooled.astype(np.float16)
         return frames
 
     def _pooled(self, windows: np.ndarray) -> Tensor:

@@ -7,7 +7,6 @@ tagger pools, embeds and tags, and the spectrum they listened to.
 Machine tags, from what MusiCNN heard: of one track, and of a whole library.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import polars as pl
 import torch
 
 from ponticello.audio.decode import load_audio, resample
+from ponticello.features.extraction import ExtractionJob
 from ponticello.features.musicnn import (
     MEL,
     N_PENULTIMATE,
@@ -27,23 +27,24 @@ from ponticello.features.musicnn import (
     split_patches,
     tag_names,
 )
-from ponticello.features.prepare import ExtractionJob
-from ponticello.features.store import FeatureStore, Mel
+from ponticello.features.store import Features, FeatureStore
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import MACHINE_TAGS, TRACK_ID
 from ponticello.tracks.catalog import audio_files, merge_tracks
 
 TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
-A_TAGGER = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
-N_TAGGED = len(TAGGERS) * A_TAGGER  # what the taggers themselves say of a frame, its first numbers
-A_SPECTRUM = (
+TAGGER_SIZE = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
+TAGGERS_SIZE = (
+    len(TAGGERS) * TAGGER_SIZE
+)  # what the taggers themselves say of a frame, its first numbers
+SPECTRUM_SIZE = (
     2 * MEL.n_mels
 )  # of each mel band: mean, against the patch's own, and standard deviation over the patch
 # How many numbers belong together, and how much of a track's vector they are. Ours: half the
 # spectrum's share does as
 # well or better (docs/benchmarks.md, "Where the departure begins"), but the starter model was made
 # with this one.
-BLOCKS = ((A_TAGGER, 1.0), (A_TAGGER, 1.0), (A_SPECTRUM, 0.7))
+BLOCKS = ((TAGGER_SIZE, 1.0), (TAGGER_SIZE, 1.0), (SPECTRUM_SIZE, 0.7))
 FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
 # The taggers hear a track 6 dB softer as another one, and a silence before the music shifts their
 # patches: both are
@@ -53,7 +54,7 @@ LEVEL_DB = (
 )  # RMS against full scale: what every sound is brought to; mastered music lies at -20 to -10
 SILENCE_DB = -60.0  # below the peak: what counts as silence before the music
 LEAD_IN_S = 5.0  # read past the wanted seconds, so that so long a silence costs none of them
-_RECIPE = 3  # raise it when `musicnn_frames` gives other numbers
+_RECIPE = 3  # raise it when `musicnn_features` gives other numbers
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,28 @@ class MusicnnExtractor:
         """As `FeatureExtractor.blocks`."""
         return BLOCKS
 
-    def preparation(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """As `FeatureExtractor.preparation`."""
+    def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
+        """As `FeatureExtractor.job`."""
         return ExtractionJob(
             folder.frames, self.key, self._of_track, "prepare frames"
         ), audio_files(folder)
 
-    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
-        """As `FeatureExtractor.musicnn_forward`."""
+    def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
+        """As `FeatureExtractor.extract`."""
         if isinstance(sound, Path):
-            return musicnn_frames(sound, self.seconds)
-        return frames_of(resample(sound, sample_rate, MEL.sample_rate), self.seconds)
+            return musicnn_features(sound, self.seconds)
+        return waveform_features(resample(sound, sample_rate, MEL.sample_rate), self.seconds)
 
-    def _of_track(self, path: Path, track_id: str) -> Mel:
-        return musicnn_frames(path, self.seconds)
+    def _of_track(self, path: Path, track_id: str) -> Features:
+        return musicnn_features(path, self.seconds)
 
 
-def musicnn_front_end(folder: LibraryPaths) -> ExtractionJob:
+def musicnn_job(folder: LibraryPaths) -> ExtractionJob:
     """The library's MusiCNN frames, in `frames/`, of the first `mel.max_seconds` of each track."""
-    return MusicnnExtractor(folder.config.mel.max_seconds).preparation(folder)[0]
+    return MusicnnExtractor(folder.config.mel.max_seconds).job(folder)[0]
 
 
-def musicnn_frames(path: Path, seconds: float) -> Mel:
+def musicnn_features(path: Path, seconds: float) -> Features:
     """(P, 2198) float16: every whole 3 s of the first `seconds` of a file, under both taggers, and
     its spectrum.
 
@@ -103,18 +104,18 @@ def musicnn_frames(path: Path, seconds: float) -> Mel:
     the music brought to one level. AudioError as `load_audio`.
     Cost: 1/30 of the sound's length on one core.
     """
-    return frames_of(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
+    return waveform_features(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
 
 
-def frames_of(waveform: np.ndarray, seconds: float) -> Mel:
-    """As `musicnn_frames`, of a mono waveform (n,) at 16 kHz; errors as `split_patches`."""
+def waveform_features(waveform: np.ndarray, seconds: float) -> Features:
+    """As `musicnn_features`, of a mono waveform (n,) at 16 kHz; errors as `split_patches`."""
     return extract_raw(
         normalize_loudness(trim_leading_silence(waveform)[: int(seconds * MEL.sample_rate)])
     )
 
 
-def extract_raw(waveform: np.ndarray) -> Mel:
-    """As `frames_of`, of all of a waveform at its own level, silence before it included."""
+def extract_raw(waveform: np.ndarray) -> Features:
+    """As `waveform_features`, of all of a waveform at its own level, silence before it included."""
     patches = split_patches(waveform)
     parts = []
     for tagger in TAGGERS:
@@ -122,7 +123,7 @@ def extract_raw(waveform: np.ndarray) -> Mel:
         parts += [heard.mean_pool, heard.penultimate, heard.taggram]
     spectrum = patches.mean(dim=1)  # (P, 96)
     parts += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
-    frames: Mel = torch.cat(parts, dim=1).numpy().astype(np.float16)
+    frames: Features = torch.cat(parts, dim=1).numpy().astype(np.float16)
     return frames
 
 
@@ -148,51 +149,42 @@ def normalize_loudness(waveform: np.ndarray) -> np.ndarray:
 
 # A tag counts from here on, in 0..1. Scores are low in absolute terms, those of `mtt` about twice
 # as high.
-LEAST_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}
-MOST_TAGS = 12  # a track, the clearest
+MIN_TAG_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}
+MAX_TAGS = 12  # a track, the clearest
 
 
-@dataclass(frozen=True)
-class TaggingResult:
-    """What `tag_tracks` wrote. tags: how many tracks carry each, the commonest first."""
+def tag_tracks(folder: LibraryPaths) -> dict[str, list[str]]:
+    """Writes column `machine_tags` of every track with MusiCNN features, and returns the tags.
 
-    n_tagged: int
-    tags: dict[str, int]
-
-
-def tag_tracks(folder: LibraryPaths) -> TaggingResult:
-    """Writes column `machine_tags` of every track whose frames are prepared; no other column is
-    touched.
-
-    A track's earlier machine tags are replaced; one in which nothing is clear gets an empty list.
-    The caller holds `folder.lock()`. LibraryError if there are no frames.
+    Earlier machine tags are replaced; a track without a clear tag gets an empty list. No other
+    column is changed. The caller holds `folder.lock()`. LibraryError if there are no features.
     """
     store = FeatureStore(folder.frames)
-    store.require(musicnn_front_end(folder).key)
-    tags = {track_id: list(tags_of(store.read(track_id))) for track_id in store.track_ids}
+    store.require(musicnn_job(folder).key)
+    tags = {track_id: list(rank_tags(store.read(track_id))) for track_id in store.track_ids}
     schema = {TRACK_ID: pl.String(), MACHINE_TAGS: pl.List(pl.String())}
     merge_tracks(
         folder,
         pl.DataFrame({TRACK_ID: list(tags), MACHINE_TAGS: list(tags.values())}, schema),
         "machine tags",
     )
-    return TaggingResult(
-        len(tags), dict(Counter(tag for own in tags.values() for tag in own).most_common())
-    )
+    return tags
 
 
-def tags_of(frames: Mel) -> dict[str, float]:
-    """The tags of a track by falling clearness, at most `MOST_TAGS`: {tag: how many times its least
+def rank_tags(frames: Features) -> dict[str, float]:
+    """The tags of a track by falling clearness, at most `MAX_TAGS`: {tag: how many times its least
     score it has}.
 
-    frames: as `musicnn_frames` gives them. A track's score is the mean over its frames; a tag that
+    frames: as `musicnn_features` gives them. A track's score is the mean over its frames; a tag that
     both taggers know counts by the clearer one.
     """
     clearness: dict[str, float] = {}
     for number, tagger in enumerate(TAGGERS):
-        end = (number + 1) * A_TAGGER
-        scores = frames[:, end - N_TAGS : end].astype(np.float64).mean(axis=0) / LEAST_SCORE[tagger]
+        end = (number + 1) * TAGGER_SIZE
+        scores = (
+            frames[:, end - N_TAGS : end].astype(np.float64).mean(axis=0) / MIN_TAG_SCORE[tagger]
+        )
         for tag, score in zip(tag_names(tagger), scores.tolist(), strict=True):
             clearness[tag] = max(clearness.get(tag, 0.0), score)
     clear = sorted((-score, tag) for tag, score in clearness.items() if score >= 1)
-    return {tag: -score for score, tag in clear[:MOST_TAGS]}
+    return {tag: -score for score, tag in clear[:MAX_TAGS]}

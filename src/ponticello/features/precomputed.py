@@ -22,8 +22,8 @@ import numpy as np
 import polars as pl
 
 from ponticello.errors import CheckpointError, ConfigError, DataError
-from ponticello.features.prepare import ExtractionJob
-from ponticello.features.store import Mel
+from ponticello.features.extraction import ExtractionJob
+from ponticello.features.store import Features
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import TRACK_ID
 from ponticello.storage.tables import read_parquet
@@ -98,7 +98,7 @@ def _read_parquet(path: Path) -> tuple[list[str], list[np.ndarray]]:
 
 STEP = "prepare features"
 # By track id: the file and the size of its vector; what cannot be used; what reads one.
-_Found = tuple[dict[str, tuple[Path, int]], list[SkippedRow], Callable[[Path, str], Mel]]
+_Found = tuple[dict[str, tuple[Path, int]], list[SkippedRow], Callable[[Path, str], Features]]
 LARGEST = float(np.finfo(np.float16).max)  # 65,504: frames are kept as float16
 
 
@@ -126,7 +126,7 @@ class PrecomputedFeatures:
         """As `FeatureExtractor.blocks`."""
         return ((frame_size, 1.0),)
 
-    def preparation(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
+    def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
         """As the protocol says; reads a file whole, and of a folder each file's header. DataError
         if there is none.
         """
@@ -151,8 +151,8 @@ class PrecomputedFeatures:
             place, self.key, extract, STEP, is_safe=True, unusable=tuple(unusable)
         ), sources
 
-    def hear(self, sound: Path | np.ndarray, sample_rate: int) -> Mel:
-        """As `FeatureExtractor.musicnn_forward`: it never can."""
+    def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
+        """As `FeatureExtractor.extract`: it never can."""
         raise CheckpointError(
             f"this model was trained on vectors from {self.place} and cannot hear a sound; "
             "make the sound's vector as those were made, and give it to encode_mels"
@@ -206,15 +206,15 @@ def _open_npy(path: Path) -> np.ndarray:
     return frames
 
 
-def _of_npy(path: Path, _track_id: str) -> Mel:
+def _of_npy(path: Path, _track_id: str) -> Features:
     return _checked(_open_npy(path))
 
 
-def _of_row(_path: Path, track_id: str, rows: Mapping[str, np.ndarray]) -> Mel:
+def _of_row(_path: Path, track_id: str, rows: Mapping[str, np.ndarray]) -> Features:
     return _checked(rows[track_id])
 
 
-def _checked(frames: np.ndarray) -> Mel:
+def _checked(frames: np.ndarray) -> Features:
     """(T, F) float16; DataError if a number is not finite or too large for that."""
     if not np.isfinite(frames).all():
         raise DataError("holds numbers that are not finite")

@@ -1,47 +1,42 @@
-"""Preparing frames: once from the audio files, resumed where it stopped.
+"""Prepares a library: computes the features of its tracks once, and resumes where it stopped.
 
-A library keeps log-mels in `mels/`, and beside them what another front end makes of the sound in
-`frames/`.
-Dimensions: T frames, F numbers a frame. How the files look: `shards`.
+Every library has log-mels in `mels/`; a frozen front end adds features of its own in `frames/`.
 
-Preparing on many machines: each job does its part of the tracks in a folder of its own, and a last
-call adopts them.
+Several machines can share the work. Each job prepares its share of the tracks in a folder of its
+own, without a lock, and a last call merges these folders:
 
-    mels/part-2-of-4/      what job 2 of 4 made: shards and a manifest, as in mels/ itself
-      finished             once it has ended: the key of the settings it was made with
+    mels/part-2-of-4/      shards and manifest of job 2 of 4, as in mels/ itself
+      finished             written when the job has ended: the key of its settings
 
-Jobs share nothing they write, so none waits for another. Which tracks a job has hangs on their ids
-alone, so that a job that begins late or again has the same ones.
+The share of a job depends on the track ids alone, so a job that is repeated has the same tracks.
+Dimensions: T frames, F numbers a frame.
 """
 
+import logging
+import os
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
-import numpy as np
 import polars as pl
-import torch
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 
-from ponticello.audio.decode import load_audio
-from ponticello.audio.formats import printable_path
-from ponticello.audio.mel import mel_key, mel_of_file
-from ponticello.audio.worker_pool import TaskFailure, WorkerPool
-from ponticello.config import LimitsConfig, MelConfig
-from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.features.ray_tasks import Task, run_on_ray
+from ponticello.errors import ConfigError, LibraryError
+from ponticello.features.extraction import ExtractionJob, Source, extract_features, mel_job
+from ponticello.features.frontend import feature_extractor
+from ponticello.features.musicnn_frontend import musicnn_job, tag_tracks
+from ponticello.features.ray_tasks import Task, run_on_ray, uses_ray
 from ponticello.features.store import (
     MANIFEST,
-    SCHEMA,
-    Mel,
+    MANIFEST_SCHEMA,
+    Features,
     adopt_shard,
-    hash_mel,
+    hash_features,
     open_shard,
     read_manifest,
     remove_unnamed_shards,
@@ -50,160 +45,235 @@ from ponticello.features.store import (
 )
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.catalog import audio_files
 from ponticello.tracks.scan import modified_ns
 
-_SHARD_BYTES = 256 * 2**20  # held in memory until the shard is published
-_SHARD_TRACKS = 1000  # what a killed run can lose
+logger = logging.getLogger(__name__)
+
+FINISHED = "finished"
+Shard = tuple[int, int]
+"""(i, n): the i-th of n shares of the tracks, from 1."""
+TRACKS_PER_TASK = 250  # on Ray: some minutes of one core, and a file of 80 MB
+_SHARD_BYTES = 256 * 2**20  # held in memory until the file is written
+_SHARD_TRACKS = 1000  # the most that a killed run can lose
 
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What `prepare_frames` did, in tracks. `n_removed` had frames but are no longer among the
-    sources.
+    """What a preparation did.
+
+    n_new, n_kept: tracks computed (or merged from other jobs) and tracks that were up to date.
+    n_removed: tracks whose features were deleted, because they are no longer in the catalogue.
+    skipped: files without usable content, as listed in skipped.csv.
+    folder: where the counted features are.
     """
 
     n_new: int
     n_kept: int
     n_removed: int
     skipped: list[SkippedRow]
+    folder: Path
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file to prepare, as it was when it was looked at."""
+class TaggingResult:
+    """What `tag_library` did.
 
-    track_id: str
-    path: Path
-    size: int
-    mtime_ns: int
+    n_tagged: tracks with machine tags now; n_new: of these, tracks analysed by this call.
+    skipped: files that could not be read. tags: number of tracks per tag, most frequent first.
+    """
+
+    n_tagged: int
+    n_new: int
+    skipped: list[SkippedRow]
+    tags: dict[str, int]
+
+
+def prepare_library(
+    folder: LibraryPaths,
+    *,
+    workers: int | None = None,
+    allow_download: bool = False,
+    shard: Shard | None = None,
+    n_shards: int | None = None,
+    engine: str = "here",
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> PrepareResult:
+    """Computes the log-mels of every track with a file, and the features its front end needs.
+
+    Only missing or changed tracks are computed. The result counts log-mels; for front end
+    `features` it counts the user's vectors, with the skipped rows of both. The splits are not
+    touched: the caller refreshes them (`pairs.mine.refresh_splits`).
+
+    workers: processes that decode, None = one per core. allow_download: lets the audio encoder of
+    front end `hf:NAME` be fetched. engine: "here" or "ray". on_progress: called with (step, done,
+    total), where step is "log-mels" or "features".
+    shard: (i, n) prepares only share i of n, without the library's lock; a later call without
+    `shard` merges the shares. Otherwise the library's lock is taken.
+    n_shards: the number of shares to merge; LibraryError, before any work, if one is missing.
+
+    Errors as `prepare_features`, and as `feature_extractor` where the front end cannot be used.
+    """
+    use_ray = uses_ray(engine)
+    log_mel_job, log_mel_sources = mel_job(folder), audio_files(folder)
+    extractor = feature_extractor(folder.config, allow_download=allow_download)
+    job = None
+    if extractor is not None:
+        job, sources = extractor.job(folder)  # reports what is missing before hours of decoding
+        if extractor.notice:
+            logger.warning(extractor.notice)
+    if n_shards is not None:
+        require_shards_done(log_mel_sources, log_mel_job, n_shards)
+        if job is not None:
+            require_shards_done(sources, job, n_shards)
+    run = _Runner(folder, workers or os.cpu_count() or 1, shard, use_ray, on_progress)
+    log_mels = run.update(log_mel_job, log_mel_sources, "log-mels")
+    if job is None:
+        return log_mels
+    if folder.config.front_end == "features":
+        vectors = run.update(job, sources, "features")
+        return replace(vectors, skipped=[*log_mels.skipped, *vectors.skipped])
+    unreadable = {row.value for row in log_mels.skipped}
+    readable = {track_id: path for track_id, path in sources.items() if track_id not in unreadable}
+    run.update(job, readable, "features")
+    return log_mels
+
+
+def tag_library(
+    folder: LibraryPaths,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> TaggingResult:
+    """Tags every track with a file by its sound, in column `machine_tags` of the catalogue.
+
+    The MusiCNN features are kept in `frames/`, so only new or changed tracks are analysed. Takes
+    the library's lock. workers, on_progress and errors as `prepare_library`.
+    """
+    run = _Runner(folder, workers or os.cpu_count() or 1, None, False, on_progress)
+    prepared = run.update(musicnn_job(folder), audio_files(folder), "features")
+    with folder.lock():
+        tags = tag_tracks(folder)
+    counts: Counter[str] = Counter()
+    for track_tags in tags.values():
+        counts.update(track_tags)
+    return TaggingResult(len(tags), prepared.n_new, prepared.skipped, dict(counts.most_common()))
 
 
 @dataclass(frozen=True)
-class ExtractionJob:
-    """How a track's file becomes frames.
+class _Runner:
+    """Where and how a library's features are computed."""
 
-    place: where they are kept. key: changes whenever the numbers would. step: heads its skipped.csv
-    lines.
-    extract: (T, F) float16 of a file and the id of its track, DataError where there are none;
-    picklable, for worker
-        processes. finish: turns what `extract` gives into that in this process, where a model is
-        too large for many.
-    is_safe: nothing that is read could harm this process, so that no other is needed.
-    unusable: what is known not to be usable before anything is read.
-    """
+    folder: LibraryPaths
+    workers: int
+    shard: Shard | None
+    use_ray: bool
+    on_progress: Callable[[str, int, int], None] | None
 
-    place: Path
-    key: str
-    extract: Callable[[Path, str], Any]
-    step: str
-    finish: Callable[[Any], Mel] | None = None
-    is_safe: bool = False
-    unusable: tuple[SkippedRow, ...] = ()
-
-
-def mel_front_end(folder: LibraryPaths) -> ExtractionJob:
-    """The library's log-mels, in `mels/`."""
-    config = folder.config.mel
-    return ExtractionJob(
-        folder.mels, mel_key(config), partial(_mel_of_track, config=config), "prepare"
-    )
+    def update(self, job: ExtractionJob, sources: Mapping[str, Path], step: str) -> PrepareResult:
+        """Brings one job's features up to date, or prepares one share of them."""
+        report = partial(self.on_progress, step) if self.on_progress else None
+        if self.shard is not None:
+            return prepare_shard(
+                self.folder, sources, self.shard, job, workers=self.workers, on_progress=report
+            )
+        with self.folder.lock():
+            if self.use_ray and not job.is_safe:
+                n_merged = prepare_on_ray(self.folder, sources, job, report)
+            else:
+                n_merged = merge_shards(job)
+            result = prepare_features(
+                self.folder, sources, job, workers=self.workers, on_progress=report
+            )
+        n_new = result.n_new + n_merged
+        return replace(result, n_new=n_new, n_kept=result.n_kept - n_merged)
 
 
-def _mel_of_track(path: Path, _track_id: str, config: MelConfig) -> Mel:
-    return mel_of_file(path, config)
-
-
-def waveform_of_track(
-    path: Path, _track_id: str, sample_rate: int, seconds: float
-) -> NDArray[np.float32]:
-    """An `extract` that leaves the listening to `ExtractionJob.finish`: the first `seconds`, (n,),
-    as `load_audio`.
-    """
-    return load_audio(path, sample_rate, seconds)
-
-
-def prepare_frames(
+def prepare_features(
     folder: LibraryPaths,
     sources: Mapping[str, Path],
-    front_end: ExtractionJob | None = None,
+    job: ExtractionJob | None = None,
     *,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrepareResult:
-    """Brings the frames at `front_end.place` in line with `sources` (track_id -> audio file); says
-    what that took.
+    """Brings the features in `job.folder` in line with `sources` (track_id -> file).
 
-    The caller holds `folder.lock()`. Only tracks without frames, with a changed file (size or time)
-    or with another key are decoded; a prepared track whose file has gone keeps its frames. A file
-    that cannot be decoded is skipped, and listed in skipped.csv. Tracks that are not in `sources`
-    lose their frames. front_end: else the log-mels. Finished tracks are published a shard at a time
-    and when an error ends the run; running again resumes.
+    The caller holds `folder.lock()`. Files are read for tracks without features, with a changed
+    file (size or time) or with another key. A prepared track whose file has gone keeps its
+    features. Unreadable files are listed in skipped.csv. Tracks outside `sources` lose their
+    features. Finished tracks are written a shard at a time, also when an error ends the run.
 
-    workers: processes, in which a file that crashes or hangs its decoder or passes `limits` is
-    skipped; each track's
-        bytes are the same for any number. None: in this process, for files that one trusts.
-        ConfigError below 1.
-    on_progress: called after each track with (done, to do).
+    job: None = the log-mels.
+    workers: processes in which a file that crashes or hangs its decoder or exceeds `limits` is
+        skipped. The bytes do not depend on the number. None reads trusted files in this process.
+    on_progress: called after each track with (done, total).
 
-    Raises DataError when worker processes cannot start, LibraryError for a damaged manifest.
-    Cost: about 1/300 of the sound's length a core; 256 MB of memory and 300 MB a worker.
+    Raises ConfigError for workers below 1, DataError when worker processes cannot start,
+    LibraryError for a damaged manifest.
+    Cost: about 1/300 of the sound's length per core; 256 MB of memory and 300 MB per worker.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1; found {workers}")
-    front_end = front_end or mel_front_end(folder)
-    place = front_end.place
-    place.mkdir(parents=True, exist_ok=True)
-    for leftover in place.glob(".*.tmp"):
+    if job is None:
+        job = mel_job(folder)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for leftover in job.folder.glob(".*.tmp"):
         leftover.unlink()
-    if not (place / MANIFEST).exists():
-        write_manifest(place, pl.DataFrame(schema=SCHEMA))
-    known = read_manifest(place)
-    kept, todo = plan_frames(place, known, sources, front_end.key)
-    if len(kept) < len(known):
-        write_manifest(place, kept)
-    remove_unnamed_shards(place, kept)
-    writer = _ShardWriter(place, kept, front_end.key)
-    skipped = list(front_end.unusable)
+    if not (job.folder / MANIFEST).exists():
+        write_manifest(job.folder, pl.DataFrame(schema=MANIFEST_SCHEMA))
+    manifest = read_manifest(job.folder)
+    kept, todo = plan_features(job.folder, manifest, sources, job.key)
+    if len(kept) < len(manifest):
+        write_manifest(job.folder, kept)
+    remove_unnamed_shards(job.folder, kept)
+    writer = _ShardWriter(job.folder, kept, job.key)
+    failed = []
     try:
-        with closing(_decode(todo, front_end, workers, folder.config.limits)) as mels:
-            for n_done, (source, mel) in enumerate(zip(todo, mels, strict=True), start=1):
-                if isinstance(mel, str):
-                    skipped.append(SkippedRow(str(source.path), None, "path", source.track_id, mel))
+        with closing(extract_features(todo, job, workers, folder.config.limits)) as results:
+            for n_done, (source, result) in enumerate(zip(todo, results, strict=True), start=1):
+                if result.array is None:
+                    path = str(source.path)
+                    failed.append(SkippedRow(path, None, "path", source.track_id, result.error))
                 else:
-                    writer.add(source, mel)
+                    writer.add(source, result.array)
                 if on_progress is not None:
                     on_progress(n_done, len(todo))
     finally:
         writer.publish()
-    folder.record_skipped(front_end.step, skipped)
-    n_removed = sum(track_id not in sources for track_id in known["track_id"])
-    n_new = len(todo) - len(skipped) + len(front_end.unusable)
-    return PrepareResult(n_new, len(kept), n_removed, skipped)
+    skipped = [*job.unusable, *failed]
+    folder.record_skipped(job.step, skipped)
+    n_removed = sum(track_id not in sources for track_id in manifest["track_id"])
+    return PrepareResult(len(todo) - len(failed), len(kept), n_removed, skipped, job.folder)
 
 
-def plan_frames(
-    folder: Path, known: pl.DataFrame, sources: Mapping[str, Path], key: str
+def plan_features(
+    folder: Path, manifest: pl.DataFrame, sources: Mapping[str, Path], key: str
 ) -> tuple[pl.DataFrame, list[Source]]:
-    """The manifest rows of `folder` that still hold, and the files to decode. key:
-    `ExtractionJob.key`.
+    """Returns the rows of a manifest that are up to date, and the files to read.
+
+    folder: of the features. key: `ExtractionJob.key`.
     """
-    fresh = known.filter(pl.col("mel_key") == key)
-    for number, ends in (
-        fresh.group_by("shard").agg((pl.col("start") + pl.col("n_frames")).max()).iter_rows()
-    ):
-        if not _has_rows(folder, number, ends):
-            fresh = fresh.filter(pl.col("shard") != number)
-    columns = fresh.select("track_id", "source_size", "source_mtime_ns").iter_rows()
-    prepared = {track_id: (size, mtime_ns) for track_id, size, mtime_ns in columns}
+    current = manifest.filter(pl.col("mel_key") == key)
+    shard_ends = current.group_by("shard").agg((pl.col("start") + pl.col("n_frames")).max())
+    for number, n_rows in shard_ends.iter_rows():
+        if not _has_rows(folder, number, n_rows):
+            current = current.filter(pl.col("shard") != number)
+    stamps = {}
+    for track_id, size, mtime_ns in current.select(
+        "track_id", "source_size", "source_mtime_ns"
+    ).iter_rows():
+        stamps[track_id] = (size, mtime_ns)
     kept: set[str] = set()
     todo: list[Source] = []
     for track_id, path in sources.items():
-        stamp = _stamp(path)
-        if track_id in prepared and stamp in (None, prepared[track_id]):
+        stamp = _file_stamp(path)
+        if track_id in stamps and stamp in (None, stamps[track_id]):
             kept.add(track_id)
         else:
-            todo.append(Source(track_id, path, *(stamp or (0, 0))))
-    return fresh.filter(pl.col("track_id").is_in(list(kept))), todo
+            size, mtime_ns = stamp or (0, 0)
+            todo.append(Source(track_id, path, size, mtime_ns))
+    return current.filter(pl.col("track_id").is_in(list(kept))), todo
 
 
 def _has_rows(folder: Path, shard: int, n_rows: int) -> bool:
@@ -213,8 +283,8 @@ def _has_rows(folder: Path, shard: int, n_rows: int) -> bool:
         return False
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and modification time in ns; None if the file is not there."""
+def _file_stamp(path: Path) -> tuple[int, int] | None:
+    """Returns size in bytes and modification time in ns, or None if the file does not exist."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -222,234 +292,208 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, modified_ns(status)
 
 
-def _decode(
-    todo: Sequence[Source], front_end: ExtractionJob, workers: int | None, limits: LimitsConfig
-) -> Generator[Mel | str]:
-    """In the order of `todo`, each file's frames, or the reason why there are none."""
-    extract = partial(_extracted_or_reason, extract=front_end.extract)
-    if workers is None or front_end.is_safe or not todo:
-        yield from (_finished_or_reason(extract(source), front_end) for source in todo)
-        return
-    pool: WorkerPool[Source, Any] = WorkerPool(
-        extract, min(workers, len(todo)), limits, _on_one_core
-    )
-    with closing(pool.run(todo)) as extracted:
-        for source, result in zip(todo, extracted, strict=True):
-            if isinstance(result, TaskFailure):
-                yield f"{printable_path(source.path)}: {result.reason}"
-            else:
-                yield _finished_or_reason(result, front_end)
-
-
-def _on_one_core() -> None:
-    torch.set_num_threads(1)
-
-
-def _extracted_or_reason(source: Source, extract: Callable[[Path, str], Any]) -> Any:
-    try:
-        return extract(source.path, source.track_id)
-    except DataError as error:
-        return str(error)
-
-
-def _finished_or_reason(extracted: Any, front_end: ExtractionJob) -> Mel | str:
-    if isinstance(extracted, str) or front_end.finish is None:
-        result: Mel | str = extracted
-        return result
-    try:
-        return front_end.finish(extracted)
-    except DataError as error:
-        return str(error)
-
-
 class _ShardWriter:
-    """Collects mels, and publishes them as shards that the manifest then names."""
+    """Collects features and writes them as shards, each before the manifest that names it."""
 
     def __init__(self, folder: Path, kept: pl.DataFrame, key: str) -> None:
-        self._folder, self._manifest, self._key = folder, kept, key
-        self._pending: list[tuple[Source, Mel]] = []
+        self._folder = folder
+        self._manifest = kept
+        self._key = key
+        self._pending: list[tuple[Source, Features]] = []
         self._n_bytes = 0
 
-    def add(self, source: Source, mel: Mel) -> None:
-        self._pending.append((source, mel))
-        self._n_bytes += mel.nbytes
+    def add(self, source: Source, features: Features) -> None:
+        self._pending.append((source, features))
+        self._n_bytes += features.nbytes
         if self._n_bytes >= _SHARD_BYTES or len(self._pending) >= _SHARD_TRACKS:
             self.publish()
 
     def publish(self) -> None:
-        """First the shard, then the manifest that names it."""
-        if self._pending:
-            number = write_shard(self._folder, [mel for _, mel in self._pending])
-            self._manifest = pl.concat([self._manifest, self._rows(number)])
-            write_manifest(self._folder, self._manifest)
-            self._pending, self._n_bytes = [], 0
+        if not self._pending:
+            return
+        number = write_shard(self._folder, [features for _, features in self._pending])
+        self._manifest = pl.concat([self._manifest, self._rows(number)])
+        write_manifest(self._folder, self._manifest)
+        self._pending = []
+        self._n_bytes = 0
 
     def _rows(self, shard: int) -> pl.DataFrame:
-        rows, start = [], 0
-        for source, mel in self._pending:
-            file = (str(source.path), source.size, source.mtime_ns)
-            rows.append((source.track_id, shard, start, len(mel), hash_mel(mel), *file, self._key))
-            start += len(mel)
-        return pl.DataFrame(rows, schema=SCHEMA, orient="row")
-
-
-FINISHED = "finished"
-TRACKS_A_TASK = 250  # of Ray: some minutes of one core, and a shard of 80 MB
-Shard = tuple[int, int]
-"""(i, n): the i-th of n parts, from 1."""
+        rows = []
+        start = 0
+        for source, features in self._pending:
+            rows.append(
+                (
+                    source.track_id,
+                    shard,
+                    start,
+                    len(features),
+                    hash_features(features),
+                    str(source.path),
+                    source.size,
+                    source.mtime_ns,
+                    self._key,
+                )
+            )
+            start += len(features)
+        return pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row")
 
 
 def prepare_shard(
     folder: LibraryPaths,
     sources: Mapping[str, Path],
     shard: Shard,
-    front_end: ExtractionJob | None = None,
+    job: ExtractionJob | None = None,
     *,
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrepareResult:
-    """Prepares part `shard` of what `prepare_frames` would; `merge_shards` brings it in. Resumes,
-    and raises, alike.
+    """Prepares share `shard` of what `prepare_features` would; `merge_shards` merges it.
 
-    The library's lock is not needed: LibraryError where another process is at the same part. What
-    cannot be decoded is listed in the part's own skipped.csv, and by the call that adopts it in the
-    library's.
+    Needs no lock of the library; LibraryError while another process prepares the same share.
+    Unreadable files are listed in the share's own skipped.csv, and by the merging call in the
+    library's. Resumes and raises as `prepare_features`.
     """
-    front_end = front_end or mel_front_end(folder)
-    own, part = _lacking(front_end, sources, shard), _place(front_end, shard)
-    part.mkdir(parents=True, exist_ok=True)
-    with _held(part):
-        (part / FINISHED).unlink(missing_ok=True)
-        unusable = front_end.unusable if shard[0] == 1 else ()
-        done = prepare_frames(
-            replace(folder, root=part),
-            own,
-            replace(front_end, place=part, unusable=unusable),
+    if job is None:
+        job = mel_job(folder)
+    missing = _missing_sources(job, sources, shard)
+    shard_folder = _shard_folder(job, shard)
+    shard_folder.mkdir(parents=True, exist_ok=True)
+    with _hold_shard(shard_folder):
+        (shard_folder / FINISHED).unlink(missing_ok=True)
+        unusable = job.unusable if shard[0] == 1 else ()
+        result = prepare_features(
+            replace(folder, root=shard_folder),
+            missing,
+            replace(job, folder=shard_folder, unusable=unusable),
             workers=workers,
             on_progress=on_progress,
         )
-        (part / FINISHED).write_text(front_end.key, encoding="utf-8")
-    return done
+        (shard_folder / FINISHED).write_text(job.key, encoding="utf-8")
+    return result
 
 
-def require_shards_done(
-    sources: Mapping[str, Path], front_end: ExtractionJob, n_parts: int
-) -> None:
-    """LibraryError that names the parts, of `n_parts`, whose jobs have not ended, or were done with
-    other settings.
-    """
-    missing: list[str] = []
-    foreign: list[str] = []
-    for number in range(1, n_parts + 1):
-        shard = (number, n_parts)
-        record = _place(front_end, shard) / FINISHED
-        found = record.read_text(encoding="utf-8") if record.exists() else None
-        if found != front_end.key and _lacking(front_end, sources, shard):
-            (missing if found is None else foreign).append(f"{number}/{n_parts}")
-    told = [f"shards {', '.join(missing)} are not finished"] if missing else []
-    told += [f"shards {', '.join(foreign)} were made with other settings"] if foreign else []
-    if told:
+def require_shards_done(sources: Mapping[str, Path], job: ExtractionJob, n_shards: int) -> None:
+    """Raises LibraryError naming the shares that are not finished or had other settings."""
+    unfinished: list[str] = []
+    outdated: list[str] = []
+    for number in range(1, n_shards + 1):
+        shard = (number, n_shards)
+        record = _shard_folder(job, shard) / FINISHED
+        key = record.read_text(encoding="utf-8") if record.exists() else None
+        if key == job.key or not _missing_sources(job, sources, shard):
+            continue
+        name = f"{number}/{n_shards}"
+        if key is None:
+            unfinished.append(name)
+        else:
+            outdated.append(name)
+    problems = []
+    if unfinished:
+        problems.append(f"shards {', '.join(unfinished)} are not finished")
+    if outdated:
+        problems.append(f"shards {', '.join(outdated)} were made with other settings")
+    if problems:
         raise LibraryError(
-            f"{front_end.place}: {'; '.join(told)}; run those jobs again, or ponticello prepare alone to do here what "
-            "is missing"
+            f"{job.folder}: {'; '.join(problems)}; run those jobs again, or compute the rest on "
+            "this machine with: ponticello prepare"
         )
 
 
 def prepare_on_ray(
     folder: LibraryPaths,
     sources: Mapping[str, Path],
-    front_end: ExtractionJob,
+    job: ExtractionJob,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Has Ray prepare what is missing, in parts, and adopts them; how many tracks that gave.
+    """Prepares missing tracks on a Ray cluster, merges them, and returns how many there were.
 
-    The caller holds `folder.lock()`; every worker must see the library and the files under the same
-    paths. ConfigError without Ray, PonticelloError where a worker failed; finished parts are kept
-    for the next call.
+    The caller holds `folder.lock()`; every worker must see the library and the files under the
+    same paths. ConfigError without Ray, PonticelloError where a worker failed; finished shares
+    are kept for the next call.
     """
-    n_adopted = merge_shards(front_end.place, front_end.key)
-    n_missing = len(_lacking(front_end, sources, (1, 1)))
-    n_parts = -(-n_missing // TRACKS_A_TASK)
+    n_merged = merge_shards(job)
+    n_missing = len(_missing_sources(job, sources, (1, 1)))
+    n_tasks = -(-n_missing // TRACKS_PER_TASK)
     n_done = 0
-    for n_tracks in run_on_ray(
-        partial(_begin, folder, sources, front_end, n_parts), range(1, n_parts + 1)
-    ):
+    load_task = partial(_ray_task, folder, sources, job, n_tasks)
+    for n_tracks in run_on_ray(load_task, range(1, n_tasks + 1)):
         n_done += n_tracks
-        if on_progress:
+        if on_progress is not None:
             on_progress(n_done, n_missing)
-    return n_adopted + merge_shards(front_end.place, front_end.key)
+    return n_merged + merge_shards(job)
 
 
-def _begin(
-    folder: LibraryPaths, sources: Mapping[str, Path], front_end: ExtractionJob, n_parts: int
+def _ray_task(
+    folder: LibraryPaths, sources: Mapping[str, Path], job: ExtractionJob, n_tasks: int
 ) -> Task:
-    """What a worker does with the number of a part; gives how many tracks it looked at."""
+    """Returns a function that prepares one share and returns the number of its tracks."""
 
     def task(number: int) -> int:
-        done = prepare_shard(folder, sources, (number, n_parts), front_end, workers=1)
-        return done.n_new + len(done.skipped)
+        result = prepare_shard(folder, sources, (number, n_tasks), job, workers=1)
+        return result.n_new + len(result.skipped)
 
     return task
 
 
-def _lacking(
-    front_end: ExtractionJob, sources: Mapping[str, Path], shard: Shard
+def _missing_sources(
+    job: ExtractionJob, sources: Mapping[str, Path], shard: Shard
 ) -> dict[str, Path]:
-    """The tracks of a part that `front_end.place` lacks."""
-    whole, (number, n_parts) = front_end.place, shard
-    own = {
-        track_id: path
-        for track_id, path in sources.items()
-        if crc32(track_id.encode()) % n_parts == number - 1
-    }
-    missing = plan_frames(whole, _manifest(whole), own, front_end.key)[1]
-    return {source.track_id: source.path for source in missing}
+    """Returns the files of a share whose features `job.folder` lacks."""
+    number, n_shards = shard
+    shard_sources = {}
+    for track_id, path in sources.items():
+        if crc32(track_id.encode()) % n_shards == number - 1:
+            shard_sources[track_id] = path
+    _, todo = plan_features(job.folder, _manifest_or_empty(job.folder), shard_sources, job.key)
+    return {source.track_id: source.path for source in todo}
 
 
-def _place(front_end: ExtractionJob, shard: Shard) -> Path:
-    return front_end.place / f"part-{shard[0]}-of-{shard[1]}"
+def _shard_folder(job: ExtractionJob, shard: Shard) -> Path:
+    return job.folder / f"part-{shard[0]}-of-{shard[1]}"
 
 
-def _manifest(place: Path) -> pl.DataFrame:
-    return read_manifest(place) if (place / MANIFEST).exists() else pl.DataFrame(schema=SCHEMA)
+def _manifest_or_empty(folder: Path) -> pl.DataFrame:
+    if (folder / MANIFEST).exists():
+        return read_manifest(folder)
+    return pl.DataFrame(schema=MANIFEST_SCHEMA)
 
 
-def merge_shards(place: Path, key: str) -> int:
-    """Moves what jobs prepared into `place`, the frames' own folder, and says of how many tracks.
+def merge_shards(job: ExtractionJob) -> int:
+    """Moves the shares that jobs prepared into `job.folder`, and returns the number of tracks.
 
-    The caller holds `folder.lock()`. key: `ExtractionJob.key`; parts of another are thrown away.
-    LibraryError if a job is still at its part. Ended half-way, a track may have to be prepared
-    again, and nothing else.
+    The caller holds `folder.lock()`. Shares of another key are deleted. LibraryError while a job
+    is running. If it is interrupted, some tracks may be prepared again.
     """
     n_tracks = 0
-    for part in sorted(place.glob("part-*-of-*")):
-        with _held(part):
-            n_tracks += _adopt(part, place, key)
-            shutil.rmtree(part)
+    for shard_folder in sorted(job.folder.glob("part-*-of-*")):
+        with _hold_shard(shard_folder):
+            n_tracks += _merge_shard(shard_folder, job)
+            shutil.rmtree(shard_folder)
     return n_tracks
 
 
-def _adopt(part: Path, place: Path, key: str) -> int:
-    if not (part / MANIFEST).exists():
+def _merge_shard(shard_folder: Path, job: ExtractionJob) -> int:
+    if not (shard_folder / MANIFEST).exists():
         return 0
-    rows = read_manifest(part).filter(pl.col("mel_key") == key)
-    known = _manifest(place)
+    rows = read_manifest(shard_folder).filter(pl.col("mel_key") == job.key)
+    manifest = _manifest_or_empty(job.folder)
     for number in rows["shard"].unique().sort():
-        of_shard = rows.filter(pl.col("shard") == number)
-        moved = of_shard.with_columns(
-            pl.lit(adopt_shard(part, number, place), pl.Int64).alias("shard")
+        new_number = adopt_shard(shard_folder, number, job.folder)
+        moved = rows.filter(pl.col("shard") == number).with_columns(
+            pl.lit(new_number, pl.Int64).alias("shard")
         )
-        known = pl.concat([known.filter(~pl.col(TRACK_ID).is_in(moved[TRACK_ID].to_list())), moved])
-        write_manifest(place, known)
+        unmoved = manifest.filter(~pl.col(TRACK_ID).is_in(moved[TRACK_ID].to_list()))
+        manifest = pl.concat([unmoved, moved])
+        write_manifest(job.folder, manifest)
     return len(rows)
 
 
 @contextmanager
-def _held(part: Path) -> Iterator[None]:
+def _hold_shard(shard_folder: Path) -> Iterator[None]:
     try:
-        with FileLock(part / ".lock", timeout=0):
+        with FileLock(shard_folder / ".lock", timeout=0):
             yield
     except Timeout:
         raise LibraryError(
-            f"{part} is being prepared by another process; wait for it to end"
+            f"{shard_folder} is being prepared by another process; wait for it to end"
         ) from None

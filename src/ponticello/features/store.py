@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from ponticello.errors import DataError, LibraryError
 from ponticello.storage.files import atomic_write
 
-Mel = NDArray[np.float16]
+Features = NDArray[np.float16]
 
 MANIFEST = "manifest.parquet"
-SCHEMA = {
+MANIFEST_SCHEMA = {
     "track_id": pl.String(),
     "shard": pl.Int64(),
     "start": pl.Int64(),  # first row in the shard
@@ -42,7 +42,7 @@ SCHEMA = {
 }
 AGAIN = "run: ponticello prepare"
 _ARROW = {pl.Int64(): pa.int64(), pl.String(): pa.large_string()}
-_ARROW_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in SCHEMA.items()])
+_ARROW_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in MANIFEST_SCHEMA.items()])
 _OWN_HASH = b"sha256"  # of all rows, among the Parquet file's metadata
 
 
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> pl.DataFrame:
     written = (table.schema.metadata or {}).get(
         _OWN_HASH
     )  # none in a manifest that was written before it held one
-    if manifest.schema != pl.Schema(SCHEMA) or written not in (None, _hash_rows(manifest)):
+    if manifest.schema != pl.Schema(MANIFEST_SCHEMA) or written not in (None, _hash_rows(manifest)):
         raise LibraryError(f"{path} is damaged; delete it, then {AGAIN}")
     return manifest
 
@@ -76,7 +76,7 @@ def _hash_rows(manifest: pl.DataFrame) -> bytes:
     return hashlib.sha256(manifest.write_csv(include_header=False).encode()).hexdigest().encode()
 
 
-def write_shard(folder: Path, mels: Sequence[Mel]) -> int:
+def write_shard(folder: Path, mels: Sequence[Features]) -> int:
     """Publishes mels, each (T, F), one after the other in a new shard, and gives its number."""
     number = 1 + max(_shard_numbers(folder), default=-1)
     shape = (sum(map(len, mels)), mels[0].shape[1])
@@ -98,7 +98,7 @@ def adopt_shard(source: Path, number: int, folder: Path) -> int:
     return own
 
 
-def open_shard(folder: Path, number: int) -> Mel:
+def open_shard(folder: Path, number: int) -> Features:
     """A shard's rows: (frames, F) float16, read-only and in place; LibraryError if it is missing or
     damaged.
     """
@@ -131,7 +131,7 @@ def damaged_error(folder: Path, number: int) -> LibraryError:
     )
 
 
-def hash_mel(mel: Mel) -> str:
+def hash_features(mel: Features) -> str:
     """The SHA-256 of a mel's bytes, in hex."""
     return hashlib.sha256(np.ascontiguousarray(mel, dtype="<f2").data).hexdigest()
 
@@ -171,7 +171,7 @@ class FeatureStore:
         ).to_numpy()  # (tracks, 3)
         self._hashes: list[str] = manifest["sha256"].to_list()
         self._keys = set(manifest["mel_key"])
-        self._shards: dict[int, Mel] = {}
+        self._shards: dict[int, Features] = {}
         self._is_checked = np.zeros(len(self.track_ids), dtype=bool)
 
     def __getstate__(self) -> dict[str, object]:
@@ -222,7 +222,7 @@ class FeatureStore:
         """The hash of the track's float16 bytes, in hex, as it was when they were written."""
         return self._hashes[self._row(track_id)]
 
-    def read(self, track_id: str) -> Mel:
+    def read(self, track_id: str) -> Features:
         """The track's frames: (T, F) float16 (log-mels in dB), a read-only view of the file.
 
         LibraryError if they are not what was written. Cost: the hash, when a track is first read,
@@ -231,12 +231,12 @@ class FeatureStore:
         row = self._row(track_id)
         mel = self._frames(row)
         if not self._is_checked[row]:
-            if hash_mel(mel) != self._hashes[row]:
+            if hash_features(mel) != self._hashes[row]:
                 raise damaged_error(self._folder, int(self._places[row, 0]))
             self._is_checked[row] = True
         return mel
 
-    def _frames(self, row: int) -> Mel:
+    def _frames(self, row: int) -> Features:
         shard, start, n_frames = (int(place) for place in self._places[row])
         if shard not in self._shards:
             self._shards[shard] = open_shard(self._folder, shard)
@@ -252,7 +252,7 @@ class FeatureStore:
     def is_whole(self, track_id: str) -> bool:
         """Whether a track's bytes are what was written."""
         try:
-            return hash_mel(self._frames(self._row(track_id))) == self.sha256(track_id)
+            return hash_features(self._frames(self._row(track_id))) == self.sha256(track_id)
         except LibraryError:
             return False
 
@@ -264,7 +264,7 @@ class FeatureStore:
         return self._row_of[track_id]
 
 
-class PooledFrames:
+class PooledFeatures:
     """A store whose tracks are their mean frame each, (1, F) float32, kept in memory once read.
 
     For what only sees a track's mean: the tower over a frozen front end.

@@ -306,7 +306,7 @@ class HTCL(PreTrainedModel):
         mel, front_end = self.parts.mel, self.front_end
         sound = item if isinstance(item, np.ndarray) else Path(item)
         if front_end is not None:
-            return front_end.hear(sound, mel.sample_rate)
+            return front_end.extract(sound, mel.sample_rate)
         return (
             log_mel(sound, mel).astype(np.float16)
             if isinstance(sound, np.ndarray)

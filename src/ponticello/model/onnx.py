@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ponticello.errors import CheckpointError, ConfigError
-from ponticello.features.frontend import frames_key
+from ponticello.features.frontend import features_key
 from ponticello.model.audio_encoder import masked_mean
 from ponticello.model.batching import all_crops
 from ponticello.model.htcl import HTCL
@@ -296,7 +296,7 @@ def _record(model: HTCL, space_id: str) -> dict[str, Any]:
         },
         "front_end": {
             "name": parts.front_end,
-            "key": frames_key(parts, model.config.front_end_weights),
+            "key": features_key(parts, model.config.front_end_weights),
         },
         "mel": parts.mel.model_dump(mode="json"),
     }

@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 
 from ponticello.errors import LibraryError
-from ponticello.features.frontend import frames_key, open_frames
+from ponticello.features.frontend import features_key, open_features
 from ponticello.features.ray_tasks import Task, run_on_ray
 from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL
@@ -141,7 +141,7 @@ class EmbeddingBatches:
         batch_size: int = 32,
         lot_size: int | None = None,
     ) -> None:
-        store.require(frames_key(run_config(run), front_end_weights(run)))
+        store.require(features_key(run_config(run), front_end_weights(run)))
         told = texts if texts is not None and served_vector_name(run) == "fused" else None
         self.run, self.space_id, self.sources, self._batch_size = (
             run,
@@ -291,6 +291,6 @@ def embed_on_ray(
 def _begin(folder: LibraryPaths, run: str, lot_size: int) -> Task:
     """What a worker does with the number of a lot; gives how many tracks it has."""
     config = run_config(folder.run(run))
-    store, texts = open_frames(folder, config), fused_texts(read_tracks(folder), config.front_end)
+    store, texts = open_features(folder, config), fused_texts(read_tracks(folder), config.front_end)
     lots = EmbeddingBatches(folder.run(run), store, texts, lot_size=lot_size)
     return lambda lot: len(lots.compute(lot, lots.parts / JOBS))

@@ -18,7 +18,7 @@ import torch
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
-from ponticello.features.frontend import frames_key
+from ponticello.features.frontend import features_key
 from ponticello.features.musicnn import MEL, PATCH_FRAMES
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import space_id
@@ -162,7 +162,7 @@ def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query
     frames: dict[str, np.ndarray] = {}
     sides = []
     for model in models:
-        key = frames_key(model.parts, model.config.front_end_weights)
+        key = features_key(model.parts, model.config.front_end_weights)
         if key not in frames:
             frames[key] = model.frames(sound)
         sides.append(model.encode_mels([frames[key]]))

@@ -19,7 +19,7 @@ import polars as pl
 from cachetools import LRUCache
 
 from ponticello.errors import LibraryError, PonticelloError
-from ponticello.features.frontend import open_frames
+from ponticello.features.frontend import open_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
@@ -104,7 +104,7 @@ class Snapshot:
     @cached_property
     def frames(self) -> FeatureStore:
         """What the models read of each track; LibraryError if it is missing or of other settings."""
-        return open_frames(self.library.folder, self.library.folder.config)
+        return open_features(self.library.folder, self.library.folder.config)
 
     @cached_property
     def placed(self) -> pl.DataFrame:

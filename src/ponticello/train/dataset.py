@@ -18,15 +18,15 @@ from torch.utils.data import Dataset
 
 from ponticello.config import MelConfig
 from ponticello.errors import LibraryError
-from ponticello.features.frontend import open_frames
-from ponticello.features.store import FeatureStore, PooledFrames
+from ponticello.features.frontend import open_features
+from ponticello.features.store import FeatureStore, PooledFeatures
 from ponticello.model.batching import Tokenizer, pad_features, pad_frames, tokenize
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 
-Frames = FeatureStore | PooledFrames
+Frames = FeatureStore | PooledFeatures
 NO_TEXT = -1  # the number of a text that is not there
 
 
@@ -190,10 +190,10 @@ def require_splits(folder: LibraryPaths) -> Splits:
 def open_training_frames(folder: LibraryPaths, weights: str = "") -> Frames:
     """Opens what the audio tower reads: log-mels, or the mean features of a frozen front end.
 
-    weights: of the front end under stage one. Raises as `open_frames`.
+    weights: of the front end under stage one. Raises as `open_features`.
     """
-    frames = open_frames(folder, folder.config, weights)
-    return frames if folder.config.front_end == "logmel" else PooledFrames(frames)
+    frames = open_features(folder, folder.config, weights)
+    return frames if folder.config.front_end == "logmel" else PooledFeatures(frames)
 
 
 def compute_text_states(model: HTCL, dataset: TrackTuples) -> Tensor:

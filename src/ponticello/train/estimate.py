@@ -21,7 +21,7 @@ import torch
 from transformers import TrainerCallback
 
 from ponticello.errors import ConfigError
-from ponticello.features.frontend import open_frames
+from ponticello.features.frontend import open_features
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.distributed import launch_info
 from ponticello.train.runs import COMPLETE
@@ -83,7 +83,7 @@ def estimate_training(
         torch.cuda.reset_peak_memory_stats()
     with _stand_in(folder, start) as library, suppress(_EnoughSteps):
         train(library, [clock])
-    return clock.estimate(len(open_frames(folder, folder.config)))
+    return clock.estimate(len(open_features(folder, folder.config)))
 
 
 @contextmanager
