@@ -122,7 +122,7 @@ def run_seed(
     }
     for method, found in vectors.items():
         one.measured[method] = ask.measure(found, None, hold_text=method == TEXT)
-    audio = first.encode_mels([frames.read(track_id) for track_id in ids])
+    audio = first.encode_features([frames.read(track_id) for track_id in ids])
     one.measured[STAGE_ONE] = ask.measure(audio, first.encode_text(ask.texts))
     both = {
         f"{method} and text": beside_text(heard, beside)
@@ -157,7 +157,7 @@ def run_seed(
         done = trained(own, train, VARIANTS[name], seed)
         model = HTCL.from_pretrained(own.run(run))
         tracks = [frames.read(track_id) for track_id in ids]
-        audio, text = model.encode_mels(tracks), model.encode_text(ask.texts)
+        audio, text = model.encode_features(tracks), model.encode_text(ask.texts)
         fused = model.encode_fused(tracks, beside)
         is_fused = name in AS_TRAINED or model.config.vector == "fused"
         one.measured[name] = ask.measure(fused if is_fused else audio, text, hold_text=is_fused)
@@ -167,8 +167,8 @@ def run_seed(
             one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
             one.measured[f"{name}, fused -> ALS factors"] = ask.regress(fused)
         kept = (
-            f"{done.balance['end']} {done.balance['alpha']:g} {done.balance['vector']}"
-            if done.balance
+            f"{done.selection['endpoint']} {done.selection['alpha']:g} {done.selection['vector']}"
+            if done.selection
             else "its end"
         )
         by_chance = (
@@ -197,9 +197,9 @@ def left_by_chance(seen: Sequence[ValidationScores], seed: int, rounds: int = 50
     gaps, all positions and vectors together, get the other sign or do not, by a coin. Budgets of
     meaning are left aside, so it is at most.
     """
-    start = seen[0].by_listener["audio"]
+    start = seen[0].by_user["audio"]
     gaps = np.stack(
-        [found - start for one in seen[1:] for found in one.by_listener.values()]
+        [found - start for one in seen[1:] for found in one.by_user.values()]
     )  # (options, listeners)
     flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
     nothing = np.zeros(len(start))

@@ -188,8 +188,8 @@ def stage_two(
         )
     except DataError as error:
         return (0.0, "audio", str(error)), {"audio": start, "served": start}
-    assert done.balance is not None
-    kept = done.balance["alpha"], done.balance["vector"], done.balance["sentence"]
+    assert done.selection is not None
+    kept = done.selection["alpha"], done.selection["vector"], done.selection["sentence"]
     return kept, measure_run(folder, "preference", asked)
 
 

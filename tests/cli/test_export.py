@@ -30,7 +30,7 @@ def test_towers_of_the_last_stage_are_written_and_answer_like_the_model(
         "space_id"
     ] == space_id(run)
     model = HTCL.from_pretrained(run)
-    tokens = tokenize(["low dark slow"], model.tokenizer, model.parts.text.max_tokens)
+    tokens = tokenize(["low dark slow"], model.tokenizer, model.settings.text.max_tokens)
     vector = run_onnx(tmp_path / "towers" / "text.onnx")(*(ids.numpy() for ids in tokens.values()))
     assert np.abs(vector - model.encode_text(["low dark slow"])).max() < 1e-5
 

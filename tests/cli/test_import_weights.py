@@ -24,7 +24,7 @@ def test_released_weights_become_a_folder_that_loads_with_the_same_numbers(tmp_p
     released = load_file(RELEASED)
     assert torch.equal(model.audio_encoder.cls_token, released["audio_model.cls_token"])
     assert torch.equal(model.logit_scales["audio_fusion"], released["tau_3"])
-    assert model.parts.audio.n_heads == 4
+    assert model.settings.audio.n_heads == 4
     assert model.text_encoder.config.num_attention_heads == 4
     assert model.tokenizer is None
 

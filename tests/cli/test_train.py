@@ -60,7 +60,7 @@ def test_receipt_tells_steps_rows_validation_and_folder(
         run = root / "runs" / stage
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
         start = f"stage {stage}: {record['n_steps']:,} steps on {record['n_rows']:,} {what}; "
-        kept = f"{record['balance']['sentence']}\n" if stage == "preference" else ""
+        kept = f"{record['selection']['sentence']}\n" if stage == "preference" else ""
         assert re.fullmatch(
             rf"{re.escape(start)}{FIGURES}; in {re.escape(str(run))}\n{re.escape(kept)}",
             result.stdout,
@@ -112,7 +112,7 @@ def test_finished_run_as_json(trained_by_command: tuple[Path, Result, Result]) -
         "n_rows": record["n_rows"],
         "n_steps": record["n_steps"],
         "best": record["best"],
-        "balance": record["balance"],
+        "selection": record["selection"],
         "supply": {**asdict(supply), "supports": describe_readiness(supply)},
     }
 

@@ -19,7 +19,7 @@ def test_labels_that_no_two_tracks_share_are_left_out(trained_copy: Library, sha
         folder.tracks
     )
     judged = score_on_validation(folder)(HTCL.from_pretrained(folder.run("semantic")))
-    for meaning in judged.meaning.values():
+    for meaning in judged.semantic.values():
         assert ("same genres" in meaning) == shared
         assert np.isfinite(list(meaning.values())).all()
-    assert np.isfinite(list(judged.taste.values())).all()
+    assert np.isfinite(list(judged.preference.values())).all()

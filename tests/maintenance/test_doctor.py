@@ -111,7 +111,7 @@ def _retrain(folder: LibraryPaths) -> None:
 
 def _interrupt(folder: LibraryPaths) -> None:
     run = folder.run("second")
-    start_run(run, {"preference": {}, "training rows": "some"})
+    start_run(run, {"preference": {}, "training_rows_sha256": "some"})
 
 
 def _leave_behind(folder: LibraryPaths) -> None:

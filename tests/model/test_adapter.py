@@ -77,15 +77,15 @@ def test_the_departure_begins_at_nothing_and_stands_beside_what_is_heard() -> No
     head.radius.fill_(3.0)
     loss = head(torch.randn(8, 6))[:, 4:6].square().sum() + head(torch.randn(8, 6))[:, 4:6].sum()
     loss.backward()
-    assert head.departure.weight.grad is not None
-    assert head.departure.weight.grad.any()
+    assert head.residual.weight.grad is not None
+    assert head.residual.weight.grad.any()
     with torch.no_grad():
-        head.departure.weight += 0.5
+        head.residual.weight += 0.5
     moved = _vectors(encoder, head, TRACKS)
     np.testing.assert_allclose(moved[:, :4], before[:, :4], atol=1e-6)
     assert np.abs(moved[:, 4:6]).max() > 0.1
     np.testing.assert_allclose(np.linalg.norm(moved, axis=1), 3.0, atol=1e-5)
-    head.departure.reset_parameters()
+    head.residual.reset_parameters()
     head.radius.fill_(1.0)
     np.testing.assert_allclose(_vectors(encoder, head, TRACKS), before, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_a_text_ranks_tracks_whatever_listening_added() -> None:
     before = np.argsort(text @ _vectors(encoder, head, TRACKS).T, axis=1)
     head.radius.fill_(5.0)
     with torch.no_grad():
-        head.departure.weight.normal_()
+        head.residual.weight.normal_()
     np.testing.assert_array_equal(
         np.argsort(text @ _vectors(encoder, head, TRACKS).T, axis=1), before
     )
@@ -129,7 +129,7 @@ def test_a_fusion_begins_as_the_audio_vector() -> None:
     audio, states = head(torch.randn(3, 6)), torch.randn(3, 5)
     torch.testing.assert_close(fusion(head, audio, states), audio, rtol=0, atol=1e-6)
     with torch.no_grad():
-        fusion.departure.weight.normal_()
+        fusion.residual.weight.normal_()
         head.radius.fill_(9.0)
     fused = fusion(head, audio, states)
     torch.testing.assert_close(fused[:, :4], audio[:, :4], rtol=0, atol=0)

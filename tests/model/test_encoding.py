@@ -67,7 +67,7 @@ def inputs(model: HTCL, mels: list[np.ndarray], config: Config) -> dict[str, Ten
 
 def test_vectors_have_unit_length(model: HTCL, mels: list[np.ndarray]) -> None:
     for vectors, n in (
-        (model.encode_mels(mels), len(mels)),
+        (model.encode_features(mels), len(mels)),
         (model.encode_text(TEXTS), len(TEXTS)),
     ):
         assert vectors.dtype == np.float32
@@ -76,22 +76,28 @@ def test_vectors_have_unit_length(model: HTCL, mels: list[np.ndarray]) -> None:
 
 
 def test_order_is_kept_for_every_batch_size(model: HTCL, mels: list[np.ndarray]) -> None:
-    audio, text = model.encode_mels(mels, batch_size=32), model.encode_text(TEXTS, batch_size=32)
+    audio, text = (
+        model.encode_features(mels, batch_size=32),
+        model.encode_text(TEXTS, batch_size=32),
+    )
     states = model.encode_text_states(TEXTS)
     for batch_size in (2, 7):
-        assert_close(model.encode_mels(mels, batch_size), audio)
+        assert_close(model.encode_features(mels, batch_size), audio)
         assert_close(model.encode_text(TEXTS, batch_size), text)
         assert_close(model.encode_text_states(TEXTS, batch_size), states)
-    assert_close(model.encode_mels(mels[7::-1]), audio[7::-1])
+    assert_close(model.encode_features(mels[7::-1]), audio[7::-1])
     assert_close(model.encode_text(TEXTS[::-1]), text[::-1])
 
 
 def test_nothing_to_encode_gives_no_rows(model: HTCL) -> None:
     assert model.encode_audio([]).shape == (0, EMBED_DIM)
-    assert model.encode_mels([]).shape == (0, EMBED_DIM)
+    assert model.encode_features([]).shape == (0, EMBED_DIM)
     assert model.encode_text([]).shape == (0, EMBED_DIM)
     assert model.encode_text_states([]).shape == (0, 32)
-    assert model.encode_known_text(np.empty((0, 32), dtype=np.float32)).shape == (0, EMBED_DIM)
+    assert model.encode_text_from_states(np.empty((0, 32), dtype=np.float32)).shape == (
+        0,
+        EMBED_DIM,
+    )
 
 
 def test_audio_file_is_the_mel_of_its_sound(
@@ -100,7 +106,9 @@ def test_audio_file_is_the_mel_of_its_sound(
     path = tmp_path / "sound.flac"
     soundfile.write(path, catalogue.waveforms[0], 16_000, subtype="PCM_16")
     (from_path,) = model.encode_audio([path])
-    np.testing.assert_array_equal(from_path, model.encode_mels([mel_of_file(path, config.mel)])[0])
+    np.testing.assert_array_equal(
+        from_path, model.encode_features([mel_of_file(path, config.mel)])[0]
+    )
     np.testing.assert_array_equal(from_path, model.encode_audio([str(path)])[0])
 
 
@@ -111,15 +119,17 @@ def test_waveform_is_heard_as_its_file_would_be(
     soundfile.write(tmp_path / "sound.wav", first, 16_000, subtype="FLOAT")
     vectors = model.encode_audio([second, tmp_path / "sound.wav", first])
     assert_close(vectors[1], vectors[2])
-    assert_close(vectors[0], model.encode_mels([log_mel(second, config.mel).astype(np.float16)])[0])
+    assert_close(
+        vectors[0], model.encode_features([log_mel(second, config.mel).astype(np.float16)])[0]
+    )
     assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
 
 
 def test_encoding_does_not_change_the_training_mode(fresh: HTCL, mels: list[np.ndarray]) -> None:
-    quiet = fresh.encode_mels(mels[:2]), fresh.encode_text(TEXTS)
+    quiet = fresh.encode_features(mels[:2]), fresh.encode_text(TEXTS)
     assert not any(module.training for module in fresh.modules())
     fresh.train()
-    assert_close(fresh.encode_mels(mels[:2]), quiet[0])  # without dropout all the same
+    assert_close(fresh.encode_features(mels[:2]), quiet[0])  # without dropout all the same
     assert_close(fresh.encode_text(TEXTS), quiet[1])
     assert all(module.training for module in fresh.modules())
 
@@ -129,7 +139,7 @@ def test_encoding_keeps_a_part_that_was_put_to_eval_in_eval(
 ) -> None:
     fresh.train()
     fresh.text_encoder.train(False)
-    fresh.encode_mels(mels[:1])
+    fresh.encode_features(mels[:1])
     assert fresh.audio_encoder.training
     assert not fresh.text_encoder.training
 
@@ -137,7 +147,7 @@ def test_encoding_keeps_a_part_that_was_put_to_eval_in_eval(
 def test_failed_encoding_does_not_change_the_training_mode(fresh: HTCL) -> None:
     fresh.train()
     with pytest.raises(ShapeError):
-        fresh.encode_mels([np.zeros((20, 5), dtype=np.float16)])
+        fresh.encode_features([np.zeros((20, 5), dtype=np.float16)])
     assert fresh.training
 
 
@@ -147,7 +157,9 @@ def test_text_head_follows_the_text_states(model: HTCL) -> None:
     with torch.no_grad():
         assert_close(F.normalize(model.text_head(states), dim=-1), model.encode_text(TEXTS))
     for batch_size in (2, 512):
-        assert_close(model.encode_known_text(states.numpy(), batch_size), model.encode_text(TEXTS))
+        assert_close(
+            model.encode_text_from_states(states.numpy(), batch_size), model.encode_text(TEXTS)
+        )
 
 
 def test_text_is_cut_to_max_tokens(model: HTCL, config: Config) -> None:
@@ -215,7 +227,7 @@ def test_bad_input_is_refused(model: HTCL, tmp_path: Path) -> None:
         ShapeError,
         match=r"a log-mel must be \(frames, 128\) with at least one frame; found \(20, 5\)",
     ):
-        model.encode_mels([np.zeros((20, 5), dtype=np.float16)])
+        model.encode_features([np.zeros((20, 5), dtype=np.float16)])
     with pytest.raises(ShapeError, match="a waveform must have one dimension"):
         model.encode_audio([np.zeros((2, 16_000), dtype=np.float32)])
     with pytest.raises(AudioError, match="there is no such file"):
@@ -274,7 +286,7 @@ def test_layers_of_the_finished_model_have_different_weights(model: HTCL) -> Non
 
 def test_model_without_a_tokenizer_says_so(fresh: HTCL, mels: list[np.ndarray]) -> None:
     fresh.tokenizer = None
-    assert len(fresh.encode_mels(mels[:1])) == 1
+    assert len(fresh.encode_features(mels[:1])) == 1
     for encode in (fresh.encode_text, fresh.encode_text_states):
         with pytest.raises(
             CheckpointError, match="this model has no tokenizer; save one beside it"

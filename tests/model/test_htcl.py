@@ -37,7 +37,7 @@ torch.set_num_threads(1)
 folder, mels, vectors = sys.argv[1:]
 with np.load(mels) as arrays:
     rows = [arrays[name] for name in arrays.files]
-np.save(vectors, HTCL.from_pretrained(folder).encode_mels(rows[::-1], batch_size=3)[::-1])
+np.save(vectors, HTCL.from_pretrained(folder).encode_features(rows[::-1], batch_size=3)[::-1])
 """
 
 
@@ -80,7 +80,7 @@ def test_vectors_tell_the_tracks_apart(model: HTCL, mels: list[np.ndarray]) -> N
     """What the agreements below are worth: no two of the 32 vectors are within a hundred times
     their tolerance.
     """
-    vectors = model.encode_mels(mels)
+    vectors = model.encode_features(mels)
     distances = np.abs(vectors[:, None] - vectors[None]).max(-1) + np.eye(len(mels))
     assert distances.min() > 100 * TOLERANCE
 
@@ -101,8 +101,8 @@ def test_longer_padding_leaves_embedding_unchanged(
 def test_track_alone_in_a_batch_and_in_another_process_is_one_vector(
     model: HTCL, mels: list[np.ndarray], tmp_path: Path
 ) -> None:
-    together = model.encode_mels(mels, batch_size=32)
-    alone = np.concatenate([model.encode_mels([mel]) for mel in mels])
+    together = model.encode_features(mels, batch_size=32)
+    alone = np.concatenate([model.encode_features([mel]) for mel in mels])
     assert_close(alone, together)
     model.save_pretrained(tmp_path / "model")
     np.savez(tmp_path / "mels.npz", *mels)
@@ -124,18 +124,18 @@ def test_text_alone_and_in_a_batch_is_one_vector(model: HTCL) -> None:
 @pytest.mark.parametrize("n_frames", [1, MIN_FRAMES - 1, MIN_FRAMES])
 def test_shortest_tracks_have_vectors(model: HTCL, n_frames: int) -> None:
     assert model.audio_encoder.min_frames == MIN_FRAMES
-    (vector,) = model.encode_mels([random_mel(n_frames, 1)])
+    (vector,) = model.encode_features([random_mel(n_frames, 1)])
     assert np.linalg.norm(vector) == pytest.approx(1.0, abs=TOLERANCE)
 
 
 def test_short_track_equals_itself_filled_with_its_floor(model: HTCL, config: Config) -> None:
     mel = random_mel(MIN_FRAMES - 1, 1).astype(np.float32)
     filled = np.vstack([mel, np.full((1, 128), mel.max() - config.mel.top_db, dtype=np.float32)])
-    assert_close(model.encode_mels([mel]), model.encode_mels([filled]))
+    assert_close(model.encode_features([mel]), model.encode_features([filled]))
 
 
 def test_silent_track_has_a_finite_unit_vector(model: HTCL) -> None:
-    (vector,) = model.encode_mels([np.full((50, 128), -100.0, dtype=np.float16)])
+    (vector,) = model.encode_features([np.full((50, 128), -100.0, dtype=np.float16)])
     assert np.linalg.norm(vector) == pytest.approx(1.0, abs=TOLERANCE)
 
 
@@ -153,15 +153,15 @@ def test_released_padding_lets_padding_into_the_vector(config: Config, model: HT
             HTCLConfig(settings.model_dump(mode="json"), model.config.text_config)
         ).train(False)
         as_released.load_state_dict(model.state_dict())
-        vectors.append(as_released.encode_mels([mel])[0])
+        vectors.append(as_released.encode_features([mel])[0])
         filled = np.vstack([mel, np.full((30, 128), mel.max() - 80, dtype=np.float16)])
-        assert_close(as_released.encode_mels([filled])[0], vectors[-1])
+        assert_close(as_released.encode_features([filled])[0], vectors[-1])
         batch, mask = pad_features([mel], settings.mel, MIN_FRAMES)
         by_hand = as_released.audio_head(
             as_released.audio_encoder(batch, mask)[0].mean(1)
         )  # every token
         assert_close(F.normalize(by_hand, dim=-1)[0], vectors[-1])
-    vectors.append(model.encode_mels([mel])[0])
+    vectors.append(model.encode_features([mel])[0])
     for row, vector in enumerate(vectors):
         for other in vectors[:row]:
             assert np.abs(vector - other).max() > 1e-3
@@ -186,8 +186,8 @@ def test_cls_token_counts_in_the_pooled_mean(model: HTCL, inputs: dict[str, Tens
 @pytest.fixture(scope="module")
 def cropping(model: HTCL) -> HTCL:
     """`model` with a tower that hears 3 s at once: 32 frames."""
-    audio = model.parts.audio.model_copy(update={"crop_seconds": 3.0})
-    settings = model.parts.model_copy(update={"audio": audio}).model_dump(mode="json")
+    audio = model.settings.audio.model_copy(update={"crop_seconds": 3.0})
+    settings = model.settings.model_copy(update={"audio": audio}).model_dump(mode="json")
     cropping = HTCL(HTCLConfig(settings, model.config.text_config))
     cropping.train(False)
     cropping.load_state_dict(model.state_dict())
@@ -212,16 +212,16 @@ def test_long_track_is_the_mean_of_its_crops_each_heard_alone(
 def test_tracks_no_longer_than_a_crop_are_heard_in_one_pass_beside_any_neighbours(
     cropping: HTCL, model: HTCL, mels: list[np.ndarray]
 ) -> None:
-    together = cropping.encode_mels(mels, batch_size=32)
+    together = cropping.encode_features(mels, batch_size=32)
     short = [row for row, mel in enumerate(mels) if len(mel) <= 32]
     assert 5 < len(short) < len(mels)
-    assert_close(together[short], model.encode_mels([mels[row] for row in short]))
+    assert_close(together[short], model.encode_features([mels[row] for row in short]))
 
 
 def test_crops_of_neighbours_leave_a_vector_alone(cropping: HTCL, mels: list[np.ndarray]) -> None:
-    together = cropping.encode_mels(mels, batch_size=32)
-    assert_close(np.concatenate([cropping.encode_mels([mel]) for mel in mels]), together)
-    assert_close(cropping.encode_mels(mels, batch_size=7), together)
+    together = cropping.encode_features(mels, batch_size=32)
+    assert_close(np.concatenate([cropping.encode_features([mel]) for mel in mels]), together)
+    assert_close(cropping.encode_features(mels, batch_size=7), together)
 
 
 def test_crop_length_is_saved_with_the_model(
@@ -230,7 +230,7 @@ def test_crop_length_is_saved_with_the_model(
     cropping.save_pretrained(tmp_path)
     again = HTCL.from_pretrained(tmp_path)
     assert again.crop_frames == 32
-    np.testing.assert_array_equal(again.encode_mels(mels), cropping.encode_mels(mels))
+    np.testing.assert_array_equal(again.encode_features(mels), cropping.encode_features(mels))
 
 
 def test_crop_that_the_convolutions_cannot_hear_is_refused(config: Config) -> None:

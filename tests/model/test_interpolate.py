@@ -45,7 +45,7 @@ def test_the_two_models_stay_as_they_were(trained: Library) -> None:
 
 def test_models_of_other_layouts_are_refused(trained: Library) -> None:
     one = HTCL.from_pretrained(trained.folder.run("semantic"))
-    settings = one.parts.model_dump(mode="json")
+    settings = one.settings.model_dump(mode="json")
     settings["audio"]["n_layers"] = 1
     other = HTCL(
         HTCLConfig(Config.model_validate(settings).model_dump(mode="json"), one.config.text_config)

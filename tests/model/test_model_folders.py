@@ -85,11 +85,11 @@ def test_saved_model_comes_back_bit_for_bit(
 ) -> None:
     loaded = HTCL.from_pretrained(saved)
     assert_same_weights(loaded, model)
-    assert loaded.parts == model.parts
+    assert loaded.settings == model.settings
     assert not loaded.training
     assert loaded.tokenizer.get_vocab() == model.tokenizer.get_vocab()
     np.testing.assert_array_equal(loaded.encode_text(TEXTS), model.encode_text(TEXTS))
-    np.testing.assert_array_equal(loaded.encode_mels(mels[:4]), model.encode_mels(mels[:4]))
+    np.testing.assert_array_equal(loaded.encode_features(mels[:4]), model.encode_features(mels[:4]))
 
 
 def test_saving_what_was_loaded_writes_the_same_bytes(saved: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_folder_needs_nothing_else(
         moved / "config.json", lambda content: content["settings"]["text"].update(name=gone)
     )
     loaded = HTCL.from_pretrained(moved)
-    assert loaded.parts.text.name == gone != config.text.name
+    assert loaded.settings.text.name == gone != config.text.name
     np.testing.assert_array_equal(loaded.encode_text(TEXTS), model.encode_text(TEXTS))
 
 
@@ -296,7 +296,7 @@ def test_new_training_settings_are_taken_over_and_saved(
         update={"preference": config.preference.model_copy(update={"epochs": 77.0})}
     )
     fresh.use_settings(changed)
-    assert fresh.parts.preference.epochs == 77
+    assert fresh.settings.preference.epochs == 77
     fresh.save_pretrained(tmp_path)
     assert HTCL.from_pretrained(tmp_path).parts == changed
 
@@ -311,7 +311,7 @@ def test_settings_of_another_model_are_refused(
         CheckpointError, match=rf"the model was made with \[{part}\] .*; the settings now say "
     ):
         fresh.use_settings(config.model_copy(update={part: other}))
-    assert fresh.parts == config
+    assert fresh.settings == config
     assert fresh.config.settings == config.model_dump(mode="json")
 
 

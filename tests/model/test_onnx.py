@@ -55,14 +55,14 @@ def _noise(n_frames: int, n: int, seed: int) -> np.ndarray:
 def test_log_mels_of_any_length_give_the_models_vectors(whole: HTCL, exported: Path) -> None:
     for lengths in ([17], [60, 33, 200], [90] * 7):
         mels = [_noise(n, 128, seed) for seed, n in enumerate(lengths)]
-        frames, mask = pad_features(mels, whole.parts.mel, whole.audio_encoder.min_frames)
+        frames, mask = pad_features(mels, whole.settings.mel, whole.audio_encoder.min_frames)
         found = run_onnx(exported / "audio.onnx")(frames.numpy(), mask.numpy())
-        assert np.abs(found - whole.encode_mels(mels)).max() < TOLERANCE
+        assert np.abs(found - whole.encode_features(mels)).max() < TOLERANCE
 
 
 def test_texts_give_the_models_vectors(whole: HTCL, exported: Path) -> None:
     for texts in (TEXTS[:1], TEXTS, TEXTS * 3):
-        tokens = tokenize(texts, whole.tokenizer, whole.parts.text.max_tokens)
+        tokens = tokenize(texts, whole.tokenizer, whole.settings.text.max_tokens)
         found = run_onnx(exported / "text.onnx")(
             tokens["input_ids"].numpy(), tokens["attention_mask"].numpy()
         )
@@ -98,7 +98,7 @@ def test_frames_of_a_frozen_front_end_give_the_models_vectors(
     tracks = [_noise(n, 24, n) for n in (1, 4, 11)]
     frames, mask = pad_frames(tracks)
     found = run_onnx(done.folder / "audio.onnx")(frames.numpy(), mask.numpy())
-    assert np.abs(found - model.encode_mels(tracks)).max() < TOLERANCE
+    assert np.abs(found - model.encode_features(tracks)).max() < TOLERANCE
     assert max(done.audio_difference, done.text_difference) < TOLERANCE
 
 
@@ -108,13 +108,13 @@ def test_crops_of_a_long_track_have_its_vector_as_their_mean(
     model = _model(text_encoder_folder, "mean", 5.0)
     done = export_onnx(model, tmp_path / "towers", "x")
     mel = _noise(150, 128, 0)
-    frames, _ = pad_features([mel], model.parts.mel, model.audio_encoder.min_frames)
+    frames, _ = pad_features([mel], model.settings.mel, model.audio_encoder.min_frames)
     crops = crops_of(frames[0].numpy(), model.crop_frames)
     mean = run_onnx(done.folder / "audio.onnx")(crops, np.zeros(crops.shape[:2], dtype=bool)).mean(
         axis=0
     )
     assert len(crops) == 3
-    assert np.abs(mean / np.linalg.norm(mean) - model.encode_mels([mel])[0]).max() < TOLERANCE
+    assert np.abs(mean / np.linalg.norm(mean) - model.encode_features([mel])[0]).max() < TOLERANCE
 
 
 def test_file_that_differs_is_not_left(

@@ -137,14 +137,16 @@ def test_heads_give_the_released_vectors(
 
 def test_stage_one_loss_is_the_released_one(model: HTCL, behaviour: dict[str, Tensor]) -> None:
     numbers = torch.arange(6)
-    losses = SemanticLoss(shared=False)(embed(model, behaviour, "anchor"), numbers, numbers)
+    losses = SemanticLoss(gather_negatives=False)(
+        embed(model, behaviour, "anchor"), numbers, numbers
+    )
     assert set(losses) == {"audio_text"}
     assert_close(losses["audio_text"], behaviour["expected.loss_stage1_anchor"].squeeze())
 
 
 def test_stage_two_losses_are_the_released_ones(model: HTCL, behaviour: dict[str, Tensor]) -> None:
     numbers = torch.arange(12)
-    losses = PreferenceLoss(shared=False)(both_sides(model, behaviour), numbers, numbers)
+    losses = PreferenceLoss(gather_negatives=False)(both_sides(model, behaviour), numbers, numbers)
     assert set(losses) == {"audio_text", "audio_audio", "audio_fusion"}
     for name, loss in losses.items():
         assert_close(loss, behaviour[f"expected.loss_{name}"].squeeze())
@@ -236,8 +238,8 @@ def test_sizes_are_read_from_the_shapes(
     model: HTCL, weights: dict[str, Tensor], layout: dict[str, Any]
 ) -> None:
     config = released_config(rename_released(weights), 4, 4)
-    audio, tiny = config.parts.audio, layout["tiny_audio_config"]
-    assert config.parts.mel.n_mels == tiny["input_dim"]
+    audio, tiny = config.checked_settings.audio, layout["tiny_audio_config"]
+    assert config.checked_settings.mel.n_mels == tiny["input_dim"]
     assert list(audio.conv_channels) == tiny["conv_filters"]
     assert list(audio.conv_kernels) == tiny["conv_kernels"]
     assert list(audio.conv_strides) == tiny["conv_strides"]
@@ -247,15 +249,19 @@ def test_sizes_are_read_from_the_shapes(
     assert audio.ffn_size == tiny["intermediate_size"]
     assert audio.position_kernel == tiny["kernel_size_pos_conv_emb"]
     assert audio.position_groups == tiny["groups_pos_conv_emb"]
-    assert [*config.parts.heads.hidden_sizes, config.parts.heads.embed_dim] == layout["tiny_heads"][
-        "audio_mlp"
-    ][1:]
-    assert list(config.parts.heads.fusion_hidden_sizes) == layout["tiny_heads"]["fusion_mlp"][1:3]
+    assert [
+        *config.checked_settings.heads.hidden_sizes,
+        config.checked_settings.heads.embed_dim,
+    ] == layout["tiny_heads"]["audio_mlp"][1:]
+    assert (
+        list(config.checked_settings.heads.fusion_hidden_sizes)
+        == layout["tiny_heads"]["fusion_mlp"][1:3]
+    )
     assert {name: config.text_config[name] for name in layout["tiny_bert_config"]} == layout[
         "tiny_bert_config"
     ]
-    assert config.parts.mel.released_padding
-    assert config.parts.text.pooling == "pooler"
+    assert config.checked_settings.mel.released_padding
+    assert config.checked_settings.text.pooling == "pooler"
     assert not model.training
 
 
@@ -342,7 +348,7 @@ def test_text_longer_than_the_position_table_is_cut(text_encoder_folder: Path) -
     loaded, _ = import_released(
         RELEASED, n_heads=4, text_heads=4, tokenizer=str(text_encoder_folder)
     )
-    assert loaded.parts.text.max_tokens == 64
+    assert loaded.settings.text.max_tokens == 64
     full, longer = loaded.encode_text([" ".join(["slow", "fast"] * n) for n in (31, 60)])
     np.testing.assert_array_equal(longer, full)
 

@@ -26,7 +26,7 @@ def _answers_of_model(root: Path) -> object:
     run = root / "runs" / "preference"
     model = HTCL.from_pretrained(run)
     store = FeatureStore(root / "mels")
-    sounds = model.encode_mels([store.read(track_id) for track_id in store.track_ids[:6]])
+    sounds = model.encode_features([store.read(track_id) for track_id in store.track_ids[:6]])
     trained = train_stage(root, "preference") if is_finished(run) else None
     return [_hash(model.encode_text(list(QUESTIONS))), _hash(sounds), str(trained)]
 

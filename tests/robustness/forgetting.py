@@ -71,7 +71,7 @@ def _by_model(root: Path, liked: dict[str, list[str]]) -> Scores:
     model, store = HTCL.from_pretrained(root / "runs" / "preference"), FeatureStore(root / "mels")
     ids = store.track_ids
     vectors = dict(
-        zip(ids, model.encode_mels([store.read(track_id) for track_id in ids]), strict=True)
+        zip(ids, model.encode_features([store.read(track_id) for track_id in ids]), strict=True)
     )
     return {user: float(np.mean([vectors[a] @ vectors[b] for a, b in combinations(own, 2)] or [0]))
             for user, own in liked.items()}  # fmt: skip

@@ -67,7 +67,7 @@ def test_vectors_are_what_the_model_says_of_each_mel_alone(run: Path, store: Fea
     assert vectors.space_id == space_id(run)
     assert vectors.matrix.dtype == np.float32
     for row in (0, 17, 59):
-        alone = model.encode_mels([store.read(vectors.track_ids[row])])[0]
+        alone = model.encode_features([store.read(vectors.track_ids[row])])[0]
         assert np.allclose(vectors.matrix[row], alone, atol=1e-5)
     assert np.allclose(np.linalg.norm(vectors.matrix, axis=1), 1, atol=1e-5)
 
@@ -150,7 +150,7 @@ def test_only_a_changed_mel_is_embedded_again(trained_copy: Library, tmp_path: P
     ] == ["track-0003"]
     assert np.allclose(
         after.matrix[3],
-        HTCL.from_pretrained(run).encode_mels([store.read("track-0003")])[0],
+        HTCL.from_pretrained(run).encode_features([store.read("track-0003")])[0],
         atol=1e-5,
     )
 

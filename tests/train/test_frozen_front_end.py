@@ -86,7 +86,7 @@ def test_stage_two_departs_and_stage_one_does_not(heard: Library) -> None:
     for run, is_moved in (("semantic", False), ("preference", True)):
         head = HTCL.from_pretrained(heard.folder.run(run)).audio_head
         assert isinstance(head, AdapterHead)
-        assert bool(head.departure.weight.any()) == is_moved
+        assert bool(head.residual.weight.any()) == is_moved
     vectors = heard.index.vectors
     assert np.abs(vectors[:, :64] - vectors[:, 64:]).max() > 1e-3
 
@@ -101,7 +101,7 @@ def test_the_fused_vector_of_stage_one_is_its_audio_vector(heard: Library) -> No
     )
     frames = [store.read(track_id) for track_id in store.track_ids]
     fused = model.encode_fused(frames, model.encode_text_states(["low dark slow"] * len(frames)))
-    np.testing.assert_allclose(fused, model.encode_mels(frames), atol=1e-6)
+    np.testing.assert_allclose(fused, model.encode_features(frames), atol=1e-6)
 
 
 def test_a_file_gets_the_vector_the_index_holds(heard: Library) -> None:
@@ -158,10 +158,10 @@ def test_validation_is_offered_the_very_beginning_of_stage_two(
 
     class _Watch(TrainerCallback):
         def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
-            began.append(model.audio_head.departure.weight.detach().clone())
+            began.append(model.audio_head.residual.weight.detach().clone())
 
     def judge(model: HTCL) -> ValidationScores:
-        judged.append(model.audio_head.departure.weight.detach().clone())
+        judged.append(model.audio_head.residual.weight.detach().clone())
         return ValidationScores({"audio": {}, "fused": {}}, {})
 
     train_preference(

@@ -79,12 +79,12 @@ def test_repeats_are_left_out_as_a_slow_plain_version_leaves_them_out(seed: int)
     assert found.item() == pytest.approx(slow_loss(left, right, math.e, left_n, right_n), abs=1e-5)
 
 
-@pytest.mark.parametrize("has_graph", [False, True])
+@pytest.mark.parametrize("has_affinity", [False, True])
 def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
-    has_graph: bool, monkeypatch: pytest.MonkeyPatch
+    has_affinity: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven rows by three, with repeats and a row without text."""
-    graph = TasteAffinity(unit(9, 3, seed=5)) if has_graph else None
+    affinity = TasteAffinity(unit(9, 3, seed=5)) if has_affinity else None
     left_n, right_n = numbers(0, 1, 0, 2, 3, 4, 5), numbers(6, 7, 8, 6, NO_TEXT, 2, 7)
     found = []
     for rows_at_once in (1024, 3):
@@ -92,7 +92,7 @@ def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
         left, right, scale = (
             one.requires_grad_() for one in (unit(7, 4), unit(7, 4, seed=1), torch.tensor(1.3))
         )
-        loss = contrastive_loss(left, right, scale, left_n, right_n, graph=graph)
+        loss = contrastive_loss(left, right, scale, left_n, right_n, affinity=affinity)
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((loss, left.grad, right.grad, scale.grad))
     assert found[0][0].item() > 0.1
@@ -216,8 +216,8 @@ def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
     Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing
     for the unknown.
     """
-    graph = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
-    weights = graph.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
+    affinity = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    weights = affinity.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
     assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
     assert not weights[0, 2]
     assert not weights[1].any()

@@ -117,7 +117,9 @@ def test_its_checkpoint_loads_alone_with_the_size_of_a_frame(
     assert (record["frame_size"], record["settings"]["features"]) == (SIZE, "given.npz")
     model = HTCL.from_pretrained(tmp_path / "elsewhere")
     track_id = given.index.track_ids[0]
-    found = model.encode_mels([FeatureStore(given.folder.frames / "features").read(track_id)])[0]
+    found = model.encode_features([FeatureStore(given.folder.frames / "features").read(track_id)])[
+        0
+    ]
     np.testing.assert_allclose(found, given.index.vectors[0, :64], atol=1e-5)
 
 
@@ -195,7 +197,7 @@ def test_a_file_is_encoded_as_it_stands_in_the_index(encoded_root: Path) -> None
         found[:47], indexed[:47], atol=1e-5
     )  # what is heard; the index may hold the text's part
     store = open_features(library.folder, library.folder.config)
-    np.testing.assert_allclose(found, model.encode_mels([store.read(track_id)])[0], atol=1e-5)
+    np.testing.assert_allclose(found, model.encode_features([store.read(track_id)])[0], atol=1e-5)
     assert library.similar(path, k=1, blend=1.0)[0].track_id == track_id
     assert model.config.frame_size == 32
 
@@ -247,7 +249,7 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
     with pytest.raises(CheckpointError, match=line):
         library.embed("semantic")
     with pytest.raises(
-        CheckpointError, match="was interrupted and cannot go on: front end weights changed since"
+        CheckpointError, match="was interrupted and cannot go on: front_end_weights changed since"
     ):
         train_semantic(folder, "begun", retrieval_figures)
     write_manifest(place, manifest)

@@ -131,7 +131,7 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
     states[-1] = 0.0
     init_preference_head(model, dataset, listening_factors(dataset, table, 4, min_users=3), states)
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
-    audio = model.encode_mels(frames)
+    audio = model.encode_features(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)
     centre = taste[:-1].mean(axis=0)
     same, other = (taste[:-1][store.crowd[:-1] == crowd].mean(axis=0) - centre for crowd in (1, 0))
@@ -147,7 +147,7 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
 def test_without_listening_nothing_begins(model: HTCL) -> None:
     dataset, _ = _dataset(_Heard())
     init_preference_head(model, dataset, torch.zeros(N_TRACKS, 4), torch.zeros(N_TRACKS + 1, 32))
-    assert not model.audio_head.departure.weight.any()
+    assert not model.audio_head.residual.weight.any()
     assert float(model.audio_head.radius) == 1.0
 
 
@@ -155,7 +155,7 @@ def test_a_beginning_at_random_is_small_has_a_slope_and_is_the_same_with_text(mo
     store = _Heard()
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
     init_preference_head_randomly(model)
-    audio = model.encode_mels(frames)
+    audio = model.encode_features(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)
     assert np.sqrt((taste**2).sum(axis=1).mean()) == pytest.approx(SMALL, rel=0.5)
     fused = model.encode_fused(frames, np.ones((N_TRACKS, 32), dtype=np.float32))
@@ -165,6 +165,6 @@ def test_a_beginning_at_random_is_small_has_a_slope_and_is_the_same_with_text(mo
         model.project_audio(mel, torch.zeros(4, 1, dtype=torch.bool)), dim=1
     )
     torch.autograd.backward((vectors[0] * vectors[1]).sum())
-    slope = model.audio_head.departure.weight.grad
+    slope = model.audio_head.residual.weight.grad
     assert slope is not None
     assert slope.abs().max() > 1e-4

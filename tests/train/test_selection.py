@@ -1,6 +1,4 @@
-"""How far stage two may go: taste that stands out, meaning within the budget, and else stage one
-itself.
-"""
+"""Selection of the saved weights: a significant gain, semantic metrics kept, or stage one."""
 
 import json
 from collections.abc import Sequence
@@ -43,18 +41,18 @@ def ends(text_encoder_folder: object) -> tuple[HTCL, HTCL]:
 def chosen(
     ends: tuple[HTCL, HTCL], gains: Gains, meaning: dict[float, float] | None = None
 ) -> tuple[float, SelectionResult]:
-    """(alpha of the kept model's weights, the balance) for listeners' gains over stage one by
+    """(alpha of the kept model's weights, the selection) for listeners' gains over stage one by
     position and vector.
     """
 
-    def judge(model: HTCL) -> ValidationScores:
+    def score(model: HTCL) -> ValidationScores:
         alpha = position(model)
         own = {kind: 0.5 + np.array(values) for kind, values in gains.get(alpha, {}).items()}
         told = {kind: {"R@10": (meaning or {}).get(alpha, 0.4)} for kind in ("audio", "fused")}
         return ValidationScores(told, {k: float(v.mean()) for k, v in own.items()}, own)
 
-    kept, balance = select_weights(ends[0], {"trained": ends[1]}, judge, budget=0.01)
-    return position(kept), balance
+    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, max_semantic_drop=0.01)
+    return position(kept), selection
 
 
 def position(model: HTCL) -> float:
@@ -73,10 +71,10 @@ def along(audio: Sequence[float], fused: Sequence[float]) -> Gains:
 
 
 def test_the_highest_taste_that_is_sure_is_kept(ends: tuple[HTCL, HTCL]) -> None:
-    alpha, balance = chosen(ends, along(STEADY, [2 * gain for gain in STEADY]))
-    assert (alpha, balance.alpha, balance.vector, balance.n_listeners) == (1.0, 1.0, "fused", 5)
-    assert balance.sentence() == (
-        "kept: 100% of the way to stage two, fused vectors; taste of 5 validation listeners 0.500 -> 0.700, "
+    alpha, selection = chosen(ends, along(STEADY, [2 * gain for gain in STEADY]))
+    assert (alpha, selection.alpha, selection.vector, selection.n_users) == (1.0, 1.0, "fused", 5)
+    assert selection.sentence() == (
+        "kept: 100% of the way to stage two, fused vectors; preference of 5 validation listeners 0.500 -> 0.700, "
         "R@10 0.400 -> 0.400"
     )
 
@@ -85,19 +83,19 @@ def test_a_gain_that_few_listeners_disagree_about_leaves_stage_one(ends: tuple[H
     """Audio and fused gain 0.1 on the mean of five, like STEADY, but with a standard error three
     times that.
     """
-    alpha, balance = chosen(ends, along(SPLIT, SPLIT))
-    assert (alpha, balance.alpha, balance.vector) == (0.0, 0.0, "audio")
-    assert balance.sentence() == (
-        "kept: stage one itself, audio vectors; no gain of taste within the budget of meaning stands out among 5 "
-        "validation listeners (stage one 0.500, best 0.600)"
+    alpha, selection = chosen(ends, along(SPLIT, SPLIT))
+    assert (alpha, selection.alpha, selection.vector) == (0.0, 0.0, "audio")
+    assert selection.sentence() == (
+        "kept: stage one, audio vectors; no gain in preference within max_semantic_drop exceeds one "
+        "standard error over 5 validation listeners (stage one 0.500, best 0.600)"
     )
 
 
 def test_a_gain_that_stands_out_is_taken_before_a_larger_one_that_is_not(
     ends: tuple[HTCL, HTCL],
 ) -> None:
-    alpha, balance = chosen(ends, along(STEADY, [2 * gain for gain in SPLIT]))
-    assert (alpha, balance.vector) == (1.0, "audio")
+    alpha, selection = chosen(ends, along(STEADY, [2 * gain for gain in SPLIT]))
+    assert (alpha, selection.vector) == (1.0, "audio")
 
 
 def test_meaning_beyond_the_budget_is_not_paid_for_taste(ends: tuple[HTCL, HTCL]) -> None:
@@ -110,33 +108,46 @@ def test_a_loss_of_taste_leaves_stage_one(ends: tuple[HTCL, HTCL]) -> None:
 
 
 def test_without_a_listener_to_ask_stage_one_stays(ends: tuple[HTCL, HTCL]) -> None:
-    alpha, balance = chosen(ends, {})
-    assert (alpha, balance.alpha, balance.n_listeners) == (0.0, 0.0, 0)
-    assert balance.sentence() == (
-        "kept: stage one itself, audio vectors; no listener of the validation window can be asked"
+    alpha, selection = chosen(ends, {})
+    assert (alpha, selection.alpha, selection.n_users) == (0.0, 0.0, 0)
+    assert selection.sentence() == (
+        "kept: stage one, audio vectors; the validation window has no listener to score"
     )
 
 
-def test_the_balance_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:
+def test_the_selection_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:
     record = json.loads(json.dumps(asdict(chosen(ends, along(STEADY, STEADY))[1])))
-    assert record["judged"]["trained 0.5"]["fused"] == {"R@10": 0.4, "taste": pytest.approx(0.55)}
-    assert next(iter(record["judged"])) == "stage one"
-    assert list(record) == ["end", "alpha", "vector", "judged", "budget", "n_listeners"]
+    assert list(record) == [
+        "endpoint",
+        "alpha",
+        "vector",
+        "candidates",
+        "max_semantic_drop",
+        "n_users",
+    ]
+    assert [one["alpha"] for one in record["candidates"][::2]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert record["candidates"][5] == {
+        "endpoint": "trained",
+        "alpha": 0.5,
+        "vector": "fused",
+        "semantic": {"R@10": 0.4},
+        "preference": pytest.approx(0.55),
+    }
 
 
 def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HTCL, HTCL]) -> None:
-    """ "trained" changes nothing, half of the way to "begun" gains most: the sentence says which of
-    the two it was.
-    """
-    start, begun = ends
+    """ "trained" changes nothing, half of the way to "initial" gains most."""
+    start, initial = ends
 
-    def judge(model: HTCL) -> ValidationScores:
+    def score(model: HTCL) -> ValidationScores:
         own = {"audio": 0.5 + np.array(STEADY) * (2 if position(model) == 0.5 else position(model))}
         return ValidationScores({"audio": {}}, {"audio": float(own["audio"].mean())}, own)
 
-    kept, balance = select_weights(start, {"trained": start, "begun": begun}, judge, budget=0.01)
-    assert (position(kept), balance.end, balance.alpha) == (0.5, "begun", 0.5)
-    assert balance.sentence().startswith(
+    kept, selection = select_weights(
+        start, {"trained": start, "initial": initial}, score, max_semantic_drop=0.01
+    )
+    assert (position(kept), selection.endpoint, selection.alpha) == (0.5, "initial", 0.5)
+    assert selection.sentence().startswith(
         "kept: 50% of the way to stage two before its first step, audio vectors; "
     )
 

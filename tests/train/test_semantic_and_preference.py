@@ -253,7 +253,7 @@ def test_tiny_model_overfits_eight_tracks(
         [],
     ).train()
     text = model.encode_text(list(texts.values()))
-    audio = model.encode_mels([store.read(track_id) for track_id in track_ids])
+    audio = model.encode_features([store.read(track_id) for track_id in track_ids])
     assert retrieval_ranks(text, audio, np.arange(8)).tolist() == [1.0] * 8
 
 
@@ -440,7 +440,7 @@ def test_interrupted_run_refuses_to_go_on_with_other_settings_or_data(
         train_semantic(folder, "semantic", retrieval_figures)
     tracks = pl.read_parquet(folder.tracks)
     tracks.with_columns(pl.lit("other").alias("title")).write_parquet(folder.tracks)
-    with pytest.raises(CheckpointError, match="cannot go on: training rows changed since"):
+    with pytest.raises(CheckpointError, match="cannot go on: training_rows_sha256 changed since"):
         train(tmp_path / "library", "semantic")
     tracks.write_parquet(folder.tracks)
     assert train(tmp_path / "library", "semantic").is_file()

@@ -104,8 +104,8 @@ def demo(
     two = train_preference(
         folder, "preference", "semantic", retrieval_figures, scorer=score_on_validation(folder)
     )
-    if two.balance:
-        typer.echo(two.balance["sentence"])
+    if two.selection:
+        typer.echo(two.selection["sentence"])
     _say("5/6", "vectors, and what they are worth on tracks and days that training never saw")
     embed_folder(folder, "semantic", "preference")
     by_seed = compare(folder, "semantic", "preference", LABELS, (), 1)

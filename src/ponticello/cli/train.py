@@ -211,7 +211,7 @@ def _print(runs: "list[TrainedRun]", supply: "DataStats", as_json: bool) -> None
                 "n_rows": run.n_rows,
                 "n_steps": run.n_steps,
                 "best": run.best,
-                "balance": run.balance,
+                "selection": run.selection,
                 "supply": {**asdict(supply), "supports": describe_readiness(supply)},
             }
             for run in runs
@@ -227,5 +227,5 @@ def _print(runs: "list[TrainedRun]", supply: "DataStats", as_json: bool) -> None
             f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {what}{left_out}; "
             f"best validation {figures}; in {run.folder}"
         )
-        if run.balance:
-            typer.echo(run.balance["sentence"])
+        if run.selection:
+            typer.echo(run.selection["sentence"])

@@ -199,7 +199,9 @@ def _measure_labels(
         method: vectors for method, vectors in materials.vectors.items() if method not in left_out
     }
     built_on_it = [
-        method for method, model in materials.models.items() if model.parts.front_end == "musicnn"
+        method
+        for method, model in materials.models.items()
+        if model.settings.front_end == "musicnn"
     ]
     if column == MACHINE_TAGS and built_on_it:
         evaluation.notes.append(

@@ -112,7 +112,7 @@ def _embed(model: HTCL, materials: EvaluationVectors) -> np.ndarray:
         for start in range(0, len(materials.ids), PART_SIZE)
     )
     return np.concatenate(
-        [model.encode_mels([store.read(track_id) for track_id in part]) for part in parts]
+        [model.encode_features([store.read(track_id) for track_id in part]) for part in parts]
     )
 
 

@@ -75,18 +75,20 @@ def _judge(folder: LibraryPaths) -> Scorer:
     states: list[tuple[np.ndarray, np.ndarray]] = []
 
     def judge(model: HTCL) -> ValidationScores:
-        if model.parts.text.trainable or not states:
+        if model.settings.text.trainable or not states:
             states[:] = [(model.encode_text_states(texts), model.encode_text_states(beside))]
         asked, fused_with = states[0]
         frames = [store.read(track_id) for track_id in ids]
         kinds = {
-            "audio": model.encode_mels(frames),
+            "audio": model.encode_features(frames),
             "fused": model.encode_fused(frames, fused_with),
         }
         said: dict[str, float] = {}
         if len(told) > 1:  # of the audio for both: a fused vector holds the text itself
             found = retrieval_figures(
-                model.encode_known_text(asked[told]), kinds["audio"][told], np.arange(len(told))
+                model.encode_text_from_states(asked[told]),
+                kinds["audio"][told],
+                np.arange(len(told)),
             )
             said = {"text to audio R@10": found["recall@10"], "text to audio MRR": found["mrr"]}
         meaning: dict[str, dict[str, float]] = {kind: dict(said) for kind in kinds}

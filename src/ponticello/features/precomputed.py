@@ -155,7 +155,7 @@ class PrecomputedFeatures:
         """As `FeatureExtractor.extract`: it never can."""
         raise CheckpointError(
             f"this model was trained on vectors from {self.place} and cannot hear a sound; "
-            "make the sound's vector as those were made, and give it to encode_mels"
+            "make the sound's vector as those were made, and give it to encode_features"
         )
 
 

@@ -91,12 +91,12 @@ class AdapterHead(nn.Module):
         self.register_buffer("axes", torch.eye(n_features, self.n_axes))
         self.register_buffer("radius", torch.ones(()))
         self.dropout = nn.Dropout(dropout)
-        self.departure = ZeroInitLinear(self.n_axes, preference_dim)
+        self.residual = ZeroInitLinear(self.n_axes, preference_dim)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors: (B, F) -> (B, d), of length `radius`."""
         heard = F.normalize(vectors @ self.axes, dim=-1)
-        return self.beside(heard, self.departure(self.dropout(heard)))
+        return self.beside(heard, self.residual(self.dropout(heard)))
 
     def beside(self, heard: Tensor, taste: Tensor) -> Tensor:
         """heard: (B, n_axes) of length 1; taste: (B, preference_dim) -> (B, d). Too long a taste
@@ -112,7 +112,7 @@ class AdapterHead(nn.Module):
         """vectors: (B, n_axes) -> (B, d): a text asks for what is heard, so tracks rank for it as
         in stage one.
         """
-        return F.pad(F.normalize(vectors, dim=-1), (0, self.departure.out_features + 1))
+        return F.pad(F.normalize(vectors, dim=-1), (0, self.residual.out_features + 1))
 
 
 class AdapterFusion(nn.Module):
@@ -124,7 +124,7 @@ class AdapterFusion(nn.Module):
         super().__init__()
         self.n_axes = n_axes
         self.dropout = nn.Dropout(dropout)
-        self.departure = ZeroInitLinear(n_axes + text_size, preference_dim)
+        self.residual = ZeroInitLinear(n_axes + text_size, preference_dim)
 
     def forward(self, head: AdapterHead, audio: Tensor, text_states: Tensor) -> Tensor:
         """audio: (B, d) as `head` gives it; text_states: (B, D) of the text encoder -> (B, d), of
@@ -132,7 +132,7 @@ class AdapterFusion(nn.Module):
         """
         heard = audio[:, : self.n_axes]
         return head.beside(
-            heard, self.departure(self.dropout(torch.cat([heard, text_states], dim=1)))
+            heard, self.residual(self.dropout(torch.cat([heard, text_states], dim=1)))
         )
 
 

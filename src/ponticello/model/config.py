@@ -11,7 +11,7 @@ from ponticello.errors import CheckpointError
 from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model.saving import saved_config
 
-MODEL_PARTS = (
+MODEL_SECTIONS = (
     "front_end",
     "features",
     "mel",
@@ -53,7 +53,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         super().__init__(**options)
 
     @property
-    def parts(self) -> Config:
+    def checked_settings(self) -> Config:
         """The settings, checked."""
         return saved_config(self.settings, "config.json")
 

@@ -24,7 +24,7 @@ from ponticello.features.frontend import FeatureExtractor, feature_extractor
 from ponticello.model.adapter import AdapterFusion, AdapterHead, FeaturePooling
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
 from ponticello.model.batching import all_crops, batched_forward, pad_features, pad_frames, tokenize
-from ponticello.model.config import MODEL_PARTS, HTCLConfig, check_kind
+from ponticello.model.config import MODEL_SECTIONS, HTCLConfig, check_kind
 from ponticello.model.heads import MLP
 from ponticello.model.saving import (
     check_checksums,
@@ -67,15 +67,15 @@ class HTCL(PreTrainedModel):
 
     def __init__(self, config: HTCLConfig) -> None:
         super().__init__(config)
-        self.parts = config.parts
-        audio, heads = self.parts.audio, self.parts.heads
+        self.settings = config.checked_settings
+        audio, heads = self.settings.audio, self.settings.heads
         self.audio_encoder: (
             Any  # AudioEncoder with MLPs as heads, or FrameEncoder with anchored ones
         )
         self.audio_head: Any
         self.fusion_head: Any
-        if self.parts.front_end == "logmel":
-            self.audio_encoder = AudioEncoder(audio, self.parts.mel.n_mels)
+        if self.settings.front_end == "logmel":
+            self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
             if 0 < self.crop_frames < self.audio_encoder.min_frames:
                 raise ConfigError(
                     f"audio.crop_seconds {audio.crop_seconds:g} makes {self.crop_frames} frames; the convolutions need "
@@ -94,7 +94,7 @@ class HTCL(PreTrainedModel):
             )
         self.text_encoder = build_text_encoder(config.text_config)
         text_size, meeting_size = self.text_encoder.config.hidden_size, heads.embed_dim
-        if self.is_anchored:
+        if self.uses_frozen_features:
             meeting_size = self.audio_head.n_axes
             self.fusion_head = AdapterFusion(
                 meeting_size, text_size, heads.preference_dim, heads.dropout
@@ -183,29 +183,29 @@ class HTCL(PreTrainedModel):
         """Takes over how `config` trains and searches; CheckpointError if it describes another
         model.
         """
-        for part in MODEL_PARTS:
-            here, there = getattr(self.parts, part), getattr(config, part)
+        for part in MODEL_SECTIONS:
+            here, there = getattr(self.settings, part), getattr(config, part)
             if here != there:
                 raise CheckpointError(
                     f"the model was made with [{part}] {here}; the settings now say {there}"
                 )
-        self.parts, self.config.settings = config, config.model_dump(mode="json")
+        self.settings, self.config.settings = config, config.model_dump(mode="json")
 
     @property
-    def is_anchored(self) -> bool:
+    def uses_frozen_features(self) -> bool:
         """Whether the audio tower stands over a frozen front end whose vector is kept."""
-        return self.parts.front_end != "logmel"
+        return self.settings.front_end != "logmel"
 
     @property
     def front_end(self) -> FeatureExtractor | None:
         """The frozen front end under the audio tower; None where it reads log-mels."""
-        return feature_extractor(self.parts, self.config.front_end_weights)
+        return feature_extractor(self.settings, self.config.front_end_weights)
 
     @property
     def crop_frames(self) -> int:
         """How many frames of a log-mel the tower hears at once; 0 = all there are."""
-        mel, seconds = self.parts.mel, self.parts.audio.crop_seconds
-        if self.parts.front_end != "logmel" or not seconds:
+        mel, seconds = self.settings.mel, self.settings.audio.crop_seconds
+        if self.settings.front_end != "logmel" or not seconds:
             return 0
         return 1 + int(seconds * mel.sample_rate) // mel.hop_length
 
@@ -214,7 +214,7 @@ class HTCL(PreTrainedModel):
         for head in (self.audio_head, self.text_head, self.fusion_head):
             head.apply(self._init_weights)
         for scale in self.logit_scales.values():
-            nn.init.constant_(scale, self.parts.heads.logit_scale)
+            nn.init.constant_(scale, self.settings.heads.logit_scale)
 
     def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
         """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not
@@ -233,7 +233,7 @@ class HTCL(PreTrainedModel):
     def project_text(self, text_states: Tensor) -> Tensor:
         """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
         vectors: Tensor = self.text_head(text_states)
-        return vectors if not self.is_anchored else self.audio_head.of_text(vectors)
+        return vectors if not self.uses_frozen_features else self.audio_head.of_text(vectors)
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
         """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text
@@ -241,7 +241,7 @@ class HTCL(PreTrainedModel):
 
         audio: (B, d) as `project_audio` gives it; text_states: (B, D) as `text_states`.
         """
-        if self.is_anchored:
+        if self.uses_frozen_features:
             fused = self.fusion_head(self.audio_head, audio, text_states)
         else:  # of the vectors before normalisation, as released
             fused = self.fusion_head(torch.cat([audio, self.project_text(text_states)], dim=-1))
@@ -252,7 +252,7 @@ class HTCL(PreTrainedModel):
         -> (B, D).
         """
         output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
-        return text_vector(output, attention_mask, self.parts.text.pooling)
+        return text_vector(output, attention_mask, self.settings.text.pooling)
 
     def forward(
         self,
@@ -295,15 +295,15 @@ class HTCL(PreTrainedModel):
         CheckpointError where the front end takes no sound (`features`) or its encoder is gone;
         DataError for one item.
         """
-        return self.encode_mels(
-            [self.frames(item) for item in require_list(items, "items")], batch_size
+        return self.encode_features(
+            [self.extract_features(item) for item in require_list(items, "items")], batch_size
         )
 
-    def frames(self, item: str | Path | np.ndarray) -> np.ndarray:
-        """What the audio tower reads of a file or a waveform, as `encode_mels` takes it; errors as
+    def extract_features(self, item: str | Path | np.ndarray) -> np.ndarray:
+        """What the audio tower reads of a file or a waveform, as `encode_features` takes it; errors as
         `encode_audio`.
         """
-        mel, front_end = self.parts.mel, self.front_end
+        mel, front_end = self.settings.mel, self.front_end
         sound = item if isinstance(item, np.ndarray) else Path(item)
         if front_end is not None:
             return front_end.extract(sound, mel.sample_rate)
@@ -313,7 +313,7 @@ class HTCL(PreTrainedModel):
             else mel_of_file(sound, mel)
         )
 
-    def encode_mels(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+    def encode_features(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a
         front end's frames.
         """
@@ -322,13 +322,13 @@ class HTCL(PreTrainedModel):
             return F.normalize(self._project_tracks([mels[row] for row in rows]), dim=-1)
 
         return batched_forward(
-            self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim
+            self, project, [len(mel) for mel in mels], batch_size, self.settings.heads.embed_dim
         )
 
     def encode_fused(
         self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32
     ) -> np.ndarray:
-        """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_mels`.
+        """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_features`.
 
         text_states: (n, D) as `encode_text_states` gives them; a track whose row is zeros has no
         text, and gets its audio vector.
@@ -340,12 +340,12 @@ class HTCL(PreTrainedModel):
             return F.normalize(self.fuse(audio, states, states.any(dim=1)), dim=-1)
 
         return batched_forward(
-            self, project, [len(mel) for mel in mels], batch_size, self.parts.heads.embed_dim
+            self, project, [len(mel) for mel in mels], batch_size, self.settings.heads.embed_dim
         )
 
     def _project_tracks(self, tracks: list[np.ndarray]) -> Tensor:
-        if self.parts.front_end == "logmel":
-            mel, mask = pad_features(tracks, self.parts.mel, self.audio_encoder.min_frames)
+        if self.settings.front_end == "logmel":
+            mel, mask = pad_features(tracks, self.settings.mel, self.audio_encoder.min_frames)
         else:
             mel, mask = pad_frames(tracks)
         return self.project_audio(mel.to(self.device), mask.to(self.device))
@@ -354,9 +354,9 @@ class HTCL(PreTrainedModel):
         """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for
         one text alone.
         """
-        return self.encode_known_text(self.encode_text_states(texts, batch_size))
+        return self.encode_text_from_states(self.encode_text_states(texts, batch_size))
 
-    def encode_known_text(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
+    def encode_text_from_states(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
 
         def project(rows: list[int]) -> Tensor:
@@ -365,7 +365,7 @@ class HTCL(PreTrainedModel):
             )
 
         return batched_forward(
-            self, project, [0] * len(text_states), batch_size, self.parts.heads.embed_dim
+            self, project, [0] * len(text_states), batch_size, self.settings.heads.embed_dim
         )
 
     def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
@@ -389,7 +389,7 @@ class HTCL(PreTrainedModel):
             raise CheckpointError(
                 "this model has no tokenizer; save one beside it (tokenizer.save_pretrained)"
             )
-        tokens = tokenize(texts, self.tokenizer, self.parts.text.max_tokens)
+        tokens = tokenize(texts, self.tokenizer, self.settings.text.max_tokens)
         return self.text_states(**{name: ids.to(self.device) for name, ids in tokens.items()})
 
 

@@ -196,7 +196,7 @@ def _some_frames(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Noise with padding at the end of every row but the first."""
     shortest = model.audio_encoder.min_frames
-    size = model.config.frame_size if model.is_anchored else model.parts.mel.n_mels
+    size = model.config.frame_size if model.uses_frozen_features else model.settings.mel.n_mels
     for n_rows, more in sizes:
         n_frames = shortest + (
             min(more, model.crop_frames - shortest) if model.crop_frames else more
@@ -217,7 +217,7 @@ def _some_tokens(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     n_words = model.text_encoder.config.vocab_size
     for n_rows, more in sizes:
-        n_tokens = min(2 + more, model.parts.text.max_tokens)
+        n_tokens = min(2 + more, model.settings.text.max_tokens)
         n_real = torch.randint(2, n_tokens + 1, (n_rows,), generator=generator)
         n_real[0] = n_tokens
         mask = (torch.arange(n_tokens)[None, :] < n_real[:, None]).long()
@@ -256,8 +256,8 @@ def _largest_difference(
 
 def _record(model: HTCL, space_id: str) -> dict[str, Any]:
     """What a program needs beside the two files."""
-    parts, crop = model.parts, model.crop_frames
-    if model.is_anchored:
+    parts, crop = model.settings, model.crop_frames
+    if model.uses_frozen_features:
         size, make = (
             model.config.frame_size,
             f"frames of front end {parts.front_end}, as they are, float32",

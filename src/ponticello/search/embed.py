@@ -176,7 +176,7 @@ class EmbeddingBatches:
         track_ids, told = self.lots[lot], self.sources.texts
         mels = [self.sources.store.read(track_id) for track_id in track_ids]
         if told is None:
-            matrix = model.encode_mels(mels, self._batch_size)
+            matrix = model.encode_features(mels, self._batch_size)
         else:
             words = model.encode_text_states(
                 [told.get(track_id, "") for track_id in track_ids], self._batch_size

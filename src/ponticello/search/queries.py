@@ -128,7 +128,7 @@ def share_text_encoder(models: Sequence[HTCL]) -> None:
     first = models[0]
     for model in models[1:]:
         ours, theirs = first.text_encoder.state_dict(), model.text_encoder.state_dict()
-        may_be = model.parts.text == first.parts.text and ours.keys() == theirs.keys()
+        may_be = model.settings.text == first.settings.text and ours.keys() == theirs.keys()
         if may_be and all(torch.equal(weight, theirs[name]) for name, weight in ours.items()):
             model.text_encoder = first.text_encoder
 
@@ -150,7 +150,7 @@ def text_query(models: Sequence[HTCL], text: str) -> Query:
         key = id(model.text_encoder)
         if key not in states:
             states[key] = model.encode_text_states([text])
-        sides.append(model.encode_known_text(states[key]))
+        sides.append(model.encode_text_from_states(states[key]))
     return Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
 
 
@@ -162,16 +162,16 @@ def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query
     frames: dict[str, np.ndarray] = {}
     sides = []
     for model in models:
-        key = features_key(model.parts, model.config.front_end_weights)
+        key = features_key(model.settings, model.config.front_end_weights)
         if key not in frames:
-            frames[key] = model.frames(sound)
-        sides.append(model.encode_mels([frames[key]]))
+            frames[key] = model.extract_features(sound)
+        sides.append(model.encode_features([frames[key]]))
     return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
 
 
 def frames_query(models: Sequence[HTCL], parts: Sequence[np.ndarray]) -> Query:
     """A row a part: the queries "music like this part", of frames as a library keeps them."""
-    sides = [model.encode_mels(list(parts)) for model in models]
+    sides = [model.encode_features(list(parts)) for model in models]
     return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
 
 

@@ -138,7 +138,7 @@ class _Clock(TrainerCallback):
             if file.is_file() and file.name != COMPLETE
         ]
         self.found["checkpoint"] = sum(file.stat().st_size for file in files)
-        self.found["vectors"] = 4 * model.parts.heads.embed_dim
+        self.found["vectors"] = 4 * model.settings.heads.embed_dim
         raise _EnoughSteps
 
     def estimate(self, n_tracks: int) -> TrainingEstimate:

@@ -41,7 +41,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from ponticello.config import StageConfig
 from ponticello.errors import DataError, LibraryError, Stopped
 from ponticello.model.batching import random_crop
-from ponticello.model.config import MODEL_PARTS
+from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.model.saving import report_write_errors
 from ponticello.splits.splits import with_role
@@ -58,7 +58,6 @@ from ponticello.train.distributed import launch_info, main_process_first, termin
 from ponticello.train.gradcache import SIDES, cached_backward
 from ponticello.train.runs import (
     RUN_FILE,
-    STAGE_ONE,
     STARTER,
     TrainedRun,
     finalize_run,
@@ -378,7 +377,7 @@ class HTCLTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
 
-    def go_on(self, checkpoint: Path | None) -> None:
+    def resume(self, checkpoint: Path | None) -> None:
         """Trains, from a checkpoint if there is one: to the same losses and weights as without the
         stop.
         """
@@ -489,7 +488,7 @@ class HTCLTrainer(Trainer):
         every process alike.
         """
         rows, tracks, texts = self._embed_validation()
-        alone = replace(self.stage.loss, shared=False)
+        alone = replace(self.stage.loss, gather_negatives=False)
         parts = {name: part.item() for name, part in alone(rows, tracks, texts).items()}
         metrics = {f"eval_loss_{name}": part for name, part in parts.items()}
         metrics["eval_loss"] = sum(parts.values())
@@ -648,10 +647,10 @@ def run_training(
     trainer = _build_trainer(run, stage, model, data, retrieval, callbacks, teacher)
     if is_main:
         fingerprint = _fingerprint(stage, model, data.training)
-        start_run(run, {**fingerprint, STAGE_ONE: stage_one_space_id})
+        start_run(run, {**fingerprint, "stage_one_space_id": stage_one_space_id})
     try:
         with terminate_gracefully(stop_request.tell):
-            trainer.go_on(last_checkpoint(run / "checkpoints"))
+            trainer.resume(last_checkpoint(run / "checkpoints"))
     finally:
         if bar:
             bar.stop()
@@ -663,15 +662,15 @@ def run_training(
         "n_left_out": data.n_candidates - len(data.training),
         "n_steps": trainer.state.global_step,
         "best": _best_validation(trainer.state.log_history),
-        "balance": None,
+        "selection": None,
     }
-    settings = model.parts.model_dump(mode="json")
+    settings = model.settings.model_dump(mode="json")
     with main_process_first():  # on a large catalogue selection outlasts a collective's timeout
         if trainer.args.should_save:
             if select is not None:
                 model, selection = select(model)
-                record["balance"] = {**asdict(selection), "sentence": selection.sentence()}
-            record = {**record, STAGE_ONE: stage_one_space_id, "settings": settings}
+                record["selection"] = {**asdict(selection), "sentence": selection.sentence()}
+            record = {**record, "stage_one_space_id": stage_one_space_id, "settings": settings}
             _save_run(run, model, record)
     return TrainedRun.from_record(run, record)
 
@@ -692,7 +691,7 @@ def _build_trainer(
     callbacks: list[TrainerCallback],
     teacher: Tensor | None,
 ) -> HTCLTrainer:
-    config = model.parts
+    config = model.settings
     batch_size = _batch_size(stage, data.training)
     steps_per_epoch = len(data.training) // (batch_size * launch_info()[1])
     text_states = None if config.text.trainable else compute_text_states(model, data.training)
@@ -731,10 +730,10 @@ def _batch_size(stage: Stage, training: TrackTuples) -> int:
 def _fingerprint(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, Any]:
     """Returns what must be unchanged when a run resumes: settings, and the rows in their order."""
     rows = repr([training.rows, sorted(training.texts.items())])
-    settings = model.parts.model_dump(mode="json")
-    fingerprint = {name: settings[name] for name in (stage.name, *MODEL_PARTS)}
-    fingerprint["front end weights"] = model.config.front_end_weights or None
-    fingerprint["training rows"] = hashlib.sha256(rows.encode()).hexdigest()
+    settings = model.settings.model_dump(mode="json")
+    fingerprint = {name: settings[name] for name in (stage.name, *MODEL_SECTIONS)}
+    fingerprint["front_end_weights"] = model.config.front_end_weights or None
+    fingerprint["training_rows_sha256"] = hashlib.sha256(rows.encode()).hexdigest()
     return fingerprint
 
 

@@ -67,8 +67,8 @@ def contrastive_loss(
     left_numbers: Tensor,
     right_numbers: Tensor,
     *,
-    shared: bool = True,
-    graph: TasteAffinity | None = None,
+    gather_negatives: bool = True,
+    affinity: TasteAffinity | None = None,
 ) -> Tensor:
     """Symmetric InfoNCE over matched rows, as a scalar.
 
@@ -79,8 +79,8 @@ def contrastive_loss(
     left_numbers, right_numbers: (B,) integers; equal numbers stand for the same track or text. Rows
     with `NO_TEXT` on a
         side are no rows: neither asked with nor found.
-    shared: negatives come from all processes (training), or from these rows alone (validation).
-    graph: how clearly other rows match too: a row's loss is then the mean over all its matches by
+    gather_negatives: negatives come from all processes (training), or from these rows alone (validation).
+    affinity: how clearly other rows match too: a row's loss is then the mean over all its matches by
     their weight, and a
         track that stands in several rows counts as one candidate.
 
@@ -92,8 +92,10 @@ def contrastive_loss(
         raise ShapeError(
             f"left and right must both be (B >= 2, d); found {tuple(left.shape)} and {tuple(right.shape)}"
         )
-    gather = gather_rows if shared else torch.nn.Identity()
-    target = torch.arange(len(left), device=left.device) + (rank() * len(left) if shared else 0)
+    gather = gather_rows if gather_negatives else torch.nn.Identity()
+    target = torch.arange(len(left), device=left.device) + (
+        rank() * len(left) if gather_negatives else 0
+    )
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
     all_left, all_right = gather(left), gather(right)  # (W * B, d)
     all_left_numbers, all_right_numbers = gather(left_numbers), gather(right_numbers)
@@ -102,8 +104,8 @@ def contrastive_loss(
     share = told / all_told.float().mean().clamp(
         min=1e-12
     )  # (B,) of the mean over all rows of all processes
-    forward = _Candidates(all_right, all_right_numbers, all_left_numbers, all_told, graph)
-    backward = _Candidates(all_left, all_left_numbers, all_right_numbers, all_told, graph)
+    forward = _Candidates(all_right, all_right_numbers, all_left_numbers, all_told, affinity)
+    backward = _Candidates(all_left, all_left_numbers, all_right_numbers, all_told, affinity)
     losses = forward.losses(scale * left, left_numbers, right_numbers, target)
     losses = losses + backward.losses(scale * right, right_numbers, left_numbers, target)
     return (losses * share).mean() / 2
@@ -122,7 +124,7 @@ class _Candidates:
     numbers: Tensor
     askers: Tensor
     told: Tensor
-    graph: TasteAffinity | None
+    affinity: TasteAffinity | None
 
     def losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
         """(B,) of scaled queries (B, d), their numbers, those of their matches, and where these are
@@ -141,10 +143,12 @@ class _Candidates:
 
     def _losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
         logits = queries @ self.keys.T  # (B, C)
-        same = _is_same(numbers, matches, self.askers, self.numbers, target, self.graph is not None)
-        if self.graph is not None:
+        same = _is_same(
+            numbers, matches, self.askers, self.numbers, target, self.affinity is not None
+        )
+        if self.affinity is not None:
             logits = logits - _n_rows(self.numbers).log()
-        weights = _matches(numbers, self.numbers, target, self.graph)
+        weights = _matches(numbers, self.numbers, target, self.affinity)
         return _cross_entropy(logits, weights, same | ~self.told)
 
 
@@ -158,16 +162,18 @@ def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
     return -(logs.masked_fill(matches == 0, 0.0) * matches).sum(dim=1) / total.clamp(min=1e-12)
 
 
-def _matches(query: Tensor, all_key: Tensor, target: Tensor, graph: TasteAffinity | None) -> Tensor:
-    """(B, W * B) weights: of a row's own match, and of what else the graph knows, shared among a
+def _matches(
+    query: Tensor, all_key: Tensor, target: Tensor, affinity: TasteAffinity | None
+) -> Tensor:
+    """(B, W * B) weights: of a row's own match, and of what else the affinity knows, gather_negatives among a
     track's rows.
     """
     own = torch.zeros(len(query), len(all_key), device=query.device).scatter(
         1, target[:, None], 1.0
     )
-    if graph is None:
+    if affinity is None:
         return own
-    known = graph.between(query, all_key)
+    known = affinity.between(query, all_key)
     return torch.where((own > 0) & (known == 0), own, known) / _n_rows(all_key)
 
 
@@ -178,16 +184,21 @@ def _n_rows(numbers: Tensor) -> Tensor:
 
 
 def _is_same(
-    query: Tensor, key: Tensor, all_query: Tensor, all_key: Tensor, target: Tensor, has_graph: bool
+    query: Tensor,
+    key: Tensor,
+    all_query: Tensor,
+    all_key: Tensor,
+    target: Tensor,
+    has_affinity: bool,
 ) -> Tensor:
     """(B, W * B) bool: candidates that are no true negatives of a row, its own match aside.
 
     Candidate j is left out for row i if it is the thing asked with itself, the very match of i
     again, or another known match of the same question; the last two are matches of row i too where
-    a graph says so.
+    a affinity says so.
     """
     same = all_key == query[:, None]
-    if not has_graph:
+    if not has_affinity:
         same = same | (all_key == key[:, None]) | (all_query == query[:, None])
     return same.scatter(1, target[:, None], False)
 
@@ -196,7 +207,7 @@ def _is_same(
 class SemanticLoss:
     """Stage one: audio against its own text."""
 
-    shared: bool = True
+    gather_negatives: bool = True
 
     def __call__(
         self, rows: Embeddings, track_numbers: Tensor, text_numbers: Tensor
@@ -206,7 +217,12 @@ class SemanticLoss:
         scale = rows.logit_scales["audio_text"]
         return {
             "audio_text": contrastive_loss(
-                audio, text, scale, track_numbers, text_numbers, shared=self.shared
+                audio,
+                text,
+                scale,
+                track_numbers,
+                text_numbers,
+                gather_negatives=self.gather_negatives,
             )
         }
 
@@ -226,9 +242,9 @@ class PreferenceLoss:
     "distillation" is ours, after Romero et al. 2015 (a teacher's embedding as target).
     """
 
-    shared: bool = True
+    gather_negatives: bool = True
     weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)
-    graph: TasteAffinity | None = None
+    affinity: TasteAffinity | None = None
 
     def __call__(
         self,
@@ -244,7 +260,7 @@ class PreferenceLoss:
         """
         parts: dict[str, Tensor] = {}
         if self.weights["audio_text"]:
-            parts |= SemanticLoss(self.shared)(rows, track_numbers, text_numbers)
+            parts |= SemanticLoss(self.gather_negatives)(rows, track_numbers, text_numbers)
         audio = F.normalize(rows.audio, dim=-1)
         anchor, positive = audio.chunk(2)
         anchors, positives = track_numbers.chunk(2)
@@ -265,5 +281,11 @@ class PreferenceLoss:
         self, left: Tensor, right: Tensor, scale: Tensor, left_n: Tensor, right_n: Tensor
     ) -> Tensor:
         return contrastive_loss(
-            left, right, scale, left_n, right_n, shared=self.shared, graph=self.graph
+            left,
+            right,
+            scale,
+            left_n,
+            right_n,
+            gather_negatives=self.gather_negatives,
+            affinity=self.affinity,
         )

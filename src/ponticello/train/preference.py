@@ -90,7 +90,7 @@ def train_preference(
     teacher = teacher_vectors(model, data.training) if settings.distillation_weight else None
     select = None
     if scorer is not None:
-        initial = deepcopy(model).cpu() if model.is_anchored else None
+        initial = deepcopy(model).cpu() if model.uses_frozen_features else None
         select = partial(
             _select, initial, start_folder, scorer=scorer, budget=settings.max_semantic_drop
         )
@@ -147,11 +147,11 @@ def _initial_model(
     model.use_settings(config)
     if settings.reset_heads:
         model.reset_heads()
-    if model.is_anchored and settings.init == "random":
+    if model.uses_frozen_features and settings.init == "random":
         # Drawn before the move: the same on every device.
         init_preference_head_randomly(model)
     model.to(training_device(settings))
-    if model.is_anchored and settings.init == "ridge":
+    if model.uses_frozen_features and settings.init == "ridge":
         text_states = compute_text_states(model, training)[:, 0]
         init_preference_head(model, training, factors, text_states)
     return model
@@ -160,12 +160,12 @@ def _initial_model(
 def teacher_vectors(model: HTCL, dataset: TrackTuples) -> Tensor:
     """Returns the unit vectors (n, d) by track number; zeros for tracks that are in no row."""
     track_ids = sorted({track_id for row in dataset.rows for track_id in row})
-    vectors = torch.zeros(len(dataset.texts), model.parts.heads.embed_dim)
+    vectors = torch.zeros(len(dataset.texts), model.settings.heads.embed_dim)
     for start in range(0, len(track_ids), TEACHER_BATCH):
         batch_ids = track_ids[start : start + TEACHER_BATCH]
         numbers = [dataset.track_numbers[track_id] for track_id in batch_ids]
         features = [dataset.store.read(track_id) for track_id in batch_ids]
-        vectors[numbers] = torch.from_numpy(model.encode_mels(features))
+        vectors[numbers] = torch.from_numpy(model.encode_features(features))
     return vectors
 
 
@@ -178,7 +178,7 @@ def _select(
     endpoints = {"trained": trained}
     if initial is not None:
         initial.to(trained.device)
-        endpoints["begun"] = initial
+        endpoints["initial"] = initial
     selected, selection = select_weights(stage_one, endpoints, scorer, budget)
     selected.config.vector = selection.vector
     return selected, selection

@@ -97,14 +97,14 @@ def init_preference_head(
     if not known:
         return
     track_ids = [by_number[number] for number in known]
-    heard = model.encode_mels([dataset.store.read(track_id) for track_id in track_ids])[
+    heard = model.encode_features([dataset.store.read(track_id) for track_id in track_ids])[
         :, : head.n_axes
     ]
     told = text_states[[dataset.text_numbers[track_id] for track_id in track_ids]].numpy()
     has_text = told.any(axis=1)
     wanted = factors[known].numpy().astype(np.float64)
     audio = _Regression(heard, wanted, np.ones(head.n_axes))
-    moved = [audio.set(head.departure, heard)]
+    moved = [audio.set(head.residual, heard)]
     if has_text.any():
         both = np.concatenate([heard, told], axis=1)[has_text]
         spread = np.sqrt(
@@ -113,7 +113,7 @@ def init_preference_head(
         units = np.concatenate(
             [np.ones(head.n_axes), np.full(told.shape[1], 1 / max(float(spread), 1e-12))]
         )
-        moved.append(_Regression(both, wanted[has_text], units).set(fusion.departure, both))
+        moved.append(_Regression(both, wanted[has_text], units).set(fusion.residual, both))
     longest = max(float((part**2).sum(axis=1).max()) for part in moved)
     head.radius.fill_(ROOM * np.sqrt(1 + longest))
 
@@ -128,9 +128,9 @@ def init_preference_head_randomly(model: HTCL) -> None:
     head, fusion = model.audio_head, model.fusion_head
     assert isinstance(head, AdapterHead)
     assert isinstance(fusion, AdapterFusion)
-    torch.nn.init.normal_(head.departure.weight, std=SMALL / head.departure.out_features**0.5)
-    fusion.departure.weight.zero_()
-    fusion.departure.weight[:, : head.n_axes] = head.departure.weight
+    torch.nn.init.normal_(head.residual.weight, std=SMALL / head.residual.out_features**0.5)
+    fusion.residual.weight.zero_()
+    fusion.residual.weight[:, : head.n_axes] = head.residual.weight
     head.radius.fill_(ROOM * (1 + LENGTH**2) ** 0.5)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
-from ponticello.model.config import MODEL_PARTS
+from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.saving import file_hash, saved_config
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
 from ponticello.storage.files import atomic_write, fsync_paths
@@ -167,7 +167,6 @@ def finalize_run(model_folder: Path, run: Path) -> None:
 
 
 STARTER = "starter"  # a run's name that no trained run may take
-STAGE_ONE = "stage one"  # what a record of stage two says it began from, by the name of its space
 RUN_FILE = "run.json"  # written last: its presence says that the run is finished
 _RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")  # in every version
 _MODEL = ("config.json", "model.safetensors")
@@ -183,7 +182,7 @@ class TrainedRun:
     n_left_out: int  # rows without audio or text
     n_steps: int
     best: dict[str, float]  # the validation the trained weights had
-    balance: dict[str, Any] | None = None  # stage two: `SelectionResult` as a dict
+    selection: dict[str, Any] | None = None  # stage two: `SelectionResult` as a dict
 
     @classmethod
     def from_record(cls, folder: Path, record: Mapping[str, Any]) -> "TrainedRun":
@@ -198,12 +197,12 @@ def is_finished(run: Path) -> bool:
 
 
 def finished_run(
-    run: Path, stage: str, config: Config | None, begun_from: str | None = None
+    run: Path, stage: str, config: Config | None, stage_one_space_id: str | None = None
 ) -> TrainedRun | None:
     """The run at `run` if it is done; CheckpointError if it is damaged, of the other stage, or not
     made with `config`.
 
-    begun_from: the space of the stage one that is asked for, which a stage two must have begun
+    stage_one_space_id: the space of the stage one that is asked for, which a stage two must have begun
     from.
     """
     if not is_finished(run):
@@ -227,7 +226,7 @@ def finished_run(
         made_with = saved_config(record["settings"], run / RUN_FILE)
         changed = [
             part
-            for part in (stage, *MODEL_PARTS)
+            for part in (stage, *MODEL_SECTIONS)
             if getattr(config, part) != getattr(made_with, part)
         ]
         if changed:
@@ -235,7 +234,7 @@ def finished_run(
                 f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
                 f"or delete {run}"
             )
-    if begun_from and record.get(STAGE_ONE) not in (None, begun_from):
+    if stage_one_space_id and record.get("stage_one_space_id") not in (None, stage_one_space_id):
         raise CheckpointError(
             f"run {run.name!r} is finished, and began from another stage one; choose another --name, or delete {run}"
         )

@@ -1,10 +1,10 @@
-"""How far stage two may go: between stage one's weights and its own, as validation decides.
+"""Chooses the weights that are saved after stage two.
 
-Taste is gained along that way, and meaning may be lost. Kept is what held-out listening likes best
-among the positions that lose no meaning figure more than the budget. Few listeners say little: a
-gain has to stand out from their scatter by a standard error, or stage one itself stays. That is a
-rule of thumb and no proof: several positions are looked at, and the best of them is taken. Proof is
-asked of `evaluate`, on listeners and tracks that took no part.
+Interpolates between the stage-one and stage-two weights (Wortsman et al. 2022) and keeps the point
+with the highest preference score on validation whose semantic metrics drop by at most
+`max_semantic_drop`. If no gain exceeds one standard error over users, stage one is kept. This is
+model selection, not a significance test: the best of several points is taken. `evaluate` measures
+the result on listeners and tracks that took no part.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,137 +16,147 @@ from scipy.stats import t as student
 from ponticello.model.htcl import HTCL
 from ponticello.model.interpolate import interpolate_weights
 
-POSITIONS = (0.25, 0.5, 0.75, 1.0)
-TRAINED, STAGE_ONE = "trained", "stage one"
-SURE = (
-    0.84  # one-sided confidence of a single gain of taste, about one standard error; docs/ladder.md
-)
+ALPHAS = (0.25, 0.5, 0.75, 1.0)  # 0 = stage one, 1 = stage two
+TRAINED = "trained"
+CONFIDENCE = 0.84  # one-sided, of one gain: about one standard error; docs/ladder.md
 
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """What a model is worth on validation: figures of meaning and of taste by name, higher is
-    better.
+    """The metrics of one model on the validation data; higher is better.
 
-    meaning: {figure: value} for each kind of vector that could be served, "audio" and "fused".
-    taste: one figure for each kind; empty if nothing can be asked.
-    by_listener: what the figures of taste are means of, (n,) each, the same listeners for every
-    model.
+    semantic: {metric: value} for each kind of vector, "audio" and "fused".
+    preference: one value for each kind; empty if there is no user to score.
+    by_user: the values (n,) that `preference` averages, for the same users with every model.
     """
 
-    meaning: dict[str, dict[str, float]]
-    taste: dict[str, float]
-    by_listener: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    semantic: dict[str, dict[str, float]]
+    preference: dict[str, float]
+    by_user: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
 
 Scorer = Callable[[HTCL], ValidationScores]
-"""Passed in: metrics live in `evaluate`."""
+"""Passed in, since `evaluate` imports this package."""
+
+
+@dataclass(frozen=True)
+class CandidateScores:
+    """The validation metrics of one interpolated model with one kind of vector.
+
+    endpoint: "trained", or "initial" for stage two before its first step. alpha: 0 is stage one.
+    """
+
+    endpoint: str
+    alpha: float
+    vector: str
+    semantic: dict[str, float]
+    preference: float
 
 
 @dataclass(frozen=True)
 class SelectionResult:
-    """What was chosen, and what it was chosen from.
+    """The weights and the kind of vector that were chosen, and all candidates."""
 
-    end: the stage two that was gone towards, "trained", or "begun" as it was before its first step.
-    alpha: how far, 0 = stage one. vector: the kind that serves taste. judged: by position, such as
-    "begun 0.5", and by kind of vector, {figure: value}; taste is the figure "taste". n_listeners:
-    asked for taste.
-    """
-
-    end: str
+    endpoint: str
     alpha: float
     vector: str
-    judged: dict[str, dict[str, dict[str, float]]]
-    budget: float
-    n_listeners: int
+    candidates: list[CandidateScores]
+    max_semantic_drop: float
+    n_users: int
 
     def sentence(self) -> str:
-        """What is served, and what it cost and brought on validation."""
-        if not self.n_listeners:
-            return "kept: stage one itself, audio vectors; no listener of the validation window can be asked"
-        first = self.judged[STAGE_ONE]["audio"]
-        asked = f"{self.n_listeners:,} validation listener{'s' if self.n_listeners > 1 else ''}"
+        """Returns the choice and its validation metrics as one sentence."""
+        if not self.n_users:
+            return "kept: stage one, audio vectors; the validation window has no listener to score"
+        baseline = self._candidate(0, "audio")
+        users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
         if self.alpha == 0:
-            best = max(
-                figures["taste"] for found in self.judged.values() for figures in found.values()
-            )
+            best = max(candidate.preference for candidate in self.candidates)
             return (
-                f"kept: stage one itself, {self.vector} vectors; no gain of taste within the budget of meaning stands "
-                f"out among {asked} (stage one {first['taste']:.3f}, best {best:.3f})"
+                f"kept: stage one, {self.vector} vectors; no gain in preference within "
+                f"max_semantic_drop exceeds one standard error over {users} "
+                f"(stage one {baseline.preference:.3f}, best {best:.3f})"
             )
-        kept = self.judged[_position(self.end, self.alpha)][self.vector]
-        lost = {name: first[name] - value for name, value in kept.items() if name != "taste"}
-        most = max(lost, key=lambda name: lost[name], default="")
-        meaning = f", {most} {first[most]:.3f} -> {kept[most]:.3f}" if most else ""
-        what = "stage two" if self.end == TRAINED else "stage two before its first step"
-        way = f"{self.alpha:.0%} of the way to {what}, {self.vector} vectors"
-        return f"kept: {way}; taste of {asked} {first['taste']:.3f} -> {kept['taste']:.3f}{meaning}"
+        kept = self._candidate(self.alpha, self.vector)
+        target = "stage two" if self.endpoint == TRAINED else "stage two before its first step"
+        sentence = (
+            f"kept: {self.alpha:.0%} of the way to {target}, {self.vector} vectors; preference of "
+            f"{users} {baseline.preference:.3f} -> {kept.preference:.3f}"
+        )
+        drops = {name: baseline.semantic[name] - value for name, value in kept.semantic.items()}
+        if not drops:
+            return sentence
+        name = max(drops, key=lambda metric: drops[metric])
+        return f"{sentence}, {name} {baseline.semantic[name]:.3f} -> {kept.semantic[name]:.3f}"
+
+    def _candidate(self, alpha: float, vector: str) -> CandidateScores:
+        for candidate in self.candidates:
+            is_endpoint = alpha == 0 or candidate.endpoint == self.endpoint
+            if is_endpoint and candidate.alpha == alpha and candidate.vector == vector:
+                return candidate
+        raise KeyError((alpha, vector))
 
 
 def select_weights(
-    start: HTCL, ends: Mapping[str, HTCL], judge: Scorer, budget: float
+    stage_one: HTCL, endpoints: Mapping[str, HTCL], scorer: Scorer, max_semantic_drop: float
 ) -> tuple[HTCL, SelectionResult]:
-    """The model that is kept, and why. Cost: `judge` at each of `POSITIONS` towards each end, and
-    at stage one.
+    """Returns the selected model and how it was selected; of equal candidates the first.
 
-    ends: stage two as "trained", and as "begun" where that is not stage one itself. budget: the
-    most that a figure of meaning may be below stage one's. Of those within it whose taste
-    `is_significant_gain` from stage one's, the one with the highest taste is kept; of equal ones
-    the first. If there is none, stage one stays.
-
-    Source: the way between two models' weights, Wortsman et al. 2022.
+    endpoints: stage two as "trained", and as "initial" where its first step already differs from
+        stage one.
+    Cost: one call of `scorer` for stage one, and one for each of `ALPHAS` and endpoint.
     """
-
-    def model_at(end: str, alpha: float) -> HTCL:
-        return (
-            start
-            if alpha == 0
-            else ends[end]
-            if alpha == 1
-            else interpolate_weights(start, ends[end], alpha)
-        )
-
-    places = [(TRAINED, 0.0), *((end, alpha) for end in ends for alpha in POSITIONS)]
-    judged = {
-        place: judge(model_at(*place)) for place in places
-    }  # one model more in memory at a time
-    own = judged[TRAINED, 0.0]
-    options = [
-        (place, vector)
-        for place, found in judged.items()
-        for vector in found.taste
-        if all(
-            value >= own.meaning["audio"][name] - budget
-            for name, value in found.meaning[vector].items()
-        )
-        and is_significant_gain(found.by_listener[vector], own.by_listener["audio"])
-    ]
-    place, vector = max(
-        options, key=lambda one: judged[one[0]].taste[one[1]], default=((TRAINED, 0.0), "audio")
+    points = [(TRAINED, 0.0)]
+    points += [(endpoint, alpha) for endpoint in endpoints for alpha in ALPHAS]
+    baseline = scorer(stage_one)
+    candidates = []
+    best = None
+    for endpoint, alpha in points:  # one interpolated model in memory at a time
+        scores = baseline
+        if alpha > 0:
+            scores = scorer(_model_at(stage_one, endpoints[endpoint], alpha))
+        for vector, preference in scores.preference.items():
+            semantic = scores.semantic[vector]
+            candidate = CandidateScores(endpoint, alpha, vector, semantic, preference)
+            candidates.append(candidate)
+            if not _keeps_semantics(semantic, baseline.semantic["audio"], max_semantic_drop):
+                continue
+            if not is_significant_gain(scores.by_user[vector], baseline.by_user["audio"]):
+                continue
+            if best is None or preference > best.preference:
+                best = candidate
+    n_users = len(baseline.by_user.get("audio", ()))
+    if best is None:
+        result = SelectionResult(TRAINED, 0.0, "audio", candidates, max_semantic_drop, n_users)
+        return stage_one, result
+    result = SelectionResult(
+        best.endpoint, best.alpha, best.vector, candidates, max_semantic_drop, n_users
     )
-    named = {
-        _position(*where): {
-            kind: {**found.meaning[kind], "taste": found.taste[kind]} for kind in found.taste
-        }
-        for where, found in judged.items()
-    }
-    n_listeners = len(own.by_listener.get("audio", ()))
-    return model_at(*place), SelectionResult(*place, vector, named, budget, n_listeners)
+    if best.alpha == 0:
+        return stage_one, result
+    return _model_at(stage_one, endpoints[best.endpoint], best.alpha), result
 
 
-def _position(end: str, alpha: float) -> str:
-    return STAGE_ONE if alpha == 0 else f"{end} {alpha:g}"
+def _model_at(stage_one: HTCL, endpoint: HTCL, alpha: float) -> HTCL:
+    return endpoint if alpha == 1 else interpolate_weights(stage_one, endpoint, alpha)
 
 
-def is_significant_gain(own: np.ndarray, other: np.ndarray) -> bool:
-    """Whether the mean of own - other is above zero with `SURE` one-sided confidence; never for
-    fewer than two.
+def _keeps_semantics(
+    semantic: dict[str, float], baseline: dict[str, float], max_drop: float
+) -> bool:
+    return all(value >= baseline[name] - max_drop for name, value in semantic.items())
 
-    own, other: (n,), row i of both the same listener's; pairs where either is nan are left out.
+
+def is_significant_gain(scores: np.ndarray, baseline: np.ndarray) -> bool:
+    """Returns whether the mean of scores - baseline is above 0 with one-sided `CONFIDENCE`.
+
+    scores, baseline: (n,), row i of the same user; rows with a nan are left out. False for fewer
+    than two rows.
     Source: Student 1908, the paired t test.
     """
-    gaps = (own - other)[~np.isnan(own - other)]
-    if len(gaps) < 2:
+    gains = scores - baseline
+    gains = gains[~np.isnan(gains)]
+    if len(gains) < 2:
         return False
-    error = gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return bool(gaps.mean() > student.ppf(SURE, len(gaps) - 1) * error)
+    standard_error = gains.std(ddof=1) / np.sqrt(len(gains))
+    return bool(gains.mean() > student.ppf(CONFIDENCE, len(gains) - 1) * standard_error)

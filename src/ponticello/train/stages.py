@@ -29,10 +29,12 @@ class Stage:
 
     def freeze_idle(self, model: HTCL) -> None:
         """Marks what this stage does not train, so that DDP and the optimiser leave it alone."""
-        idle = (*self.idle, *(() if model.parts.text.trainable else ("text_encoder.",)))
+        idle = (*self.idle, *(() if model.settings.text.trainable else ("text_encoder.",)))
         for name, parameter in model.named_parameters():
             # BERT's pooler has no part in a mean over tokens.
-            unused = model.parts.text.pooling == "mean" and name.startswith("text_encoder.pooler.")
+            unused = model.settings.text.pooling == "mean" and name.startswith(
+                "text_encoder.pooler."
+            )
             parameter.requires_grad_(not (unused or name.startswith(idle)))
 
 
@@ -49,8 +51,8 @@ def semantic_stage(config: Config) -> Stage:
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
 
 
-def preference_stage(config: Config, graph: TasteAffinity | None = None) -> Stage:
-    """Stage two: pairs that listeners confirmed bend the space toward taste. graph: how clearly
+def preference_stage(config: Config, affinity: TasteAffinity | None = None) -> Stage:
+    """Stage two: pairs that listeners confirmed bend the space toward taste. affinity: how clearly
     tracks match.
     """
     settings = config.preference
@@ -67,7 +69,7 @@ def preference_stage(config: Config, graph: TasteAffinity | None = None) -> Stag
         idle.append("text_head.")
     if not (settings.audio_text_loss_weight or settings.audio_fusion_loss_weight):
         idle += ["text_head.", "text_encoder."]
-    loss = PreferenceLoss(weights=weights, graph=graph)
+    loss = PreferenceLoss(weights=weights, affinity=affinity)
     return Stage("preference", settings, loss, tracks_per_row=2, idle=tuple(idle))
 
 
