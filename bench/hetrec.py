@@ -39,6 +39,7 @@ from ponticello.evaluate.baselines import (
     fit_ease,
     fit_item_knn,
 )
+from ponticello.evaluate.report.tables import display_name
 from ponticello.metrics.bootstrap import bootstrap_mean
 from ponticello.metrics.ranking import rank_metrics
 from ponticello.model.batching import tokenize
@@ -60,9 +61,9 @@ CONTENT_L2 = (0.01, 0.1, 1.0, 10.0, 100.0)  # of the regression from text to fac
 METRICS = (f"NDCG@{K}", f"Recall@{K}", "MRR", "AUC")
 
 FITS: dict[str, Callable[..., Any]] = {  # (matrix, seed, **one point of GRIDS) -> Scorer
-    "item-kNN": lambda matrix, _seed, **point: fit_item_knn(matrix, **point),
-    "EASE": lambda matrix, _seed, **point: fit_ease(matrix, **point),
-    "ALS": lambda matrix, seed, **point: fit_als(matrix, seed=seed, **point),
+    "item_knn": lambda matrix, _seed, **point: fit_item_knn(matrix, **point),
+    "ease": lambda matrix, _seed, **point: fit_ease(matrix, **point),
+    "als": lambda matrix, seed, **point: fit_als(matrix, seed=seed, **point),
 }
 
 
@@ -258,7 +259,7 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     rest = csr_matrix(train * ~pretended)
     asked = np.diff(rest.indptr)[:, None] > 0
     task = Task((train > 0) & pretended & asked, np.broadcast_to(pretended, train.shape))
-    als = FITS["ALS"](rest, 0, **chosen["ALS"])
+    als = FITS["als"](rest, 0, **chosen["als"])
     maps = {str(l2): partial(text_to_factors, als, vectors, l2) for l2 in CONTENT_L2}
     chosen["text→ALS"] = {"l2": float(choose(maps, task.ndcg)[0])}
     return chosen
@@ -278,7 +279,7 @@ def run_seed(
         "text profile": text_profile(split.train, vectors),
     }
     models = {name: fit(split.train, seed, **settings[name]) for name, fit in FITS.items()}
-    mapped = text_to_factors(models["ALS"], vectors, settings["text→ALS"]["l2"])
+    mapped = text_to_factors(models["als"], vectors, settings["text→ALS"]["l2"])
     warm = {"random": chance, "popularity": popularity}
     warm |= {name: model(everyone) for name, model in models.items()} | texts
     cold = {
@@ -326,7 +327,7 @@ def as_markdown(figures: dict[str, dict[str, Any]]) -> str:
             cell, (low, high) = row[metric], row[metric]["seed_0_95"]
             deviation = "" if cell["sd"] is None else f" ± {cell['sd']:.4f}"
             cells.append(f"{cell['mean']:.4f}{deviation} [{low:.4f}, {high:.4f}]")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {display_name(name)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -367,7 +368,10 @@ def main(arguments: list[str] | None = None) -> None:
             f"\n{part}: mean ± standard deviation over {given.seeds} seeds [seed 0: 95 % over listeners]\n"
         )
         print(as_markdown(rows))
-    print("\nCannot answer:\n" + "\n".join(f"- {name}: {what}" for name, what in CANNOT.items()))
+    print(
+        "\nCannot answer:\n"
+        + "\n".join(f"- {display_name(name)}: {what}" for name, what in CANNOT.items())
+    )
     print(f"\nTime: {time.perf_counter() - began:.0f} s")
     if given.json:
         text = json.dumps(

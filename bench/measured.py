@@ -97,7 +97,7 @@ class Asked:
             scores = retrieval_scores(
                 {"m": texts[self.test]}, {"m": vectors[self.test]}, queries, clusters
             )
-            wanted = {("text to audio", "R@10"), ("text to audio", "MRR")}
+            wanted = {("text_to_audio", "R@10"), ("text_to_audio", "MRR")}
             found |= {
                 f"text {s.metric}": self._kept(f"text {s.metric}", s)
                 for s in scores
@@ -124,14 +124,14 @@ class Asked:
         config = self.config.model_copy(
             update={
                 "evaluate": self.config.evaluate.model_copy(
-                    update={"baselines": ("vectors to factors",)}
+                    update={"baselines": ("vectors_to_factors",)}
                 )
             }
         )
         scorers = TunedBaselines(self.log, self.splits, content, config, 0).scorers(
             deduplicate_task(self.cold, {})
         )
-        return self._ranked(scorers["vectors to factors"])
+        return self._ranked(scorers["vectors_to_factors"])
 
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:
         metrics = rank_task(self.cold, scorer, 10).metrics

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tracks", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--set", action="append", default=[], help="a setting, such as evaluate.baselines=['ALS']"
+        "--set", action="append", default=[], help="a setting, such as evaluate.baselines=['als']"
     )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     shown = {
         f"{figure['task']}: {figure['method']}": round(figure["value"], 4)
         for figure in summary["figures"]
-        if figure["side"] == "taste" and figure["of_record"]
+        if figure["section"] == "preference" and figure["of_record"]
     }
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024  # kilobytes on Linux
     record = {"listeners": given.listeners, "tracks": given.tracks, "seconds": round(seconds, 1)}

@@ -95,7 +95,7 @@ def settings_toml(text_encoder: Path) -> str:
             simulation={"n_listeners": 80},
             evaluate={
                 "bootstrap_rounds": 100,
-                "baselines": ["item-kNN", "ALS", "vectors to factors"],
+                "baselines": ["item_knn", "als", "vectors_to_factors"],
             },
         )
     )

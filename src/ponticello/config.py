@@ -122,8 +122,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # fmt: off
 Baseline = Literal[
-    "item-kNN", "EASE", "ALS", "SASRec", "SASRec on content", "content-kNN", "vectors to factors",
-    "vectors and text to factors",
+    "item_knn", "ease", "als", "sasrec", "sasrec_content", "content_knn", "vectors_to_factors",
+    "vectors_text_to_factors",
 ]
 # fmt: on
 

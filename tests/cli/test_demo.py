@@ -30,7 +30,7 @@ epochs = 0.5
 n_listeners = 60
 [evaluate]
 bootstrap_rounds = 100
-baselines = ["item-kNN", "ALS", "vectors to factors"]
+baselines = ["item_knn", "als", "vectors_to_factors"]
 """
 
 

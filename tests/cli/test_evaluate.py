@@ -17,11 +17,11 @@ from ponticello.library import Library
 OTHERS = {
     "random",
     "popularity",
-    "mel statistics",
-    "text only",
-    "item-kNN",
-    "ALS",
-    "vectors to factors",
+    "mel_statistics",
+    "text",
+    "item_knn",
+    "als",
+    "vectors_to_factors",
     "activity",
 }
 
@@ -40,7 +40,7 @@ def _strict(text: str) -> Any:
 
 
 def _methods(record: Any, side: str) -> set[str]:
-    return {figure["method"] for figure in record["figures"] if figure["side"] == side}
+    return {figure["method"] for figure in record["figures"] if figure["section"] == side}
 
 
 def test_claim_and_tables_are_printed_and_the_report_is_written(trained_copy: Library) -> None:
@@ -56,7 +56,7 @@ def test_claim_and_tables_are_printed_and_the_report_is_written(trained_copy: Li
     assert result.stdout.splitlines()[-1] == last
     with (report / "figures.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == n
-    assert "probe: tags" in {figure["task"] for figure in record["figures"]}
+    assert "probe:tags" in {figure["task"] for figure in record["figures"]}
 
 
 def test_json_is_the_written_record_and_progress_stays_on_stderr(trained_copy: Library) -> None:
@@ -68,8 +68,8 @@ def test_json_is_the_written_record_and_progress_stays_on_stderr(trained_copy: L
     )
     assert list(record) == ["about", "figures", "differences", "claims", "notes"]
     assert record["about"]["command"].startswith("ponticello")
-    assert {"random", "mel statistics", "stage one", "stage two"} <= _methods(record, "meaning")
-    assert _methods(record, "taste") == {*OTHERS, "stage one", "stage two"}
+    assert {"random", "mel_statistics", "stage_one", "stage_two"} <= _methods(record, "semantic")
+    assert _methods(record, "preference") == {*OTHERS, "stage_one", "stage_two"}
     assert result.stderr.splitlines()[0] == "measuring leaks"
     assert result.stderr.splitlines()[-1] == "measuring integrity"
 
@@ -84,11 +84,11 @@ def test_another_encoders_vectors_are_a_row_of_the_table(
             trained_copy, "--json", "--label", "tags", "--vectors", str(tmp_path / "mert.npz")
         ).stdout
     )
-    assert "mert" in _methods(record, "taste")
+    assert "mert" in _methods(record, "preference")
     named = _run(
         trained_copy, "--json", "--label", "tags", "--vectors", f"ours={tmp_path / 'mert.npz'}"
     )
-    assert "ours" in _methods(_strict(named.stdout), "meaning")
+    assert "ours" in _methods(_strict(named.stdout), "semantic")
 
 
 def test_vectors_of_one_name_are_refused(trained: Library) -> None:
@@ -125,8 +125,8 @@ def test_run_that_is_not_finished_is_left_out_and_told(trained_copy: Library) ->
         result.stderr.splitlines()[0] == "stage two is left out: run 'preference' is not finished"
     )
     record = _strict(result.stdout)
-    assert _methods(record, "taste") == {*OTHERS, "stage one"}
-    assert {difference["method"] for difference in record["differences"]} <= {"stage one"}
+    assert _methods(record, "preference") == {*OTHERS, "stage_one"}
+    assert {difference["method"] for difference in record["differences"]} <= {"stage_one"}
 
 
 def test_misspelt_runs_do_not_pass_in_silence(trained_copy: Library) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponticello.evaluate.claims import MEANING_MARGIN, derive_claims, is_better, is_kept, is_worse
+from ponticello.evaluate.claims import MEANING_MARGIN, derive_claims, is_kept
 from ponticello.evaluate.results import (
     RANDOM,
     STAGE_ONE,
@@ -17,7 +17,7 @@ from ponticello.evaluate.results import (
     Difference,
     EvaluationInfo,
     Figure,
-    Side,
+    Section,
 )
 
 NAN = float("nan")
@@ -35,20 +35,20 @@ ABOUT = EvaluationInfo(
     "evaluate",
     is_simulated=False,
 )
-COLD, TEXT = "next tracks, cold", "text to audio"
+COLD, TEXT = "next_tracks_cold", "text_to_audio"
 
 
 def _change(
     value: tuple[float, float, float],
     p_holm: float,
     task: str = COLD,
-    side: Side = "taste",
+    section: Section = "preference",
     against: str = STAGE_ONE,
     n: int = 312,
     method: str = STAGE_TWO,
 ) -> Difference:
-    metric = "NDCG@10" if side == "taste" else "R@10"
-    return Difference(side, task, metric, method, against, *value, n, p_holm / 2, p_holm)
+    metric = "NDCG@10" if section == "preference" else "R@10"
+    return Difference(section, task, metric, method, against, *value, n, p_holm / 2, p_holm)
 
 
 def _figures(
@@ -61,7 +61,7 @@ def _figures(
         for method, value in ((c.method, 0.352 + sign * c.value), (c.against, 0.352)):
             figures.append(
                 Figure(
-                    c.side,
+                    c.section,
                     c.task,
                     c.metric,
                     method,
@@ -134,7 +134,7 @@ def test_what_could_not_be_tested_shows_nothing() -> None:
 
 def test_meaning_is_kept_only_within_the_margin_the_interval_excludes() -> None:
     """A low end of -0.0098 lies above -0.01; the loss is rounded up."""
-    assert _said(_change((0.001, -0.0098, 0.012), 0.9, TEXT, "meaning")) == [
+    assert _said(_change((0.001, -0.0098, 0.012), 0.9, TEXT, "semantic")) == [
         'Stage two against stage one. Shown: meaning kept within 0.01 on "text to audio". Not measured: taste.',
         "On text to audio (312 queries): no difference between stage two and stage one is shown: "
         "R@10 0.353 against 0.352, a change of 0.001 [-0.010, 0.012], Holm p = 0.900.",
@@ -144,7 +144,7 @@ def test_meaning_is_kept_only_within_the_margin_the_interval_excludes() -> None:
 
 
 def test_a_wide_interval_does_not_show_that_meaning_is_kept() -> None:
-    said = _said(_change((-0.012, -0.0501, 0.03), 1.0, TEXT, "meaning"))
+    said = _said(_change((-0.012, -0.0501, 0.03), 1.0, TEXT, "semantic"))
     assert said[0].endswith(
         'Shown: nothing. Not shown: meaning kept within 0.01 on "text to audio". Not measured: taste.'
     )
@@ -161,38 +161,38 @@ def test_the_largest_loss_not_excluded_is_never_rounded_down_nor_up_without_need
         (-0.05, "0.050"),
         (-0.00001, "0.001"),
     ):
-        said = _said(_change((0.1, low, 0.2), 1.0, TEXT, "meaning"))
+        said = _said(_change((0.1, low, 0.2), 1.0, TEXT, "semantic"))
         assert f"a loss larger than {bound} is excluded" in said[2]
 
 
 def test_meaning_gained_and_lost_and_unknown() -> None:
-    gained = _said(_change(GAIN, 0.01, TEXT, "meaning"))
+    gained = _said(_change(GAIN, 0.01, TEXT, "semantic"))
     assert 'Shown: meaning kept within 0.01 on "text to audio".' in gained[0]
     assert "stage two is better than stage one: R@10 0.410 against 0.352, a gain of" in gained[1]
     assert gained[2].endswith("0.058 [0.028, 0.086]: kept within 0.01, a loss is excluded at 95 %.")
-    lost = _said(_change(LOSS, 0.01, TEXT, "meaning"))
+    lost = _said(_change(LOSS, 0.01, TEXT, "semantic"))
     assert 'Shown: meaning lost on "text to audio".' in lost[0]
     assert "Not shown" not in lost[0]
     assert lost[2].endswith(
         "-0.058 [-0.086, -0.028]: a loss larger than 0.086 is excluded at 95 %."
     )
-    unknown = _said(_change((0.0, NAN, NAN), 1.0, TEXT, "meaning"))
+    unknown = _said(_change((0.0, NAN, NAN), 1.0, TEXT, "semantic"))
     assert 'Shown: nothing. Not shown: meaning kept within 0.01 on "text to audio".' in unknown[0]
     assert unknown[2].endswith("the change of R@10 is 0.000 (no interval), so no loss is excluded.")
 
 
 def test_a_sure_but_small_loss_of_meaning_is_kept_within_the_margin_and_still_told() -> None:
-    said = _said(_change((-0.004, -0.007, -0.001), 0.01, TEXT, "meaning"))
+    said = _said(_change((-0.004, -0.007, -0.001), 0.01, TEXT, "semantic"))
     assert 'Shown: meaning kept within 0.01 on "text to audio".' in said[0]
     assert "stage two is worse than stage one" in said[1]
 
 
 def test_the_first_sentence_joins_both_sides_over_all_tasks() -> None:
     said = _said(
-        _change((0.0, -0.04, 0.04), 1.0, TEXT, "meaning"),
-        _change((0.0, -0.004, 0.004), 1.0, "audio to text", "meaning"),
+        _change((0.0, -0.04, 0.04), 1.0, TEXT, "semantic"),
+        _change((0.0, -0.004, 0.004), 1.0, "audio_to_text", "semantic"),
         _change(GAIN, 0.003),
-        _change(GAIN, 0.003, "next tracks, warm"),
+        _change(GAIN, 0.003, "next_tracks_warm"),
         _change(GAIN, 0.003, "audience"),
         _change(LOSS, 0.003, "playlists"),
         _change(UNCLEAR, 0.3, "similar tracks"),
@@ -210,9 +210,9 @@ def test_rivals_are_sorted_by_what_is_shown_and_chance_stands_apart() -> None:
         _change(GAIN, 0.003, against=RANDOM),
         _change(GAIN, 0.003, against="popularity"),
         _change(GAIN, 0.003, against="raw mel"),
-        _change(LOSS, 0.003, against="EASE"),
-        _change(UNCLEAR, 0.3, against="ALS", n=11),
-        _change(GAIN, 0.3, against="EASE"),
+        _change(LOSS, 0.003, against="ease"),
+        _change(UNCLEAR, 0.3, against="als", n=11),
+        _change(GAIN, 0.3, against="ease"),
         _change(GAIN, 0.3, against="kNN"),
     )
     assert said == [
@@ -239,8 +239,8 @@ def test_above_chance_is_said_only_when_shown(
 def test_without_stage_two_stage_one_is_compared_with_the_rivals() -> None:
     said = _said(
         _change(GAIN, 0.003, against=RANDOM, method=STAGE_ONE),
-        _change(LOSS, 0.003, against="EASE", method=STAGE_ONE),
-        _change(LOSS, 0.003, against="ALS", method=STAGE_ONE),
+        _change(LOSS, 0.003, against="ease", method=STAGE_ONE),
+        _change(LOSS, 0.003, against="als", method=STAGE_ONE),
     )
     assert said == [
         "On next tracks, cold (312 queries): stage one has NDCG@10 0.410; it is shown to be above chance; "
@@ -249,13 +249,12 @@ def test_without_stage_two_stage_one_is_compared_with_the_rivals() -> None:
 
 
 def test_every_taste_sentence_says_that_listeners_are_simulated_and_no_other_does() -> None:
-    simulated = "next tracks, cold, SIMULATED listeners"
     changes = [
-        _change(UNCLEAR, 0.9, TEXT, "meaning"),
-        _change(GAIN, 0.003, simulated),
-        _change(GAIN, 0.003, simulated, against="EASE"),
+        _change(UNCLEAR, 0.9, TEXT, "semantic"),
+        replace(_change(GAIN, 0.003), is_simulated=True),
+        replace(_change(GAIN, 0.003, against="ease"), is_simulated=True),
     ]
-    for about in (ABOUT, replace(ABOUT, is_simulated=True)):  # the name of the task is enough
+    for about in (ABOUT, replace(ABOUT, is_simulated=True)):  # the mark of the task is enough
         verdict, meaning, kept, stages, rivals = _said(*changes, about=about)
         assert 'taste of simulated listeners gained on "next tracks, cold"' in verdict
         assert stages.startswith(
@@ -271,7 +270,7 @@ def test_every_taste_sentence_says_that_listeners_are_simulated_and_no_other_doe
 
 def test_several_seeds_are_said_in_every_sentence() -> None:
     about = replace(ABOUT, seeds=(3, 4, 5, 6, 7))
-    said = _said(_change(GAIN, 0.003), _change(GAIN, 0.3, against="EASE"), about=about)
+    said = _said(_change(GAIN, 0.003), _change(GAIN, 0.3, against="ease"), about=about)
     assert [sentence.count("mean of 5 seeds") for sentence in said] == [1, 1, 1]
     assert said[1].startswith("On next tracks, cold (312 queries, mean of 5 seeds): ")
 
@@ -305,13 +304,13 @@ def test_numbers_never_look_like_what_they_are_not() -> None:
 
 
 def test_a_lower_metric_that_is_better_says_which_way_is_up() -> None:
-    changes = [_change((-3.0, -7.0, 1.0), 0.3, TEXT, "meaning")]
+    changes = [_change((-3.0, -7.0, 1.0), 0.3, TEXT, "semantic")]
     said = derive_claims(_figures(changes, higher_is_better=False), changes, ABOUT)
     assert (
         "R@10 3.352 against 0.352, a change of -3.000 [-7.000, 1.000] (above 0 is better), Holm"
         in said[1]
     )
-    better = [_change((3.0, 1.0, 7.0), 0.001, TEXT, "meaning")]
+    better = [_change((3.0, 1.0, 7.0), 0.001, TEXT, "semantic")]
     said = derive_claims(_figures(better, higher_is_better=False), better, ABOUT)
     assert (
         "stage two is better than stage one: R@10 -2.648 against 0.352, a gain of 3.000 [1.000, 7.000]"
@@ -346,7 +345,7 @@ def test_no_sentence_says_more_than_interval_and_test_allow(
                 ((low + high) / 2, low, high),
                 p,
                 f"task{i}",
-                "taste" if is_taste else "meaning",
+                "preference" if is_taste else "semantic",
                 n=n,
             )
         )
@@ -361,12 +360,12 @@ def test_no_sentence_says_more_than_interval_and_test_allow(
         )
         may_gain = change.p_holm < 0.05 and change.low > 0
         may_lose = change.p_holm < 0.05 and change.high < 0
-        assert (" a gain of " in own) == may_gain == is_better(change)
-        assert (" a loss of " in own) == ("is worse than" in own) == may_lose == is_worse(change)
+        assert (" a gain of " in own) == may_gain == change.is_better
+        assert (" a loss of " in own) == ("is worse than" in own) == may_lose == change.is_worse
         assert ("finds more than" in own or "is better than" in own) == may_gain
         assert ("no difference between" in own) == (not may_gain and not may_lose)
         assert is_kept(change) == (change.low > -0.01)
-        if change.side == "meaning":
+        if change.section == "semantic":
             assert ("kept within 0.01" in own) == is_kept(change)
             assert (change.task in shown) == (is_kept(change) or may_lose)
         else:

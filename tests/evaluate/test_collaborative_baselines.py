@@ -25,17 +25,17 @@ from ponticello.evaluate.baselines import (
 )
 
 FITS: dict[str, Callable[..., Scorer]] = {
-    "item-kNN": partial(fit_item_knn, n_neighbours=5, shrinkage=1.0),
-    "EASE": partial(fit_ease, l2=1.0),
-    "ALS": partial(fit_als, factors=4, l2=0.1, alpha=5.0, seed=0),
+    "item_knn": partial(fit_item_knn, n_neighbours=5, shrinkage=1.0),
+    "ease": partial(fit_ease, l2=1.0),
+    "als": partial(fit_als, factors=4, l2=0.1, alpha=5.0, seed=0),
 }
 BOUNDS: list[tuple[Callable[..., Scorer], str]] = [
-    (partial(FITS["item-kNN"], n_neighbours=0), "n_neighbours must be at least 1; found 0"),
-    (partial(FITS["item-kNN"], shrinkage=-1.0), r"shrinkage must be at least 0; found -1\.0"),
-    (partial(FITS["EASE"], l2=0.0), r"l2 must be above 0; found 0\.0"),
-    (partial(FITS["ALS"], factors=0), "factors must be at least 1; found 0"),
-    (partial(FITS["ALS"], l2=-1.0), r"l2 must be above 0; found -1\.0"),
-    (partial(FITS["ALS"], alpha=0.0), r"alpha must be above 0; found 0\.0"),
+    (partial(FITS["item_knn"], n_neighbours=0), "n_neighbours must be at least 1; found 0"),
+    (partial(FITS["item_knn"], shrinkage=-1.0), r"shrinkage must be at least 0; found -1\.0"),
+    (partial(FITS["ease"], l2=0.0), r"l2 must be above 0; found 0\.0"),
+    (partial(FITS["als"], factors=0), "factors must be at least 1; found 0"),
+    (partial(FITS["als"], l2=-1.0), r"l2 must be above 0; found -1\.0"),
+    (partial(FITS["als"], alpha=0.0), r"alpha must be above 0; found 0\.0"),
 ]
 KNN_MATRIX = csr_matrix(np.array([[3.0, 0, 2], [4, 3, 0], [0, 4, 0]]))
 
@@ -73,7 +73,7 @@ def test_matrix_counts_positive_events_of_the_named_listeners_and_tracks() -> No
     assert found.toarray().tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 2]]
     assert found.dtype == np.float64
     assert found.nnz == 2
-    assert np.isfinite(FITS["ALS"](found)(np.arange(3))).all()
+    assert np.isfinite(FITS["als"](found)(np.arange(3))).all()
     assert as_matrix(events.clear(), ["bob"], [], 30.0).shape == (1, 0)
 
 
@@ -241,7 +241,7 @@ def test_threads_of_blas_bring_no_warning_and_stay_as_they_were(
     threads = import_module("threadpoolctl")
     with threads.threadpool_limits(2, "blas"):
         before = threads.threadpool_info()
-        FITS["ALS"](blocks)
+        FITS["als"](blocks)
         assert threads.threadpool_info() == before
 
 
@@ -252,7 +252,7 @@ def test_missing_implicit_says_how_to_install_it(
     with pytest.raises(
         ConfigError, match=r"ALS needs the package implicit.*run: pip install implicit"
     ):
-        FITS["ALS"](blocks)
+        FITS["als"](blocks)
 
 
 def _choose(values: dict[str, float]) -> str:

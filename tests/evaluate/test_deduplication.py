@@ -15,7 +15,7 @@ RECORDINGS = {"a": "a", "b": "b", "c": "a", "d": "b"}  # e is known to nobody
 def _task(relevant: list[list[int]], excluded: list[list[int]]) -> Task:
     columns = [[np.array(row, dtype=np.int64) for row in rows] for rows in (relevant, excluded)]
     return Task(
-        "next tracks, warm", ["u", "v"], None, list("abcde"), columns[0], columns[1], [["s"], ["t"]]
+        "next_tracks_warm", ["u", "v"], None, list("abcde"), columns[0], columns[1], [["s"], ["t"]]
     )
 
 
@@ -60,7 +60,7 @@ def test_without_copies_or_with_listeners_to_rank_nothing_changes() -> None:
     assert deduplicate_task(task, {"a": "x", "b": "y"}).task is task
     nobody, first = np.array([], dtype=np.int64), np.array([0])
     listeners = Task(
-        "audience, cold", ["t"], None, ["u", "v"], [first], [nobody], [["a"], ["b"]], True
+        "audience_cold", ["t"], None, ["u", "v"], [first], [nobody], [["a"], ["b"]], True
     )
     found = deduplicate_task(listeners, {"u": "x", "v": "x"})
     assert found.task is found.tracks is listeners
@@ -81,7 +81,7 @@ def test_first_places_are_those_that_serving_shows() -> None:
     met = [np.sort(generator.permutation(40)[:6]) for _ in range(5)]
     left = [np.setdiff1d(np.arange(40), own) for own in met]
     names = [f"u{number}" for number in range(5)]
-    task = Task("next tracks, warm", names, None, ids, left, met, [["s"]] * 5)
+    task = Task("next_tracks_warm", names, None, ids, left, met, [["s"]] * 5)
     found = deduplicate_task(task, dict(zip(ids, recordings, strict=True)))
     lists = rank_task(found.task, found.scorer(lambda rows: asking[rows] @ vectors.T), 10).lists
     tracks = pl.DataFrame({"track_id": ids, "title": ids, "artist": ids})

@@ -61,9 +61,9 @@ def _strength(notes: list[str]) -> float:
 
 def test_separable_classes_are_all_read() -> None:
     (scores,), notes = _probe(_separable(), _two_classes())
-    assert (scores.side, scores.task, scores.metric, scores.of_record) == (
-        "meaning",
-        "probe: genre",
+    assert (scores.section, scores.task, scores.metric, scores.of_record) == (
+        "semantic",
+        "probe:genre",
         "accuracy",
         True,
     )

@@ -17,7 +17,6 @@ from ponticello.pairs.mine import mine_test_pairs
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.tracks.names import lead_artists
 
-SUFFIX = ", SIMULATED listeners"
 LISTS = {"mean plays@10", "same artist@10", "coverage@10", "hubness@10"}
 
 
@@ -32,13 +31,13 @@ def _listening(library: Library) -> EvaluationListening:
 
 def _measure(library: Library, listening: EvaluationListening) -> Evaluation:
     d, evaluation = library.index.embed_dim, Evaluation()
-    sides = {"stage one": library.index.vectors[:, :d], "stage two": library.index.vectors[:, d:]}
+    sides = {"stage_one": library.index.vectors[:, :d], "stage_two": library.index.vectors[:, d:]}
     vectors = {
         method: dict(zip(library.index.track_ids, side, strict=True))
         for method, side in sides.items()
     }
     measure_preference(
-        evaluation, listening, vectors, "stage one", library.folder.config, 0, lambda _: None
+        evaluation, listening, vectors, "stage_one", library.folder.config, 0, lambda _: None
     )
     return evaluation
 
@@ -85,8 +84,8 @@ def test_shuffled_interactions_land_inside_randoms_interval(trained: Library) ->
     )
     evaluation = _measure(trained, shuffled)
     compared = 0
-    for task in ("next tracks, warm", "next tracks, cold"):
-        found = _found(evaluation, task + SUFFIX)
+    for task in ("next_tracks_warm", "next_tracks_cold"):
+        found = _found(evaluation, task)
         for method, values in found.by_method.items():
             if method != "random":
                 mean, low, high = paired_difference(
@@ -101,29 +100,31 @@ def test_shuffled_interactions_land_inside_randoms_interval(trained: Library) ->
 
 def test_planted_taste_is_found_by_the_same_rule(evaluation: Evaluation) -> None:
     """What the shuffled log cannot show: the test above would fail here."""
-    found = _found(evaluation, "next tracks, warm" + SUFFIX)
+    found = _found(evaluation, "next_tracks_warm")
     mean, low, _ = paired_difference(
-        found.by_method["ALS"], found.by_method["random"], None, 1000, 0
+        found.by_method["als"], found.by_method["random"], None, 1000, 0
     )
     assert low - (mean - low) > 0
 
 
 def test_ndcg_is_the_metric_of_record_of_every_task(evaluation: Evaluation) -> None:
-    of_record = {scores.task: scores.metric for scores in evaluation.scores if scores.of_record}
-    asked = [f"next tracks, {kind}" for kind in ("warm", "cold")] + [
-        "pairs, cold",
-        "playlists, cold",
-        "audience, cold",
+    scores_of_record = [scores for scores in evaluation.scores if scores.of_record]
+    assert all(scores.is_simulated for scores in scores_of_record)
+    of_record = {scores.task: scores.metric for scores in scores_of_record}
+    asked = [f"next_tracks_{kind}" for kind in ("warm", "cold")] + [
+        "pairs_cold",
+        "playlists_cold",
+        "audience_cold",
     ]
-    assert of_record == {task + SUFFIX: "NDCG@10" for task in asked}
+    assert of_record == dict.fromkeys(asked, "NDCG@10")
 
 
 def test_a_listener_counts_in_the_stratum_of_what_they_like(evaluation: Evaluation) -> None:
     """Whoever has something to find has it among the popular ones, among the others, or both."""
-    whole = _found(evaluation, "next tracks, warm" + SUFFIX).by_method["stage one"]
+    whole = _found(evaluation, "next_tracks_warm").by_method["stage_one"]
     parts = [
-        _found(evaluation, f"next tracks, warm, {name}{SUFFIX}").by_method["stage one"]
-        for name in ("among the 20% most played", "among the others")
+        _found(evaluation, f"next_tracks_warm:{name}").by_method["stage_one"]
+        for name in ("most_played", "less_played")
     ]
     assert np.isfinite(whole).all()
     assert (np.isfinite(parts[0]) | np.isfinite(parts[1])).all()
@@ -131,7 +132,7 @@ def test_a_listener_counts_in_the_stratum_of_what_they_like(evaluation: Evaluati
 
 
 def test_under_held_out_artists_nobody_is_asked_by_known_artist(evaluation: Evaluation) -> None:
-    assert not any("artist heard before" in scores.task for scores in evaluation.scores)
+    assert not any("known_artist" in scores.task for scores in evaluation.scores)
 
 
 def test_known_and_new_artists_are_told_apart_where_both_occur(trained: Library) -> None:
@@ -145,12 +146,12 @@ def test_known_and_new_artists_are_told_apart_where_both_occur(trained: Library)
     }
     mixed = EvaluationListening(listening.interactions, listening.splits, listening.pairs, artists)
     tasks = {scores.task for scores in _measure(trained, mixed).scores}
-    assert f"next tracks, cold, by an artist heard before{SUFFIX}" in tasks
-    assert f"next tracks, cold, by a new artist{SUFFIX}" in tasks
+    assert "next_tracks_cold:known_artist" in tasks
+    assert "next_tracks_cold:new_artist" in tasks
 
 
 def test_lists_are_described_beside_the_ranking(evaluation: Evaluation) -> None:
-    name = "lists of next tracks, cold" + SUFFIX
+    name = "lists:next_tracks_cold"
     found = {scores.metric for scores in evaluation.scores if scores.task == name}
     found |= {fact.metric for fact in evaluation.facts if fact.task == name}
     assert found == LISTS
@@ -162,7 +163,7 @@ def test_listeners_of_flesh_are_not_called_simulated(trained: Library) -> None:
     evaluation = _measure(
         trained, EvaluationListening(log, listening.splits, listening.pairs, listening.artists)
     )
-    assert not any("SIMULATED" in scores.task for scores in evaluation.scores)
+    assert not any(scores.is_simulated for scores in evaluation.scores)
 
 
 def test_what_nobody_asks_is_said_to_be_not_measured(evaluation: Evaluation) -> None:

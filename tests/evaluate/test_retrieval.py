@@ -46,7 +46,7 @@ def test_retrieval_equals_a_plain_sort_in_both_directions() -> None:
     m = 30
     texts, audio = random_vectors(m, 4, 0), random_vectors(m, 4, 1)
     found = retrieval_scores({"ours": texts}, {"ours": audio}, _names(m), _names(m, "artist"))
-    for task, asking, asked in (("text to audio", texts, audio), ("audio to text", audio, texts)):
+    for task, asking, asked in (("text_to_audio", texts, audio), ("audio_to_text", audio, texts)):
         ranks = np.array(
             [
                 np.argsort(-(asked @ query)).tolist().index(row) + 1
@@ -81,7 +81,11 @@ def test_retrieval_names_side_queries_and_clusters_and_keeps_only_methods_with_b
     )
     assert len(found) == 10
     for scores in found:
-        assert (scores.side, scores.queries, scores.clusters) == ("meaning", _names(4), clusters)
+        assert (scores.section, scores.queries, scores.clusters) == (
+            "semantic",
+            _names(4),
+            clusters,
+        )
         assert list(scores.by_method) == ["random", "b"]
 
 
@@ -94,7 +98,7 @@ def test_random_retrieval_equals_a_simulation() -> None:
     for seed in range(draws):
         texts, audio = random_vectors(m, 8, seed), random_vectors(m, 8, seed + draws)
         for metric, scores in _by_metric(
-            retrieval_scores({"a": texts}, {"a": audio}, _names(m), _names(m)), "text to audio"
+            retrieval_scores({"a": texts}, {"a": audio}, _names(m), _names(m)), "text_to_audio"
         ).items():
             tables.setdefault(metric, []).append(float(scores.by_method["a"].mean()))
             expected = scores.by_method["random"]
@@ -114,7 +118,7 @@ def test_random_recall_of_fewer_tracks_than_places_is_one() -> None:
         retrieval_scores(
             {"a": random_vectors(4, 3, 0)}, {"a": random_vectors(4, 3, 1)}, _names(4), _names(4)
         ),
-        "audio to text",
+        "audio_to_text",
     )
     assert found["R@10"].by_method["random"].tolist() == [1.0] * 4
     assert found["R@10"].by_method["a"].tolist() == [1.0] * 4
@@ -128,7 +132,7 @@ def test_a_tie_counts_as_the_middle_of_its_places() -> None:
     """All four audio vectors are the same: places 1 to 4, middle 2.5."""
     audio = np.tile([[1.0, 0.0]], (4, 1))
     found = retrieval_scores({"a": random_vectors(4, 2, 0)}, {"a": audio}, _names(4), _names(4))
-    assert _by_metric(found, "text to audio")["median rank"].by_method["a"].tolist() == [2.5] * 4
+    assert _by_metric(found, "text_to_audio")["median rank"].by_method["a"].tolist() == [2.5] * 4
 
 
 def test_retrieval_of_one_track_or_of_no_method_is_an_empty_list() -> None:
@@ -200,8 +204,8 @@ def test_music_to_music_equals_a_slow_plain_ranking(
     ndcg, precision = music_to_music_scores(vectors, labels, _names(n), clusters, "genre")
     assert [scores.metric for scores in (ndcg, precision)] == ["NDCG@10 graded", "precision@10"]
     assert [scores.of_record for scores in (ndcg, precision)] == [True, False]
-    assert {scores.task for scores in (ndcg, precision)} == {"music to music: genre"}
-    assert (ndcg.side, ndcg.queries, ndcg.clusters) == ("meaning", _names(n), clusters)
+    assert {scores.task for scores in (ndcg, precision)} == {"music_to_music:genre"}
+    assert (ndcg.section, ndcg.queries, ndcg.clusters) == ("semantic", _names(n), clusters)
     for method, found in vectors.items():
         wanted = _plain_music_to_music(found, labels, clusters)
         assert ndcg.by_method[method] == pytest.approx(wanted[0], abs=1e-12, nan_ok=True)

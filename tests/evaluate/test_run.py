@@ -31,10 +31,9 @@ from ponticello.splits.splits import load_splits, splits_sha256
 from ponticello.tracks.catalog import merge_tracks
 from ponticello.tracks.text import track_texts
 
-RUNS = {"stage one": "semantic", "stage two": "preference"}
+RUNS = {"stage_one": "semantic", "stage_two": "preference"}
 BOTH = MethodsToCompare(RUNS, labels=["tags"])
-RETRIEVAL = ("text to audio", "audio to text")
-SUFFIX = ", SIMULATED listeners"
+RETRIEVAL = ("text_to_audio", "audio_to_text")
 Seeds = tuple[Summary, list[Evaluation]]
 
 
@@ -67,25 +66,25 @@ def _test_rows(library: Library) -> list[int]:
 
 
 def test_every_part_of_the_table_is_there_once(evaluation: Evaluation) -> None:
-    names = [(scores.side, scores.task, scores.metric) for scores in evaluation.scores]
+    names = [(scores.section, scores.task, scores.metric) for scores in evaluation.scores]
     assert len(set(names)) == len(names)
     tasks = {task for _, task, _ in names}
-    meaning = {*RETRIEVAL, "probe: tags", "zero-shot tags: tags", "music to music: tags"}
-    taste = {f"next tracks, {kind}{SUFFIX}" for kind in ("warm", "cold")}
-    taste |= {f"{task}{SUFFIX}" for task in ("pairs, cold", "playlists, cold", "audience, cold")}
-    assert meaning | taste | {"weights", "dial", "neighbours kept from stage one"} <= tasks
-    encoders = {"mel statistics", "stage one", "stage two"}
-    assert set(_found(evaluation, "probe: tags", "macro ROC-AUC").by_method) == {
+    meaning = {*RETRIEVAL, "probe:tags", "zero_shot:tags", "music_to_music:tags"}
+    taste = {f"next_tracks_{kind}" for kind in ("warm", "cold")}
+    taste |= {"pairs_cold", "playlists_cold", "audience_cold"}
+    assert meaning | taste | {"weights", "blend", "neighbours_kept"} <= tasks
+    encoders = {"mel_statistics", "stage_one", "stage_two"}
+    assert set(_found(evaluation, "probe:tags", "macro ROC-AUC").by_method) == {
         "random",
         *encoders,
     }
-    warm = _found(evaluation, f"next tracks, warm{SUFFIX}", "NDCG@10")
-    others = {"random", "popularity", "item-kNN", "ALS", "text only"}
+    warm = _found(evaluation, "next_tracks_warm", "NDCG@10")
+    others = {"random", "popularity", "item_knn", "als", "text"}
     assert set(warm.by_method) == others | encoders
     space = {
         fact.metric
         for fact in evaluation.facts
-        if fact.task == "the space" and fact.method == "stage two"
+        if fact.task == "space" and fact.method == "stage_two"
     }
     assert {"effective rank", "audio-text alignment", "modality gap", "vectors not finite"} <= space
 
@@ -103,8 +102,8 @@ def test_retrieval_is_that_of_a_plain_search(evaluation: Evaluation, trained: Li
     rows = _test_rows(trained)
     texts = [track_texts(trained.tracks.sort("track_id"))[row] for row in rows]
     for method, run, columns in (
-        ("stage one", "semantic", slice(0, 64)),
-        ("stage two", "preference", slice(64, 128)),
+        ("stage_one", "semantic", slice(0, 64)),
+        ("stage_two", "preference", slice(64, 128)),
     ):
         text = HTCL.from_pretrained(trained.folder.run(run)).encode_text(texts)
         cosines = text @ trained.index.vectors[rows, columns].T
@@ -122,14 +121,14 @@ def test_the_front_begins_at_stage_one_and_ends_at_stage_two(evaluation: Evaluat
     themselves.
     """
     for name, metric in product(
-        ("weights", "dial"), ("text to audio, MRR", f"next tracks, cold, NDCG@10{SUFFIX}")
+        ("weights", "blend"), ("text_to_audio:MRR", "next_tracks_cold:NDCG@10")
     ):
         curve = _found(evaluation, name, metric).by_method
         assert list(curve) == ["0.00", "0.25", "0.50", "0.75", "1.00"]
-        task = metric.split(", MRR")[0] if "MRR" in metric else f"next tracks, cold{SUFFIX}"
+        task = metric.partition(":")[0]
         measured = _found(evaluation, task, "MRR" if "MRR" in metric else "NDCG@10").by_method
-        np.testing.assert_allclose(curve["0.00"], measured["stage one"], atol=1e-6)
-        np.testing.assert_allclose(curve["1.00"], measured["stage two"], atol=1e-6)
+        np.testing.assert_allclose(curve["0.00"], measured["stage_one"], atol=1e-6)
+        np.testing.assert_allclose(curve["1.00"], measured["stage_two"], atol=1e-6)
 
 
 def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Evaluation) -> None:
@@ -138,7 +137,7 @@ def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Evaluati
         in evaluation.notes
     )
     (cold,) = (note for note in evaluation.notes if note.startswith("Taste, next tracks, cold: "))
-    n = len(_found(evaluation, f"next tracks, cold{SUFFIX}", "MRR").queries)
+    n = len(_found(evaluation, "next_tracks_cold", "MRR").queries)
     assert cold == f"Taste, next tracks, cold: {n} queries, 12 candidates, all of them ranked."
     assert any(note.startswith("Stage two moved these tracks most: ") for note in evaluation.notes)
 
@@ -152,15 +151,15 @@ def test_a_summary_knows_its_data_and_its_seeds(two_seeds: Seeds, trained: Libra
     one, two = (
         f"{run} (space {space_id(trained.folder.run(run))})" for run in ("semantic", "preference")
     )
-    assert about.runs == {"stage one": f"{one}, {one}", "stage two": f"{two}, {two}"}
+    assert about.runs == {"stage_one": f"{one}, {one}", "stage_two": f"{two}, {two}"}
     assert about.splits_sha256 == splits_sha256(splits)
     assert (about.n_tracks, about.n_listeners) == (60, 80)
     spread = {
         figure.method: figure.seed_sd
         for figure in two_seeds[0].figures
-        if figure.task.startswith("next tracks, w")
+        if figure.task.startswith("next_tracks_w")
     }
-    assert spread["stage two"] == 0
+    assert spread["stage_two"] == 0
     assert spread["random"] > 0
 
 
@@ -212,7 +211,7 @@ def test_leaking_pairs_are_refused_without_a_log_too(trained_copy: Library) -> N
 def test_without_a_log_the_taste_side_is_said_to_be_not_measured(trained_copy: Library) -> None:
     trained_copy.folder.interactions.unlink()
     evaluation = evaluate_library(trained_copy.folder, BOTH, 0)
-    assert {scores.side for scores in evaluation.scores} == {"meaning", "integrity"}
+    assert {scores.section for scores in evaluation.scores} == {"semantic", "integrity"}
     assert "No listening has been imported: the taste side is not measured." in evaluation.notes
 
 
@@ -223,14 +222,14 @@ def test_without_texts_retrieval_is_said_to_be_not_measured(trained_copy: Librar
     trained_copy.folder.splits.unlink()
     refresh_splits(trained_copy.folder)
     evaluation = evaluate_library(trained_copy.folder, MethodsToCompare(RUNS), 0)
-    assert {scores.side for scores in evaluation.scores} == {"integrity"}
+    assert {scores.section for scores in evaluation.scores} == {"integrity"}
     assert "Fewer than two test tracks have a text: retrieval is not measured." in evaluation.notes
 
 
 def test_text_encoder_that_is_not_here_costs_one_row_and_is_told(trained: Library) -> None:
     folder = Library.open(trained.folder.root, ["text.name=not-here"]).folder
     evaluation = evaluate_library(folder, MethodsToCompare({}), 0)
-    assert not any("text only" in scores.by_method for scores in evaluation.scores)
+    assert not any("text" in scores.by_method for scores in evaluation.scores)
     assert any(
         note.startswith("text only is not measured: text encoder 'not-here'")
         for note in evaluation.notes
@@ -259,9 +258,9 @@ def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(
     merge_tracks(folder, tags, "tags")
     found = evaluate_library(folder, compared, 0)
     methods = {scores.task: set(scores.by_method) for scores in found.scores}
-    assert "MusiCNN" in methods["music to music: tags"]
-    assert "MusiCNN" not in methods["music to music: machine_tags"]
-    assert all("MusiCNN" in by for task, by in methods.items() if task.startswith("next tracks"))
+    assert "musicnn" in methods["music_to_music:tags"]
+    assert "musicnn" not in methods["music_to_music:machine_tags"]
+    assert all("musicnn" in by for task, by in methods.items() if task.startswith("next_tracks"))
     write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=MANIFEST_SCHEMA, orient="row"))
     notes = evaluate_library(folder, compared, 0).notes
     assert (
@@ -281,7 +280,7 @@ def test_library_without_splits_or_run_says_what_to_run(trained_copy: Library) -
     with pytest.raises(
         CheckpointError, match="other holds no model; train it with: ponticello train"
     ):
-        evaluate_library(trained_copy.folder, MethodsToCompare({"stage one": "other"}), 0)
+        evaluate_library(trained_copy.folder, MethodsToCompare({"stage_one": "other"}), 0)
     trained_copy.folder.splits.unlink()
     with pytest.raises(LibraryError, match="nothing is held out yet; run: ponticello mine-pairs"):
         evaluate_library(trained_copy.folder, BOTH, 0)
@@ -300,15 +299,15 @@ def test_a_library_without_audio_is_evaluated_from_vectors_alone(
     evaluation = evaluate_library(
         library.folder, MethodsToCompare({}, {"theirs": file}, ["tags"]), 0
     )
-    warm = _found(evaluation, f"next tracks, warm{SUFFIX}", "NDCG@10").by_method
-    assert {"theirs", "ALS", "random", "text only"} <= warm.keys()
-    assert "stage one" not in warm
+    warm = _found(evaluation, "next_tracks_warm", "NDCG@10").by_method
+    assert {"theirs", "als", "random", "text"} <= warm.keys()
+    assert "stage_one" not in warm
     own = _found(
-        evaluate_library(trained.folder, MethodsToCompare({"stage one": "semantic"}, {}, []), 0),
-        f"next tracks, warm{SUFFIX}",
+        evaluate_library(trained.folder, MethodsToCompare({"stage_one": "semantic"}, {}, []), 0),
+        "next_tracks_warm",
         "NDCG@10",
     )
-    np.testing.assert_allclose(warm["theirs"], own.by_method["stage one"], atol=1e-6)
+    np.testing.assert_allclose(warm["theirs"], own.by_method["stage_one"], atol=1e-6)
     assert "No method has a text tower: retrieval is not measured." in evaluation.notes
 
 
@@ -321,12 +320,14 @@ def test_vectors_that_hold_a_text_are_not_asked_what_it_says(
     tracks = pl.read_parquet(folder.tracks)
     tracks.with_columns(mood=pl.col("tags")).write_parquet(folder.tracks)
     found = evaluate_library(
-        folder, MethodsToCompare({"stage two": "preference"}, labels=["tags", "mood"]), seed=0
+        folder, MethodsToCompare({"stage_two": "preference"}, labels=["tags", "mood"]), seed=0
     )
-    fused = "stage two, fused"
-    assert fused in _found(found, "probe: mood", "macro ROC-AUC").by_method
-    for task in ("probe: tags", "music to music: tags"):
+    fused = "stage_two_fused"
+    assert fused in _found(found, "probe:mood", "macro ROC-AUC").by_method
+    for task in ("probe:tags", "music_to_music:tags"):
         scores = [each for each in found.scores if each.task == task]
         assert scores
         assert all(fused not in each.by_method for each in scores)
-    assert f"{fused} is not asked about tags: the text in its vectors says it." in found.notes
+    assert (
+        "stage two, fused is not asked about tags: the text in its vectors says it." in found.notes
+    )

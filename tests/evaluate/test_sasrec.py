@@ -328,5 +328,5 @@ def test_content_that_does_not_fit_is_refused() -> None:
 def test_every_point_of_the_grid_fits(content: np.ndarray | None) -> None:
     for point in GRID_SASREC:
         assert np.isfinite(FIT(planted(20, 8)[0], **point, content=content)(np.arange(20))).all()
-    assert "a track nobody has played" in CANNOT_SASREC["SASRec"]
-    assert "a track without content" in CANNOT_SASREC["SASRec on content"]
+    assert "a track nobody has played" in CANNOT_SASREC["sasrec"]
+    assert "a track without content" in CANNOT_SASREC["sasrec_content"]

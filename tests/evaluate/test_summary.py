@@ -20,7 +20,7 @@ from ponticello.evaluate.results import (
     Figure,
     ScalarMetric,
     Scores,
-    Side,
+    Section,
     Summary,
 )
 from ponticello.evaluate.summary import SIGN_FLIP_ROUNDS, summarise
@@ -30,7 +30,7 @@ NAN = math.nan
 ROUNDS, SEED = 200, 3
 CONFIG = Config(evaluate=EvaluateConfig(bootstrap_rounds=ROUNDS, seed=SEED))
 QUERIES = ["ada", "ben", "cleo", "dina"]
-COLD = "next tracks, cold"
+COLD = "next_tracks_cold"
 
 
 def _about(*seeds: int) -> EvaluationInfo:
@@ -54,14 +54,14 @@ def _scores(
     by_method: Mapping[str, Sequence[float] | NDArray[np.float64]],
     task: str = COLD,
     metric: str = "NDCG@10",
-    side: Side = "taste",
+    section: Section = "preference",
     clusters: list[str] | None = None,
     of_record: bool = True,
 ) -> Scores:
     columns = {method: np.array(values, dtype=np.float64) for method, values in by_method.items()}
     n = len(next(iter(columns.values()), []))
     queries = QUERIES[:n] if n <= len(QUERIES) else [f"q{i}" for i in range(n)]
-    return Scores(side, task, metric, queries, clusters, columns, of_record)
+    return Scores(section, task, metric, queries, clusters, columns, of_record)
 
 
 def _summary(*scores: Scores) -> Summary:
@@ -90,8 +90,8 @@ def test_one_seed_has_no_deviation() -> None:
     figure = _summary(_scores({STAGE_TWO: [1.0, 2.0]})).figures[0]
     assert (figure.value, figure.n) == (1.5, 2)
     assert math.isnan(figure.seed_sd)
-    assert (figure.side, figure.task, figure.metric, figure.method) == (
-        "taste",
+    assert (figure.section, figure.task, figure.metric, figure.method) == (
+        "preference",
         COLD,
         "NDCG@10",
         STAGE_TWO,
@@ -113,13 +113,13 @@ def test_clusters_are_drawn_together_in_figures_and_differences() -> None:
 
 
 def test_a_metric_of_record_sets_stage_two_against_every_other_and_others_only_the_stages() -> None:
-    columns = _random_columns(20, RANDOM, STAGE_ONE, "EASE", STAGE_TWO)
+    columns = _random_columns(20, RANDOM, STAGE_ONE, "ease", STAGE_TWO)
     summary = _summary(_scores(columns), _scores(columns, metric="recall@10", of_record=False))
     compared = [(d.metric, d.method, d.against) for d in summary.differences]
     assert compared == [
         ("NDCG@10", STAGE_TWO, STAGE_ONE),
         ("NDCG@10", STAGE_TWO, RANDOM),
-        ("NDCG@10", STAGE_TWO, "EASE"),
+        ("NDCG@10", STAGE_TWO, "ease"),
         ("recall@10", STAGE_TWO, STAGE_ONE),
     ]
     p_values = [d.p for d in summary.differences]
@@ -131,31 +131,31 @@ def test_a_metric_of_record_sets_stage_two_against_every_other_and_others_only_t
 
 
 def test_without_stage_two_stage_one_is_set_against_the_others() -> None:
-    columns = _random_columns(20, "EASE", STAGE_ONE)
+    columns = _random_columns(20, "ease", STAGE_ONE)
     summary = _summary(_scores(columns), _scores(columns, metric="recall@10", of_record=False))
     assert [(d.metric, d.method, d.against) for d in summary.differences] == [
-        ("NDCG@10", STAGE_ONE, "EASE")
+        ("NDCG@10", STAGE_ONE, "ease")
     ]
 
 
 def test_sides_without_better_or_worse_and_tasks_without_stages_have_no_differences() -> None:
     columns = _random_columns(20, STAGE_ONE, STAGE_TWO)
     summary = _summary(
-        _scores(columns, side="front", task="dial"),
-        _scores(columns, side="integrity", task="space"),
-        _scores(_random_columns(20, "EASE", "ALS")),
+        _scores(columns, section="tradeoff", task="blend"),
+        _scores(columns, section="integrity", task="space"),
+        _scores(_random_columns(20, "ease", "als")),
     )
     assert summary.differences == []
-    assert [figure.side for figure in summary.figures] == ["front"] * 2 + ["integrity"] * 2 + [
-        "taste"
-    ] * 2
+    assert [figure.section for figure in summary.figures] == ["tradeoff"] * 2 + [
+        "integrity"
+    ] * 2 + ["preference"] * 2
 
 
 def test_holm_counts_the_tests_of_all_tasks_together() -> None:
     """Two tasks of five whole wins: p = 2 / 32 each, and times 2."""
     wins = {STAGE_ONE: np.zeros(5), STAGE_TWO: np.ones(5)}
     summary = _summary(
-        _scores(wins), _scores(wins, task="text to audio", metric="R@10", side="meaning")
+        _scores(wins), _scores(wins, task="text_to_audio", metric="R@10", section="semantic")
     )
     assert [(d.p, d.p_holm) for d in summary.differences] == [(0.0625, 0.125)] * 2
 
@@ -207,7 +207,7 @@ def test_what_some_seeds_lack_is_summarised_over_the_others_and_noted() -> None:
     """EASE is there with seed 5 only, recall with seeds 7 and 9."""
     both = {STAGE_TWO: [1.0, 3.0]}
     evaluations = [
-        Evaluation([_scores(both | {"EASE": [4.0, 6.0]})], notes=["k is 10"]),
+        Evaluation([_scores(both | {"ease": [4.0, 6.0]})], notes=["k is 10"]),
         Evaluation(
             [_scores(both), _scores(both, metric="recall@10", of_record=False)],
             notes=["k is 10", "a gap"],
@@ -219,7 +219,7 @@ def test_what_some_seeds_lack_is_summarised_over_the_others_and_noted() -> None:
     summary = summarise(evaluations, _about(5, 7, 9), CONFIG)
     assert [(f.metric, f.method, f.value) for f in summary.figures] == [
         ("NDCG@10", STAGE_TWO, 2.0),
-        ("NDCG@10", "EASE", 5.0),
+        ("NDCG@10", "ease", 5.0),
         ("recall@10", STAGE_TWO, 3.0),
     ]
     assert math.isnan(summary.figures[1].seed_sd)
@@ -254,14 +254,14 @@ def test_a_fact_is_the_mean_over_seeds_without_interval() -> None:
     rows at least.
     """
     facts = [
-        ScalarMetric("taste", COLD, "coverage", "EASE", value, n)
+        ScalarMetric("preference", COLD, "coverage", "ease", value, n)
         for value, n in ((4.0, 60), (7.0, 50), (NAN, 60))
     ]
     evaluations = [*(Evaluation(facts=[fact]) for fact in facts), Evaluation()]
     summary = summarise(evaluations, _about(1, 2, 3, 4), CONFIG)
     figure = summary.figures[0]
     wanted = Figure(
-        "taste", COLD, "coverage", "EASE", 5.5, NAN, NAN, 50, figure.seed_sd, False, True
+        "preference", COLD, "coverage", "ease", 5.5, NAN, NAN, 50, figure.seed_sd, False, True
     )
     np.testing.assert_equal(asdict(figure), asdict(wanted))
     assert figure.seed_sd == pytest.approx(3 / math.sqrt(2), abs=1e-12)
@@ -321,7 +321,7 @@ def test_what_does_not_fit_together_is_refused_by_name() -> None:
         summarise(evaluations(replace(scores, clusters=["x", "y"])), two, CONFIG)
     with pytest.raises(DataError, match="seed 2 has other clusters or another statistic"):
         summarise(evaluations(replace(scores, statistic="median")), two, CONFIG)
-    with pytest.raises(DataError, match=f"taste, {COLD}, NDCG@10: stands twice"):
+    with pytest.raises(DataError, match=f"preference, {COLD}, NDCG@10: stands twice"):
         _summary(scores, scores)
     with pytest.raises(
         ShapeError, match=f"{COLD}, NDCG@10: 2 queries need as many clusters and scores"

@@ -81,7 +81,7 @@ def test_warm_tracks_are_training_tracks_the_listener_has_not_played() -> None:
     nothing to find.
     """
     warm, _ = _tasks()
-    assert warm.name == "next tracks, warm"
+    assert warm.name == "next_tracks_warm"
     assert warm.candidates == ["a", "b", "c", "d"]
     assert warm.queries == ["u1", "u4"]
     assert [columns.tolist() for columns in warm.excluded] == [[0, 1, 2], [3]]
@@ -91,7 +91,7 @@ def test_warm_tracks_are_training_tracks_the_listener_has_not_played() -> None:
 def test_cold_tracks_are_test_tracks_whoever_has_heard_them() -> None:
     """u1 took x again and skipped y; u3 played y for thirty seconds."""
     _, cold = _tasks()
-    assert cold.name == "next tracks, cold"
+    assert cold.name == "next_tracks_cold"
     assert cold.candidates == ["x", "y"]
     assert cold.queries == ["u1", "u3"]
     assert [columns.tolist() for columns in cold.relevant] == [[0], [1]]

@@ -12,6 +12,7 @@ from ponticello.config import Config
 from ponticello.evaluate import tuning as contenders
 from ponticello.evaluate.baselines import GRIDS
 from ponticello.evaluate.recommendation import EvaluationListening, preference_tasks
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM, Task, deduplicate_task, rank_task
 from ponticello.evaluate.tuning import ANSWERS, WITH_TEXT, TunedBaselines
 from ponticello.library import Library
@@ -89,14 +90,16 @@ def test_every_declared_method_answers_its_tasks_with_finite_scores(
             assert table.shape == (len(task.queries), len(task.candidates))
             assert np.isfinite(table).all()
     for method in everyone:
-        assert any(note.startswith(f"{method} cannot answer: ") for note in found.notes)
+        assert any(
+            note.startswith(f"{display_name(method)} cannot answer: ") for note in found.notes
+        )
 
 
 def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Splits) -> None:
     """The log without its test window gives the same choices and the same scores for the same task."""
     blind = before_test(splits, read_interactions(trained.folder))
     here, there = (
-        made(trained, splits, "item-kNN", "ALS", "vectors to factors", log=log)
+        made(trained, splits, "item_knn", "als", "vectors_to_factors", log=log)
         for log in (None, blind)
     )
     for name in (WARM, COLD):
@@ -124,7 +127,7 @@ def test_collaborative_models_beat_chance_on_planted_taste(
 def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(
     trained: Library, splits: Splits
 ) -> None:
-    found = made(trained, splits, "content-kNN", "vectors to factors")
+    found = made(trained, splits, "content_knn", "vectors_to_factors")
     cold, people = tasks(trained, splits)[COLD], tasks(trained, splits)[AUDIENCE]
     forwards, backwards = scores(found, cold), scores(found, people)
     rows = [
@@ -132,7 +135,7 @@ def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(
     ]
     kept = [column for column, track_id in enumerate(cold.candidates) if track_id in people.queries]
     columns = [people.candidates.index(listener) for listener in cold.queries]
-    for method in ("content-kNN", "vectors to factors"):
+    for method in ("content_knn", "vectors_to_factors"):
         turned = backwards[method][np.ix_(rows, columns)].T
         np.testing.assert_allclose(turned, forwards[method][:, kept], rtol=0, atol=1e-6)
 
@@ -145,7 +148,7 @@ def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(
     """
     log, settings = (
         read_interactions(trained.folder),
-        config(trained, "vectors to factors", WITH_TEXT),
+        config(trained, "vectors_to_factors", WITH_TEXT),
     )
     vectors, cold = content(trained), tasks(trained, splits)[COLD]
     alike = dict.fromkeys(vectors, np.ones(4, dtype=np.float32) / 2)
@@ -159,8 +162,8 @@ def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(
 
     blind = auc(TunedBaselines(log, splits, alike, settings, 0, texts=vectors))
     seeing = auc(TunedBaselines(log, splits, vectors, settings, 0))
-    assert blind["vectors to factors"] == pytest.approx(0.5)  # all tied
-    assert blind[WITH_TEXT] == pytest.approx(seeing["vectors to factors"], abs=0.03)
+    assert blind["vectors_to_factors"] == pytest.approx(0.5)  # all tied
+    assert blind[WITH_TEXT] == pytest.approx(seeing["vectors_to_factors"], abs=0.03)
     assert blind[WITH_TEXT] > 0.55
     assert WITH_TEXT not in seeing
 
@@ -176,30 +179,30 @@ def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measu
         "popularity",
     }
     assert (
-        f"{WITH_TEXT} is not measured on {COLD}: no vector that is compared holds a text."
+        f"{display_name(WITH_TEXT)} is not measured on {display_name(COLD)}: no vector that is compared holds a text."
         in found.notes
     )
 
 
 def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:
-    found = made(trained, splits, "EASE")
+    found = made(trained, splits, "ease")
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
         "random",
         "popularity",
-        "EASE",
+        "ease",
     }
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
         "random",
         "popularity",
     }
-    assert not any("ALS" in note for note in found.notes)
+    assert not any("als" in note for note in found.notes)
 
 
 def test_pairs_are_ranked_beside_chance_and_popularity_alone(
     trained: Library, splits: Splits
 ) -> None:
     task = tasks(trained, splits)[PAIRS]
-    assert set(made(trained, splits, "ALS", "EASE").scorers(deduplicate_task(task, {}))) == {
+    assert set(made(trained, splits, "als", "ease").scorers(deduplicate_task(task, {}))) == {
         "random",
         "popularity",
     }
@@ -209,11 +212,11 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contenders, "find_spec", lambda _: None)
-    found = made(trained, splits, "item-kNN", "ALS", "vectors to factors")
+    found = made(trained, splits, "item_knn", "als", "vectors_to_factors")
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
         "random",
         "popularity",
-        "item-kNN",
+        "item_knn",
     }
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
         "random",
@@ -226,13 +229,13 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
 def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "LARGEST", {"EASE": 5})
+    monkeypatch.setattr(contenders, "LARGEST", {"ease": 5})
     warm = tasks(trained, splits)[WARM]
-    found = made(trained, splits, "EASE")
-    assert "EASE" not in found.scorers(deduplicate_task(warm, {}))
+    found = made(trained, splits, "ease")
+    assert "ease" not in found.scorers(deduplicate_task(warm, {}))
     n = len(warm.candidates)
     assert (
-        f"EASE is not measured on {WARM}: {n} tracks are too many for it; 5 are the most"
+        f"EASE is not measured on {display_name(WARM)}: {n} tracks are too many for it; 5 are the most"
         in found.notes
     )
 
@@ -241,10 +244,10 @@ def test_settings_of_many_listeners_are_chosen_on_a_drawn_part_of_them(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(contenders, "TUNING_LISTENERS", 5)
-    found = made(trained, splits, "item-kNN")
+    found = made(trained, splits, "item_knn")
     assert len(found.tuning[WARM].queries) == 5
     assert any(note.startswith("Settings are chosen on 5 of ") for note in found.notes)
-    assert np.isfinite(scores(found, tasks(trained, splits)[WARM])["item-kNN"]).all()
+    assert np.isfinite(scores(found, tasks(trained, splits)[WARM])["item_knn"]).all()
     early = {name for name, _, is_late in found.models if not is_late}
     assert early == set(), "of what was tried, nothing is kept that is not asked again"
 

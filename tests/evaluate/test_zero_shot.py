@@ -88,8 +88,8 @@ def test_label_scores_equal_those_of_scikit_learn() -> None:
         "macro PR-AUC",
         False,
     )
-    assert (roc.side, roc.task, roc.queries, roc.clusters) == (
-        "meaning",
+    assert (roc.section, roc.task, roc.queries, roc.clusters) == (
+        "semantic",
         "some task",
         _names(6, "label"),
         None,
@@ -148,10 +148,9 @@ def test_zero_shot_of_several_labels_scores_the_cosine_with_each_prompt() -> Non
     kept = [row for row in range(50) if row != 7]
     carried = np.array([[label in labels_of[row] for label in LABELS] for row in kept])
     cosines = audio[kept] @ wanted.T
-    expected = label_scores("zero-shot tags: tags", carried, {"a": cosines}, LABELS)
+    expected = label_scores("zero_shot:tags", carried, {"a": cosines}, LABELS)
     assert [(s.task, s.metric, s.queries, s.clusters) for s in found] == [
-        ("zero-shot tags: tags", metric, LABELS, None)
-        for metric in ("macro ROC-AUC", "macro PR-AUC")
+        ("zero_shot:tags", metric, LABELS, None) for metric in ("macro ROC-AUC", "macro PR-AUC")
     ]
     for scores, plain in zip(found, expected, strict=True):
         assert scores.by_method["a"] == pytest.approx(plain.by_method["a"], abs=1e-6)
@@ -190,7 +189,7 @@ def test_zero_shot_of_one_label_a_track_takes_the_closest_prompt() -> None:
     )
     (scores,) = found
     assert (scores.task, scores.metric, scores.of_record) == (
-        "zero-shot tags: genre",
+        "zero_shot:genre",
         "accuracy",
         True,
     )

@@ -234,7 +234,7 @@ def report(spoilt: Library) -> Path:
             "--label",
             "tags",
             "--set",
-            'evaluate.baselines=["item-kNN"]',
+            'evaluate.baselines=["item_knn"]',
         ],
     )
     assert ended.exit_code == 0, ended.output

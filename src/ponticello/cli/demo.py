@@ -27,12 +27,12 @@ SEARCHES = (
 LABELS = ["game", "machine_tags"]
 # All but SASRec, whose tuning takes as long as all the rest; `ponticello evaluate` adds it.
 BASELINES = [
-    "item-kNN",
-    "EASE",
-    "ALS",
-    "content-kNN",
-    "vectors to factors",
-    "vectors and text to factors",
+    "item_knn",
+    "ease",
+    "als",
+    "content_knn",
+    "vectors_to_factors",
+    "vectors_text_to_factors",
 ]
 
 

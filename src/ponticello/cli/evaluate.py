@@ -90,6 +90,7 @@ def compare(
     """What is measured with each seed; LibraryError names the run that one seed lacks."""
     from ponticello.cli.train import seed_run
     from ponticello.errors import LibraryError
+    from ponticello.evaluate.report.tables import display_name
     from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
     from ponticello.evaluate.run import MethodsToCompare
     from ponticello.train.runs import is_finished
@@ -97,7 +98,10 @@ def compare(
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}
     there = {method: run for method, run in named.items() if is_finished(folder.run(run))}
     for method in [method for method in named if method not in there]:
-        print(f"{method} is left out: run {named[method]!r} is not finished", file=sys.stderr)
+        print(
+            f"{display_name(method)} is left out: run {named[method]!r} is not finished",
+            file=sys.stderr,
+        )
     by_seed = []
     for number in range(1, seeds + 1):
         runs = {method: seed_run(run, number) for method, run in there.items()}

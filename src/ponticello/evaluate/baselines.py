@@ -106,9 +106,9 @@ ALS_ITERATIONS = 15  # implicit's own defaults; the grids below vary what matter
 BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
 
 CANNOT = {
-    "item-kNN": "a track nobody has played; a listener without events",
-    "EASE": "a track nobody has played; a listener without events; too many tracks for a matrix of all pairs",
-    "ALS": "a track nobody has played, except by a regression of its content; a listener without events",
+    "item_knn": "a track nobody has played; a listener without events",
+    "ease": "a track nobody has played; a listener without events; too many tracks for a matrix of all pairs",
+    "als": "a track nobody has played, except by a regression of its content; a listener without events",
 }
 
 
@@ -121,9 +121,9 @@ def _grid(**values: tuple[float, ...]) -> list[dict[str, Any]]:
 # to ten around common settings. l2 and shrinkage are in squared matrix values, so where an end
 # wins, look further out.
 GRIDS: dict[str, list[dict[str, Any]]] = {
-    "item-kNN": _grid(n_neighbours=(20, 100, 500), shrinkage=(0.0, 10.0, 100.0)),
-    "EASE": _grid(l2=(10.0, 50.0, 250.0, 1000.0, 4000.0)),
-    "ALS": _grid(factors=(8, 32, 128), l2=(0.1, 1.0, 10.0), alpha=(1.0, 10.0)),
+    "item_knn": _grid(n_neighbours=(20, 100, 500), shrinkage=(0.0, 10.0, 100.0)),
+    "ease": _grid(l2=(10.0, 50.0, 250.0, 1000.0, 4000.0)),
+    "als": _grid(factors=(8, 32, 128), l2=(0.1, 1.0, 10.0), alpha=(1.0, 10.0)),
 }
 
 
@@ -297,7 +297,7 @@ def choose(
     Fits them in order and keeps only the best in memory. A measure of nan never wins; ConfigError
     without candidates, DataError if all are nan.
 
-        choose({str(p): partial(fit_ease, matrix, **p) for p in GRIDS["EASE"]}, validation_ndcg)
+        choose({str(p): partial(fit_ease, matrix, **p) for p in GRIDS["ease"]}, validation_ndcg)
     """
     if not candidates:
         raise ConfigError("no candidates to choose from; give at least one setting")
@@ -334,9 +334,9 @@ def _require(name: str, found: float, is_right: bool, wanted: str) -> None:
 BLOCK_COSINES = 2**25  # cosines held at once by fit_content_knn: 128 MB of float32
 
 CANNOT_FROM_CONTENT = {
-    "content-kNN": "a track whose content is unknown; a listener without events",
-    "vectors to factors": "a track whose content is unknown; a listener without events; what no linear map can say",
-    "vectors and text to factors": "a track whose content is unknown; a listener without events; what no linear map "
+    "content_knn": "a track whose content is unknown; a listener without events",
+    "vectors_to_factors": "a track whose content is unknown; a listener without events; what no linear map can say",
+    "vectors_text_to_factors": "a track whose content is unknown; a listener without events; what no linear map "
     "can say, and of a track without text more than the vectors tell",
 }
 

@@ -10,22 +10,22 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
 
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
     RANDOM,
     SIGNIFICANT,
-    SIMULATED_SUFFIX,
     STAGE_ONE,
     STAGE_TWO,
     Difference,
     EvaluationInfo,
     Figure,
-    Side,
+    Section,
 )
 
 MEANING_MARGIN = 0.01  # of the metric of record: the loss of meaning the project allows stage two
 FEW = 10  # independent queries below which a sentence says that they are few
 
-Name: TypeAlias = tuple[Side, str, str, str]  # side, task, metric, method
+Name: TypeAlias = tuple[Section, str, str, str]  # section, task, metric, method
 Figures: TypeAlias = Mapping[Name, Figure]
 
 
@@ -43,7 +43,7 @@ def derive_claims(
     compared gives no sentence.
     """
     by_name = {
-        (figure.side, figure.task, figure.metric, figure.method): figure for figure in figures
+        (figure.section, figure.task, figure.metric, figure.method): figure for figure in figures
     }
     of_record = [change for change in differences if by_name[_key(change)].of_record]
     stages = [
@@ -52,13 +52,13 @@ def derive_claims(
     few = {change.task: _few([change], n_clusters or {}) for change in stages}
     sentences = [_verdict(stages, about, few)] if stages else []
     for _, group in groupby(
-        of_record, key=lambda change: (change.side, change.task, change.metric)
+        of_record, key=lambda change: (change.section, change.task, change.metric)
     ):
         changes = list(group)
         for change in changes:
             if change in stages:
                 sentences.append(_stages_compared(change, by_name, about) + few[change.task])
-                if change.side == "meaning":
+                if change.section == "semantic":
                     sentences.append(_meaning_kept(change, about) + few[change.task])
         rivals = [change for change in changes if change.against != STAGE_ONE]
         if rivals:
@@ -66,18 +66,6 @@ def derive_claims(
                 _rivals_compared(rivals, by_name, about) + _few(rivals, n_clusters or {})
             )
     return sentences
-
-
-def is_better(difference: Difference) -> bool:
-    """Whether the method may be called better than the other: the corrected test and the interval
-    both say so.
-    """
-    return difference.p_holm < SIGNIFICANT and difference.low > 0
-
-
-def is_worse(difference: Difference) -> bool:
-    """As `is_better`, the other way round."""
-    return difference.p_holm < SIGNIFICANT and difference.high < 0
 
 
 def is_kept(difference: Difference) -> bool:
@@ -89,25 +77,25 @@ def _verdict(stages: Sequence[Difference], about: EvaluationInfo, few: Mapping[s
     """One sentence on taste and meaning together. Each `kept` must hold by itself, so it needs no
     correction.
     """
-    taste = [change for change in stages if change.side == "taste"]
-    meaning = [change for change in stages if change.side == "meaning"]
+    taste = [change for change in stages if change.section == "preference"]
+    meaning = [change for change in stages if change.section == "semantic"]
     whose = (
         "taste of simulated listeners"
         if any(_is_simulated(change, about) for change in taste)
         else "taste"
     )
     kept = f"meaning kept within {MEANING_MARGIN}"
-    lost = [change for change in meaning if is_worse(change) and not is_kept(change)]
+    lost = [change for change in meaning if change.is_worse and not is_kept(change)]
     shown = [
-        (f"{whose} gained", [change for change in taste if is_better(change)]),
-        (f"{whose} lost", [change for change in taste if is_worse(change)]),
+        (f"{whose} gained", [change for change in taste if change.is_better]),
+        (f"{whose} lost", [change for change in taste if change.is_worse]),
         (kept, [change for change in meaning if is_kept(change)]),
         ("meaning lost", lost),
     ]
     not_shown = [
         (
             f"{whose} gained or lost",
-            [change for change in taste if not is_better(change) and not is_worse(change)],
+            [change for change in taste if not change.is_better and not change.is_worse],
         ),
         (kept, [change for change in meaning if not is_kept(change) and change not in lost]),
     ]
@@ -123,7 +111,7 @@ def _listed(what: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, 
     parts = []
     for words, changes in what:
         tasks = [
-            f'"{_name(change)}"' + (" (little evidence)" if few[change.task] else "")
+            f'"{display_name(change.task)}"' + (" (little evidence)" if few[change.task] else "")
             for change in changes
         ]
         parts += [f"{words} on {_and(tasks)}"] if tasks else []
@@ -133,13 +121,13 @@ def _listed(what: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, 
 def _stages_compared(change: Difference, figures: Figures, about: EvaluationInfo) -> str:
     two, one = (
         figures[_key(change)],
-        figures[(change.side, change.task, change.metric, change.against)],
+        figures[(change.section, change.task, change.metric, change.against)],
     )
-    finds = "finds more than" if change.side == "taste" else "is better than"
+    finds = "finds more than" if change.section == "preference" else "is better than"
     values = f"{change.metric} {_number(two.value)} against {_number(one.value)}"
-    if is_better(change):
+    if change.is_better:
         verdict = f"stage two {finds} stage one: {values}, a gain of {_interval(change)}"
-    elif is_worse(change):
+    elif change.is_worse:
         verdict = f"stage two is worse than stage one: {values}, a loss of {_interval(change, -1)}"
     else:
         direction = "" if two.higher_is_better else " (above 0 is better)"
@@ -173,27 +161,27 @@ def _rivals_compared(rivals: Sequence[Difference], figures: Figures, about: Eval
         fewer = {
             c.against: f" ({_counted(c.n, 'query', 'queries')})" for c in changes if c.n < widest.n
         }
-        return _and([c.against + fewer.get(c.against, "") for c in changes])
+        return _and([display_name(c.against) + fewer.get(c.against, "") for c in changes])
 
     for change in rivals:
         if change.against == RANDOM:
-            is_shown = "is shown" if is_better(change) or is_worse(change) else "is not shown"
-            parts.append(f"it {is_shown} to be {'below' if is_worse(change) else 'above'} chance")
+            is_shown = "is shown" if change.is_better or change.is_worse else "is not shown"
+            parts.append(f"it {is_shown} to be {'below' if change.is_worse else 'above'} chance")
     others = [change for change in rivals if change.against != RANDOM]
-    beaten = [change for change in others if is_better(change)]
-    ahead = [change for change in others if is_worse(change)]
-    level = [change for change in others if not is_better(change) and not is_worse(change)]
+    beaten = [change for change in others if change.is_better]
+    ahead = [change for change in others if change.is_worse]
+    level = [change for change in others if not change.is_better and not change.is_worse]
     parts += [f"it is shown to beat {named(beaten)}"] if beaten else []
     parts += (
         [f"{named(ahead)} {'is' if len(ahead) == 1 else 'are'} shown to beat it"] if ahead else []
     )
     parts += [f"it is not shown to differ from {named(level)}"] if level else []
-    has = f"{method} has {widest.metric} {_number(figures[_key(widest)].value)}"
+    has = f"{display_name(method)} has {widest.metric} {_number(figures[_key(widest)].value)}"
     return f"{_on(widest, about)}: {has}; {'; '.join(parts)}."
 
 
 def _key(change: Difference) -> Name:
-    return change.side, change.task, change.metric, change.method
+    return change.section, change.task, change.metric, change.method
 
 
 def _few(changes: Sequence[Difference], n_clusters: Mapping[str, int]) -> str:
@@ -210,9 +198,9 @@ def _few(changes: Sequence[Difference], n_clusters: Mapping[str, int]) -> str:
 def _on(change: Difference, about: EvaluationInfo) -> str:
     """`On next tracks, cold (312 queries, simulated listeners, mean of 5 seeds)`."""
     parts = [_counted(change.n, "query", "queries")]
-    parts += [SIMULATED_SUFFIX.lstrip(", ").lower()] if _is_simulated(change, about) else []
+    parts += ["simulated listeners"] if _is_simulated(change, about) else []
     parts += [f"mean of {len(about.seeds)} seeds"] if len(about.seeds) > 1 else []
-    return f"On {_name(change)} ({', '.join(parts)})"
+    return f"On {display_name(change.task)} ({', '.join(parts)})"
 
 
 def _counted(n: int, one: str, several: str) -> str:
@@ -220,13 +208,7 @@ def _counted(n: int, one: str, several: str) -> str:
 
 
 def _is_simulated(change: Difference, about: EvaluationInfo) -> bool:
-    return change.side == "taste" and (about.is_simulated or change.task.endswith(SIMULATED_SUFFIX))
-
-
-def _name(change: Difference) -> str:
-    """The task without its mark of simulated listeners: the sentence says that in its own words."""
-    is_marked = change.side == "taste" and change.task.endswith(SIMULATED_SUFFIX)
-    return change.task.removesuffix(SIMULATED_SUFFIX) if is_marked else change.task
+    return change.section == "preference" and (about.is_simulated or change.is_simulated)
 
 
 def _interval(change: Difference, sign: int = 1) -> str:

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
 from ponticello.errors import DataError, ShapeError
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import RANDOM, Scores
 from ponticello.evaluate.retrieval import check_rows
 from ponticello.metrics.beyond_accuracy import average_precision
@@ -111,7 +112,7 @@ def zero_shot_scores(
         raise ShapeError(
             f"{len(labels_of)} sets of labels for {len(queries)} queries; give one each"
         )
-    task, name = f"zero-shot tags: {column}", f"Zero-shot tags of {column!r}"
+    task, name = f"zero_shot:{column}", f"Zero-shot tags of {column!r}"
     several = any(len(found) > 1 for found in labels_of)
     answerable = set().union(*labels_of) if several else set(labels)
     rows = np.array(
@@ -172,8 +173,8 @@ def label_scores(
     precision = {method: each(average_precision, scores) for method, scores in told.items()}
     pr = {RANDOM: carried.mean(axis=0), **precision}
     return [
-        Scores("meaning", task, "macro ROC-AUC", labels, None, roc, of_record=True),
-        Scores("meaning", task, "macro PR-AUC", labels, None, pr),
+        Scores("semantic", task, "macro ROC-AUC", labels, None, roc, of_record=True),
+        Scores("semantic", task, "macro PR-AUC", labels, None, pr),
     ]
 
 
@@ -184,7 +185,7 @@ def accuracy_scores(
     evenly.
     """
     by_method = {RANDOM: np.full(len(queries), 1 / n_labels), **hits}
-    return [Scores("meaning", task, "accuracy", queries, clusters, by_method, of_record=True)]
+    return [Scores("semantic", task, "accuracy", queries, clusters, by_method, of_record=True)]
 
 
 def is_learnable(carried: Bools) -> Bools:
@@ -296,13 +297,15 @@ def probe_scores(
             told[method], strengths[method] = _tell(found, probe)
     except DataError as error:
         return [], [f"The probe on {column!r} is not measured: {error}."]
-    chosen = ", ".join(f"{method} {strength:g}" for method, strength in strengths.items())
+    chosen = ", ".join(
+        f"{display_name(method)} {strength:g}" for method, strength in strengths.items()
+    )
     n_train, n_validation = len(probe.rows["train"]), len(probe.rows["validation"])
     note = (
         f"Probe on {column!r}: logistic regression on {n_train} training tracks, {len(probe.names)} labels; "
         f"inverse regularisation chosen on {n_validation} validation tracks (1 where they cannot tell): {chosen}."
     )
-    task = f"probe: {column}"
+    task = f"probe:{column}"
     scores = (
         _several_scores(task, probe, told)
         if probe.several

@@ -11,7 +11,8 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.datasets.simulated import USER_PREFIX
-from ponticello.evaluate.results import SIMULATED_SUFFIX, Evaluation, ScalarMetric, Scores
+from ponticello.evaluate.report.tables import display_name
+from ponticello.evaluate.results import Evaluation, ScalarMetric, Scores
 from ponticello.evaluate.tasks import (
     COLD,
     PAIRS,
@@ -97,16 +98,16 @@ def measure_preference(
     contenders = TunedBaselines(
         listening.interactions, listening.splits, vectors[content], config, seed, texts
     )
-    suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
     for asked in preference_tasks(listening, set(vectors[content]), config):
         collapsed = deduplicate_task(asked, listening.recordings)
         task = collapsed.tracks
+        title = display_name(task.name)
         if not task.queries:
             evaluation.notes.append(
-                f"Taste, {task.name}: not measured, nothing held out is to be found."
+                f"Taste, {title}: not measured, nothing held out is to be found."
             )
             continue
-        say(f"taste: {task.name}, fitting the baselines")
+        say(f"taste: {title}, fitting the baselines")
         scorers = contenders.scorers(collapsed)
         for name, by_id in vectors.items():
             profile = (
@@ -117,22 +118,23 @@ def measure_preference(
             scorers[name] = collapsed.scorer(profile)
         task, plays = collapsed.task, collapsed.plays(contenders.late.liked)
         strata = _strata(task, listening, contenders.late.events, plays)
-        say(f"taste: {task.name}, {len(scorers)} methods")
+        say(f"taste: {title}, {len(scorers)} methods")
         ranked = {
             method: rank_task(task, scorer, config.evaluate.k, strata)
             for method, scorer in scorers.items()
         }
-        _add_scores(evaluation, task, ranked, suffix, config.evaluate.k)
+        _add_scores(evaluation, task, ranked, listening.is_simulated, config.evaluate.k)
         if task.name in (WARM, COLD):
-            _describe_lists(evaluation, task, ranked, suffix, plays, listening.artists, config)
+            _describe_lists(evaluation, task, ranked, plays, listening, config)
         counts = f"{len(task.queries):,} queries, {len(task.candidates):,} candidates, all of them ranked"
-        evaluation.notes.append(f"Taste, {task.name}: {counts}.")
+        evaluation.notes.append(f"Taste, {title}: {counts}.")
         if n_copies := len(collapsed.tracks.candidates) - len(task.candidates):
             evaluation.notes.append(
-                f"Taste, {task.name}: {n_copies:,} copies of candidates; a recording counts once."
+                f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once."
             )
     notes = [
-        re.sub(r"^vectors (to|and)", f"{content} vectors \\1", note) for note in contenders.notes
+        re.sub(r"^vectors (to|and)", f"{display_name(content)} vectors \\1", note)
+        for note in contenders.notes
     ]
     evaluation.notes += dict.fromkeys(notes)
 
@@ -149,18 +151,22 @@ def _strata(
         popular = np.zeros(len(plays), dtype=bool)
         popular[order[: max(1, round(POPULAR_SHARE * len(plays)))]] = True
         found = {
-            f"among the {POPULAR_SHARE:.0%} most played": popular,
-            "among the others": ~popular,
+            "most_played": popular,
+            "less_played": ~popular,
         }
     elif task.name == COLD:
         heard = {listening.artists.get(track_id) for track_id in past[TRACK_ID].unique()} - {None}
         known = np.array([listening.artists.get(track_id) in heard for track_id in task.candidates])
-        found = {"by an artist heard before": known, "by a new artist": ~known}
+        found = {"known_artist": known, "new_artist": ~known}
     return found if all(members.any() for members in found.values()) else {}
 
 
 def _add_scores(
-    evaluation: Evaluation, task: Task, ranked: Mapping[str, RankingResult], suffix: str, k: int
+    evaluation: Evaluation,
+    task: Task,
+    ranked: Mapping[str, RankingResult],
+    is_simulated: bool,
+    k: int,
 ) -> None:
     first = next(iter(ranked.values()))
     for metric in first.metrics:
@@ -168,21 +174,29 @@ def _add_scores(
         of_record = metric == f"NDCG@{k}"
         evaluation.scores.append(
             Scores(
-                "taste",
-                task.name + suffix,
+                "preference",
+                task.name,
                 metric,
                 task.queries,
                 task.clusters,
                 by_method,
                 of_record,
+                is_simulated=is_simulated,
             )
         )
     for name in first.by_stratum:
         for metric in (f"{start}@{k}" for start in STRATUM_METRICS):
             by_method = {method: found.by_stratum[name][metric] for method, found in ranked.items()}
-            title = f"{task.name}, {name}{suffix}"
             evaluation.scores.append(
-                Scores("taste", title, metric, task.queries, task.clusters, by_method)
+                Scores(
+                    "preference",
+                    f"{task.name}:{name}",
+                    metric,
+                    task.queries,
+                    task.clusters,
+                    by_method,
+                    is_simulated=is_simulated,
+                )
             )
 
 
@@ -190,15 +204,15 @@ def _describe_lists(
     evaluation: Evaluation,
     task: Task,
     ranked: Mapping[str, RankingResult],
-    suffix: str,
     plays: np.ndarray,
-    artist_of: Mapping[str, str],
+    listening: EvaluationListening,
     config: Config,
 ) -> None:
     """What is in the first k places: how much of the catalogue, how popular, whose, and how
     unevenly.
     """
-    k, name = config.evaluate.k, f"lists of {task.name}{suffix}"
+    k, name = config.evaluate.k, f"lists:{task.name}"
+    artist_of = listening.artists
     numbers = {artist: number for number, artist in enumerate(sorted(set(artist_of.values())))}
     artists = np.array(
         [numbers.get(artist_of.get(t, ""), EMPTY) for t in task.candidates], dtype=np.int64
@@ -215,7 +229,15 @@ def _describe_lists(
     }
     for metric, by_method in each.items():
         evaluation.scores.append(
-            Scores("integrity", name, metric, task.queries, task.clusters, by_method)
+            Scores(
+                "integrity",
+                name,
+                metric,
+                task.queries,
+                task.clusters,
+                by_method,
+                is_simulated=listening.is_simulated,
+            )
         )
     for method, found in ranked.items():
         n = len(task.candidates)
@@ -224,5 +246,13 @@ def _describe_lists(
             (f"hubness@{k}", hubness(found.lists, n)),
         ):
             evaluation.facts.append(
-                ScalarMetric("integrity", name, metric, method, value, len(task.queries))
+                ScalarMetric(
+                    "integrity",
+                    name,
+                    metric,
+                    method,
+                    value,
+                    len(task.queries),
+                    listening.is_simulated,
+                )
             )

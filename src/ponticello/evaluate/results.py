@@ -10,30 +10,27 @@ from typing import Literal
 
 import numpy as np
 
-STAGE_ONE, STAGE_TWO = "stage one", "stage two"
+STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
 RANDOM = "random"
 SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
-SIMULATED_SUFFIX = (
-    ", SIMULATED listeners"  # how the name of a task ends whose listeners are made up
-)
-Side = Literal["meaning", "taste", "integrity", "front"]
+Section = Literal["semantic", "preference", "integrity", "tradeoff"]
 
 
 @dataclass(frozen=True)
 class Scores:
     """What every method got on each query of one task, in one metric.
 
-    task: says the data too, as in "next tracks, cold"; with simulated listeners it ends in
-    `SIMULATED_SUFFIX`.
+    task: an identifier such as "next_tracks_cold", or "probe:genres" for a column of labels.
     queries: what was asked, in order: ids of listeners, tracks or playlists, or labels; distinct.
     clusters: (n,) names; queries of one cluster (an artist's tracks) are drawn together. None =
     each alone.
     by_method: (n,) float64 each; nan = not to be counted. A method that cannot answer the task is
     not there.
-    of_record: the one metric of the task that is tested and claimed with.
+    of_record: the one metric of the task that is tested and claimed with. is_simulated: whether
+    the listeners behind the queries are simulated.
     """
 
-    side: Side
+    section: Section
     task: str
     metric: str
     queries: list[str]
@@ -42,6 +39,7 @@ class Scores:
     of_record: bool = False
     statistic: Literal["mean", "median"] = "mean"  # a median gets no interval
     higher_is_better: bool = True
+    is_simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,13 @@ class ScalarMetric:
     about.
     """
 
-    side: Side
+    section: Section
     task: str
     metric: str
     method: str
     value: float
     n: int
+    is_simulated: bool = False
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Figure:
     query's mean over seeds.
     """
 
-    side: Side
+    section: Section
     task: str
     metric: str
     method: str
@@ -88,6 +87,7 @@ class Figure:
     seed_sd: float
     of_record: bool
     higher_is_better: bool
+    is_simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Difference:
     differences of the summary; both nan where not tested (only metrics of record are).
     """
 
-    side: Side
+    section: Section
     task: str
     metric: str
     method: str
@@ -110,6 +110,17 @@ class Difference:
     n: int
     p: float
     p_holm: float
+    is_simulated: bool = False
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the corrected test and the interval both show a gain."""
+        return self.p_holm < SIGNIFICANT and self.low > 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the corrected test and the interval both show a loss."""
+        return self.p_holm < SIGNIFICANT and self.high < 0
 
 
 @dataclass(frozen=True)

@@ -62,13 +62,13 @@ def retrieval_scores(
     forward = {method: retrieval_ranks(texts[method], audio[method], own) for method in methods}
     backward = {method: retrieval_ranks(audio[method], texts[method], own) for method in methods}
     found = []
-    for task, ranks in (("text to audio", forward), ("audio to text", backward)):
+    for task, ranks in (("text_to_audio", forward), ("audio_to_text", backward)):
         for k in CUTS:
             hits = {method: (rank <= k).astype(np.float64) for method, rank in ranks.items()}
             by_method = {RANDOM: np.full(m, min(k / m, 1.0)), **hits}
             found.append(
                 Scores(
-                    "meaning",
+                    "semantic",
                     task,
                     f"R@{k}",
                     queries,
@@ -81,11 +81,11 @@ def retrieval_scores(
             RANDOM: np.full(m, (1 / (own + 1)).mean()),
             **{name: 1 / rank for name, rank in ranks.items()},
         }
-        found.append(Scores("meaning", task, "MRR", queries, clusters, by_method))
+        found.append(Scores("semantic", task, "MRR", queries, clusters, by_method))
         by_method = {RANDOM: np.full(m, (m + 1) / 2), **ranks}
         found.append(
             Scores(
-                "meaning",
+                "semantic",
                 task,
                 "median rank",
                 queries,
@@ -132,10 +132,10 @@ def music_to_music_scores(
         ndcg[method], precision[method] = _rank_others(rows, overlap, labelled, artists)
     if np.isnan(ndcg[RANDOM]).all():
         return []
-    task = f"music to music: {column}"
+    task = f"music_to_music:{column}"
     return [
-        Scores("meaning", task, f"NDCG@{FIRST} graded", queries, clusters, ndcg, of_record=True),
-        Scores("meaning", task, f"precision@{FIRST}", queries, clusters, precision),
+        Scores("semantic", task, f"NDCG@{FIRST} graded", queries, clusters, ndcg, of_record=True),
+        Scores("semantic", task, f"precision@{FIRST}", queries, clusters, precision),
     ]
 
 

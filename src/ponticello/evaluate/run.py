@@ -22,8 +22,8 @@ from ponticello.evaluate.labels import (
     zero_shot_scores,
 )
 from ponticello.evaluate.recommendation import EvaluationListening, measure_preference
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
-    SIMULATED_SUFFIX,
     STAGE_ONE,
     STAGE_TWO,
     Evaluation,
@@ -119,9 +119,12 @@ def evaluate_library(
             materials.beside,
         )
         _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
-        suffix = SIMULATED_SUFFIX if listening.is_simulated else ""
         measure_tradeoff(
-            evaluation, materials, deduplicate_task(cold, listening.recordings), suffix, say
+            evaluation,
+            materials,
+            deduplicate_task(cold, listening.recordings),
+            listening.is_simulated,
+            say,
         )
     say("integrity")
     _measure_integrity(evaluation, materials)
@@ -189,10 +192,12 @@ def _measure_labels(
     sets, _ = known_labels(labels)
     left_out = {TEXT, MUSICNN} if column == MACHINE_TAGS else {TEXT}
     if column in {field.column for field in TEMPLATE}:
-        fused = [method for method in materials.vectors if method.endswith(FUSED)]
+        fused = [
+            f"{run}{FUSED}" for run in materials.models if f"{run}{FUSED}" in materials.vectors
+        ]
         left_out |= {*fused}
         evaluation.notes += [
-            f"{name} is not asked about {column}: the text in its vectors says it."
+            f"{display_name(name)} is not asked about {column}: the text in its vectors says it."
             for name in fused
         ]
     heard = {
@@ -205,7 +210,7 @@ def _measure_labels(
     ]
     if column == MACHINE_TAGS and built_on_it:
         evaluation.notes.append(
-            f"{' and '.join(built_on_it)} hear through the taggers that made {column}, which flatters them there."
+            f"{' and '.join(map(display_name, built_on_it))} hear through the taggers that made {column}, which flatters them there."
         )
     rows = [row for row in materials.rows_of("test") if sets[row]]
     say(f"meaning: {column}, probe")
@@ -263,16 +268,16 @@ def _measure_integrity(evaluation: Evaluation, materials: EvaluationVectors) -> 
             shown["modality gap"] = modality_gap(vectors[with_text], text)
         for metric, value in shown.items():
             evaluation.facts.append(
-                ScalarMetric("integrity", "the space", metric, method, value, len(vectors))
+                ScalarMetric("integrity", "space", metric, method, value, len(vectors))
             )
         if health.is_collapsed:
             evaluation.notes.append(
-                f"COLLAPSED: the vectors of {method} hardly differ; do not serve them."
+                f"COLLAPSED: the vectors of {display_name(method)} hardly differ; do not serve them."
             )
     if {STAGE_ONE, STAGE_TWO} <= materials.models.keys() and len(materials.ids) > NEIGHBOURS:
         one, two = materials.vectors[STAGE_ONE], materials.vectors[STAGE_TWO]
         kept = {STAGE_TWO: neighbour_overlap(one, two, NEIGHBOURS)}
-        task, metric = "neighbours kept from stage one", f"overlap@{NEIGHBOURS}"
+        task, metric = "neighbours_kept", f"overlap@{NEIGHBOURS}"
         evaluation.scores.append(
             Scores("integrity", task, metric, materials.ids, materials.clusters, kept)
         )

@@ -34,8 +34,8 @@ GRID_SASREC: list[dict[str, Any]] = _grid(
     dim=(64,), dropout=(0.2, 0.5), learning_rate=(1e-3,)
 )  # as GRIDS
 CANNOT_SASREC = {
-    "SASRec": f"a track nobody has played; a listener without events; more than {LARGEST_SASREC:,} tracks",
-    "SASRec on content": f"a track without content; a listener without events; more than {LARGEST_SASREC:,} tracks",
+    "sasrec": f"a track nobody has played; a listener without events; more than {LARGEST_SASREC:,} tracks",
+    "sasrec_content": f"a track without content; a listener without events; more than {LARGEST_SASREC:,} tracks",
 }
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ponticello.config import Config
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate.claims import derive_claims
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
     SIGNIFICANT,
     STAGE_ONE,
@@ -36,7 +37,10 @@ from ponticello.metrics.ranking import Ints
 SIGN_FLIP_ROUNDS = (
     9_999  # of a test with too many clusters to try every flip: the smallest p is 1 / 10,000
 )
-COMPARED = ("meaning", "taste")  # sides on which methods are better or worse than each other
+COMPARED = (
+    "semantic",
+    "preference",
+)  # sections in which methods are better or worse than each other
 
 Record = TypeVar("Record")
 
@@ -57,9 +61,8 @@ def summarise(evaluations: Sequence[Evaluation], about: EvaluationInfo, config: 
     """All figures, differences, claims and notes of `evaluations`, one a seed in the order of
     about.seeds.
 
-    Figures come in the order in which their Scores first appear, then the Facts. Differences, on
-    the sides meaning and
-    taste: stage two minus stage one in every metric; in the metric of record also stage two, or
+    Figures come in the order in which their Scores first appear, then the Facts. Differences, in
+    the sections semantic and preference: stage two minus stage one in every metric; in the metric of record also stage two, or
     stage one where there is no stage two, minus every other method. p is that of `sign_flip_p`,
     corrected by `holm` over the whole summary. What only some seeds measured is summarised over
     those, and a note says so. DataError if the evaluations are not one a seed, if two of them asked
@@ -74,7 +77,7 @@ def summarise(evaluations: Sequence[Evaluation], about: EvaluationInfo, config: 
     differences: list[Difference] = []
     notes = [note for evaluation in evaluations for note in evaluation.notes]
     n_clusters: dict[str, int] = {}
-    for found in _by_key([e.scores for e in evaluations], lambda s: (s.side, s.task, s.metric)):
+    for found in _by_key([e.scores for e in evaluations], lambda s: (s.section, s.task, s.metric)):
         combined = _combine(found, about.seeds, notes)
         own_figures, own_differences = _numbers(combined, config)
         figures += own_figures
@@ -82,7 +85,7 @@ def summarise(evaluations: Sequence[Evaluation], about: EvaluationInfo, config: 
         if combined.scores.of_record:
             n_clusters[combined.scores.task] = _n_clusters(combined)
     for facts in _by_key(
-        [e.facts for e in evaluations], lambda f: (f.side, f.task, f.metric, f.method)
+        [e.facts for e in evaluations], lambda f: (f.section, f.task, f.metric, f.method)
     ):
         figures.append(_of_facts(facts, about.seeds, notes))
     p_values = np.array([difference.p for difference in differences], dtype=np.float64)
@@ -142,7 +145,7 @@ def _combine(found: Sequence[Scores | None], seeds: Sequence[int], notes: list[s
             raise ShapeError(
                 f"{where}: {len(scores.queries)} queries need as many clusters and scores a method"
             )
-    _note_missing(where, list(present), seeds, notes)
+    _note_missing(f"{display_name(first.task)}, {first.metric}", list(present), seeds, notes)
     by_seed = {}
     for method in dict.fromkeys(
         method for scores in present.values() for method in scores.by_method
@@ -153,7 +156,9 @@ def _combine(found: Sequence[Scores | None], seeds: Sequence[int], notes: list[s
             if method in scores.by_method
         }
         if len(own) < len(present):
-            _note_missing(f"{first.task}, {method}", list(own), seeds, notes)
+            _note_missing(
+                f"{display_name(first.task)}, {display_name(method)}", list(own), seeds, notes
+            )
         by_seed[method] = np.stack(list(own.values())).astype(np.float64)
     clusters = None if first.clusters is None else np.unique(first.clusters, return_inverse=True)[1]
     return _Combined(
@@ -187,7 +192,7 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
         intervals = [
             [_value(values, "median"), float("nan"), float("nan")] for values in mean.values()
         ]
-    where = (scores.side, scores.task, scores.metric)
+    where = (scores.section, scores.task, scores.metric)
     known = [int((~np.isnan(column)).sum()) for column in columns]
     figures = []
     for method, interval, n in zip(mean, intervals, known, strict=False):
@@ -195,7 +200,16 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
         value, low, high = interval
         figures.append(
             Figure(
-                *where, method, value, low, high, n, sd, scores.of_record, scores.higher_is_better
+                *where,
+                method,
+                value,
+                low,
+                high,
+                n,
+                sd,
+                scores.of_record,
+                scores.higher_is_better,
+                scores.is_simulated,
             )
         )
     differences = []
@@ -206,7 +220,9 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
         p = float("nan")
         if scores.of_record:
             p = sign_flip_p(change, combined.clusters, SIGN_FLIP_ROUNDS, config.evaluate.seed)
-        differences.append(Difference(*where, *pair, value, low, high, n, p, p_holm=float("nan")))
+        differences.append(
+            Difference(*where, *pair, value, low, high, n, p, float("nan"), scores.is_simulated)
+        )
     return figures, differences
 
 
@@ -215,7 +231,7 @@ def _pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
     compared.
     """
     own = next((stage for stage in (STAGE_TWO, STAGE_ONE) if stage in methods), None)
-    if own is None or scores.side not in COMPARED or scores.statistic == "median":
+    if own is None or scores.section not in COMPARED or scores.statistic == "median":
         return []
     others = sorted(
         (method for method in methods if method != own), key=lambda method: method != STAGE_ONE
@@ -231,13 +247,23 @@ def _of_facts(
     """
     present = {seed: fact for seed, fact in zip(seeds, found, strict=True) if fact is not None}
     first = next(iter(present.values()))
-    _note_missing(f"{first.task}, {first.method}", list(present), seeds, notes)
+    _note_missing(
+        f"{display_name(first.task)}, {display_name(first.method)}", list(present), seeds, notes
+    )
     values = [fact.value for fact in present.values()]
     n = min(fact.n for fact in present.values())
-    where = (first.side, first.task, first.metric, first.method)
+    where = (first.section, first.task, first.metric, first.method)
     value, sd = _value(np.array(values, dtype=np.float64), "mean"), _sd(values)
     return Figure(
-        *where, value, float("nan"), float("nan"), n, sd, of_record=False, higher_is_better=True
+        *where,
+        value,
+        float("nan"),
+        float("nan"),
+        n,
+        sd,
+        of_record=False,
+        higher_is_better=True,
+        is_simulated=first.is_simulated,
     )
 
 

@@ -291,13 +291,12 @@ def _stack(vectors: Mapping[str, np.ndarray], track_ids: list[str]) -> np.ndarra
     return np.stack([vectors[track_id] for track_id in track_ids]).astype(np.float32)
 
 
-WARM, COLD = "next tracks, warm", "next tracks, cold"
-PAIRS, PLAYLISTS, NEW_PLAYLISTS, AUDIENCE = (
-    "pairs, cold",
-    "playlists, cold",
-    "playlists, warm",
-    "audience, cold",
-)
+WARM = "next_tracks_warm"
+COLD = "next_tracks_cold"
+PAIRS = "pairs_cold"
+PLAYLISTS = "playlists_cold"
+NEW_PLAYLISTS = "playlists_warm"
+AUDIENCE = "audience_cold"
 
 
 def next_tracks(

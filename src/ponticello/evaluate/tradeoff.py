@@ -21,7 +21,7 @@ from ponticello.search.embed import PART_SIZE
 from ponticello.search.index import calibrate
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-MEANING = "text to audio, MRR"
+SEMANTIC_METRIC = "text_to_audio:MRR"
 LARGEST_FRONT = 20_000  # tracks to embed again at each position between
 
 
@@ -40,7 +40,7 @@ def measure_tradeoff(
     evaluation: Evaluation,
     materials: EvaluationVectors,
     collapsed: DeduplicatedTask,
-    suffix: str,
+    is_simulated: bool,
     say: Callable[[str], None],
 ) -> None:
     """Both curves at `POSITIONS`: mean reciprocal rank of a text's track, and NDCG@k on `next
@@ -60,7 +60,7 @@ def measure_tradeoff(
             f"The front is not measured: more than {LARGEST_FRONT:,} tracks to embed again."
         )
         return
-    curves = {"weights": _mixed_weights, "dial": _dialled}
+    curves = {"weights": _mixed_weights, "blend": _dialled}
     for name, points in curves.items():
         meaning, taste = {}, {}
         for position, point in points(materials, rows, say).items():
@@ -77,11 +77,20 @@ def measure_tradeoff(
         queries = [materials.ids[row] for row in rows]
         clusters = [materials.clusters[row] for row in rows]
         ndcg = f"NDCG@{materials.config.evaluate.k}"
-        evaluation.scores.append(Scores("front", name, MEANING, queries, clusters, meaning))
-        by_position = {position: metrics[ndcg] for position, metrics in taste.items()}
-        title = f"{cold.name}, {ndcg}{suffix}"
         evaluation.scores.append(
-            Scores("front", name, title, cold.queries, cold.clusters, by_position)
+            Scores("tradeoff", name, SEMANTIC_METRIC, queries, clusters, meaning)
+        )
+        by_position = {position: metrics[ndcg] for position, metrics in taste.items()}
+        evaluation.scores.append(
+            Scores(
+                "tradeoff",
+                name,
+                f"{cold.name}:{ndcg}",
+                cold.queries,
+                cold.clusters,
+                by_position,
+                is_simulated=is_simulated,
+            )
         )
 
 

@@ -29,6 +29,7 @@ from ponticello.evaluate.baselines import (
     fit_ease,
     fit_item_knn,
 )
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import RANDOM
 from ponticello.evaluate.sasrec import (
     CANNOT_SASREC,
@@ -54,32 +55,32 @@ from ponticello.listening.log import is_positive
 from ponticello.splits.splits import Splits, before_test, before_validation, one_window_earlier
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
-WITH_TEXT = "vectors and text to factors"
+WITH_TEXT = "vectors_text_to_factors"
 RIDGES = [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)]
 ANSWERS = {  # which method answers which task
-    WARM: ("item-kNN", "EASE", "ALS", "SASRec", "SASRec on content", "content-kNN"),
-    COLD: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN"),
-    AUDIENCE: ("vectors to factors", WITH_TEXT, "SASRec on content", "content-kNN"),
+    WARM: ("item_knn", "ease", "als", "sasrec", "sasrec_content", "content_knn"),
+    COLD: ("vectors_to_factors", WITH_TEXT, "sasrec_content", "content_knn"),
+    AUDIENCE: ("vectors_to_factors", WITH_TEXT, "sasrec_content", "content_knn"),
 }
 ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
     **GRIDS,
-    "SASRec": GRID_SASREC,
-    "SASRec on content": GRID_SASREC,
-    "content-kNN": GRID_CONTENT_KNN,
-    "vectors to factors": RIDGES,
+    "sasrec": GRID_SASREC,
+    "sasrec_content": GRID_SASREC,
+    "content_knn": GRID_CONTENT_KNN,
+    "vectors_to_factors": RIDGES,
     WITH_TEXT: RIDGES,
 }
 LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
-ON_FACTORS = ("vectors to factors", WITH_TEXT)  # they carry ALS's factors, as tuned for warm tracks
-NEED_IMPLICIT = ("ALS", *ON_FACTORS)
+ON_FACTORS = ("vectors_to_factors", WITH_TEXT)  # they carry ALS's factors, as tuned for warm tracks
+NEED_IMPLICIT = ("als", *ON_FACTORS)
 ASKED_ONCE = (
-    "item-kNN",
-    "EASE",
+    "item_knn",
+    "ease",
 )  # of what they learn before validation, nothing is needed after tuning
 LARGEST = {  # tracks
-    "EASE": 10_000,  # three matrices of that many rows and columns must fit in memory
-    "SASRec": LARGEST_SASREC,
-    "SASRec on content": LARGEST_SASREC,
+    "ease": 10_000,  # three matrices of that many rows and columns must fit in memory
+    "sasrec": LARGEST_SASREC,
+    "sasrec_content": LARGEST_SASREC,
 }
 LEAST_SEQUENCES = (
     2  # listeners with something that follows something, without which SASRec has nothing to learn
@@ -159,10 +160,12 @@ class TunedBaselines:
                 continue
             reason = self._hindrance(name, task)
             if reason:
-                self.notes.append(f"{name} is not measured on {task.name}: {reason}")
+                self.notes.append(
+                    f"{display_name(name)} is not measured on {display_name(task.name)}: {reason}"
+                )
             else:
                 able.append(name)
-                self.notes.append(f"{name} cannot answer: {LIMITS[name]}.")
+                self.notes.append(f"{display_name(name)} cannot answer: {LIMITS[name]}.")
         return able
 
     def _hindrance(self, name: str, task: Task) -> str:
@@ -177,7 +180,7 @@ class TunedBaselines:
         if any(not self.tuning[kind].queries for kind in needed) or not self.early.matrix.nnz:
             return "the validation window holds nothing to choose its settings by."
         if (
-            "SASRec" in name
+            name in ("sasrec", "sasrec_content")
             and sum(len(liked) > 1 for liked in self.early.sequences()) < LEAST_SEQUENCES
         ):
             return f"fewer than {LEAST_SEQUENCES} listeners liked two tracks."
@@ -203,7 +206,7 @@ class TunedBaselines:
             self._forget(name, grid[best])
             shown = ", ".join(f"{key} {value:g}" for key, value in grid[best].items())
             self.notes.append(
-                f"{name}, {kind.split(', ')[-1]}: {shown}, chosen on the validation window."
+                f"{display_name(name)}, {kind.rpartition('_')[2]}: {shown}, chosen on the validation window."
             )
         return self.points[name, kind]
 
@@ -213,7 +216,7 @@ class TunedBaselines:
         """The method with the settings of `point`, fitted on `fits`, as asked by `task`."""
         listeners = fits.rows(task.candidates if task.seeds_of_candidates else task.queries)
         tracks = task.queries if task.seeds_of_candidates else task.candidates
-        if name == "content-kNN":
+        if name == "content_knn":
             new = None if task.name == WARM else self._contents(tracks)
             weights = fit_content_knn(fits.matrix, self._contents(fits.track_ids), new, **point)
             if not task.seeds_of_candidates:
@@ -240,7 +243,7 @@ class TunedBaselines:
         tracks: list[str],
     ) -> np.ndarray:
         """(m, f) of tracks that nobody has played."""
-        if name in ("vectors to factors", WITH_TEXT):
+        if name in ("vectors_to_factors", WITH_TEXT):
             read = self._contents_and_texts if name == WITH_TEXT else self._contents
             return content_to_factors(
                 model.items, read(fits.track_ids), read(tracks), point["ridge"]
@@ -250,7 +253,7 @@ class TunedBaselines:
 
     def _model(self, name: str, point: dict[str, Any], fits: "TrainingMatrix") -> Any:
         if name in ON_FACTORS:
-            return self._model("ALS", self._point("ALS", WARM), fits)
+            return self._model("als", self._point("als", WARM), fits)
         if name in ASKED_ONCE and fits is self.early:
             return self._fit(name, point, fits)
         key = (name, str(point), fits is self.late)
@@ -265,13 +268,13 @@ class TunedBaselines:
 
     def _fit(self, name: str, point: dict[str, Any], fits: "TrainingMatrix") -> Any:
         match name:
-            case "item-kNN":
+            case "item_knn":
                 return fit_item_knn(fits.matrix, **point)
-            case "EASE":
+            case "ease":
                 return fit_ease(fits.matrix, **point)
-            case "ALS":
+            case "als":
                 return fit_als(fits.matrix, **point, seed=self.seed)
-        content = None if name == "SASRec" else self._contents(fits.track_ids)
+        content = None if name == "sasrec" else self._contents(fits.track_ids)
         return fit_sasrec(
             fits.sequences(), len(fits.track_ids), **point, seed=self.seed, content=content
         )

@@ -14,6 +14,7 @@ import polars as pl
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
+from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
 from ponticello.features.frontend import open_features
 from ponticello.features.musicnn_frontend import TAGGERS_SIZE
@@ -63,8 +64,8 @@ def read_vectors(path: Path) -> ExternalVectors:
     return ExternalVectors(dict(zip(kept, scaled, strict=True)), left_out)
 
 
-MEL, MUSICNN, FRONT_END, TEXT = "mel statistics", "MusiCNN", "front end", "text only"
-FUSED = ", fused"  # ends the name of a row whose vectors hold the text too
+MEL, MUSICNN, FRONT_END, TEXT = "mel_statistics", "musicnn", "front_end", "text"
+FUSED = "_fused"  # ends the name of a method whose vectors hold the text too
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def load_vectors(
     read: FeatureStore | None = None
     fused_with: dict[str, str] = {}
     for method, run in runs.items():
-        say(f"vectors: {method}")
+        say(f"vectors: {display_name(method)}")
         config = run_config(folder.run(run))
         read = open_features(folder, config)
         vectors, _ = embed_library(folder.run(run), read)
@@ -150,7 +151,7 @@ def load_vectors(
             fused, _ = embed_library(folder.run(run), read, texts=fused_with)
             known[f"{method}{FUSED}"] = dict(zip(fused.track_ids, fused.matrix, strict=True))
             notes.append(
-                f"{method} serves fused vectors (audio with text) where a track has a text."
+                f"{display_name(method)} serves fused vectors (audio with text) where a track has a text."
             )
         models[method] = HTCL.from_pretrained(folder.run(run))
     if not known:
@@ -163,7 +164,7 @@ def load_vectors(
     for method, own in known.items():
         if missing := len(somewhere - set(own)):
             notes.append(
-                f"{method} has no vector of {missing:,} tracks; they are left out for all."
+                f"{display_name(method)} has no vector of {missing:,} tracks; they are left out for all."
             )
     tracks = tracks.filter(pl.col(TRACK_ID).is_in(list(everywhere)))
     if tracks.height < 2:
@@ -224,11 +225,11 @@ def _unlearned(
     training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
     known = {}
     for method, store in stores.items() if ids else ():
-        say(f"vectors: {method}")
+        say(f"vectors: {display_name(method)}")
         if missing := sum(track_id not in store for track_id in ids):
             remedy = "; run: ponticello tag" if method == MUSICNN else ""
             notes.append(
-                f"{method} is not measured: it has not heard every track ({missing:,} are missing){remedy}."
+                f"{display_name(method)} is not measured: it has not heard every track ({missing:,} are missing){remedy}."
             )
         elif method == MEL:
             known[method] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
@@ -248,11 +249,11 @@ def _text_vectors(
     """
     if not any(told[0]):
         return []
-    say(f"vectors: {TEXT}")
+    say(f"vectors: {display_name(TEXT)}")
     try:
         model = HTCL.from_settings(config)
     except CheckpointError as error:
-        notes.append(f"{TEXT} is not measured: {error}.")
+        notes.append(f"{display_name(TEXT)} is not measured: {error}.")
         return []
     return [
         unit(model.encode_text_states(texts) * np.array([[bool(text)] for text in texts]))

@@ -12,7 +12,7 @@ from ponticello.evaluate.results import (
     EvaluationInfo,
     Figure,
     Scores,
-    Side,
+    Section,
     Summary,
 )
 
@@ -20,7 +20,7 @@ ABOUT = EvaluationInfo(
     library="game music",
     version="0.1.0",
     preset="tiny",
-    runs={"stage one": "runs/semantic", "stage two": "runs/preference"},
+    runs={"stage_one": "runs/semantic", "stage_two": "runs/preference"},
     n_tracks=1565,
     n_listeners=312,
     n_events=48211,
@@ -40,13 +40,13 @@ def figure(
     value: float,
     half: float = 0.05,
     of_record: bool = False,
-    side: Side = "taste",
+    section: Section = "preference",
 ) -> Figure:
     """A figure with the interval value ± half, of 12 queries; a median rank is better when it is
     lower.
     """
     return Figure(
-        side,
+        section,
         task,
         metric,
         method,
@@ -62,24 +62,34 @@ def figure(
 
 def _figures() -> list[Figure]:
     found = []
-    for method, value in (("random", 1 / 12), ("stage one", 0.5), ("stage two", 0.4)):
-        found.append(figure("text to audio", "R@10", method, value, 0.07, True, "meaning"))
+    for method, value in (("random", 1 / 12), ("stage_one", 0.5), ("stage_two", 0.4)):
+        found.append(figure("text_to_audio", "R@10", method, value, 0.07, True, "semantic"))
         found.append(
-            figure("text to audio", "median rank", method, 1 / value, 0.5, False, "meaning")
+            figure("text_to_audio", "median rank", method, 1 / value, 0.5, False, "semantic")
         )
-    for method, value in (("popularity", 0.1 + 0.2), ("stage one", nan), ("stage two", 0.7)):
+    for method, value in (("popularity", 0.1 + 0.2), ("stage_one", nan), ("stage_two", 0.7)):
         found.append(figure("next tracks", "NDCG@10", method, value, 0.02, True))
     found.append(
         Figure(
-            "taste", "next tracks", "coverage", "stage two", 0.25, nan, nan, 1565, nan, False, True
+            "preference",
+            "next tracks",
+            "coverage",
+            "stage_two",
+            0.25,
+            nan,
+            nan,
+            1565,
+            nan,
+            False,
+            True,
         )
     )
     found.append(
         Figure(
             "integrity",
-            "the space",
+            "space",
             "mean cosine",
-            "stage two",
+            "stage_two",
             -0.125,
             nan,
             nan,
@@ -89,14 +99,14 @@ def _figures() -> list[Figure]:
             True,
         )
     )
-    for task in ("weights", "dial"):
+    for task in ("weights", "blend"):
         for position, meaning, taste in (
             ("0.00", 0.5, 0.3),
             ("0.50", 0.48, 0.6),
             ("1.00", 0.4, 0.7),
         ):
-            found.append(figure(task, "R@10", position, meaning, side="front"))
-            found.append(figure(task, "NDCG@10", position, taste, side="front"))
+            found.append(figure(task, "R@10", position, meaning, section="tradeoff"))
+            found.append(figure(task, "NDCG@10", position, taste, section="tradeoff"))
     return found
 
 
@@ -104,11 +114,11 @@ def _figures() -> list[Figure]:
 def summary() -> Summary:
     differences = [
         Difference(
-            "meaning",
-            "text to audio",
+            "semantic",
+            "text_to_audio",
             "R@10",
-            "stage two",
-            "stage one",
+            "stage_two",
+            "stage_one",
             -0.1,
             -0.15,
             -0.05,
@@ -117,11 +127,11 @@ def summary() -> Summary:
             0.0012,
         ),
         Difference(
-            "meaning",
-            "text to audio",
+            "semantic",
+            "text_to_audio",
             "median rank",
-            "stage two",
-            "stage one",
+            "stage_two",
+            "stage_one",
             -0.5,
             -1.0,
             0.5,
@@ -130,10 +140,10 @@ def summary() -> Summary:
             nan,
         ),
         Difference(
-            "taste",
+            "preference",
             "next tracks",
             "NDCG@10",
-            "stage two",
+            "stage_two",
             "popularity",
             0.4,
             0.35,
@@ -157,13 +167,16 @@ def evaluations() -> list[Evaluation]:
     for seed in ABOUT.seeds:
         generator = np.random.default_rng(seed)
         queries = [f"q{number}" for number in range(12)]
-        scores = {method: generator.random(12) for method in ("stage one", "stage two")}
-        scores["stage two"][3] = nan
+        scores = {method: generator.random(12) for method in ("stage_one", "stage_two")}
+        scores["stage_two"][3] = nan
         clusters = [f"artist {number // 2}" for number in range(12)]
-        meaning = Scores("meaning", "text to audio", "R@10", queries, clusters, scores, True)
+        meaning = Scores("semantic", "text_to_audio", "R@10", queries, clusters, scores, True)
         found.append(
             Evaluation(
-                [meaning, Scores("taste", "next tracks", "NDCG@10", queries, None, scores, True)]
+                [
+                    meaning,
+                    Scores("preference", "next tracks", "NDCG@10", queries, None, scores, True),
+                ]
             )
         )
     return found
@@ -181,14 +194,20 @@ def hostile() -> Summary:
         ABOUT, library=HOSTILE, version=HOSTILE, preset=HOSTILE, held_out=HOSTILE, command=HOSTILE
     )
     about = replace(about, splits_sha256=HOSTILE, runs={HOSTILE: HOSTILE})
-    places: list[tuple[Side, str]] = [("meaning", "a"), ("taste", "b"), ("taste", "c")]
+    places: list[tuple[Section, str]] = [
+        ("semantic", "a"),
+        ("preference", "b"),
+        ("preference", "c"),
+    ]
     figures = [
-        figure(f"{task}{HOSTILE}", HOSTILE, f"{method}{HOSTILE}", 0.5, of_record=True, side=side)
-        for side, task in places
+        figure(
+            f"{task}{HOSTILE}", HOSTILE, f"{method}{HOSTILE}", 0.5, of_record=True, section=section
+        )
+        for section, task in places
         for method in ("one", "two")
     ]
     difference = Difference(
-        "taste", HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1, 0.05, 0.15, 12, 0.01, 0.01
+        "preference", HOSTILE, HOSTILE, HOSTILE, HOSTILE, 0.1, 0.05, 0.15, 12, 0.01, 0.01
     )
     return Summary(about, figures, [difference], [HOSTILE], [HOSTILE])
 

@@ -68,7 +68,7 @@ def _plain(seeds: tuple[int, ...], evaluations: list[Evaluation]) -> list[tuple[
             for method, values in scores.by_method.items():
                 for number, query in enumerate(scores.queries):
                     cluster = None if scores.clusters is None else scores.clusters[number]
-                    where = (seed, scores.side, scores.task, scores.metric)
+                    where = (seed, scores.section, scores.task, scores.metric, scores.is_simulated)
                     rows.append((*where, query, cluster, method, float(values[number])))
     return rows
 
@@ -90,7 +90,17 @@ def test_floats_of_any_size_come_back_from_csv_bit_for_bit(tmp_path: Path) -> No
     values = np.random.default_rng(0).integers(0, 2**63, 2000).view(np.float64)
     values = values[np.isfinite(values)]
     figure = Figure(
-        "taste", "cold", "AUC", "m", 0.0, 0.0, 0.0, 1, 0.0, of_record=True, higher_is_better=True
+        "preference",
+        "cold",
+        "AUC",
+        "m",
+        0.0,
+        0.0,
+        0.0,
+        1,
+        0.0,
+        of_record=True,
+        higher_is_better=True,
     )
     as_cells(as_frame([replace(figure, value=value) for value in values.tolist()])).write_csv(
         tmp_path / "f.csv"
@@ -100,7 +110,7 @@ def test_floats_of_any_size_come_back_from_csv_bit_for_bit(tmp_path: Path) -> No
 
 
 def test_evaluations_without_scores_give_a_table_without_rows(tmp_path: Path) -> None:
-    nothing = Scores("taste", "cold", "AUC", [], None, {"one": np.empty(0)})
+    nothing = Scores("preference", "cold", "AUC", [], None, {"one": np.empty(0)})
     for evaluations in ([], [Evaluation()], [Evaluation([nothing])]):
         write_queries(tmp_path / "q.parquet", range(len(evaluations)), evaluations)
         read = pl.read_parquet(tmp_path / "q.parquet")

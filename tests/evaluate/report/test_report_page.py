@@ -104,9 +104,9 @@ def test_sections_stand_in_order_and_only_where_there_is_something(
 
     assert sections(_page(summary)) == [
         "claims",
-        "meaning",
-        "taste",
-        "front",
+        "semantic",
+        "preference",
+        "tradeoff",
         "integrity",
         "differences",
         "background",
@@ -158,7 +158,7 @@ def test_banner_stands_on_top_if_and_only_if_listeners_are_simulated(
     page = _page(simulated)
     assert page.count('class="banner"') == 1
     assert page.index('class="banner"') < page.index("<main>")
-    assert '<h2 id="taste-title">Taste (SIMULATED listeners)</h2>' in page
+    assert '<h2 id="preference-title">Taste (SIMULATED listeners)</h2>' in page
     assert "SIMULATED" not in _page(summary)
 
 

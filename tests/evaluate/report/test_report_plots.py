@@ -32,11 +32,11 @@ def test_summary_has_a_plot_a_task_of_record_the_changes_and_the_front(summary: 
     plots = plots_of(summary)
     assert [plot.name for plot in plots.all] == [
         "changes",
-        "meaning-text-to-audio",
-        "taste-next-tracks",
-        "front",
+        "semantic-text-to-audio",
+        "preference-next-tracks",
+        "tradeoff",
     ]
-    assert list(plots.tasks) == [("meaning", "text to audio"), ("taste", "next tracks")]
+    assert list(plots.tasks) == [("semantic", "text_to_audio"), ("preference", "next tracks")]
 
 
 def test_empty_summary_has_no_plots(empty: Summary) -> None:
@@ -60,14 +60,14 @@ def test_methods_stand_as_text_in_the_plot_best_first_and_without_those_not_meas
     summary: Summary,
 ) -> None:
     plots = plots_of(summary).tasks
-    meaning = _texts(plots["meaning", "text to audio"].drawing.svg)
+    meaning = _texts(plots["semantic", "text_to_audio"].drawing.svg)
     assert [text for text in meaning if text in ("random", "stage one", "stage two")] == [
         "stage one",
         "stage two",
         "random",
     ]
     assert "R@10 on text to audio (higher is better)" in meaning
-    taste = _texts(plots["taste", "next tracks"].drawing.svg)
+    taste = _texts(plots["preference", "next tracks"].drawing.svg)
     assert "stage two" in taste
     assert "stage one" not in taste
 
@@ -90,14 +90,16 @@ def test_front_takes_meaning_from_the_first_metric_and_taste_from_the_second(
     front = tradeoff_curve(summary.figures)
     assert front is not None
     assert (front.meaning_metric, front.taste_metric) == ("R@10", "NDCG@10")
-    assert [curve.task for curve in front.curves] == ["weights", "dial"]
+    assert [curve.task for curve in front.curves] == ["weights", "blend"]
     assert front.curves[0].positions == ["0.00", "0.50", "1.00"]
     assert front.curves[0].points == [(0.5, 0.3), (0.48, 0.6), (0.4, 0.7)]
 
 
 def test_front_is_in_order_of_position_and_without_what_was_not_measured(summary: Summary) -> None:
     figures = [
-        replace(figure, value=nan) if figure.side == "front" and figure.method == "0.50" else figure
+        replace(figure, value=nan)
+        if figure.section == "tradeoff" and figure.method == "0.50"
+        else figure
         for figure in reversed(summary.figures)
     ]
     front = tradeoff_curve(figures)
@@ -132,12 +134,22 @@ def test_changes_are_of_stage_two_against_stage_one_in_metrics_of_record_meaning
     summary: Summary,
 ) -> None:
     taste = Difference(
-        "taste", "next tracks", "NDCG@10", "stage two", "stage one", 0.1, 0.0, 0.2, 12, 0.1, 0.1
+        "preference",
+        "next tracks",
+        "NDCG@10",
+        "stage_two",
+        "stage_one",
+        0.1,
+        0.0,
+        0.2,
+        12,
+        0.1,
+        0.1,
     )
     found = changes_of_record(replace(summary, differences=[taste, *summary.differences]))
-    assert [(difference.side, difference.metric) for difference in found] == [
-        ("meaning", "R@10"),
-        ("taste", "NDCG@10"),
+    assert [(difference.section, difference.metric) for difference in found] == [
+        ("semantic", "R@10"),
+        ("preference", "NDCG@10"),
     ]
 
 

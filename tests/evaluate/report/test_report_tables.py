@@ -5,14 +5,22 @@ from math import nan
 
 import pytest
 
-from ponticello.evaluate.report.tables import distinct_slugs, rank_methods, slug, tables_of
-from ponticello.evaluate.results import Figure, Side, Summary
+from ponticello.evaluate.report.tables import (
+    display_task,
+    distinct_slugs,
+    rank_methods,
+    slug,
+    tables_of,
+)
+from ponticello.evaluate.results import Figure, Section, Summary
 
 
-def _column(*values: tuple[float, float], side: Side = "taste", rises: bool = True) -> list[Figure]:
+def _column(
+    *values: tuple[float, float], section: Section = "preference", rises: bool = True
+) -> list[Figure]:
     return [
         Figure(
-            side,
+            section,
             "cold",
             "AUC",
             f"m{number}",
@@ -31,15 +39,15 @@ def _column(*values: tuple[float, float], side: Side = "taste", rises: bool = Tr
 def test_one_table_a_task_in_order_of_first_appearance_with_every_figure(summary: Summary) -> None:
     late = replace(summary.figures[0], metric="MRR", method="popularity")
     tables = tables_of([*summary.figures, late])
-    assert [(table.side, table.task) for table in tables] == [
-        ("meaning", "text to audio"),
-        ("taste", "next tracks"),
-        ("integrity", "the space"),
-        ("front", "weights"),
-        ("front", "dial"),
+    assert [(table.section, table.task) for table in tables] == [
+        ("semantic", "text_to_audio"),
+        ("preference", "next tracks"),
+        ("integrity", "space"),
+        ("tradeoff", "weights"),
+        ("tradeoff", "blend"),
     ]
     assert sum(len(table.figures) for table in tables) == len(summary.figures) + 1
-    assert tables[0].methods == ["random", "stage one", "stage two", "popularity"]
+    assert tables[0].methods == ["random", "stage_one", "stage_two", "popularity"]
     assert tables[0].metrics == ["R@10", "median rank", "MRR"]
     assert tables[0].cells["popularity", "MRR"] is late
     assert [table.record for table in tables] == ["R@10", "NDCG@10", None, None, None]
@@ -61,9 +69,9 @@ def test_equal_values_are_all_best_and_nan_is_nothing() -> None:
     assert rank_methods(_column((0.7, 0.1), (nan, nan), (0.7, 0.2))) == {"m0": "best", "m2": "best"}
 
 
-@pytest.mark.parametrize("side", ["integrity", "front"])
-def test_nothing_is_best_where_more_is_not_better(side: Side) -> None:
-    assert rank_methods(_column((0.5, 0.1), (0.7, 0.1), side=side)) == {}
+@pytest.mark.parametrize("section", ["integrity", "tradeoff"])
+def test_nothing_is_best_where_more_is_not_better(section: Section) -> None:
+    assert rank_methods(_column((0.5, 0.1), (0.7, 0.1), section=section)) == {}
 
 
 def test_nothing_is_best_without_intervals_or_without_rivals() -> None:
@@ -72,13 +80,26 @@ def test_nothing_is_best_without_intervals_or_without_rivals() -> None:
     assert rank_methods([]) == {}
 
 
+def test_tasks_and_metrics_of_simulated_listeners_are_marked_once(summary: Summary) -> None:
+    """A task whose every figure is simulated is marked in its title, a single metric in its heading."""
+    tradeoff = [figure for figure in summary.figures if figure.section == "tradeoff"]
+    marked = [replace(figure, is_simulated=figure.metric == "NDCG@10") for figure in tradeoff]
+    table = tables_of(marked)[0]
+    assert display_task(table) == "weights"
+    assert table.metric_heading("R@10") == "R@10"
+    assert table.metric_heading("NDCG@10") == "NDCG@10, SIMULATED listeners"
+    task = tables_of([replace(figure, is_simulated=True) for figure in tradeoff])[0]
+    assert display_task(task) == "weights, SIMULATED listeners"
+    assert task.metric_heading("NDCG@10") == "NDCG@10"
+
+
 def test_slugs_are_short_ascii_and_distinct() -> None:
     assert slug("Ünder the Sea, cold!") == "under-the-sea-cold"
     assert slug("日本") == "task"
     assert len(slug("x" * 200)) == 60
-    assert distinct_slugs(["a/b", "a b", "../a-b", "front"], taken=["front"]) == [
+    assert distinct_slugs(["a/b", "a b", "../a-b", "tradeoff"], taken=["tradeoff"]) == [
         "a-b",
         "a-b-2",
         "a-b-3",
-        "front-2",
+        "tradeoff-2",
     ]

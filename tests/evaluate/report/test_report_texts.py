@@ -153,10 +153,10 @@ def test_front_matter_holds_the_figures_of_stage_two(summary: Summary) -> None:
 def test_front_matter_is_of_stage_one_where_there_is_no_stage_two_and_of_no_other_method(
     summary: Summary,
 ) -> None:
-    without = [figure for figure in summary.figures if figure.method != "stage two"]
+    without = [figure for figure in summary.figures if figure.method != "stage_two"]
     (model,) = _front_matter(model_card(replace(summary, figures=without)))["model-index"]
     assert model["name"] == "stage one"
-    others = [figure for figure in without if figure.method != "stage one"]
+    others = [figure for figure in without if figure.method != "stage_one"]
     assert others
     assert "model-index" not in _front_matter(model_card(replace(summary, figures=others)))
 
@@ -167,7 +167,7 @@ def test_front_matter_of_nothing_has_no_results(empty: Summary) -> None:
 
 
 def test_hostile_front_matter_loads_as_the_text_it_was(hostile: Summary) -> None:
-    figures = [replace(figure, method="stage two") for figure in hostile.figures]
+    figures = [replace(figure, method="stage_two") for figure in hostile.figures]
     (model,) = _front_matter(model_card(replace(hostile, figures=figures)))["model-index"]
     assert model["results"][0]["dataset"]["name"] == strip_control_chars(hostile.about.library)
 

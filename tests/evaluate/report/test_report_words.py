@@ -21,13 +21,13 @@ def _figure(
     value: float, low: float = nan, high: float = nan, metric: str = "R@1", seed_sd: float = nan
 ) -> Figure:
     return Figure(
-        "meaning", "text to audio", metric, "random", value, low, high, 12, seed_sd, False, True
+        "semantic", "text_to_audio", metric, "random", value, low, high, 12, seed_sd, False, True
     )
 
 
 def _difference(low: float, high: float, p_holm: float) -> Difference:
     return Difference(
-        "taste", "cold", "AUC", "stage two", "stage one", 0.05, low, high, 12, p_holm, p_holm
+        "preference", "cold", "AUC", "stage_two", "stage_one", 0.05, low, high, 12, p_holm, p_holm
     )
 
 

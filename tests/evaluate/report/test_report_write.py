@@ -51,7 +51,7 @@ def test_all_files_are_written_and_named_the_page_first(
         path.relative_to(tmp_path).as_posix()
         for path in write_report(tmp_path, summary, evaluations)
     ]
-    plots = ["changes", "meaning-text-to-audio", "taste-next-tracks", "front"]
+    plots = ["changes", "semantic-text-to-audio", "preference-next-tracks", "tradeoff"]
     assert paths == FILES + [
         f"plots/{name}.{suffix}" for suffix in ("svg", "png") for name in plots
     ]

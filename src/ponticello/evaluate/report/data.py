@@ -20,9 +20,10 @@ from ponticello.storage.files import escape_csv_cell
 
 SCHEMA = {
     "seed": pl.Int64,
-    "side": pl.String,
+    "section": pl.String,
     "task": pl.String,
     "metric": pl.String,
+    "is_simulated": pl.Boolean,  # the listeners
     "query": pl.String,
     "cluster": pl.String,  # null: the query stands alone
     "method": pl.String,
@@ -65,9 +66,10 @@ def _frame(seed: int, scores: Scores) -> pl.DataFrame:
         }
     ).select(
         pl.lit(seed, pl.Int64).alias("seed"),
-        pl.lit(scores.side).alias("side"),
+        pl.lit(scores.section).alias("section"),
         pl.lit(scores.task).alias("task"),
         pl.lit(scores.metric).alias("metric"),
+        pl.lit(scores.is_simulated).alias("is_simulated"),
         "query",
         "cluster",
         "method",

@@ -16,10 +16,14 @@ from math import isnan
 
 from ponticello.evaluate.report.plots import Plot, Plots
 from ponticello.evaluate.report.tables import (
+    SECTION_NAMES,
     SIMULATED,
     Standing,
     Table,
     background,
+    display_metric,
+    display_name,
+    display_task,
     distinct_slugs,
     format_count,
     format_p,
@@ -40,7 +44,7 @@ from ponticello.evaluate.results import (
     Difference,
     EvaluationInfo,
     Figure,
-    Side,
+    Section,
     Summary,
 )
 
@@ -126,10 +130,10 @@ _CLASSES = {STAGE_TWO: "two", STAGE_ONE: "one"}
 def task_cards(tables: Sequence[Table], plots: Plots, n_open: int) -> Iterator[str]:
     """A card a task, in the order of `tables`; the tables of the first `n_open` stand open."""
     yield '<div class="cards">'
-    anchors = distinct_slugs([f"task {table.side} {table.task}" for table in tables])
+    anchors = distinct_slugs([f"task {table.section} {table.task}" for table in tables])
     for number_of, (table, anchor) in enumerate(zip(tables, anchors, strict=True)):
-        plot = plots.tasks.get((table.side, table.task))
-        yield f'<article class="card" id="{anchor}"><h3>{text(table.task)}</h3>'
+        plot = plots.tasks.get((table.section, table.task))
+        yield f'<article class="card" id="{anchor}"><h3>{text(display_task(table))}</h3>'
         if plot is not None:
             yield from plot_figure(plot, _plot_caption(table))
         size = f"{_count(table.methods, 'method')}, {_count(table.metrics, 'metric')}"
@@ -165,14 +169,19 @@ def figures_table(table: Table, first: str = "Method") -> list[str]:
         )
         for method in table.methods
     ]
-    header = [first, *(_heading(metric, column) for metric, column in columns.items())]
+    header = [
+        first,
+        *(_heading(table.metric_heading(metric), column) for metric, column in columns.items()),
+    ]
     has_marks = any(standing.values())
-    return scrolling_table(_caption(table, has_marks), header, rows, f"Table of {table.task}")
+    return scrolling_table(
+        _caption(table, has_marks), header, rows, f"Table of {display_task(table)}"
+    )
 
 
 def _plot_caption(table: Table) -> str:
     column = table.column(table.record or "")
-    absent = [figure.method for figure in column if figure.value != figure.value]
+    absent = [display_name(figure.method) for figure in column if figure.value != figure.value]
     without = f" Not measured: {text(', '.join(absent))}." if absent else ""
     return (
         f"Lines are 95&nbsp;% intervals over {format_count(column)} queries; best first.{without}"
@@ -195,7 +204,8 @@ def _caption(table: Table, has_marks: bool) -> str:
 
 def _method(method: str) -> str:
     kind = _CLASSES.get(method)
-    return f'<span class="{kind}">{text(method)}</span>' if kind else text(method)
+    name = text(display_name(method))
+    return f'<span class="{kind}">{name}</span>' if kind else name
 
 
 def _heading(metric: str, column: Sequence[Figure]) -> str:
@@ -238,9 +248,9 @@ def _count(items: Sequence[str], noun: str) -> str:
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 
-def of_side(tables: Sequence[Table], side: Side) -> list[Table]:
-    """The tables of one side, in order."""
-    return [table for table in tables if table.side == side]
+def of_section(tables: Sequence[Table], section: Section) -> list[Table]:
+    """The tables of one section, in order."""
+    return [table for table in tables if table.section == section]
 
 
 _SIGNS = {"better": "▲", "worse": "▼"}
@@ -255,12 +265,12 @@ def difference_tables(differences: Sequence[Difference]) -> Iterator[str]:
         f"report. “Better” and “worse” need an interval without 0 and a Holm p below {SIGNIFICANT}; what was not "
         "tested says so.</p>"
     )
-    between, rivals = [], dict[tuple[str, str], list[Difference]]()
+    between, rivals = [], dict[tuple[Section, str], list[Difference]]()
     for difference in differences:
         if (difference.method, difference.against) == (STAGE_TWO, STAGE_ONE):
             between.append(difference)
         else:
-            rivals.setdefault((difference.side, difference.task), []).append(difference)
+            rivals.setdefault((difference.section, difference.task), []).append(difference)
     tested = [difference for difference in between if not isnan(difference.p)]
     others = [difference for difference in between if isnan(difference.p)]
     if between:
@@ -274,9 +284,10 @@ def difference_tables(differences: Sequence[Difference]) -> Iterator[str]:
         yield from details(f"Other metrics, not tested: {len(others)}", body)
     if rivals:
         yield "<h3>Against the other methods, in metrics of record</h3>"
-    for (side, task), found in rivals.items():
+    for (side, _), found in rivals.items():
+        task = display_task(found[0])
         body = _table("One row a rival.", found, f"Differences on {task}", is_named_by_methods=True)
-        yield from details(f"{text(f'{side}: {task}')} {_tally(found)}", body)
+        yield from details(f"{text(f'{SECTION_NAMES[side]}: {task}')} {_tally(found)}", body)
 
 
 def _table(
@@ -284,7 +295,9 @@ def _table(
 ) -> list[str]:
     """One row a difference, named by its task or by its two methods."""
     names = [
-        f"{d.method} minus {d.against}" if is_named_by_methods else f"{d.side}: {d.task}"
+        f"{display_name(d.method)} minus {display_name(d.against)}"
+        if is_named_by_methods
+        else f"{SECTION_NAMES[d.section]}: {display_task(d)}"
         for d in found
     ]
     rows = (
@@ -305,7 +318,7 @@ def _table(
 
 
 def _cells(difference: Difference) -> Iterator[str]:
-    yield f"<td>{text(difference.metric)}</td>"
+    yield f"<td>{text(display_metric(difference.metric))}</td>"
     for cell in (number(difference.value, difference.metric), interval(difference) or "-"):
         yield f"<td>{minus(cell)}</td>"
     yield f"<td>{difference.n:,}</td>"
@@ -381,21 +394,23 @@ def _parts(summary: Summary, plots: Plots) -> Iterator[tuple[str, tuple[str, lis
     listeners = " (SIMULATED listeners)" if summary.about.is_simulated else ""
     yield "claims", ("What is shown", _claims(summary, plots))
     yield (
-        "meaning",
+        "semantic",
         (
             "Meaning",
             _side(
-                of_side(tables, "meaning"), plots, "Does the space know what the music is about?"
+                of_section(tables, "semantic"),
+                plots,
+                "Does the space know what the music is about?",
             ),
         ),
     )
     taste = "Is the music found that listeners like?"
-    yield "taste", (f"Taste{listeners}", _side(of_side(tables, "taste"), plots, taste))
+    yield "preference", (f"Taste{listeners}", _side(of_section(tables, "preference"), plots, taste))
     yield (
-        "front",
-        (f"Between meaning and taste{listeners}", _front(of_side(tables, "front"), plots)),
+        "tradeoff",
+        (f"Between meaning and taste{listeners}", _front(of_section(tables, "tradeoff"), plots)),
     )
-    space_tables = of_side(tables, "integrity")
+    space_tables = of_section(tables, "integrity")
     space = "Numbers of the vectors as a whole. More is not always better."
     yield "integrity", ("Is the space whole?", _side(space_tables, plots, space, len(space_tables)))
     yield "differences", ("Differences", list(difference_tables(summary.differences)))
@@ -441,7 +456,9 @@ def _front(tables: Sequence[Table], plots: Plots) -> list[str]:
     ]
     lines += plot_figure(plots.front, "Light crosses are 95&nbsp;% intervals.")
     for table in tables:
-        lines += details(f"Numbers: {text(table.task)}", figures_table(table, "Position"))
+        lines += details(
+            f"Numbers: {text(display_name(table.task))}", figures_table(table, "Position")
+        )
     return lines
 
 
@@ -452,7 +469,8 @@ def _background(about: EvaluationInfo) -> list[str]:
         for name, value in background(about)
     ]
     runs = [
-        (f"Run: {text(method)}", f"<code>{text(run)}</code>") for method, run in about.runs.items()
+        (f"Run: {text(display_name(method))}", f"<code>{text(run)}</code>")
+        for method, run in about.runs.items()
     ]
     return definitions(rows + runs)
 

@@ -3,9 +3,13 @@
 import textwrap
 
 from ponticello.evaluate.report.tables import (
+    SECTION_NAMES,
     SIMULATED,
     Table,
     background,
+    display_metric,
+    display_name,
+    display_task,
     format_count,
     interval,
     number,
@@ -14,7 +18,7 @@ from ponticello.evaluate.report.tables import (
     strip_control_chars,
     tables_of,
 )
-from ponticello.evaluate.results import Figure, Summary
+from ponticello.evaluate.results import Figure, Section, Summary
 
 # more with their intervals do not fit a page's width, nor 3 with spreads; the rest follows below
 TASKS_ABREAST = 3
@@ -52,23 +56,24 @@ def as_latex(summary: Summary) -> str:
     """
     parts = [r"% \usepackage{booktabs}"]
     tables = [table for table in tables_of(summary.figures) if table.record is not None]
-    for side in ("meaning", "taste"):
-        of_side = [table for table in tables if table.side == side]
-        if of_side:
-            parts.append("\n".join(_float(side, of_side, summary)))
+    sections: tuple[Section, ...] = ("semantic", "preference")
+    for section in sections:
+        of_section = [table for table in tables if table.section == section]
+        if of_section:
+            parts.append("\n".join(_float(section, of_section, summary)))
     return "\n\n".join(parts) + "\n"
 
 
-def _float(side: str, tables: list[Table], summary: Summary) -> list[str]:
+def _float(section: Section, tables: list[Table], summary: Summary) -> list[str]:
     known = dict(background(summary.about))
     parts = [
-        f"{side.capitalize()}, metrics of record, with 95 % bootstrap intervals over queries",
+        f"{SECTION_NAMES[section].capitalize()}, metrics of record, with 95 % bootstrap intervals over queries",
         f"{known['Library']}: {known['Data']}",
         f"{known['Held out'].rstrip('.')}; splits {known['Splits, SHA-256'][:12]}",
         known["Seeds"]
         + ("; ± is the standard deviation over seeds" if len(summary.about.seeds) > 1 else ""),
     ]
-    if summary.about.is_simulated and side == "taste":
+    if summary.about.is_simulated and section == "preference":
         parts.append(SIMULATED.rstrip("."))
     lines = [
         r"\begin{table*}",
@@ -99,14 +104,17 @@ def _panel(tables: list[Table]) -> list[str]:
             _cell(figures[method], standing.get(method) == "best") if method in figures else "--"
             for figures, standing in zip(found, best, strict=True)
         ]
-        lines.append(f"{latex_text(method)} & {' & '.join(cells)} " + r"\\")
+        lines.append(f"{latex_text(display_name(method))} & {' & '.join(cells)} " + r"\\")
     return lines
 
 
 def _heading(table: Table) -> str:
-    wrapped = textwrap.wrap(strip_control_chars(table.task), HEADING_WIDTH) or [""]
+    wrapped = textwrap.wrap(strip_control_chars(display_task(table)), HEADING_WIDTH) or [""]
     figures = [figure for figure in table.figures if figure.metric == table.record]
-    lines = [*wrapped, f"{strip_control_chars(table.record or '')}, n = {format_count(figures)}"]
+    lines = [
+        *wrapped,
+        f"{strip_control_chars(display_metric(table.record or ''))}, n = {format_count(figures)}",
+    ]
     return r"\shortstack[r]{" + r" \\ ".join(latex_text(line) for line in lines) + "}"
 
 

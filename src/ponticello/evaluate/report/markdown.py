@@ -15,18 +15,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ponticello.evaluate.report.tables import (
     NOT_MEASURED,
+    SECTION_NAMES,
     SIMULATED,
     Table,
     background,
+    display_metric,
+    display_name,
+    display_task,
     format_count,
     format_p,
     format_value,
     strip_control_chars,
     tables_of,
     verdict,
-    without_suffix,
 )
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Figure, Summary
+from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Figure, Section, Summary
 
 _SPECIAL = re.compile(
     r"[\\`*<>|$~]"  # escapes, code, emphasis, tags, cells, formulas, strokes
@@ -62,14 +65,18 @@ def as_markdown(summary: Summary) -> str:
         lines += [f"**{SIMULATED}**", ""]
     lines += _listed(summary.claims)
     for table in tables_of(summary.figures):
-        lines += [f"## {table.side}: {markdown_text(table.task)}", "", *figures_table(table), ""]
+        title = f"{SECTION_NAMES[table.section]}: {markdown_text(display_task(table))}"
+        lines += [f"## {title}", "", *figures_table(table), ""]
         lines += [
             f"{format_count(table.figures)} queries or rows; metric of record: {_record(table)}.",
             "",
         ]
     lines += _differences(summary)
     lines += ["## What is behind the numbers", ""]
-    rows = [*background(about), *((f"Run: {method}", run) for method, run in about.runs.items())]
+    rows = [
+        *background(about),
+        *((f"Run: {display_name(method)}", run) for method, run in about.runs.items()),
+    ]
     lines += [
         *markdown_table(["", ""], [[markdown_text(cell) for cell in row] for row in rows]),
         "",
@@ -81,13 +88,13 @@ def as_markdown(summary: Summary) -> str:
 
 def figures_table(table: Table) -> list[str]:
     """Methods down, metrics across, each value with its interval."""
-    header = ["method", *(markdown_text(metric) for metric in table.metrics)]
+    header = ["method", *(markdown_text(table.metric_heading(metric)) for metric in table.metrics)]
     rows = []
     for method in table.methods:
         found = [table.cells.get((method, metric)) for metric in table.metrics]
         rows.append(
             [
-                markdown_text(method),
+                markdown_text(display_name(method)),
                 *("-" if figure is None else format_value(figure) for figure in found),
             ]
         )
@@ -95,7 +102,7 @@ def figures_table(table: Table) -> list[str]:
 
 
 def _record(table: Table) -> str:
-    return "none" if table.record is None else markdown_text(table.record)
+    return "none" if table.record is None else markdown_text(display_metric(table.record))
 
 
 def _listed(sentences: Sequence[str]) -> list[str]:
@@ -111,10 +118,12 @@ def _differences(summary: Summary) -> list[str]:
     header = ["side", "task", "metric", "", "difference", "p", "Holm p", "verdict"]
     rows = [
         [
-            difference.side,
-            markdown_text(difference.task),
-            markdown_text(difference.metric),
-            markdown_text(f"{difference.method} minus {difference.against}"),
+            SECTION_NAMES[difference.section],
+            markdown_text(display_task(difference)),
+            markdown_text(display_metric(difference.metric)),
+            markdown_text(
+                f"{display_name(difference.method)} minus {display_name(difference.against)}"
+            ),
             format_value(difference),
             format_p(difference.p),
             format_p(difference.p_holm),
@@ -130,7 +139,7 @@ def _differences(summary: Summary) -> list[str]:
     ]
 
 
-SIDES = ("meaning", "taste")
+SECTIONS: tuple[Section, ...] = ("semantic", "preference")
 
 
 def terminal_summary(summary: Summary) -> str:
@@ -139,12 +148,14 @@ def terminal_summary(summary: Summary) -> str:
     """
     lines = [SIMULATED, ""] if summary.about.is_simulated else []
     lines += [strip_control_chars(claim) for claim in summary.claims[:1]]
-    for side in SIDES:
+    for section in SECTIONS:
         tables = [
-            table for table in tables_of(summary.figures) if table.side == side and table.record
+            table
+            for table in tables_of(summary.figures)
+            if table.section == section and table.record
         ]
         if tables:
-            lines += ["", f"{side}, value [95 % interval]", *_aligned(tables)]
+            lines += ["", f"{SECTION_NAMES[section]}, value [95 % interval]", *_aligned(tables)]
     return "\n".join(lines)
 
 
@@ -154,7 +165,7 @@ def _aligned(tables: list[Table]) -> list[str]:
         [
             "method",
             *(
-                strip_control_chars(f"{without_suffix(table.task)}: {table.record}")
+                strip_control_chars(f"{display_name(table.task)}: {table.record}")
                 for table in tables
             ),
         ]
@@ -163,7 +174,7 @@ def _aligned(tables: list[Table]) -> list[str]:
         found = [table.cells.get((method, table.record or "")) for table in tables]
         rows.append(
             [
-                strip_control_chars(method),
+                strip_control_chars(display_name(method)),
                 *(NOT_MEASURED if figure is None else format_value(figure) for figure in found),
             ]
         )
@@ -227,12 +238,12 @@ def _front_matter(summary: Summary, figures: list[Figure]) -> Iterator[str]:
         for kind in dict.fromkeys(_kind(figure.metric) for figure in figures)
     )
     yield "model-index:"
-    yield f"- name: {yaml_scalar(figures[0].method)}"
+    yield f"- name: {yaml_scalar(display_name(figures[0].method))}"
     yield "  results:"
     for figure in figures:
         yield "  - task:"
         yield "      type: feature-extraction"
-        yield f"      name: {yaml_scalar(f'{figure.side}: {figure.task}')}"
+        yield f"      name: {yaml_scalar(f'{SECTION_NAMES[figure.section]}: {display_task(figure)}')}"
         yield "    dataset:"
         yield "      type: ponticello-library"
         yield f"      name: {yaml_scalar(summary.about.library)}"
@@ -263,7 +274,10 @@ def _prose(summary: Summary) -> Iterator[str]:
     yield "Stage one, semantic: audio and text of a catalogue meet in one space."
     yield "Stage two, preference: pairs of tracks that listeners confirmed bend that space toward taste."
     yield ""
-    rows = [*background(about), *((f"Run: {method}", run) for method, run in about.runs.items())]
+    rows = [
+        *background(about),
+        *((f"Run: {display_name(method)}", run) for method, run in about.runs.items()),
+    ]
     yield from _section("Data, split, seeds and command", markdown_table(["", ""], _escaped(rows)))
     yield from _section("What is shown", _bullets(summary.claims, "Nothing is claimed."))
     yield "## Figures"
@@ -273,7 +287,7 @@ def _prose(summary: Summary) -> Iterator[str]:
     for table in tables_of(summary.figures):
         if table.record is not None:
             yield from (
-                f"### {table.side}: {markdown_text(table.task)}",
+                f"### {SECTION_NAMES[table.section]}: {markdown_text(display_task(table))}",
                 "",
                 *figures_table(table),
                 "",

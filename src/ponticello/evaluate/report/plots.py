@@ -36,11 +36,13 @@ from matplotlib.ticker import MaxNLocator
 
 from ponticello.evaluate.report.tables import (
     Table,
+    display_metric,
+    display_name,
+    display_task,
     distinct_slugs,
     strip_control_chars,
     tables_of,
     verdict,
-    without_suffix,
 )
 from ponticello.evaluate.results import (
     RANDOM,
@@ -48,7 +50,7 @@ from ponticello.evaluate.results import (
     STAGE_TWO,
     Difference,
     Figure,
-    Side,
+    Section,
     Summary,
 )
 
@@ -232,7 +234,7 @@ def _wrapped(text: str, width: int, max_lines: int) -> list[str]:
 
 
 HEIGHT_IN = 4.4
-WAYS = {"weights": "between the weights", "dial": "by the dial, between the vectors"}
+WAYS = {"weights": "between the weights", "blend": "by the dial, between the vectors"}
 APART_PT = 15  # labels of one curve stand at least this far apart
 LABEL_PT = 10  # between a point and its label
 _STYLES = ((BLUE, "D"), (ORANGE, "s"))
@@ -267,13 +269,13 @@ class TradeoffCurve:
 
 
 def tradeoff_curve(figures: Sequence[Figure]) -> TradeoffCurve | None:
-    """The front among all figures: side "front", the first metric is meaning and the second taste;
+    """The front among all figures: section "tradeoff", the first metric is meaning and the second taste;
     None without one.
 
     Methods are positions, "0.00" to "1.00"; a position that lacks one of the two values is not on
     the curve.
     """
-    of_front = [figure for figure in figures if figure.side == "front"]
+    of_front = [figure for figure in figures if figure.section == "tradeoff"]
     metrics = list(dict.fromkeys(figure.metric for figure in of_front))
     if len(metrics) < 2:
         return None
@@ -319,9 +321,11 @@ def draw_tradeoff(drawn: MplFigure, front: TradeoffCurve, is_simulated: bool) ->
         ]
         _label_positions(axes, curve, colour, others)
     _label_ends(axes, front)
-    axes.set_xlabel(f"meaning: {strip_control_chars(front.meaning_metric)}  (better to the right)")
+    axes.set_xlabel(
+        f"meaning: {strip_control_chars(display_metric(front.meaning_metric))}  (better to the right)"
+    )
     whose = "taste of SIMULATED listeners" if is_simulated else "taste"
-    axes.set_ylabel(f"{whose}\n{strip_control_chars(without_suffix(front.taste_metric))}")
+    axes.set_ylabel(f"{whose}\n{strip_control_chars(display_metric(front.taste_metric))}")
     axes.grid()
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
@@ -420,7 +424,7 @@ def _label_ends(axes: Axes, front: TradeoffCurve) -> None:
             markeredgewidth=1.0,
         )
         axes.annotate(
-            name,
+            display_name(name),
             point,
             (9 * side, 0),
             textcoords="offset points",
@@ -440,7 +444,7 @@ def _on_paper(axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
     return (point[0] - left) / (right - left) * width, (point[1] - bottom) / (top - bottom) * height
 
 
-CHANGES, FRONT = "changes", "front"
+CHANGES, TRADEOFF = "changes", "tradeoff"
 _EMPHASIS: dict[str, Emphasis] = {STAGE_TWO: "first", STAGE_ONE: "second"}
 
 
@@ -455,10 +459,10 @@ class Plot:
 
 @dataclass(frozen=True)
 class Plots:
-    """changes, front: None where there is nothing to show; tasks: by (side, task)."""
+    """changes, front: None where there is nothing to show; tasks: by (section, task)."""
 
     changes: Plot | None
-    tasks: dict[tuple[Side, str], Plot]
+    tasks: dict[tuple[Section, str], Plot]
     front: Plot | None
 
     @property
@@ -474,14 +478,14 @@ def plots_of(summary: Summary) -> Plots:
     tables = [
         table
         for table in tables_of(summary.figures)
-        if table.record is not None and table.side != "front"
+        if table.record is not None and table.section != "tradeoff"
     ]
     tables = [table for table in tables if _values(table)]
     slugs = distinct_slugs(
-        [f"{table.side} {table.task}" for table in tables], taken=(CHANGES, FRONT)
+        [f"{table.section} {table.task}" for table in tables], taken=(CHANGES, TRADEOFF)
     )
     tasks = {
-        (table.side, table.task): _task(table, slug)
+        (table.section, table.task): _task(table, slug)
         for table, slug in zip(tables, slugs, strict=True)
     }
     return Plots(_changes(summary), tasks, _front(summary))
@@ -490,16 +494,18 @@ def plots_of(summary: Summary) -> Plots:
 def changes_of_record(summary: Summary) -> list[Difference]:
     """Stage two minus stage one in every metric of record that both have, meaning first."""
     of_record = {
-        (figure.side, figure.task, figure.metric) for figure in summary.figures if figure.of_record
+        (figure.section, figure.task, figure.metric)
+        for figure in summary.figures
+        if figure.of_record
     }
     found = [
         difference
         for difference in summary.differences
         if (difference.method, difference.against) == (STAGE_TWO, STAGE_ONE)
-        and (difference.side, difference.task, difference.metric) in of_record
+        and (difference.section, difference.task, difference.metric) in of_record
         and not isnan(difference.value)
     ]
-    return sorted(found, key=lambda difference: difference.side != "meaning")
+    return sorted(found, key=lambda difference: difference.section != "semantic")
 
 
 def _changes(summary: Summary) -> Plot | None:
@@ -516,7 +522,7 @@ def _changes(summary: Summary) -> Plot | None:
 def _change(difference: Difference) -> Dot:
     said = verdict(difference)
     emphasis: dict[str, Emphasis] = {"better": "first", "worse": "second"}
-    label = f"{without_suffix(difference.task)}: {strip_control_chars(difference.metric)}"
+    label = strip_control_chars(f"{display_name(difference.task)}: {difference.metric}")
     is_open = said not in emphasis
     return Dot(
         label, difference.value, difference.low, difference.high, emphasis.get(said, ""), is_open
@@ -525,10 +531,13 @@ def _change(difference: Difference) -> Dot:
 
 def _task(table: Table, slug: str) -> Plot:
     figures = sorted(_values(table), key=lambda figure: figure.value, reverse=figures_rise(table))
-    dots = [Dot(f.method, f.value, f.low, f.high, _EMPHASIS.get(f.method, "")) for f in figures]
+    dots = [
+        Dot(display_name(f.method), f.value, f.low, f.high, _EMPHASIS.get(f.method, ""))
+        for f in figures
+    ]
     chance = [figure.value for figure in figures if figure.method == RANDOM]
     direction = "higher" if figures_rise(table) else "lower"
-    caption = f"{strip_control_chars(table.record or '')} on {strip_control_chars(table.task)} ({direction} is better)"
+    caption = f"{strip_control_chars(table.record or '')} on {strip_control_chars(display_task(table))} ({direction} is better)"
     label = f"{caption}, {len(dots)} methods with their intervals; the numbers are in the table."
     return Plot(slug, label, _drawn(dots, caption, chance[0] if chance else None, slug, label))
 
@@ -553,6 +562,7 @@ def _front(summary: Summary) -> Plot | None:
     front = tradeoff_curve(summary.figures)
     if front is None:
         return None
-    label = f"{strip_control_chars(front.taste_metric)} against {strip_control_chars(front.meaning_metric)} between stage one and stage two."
+    metrics = [display_metric(front.taste_metric), display_metric(front.meaning_metric)]
+    label = f"{strip_control_chars(' against '.join(metrics))} between stage one and stage two."
     draw = partial(draw_tradeoff, front=front, is_simulated=summary.about.is_simulated)
-    return Plot(FRONT, label, render(draw, HEIGHT_IN, FRONT, label))
+    return Plot(TRADEOFF, label, render(draw, HEIGHT_IN, TRADEOFF, label))

@@ -17,17 +17,99 @@ from dataclasses import dataclass, replace
 from math import isfinite, isnan
 from typing import Literal
 
-from ponticello.evaluate.claims import is_better, is_worse
-from ponticello.evaluate.results import SIMULATED_SUFFIX, Difference, EvaluationInfo, Figure, Side
+from ponticello.evaluate.results import Difference, EvaluationInfo, Figure, Section
 
+DISPLAY_NAMES = {
+    # methods
+    "stage_one": "stage one",
+    "stage_two": "stage two",
+    "stage_one_fused": "stage one, fused",
+    "stage_two_fused": "stage two, fused",
+    "mel_statistics": "mel statistics",
+    "musicnn": "MusiCNN",
+    "front_end": "front end",
+    "text": "text only",
+    "item_knn": "item-kNN",
+    "ease": "EASE",
+    "als": "ALS",
+    "sasrec": "SASRec",
+    "sasrec_content": "SASRec on content",
+    "content_knn": "content-kNN",
+    "vectors_to_factors": "vectors to factors",
+    "vectors_text_to_factors": "vectors and text to factors",
+    # tasks
+    "text_to_audio": "text to audio",
+    "audio_to_text": "audio to text",
+    "next_tracks_warm": "next tracks, warm",
+    "next_tracks_cold": "next tracks, cold",
+    "pairs_cold": "pairs, cold",
+    "playlists_cold": "playlists, cold",
+    "playlists_warm": "playlists, warm",
+    "audience_cold": "audience, cold",
+    "space": "the space",
+    "neighbours_kept": "neighbours kept from stage one",
+    "weights": "weights",
+    "blend": "dial",
+}
+SECTION_NAMES: dict[Section, str] = {
+    "semantic": "meaning",
+    "preference": "taste",
+    "integrity": "integrity",
+    "tradeoff": "front",
+}
+_LABEL_TASKS = {
+    "probe": "probe",
+    "zero_shot": "zero-shot tags",
+    "music_to_music": "music to music",
+}
+_STRATA = {
+    "most_played": "among the 20% most played",
+    "less_played": "among the others",
+    "known_artist": "by an artist heard before",
+    "new_artist": "by a new artist",
+}
+SIMULATED_MARK = ", SIMULATED listeners"
 MAX_LENGTH = 60
+
+
+def display_name(identifier: str) -> str:
+    """Returns how a method or a task is written in a report; other names are returned unchanged.
+
+    >>> display_name("stage_two_fused"), display_name("probe:genres")
+    ('stage two, fused', 'probe: genres')
+    >>> display_name("lists:next_tracks_warm"), display_name("next_tracks_warm:most_played")
+    ('lists of next tracks, warm', 'next tracks, warm, among the 20% most played')
+    """
+    kind, _, subject = identifier.partition(":")
+    if kind in _LABEL_TASKS and subject:
+        return f"{_LABEL_TASKS[kind]}: {subject}"
+    if kind == "lists" and subject:
+        return f"lists of {display_name(subject)}"
+    if subject in _STRATA:
+        return f"{display_name(kind)}, {_STRATA[subject]}"
+    return DISPLAY_NAMES.get(identifier, identifier)
+
+
+def display_metric(metric: str) -> str:
+    """Returns how a metric is written in a report; that of a trade-off names its task too.
+
+    >>> display_metric("next_tracks_cold:NDCG@10")
+    'next tracks, cold, NDCG@10'
+    """
+    task, _, name = metric.rpartition(":")
+    return f"{display_name(task)}, {name}" if task in DISPLAY_NAMES else metric
+
+
+def display_task(row: "Figure | Difference | Table") -> str:
+    """Returns how a task is written in a report, with a mark where its listeners are simulated."""
+    return display_name(row.task) + (SIMULATED_MARK if row.is_simulated else "")
 
 
 def slug(text: str) -> str:
     """Lower-case ASCII letters, digits and single hyphens, at most MAX_LENGTH of them, never none.
 
-    >>> slug("taste next tracks, cold")
-    'taste-next-tracks-cold'
+    >>> slug("preference next_tracks_cold")
+    'preference-next-tracks-cold'
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:MAX_LENGTH].rstrip("-") or "task"
@@ -59,7 +141,7 @@ class Table:
     a figure.
     """
 
-    side: Side
+    section: Section
     task: str
     methods: list[str]
     metrics: list[str]
@@ -69,6 +151,11 @@ class Table:
     def figures(self) -> list[Figure]:
         """Every figure of the table."""
         return list(self.cells.values())
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the listeners behind every figure are simulated."""
+        return all(figure.is_simulated for figure in self.figures)
 
     @property
     def record(self) -> str | None:
@@ -81,33 +168,42 @@ class Table:
             self.cells[method, metric] for method in self.methods if (method, metric) in self.cells
         ]
 
+    def metric_heading(self, metric: str) -> str:
+        """The metric as it is written, marked where only some metrics are of simulated listeners."""
+        is_marked = self.column(metric)[0].is_simulated and not self.is_simulated
+        return display_metric(metric) + (SIMULATED_MARK if is_marked else "")
+
 
 def tables_of(figures: Sequence[Figure]) -> list[Table]:
-    """One table a (side, task), in order of first appearance."""
-    groups: dict[tuple[Side, str], list[Figure]] = {}
+    """One table a (section, task), in order of first appearance."""
+    groups: dict[tuple[Section, str], list[Figure]] = {}
     for figure in figures:
-        groups.setdefault((figure.side, figure.task), []).append(figure)
+        groups.setdefault((figure.section, figure.task), []).append(figure)
     return [
         Table(
-            side,
+            section,
             task,
             list(dict.fromkeys(figure.method for figure in group)),
             list(dict.fromkeys(figure.metric for figure in group)),
             {(figure.method, figure.metric): figure for figure in group},
         )
-        for (side, task), group in groups.items()
+        for (section, task), group in groups.items()
     ]
 
 
 def is_ranked(column: Sequence[Figure]) -> bool:
-    """True where values may be called better or worse: on the sides meaning and taste, two methods
+    """True where values may be called better or worse: in the sections semantic and preference, two methods
     with intervals.
 
     A number of a whole (coverage, effective rank) has no interval, and more of it is not always
     better.
     """
     return (
-        sum(_has_interval(figure) and figure.side in ("meaning", "taste") for figure in column) >= 2
+        sum(
+            _has_interval(figure) and figure.section in ("semantic", "preference")
+            for figure in column
+        )
+        >= 2
     )
 
 
@@ -199,17 +295,10 @@ def verdict(difference: Difference) -> str:
     if isnan(difference.value) or isnan(difference.low) or isnan(difference.high):
         return "not known"
     tested = replace(difference, p_holm=0.0) if isnan(difference.p_holm) else difference
-    if not (is_better(tested) or is_worse(tested)):
+    if not (tested.is_better or tested.is_worse):
         return "no clear change"
-    direction = "better" if is_better(tested) else "worse"
+    direction = "better" if tested.is_better else "worse"
     return f"{direction}, not tested" if isnan(difference.p_holm) else direction
-
-
-def without_suffix(task: str) -> str:
-    """The task without the words that its listeners are simulated, for places that say so once for
-    all.
-    """
-    return strip_control_chars(task).removesuffix(SIMULATED_SUFFIX)
 
 
 def format_count(figures: list[Figure]) -> str:
