@@ -217,7 +217,7 @@ def test_library_without_an_index_or_a_log_says_what_to_run(
     trained_copy.folder.interactions.unlink()
     with pytest.raises(
         LibraryError,
-        match="has no listening history; add one with: ponticello import-history TABLE",
+        match="has no listening history; run: ponticello import-history FILE",
     ):
         trained_copy.recommend(user)
     (trained_copy.folder.index / "CURRENT").unlink()

@@ -138,7 +138,7 @@ def test_history_before_any_tracks_says_what_comes_first(tmp_path: Path) -> None
     empty = create_library(tmp_path / "empty", "tiny")
     log = _write(tmp_path / "log.csv", "user_id,track_id,played_at", "ada,a,2024-01-01")
     message = error(PonticelloError, "import-history", log, "-L", empty.root)
-    assert message == f"{empty.root} has no tracks; add some with: ponticello import-tracks TABLE"
+    assert message == f"{empty.root} has no tracks; run: ponticello scan MUSIC -L {empty.root}"
 
 
 @pytest.mark.parametrize(

@@ -228,29 +228,29 @@ def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_every_command_says_that_a_folder_is_no_library(
     run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
-    wanted = f"error: {tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}\n"
+    wanted = f"error: {tmp_path} is not a library (ponticello.toml is missing); run: ponticello init {tmp_path}\n"
     assert run(*arguments, "-L", str(tmp_path)) == (1, "", wanted)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["prepare"], "{root} has no tracks; add some with: ponticello import-tracks TABLE"),
+        (["prepare"], "{root} has no tracks; run: ponticello scan MUSIC -L {root}"),
         (
             ["mine-pairs"],
-            "{root} has no listening history; add one with: ponticello import-history TABLE",
+            "{root} has no listening history; run: ponticello import-history FILE -L {root}",
         ),
         (
             ["train", "semantic"],
-            "{root} has no tracks; add some with: ponticello import-tracks TABLE",
+            "{root} has no tracks; run: ponticello scan MUSIC -L {root}",
         ),
-        (["search", "low"], "the library has no index yet; run: ponticello embed"),
+        (["search", "low"], "the library has no index yet; run: ponticello embed -L {root}"),
         (["search", "  "], "the search text is empty; say what the music should be like"),
         (
             ["recommend", "someone"],
-            "{root} has no listening history; add one with: ponticello import-history TABLE",
+            "{root} has no listening history; run: ponticello import-history FILE -L {root}",
         ),
-        (["evaluate"], "nothing is held out yet; run: ponticello mine-pairs"),
+        (["evaluate"], "nothing is held out yet; run: ponticello mine-pairs -L {root}"),
         (["train", "semantic", "--name", "../x"], "run name '../x' must be a plain folder name"),
     ],
 )

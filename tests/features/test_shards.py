@@ -82,7 +82,7 @@ def test_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
         write(tmp_path / "manifest.parquet")
         with pytest.raises(
             LibraryError,
-            match=r"manifest\.parquet is damaged; delete it, then run: ponticello prepare",
+            match=r"manifest\.parquet is damaged; delete it; run: ponticello prepare",
         ):
             read_manifest(tmp_path)
 

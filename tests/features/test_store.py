@@ -351,7 +351,7 @@ def test_flipped_frames_are_never_read(folder: LibraryPaths, sources: dict[str, 
     store = FeatureStore(folder.mels)
     with pytest.raises(
         LibraryError,
-        match=r"shard-00000.npy is missing or damaged; delete it, then run: ponticello",
+        match=r"shard-00000.npy is missing or damaged; delete it; run: ponticello",
     ):
         store.read(first)
     assert [len(store.read(track_id)) > 0 for track_id in others] == [True] * 4
@@ -374,7 +374,7 @@ def test_damaged_shard_is_reported_and_made_again(
     store = FeatureStore(folder.mels)
     with pytest.raises(
         LibraryError,
-        match=r"shard-00000\.npy is missing or damaged; delete it, then run: ponticello",
+        match=r"shard-00000\.npy is missing or damaged; delete it; run: ponticello",
     ):
         store.read("t0")
     assert store.verify() == sorted(sources)

@@ -136,14 +136,12 @@ def test_positive_is_a_liking_event_or_a_play_that_lasted() -> None:
 def test_missing_catalogue_or_history_says_what_to_do(folder: LibraryPaths, tmp_path: Path) -> None:
     with pytest.raises(
         LibraryError,
-        match="has no listening history; add one with: ponticello import-history TABLE",
+        match="has no listening history; run: ponticello import-history FILE",
     ):
         read_interactions(folder)
     table = _table(tmp_path / "p.csv", "u,a,2024-01-02,,")
     with folder.lock(), pytest.raises(LibraryError, match="is being written by another process"):
         import_interactions(folder, table)
     folder.tracks.unlink()
-    with pytest.raises(
-        LibraryError, match="has no tracks; add some with: ponticello import-tracks TABLE"
-    ):
+    with pytest.raises(LibraryError, match="has no tracks; run: ponticello scan MUSIC"):
         import_interactions(folder, table)

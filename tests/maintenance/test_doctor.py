@@ -219,7 +219,7 @@ def test_a_flipped_byte_in_the_index_is_an_error(trained_copy: Library, name: st
     (generation / name).write_bytes(bytes(data))
     found = _only(trained_copy.folder, "error", "index/")
     assert "is damaged" in found.what
-    assert found.do == "ponticello embed"
+    assert found.do == f"ponticello embed -L {trained_copy.folder.root}"
 
 
 def test_a_damaged_track_is_found_in_what_is_prepared(trained_copy: Library) -> None:

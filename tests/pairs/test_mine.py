@@ -345,9 +345,7 @@ def test_a_longer_log_gives_the_same_pairs_in_any_order() -> None:
 
 def test_pairs_survive_writing_and_equal_pairs_give_equal_bytes(tmp_path: Path) -> None:
     folder = create_library(tmp_path / "library")
-    with pytest.raises(
-        LibraryError, match="has no pairs yet; mine them with: ponticello mine-pairs -L"
-    ):
+    with pytest.raises(LibraryError, match="has no pairs yet; run: ponticello mine-pairs -L"):
         read_pairs(folder)
     found, _ = mine_pairs(_log(event("u", "a", 0), event("u", "b", 1), event("u", "c", 2)), ALONE)
     write_pairs(folder, found)

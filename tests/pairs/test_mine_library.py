@@ -189,7 +189,7 @@ def test_mining_without_a_log_says_what_to_run(folder: LibraryPaths) -> None:
     folder.interactions.unlink()
     with pytest.raises(
         LibraryError,
-        match="has no listening history; add one with: ponticello import-history TABLE",
+        match="has no listening history; run: ponticello import-history FILE",
     ):
         mine_library(folder)
     assert not folder.pairs.exists()
@@ -220,9 +220,7 @@ def test_test_pairs_lead_from_a_training_to_a_test_track_over_the_whole_log(
 
 def test_test_pairs_without_splits_say_what_to_run(folder: LibraryPaths) -> None:
     folder.splits.unlink()
-    with pytest.raises(
-        LibraryError, match="has no splits yet; make them with: ponticello mine-pairs"
-    ):
+    with pytest.raises(LibraryError, match="has no splits yet; run: ponticello mine-pairs"):
         mine_test_pairs(folder)
 
 

@@ -88,7 +88,9 @@ def test_library_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
 def test_opening_what_is_no_library_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(LibraryError) as caught:
         open_library(tmp_path)
-    wanted = f"{tmp_path} is not a library (ponticello.toml is missing); make one with: ponticello init {tmp_path}"
+    wanted = (
+        f"{tmp_path} is not a library (ponticello.toml is missing); run: ponticello init {tmp_path}"
+    )
     assert str(caught.value) == wanted
 
 

@@ -189,9 +189,7 @@ def test_list_line_that_is_not_utf8_is_named(folder: LibraryPaths, tmp_path: Pat
 
 
 def test_what_cannot_be_used_is_refused(folder: LibraryPaths, tmp_path: Path) -> None:
-    with pytest.raises(
-        LibraryError, match="has no tracks; add some with: ponticello import-tracks TABLE"
-    ):
+    with pytest.raises(LibraryError, match="has no tracks; run: ponticello scan MUSIC"):
         read_tracks(folder)
     with pytest.raises(
         DataError, match=r"all\.xml: cannot read '\.xml' as a list; use \.txt, \.m3u, \.m3u8"

@@ -87,7 +87,12 @@ def evaluate_library(
     """
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
+        raise LibraryError(
+            "nothing is held out yet",
+            code="no_splits",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
+        )
     say("leaks")
     evaluation = Evaluation()
     pairs = read_pairs(folder) if folder.pairs.is_file() else None
@@ -328,7 +333,12 @@ def _about(
 ) -> EvaluationInfo:
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
+        raise LibraryError(
+            "nothing is held out yet",
+            code="no_splits",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
+        )
     log = (
         read_interactions(folder) if folder.interactions.is_file() else pl.DataFrame({USER_ID: []})
     )

@@ -44,7 +44,12 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
 def _judge(folder: LibraryPaths) -> Scorer:
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
+        raise LibraryError(
+            "nothing is held out yet",
+            code="no_splits",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
+        )
     store, config = open_features(folder, folder.config), folder.config
     tracks = read_tracks(folder).sort(TRACK_ID)
     known = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))

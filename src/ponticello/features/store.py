@@ -40,7 +40,8 @@ MANIFEST_SCHEMA = {
     "source_mtime_ns": pl.Int64(),
     "mel_key": pl.String(),
 }
-AGAIN = "run: ponticello prepare"
+PREPARE = "ponticello prepare"
+AGAIN = f"run: {PREPARE}"
 _ARROW = {pl.Int64(): pa.int64(), pl.String(): pa.large_string()}
 _ARROW_SCHEMA = pa.schema([(name, _ARROW[kind]) for name, kind in MANIFEST_SCHEMA.items()])
 _OWN_HASH = b"sha256"  # of all rows, among the Parquet file's metadata
@@ -50,7 +51,11 @@ def read_manifest(folder: Path) -> pl.DataFrame:
     """The manifest of a `mels` folder; LibraryError if it is missing or damaged."""
     path = folder / MANIFEST
     if not path.exists():
-        raise LibraryError(f"{folder} holds no prepared mels ({MANIFEST} is missing); {AGAIN}")
+        raise LibraryError(
+            f"{folder} holds no prepared mels ({MANIFEST} is missing)",
+            code="not_prepared",
+            remedy=PREPARE,
+        )
     try:  # all by pyarrow: polars panics at some damaged files
         table = pq.read_table(path)
         table.validate(full=True)
@@ -61,7 +66,7 @@ def read_manifest(folder: Path) -> pl.DataFrame:
         _OWN_HASH
     )  # none in a manifest that was written before it held one
     if manifest.schema != pl.Schema(MANIFEST_SCHEMA) or written not in (None, _hash_rows(manifest)):
-        raise LibraryError(f"{path} is damaged; delete it, then {AGAIN}")
+        raise LibraryError(f"{path} is damaged; delete it", code="not_prepared", remedy=PREPARE)
     return manifest
 
 
@@ -127,7 +132,9 @@ def remove_unnamed_shards(folder: Path, manifest: pl.DataFrame) -> None:
 def damaged_error(folder: Path, number: int) -> LibraryError:
     """The error for a shard that cannot be read."""
     return LibraryError(
-        f"{_shard_path(folder, number)} is missing or damaged; delete it, then {AGAIN}"
+        f"{_shard_path(folder, number)} is missing or damaged; delete it",
+        code="not_prepared",
+        remedy=PREPARE,
     )
 
 
@@ -190,7 +197,11 @@ class FeatureStore:
     def frame_size(self) -> int:
         """F, numbers a frame; LibraryError if there are no frames."""
         if not self._hashes:
-            raise LibraryError(f"{self._folder.name} were prepared from no track yet; {AGAIN}")
+            raise LibraryError(
+                f"{self._folder.name} were prepared from no track yet",
+                code="not_prepared",
+                remedy=PREPARE,
+            )
         return int(self.read(self.track_ids[0]).shape[1])
 
     @property
@@ -211,7 +222,8 @@ class FeatureStore:
         ):
             found = "with other settings" if self._keys else "from no track yet"
             raise LibraryError(
-                f"{self._folder.name} were prepared {found}; {AGAIN}, with the settings the model was made with"
+                f"{self._folder.name} were prepared {found}; {AGAIN}, with the settings the model was made with",
+                code="not_prepared",
             )
 
     def n_frames(self, track_id: str) -> int:
@@ -259,7 +271,8 @@ class FeatureStore:
     def _row(self, track_id: str) -> int:
         if track_id not in self._row_of:
             raise DataError(
-                f"track {track_id!r} has no prepared frames; {AGAIN}, and see skipped.csv"
+                f"track {track_id!r} has no prepared frames; {AGAIN}, and see skipped.csv",
+                code="not_prepared",
             )
         return self._row_of[track_id]
 

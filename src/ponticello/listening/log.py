@@ -120,7 +120,10 @@ def read_interactions(folder: LibraryPaths) -> pl.DataFrame:
     """
     if not folder.interactions.is_file():
         raise LibraryError(
-            f"{folder.root} has no listening history; add one with: ponticello import-history TABLE"
+            f"{folder.root} has no listening history",
+            code="no_log",
+            remedy="ponticello import-history FILE",
+            library=folder.root,
         )
     return fill_columns(read_stored_table(folder.interactions), INTERACTIONS)
 
@@ -129,7 +132,10 @@ def scan_interactions(folder: LibraryPaths) -> pl.LazyFrame:
     """As `read_interactions`, without loading the rows: for logs that need not fit into memory."""
     if not folder.interactions.is_file():
         raise LibraryError(
-            f"{folder.root} has no listening history; add one with: ponticello import-history TABLE"
+            f"{folder.root} has no listening history",
+            code="no_log",
+            remedy="ponticello import-history FILE",
+            library=folder.root,
         )
     try:
         events = scan_parquet(folder.interactions)

@@ -74,7 +74,9 @@ def run_config(run: Path) -> Config:
     """
     path = run / "config.json"
     if not path.is_file() or not (run / "model.safetensors").is_file():
-        raise CheckpointError(f"{run} holds no model; train it with: ponticello train")
+        raise CheckpointError(
+            f"{run} holds no model; train it with: ponticello train", code="no_model"
+        )
     try:
         settings = dict(json.loads(path.read_text(encoding="utf-8"))).get("settings")
     except (ValueError, TypeError, RecursionError):

@@ -170,7 +170,10 @@ def read_pairs(folder: LibraryPaths) -> pl.DataFrame:
     """
     if not folder.pairs.is_file():
         raise LibraryError(
-            f"{folder.root} has no pairs yet; mine them with: ponticello mine-pairs -L {folder.root}"
+            f"{folder.root} has no pairs yet",
+            code="no_pairs",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
         )
     try:
         table = read_parquet(folder.pairs, "it")
@@ -256,7 +259,10 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     save_splits(folder, splits)
     if not has_rows(folder.interactions):
         raise DataError(
-            "the log holds no event yet: see skipped.csv, then run: ponticello import-history"
+            "the log holds no event yet (see skipped.csv)",
+            code="no_log",
+            remedy="ponticello import-history FILE",
+            library=folder.root,
         )
     tracks = read_tracks(folder)
     seen, unseen = with_role(splits, "train", "validation"), with_role(splits, "validation")
@@ -292,7 +298,10 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
     splits = load_splits(folder)
     if splits is None:
         raise LibraryError(
-            f"{folder.root} has no splits yet; make them with: ponticello mine-pairs -L {folder.root}"
+            f"{folder.root} has no splits yet",
+            code="no_splits",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
         )
     heard, test = with_role(splits, "train", "test"), with_role(splits, "test")
     with open_engine(options) as engine:

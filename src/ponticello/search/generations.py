@@ -114,15 +114,28 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
     that was written before recordings were kept knows of no copies.
     """
     if not (place / "CURRENT").is_file():
-        raise LibraryError("the library has no index yet; run: ponticello embed")
+        raise LibraryError(
+            "the library has no index yet",
+            code="no_index",
+            remedy="ponticello embed",
+            library=place.parent,
+        )
     name = _live(place)
     if not _NAME.fullmatch(name):
         raise CheckpointError(
-            f"{place / 'CURRENT'} is damaged ({name!r} names no index); run: ponticello embed"
+            f"{place / 'CURRENT'} is damaged ({name!r} names no index)",
+            code="index_damaged",
+            remedy="ponticello embed",
+            library=place.parent,
         )
     generation = place / name
     if fault := _fault(generation):
-        raise CheckpointError(f"{generation} is damaged ({fault}); run: ponticello embed")
+        raise CheckpointError(
+            f"{generation} is damaged ({fault})",
+            code="index_damaged",
+            remedy="ponticello embed",
+            library=place.parent,
+        )
     record = _record(generation)
     spaces = [
         VectorSpace(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"]))

@@ -127,7 +127,8 @@ class EmbeddingIndex:
         for track_id in track_ids:
             if track_id not in self.rows:
                 raise DataError(
-                    f"track {track_id!r} is not in the index; check the id, or run: ponticello embed"
+                    f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
+                    code="unknown_track",
                 )
         vectors = self.vectors[[self.rows[track_id] for track_id in track_ids]]
         both = self.has_preference
@@ -255,7 +256,8 @@ class EmbeddingIndex:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
         if blend > 0 and not self.has_preference:
             raise LibraryError(
-                "the index holds no preference space yet: use blend 0, or train stage two and embed"
+                "the index holds no preference space yet: use blend 0, or train stage two and embed",
+                code="no_preference",
             )
 
     def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:

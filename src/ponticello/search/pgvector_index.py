@@ -65,7 +65,11 @@ class PgvectorIndex:
                 if found is None
                 else f"has {found:,} rows, not the {len(vectors):,} that were written"
             )
-            raise CheckpointError(f"table {table} on the server {state}; run: ponticello embed")
+            raise CheckpointError(
+                f"table {table} on the server {state}",
+                code="index_damaged",
+                remedy="ponticello embed",
+            )
 
     def top(
         self, query: np.ndarray, k: int, allowed: np.ndarray | None = None

@@ -114,7 +114,10 @@ def load_models(folder: LibraryPaths, index: EmbeddingIndex) -> list[HTCL]:
         found = space_id(folder.run(space.run))
         if found != space.space_id:
             raise CheckpointError(
-                f"run {space.run!r} is now space {found}, the index holds {space.space_id}; run: ponticello embed"
+                f"run {space.run!r} is now space {found}, the index holds {space.space_id}",
+                code="model_changed",
+                remedy="ponticello embed",
+                library=folder.root,
             )
         models.append(HTCL.from_pretrained(folder.run(space.run)))
     share_text_encoder(models)

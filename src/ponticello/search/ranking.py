@@ -208,7 +208,8 @@ def user_seeds(
     events = interactions.filter(pl.col(USER_ID) == user_id)
     if events.is_empty():
         raise DataError(
-            f"listener {user_id!r} is not in the log; check the id, or run: ponticello import-history"
+            f"listener {user_id!r} is not in the log; check the id, or run: ponticello import-history",
+            code="unknown_user",
         )
     liked = (
         events.filter(is_positive(min_played_s) & pl.col(TRACK_ID).is_in(list(known)))
@@ -217,6 +218,7 @@ def user_seeds(
     )
     if liked.is_empty():
         raise DataError(
-            f"listener {user_id!r} has liked no track of the index; search or use similar instead"
+            f"listener {user_id!r} has liked no track of the index; search or use similar instead",
+            code="no_likes",
         )
     return liked[TRACK_ID].head(n_recent).to_list(), set(events[TRACK_ID])

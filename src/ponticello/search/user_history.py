@@ -213,7 +213,8 @@ def best_listeners(
     """
     if track not in index.rows:
         raise DataError(
-            f"track {track!r} is not in the index; check the id, or run: ponticello embed"
+            f"track {track!r} is not in the index; check the id, or run: ponticello embed",
+            code="unknown_track",
         )
     row = index.rows[track]
     parts = audience.parts(row, blend)

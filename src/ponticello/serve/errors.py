@@ -41,7 +41,7 @@ class APIError(Exception):
 
 def api_error_from(error: PonticelloError) -> APIError:
     """An error of ours as what a client is told."""
-    message = " ".join(str(error).split())[:_MOST_SHOWN]
+    message = " ".join(error.message.split())[:_MOST_SHOWN]
     if isinstance(error, AudioError):
         return APIError(422, "unsupported_audio", message)
     if isinstance(error, DataError):
@@ -51,7 +51,7 @@ def api_error_from(error: PonticelloError) -> APIError:
     if isinstance(error, LibraryError):
         return (
             APIError(409, "no_preference", message)
-            if "preference space" in message
+            if error.code == "no_preference"
             else _not_ready(message)
         )
     return APIError(422, "invalid", message)

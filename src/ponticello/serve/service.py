@@ -104,7 +104,7 @@ def _frames(snapshot: Snapshot, track_id: str) -> tuple[np.ndarray, float]:
     try:
         store = snapshot.frames
     except PonticelloError as error:
-        raise APIError(503, "not_ready", " ".join(str(error).split())) from error
+        raise APIError(503, "not_ready", " ".join(error.message.split())) from error
     if track_id not in store:
         raise APIError(
             422, "invalid", f"track {track_id[:200]!r} is not prepared; run: ponticello prepare"

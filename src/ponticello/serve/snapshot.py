@@ -74,7 +74,7 @@ class Snapshot:
             self.generation = (library.folder.index / "CURRENT").read_text().strip()
         except PonticelloError as error:
             is_there = (library.folder.index / "CURRENT").is_file()
-            message = without_root(library.folder.root, str(error))
+            message = without_root(library.folder.root, error)
             self.problems.append(Problem("index_damaged" if is_there else "no_index", message))
         self._before = before if before is not None and self._has_spaces_of(before) else None
         self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MOST_FILTERED)
@@ -158,8 +158,9 @@ class Snapshot:
             try:
                 self._models = load_models(self.library.folder, self.asked)
             except (PonticelloError, OSError) as error:
-                code = "model_changed" if "is now space" in str(error) else "model_missing"
-                message = without_root(self.library.folder.root, str(error))
+                is_changed = isinstance(error, PonticelloError) and error.code == "model_changed"
+                code = "model_changed" if is_changed else "model_missing"
+                message = without_root(self.library.folder.root, error)
                 raise APIError(503, code, f"words and sounds need the model: {message}") from error
             return self._models
 
@@ -249,7 +250,7 @@ class LibraryWatcher:
         return True
 
     def _keep(self, error: Exception, signature: tuple[object, ...]) -> None:
-        message = without_root(self._root, str(error))
+        message = without_root(self._root, error)
         if self._refused[0] != signature:
             logger.warning(
                 "the library changed and cannot be read, the last state stays in use: %s", message
@@ -279,8 +280,9 @@ class LibraryWatcher:
                 logger.exception("watching the library failed; the last state stays in use")
 
 
-def without_root(root: Path, message: str) -> str:
-    """A message in one line, without where on this machine the library lies."""
+def without_root(root: Path, error: Exception) -> str:
+    """Returns an error's message in one line, without the library's path on this machine."""
+    message = error.message if isinstance(error, PonticelloError) else str(error)
     return " ".join(message.replace(f"{root.resolve()}/", "").replace(f"{root}/", "").split())
 
 

@@ -24,6 +24,7 @@ import csv
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ class LibraryPaths:
         except Timeout:
             raise LibraryError(
                 f"{self.root} is being written by another process{_describe_holder(holder)}; "
-                "wait for it to end"
+                "wait for it to end",
+                code="library_locked",
             ) from None
 
     def record_skipped(self, step: str, rows: Sequence[SkippedRow]) -> None:
@@ -191,7 +193,9 @@ def create_library(root: Path | str, preset: str = "small") -> LibraryPaths:
     root = Path(root)
     settings = root / SETTINGS_FILE
     if settings.exists():
-        raise LibraryError(f"{root} is a library already; use it, or choose another folder")
+        raise LibraryError(
+            f"{root} is a library already; use it, or choose another folder", code="library_exists"
+        )
     if root.exists() and not root.is_dir():
         raise LibraryError(f"{root} is a file; choose another folder")
     config = Config.from_preset(preset)
@@ -210,7 +214,9 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> LibraryPaths
     root = Path(root)
     if not (root / SETTINGS_FILE).is_file():
         raise LibraryError(
-            f"{root} is not a library ({SETTINGS_FILE} is missing); make one with: ponticello init {root}"
+            f"{root} is not a library ({SETTINGS_FILE} is missing)",
+            code="no_library",
+            remedy=f"ponticello init {shlex.quote(str(root))}",
         )
     for aside in (*root.glob(".*.old.*.tmp"), *root.glob("*/.*.old.*.tmp")):
         _bring_back(aside)

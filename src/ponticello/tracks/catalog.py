@@ -112,7 +112,10 @@ def read_tracks(folder: LibraryPaths) -> pl.DataFrame:
     """
     if not folder.tracks.is_file():
         raise LibraryError(
-            f"{folder.root} has no tracks; add some with: ponticello import-tracks TABLE"
+            f"{folder.root} has no tracks",
+            code="no_tracks",
+            remedy="ponticello scan MUSIC",
+            library=folder.root,
         )
     return fill_columns(read_stored_table(folder.tracks), TRACKS)
 

@@ -183,7 +183,12 @@ def require_splits(folder: LibraryPaths) -> Splits:
     """Returns the library's splits; LibraryError if there are none."""
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError("nothing is held out yet; run: ponticello mine-pairs")
+        raise LibraryError(
+            "nothing is held out yet",
+            code="no_splits",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
+        )
     return splits
 
 

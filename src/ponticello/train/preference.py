@@ -111,7 +111,12 @@ def train_preference(
 
 def _read_data(folder: LibraryPaths, start_folder: Path) -> StageData:
     if not folder.validation_pairs.is_file():
-        raise LibraryError("there are no validation pairs; run: ponticello mine-pairs")
+        raise LibraryError(
+            "there are no validation pairs",
+            code="no_pairs",
+            remedy="ponticello mine-pairs",
+            library=folder.root,
+        )
     tracks = read_tracks(folder)
     splits = require_splits(folder)
     frames = open_training_frames(folder, front_end_weights(start_folder))
