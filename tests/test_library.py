@@ -1,6 +1,7 @@
 """The library as users ask it: search, similar, recommend and embed, on a small trained one."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,13 @@ from ponticello.library import Library
 from ponticello.listening.log import merge_interactions, read_interactions
 from ponticello.listening.pseudonyms import pseudonym
 from ponticello.model.saving import space_id
-from ponticello.search.queries import sound_query
 from ponticello.search.ranking import Result
+from ponticello.search.service import sound_query
 from ponticello.storage.schema import PATH, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import audio_files, audio_path, merge_tracks, read_tracks
 
 
-def _ids(results: list[Result]) -> list[str]:
+def _ids(results: Sequence[Result]) -> list[str]:
     return [result.track_id for result in results]
 
 
@@ -151,9 +152,9 @@ def test_filters_k_and_artists_hold_for_every_question(trained: Library, user: s
 
 def test_filter_nothing_passes_gives_an_empty_list(trained: Library, user: str) -> None:
     where = ["artist=nobody"]
-    assert trained.search("low", where=where) == []
-    assert trained.similar("track-0001", where=where) == []
-    assert trained.recommend(user, where=where) == []
+    assert list(trained.search("low", where=where)) == []
+    assert list(trained.similar("track-0001", where=where)) == []
+    assert list(trained.recommend(user, where=where)) == []
 
 
 def test_blend_of_none_is_the_librarys_own(trained_root: Path) -> None:

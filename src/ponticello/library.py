@@ -1,6 +1,6 @@
 """The library as Python users meet it: open a folder, ask it."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -9,13 +9,11 @@ from typing import Literal
 
 import polars as pl
 
-from ponticello.errors import DataError
 from ponticello.features.fingerprint import find_recordings
 from ponticello.features.frontend import open_features
 from ponticello.features.ray_tasks import uses_ray
 from ponticello.features.store import FeatureStore
 from ponticello.listening.log import read_interactions
-from ponticello.listening.pseudonyms import resolve_user_id
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import front_end_weights, run_config
 from ponticello.search.embed import (
@@ -27,17 +25,11 @@ from ponticello.search.embed import (
 )
 from ponticello.search.export import listener_table, track_vector_table
 from ponticello.search.generations import load_recordings, open_index, write_index
-from ponticello.search.index import EmbeddingIndex, Query, VectorSpace, calibrate
-from ponticello.search.queries import load_models, require_words, sound_query, text_query
-from ponticello.search.ranking import Result, filter_mask, rank_tracks, user_seeds
-from ponticello.search.user_history import (
-    Listener,
-    ListeningHistory,
-    find_listeners,
-    load_listening_history,
-)
+from ponticello.search.index import EmbeddingIndex, VectorSpace, calibrate
+from ponticello.search.ranking import SearchResults
+from ponticello.search.service import SearchService, require_words
+from ponticello.search.user_history import Listener, ListeningHistory
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
-from ponticello.storage.schema import USER_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts, track_texts
 from ponticello.train.runs import STARTER, is_finished, starter_run
@@ -92,11 +84,6 @@ class Library:
         """The live index."""
         return open_index(self.folder.index, self.folder.config.search.backend)
 
-    @cached_property
-    def _placed(self) -> pl.DataFrame:
-        """The catalogue's tracks that are in the index, in its order."""
-        return self.index.placed(self.tracks)
-
     def embed(
         self,
         semantic_run: str | None = None,
@@ -142,7 +129,7 @@ class Library:
         generation = write_index(
             self.folder.index, sides[0], preference, spaces, recordings, backend
         )
-        for loaded in ("index", "_placed", "models", "listening"):
+        for loaded in ("index", "service"):
             self.__dict__.pop(loaded, None)
         return EmbedResult(len(sides[0].track_ids), n_new, generation, semantic_run)
 
@@ -209,16 +196,14 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> list[Result]:
-        """The `k` tracks that fit `text` best; blend 0 = meaning .. 1 = taste, None = the library's
-        own setting.
+    ) -> SearchResults:
+        """Returns the `k` tracks that match `text` best.
 
-        per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or
-        "duration_s<300".
+        blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
+        tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
         """
         require_words(text)  # before anything is loaded
-        query = text_query(self.models, text)
-        return self.rank(query, k, blend, per_artist=per_artist, where=where)
+        return self.service.search(text, k, blend, per_artist=per_artist, where=where)
 
     def similar(
         self,
@@ -228,20 +213,11 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> list[Result]:
-        """The `k` tracks most like `track`: an id of the index (left out of the answer), or any
-        audio file.
+    ) -> SearchResults:
+        """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
+        the results, or any audio file.
         """
-        if str(track) in self.index.rows:
-            query = self.index.track_query([str(track)])
-            return self.rank(
-                query, k, blend, per_artist=per_artist, where=where, excluded=[str(track)]
-            )
-        if not Path(track).is_file():
-            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
-        return self.rank(
-            sound_query(self.models, track), k, blend, per_artist=per_artist, where=where
-        )
+        return self.service.similar(track, k, blend, per_artist=per_artist, where=where)
 
     def recommend(
         self,
@@ -251,41 +227,47 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> list[Result]:
-        """The `k` tracks `user` has not played that fit the profile of their latest liked ones
-        best.
+    ) -> SearchResults:
+        """Returns the `k` tracks that `user` has not played and that match their profile best.
 
-        user: an id of the log, or the name that became one when the history was imported.
+        user: an id of the log, or the name that was replaced by one on import. The log is read
+        once, and again after it has changed.
         """
-        config = self.folder.config
-        log = read_interactions(self.folder)
-        user = resolve_user_id(self.folder, user, set(log[USER_ID].unique()))
-        seeds, met = user_seeds(
-            log, user, self.index.rows, config.search.n_seed_tracks, config.pairs.min_played_s
+        return self._service_with_history().recommend(
+            user, k, blend, per_artist=per_artist, where=where
         )
-        query = self.index.profile_query(
-            seeds, config.search.profile_l2, config.search.hub_correction
-        )
-        return self.rank(query, k, blend, per_artist=per_artist, where=where, excluded=met)
 
     def audience(self, track: str, k: int = 10, blend: float | None = None) -> list[Listener]:
-        """The `k` listeners of the log whose profile fits `track` best, by the scores `recommend`
-        ranks tracks by.
+        """Returns the `k` listeners of the log whose profile matches `track` best, by the scores
+        that `recommend` ranks by.
 
         track: an id of the index; DataError if it is not there, LibraryError if there is no log.
         """
-        if k < 1:
-            raise DataError(f"k {k} must be at least 1")
-        if not self.folder.interactions.is_file():
-            read_interactions(self.folder)  # says what to do
-        return find_listeners(
-            self.index, self.listening, track, k, self.blend(blend), self.folder.config.search
-        )
+        return self._service_with_history().audience(track, k, blend)
 
     @cached_property
+    def service(self) -> SearchService:
+        """The search service over the live index."""
+        return SearchService(self.folder, self.index, self.tracks)
+
+    def _service_with_history(self) -> SearchService:
+        """The search service with the log as it is now; LibraryError without a log."""
+        if not self.folder.interactions.is_file():
+            read_interactions(self.folder)  # raises the error
+        self.service.refresh_history()
+        return self.service
+
+    @property
     def listening(self) -> ListeningHistory:
-        """The log by listener, over the tracks of the index."""
-        return load_listening_history(self.folder, self.index)
+        """The log by user, over the tracks of the index."""
+        return self.service.history
+
+    @property
+    def models(self) -> list[HTCL]:
+        """The models behind the index's spaces; CheckpointError if a run was trained anew since it
+        was built.
+        """
+        return self.service.encoder.models
 
     def track_vectors(self) -> pl.DataFrame:
         """The index as a table, a row a track: its vector in each space, and `space_id`, the models
@@ -298,42 +280,3 @@ class Library:
         offset` in each space.
         """
         return listener_table(self.index, self.listening, self.folder.config.search)
-
-    def blend(self, asked: float | None) -> float:
-        """Where the dial stands: as asked, else as the library has it; 0 before stage two."""
-        if asked is not None:
-            return asked
-        return self.folder.config.search.blend if self.index.has_preference else 0.0
-
-    def rank(
-        self,
-        query: Query,
-        k: int,
-        blend: float | None = None,
-        *,
-        per_artist: int | None = None,
-        where: Sequence[str] = (),
-        excluded: Collection[str] = (),
-    ) -> list[Result]:
-        """The `k` tracks that fit a query best, with the filters and copies rule of every other
-        question.
-        """
-        if k < 1 or (per_artist is not None and per_artist < 1):
-            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
-        return rank_tracks(
-            self.index,
-            query,
-            filter_mask(self._placed, where),
-            k=k,
-            blend=self.blend(blend),
-            excluded=excluded,
-            per_artist=per_artist,
-            once=self.folder.config.search.deduplicate_recordings,
-        )
-
-    @cached_property
-    def models(self) -> list[HTCL]:
-        """The models behind the index's spaces; CheckpointError if a run was trained anew since it
-        was built.
-        """
-        return load_models(self.folder, self.index)

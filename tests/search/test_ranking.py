@@ -1,7 +1,4 @@
-"""From scores to a list: ties, artists, what is left out; and a listener's own seeds."""
-
-from datetime import UTC, datetime, timedelta
-from typing import Any
+"""From scores to a list: ties, artists, what is left out."""
 
 import numpy as np
 import polars as pl
@@ -9,11 +6,10 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, VectorSpace
-from ponticello.search.ranking import Result, rank_tracks, user_seeds
+from ponticello.search.ranking import Result, rank_tracks
 
 PLAIN = Calibration(0.0, 1.0)  # a score is the cosine itself
 SPACES = [VectorSpace("one", "aaaa", PLAIN, PLAIN), VectorSpace("two", "bbbb", PLAIN, PLAIN)]
-START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def _index(semantic: list[float], preference: list[float]) -> EmbeddingIndex:
@@ -140,69 +136,3 @@ def test_a_copy_under_another_artist_does_not_use_up_that_artists_places() -> No
     """b is a's recording, credited to Bo: c is Bo's first track in the answer."""
     index, tracks = _copied([0.9, 0.8, 0.7], "xxy"), _tracks(["Ada", "Bo", "Bo"])
     assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0, per_artist=1, once=True)) == "ac"
-
-
-def _log(rows: list[tuple[str, str, int, str, float | None]]) -> pl.DataFrame:
-    """user, track, hour, event, played_s."""
-    schema: dict[str, Any] = {
-        "user_id": pl.String,
-        "track_id": pl.String,
-        "played_at": pl.Datetime("us", "UTC"),
-        "event": pl.String,
-        "played_s": pl.Float64,
-    }
-    return pl.DataFrame(
-        [(u, t, START + timedelta(hours=hour), e, s) for u, t, hour, e, s in rows],
-        schema=schema,
-        orient="row",
-    )
-
-
-LOG = _log(
-    [
-        ("u", "old", 0, "like", None),
-        ("u", "twice", 1, "complete", 40.0),
-        ("u", "skipped", 2, "skip", 3.0),
-        ("u", "short", 3, "play", 29.9),
-        ("u", "long", 4, "play", 30.0),
-        ("u", "unknown", 5, "like", None),
-        ("u", "twice", 6, "play", None),
-        ("u", "tie b", 7, "collect", None),
-        ("u", "tie a", 7, "playlist", None),
-        ("v", "other", 8, "like", None),
-        ("w", "skipped", 9, "skip", 1.0),
-    ]
-)
-KNOWN = {"old", "twice", "skipped", "short", "long", "tie a", "tie b", "other"}
-
-
-def test_seeds_are_the_latest_distinct_liked_known_tracks_newest_first() -> None:
-    seeds, met = user_seeds(LOG, "u", KNOWN, 20, 30.0)
-    assert seeds == ["tie a", "tie b", "twice", "long", "old"]
-    assert met == {"old", "twice", "skipped", "short", "long", "unknown", "tie a", "tie b"}
-
-
-def test_only_so_many_recent_seeds_are_kept_but_all_that_was_met() -> None:
-    seeds, met = user_seeds(LOG, "u", KNOWN, 3, 30.0)
-    assert seeds == ["tie a", "tie b", "twice"]
-    assert "old" in met
-
-
-def test_seeds_do_not_depend_on_the_logs_order() -> None:
-    assert user_seeds(LOG.reverse(), "u", KNOWN, 20, 30.0) == user_seeds(LOG, "u", KNOWN, 20, 30.0)
-
-
-def test_unknown_listener_is_named() -> None:
-    with pytest.raises(
-        DataError,
-        match="listener 'x' is not in the log; check the id, or run: ponticello import-history",
-    ):
-        user_seeds(LOG, "x", KNOWN, 20, 30.0)
-
-
-def test_listener_who_liked_nothing_known_is_told_so() -> None:
-    with pytest.raises(
-        DataError,
-        match="listener 'w' has liked no track of the index; search or use similar instead",
-    ):
-        user_seeds(LOG, "w", KNOWN, 20, 30.0)

@@ -227,7 +227,7 @@ class EmbeddingIndex:
         give `scores`.
         """
         sides, offset = [], 0.0
-        for weight, calibration, side in self._weighted(query, blend):
+        for weight, calibration, side in self.weighted(query, blend):
             sides.append(side * np.float32(weight / calibration.std))
             offset -= weight * calibration.mean / calibration.std
         return np.concatenate(sides, axis=1).astype(np.float32, copy=False), offset
@@ -235,7 +235,7 @@ class EmbeddingIndex:
     def _levelled_scores(self, query: Query, blend: float) -> np.ndarray:
         """As `scores`, of a profile: a product for each space, as a track has a level in each."""
         found = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
-        for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
+        for number, (weight, calibration, side) in enumerate(self.weighted(query, blend)):
             own = side @ self.side(number).T - np.float32(calibration.mean)
             found += np.float32(weight / calibration.std) * query.levels[number] * own
         return found
@@ -243,7 +243,7 @@ class EmbeddingIndex:
     def parts(self, query: Query, blend: float, rows: np.ndarray) -> np.ndarray:
         """(q, len(rows), 2): the semantic and the preference part of each score; they add up to it."""
         parts = np.zeros((len(query.semantic), len(rows), 2))
-        for number, (weight, calibration, side) in enumerate(self._weighted(query, blend)):
+        for number, (weight, calibration, side) in enumerate(self.weighted(query, blend)):
             vectors = self.vectors[rows, number * self.embed_dim : (number + 1) * self.embed_dim]
             parts[:, :, number] = weight * (side @ vectors.T - calibration.mean) / calibration.std
             if query.levels:
@@ -260,7 +260,7 @@ class EmbeddingIndex:
                 code="no_preference",
             )
 
-    def _weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
+    def weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
         """What each space has to say: its weight, how its scores lie, and the query in it."""
         self.require_blend(blend)
         if not self.has_preference:

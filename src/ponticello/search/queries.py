@@ -11,14 +11,12 @@ exactly.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
-from ponticello.features.frontend import features_key
 from ponticello.features.musicnn import MEL, PATCH_FRAMES
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import space_id
@@ -134,42 +132,6 @@ def share_text_encoder(models: Sequence[HTCL]) -> None:
         may_be = model.settings.text == first.settings.text and ours.keys() == theirs.keys()
         if may_be and all(torch.equal(weight, theirs[name]) for name, weight in ours.items()):
             model.text_encoder = first.text_encoder
-
-
-def require_words(text: str) -> None:
-    """DataError if a text says nothing."""
-    if not text.strip():
-        raise DataError("the search text is empty; say what the music should be like")
-
-
-def text_query(models: Sequence[HTCL], text: str) -> Query:
-    """The query "music like these words"; DataError if there are none. A shared text encoder reads
-    them once.
-    """
-    require_words(text)
-    states: dict[int, np.ndarray] = {}
-    sides = []
-    for model in models:
-        key = id(model.text_encoder)
-        if key not in states:
-            states[key] = model.encode_text_states([text])
-        sides.append(model.encode_text_from_states(states[key]))
-    return Query(sides[0], sides[1] if len(sides) == 2 else None, "text")
-
-
-def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
-    """The query "music like this": a file, or a mono waveform (n,); errors as `HTCL.encode_audio`.
-
-    Models that read the same frames hear it once: that is nearly all of the time it takes.
-    """
-    frames: dict[str, np.ndarray] = {}
-    sides = []
-    for model in models:
-        key = features_key(model.settings, model.config.front_end_weights)
-        if key not in frames:
-            frames[key] = model.extract_features(sound)
-        sides.append(model.encode_features([frames[key]]))
-    return Query(sides[0], sides[1] if len(sides) == 2 else None, "audio")
 
 
 def frames_query(models: Sequence[HTCL], parts: Sequence[np.ndarray]) -> Query:

@@ -1,5 +1,4 @@
-"""From a query to a ranked list: filters, ties, copies, so many tracks an artist; and what a
-listener asks with.
+"""From a query to a ranked list: filters, ties, copies, so many tracks an artist.
 
 Filters over the catalogue's columns: `artist=Askyel`, `genres=rock`, `duration_s<300`,
 `title~night`.
@@ -7,17 +6,28 @@ Filters over the catalogue's columns: `artist=Askyel`, `genres=rock`, `duration_
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import polars as pl
 
 from ponticello.checks import require_list
 from ponticello.errors import DataError
-from ponticello.listening.log import is_positive
 from ponticello.search.index import ROW, EmbeddingIndex, Query
-from ponticello.storage.schema import ARTIST, PLAYED_AT, TITLE, TRACK_ID, USER_ID
+from ponticello.storage.schema import (
+    ALBUM,
+    ARTIST,
+    DURATION_S,
+    GENRES,
+    MACHINE_TAGS,
+    PATH,
+    TAGS,
+    TITLE,
+    TRACK_ID,
+)
 from ponticello.tracks.names import lead_artist
 
 _FILTER = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>|~)\s*(.+?)\s*")
@@ -93,8 +103,10 @@ FURTHER = 4  # times as many are asked for where filters among the best leave to
 
 @dataclass(frozen=True)
 class Result:
-    """One track of an answer. `semantic` + `preference` = `score`, in standard deviations above a
-    random track.
+    """One track of a ranked list.
+
+    `semantic` + `preference` = `score`, in standard deviations above a random track. path: of the
+    audio file. tags: genres, tags and machine tags.
     """
 
     rank: int
@@ -104,6 +116,86 @@ class Result:
     score: float
     semantic: float
     preference: float
+    album: str | None = None
+    path: str | None = None
+    duration_s: float | None = None
+    tags: tuple[str, ...] = ()
+
+
+class SearchResults(Sequence[Result]):
+    """A ranked list, best first. blend: that was used; has_more: whether more tracks follow."""
+
+    def __init__(self, results: Sequence[Result], blend: float, *, has_more: bool) -> None:
+        self._results = tuple(results)
+        self.blend = blend
+        self.has_more = has_more
+
+    @overload
+    def __getitem__(self, position: int) -> Result: ...
+    @overload
+    def __getitem__(self, position: slice) -> tuple[Result, ...]: ...
+    def __getitem__(self, position: int | slice) -> Result | tuple[Result, ...]:
+        return self._results[position]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SearchResults) and self._results == other._results
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Returns one line per track, as the command line prints them."""
+        lines = [f"SearchResults(blend={self.blend:g}, {len(self)} tracks)"]
+        for result in self:
+            name = ", ".join(filter(None, (result.title or "(untitled)", result.artist)))
+            lines.append(f"{result.rank:>3}  {result.score:>6.2f}  {name} [{result.track_id}]")
+        return "\n".join(lines)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Returns a table with one row per track and one column per field of `Result`."""
+        schema = {
+            "rank": pl.Int64,
+            "track_id": pl.String,
+            "title": pl.String,
+            "artist": pl.String,
+            "score": pl.Float64,
+            "semantic": pl.Float64,
+            "preference": pl.Float64,
+            "album": pl.String,
+            "path": pl.String,
+            "duration_s": pl.Float64,
+            "tags": pl.List(pl.String),
+        }
+        rows = [asdict(result) | {"tags": list(result.tags)} for result in self]
+        return pl.DataFrame(rows, schema=schema)
+
+
+def track_tags(row: Mapping[str, Any]) -> list[str]:
+    """Returns the genres, tags and machine tags of a row of the catalogue, without repeats."""
+    tags: list[str] = []
+    for column in (GENRES, TAGS, MACHINE_TAGS):
+        tags.extend(tag for tag in row.get(column) or () if tag is not None)
+    return list(dict.fromkeys(tags))
+
+
+def build_result(row: Mapping[str, Any], rank: int, scores: np.ndarray, root: Path) -> Result:
+    """Returns a row of the catalogue as a result. scores: (2,) semantic and preference."""
+    path = row.get(PATH)
+    return Result(
+        rank=rank,
+        track_id=row[TRACK_ID],
+        title=row[TITLE],
+        artist=row[ARTIST],
+        score=float(scores.sum()),
+        semantic=float(scores[0]),
+        preference=float(scores[1]),
+        album=row.get(ALBUM),
+        path=None if path is None else str(root / path),
+        duration_s=row.get(DURATION_S),
+        tags=tuple(track_tags(row)),
+    )
 
 
 def rank_tracks(
@@ -116,6 +208,7 @@ def rank_tracks(
     excluded: Collection[str] = (),
     per_artist: int | None = None,
     once: bool = False,
+    root: Path = Path(),
 ) -> list[Result]:
     """The `k` best of `tracks` (those that pass the filters) for `query`, of one row, best first;
     ties by track id.
@@ -126,7 +219,7 @@ def rank_tracks(
     `excluded`.
     """
     table = index.placed(tracks)
-    named, places = table.select(TRACK_ID, TITLE, ARTIST), table[ROW].to_numpy()
+    places = table[ROW].to_numpy()
     allowed = None if len(places) == len(index.track_ids) else places
     left_out = {
         index.rows[track_id]
@@ -136,12 +229,12 @@ def rank_tracks(
     n_asked = k + len(left_out)
     while True:  # until enough of them may stay, or there are no more
         rows = index.top(query, blend, n_asked, allowed)
-        found = named[np.searchsorted(places, rows)]
+        positions = np.searchsorted(places, rows)
         recordings = [index.recordings[row] for row in rows] if once else None
         heard = {index.recordings[row] for row in left_out} if once else set()
         chosen = _chosen(
             [row in left_out for row in rows],
-            found[ARTIST].to_list(),
+            table[ARTIST].gather(positions).to_list(),
             recordings,
             heard,
             k,
@@ -152,16 +245,8 @@ def rank_tracks(
         n_asked *= FURTHER
     parts = index.parts(query, blend, rows[chosen])[0]  # (chosen, 2)
     return [
-        Result(
-            rank=number + 1,
-            track_id=found[TRACK_ID][place],
-            title=found[TITLE][place],
-            artist=found[ARTIST][place],
-            score=float(parts[number].sum()),
-            semantic=float(parts[number, 0]),
-            preference=float(parts[number, 1]),
-        )
-        for number, place in enumerate(chosen)
+        build_result(table.row(int(positions[place]), named=True), number, parts[number - 1], root)
+        for number, place in enumerate(chosen, 1)
     ]
 
 
@@ -191,34 +276,3 @@ def _chosen(
         if len(chosen) == k:
             break
     return chosen
-
-
-def user_seeds(
-    interactions: pl.DataFrame,
-    user_id: str,
-    known: Collection[str],
-    n_recent: int,
-    min_played_s: float,
-) -> tuple[list[str], set[str]]:
-    """The listener's latest `n_recent` distinct liked tracks that are `known`, newest first, and
-    all they ever met.
-
-    DataError if the listener is not in the log, or liked nothing that is known.
-    """
-    events = interactions.filter(pl.col(USER_ID) == user_id)
-    if events.is_empty():
-        raise DataError(
-            f"listener {user_id!r} is not in the log; check the id, or run: ponticello import-history",
-            code="unknown_user",
-        )
-    liked = (
-        events.filter(is_positive(min_played_s) & pl.col(TRACK_ID).is_in(list(known)))
-        .sort(PLAYED_AT, TRACK_ID, descending=[True, False])
-        .unique(TRACK_ID, keep="first", maintain_order=True)
-    )
-    if liked.is_empty():
-        raise DataError(
-            f"listener {user_id!r} has liked no track of the index; search or use similar instead",
-            code="no_likes",
-        )
-    return liked[TRACK_ID].head(n_recent).to_list(), set(events[TRACK_ID])

@@ -28,10 +28,10 @@ from ponticello.search.queries import (
     frames_query,
     profile_query_terms,
     term_shares,
-    text_query,
 )
 from ponticello.search.ranking import Result as Ranked
 from ponticello.search.ranking import rank_tracks
+from ponticello.search.service import text_query
 from ponticello.serve import schemas as asks
 from ponticello.serve import schemas as shapes
 from ponticello.serve.catalog import tracks_of

@@ -31,7 +31,7 @@ from starlette.types import Message, Receive
 
 from ponticello.model.htcl import HTCL
 from ponticello.search.index import Query
-from ponticello.search.queries import sound_query
+from ponticello.search.service import sound_query
 from ponticello.serve.decoding import RETRY_S, Decoder
 from ponticello.serve.errors import APIError
 from ponticello.serve.metrics import Metrics

@@ -1,0 +1,663 @@
+"""One search service for Python, the command line and HTTP.
+
+A query has one or more terms: words, tracks, segments of tracks and sounds, each wanted or not. Or
+it is the profile of a listener. `SearchService` turns it into one `ResolvedQuery`, ranks the
+catalogue by it, and explains the scores.
+"""
+
+import threading
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from cachetools import LRUCache
+
+from ponticello.checks import require_list
+from ponticello.errors import DataError, PonticelloError
+from ponticello.features.frontend import features_key, open_features
+from ponticello.features.store import FeatureStore
+from ponticello.listening.pseudonyms import resolve_user_id
+from ponticello.model.htcl import HTCL
+from ponticello.search.index import EmbeddingIndex, Query
+from ponticello.search.queries import (
+    ComposedQuery,
+    Term,
+    compose_query,
+    frame_seconds,
+    frames_query,
+    load_models,
+    profile_query_terms,
+    term_shares,
+)
+from ponticello.search.ranking import (
+    Result,
+    SearchResults,
+    build_result,
+    filter_mask,
+    rank_tracks,
+    track_tags,
+)
+from ponticello.search.user_history import (
+    Audience,
+    Listener,
+    ListeningHistory,
+    best_listeners,
+    load_audience,
+    load_listening_history,
+)
+from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import TITLE, TRACK_ID
+
+MAX_CACHED_TEXTS = 4_096  # text queries: 4 MB
+MAX_CACHED_FILTERS = 16  # sets of filters: pages and blends repeat the same ones
+MAX_SHARED_TAGS = 8
+SEGMENT_S = 10.0  # s, the length of the best segment of a track
+SEGMENT_STEP_S = 5.0
+MAX_SHOWN = 200  # characters of an id in a message
+
+
+@dataclass(frozen=True)
+class QueryTerm:
+    """One term of a query: exactly one of `text`, `track_id` and `sound`.
+
+    start_s, end_s: a segment of the track. sound: an encoded sound, as `QueryEncoder.sound_query`
+    gives it. weight: not 0; below 0 = away from it.
+    """
+
+    text: str | None = None
+    track_id: str | None = None
+    sound: Query | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TermSource:
+    """Where a component of a score comes from. term: its number in the query; None for a track
+    that a listener liked.
+    """
+
+    term: int | None
+    track_id: str | None
+    text: str | None
+    weight: float
+
+
+@dataclass(frozen=True)
+class ResolvedQuery:
+    """A query ready to be ranked by. excluded: track ids that are never returned."""
+
+    composed: ComposedQuery
+    sources: tuple[TermSource, ...]
+    excluded: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Component:
+    """What one term adds to a score; title: of its track."""
+
+    source: TermSource
+    title: str | None
+    semantic: float
+    preference: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a track has its score: the components add up to it.
+
+    shared_tags: tags of the track that the wanted terms have too. n_listeners: how many like the
+    track; None below `pairs.min_listeners`, where it could identify a listener.
+    """
+
+    components: tuple[Component, ...]
+    shared_tags: tuple[str, ...]
+    n_listeners: int | None
+
+
+@dataclass(frozen=True)
+class SegmentScore:
+    """The segment of a track that scores highest by its sound alone."""
+
+    start_s: float
+    end_s: float
+    semantic: float
+    preference: float
+
+
+class QueryEncoder:
+    """The models behind an index, loaded when first needed, and the latest text queries.
+
+    Loading raises CheckpointError if a run is missing or was trained anew since the index was
+    built.
+    """
+
+    def __init__(self, folder: LibraryPaths, index: EmbeddingIndex) -> None:
+        self.spaces = index.spaces
+        self._folder = folder
+        self._index = index
+        self._models: list[HTCL] | None = None
+        self._queries: LRUCache[str, Query] = LRUCache(MAX_CACHED_TEXTS)
+        self._load_lock = threading.Lock()
+        self._cache_lock = threading.Lock()
+
+    @property
+    def models(self) -> list[HTCL]:
+        """The models, one per space."""
+        with self._load_lock:
+            if self._models is None:
+                self._models = load_models(self._folder, self._index)
+            return self._models
+
+    def text_query(self, text: str) -> Query:
+        """Returns the query "music like these words"; DataError for an empty text."""
+        require_words(text)
+        with self._cache_lock:
+            query = self._queries.get(text)
+        if query is None:
+            query = text_query(self.models, text)
+            with self._cache_lock:
+                self._queries[text] = query
+        return query
+
+    def sound_query(self, sound: str | Path | np.ndarray) -> Query:
+        """Returns the query "music like this", as the function `sound_query`."""
+        return sound_query(self.models, sound)
+
+
+def text_query(models: Sequence[HTCL], text: str) -> Query:
+    """Returns the query "music like these words"; DataError for an empty text.
+
+    A text encoder that the models share reads the text once.
+    """
+    require_words(text)
+    states: dict[int, np.ndarray] = {}
+    vectors = []
+    for model in models:
+        key = id(model.text_encoder)
+        if key not in states:
+            states[key] = model.encode_text_states([text])
+        vectors.append(model.encode_text_from_states(states[key]))
+    return Query(vectors[0], vectors[1] if len(vectors) == 2 else None, "text")
+
+
+def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
+    """Returns the query "music like this": a file, or a mono waveform (n,).
+
+    Models with the same features extract them once, which takes nearly all of the time. Errors as
+    `HTCL.encode_audio`.
+    """
+    features: dict[str, np.ndarray] = {}
+    vectors = []
+    for model in models:
+        key = features_key(model.settings, model.config.front_end_weights)
+        if key not in features:
+            features[key] = model.extract_features(sound)
+        vectors.append(model.encode_features([features[key]]))
+    return Query(vectors[0], vectors[1] if len(vectors) == 2 else None, "audio")
+
+
+def require_words(text: str) -> None:
+    """Raises DataError for an empty text."""
+    if not text.strip():
+        raise DataError("the search text is empty; say what the music should be like")
+
+
+class SearchService:
+    """Searches one index of one catalogue; thread-safe.
+
+    tracks: the catalogue; without the column `path`, results have no path. encoder: of an index
+    with the same spaces, whose models are kept. Models, features and the listening history are
+    loaded when first needed.
+    """
+
+    def __init__(
+        self,
+        folder: LibraryPaths,
+        index: EmbeddingIndex,
+        tracks: pl.DataFrame,
+        encoder: QueryEncoder | None = None,
+    ) -> None:
+        self.folder = folder
+        self.index = index
+        self.encoder = encoder or QueryEncoder(folder, index)
+        self._tracks = index.placed(tracks)
+        self._positions = {
+            track_id: position for position, track_id in enumerate(self._tracks[TRACK_ID])
+        }
+        self._catalog_ids = set(tracks[TRACK_ID])
+        self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
+        self._history: ListeningHistory | None = None
+        self._history_stamp: tuple[int, int] | None = None
+        self._audience: tuple[np.ndarray, Audience] | None = None
+        self._frames: FeatureStore | None = None
+        self._filter_lock = threading.Lock()
+        self._history_lock = threading.RLock()
+
+    # Queries
+
+    def search(
+        self,
+        query: str | Sequence[QueryTerm],
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        offset: int = 0,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        exclude: Collection[str] = (),
+    ) -> SearchResults:
+        """Returns the tracks that match a text, or a query of several terms, best.
+
+        blend: 0 = semantic .. 1 = preference; None = the library's setting. where: filters, as
+        `filter_mask`. exclude: track ids that are never returned, besides those of the terms.
+        """
+        terms = [QueryTerm(text=query)] if isinstance(query, str) else query
+        resolved = self.resolve_terms(terms, exclude)
+        return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
+
+    def similar(
+        self,
+        track: str | Path,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        offset: int = 0,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> SearchResults:
+        """Returns the tracks most similar to a track, itself left out, or to any audio file."""
+        if str(track) in self._positions:
+            term = QueryTerm(track_id=str(track))
+        elif Path(track).is_file():
+            term = QueryTerm(sound=self.encoder.sound_query(track))
+        else:
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        resolved = self.resolve_terms([term])
+        return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
+
+    def recommend(
+        self,
+        user: str,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        offset: int = 0,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        exclude: Collection[str] = (),
+    ) -> SearchResults:
+        """Returns the tracks that a user has not played and that match their profile best.
+
+        user: an id of the log, or the name that was replaced by one on import.
+        """
+        resolved = self.resolve_user(user, exclude)
+        return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
+
+    def audience(self, track_id: str, k: int = 10, blend: float | None = None) -> list[Listener]:
+        """Returns the `k` listeners whose profile matches a track best, by the scores `recommend`
+        ranks by.
+        """
+        if k < 1:
+            raise DataError(f"k {k} must be at least 1")
+        blend = self.resolve_blend(blend)
+        self.index.require_blend(blend)
+        numbers, audience = self.audience_profiles
+        return best_listeners(self.index, self.history, numbers, audience, track_id, k, blend)
+
+    def resolve_terms(
+        self, terms: Sequence[QueryTerm], exclude: Collection[str] = ()
+    ) -> ResolvedQuery:
+        """Encodes the terms of a query. Whole tracks among them are excluded from its results."""
+        queries = [self._encode_term(term) for term in terms]
+        if len(terms) == 1 and terms[0].weight > 0:
+            composed = ComposedQuery(queries[0], (queries[0],))
+        else:
+            weights = [term.weight for term in terms]
+            composed = compose_query(self.index, list(map(Term, queries, weights)))
+        sources = [
+            TermSource(number, term.track_id, term.text, term.weight)
+            for number, term in enumerate(terms)
+        ]
+        track_ids = {term.track_id for term in terms if term.track_id is not None}
+        return ResolvedQuery(composed, tuple(sources), frozenset(track_ids.union(exclude)))
+
+    def resolve_user(self, user: str, exclude: Collection[str] = ()) -> ResolvedQuery:
+        """Returns the profile of a user; DataError if the log has none of this id, or no liked
+        track.
+        """
+        number = self.user_number(user)
+        rows = self.history.seeds(number, self.folder.config.search.n_seed_tracks)
+        if not len(rows):
+            raise DataError(
+                f"listener {user[:MAX_SHOWN]!r} has liked no track of the index; "
+                "search or use similar instead"
+            )
+        liked = [self.index.track_ids[row] for row in rows]
+        played = {self.index.track_ids[row] for row in self.history.met(number)}
+        return self._resolve_profile(liked, played.union(exclude))
+
+    def resolve_recent(
+        self, track_ids: Sequence[str], exclude: Collection[str] = ()
+    ) -> ResolvedQuery:
+        """Returns the profile of a user who likes these tracks."""
+        liked = list(dict.fromkeys(track_ids))
+        for track_id in liked:
+            self.require_track(track_id)
+        return self._resolve_profile(liked, set(liked).union(exclude))
+
+    def _resolve_profile(self, liked: list[str], excluded: Collection[str]) -> ResolvedQuery:
+        config = self.folder.config.search
+        composed = profile_query_terms(self.index, liked, config.profile_l2, config.hub_correction)
+        sources = [TermSource(None, track_id, None, 1.0) for track_id in liked]
+        return ResolvedQuery(composed, tuple(sources), frozenset(excluded))
+
+    def _encode_term(self, term: QueryTerm) -> Query:
+        if term.text is not None:
+            return self.encoder.text_query(term.text)
+        if term.sound is not None:
+            return term.sound
+        if term.track_id is None:
+            raise DataError("a query needs at least one term: words, a track or a sound")
+        self.require_track(term.track_id)
+        if term.start_s is not None and term.end_s is not None:
+            return self.segment_query(term.track_id, term.start_s, term.end_s)
+        return self.index.track_query([term.track_id])
+
+    def rank(
+        self,
+        query: ResolvedQuery,
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        offset: int = 0,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+    ) -> SearchResults:
+        """Returns the `k` best tracks for a query from `offset` on, best first."""
+        if k < 1 or (per_artist is not None and per_artist < 1):
+            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
+        blend = self.resolve_blend(blend)
+        results = rank_tracks(
+            self.index,
+            query.composed.query,
+            self._filter(where),
+            k=offset + k + 1,
+            blend=blend,
+            excluded=query.excluded,
+            per_artist=per_artist,
+            once=self.folder.config.search.deduplicate_recordings,
+            root=self.folder.root,
+        )
+        return SearchResults(
+            results[offset : offset + k], blend, has_more=len(results) > offset + k
+        )
+
+    def resolve_blend(self, blend: float | None) -> float:
+        """Returns `blend`, or the library's setting for None; 0 before stage two."""
+        if blend is not None:
+            return blend
+        return self.folder.config.search.blend if self.index.has_preference else 0.0
+
+    def _filter(self, where: Sequence[str]) -> pl.DataFrame:
+        """Returns the tracks of the index that pass the filters."""
+        if not where:
+            return self._tracks
+        key = tuple(require_list(where, "where"))
+        with self._filter_lock:
+            tracks = self._filtered.get(key)
+        if tracks is None:
+            tracks = filter_mask(self._tracks, where)
+            with self._filter_lock:
+                self._filtered[key] = tracks
+        return tracks
+
+    def require_track(self, track_id: str) -> None:
+        """Raises DataError for a track that is not in the catalogue, or has no vector."""
+        if track_id in self._positions:
+            return
+        shown = repr(track_id[:MAX_SHOWN])
+        if track_id in self._catalog_ids:
+            raise DataError(f"track {shown} has no vector yet; run: ponticello prepare, then embed")
+        raise DataError(f"there is no track {shown}")
+
+    # Listening history
+
+    @property
+    def history(self) -> ListeningHistory:
+        """The log by user, over the tracks of the index."""
+        with self._history_lock:
+            if self._history is None:
+                self._history_stamp = _file_stamp(self.folder.interactions)
+                self._history = load_listening_history(self.folder, self.index)
+            return self._history
+
+    @property
+    def audience_profiles(self) -> tuple[np.ndarray, Audience]:
+        """User numbers and profiles of the listeners that `audience` ranks."""
+        with self._history_lock:
+            if self._audience is None:
+                self._audience = load_audience(self.index, self.history, self.folder.config.search)
+            return self._audience
+
+    def refresh_history(self) -> None:
+        """Drops the listening history if the log changed since it was loaded."""
+        with self._history_lock:
+            if self._history is None:
+                return
+            if self._history_stamp != _file_stamp(self.folder.interactions):
+                self._history = None
+                self._audience = None
+
+    def user_number(self, user: str) -> int:
+        """Returns the number of a user in `history`, by id or by name; DataError for none."""
+        numbers = self.history.numbers
+        user_id = resolve_user_id(self.folder, user, numbers.keys())
+        if user_id not in numbers:
+            raise DataError(
+                f"listener {user[:MAX_SHOWN]!r} is not in the log; check the id, or run: "
+                "ponticello import-history"
+            )
+        return numbers[user_id]
+
+    # Explanations
+
+    def explain(
+        self, query: ResolvedQuery, track_ids: Sequence[str], blend: float
+    ) -> list[Explanation]:
+        """Returns the explanation of each track's score for a query."""
+        rows = np.array([self.index.rows[track_id] for track_id in track_ids], dtype=np.int64)
+        components = term_shares(self.index, query.composed, blend, rows)  # (terms, tracks, 2)
+        titles = [self._catalog_row(source.track_id).get(TITLE) for source in query.sources]
+        wanted_tags = self._wanted_tags(query.sources)
+        wanted = [source for source in query.sources if source.weight > 0 and source.text]
+        wanted_words = f" {' '.join(str(source.text).lower() for source in wanted)} "
+        explanations = []
+        for position, row in enumerate(rows):
+            shared_tags = [
+                tag
+                for tag in track_tags(self._catalog_row(track_ids[position]))
+                if tag.lower() in wanted_tags or f" {tag.lower()} " in wanted_words
+            ]
+            term_components = [
+                Component(
+                    source,
+                    titles[number],
+                    float(components[number, position, 0]),
+                    float(components[number, position, 1]),
+                )
+                for number, source in enumerate(query.sources)
+            ]
+            explanations.append(
+                Explanation(
+                    tuple(term_components),
+                    tuple(shared_tags[:MAX_SHARED_TAGS]),
+                    self.n_listeners(int(row)),
+                )
+            )
+        return explanations
+
+    def score_track(self, query: ResolvedQuery, track_id: str, blend: float) -> Result:
+        """Returns a track as a result of a query, whatever its rank, which is 0 here."""
+        self.require_track(track_id)
+        rows = np.array([self.index.rows[track_id]])
+        scores = self.index.parts(query.composed.query, blend, rows)[0, 0]
+        return build_result(self._catalog_row(track_id), 0, scores, self.folder.root)
+
+    def best_segment(
+        self, query: ResolvedQuery, track_id: str, blend: float
+    ) -> SegmentScore | None:
+        """Returns the ten seconds of a track that score highest by their sound alone; None where
+        segments cannot be heard.
+        """
+        try:
+            features, frame_s = self._features(track_id)
+            models = self.encoder.models
+        except PonticelloError:
+            return None
+        size = max(1, round(SEGMENT_S / frame_s))
+        step = max(1, round(SEGMENT_STEP_S / frame_s))
+        starts = range(0, max(1, len(features) - size + 1), step)
+        segments = frames_query(models, [features[start : start + size] for start in starts])
+        vectors = (segments.semantic, segments.preference)
+        scores = np.zeros((len(starts), 2))
+        for number, space in enumerate(self.index.weighted(query.composed.query, blend)):
+            weight, calibration, query_vectors = space
+            cosines = vectors[number] @ query_vectors[0]
+            scores[:, number] = weight * (cosines - calibration.mean) / calibration.std
+        best = int(scores.sum(axis=1).argmax())
+        end = min(starts[best] + size, len(features))
+        return SegmentScore(
+            start_s=round(starts[best] * frame_s, 3),
+            end_s=round(end * frame_s, 3),
+            semantic=float(scores[best, 0]),
+            preference=float(scores[best, 1]),
+        )
+
+    def segment_query(self, track_id: str, start_s: float, end_s: float) -> Query:
+        """Returns the query "like this segment of a track"; DataError if it lies behind what was
+        prepared of the track.
+        """
+        features, frame_s = self._features(track_id)
+        first = int(start_s / frame_s)
+        last = int(np.ceil(end_s / frame_s))
+        if first >= len(features):
+            raise DataError(
+                f"start_s {start_s:g} must lie within the {len(features) * frame_s:.0f} s prepared "
+                f"of track {track_id[:MAX_SHOWN]!r}"
+            )
+        return frames_query(self.encoder.models, [features[first : max(last, first + 1)]])
+
+    def n_listeners(self, row: int) -> int | None:
+        """Returns how many listeners like a track of the index; None below `pairs.min_listeners`,
+        where it could identify a listener.
+        """
+        n = int(self.history.n_listeners[row])
+        return n if n >= self.folder.config.pairs.min_listeners else None
+
+    @property
+    def supports_segments(self) -> bool:
+        """Whether the library keeps features of known moments of each track."""
+        return frame_seconds(self.folder.config) is not None
+
+    def _features(self, track_id: str) -> tuple[np.ndarray, float]:
+        """Returns the features of a track, and the seconds from one frame to the next."""
+        frame_s = frame_seconds(self.folder.config)
+        if frame_s is None:
+            raise DataError(
+                "this library's vectors were computed elsewhere: it has no segments of tracks"
+            )
+        if self._frames is None:
+            self._frames = open_features(self.folder, self.folder.config)
+        if track_id not in self._frames:
+            raise DataError(
+                f"track {track_id[:MAX_SHOWN]!r} is not prepared; run: ponticello prepare"
+            )
+        return np.asarray(self._frames.read(track_id)), frame_s
+
+    def _catalog_row(self, track_id: str | None) -> dict[str, Any]:
+        """Returns a track's row of the catalogue; empty for a track that is not in it any more."""
+        position = self._positions.get(track_id or "")
+        return {} if position is None else self._tracks.row(position, named=True)
+
+    def _wanted_tags(self, sources: Sequence[TermSource]) -> set[str]:
+        """Returns the tags of the wanted tracks, in lower case."""
+        tags: set[str] = set()
+        for source in sources:
+            if source.weight > 0:
+                tags.update(tag.lower() for tag in track_tags(self._catalog_row(source.track_id)))
+        return tags
+
+    # Paths
+
+    def path(
+        self, start: str, end: str, n: int, blend: float | None = None
+    ) -> list[tuple[str, float | None]]:
+        """Returns at most `n` tracks that lead from `start` to `end`, both included, each with its
+        similarity to the next, 0 to 1.
+
+        Track i of n is the one, not yet on the path, that matches a query best whose terms are the
+        start with weight 1 - t and the end with weight t, t = i / (n - 1). The tracks are then
+        ordered by how much more similar they are to the end than to the start. There are fewer
+        where the library has fewer, and no two copies of one recording with
+        `search.deduplicate_recordings`. DataError for equal ends or an unknown track.
+        """
+        for track_id in (start, end):
+            self.require_track(track_id)
+        if start == end:
+            raise DataError("a path needs two different tracks")
+        blend = self.resolve_blend(blend)
+        start_query = self.index.track_query([start])
+        end_query = self.index.track_query([end])
+        used = {start, end}
+        for step in range(1, n - 1):
+            t = step / (n - 1)
+            composed = compose_query(self.index, [Term(start_query, 1 - t), Term(end_query, t)])
+            best = rank_tracks(
+                self.index,
+                composed.query,
+                self._tracks,
+                k=1,
+                blend=blend,
+                excluded=used,
+                once=self.folder.config.search.deduplicate_recordings,
+            )
+            used.update(result.track_id for result in best)
+        between = sorted(used - {start, end})
+        rows = np.array([self.index.rows[track_id] for track_id in between], dtype=np.int64)
+        if len(rows):
+            to_end = self.index.parts(end_query, blend, rows)[0].sum(axis=1)
+            to_start = self.index.parts(start_query, blend, rows)[0].sum(axis=1)
+            order = np.argsort(to_end - to_start, kind="stable")
+            between = [between[number] for number in order]
+        tracks = [start, *between, end]
+        path: list[tuple[str, float | None]] = []
+        for left, right in pairwise(tracks):
+            path.append((left, self._similarity(left, right, blend)))
+        path.append((end, None))
+        return path
+
+    def _similarity(self, left: str, right: str, blend: float) -> float:
+        """Returns how similar two tracks are: (1 + their blended cosine) / 2, within 0 to 1."""
+        weights = (1 - blend, blend) if self.index.has_preference else (1.0,)
+        cosine = 0.0
+        for number, weight in enumerate(weights):
+            vectors = self.index.side(number)
+            cosine += weight * float(
+                vectors[self.index.rows[left]] @ vectors[self.index.rows[right]]
+            )
+        return min(1.0, max(0.0, (1 + cosine) / 2))
+
+
+def _file_stamp(path: Path) -> tuple[int, int] | None:
+    """Returns the time of the last change, in ns, and the size of a file; None without one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size
