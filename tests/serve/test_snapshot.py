@@ -62,7 +62,7 @@ def test_many_who_ask_at_once_load_the_models_and_profiles_once(
         monkeypatch.setattr(live_module, run.__name__, slowly(run))
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda n: snapshot.models if n % 2 else snapshot.gathered, range(8)))
-    assert sorted(calls) == ["gathered", "load_models"]
+    assert sorted(calls) == ["load_audience", "load_models"]
     assert all(each is found[n % 2] for n, each in enumerate(found))
 
 
