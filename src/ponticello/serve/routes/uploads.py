@@ -243,7 +243,7 @@ class Uploads:
         """Decodes a file and keeps its vectors under the models. spaces: their ids. Failure as
         `Decoder.sound`.
         """
-        mel = models[0].parts.mel
+        mel = models[0].settings.mel
         sound = self.decoder.sound(
             path, mel.sample_rate, mel.max_seconds + _LEAD_IN_S, self.seconds
         )
