@@ -336,7 +336,8 @@ class SearchService:
         if not len(rows):
             raise DataError(
                 f"listener {user[:MAX_SHOWN]!r} has liked no track of the index; "
-                "search or use similar instead"
+                "search or use similar instead",
+                code="no_likes",
             )
         liked = [self.index.track_ids[row] for row in rows]
         played = {self.index.track_ids[row] for row in self.history.met(number)}
@@ -461,7 +462,8 @@ class SearchService:
         if user_id not in numbers:
             raise DataError(
                 f"listener {user[:MAX_SHOWN]!r} is not in the log; check the id, or run: "
-                "ponticello import-history"
+                "ponticello import-history",
+                code="unknown_user",
             )
         return numbers[user_id]
 
