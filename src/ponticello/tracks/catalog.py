@@ -1,4 +1,4 @@
-"""The catalogue: tracks come in from a table or a list of audio files, and are read back complete."""
+"""The catalogue, tracks.parquet: imports tracks from tables and lists of files, and reads them."""
 
 import hashlib
 import os
@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
@@ -15,13 +16,17 @@ from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import PATH, TITLE, TRACK_ID, TRACKS, Table
 from ponticello.storage.tables import lines_of, read_parquet
 from ponticello.storage.validation import DTYPES, ImportResult, read_numbered
+from ponticello.tracks.names import slugify
 
 LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
 _STEP = "import-tracks"
 _SLUG_LENGTH = 60  # characters of a path that stay readable in an id
-_HASH_LENGTH = (
-    16  # hex digits of its hash in an id, 64 bits: deep folders give thousands of files one slug
-)
+_HASH_LENGTH = 16  # hex digits, 64 bits: thousands of files in deep folders share a slug
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+class _UnusablePath(Exception):
+    """A path cannot be stored in the catalogue; the message is the reason for skipped.csv."""
 
 
 def import_tracks(
@@ -31,43 +36,46 @@ def import_tracks(
     audio_root: Path | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> ImportResult:
-    """Adds the tracks of a table to the library, and replaces those whose id it knows; bad rows go
-    to skipped.csv.
+    """Adds the tracks of a table to the library and updates known ones; bad rows go to skipped.csv.
 
-    audio_root: what a relative `path` starts from; the table's own folder if None. Such a path may
-    not leave it.
-    columns: our column name -> the table's own, as in {"path": "file"}.
-    An update sets every column the table has (an empty cell empties it) and leaves the others as
-    they were. A row without `path` is a track without audio.
+    audio_root: the folder that relative paths start from and may not leave; None: the table's.
+    columns: our column name -> the table's, as in {"path": "file"}.
+    An update sets every column that the table has (an empty cell empties it) and keeps the others.
+    A row without `path` is a track without audio.
 
-    DataError: see `read_table`; audio_root is no folder. LibraryError: another process is writing.
+    DataError: see `read_table`; audio_root is not a folder. LibraryError: another process is
+    writing.
 
         import_tracks(folder, Path("tracks.csv"), columns={"path": "file", "genres": "genre"})
     """
     root = (audio_root or path.parent).resolve()
     if audio_root and not root.is_dir():
         raise DataError(f"audio folder {audio_root} is not a folder; check the path")
-    frame, lines, skipped = read_numbered(path, TRACKS, columns)
-    if PATH in frame.columns:
-        located = [
-            ("", "") if value is None else _locate(folder, root, value) for value in frame[PATH]
-        ]
-        for line, value, (_, reason) in zip(lines, frame[PATH], located, strict=True):
-            if reason:
+    tracks, lines, skipped = read_numbered(path, TRACKS, columns)
+    if PATH in tracks.columns:
+        stored_paths = []
+        is_usable = []
+        for line, value in zip(lines, tracks[PATH], strict=True):
+            stored = None
+            reason = None
+            try:
+                stored = None if value is None else _stored_path(folder, root, value)
+            except _UnusablePath as error:
+                reason = str(error)
                 skipped.append(SkippedRow(path.name, line, PATH, value, reason))
-        stored = pl.Series(PATH, [stored or None for stored, _ in located], pl.String)
-        is_good = pl.Series([not reason for _, reason in located], dtype=pl.Boolean)
-        frame = frame.with_columns(stored).filter(is_good)
-    return _upsert(folder, frame, skipped, path.name)
+            stored_paths.append(stored)
+            is_usable.append(reason is None)
+        tracks = tracks.with_columns(pl.Series(PATH, stored_paths, pl.String))
+        tracks = tracks.filter(pl.Series(is_usable, dtype=pl.Boolean))
+    return _import_rows(folder, tracks, skipped, path.name)
 
 
 def import_track_list(folder: LibraryPaths, path: Path) -> ImportResult:
-    """Adds the audio files named in a text file or playlist, one a line, to the library.
+    """Adds the audio files that a text file or playlist names, one per line, to the library.
 
-    Relative paths start from the list's folder and may not leave it; empty lines and lines with `#`
-    are ignored.
-    track_id: the path relative to that folder as a slug, and 16 hex digits of its SHA-256. title:
-    the file's name.
+    Relative paths start from the list's folder and may not leave it; empty lines and lines with
+    `#` are ignored. A track's id is the slug of its path relative to that folder, with 16 hex
+    digits of the path's SHA-256; its title is made from the file's name.
 
     DataError: the list is not a .txt, .m3u or .m3u8 file. LibraryError: another process is writing.
 
@@ -80,35 +88,36 @@ def import_track_list(folder: LibraryPaths, path: Path) -> ImportResult:
     if not path.is_file():
         raise DataError(f"{path} is not a file; check the path")
     lines, not_utf8 = lines_of(path.read_bytes())
-    rows: dict[str, dict[str, str]] = {}
-    first: dict[str, int] = {}
+    root = path.parent.resolve()
+    rows: list[tuple[str, str, str]] = []
+    first_lines: dict[str, int] = {}
     skipped: list[SkippedRow] = []
-    for number, value in enumerate((line.strip() for line in lines), 1):
+    for number, line in enumerate(lines, 1):
+        value = line.strip()
         if not value or value.startswith("#"):
             continue
         if number in not_utf8:
-            shown = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            skipped.append(SkippedRow(path.name, number, "", shown, "is not UTF-8"))
+            printable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            skipped.append(SkippedRow(path.name, number, "", printable, "is not UTF-8"))
             continue
-        stored, reason = _locate(folder, path.parent.resolve(), value)
-        track_id = _list_id(Path(os.path.relpath(path.parent / value, path.parent)).as_posix())
-        if track_id in first:
-            reason = f"repeats the file of line {first[track_id]}"
-        if reason:
-            skipped.append(SkippedRow(path.name, number, PATH, value, reason))
-            continue
-        first[track_id] = number
-        rows[track_id] = {TRACK_ID: track_id, PATH: stored, TITLE: _readable(Path(value).stem)}
-    frame = pl.DataFrame(
-        list(rows.values()), schema=dict.fromkeys((TRACK_ID, PATH, TITLE), pl.String)
-    )
-    return _upsert(folder, frame, skipped, path.name)
+        track_id = _id_of_listed_file(os.path.relpath(path.parent / value, path.parent))
+        try:
+            if track_id in first_lines:
+                raise _UnusablePath(f"repeats the file of line {first_lines[track_id]}")
+            rows.append((track_id, _stored_path(folder, root, value), _title_of_file(value)))
+        except _UnusablePath as error:
+            skipped.append(SkippedRow(path.name, number, PATH, value, str(error)))
+        else:
+            first_lines[track_id] = number
+    schema = dict.fromkeys((TRACK_ID, PATH, TITLE), pl.String)
+    tracks = pl.DataFrame(rows, schema=schema, orient="row")
+    return _import_rows(folder, tracks, skipped, path.name)
 
 
 def read_tracks(folder: LibraryPaths) -> pl.DataFrame:
-    """The catalogue, one row a track, with every column of `TRACKS` (null where nothing is known).
+    """Returns the catalogue, one row per track, with every column of `TRACKS` (null if unknown).
 
-    LibraryError: nothing was imported yet, or the file is damaged.
+    LibraryError: no tracks were imported yet, or the file is damaged.
     """
     if not folder.tracks.is_file():
         raise LibraryError(
@@ -121,105 +130,107 @@ def read_tracks(folder: LibraryPaths) -> pl.DataFrame:
 
 
 def audio_path(folder: LibraryPaths, path: str) -> Path:
-    """Where the audio of a catalogue row lies: its `path` column, seen from the library."""
+    """Returns the audio file of a catalogue row from its `path` column."""
     return folder.root / path
 
 
 def audio_files(folder: LibraryPaths) -> dict[str, Path]:
-    """{track_id: its audio file} of the tracks that have one."""
+    """Returns {track_id: audio file} of the tracks that have one."""
     rows = read_tracks(folder).select(TRACK_ID, PATH).drop_nulls().iter_rows()
     return {track_id: audio_path(folder, path) for track_id, path in rows}
 
 
 def read_stored_table(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
-    """A table this library wrote, or only `columns` of it; LibraryError if it cannot be read."""
+    """Reads a table that this library wrote, or only `columns`; LibraryError if it is damaged."""
     try:
         return read_parquet(path, "it", columns)
     except DataError as error:
         raise LibraryError(f"{path} is damaged ({error}); delete it and import again") from None
 
 
-def fill_columns(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
-    """`frame` with the columns of `table` that it lacks, filled with nulls."""
-    missing = {column: kind for column, kind in table.kinds.items() if column not in frame.columns}
+def fill_columns(frame: Frame, table: Table) -> Frame:
+    """Adds the columns of `table` that `frame` lacks, filled with nulls."""
+    known = frame.collect_schema().names()
+    missing = [column for column in table.kinds if column not in known]
     return frame.with_columns(
-        [pl.lit(None, DTYPES[kind]).alias(column) for column, kind in missing.items()]
+        pl.lit(None, DTYPES[table.kinds[column]]).alias(column) for column in missing
     )
 
 
 def concat_tables(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The rows and columns of both; DataError if a further column of the file `name` has changed
-    its type.
+    """Returns the rows and columns of both; DataError if a column's types cannot be merged.
+
+    name: the file of `new`, for the message.
     """
     try:
         return pl.concat([old, new], how="diagonal_relaxed")
     except pl.exceptions.PolarsError:
-        for column in [column for column in new.columns if column in old.columns]:
-            found, wanted = new[column].dtype, old[column].dtype
-            if found.is_nested() != wanted.is_nested() or (found.is_nested() and found != wanted):
-                message = f"{name}: column {column!r} is {found} but {wanted} in the library; give it the same type"
-                raise DataError(message) from None
+        for column in new.columns:
+            new_type = new[column].dtype
+            old_type = old[column].dtype if column in old.columns else new_type
+            if new_type != old_type and (new_type.is_nested() or old_type.is_nested()):
+                raise DataError(
+                    f"{name}: column {column!r} is {new_type} but {old_type} in the library; "
+                    "give it the same type"
+                ) from None
         raise
 
 
-def merge_tracks(folder: LibraryPaths, new: pl.DataFrame, name: str) -> tuple[int, int]:
-    """Adds rows with distinct ids to tracks.parquet, replacing those it has; gives (n_updated,
-    n_total).
+def merge_tracks(folder: LibraryPaths, tracks: pl.DataFrame, name: str) -> tuple[int, int]:
+    """Adds rows with distinct ids to tracks.parquet and updates known ones.
 
-    The caller holds `folder.lock()`. name: what an error calls these rows.
+    The caller holds `folder.lock()`. name: what an error calls these rows. Returns (n_updated,
+    n_total).
     """
-    old = read_stored_table(folder.tracks) if folder.tracks.is_file() else new.clear()
-    n_updated = new.join(old, on=TRACK_ID, how="semi").height
-    kept = [column for column in old.columns if column not in new.columns]
-    ids = pl.concat([old.select(TRACK_ID), new.select(TRACK_ID)]).unique(maintain_order=True)
-    new = new.join(old.select(TRACK_ID, *kept), on=TRACK_ID, how="left")
-    rows = concat_tables(old.join(new, on=TRACK_ID, how="anti"), new, name)
-    rows = ids.join(rows, on=TRACK_ID, how="left", maintain_order="left")
+    old = read_stored_table(folder.tracks) if folder.tracks.is_file() else tracks.clear()
+    n_updated = tracks.join(old, on=TRACK_ID, how="semi").height
+    kept_columns = [column for column in old.columns if column not in tracks.columns]
+    updated = tracks.join(old.select(TRACK_ID, *kept_columns), on=TRACK_ID, how="left")
+    rows = concat_tables(old.join(updated, on=TRACK_ID, how="anti"), updated, name)
+    order = pl.concat([old.select(TRACK_ID), tracks.select(TRACK_ID)]).unique(maintain_order=True)
+    rows = order.join(rows, on=TRACK_ID, how="left", maintain_order="left")
     with atomic_write(folder.tracks) as temporary:
         rows.write_parquet(temporary, compression="zstd")
     return n_updated, rows.height
 
 
-def _upsert(
-    folder: LibraryPaths, new: pl.DataFrame, skipped: list[SkippedRow], name: str
+def _import_rows(
+    folder: LibraryPaths, tracks: pl.DataFrame, skipped: list[SkippedRow], name: str
 ) -> ImportResult:
     with folder.lock():
-        n_updated, n_total = merge_tracks(folder, new, name)
+        n_updated, n_total = merge_tracks(folder, tracks, name)
         folder.record_skipped(_STEP, sorted(skipped, key=lambda row: row.line or 0))
-    return ImportResult(new.height - n_updated, n_updated, len(skipped), n_total)
+    return ImportResult(tracks.height - n_updated, n_updated, len(skipped), n_total)
 
 
-def _locate(folder: LibraryPaths, root: Path, value: str) -> tuple[str, str]:
-    """(the path as stored, why it cannot be): relative to the library when inside it, else
-    absolute.
-    """
+def _stored_path(folder: LibraryPaths, root: Path, value: str) -> str:
+    """Returns a file's path relative to the library, or absolute outside it."""
     try:
         target = (root / value).resolve()
         if not Path(value).is_absolute() and not target.is_relative_to(root):
-            return "", f"leaves the audio folder {root.as_posix()}"
+            raise _UnusablePath(f"leaves the audio folder {root.as_posix()}")
         if not target.exists():
-            return "", f"does not exist ({target.as_posix()})"
+            raise _UnusablePath(f"does not exist ({target.as_posix()})")
         if not target.is_file():
-            return "", "is not a regular file"
+            raise _UnusablePath("is not a regular file")
     except (OSError, RuntimeError, ValueError) as error:
-        return "", f"is not a usable path: {error}"
-    return (
-        target.relative_to(folder.root) if target.is_relative_to(folder.root) else target
-    ).as_posix(), ""
+        raise _UnusablePath(f"is not a usable path: {error}") from None
+    if target.is_relative_to(folder.root):
+        target = target.relative_to(folder.root)
+    return target.as_posix()
 
 
-def _list_id(relative: str) -> str:
-    relative = unicodedata.normalize("NFC", relative)
-    slug = (
-        re.sub(r"[\W_]+", "-", str(Path(relative).with_suffix("")).casefold())
-        .strip("-")[:_SLUG_LENGTH]
-        .strip("-")
-    )
-    return f"{slug}-{hashlib.sha256(relative.encode()).hexdigest()[:_HASH_LENGTH]}".lstrip("-")
+def _id_of_listed_file(relative_path: str) -> str:
+    path = unicodedata.normalize("NFC", Path(relative_path).as_posix())
+    slug = slugify(str(Path(path).with_suffix("")), _SLUG_LENGTH)
+    return f"{slug}-{hashlib.sha256(path.encode()).hexdigest()[:_HASH_LENGTH]}".lstrip("-")
 
 
-def _readable(stem: str) -> str:
-    """A file name as a title: `03_slow-piano` becomes `slow piano`."""
-    title = " ".join(stem.replace("_", " ").split())
-    title = re.sub(r"^\d{1,3}(?:[.\-)]\s*|\s+(?:-\s+)?)", "", title) or title
-    return title if " " in title else title.replace("-", " ").strip() or stem
+def _title_of_file(path: str) -> str:
+    """Makes a title from a file name: `03_slow-piano.wav` becomes `slow piano`."""
+    stem = Path(path).stem
+    name = " ".join(stem.replace("_", " ").split())
+    title = re.sub(r"^\d{1,3}(?:[.\-)]\s*|\s+(?:-\s+)?)", "", name) or name
+    if " " not in title:
+        title = title.replace("-", " ").strip()
+    return title or stem

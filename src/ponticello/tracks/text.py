@@ -1,5 +1,6 @@
-"""What a track says about itself, as one text for the text encoder. Other wordings of it, for
-training: `wording`.
+"""Builds the text of a track for the text encoder from its catalogue columns.
+
+`text_augmentation` makes other wordings of it for training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,20 +25,21 @@ from ponticello.storage.schema import (
 
 @dataclass(frozen=True)
 class Field:
-    """One column's part of a text."""
+    """How one column enters a text.
+
+    drop_rate: the share of training texts without it; the fixed text has every column.
+    is_name: whether the column names the track or artist rather than describing the sound.
+    wordings: `{}` becomes "a, b, c" and `{and}` "a, b and c"; the fixed text uses the first.
+    """
 
     column: str
-    drop_rate: (
-        float  # share of the texts for training that leave it out; the fixed text has everything
-    )
-    is_name: bool  # names the track or who made it, rather than saying how it sounds
-    wordings: tuple[
-        str, ...
-    ]  # `{}`: the items as "a, b, c"; `{and}`: as "a, b and c"; the first is the fixed text's
+    drop_rate: float
+    is_name: bool
+    wordings: tuple[str, ...]
 
 
-# Order: the fixed text's. Names say little of the sound and are easily learned by heart, so they
-# are dropped most.
+# In the order of the fixed text. Names describe the sound least and are easily learned by heart,
+# so they are dropped most often.
 TEMPLATE = (
     Field(TITLE, 0.5, True, ("{}", "called {}", "the track {}")),
     Field(ARTIST, 0.5, True, ("by {}", "{} plays", "music by {}")),
@@ -49,77 +51,81 @@ TEMPLATE = (
     Field(DESCRIPTION, 0.25, False, ("{}",)),
     Field(LYRICS, 0.25, False, ("{}", "the words are {}")),
 )
-MAX_CHARACTERS = (
-    400  # of description and of lyrics, so that neither pushes the rest out of the encoder's window
-)
+# Of description and of lyrics, so that neither fills the encoder's window alone.
+MAX_CHARACTERS = 400
 _SENTENCE_ENDS = ("!", "?", "…", "。", "！", "？")
 
 
 def track_text(row: Mapping[str, Any], with_names: bool = True) -> str:
-    """The text of one track: `TEMPLATE`'s first wordings of the columns it has, joined by ". "; ""
-    if it has none.
+    """Returns the text of one track: the first wordings of `TEMPLATE`, joined by ". "; "" if empty.
 
-    with_names: title, artist and album too.
-    Lists are joined by ", ", white space is collapsed, description and lyrics are cut at 400
-    characters. A column's own full stops at its end are dropped; where it ends in another sentence
-    mark, as in "Why?", no stop is added.
+    with_names: whether title, artist and album are included.
+    Lists are joined by ", ", white space is collapsed, and description and lyrics are cut at 400
+    characters. Full stops at the end of a column are dropped; no stop follows another sentence
+    mark, as in "Why?".
 
-        >>> track_text({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"], "album": None})
+        >>> track_text({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"]})
         'Blue Hour. by Ada. jazz, piano'
     """
-    fields = [field for field in TEMPLATE if with_names or not field.is_name]
-    return join_phrases(
-        [render_text(field, field_items(row, field), field.wordings[0]) for field in fields], "."
-    )
+    phrases = []
+    for field in TEMPLATE:
+        if with_names or not field.is_name:
+            phrases.append(render_text(field, field_items(row, field), field.wordings[0]))
+    return join_phrases(phrases, ".")
 
 
 def track_texts(tracks: pl.DataFrame) -> list[str]:
-    """`track_text` of every row, in order."""
+    """Returns `track_text` of every row, in order."""
     return [track_text(row) for row in text_rows(tracks)]
 
 
 def fused_texts(tracks: pl.DataFrame, front_end: str) -> dict[str, str]:
-    """The text of each track that stands beside its sound in a fused vector, by track id.
+    """Returns {track_id: the text that is fused with its audio}.
 
-    Over a frozen front end it says how the track sounds and leaves names out: those of tracks yet
-    to come are new, and with them fused vectors were worse than audio alone (docs/benchmarks.md,
-    "What each part is worth").
+    With a frozen front end the text leaves out names: those of new tracks are unseen, and with
+    them fused vectors were worse than audio alone (docs/benchmarks.md, "What each part is worth").
     """
     texts = [track_text(row, with_names=front_end == "logmel") for row in text_rows(tracks)]
     return dict(zip(tracks[TRACK_ID], texts, strict=True))
 
 
 def text_rows(tracks: pl.DataFrame) -> list[dict[str, Any]]:
-    """Every row's columns that `TEMPLATE` knows, in order."""
+    """Returns the columns of `TEMPLATE` of every row, in order."""
     columns = [field.column for field in TEMPLATE if field.column in tracks.columns]
-    return tracks.select(columns).to_dicts() if columns else [{} for _ in range(tracks.height)]
+    if not columns:
+        return [{}] * tracks.height
+    return tracks.select(columns).to_dicts()
 
 
 def field_items(row: Mapping[str, Any], field: Field) -> list[str]:
-    """What the row has in the field's column, white space collapsed: the items of a list, or one
-    text; else nothing.
-    """
+    """Returns the non-empty texts in the field's column, with white space collapsed."""
     value = row.get(field.column)
-    words = [value] if isinstance(value, str) else [item for item in value or () if item]
-    return [clean for word in words if (clean := " ".join(word.split()))]
+    texts = [value] if isinstance(value, str) else value
+    items = [" ".join((text or "").split()) for text in texts or ()]
+    return [item for item in items if item]
 
 
 def render_text(field: Field, items: Sequence[str], wording: str) -> str:
-    """`items` in one of the field's wordings, cut and without full stops at their end; "" if
-    nothing is left.
-    """
-    with_and = " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
-    text = with_and if "{and}" in wording else ", ".join(items)
+    """Returns `items` in one wording of the field, cut and without final full stops; "" if empty."""
+    placeholder = "{}"
+    text = ", ".join(items)
+    if "{and}" in wording:
+        placeholder = "{and}"
+        if len(items) > 1:
+            text = f"{', '.join(items[:-1])} and {items[-1]}"
     if field.column in (DESCRIPTION, LYRICS):
         text = text[:MAX_CHARACTERS]
     text = text.rstrip(" .")
-    return wording.replace("{and}" if "{and}" in wording else "{}", text) if text else ""
+    return wording.replace(placeholder, text) if text else ""
 
 
-def join_phrases(parts: Sequence[str], mark: str) -> str:
-    """The parts that are not empty, `mark` after each but the last and those that end a sentence by
-    themselves.
-    """
-    parts = [part for part in parts if part]
-    marked = [part if part.endswith(_SENTENCE_ENDS) else f"{part}{mark}" for part in parts]
-    return " ".join([*marked[:-1], *parts[-1:]])
+def join_phrases(phrases: Sequence[str], mark: str) -> str:
+    """Joins the non-empty phrases by `mark`, which is left out after a sentence mark."""
+    text = ""
+    for phrase in phrases:
+        if not phrase:
+            continue
+        if text:
+            text += " " if text.endswith(_SENTENCE_ENDS) else f"{mark} "
+        text += phrase
+    return text

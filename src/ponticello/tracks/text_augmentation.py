@@ -1,7 +1,6 @@
-"""A track's text said in other ways, for training: what is asked later is never the fixed text
-either.
+"""Makes other wordings of a track's text for training: queries are never the fixed text either.
 
-What is left out how often, and the wordings, stand in `text.TEMPLATE`.
+`text.TEMPLATE` has the wordings, and how often each column is dropped.
 """
 
 import hashlib
@@ -21,55 +20,51 @@ from ponticello.tracks.text import (
     track_text,
 )
 
-MARKS = (".", ",", ";")  # between two parts
+MARKS = (".", ",", ";")  # between two phrases
 
 
 def reword_text(row: Mapping[str, Any], generator: np.random.Generator) -> str:
-    """Another text of the same track; the same for the same row and state of `generator`.
+    """Returns another text of the track, the same for the same row and state of `generator`.
 
-    Each column is left out as often as `TEMPLATE` says, the others come in random order and
-    wording; of a list come a random number of its items, at least one, shuffled. Where nothing is
-    left it is `track_text`, so "" only if that is.
+    Each column is dropped at its `drop_rate`; the others come in random order and wording. A list
+    gives a random number of its items, at least one, shuffled. If every column is dropped, the
+    text is `track_text`.
 
-        >>> reworded({"title": "Blue Hour", "artist": "Ada", "genres": ["jazz", "piano"]}, np.random.default_rng(8))
-        'a piano and jazz track, by Ada'
+        >>> reword_text({"title": "Blue Hour", "genres": ["jazz", "piano"]}, default_rng(6))
+        'called Blue Hour; jazz and piano music'
     """
-    parts = []
+    phrases = []
     for field in TEMPLATE:
         items = field_items(row, field)
         if not items or generator.random() < field.drop_rate:
             continue
-        order = generator.permutation(len(items))[
-            : generator.integers(1, len(items), endpoint=True)
-        ]
+        order = generator.permutation(len(items))
+        n_items = generator.integers(1, len(items), endpoint=True)
         wording = field.wordings[generator.integers(len(field.wordings))]
-        parts.append(render_text(field, [items[place] for place in order], wording))
-    shuffled = [parts[place] for place in generator.permutation(len(parts))]
-    return join_phrases(shuffled, MARKS[generator.integers(len(MARKS))]) or track_text(row)
+        phrases.append(render_text(field, [items[i] for i in order[:n_items]], wording))
+    shuffled = [phrases[i] for i in generator.permutation(len(phrases))]
+    mark = MARKS[generator.integers(len(MARKS))]
+    return join_phrases(shuffled, mark) or track_text(row)
 
 
 def track_variants(tracks: pl.DataFrame, n: int, seed: int) -> list[list[str]]:
-    """For each row n texts, `track_text` first and then n - 1 of `reword_text`; none for a track
-    without text.
+    """Returns n texts per row: `track_text`, then n - 1 of `reword_text`; [] without any text.
 
-    n: 1 or more. A row's texts depend on its columns, its track_id and `seed`, not on the other
-    rows or their order. Two of them may be equal, the more often the less the track says of itself.
-    Cost: about 50 us a text.
+    n: 1 or more. A row's texts depend on its columns, its track_id and `seed` alone. Some may be
+    equal, mostly those of tracks with few columns. Cost: about 50 us a text.
 
         track_variants(read_tracks(folder), n=8, seed=0)
     """
     assert n >= 1
-    variants = []
+    variants: list[list[str]] = []
     for track_id, row in zip(tracks[TRACK_ID], text_rows(tracks), strict=True):
-        fixed, generator = track_text(row), _generator_of(track_id, seed)
-        variants.append(
-            [fixed, *(reword_text(row, generator) for _ in range(n - 1))] if fixed else []
-        )
+        fixed = track_text(row)
+        generator = _track_generator(track_id, seed)
+        reworded = [reword_text(row, generator) for _ in range(n - 1)] if fixed else []
+        variants.append([fixed, *reworded] if fixed else [])
     return variants
 
 
-def _generator_of(track_id: str, seed: int) -> np.random.Generator:
-    """The generator of one track under one seed, the same on every machine."""
-    return np.random.default_rng(
-        int.from_bytes(hashlib.sha256(f"{seed} {track_id}".encode()).digest())
-    )
+def _track_generator(track_id: str, seed: int) -> np.random.Generator:
+    digest = hashlib.sha256(f"{seed} {track_id}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest))
