@@ -22,7 +22,8 @@ from mutagen.oggopus import OggOpus
 from mutagen.oggvorbis import OggVorbis
 from mutagen.wave import WAVE
 
-from ponticello.audio.tags import KINDS, read_facts
+from ponticello.audio.tags import KINDS, facts_from_reply, facts_reply, read_facts
+from ponticello.audio.worker_pool import Reply
 from ponticello.errors import AudioError
 from tests.audio.mutagen_reader import by_mutagen
 from tests.audio.test_decode import write_with_av

@@ -298,8 +298,8 @@ def test_file_that_kills_its_decoder_costs_one_line(
     )
 
 
-def give_length(path: Path, _track_id: str) -> int:
-    return path.stat().st_size
+def give_length(path: Path, _track_id: str) -> np.ndarray:
+    return np.array(path.stat().st_size, dtype=np.float64)
 
 
 def test_what_workers_give_is_finished_in_this_process(
@@ -307,8 +307,8 @@ def test_what_workers_give_is_finished_in_this_process(
 ) -> None:
     sizes = []
 
-    def finish(size: int) -> np.ndarray:
-        sizes.append(size)
+    def finish(size: np.ndarray) -> np.ndarray:
+        sizes.append(int(size))
         if size == sources["t3"].stat().st_size:
             raise DataError("too long")
         return np.full((1, 2), len(sizes), dtype=np.float16)

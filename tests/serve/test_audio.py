@@ -12,10 +12,9 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
-from ponticello.audio.decode import load_audio
+from ponticello.audio.decode import DecodeTask, decode_reply, load_audio, peaks
 from ponticello.datasets.synthetic import make_catalogue
 from ponticello.library import Library
-from ponticello.serve.decoding import answer, peaks
 from ponticello.serve.routes.audio import Waveforms
 from ponticello.tracks.catalog import audio_files
 from tests.serve.served import client_of, make_app, running
@@ -253,9 +252,10 @@ def test_nothing_past_the_limit_is_decoded(monkeypatch: pytest.MonkeyPatch, tmp_
         asked.append(max_seconds)
         return np.zeros(11 * sample_rate, dtype=np.float32)
 
-    monkeypatch.setattr("ponticello.serve.decoding.load_audio", load)
-    task = {"task": "peaks", "path": str(tmp_path), "n": 16, "most_s": 10.0}
-    assert answer(task) == ({"failed": "too_long", "reason": "lasts longer than 10 s"}, b"")
+    monkeypatch.setattr("ponticello.audio.decode.load_audio", load)
+    reply = decode_reply(DecodeTask(tmp_path, 8_000, max_duration_s=10.0, n_peaks=16))
+    assert reply.facts == {"duration_s": 11.0}
+    assert reply.array.size == 0
     assert asked == [11.0]
 
 

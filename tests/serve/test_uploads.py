@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 
 from ponticello.config import LimitsConfig
 from ponticello.library import Library
-from ponticello.serve.decoding import Decoder
 from ponticello.serve.errors import APIError
 from ponticello.serve.routes import uploads
+from ponticello.serve.routes.audio import Decoder
 from ponticello.serve.routes.uploads import KEPT, KEPT_S, ReceivingLimits, Uploads
 from ponticello.tracks.catalog import audio_files
 from tests.serve.asgi import Answered, chained, forever, pieces_of, send
@@ -272,45 +272,45 @@ def test_outlines_cannot_take_every_thread_of_the_service(client: TestClient, so
 
 def test_a_process_that_is_lost_is_replaced(client: TestClient, sound: Path) -> None:
     decoder: Decoder = client.app.state.uploads.decoder  # type: ignore[attr-defined]
-    for child in list(decoder._children):
-        assert child._process.pid is not None
-        os.kill(child._process.pid, signal.SIGKILL)
-        child._process.join()
+    for worker in decoder.pool._workers:
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.join()
     assert _upload(client, sound.read_bytes()).status_code == 200
 
 
 def test_a_file_that_takes_too_long_costs_only_itself(half_a_day: Path, sound: Path) -> None:
-    decoder = Decoder(LimitsConfig(seconds=0.3), n_children=1)
+    decoder = Decoder(LimitsConfig(seconds=0.3), n_workers=1)
     try:
         with pytest.raises(APIError, match="takes too long to decode"):
             decoder.sound(half_a_day, 16_000, 10.0, 43_000.0)
         assert decoder.sound(sound, 16_000, 10.0, 10.0).duration_s == pytest.approx(4.0)
     finally:
-        decoder.close()
+        decoder.pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_a_file_that_takes_too_much_memory_is_too_large(half_a_day: Path) -> None:
-    decoder = Decoder(LimitsConfig(memory_mb=64), n_children=1)
+    decoder = Decoder(LimitsConfig(memory_mb=64), n_workers=1)
     try:
         with pytest.raises(APIError) as caught:
             decoder.sound(half_a_day, 16_000, 10.0, 43_000.0)
         assert (caught.value.status, caught.value.code) == (413, "too_large")
     finally:
-        decoder.close()
+        decoder.pool.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_process_that_decodes_can_write_no_file(sound: Path) -> None:
-    decoder = Decoder(LimitsConfig(), n_children=1)
+    decoder = Decoder(LimitsConfig(), n_workers=1)
     try:
         decoder.sound(sound, 16_000, 1.0, 10.0)
-        (child,) = decoder._children
-        limits = Path(f"/proc/{child._process.pid}/limits").read_text().splitlines()
+        (worker,) = decoder.pool._workers
+        limits = Path(f"/proc/{worker.process.pid}/limits").read_text().splitlines()
         (line,) = [line for line in limits if line.startswith("Max file size")]
         assert line.split()[3:5] == ["0", "0"]
     finally:
-        decoder.close()
+        decoder.pool.close()
 
 
 def _query() -> Any:

@@ -5,6 +5,7 @@ lost.
 import csv
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import soundfile
 from mutagen.flac import FLAC
 
 from ponticello.audio.tags import FileFacts
+from ponticello.audio.worker_pool import Reply
 from ponticello.errors import DataError, LibraryError
 from ponticello.features.prepare import prepare_features
 from ponticello.storage.layout import LibraryPaths, create_library
@@ -109,9 +111,7 @@ def test_new_files_become_tracks_and_unchanged_ones_are_not_opened(
     before = folder.tracks.read_bytes()
     for path in music.rglob("*.flac"):
         path.chmod(0)
-    monkeypatch.setattr(
-        scan_module, "read_facts_or_error", None
-    )  # nothing may be asked of a worker
+    monkeypatch.setattr(scan_module, "read_facts", None)  # no file may be read
     assert counts(scan_folder(folder, music)) == {"unchanged": 3}
     assert folder.tracks.read_bytes() == before
     assert skipped(folder) == []
@@ -554,15 +554,15 @@ def test_kill_between_the_two_tables_makes_no_second_track(
 def test_file_that_kills_its_reader_costs_one_line(
     folder: LibraryPaths, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan_module, "read_facts_or_error", die_at_b)
+    monkeypatch.setattr(scan_module, "facts_reply", die_at_b)
     assert counts(scan_folder(folder, music, workers=2)) == {"new": 2, "skipped": 1}
     assert skipped(folder) == [("b.flac", "", "ends the process that reads it (exit code 9)")]
 
 
-def die_at_b(path: Path) -> FileFacts | str:
+def die_at_b(path: Path) -> Reply:
     if path.name == "b.flac":
         os._exit(9)
-    return FileFacts("1" * 32, path.name * 8, dict.fromkeys(files_module.TAG_SCHEMA))
+    return Reply(asdict(FileFacts("1" * 32, path.name * 8, dict.fromkeys(files_module.TAG_SCHEMA))))
 
 
 def test_column_that_cannot_take_tags_is_named(folder: LibraryPaths, music: Path) -> None:

@@ -8,6 +8,7 @@ libsndfile, through soundfile, the rest, and it is the second opinion on what mi
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ponticello.audio.formats import ADVICE, Kind, detect_format, open_audio_file, printable_path
+from ponticello.audio.worker_pool import Reply
 from ponticello.errors import AudioError, ConfigError
 
 _BLOCK_FRAMES = 65_536  # decoded at once
@@ -80,6 +82,44 @@ def load_audio(
     if not len(waveform):
         raise AudioError(f"{printable_path(path)}: holds no sound")
     return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """What a worker decodes for the server: the start of a file, or the file's peaks.
+
+    sample_rate: Hz. max_duration_s: a longer file is decoded no further, and gives no samples.
+    keep_s: length of the start. n_peaks: if above 0, so many peaks are returned instead.
+    """
+
+    path: Path
+    sample_rate: int
+    max_duration_s: float
+    keep_s: float = 0.0
+    n_peaks: int = 0
+
+
+def decode_reply(task: DecodeTask) -> Reply:
+    """Decodes in a worker: facts["duration_s"] of the whole file, and (n,) float32.
+
+    A file above `max_duration_s` gives an empty array. AudioError as `load_audio`.
+    """
+    waveform = load_audio(task.path, task.sample_rate, task.max_duration_s + 1)
+    duration_s = len(waveform) / task.sample_rate
+    if duration_s > task.max_duration_s:
+        return Reply({"duration_s": duration_s})
+    if task.n_peaks:
+        return Reply({"duration_s": duration_s}, peaks(waveform, task.n_peaks))
+    return Reply({"duration_s": duration_s}, waveform[: int(task.keep_s * task.sample_rate)])
+
+
+def peaks(waveform: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Returns the peak of each n-th of a waveform relative to the highest: (n,), 0 to 1."""
+    edges = np.linspace(0, len(waveform), n + 1).astype(np.int64)
+    starts = np.minimum(edges[:-1], len(waveform) - 1)  # fewer than n samples are repeated
+    loudest = np.maximum.reduceat(np.abs(waveform), starts).astype(np.float32)
+    highest = loudest.max()
+    return loudest / highest if highest > 0 else loudest
 
 
 def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:

@@ -19,14 +19,17 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from ponticello.audio.content_hash import chunks, hashes
 from ponticello.audio.formats import Kind, detect_format, open_audio_file, printable_path
-from ponticello.errors import AudioError
+from ponticello.audio.worker_pool import Reply
+from ponticello.errors import AudioError, DataError
 from ponticello.storage import schema as columns
 from ponticello.storage.schema import Kind as ColumnKind
 
@@ -405,8 +408,11 @@ class FileFacts:
 
     content_hash: str
     audio_hash: str
-    tags: dict[str, Any]  # by column; every column of KINDS
+    tags: dict[str, str | float | list[str] | None]  # by column; every column of KINDS
     note: str = ""
+
+
+_FACTS = TypeAdapter(FileFacts)
 
 
 def read_facts(path: Path) -> FileFacts:
@@ -425,14 +431,17 @@ def read_facts(path: Path) -> FileFacts:
     return FileFacts(content_hash, audio_hash, tags, note)
 
 
-def read_facts_or_error(path: Path) -> FileFacts | str:
-    """`read_facts`, or why there are none. Stands here since a worker imports what its function's
-    file imports.
-    """
+def facts_reply(path: Path) -> Reply:
+    """Returns `read_facts` as the reply of a worker; it is here to keep a worker's imports few."""
+    return Reply(asdict(read_facts(path)))
+
+
+def facts_from_reply(reply: Reply) -> FileFacts:
+    """Returns the facts in a worker's reply, whose types are checked; DataError for wrong ones."""
     try:
-        return read_facts(path)
-    except AudioError as error:
-        return str(error).removeprefix(f"{printable_path(path)}: ")
+        return _FACTS.validate_python(reply.facts)
+    except ValidationError:
+        raise DataError("a worker process sent malformed tags; run the scan again") from None
 
 
 def _require_sound(path: Path, file: BinaryIO) -> None:

@@ -1,291 +1,382 @@
-"""Work on files that may crash, hang or eat memory, in processes that may be lost.
+"""Runs tasks that read untrusted files in worker processes, each within limits of time and memory.
 
-    parent --chunk of tasks--> worker        each worker has a pipe of its own and answers task by
-    task, parent <--one answer a task-- worker     so that the parent knows what it was at when it
-    died
+    pool --pickled task--> worker              a task comes from this process and is trusted
+    pool <--JSON header, raw array-- worker    a reply is parsed and checked, never unpickled
 
-A worker that dies or overruns its time costs the task it was at; a fresh one takes over the rest. A
-task whose worker died is tried once more in another, since the system may have picked the wrong
-victim.
+A damaged file can crash its decoder, hang it, fill the memory or take the process over. It costs its
+own task only: the worker is killed and replaced. Scan and prepare use `WorkerPool.map`, the server
+uses `WorkerPool.run`.
+
+The pool is our own because `pebble` and `concurrent.futures` unpickle what a worker sends, and limit
+neither processor time nor memory.
 """
 
 import contextlib
+import json
+import math
 import multiprocessing
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Generic, Literal, TypeVar, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ponticello import errors
 from ponticello.config import LimitsConfig
 from ponticello.errors import DataError, PonticelloError
 
-_CHUNK = 8  # tasks sent at once, so that a worker need not wait for the parent
-_AHEAD = (
-    4  # chunks that workers may be ahead of what the caller has taken, so that memory stays flat
-)
-_TRIES = 2  # of a task whose worker died
-_START_S = 300.0  # a worker imports before it is ready: much, perhaps from a slow disk
-# by the clock a task may take so many times its processor time: the machine may be busy, the disk
-# slow
-_CLOCK = 4
+_TASKS_AHEAD = 32  # per worker, of what the caller has taken; more results would fill the memory
+_START_S = 300.0  # a worker imports before it is ready, perhaps from a slow disk
+_WALL_FACTOR = 4  # wall-clock limit / processor-time limit: the machine may be busy, the disk slow
+_EXIT_S = 1.0  # a process that closed its pipe ends within this time
+_POLL_S = 0.002
+_READY = b"ready"
+_MAX_HEADER_BYTES = 2**26
+_MAX_ARRAY_BYTES = 2**28
 _MIB = 2**20
-_READY = "ready"
+_LOCK = threading.Lock()  # guards deadlines, and waitpid, which two threads must not call at once
 
 Task = TypeVar("Task")
-Result = TypeVar("Result")
+FailureKind = Literal["refused", "error", "memory", "time", "exit"]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The result of a task. facts: JSON values. array: float16, float32 or float64, of any shape."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    array: NDArray[Any] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """Stands where a task's result would: why there is none. `is_final`: it would be so again."""
+    """Why a task has no result.
+
+    kind: `refused` for a DataError, whose message `reason` is; `error` for any other exception;
+    `memory` and `time` for a limit; `exit` for a worker that ended or sent a malformed reply.
+    is_final: False if a repetition could succeed.
+    """
 
     reason: str
+    kind: FailureKind = "error"
     is_final: bool = True
 
 
-@dataclass(frozen=True)
-class WorkerExit:
-    """A worker is gone. code: as `Process.exitcode`, negative for a signal."""
+class WorkerPool(Generic[Task]):
+    """Runs `function` on tasks in `n_workers` processes.
 
-    code: int | None
+    function: picklable. A DataError it raises fails the task, as any exception does that is not a
+        PonticelloError; other PonticelloErrors are raised here.
+    limits: per task; memory is limited on Linux only.
+    initializer: called once in each worker; the memory it takes does not count.
 
-
-@dataclass
-class _Worker(Generic[Task]):
-    process: BaseProcess
-    pipe: Connection
-    # when it started, and then when the first of its queue began, as far as the parent knows
-    since: float
-    is_ready: bool = False
-    queue: deque[tuple[int, Task]] = field(
-        default_factory=deque
-    )  # sent and not answered; the first is under way
-
-
-class WorkerPool(Generic[Task, Result]):
-    """Runs `function` on tasks in worker processes, each task within limits.
-
-    function: picklable. A PonticelloError it raises ends the run; any other exception costs the
-    task.
-    workers: processes. limits: of one task; memory is limited on Linux only.
-    initializer: called once in each worker before its first task; what it loads does not count.
+    A worker has no environment variables after its start and can write no file.
     """
 
     def __init__(
         self,
-        function: Callable[[Task], Result],
-        workers: int,
+        function: Callable[[Task], Reply],
+        n_workers: int,
         limits: LimitsConfig,
         initializer: Callable[[], object] | None = None,
     ) -> None:
-        self._function, self._n_workers, self._limits, self._initializer = (
-            function,
-            workers,
-            limits,
-            initializer,
-        )
-        # spawn: a forked child of a process that runs threads (torch's, polars') may hang.
-        self._context = multiprocessing.get_context("spawn")
+        self._function = function
+        self._n_workers = n_workers
+        self._limits = limits
+        self._initializer = initializer
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._workers: list[_Worker[Task]] = []
+        self._idle: queue.LifoQueue[_Worker[Task]] = queue.LifoQueue()  # the warmest first
 
-    def run(self, tasks: Sequence[Task]) -> Generator[Result | TaskFailure]:
-        """Each task's result, in the order of the tasks, or `TaskFailure`. Close the generator to
-        end the workers.
+    def start(self) -> None:
+        """Starts the workers, which the first task would otherwise do; does nothing if they run."""
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("this worker pool is closed")
+            if self._workers:
+                return
+            for _ in range(self._n_workers):
+                worker = self._start_worker()
+                self._workers.append(worker)
+                self._idle.put(worker)
+        threading.Thread(target=self._kill_overdue_workers, daemon=True).start()
 
+    def run(self, task: Task, timeout_s: float | None = None) -> Reply | TaskFailure:
+        """Returns the result of one task. May be called from several threads.
+
+        A task whose worker died is tried once more, since the system may have killed the wrong one.
+        timeout_s: waits this long for an idle worker, then raises TimeoutError.
         DataError if workers cannot start.
         """
-        again: deque[tuple[int, Task]] = deque()
-        tried: set[int] = set()
-        done: dict[int, Result | TaskFailure] = {}
-        n_sent = 0
-        try:
-            for wanted in range(len(tasks)):
-                while wanted not in done:
-                    n_sent = self._feed(tasks, n_sent, wanted, again)
-                    for index, answer in self._collect():
-                        if not isinstance(answer, WorkerExit):
-                            done[index] = answer
-                        elif index in tried:
-                            done[index] = self._lost(answer)
-                        else:
-                            tried.add(index)
-                            again.append((index, tasks[index]))
-                    for worker in [
-                        worker for worker in self._workers if not worker.process.is_alive()
-                    ]:
-                        again.extend(worker.queue)  # what stood behind the task that was lost
-                        worker.pipe.close()
-                        self._workers.remove(worker)
-                yield done.pop(wanted)
-        finally:
-            self._end()
+        result = self._run_once(task, timeout_s)
+        if isinstance(result, TaskFailure) and result.kind == "exit":
+            result = self._run_once(task, timeout_s)
+        return result
 
-    def _feed(
-        self, tasks: Sequence[Task], n_sent: int, wanted: int, again: deque[tuple[int, Task]]
-    ) -> int:
-        """Gives workers something to do, starting those that are missing; the number of tasks sent
-        so far.
+    def map(self, tasks: Iterable[Task]) -> Generator[Reply | TaskFailure]:
+        """Yields each task's result in the order of the tasks, then closes the pool.
+
+        Close the generator to end the workers early. Errors as `run`.
         """
-        until = min(len(tasks), wanted + self._n_workers * _CHUNK * _AHEAD)
-        while again or n_sent < until:
-            idlest = min(self._workers, key=lambda worker: len(worker.queue), default=None)
-            if (idlest is None or idlest.queue) and len(self._workers) < self._n_workers:
-                idlest = self._start()
-            if idlest is None or len(idlest.queue) > (
-                0 if again else _CHUNK // 2
-            ):  # a suspect goes alone
-                break
-            if again:
-                chunk = [again.popleft()]
-            else:
-                chunk = [
-                    (index, tasks[index]) for index in range(n_sent, min(until, n_sent + _CHUNK))
-                ]
-                n_sent += len(chunk)
-            if not idlest.queue and idlest.is_ready:
-                idlest.since = time.monotonic()
-            idlest.queue.extend(chunk)
-            with contextlib.suppress(OSError):  # it died meanwhile: `_collect` finds that out
-                idlest.pipe.send([task for _, task in chunk])
-        return n_sent
+        pending: deque[Future[Reply | TaskFailure]] = deque()
+        with ThreadPoolExecutor(self._n_workers) as threads:
+            try:
+                for task in tasks:
+                    pending.append(threads.submit(self.run, task))
+                    if len(pending) >= _TASKS_AHEAD * self._n_workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for future in pending:
+                    future.cancel()
+                self.close()
 
-    def _start(self) -> _Worker[Task]:
-        ours, theirs = self._context.Pipe()
-        arguments = (theirs, self._function, self._limits, self._initializer)
-        process = self._context.Process(target=_work, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        worker: _Worker[Task] = _Worker(process, ours, time.monotonic())
-        self._workers.append(worker)
-        return worker
+    def close(self) -> None:
+        """Kills the workers; a task under way fails."""
+        with self._lock:
+            self._closed.set()
+            for worker in self._workers:
+                worker.kill()
 
-    def _collect(self) -> Generator[tuple[int, "Result | TaskFailure | WorkerExit"]]:
-        """(index, answer) of what is there or has come to grief, after waiting for some."""
-        busy = [worker for worker in self._workers if worker.queue]
-        left = min((self._deadline(worker) for worker in busy), default=0.0) - time.monotonic()
-        ready = set(wait([worker.pipe for worker in busy], max(0.0, left)))
-        for worker in busy:
-            if worker.pipe in ready:
-                try:
-                    answer = worker.pipe.recv()
-                except (EOFError, OSError):
-                    worker.process.join()
-                    self._require_ready(worker)
-                    yield worker.queue.popleft()[0], WorkerExit(worker.process.exitcode)
-                    continue
-                if isinstance(answer, PonticelloError):
-                    raise answer
-                if worker.is_ready:
-                    yield worker.queue.popleft()[0], answer
-                worker.since, worker.is_ready = time.monotonic(), True
-            elif time.monotonic() > self._deadline(worker):
-                worker.process.kill()
-                worker.process.join()
-                self._require_ready(worker)
-                reason = f"was not done after {_CLOCK * self._limits.seconds:g} s, and was given up"
-                yield worker.queue.popleft()[0], TaskFailure(reason, is_final=False)
+    def _run_once(self, task: Task, timeout_s: float | None) -> Reply | TaskFailure:
+        self.start()
+        try:
+            worker = self._idle.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError("all workers are busy") from None
+        try:
+            worker = self._replace_if_dead(worker)  # the system may have killed it while idle
+            return worker.run(task)
+        finally:
+            self._idle.put(self._replace_if_dead(worker))
 
-    def _require_ready(self, worker: _Worker[Task]) -> None:
-        if not worker.is_ready:
-            raise DataError(
-                f"worker processes cannot start (exit code {worker.process.exitcode}); "
-                "a script of yours needs `if __name__ == '__main__':` around what it does"
-            )
+    def _start_worker(self) -> "_Worker[Task]":
+        return _Worker(self._function, self._limits, self._initializer)
 
-    def _lost(self, died: WorkerExit) -> TaskFailure:
-        if died.code is None or died.code >= 0:
-            return TaskFailure(f"ends the process that reads it (exit code {died.code})")
-        if sys.platform != "win32" and -died.code == signal.SIGPROF:
-            return TaskFailure(
-                f"takes more than {self._limits.seconds:g} s to read (limits.seconds), and was given up"
-            )
-        return TaskFailure(f"crashes the process that reads it ({signal.Signals(-died.code).name})")
+    def _replace_if_dead(self, worker: "_Worker[Task]") -> "_Worker[Task]":
+        with self._lock:
+            if worker.is_alive() or self._closed.is_set():
+                return worker
+            replacement = self._start_worker()
+            self._workers[self._workers.index(worker)] = replacement
+            return replacement
 
-    def _deadline(self, worker: _Worker[Task]) -> float:
-        return worker.since + (_CLOCK * self._limits.seconds if worker.is_ready else _START_S)
+    def _kill_overdue_workers(self) -> None:
+        interval_s = min(1.0, _WALL_FACTOR * self._limits.seconds / 10)
+        while not self._closed.wait(interval_s):
+            for worker in list(self._workers):
+                worker.kill_if_overdue()
 
-    def _end(self) -> None:
-        for worker in self._workers:
-            worker.process.kill()  # it holds nothing that could be lost
-        for worker in self._workers:
-            worker.process.join()
-            worker.pipe.close()
-        self._workers = []
+
+class _Worker(Generic[Task]):
+    """A worker process and the pipe to it."""
+
+    def __init__(
+        self,
+        function: Callable[[Task], Reply],
+        limits: LimitsConfig,
+        initializer: Callable[[], object] | None,
+    ) -> None:
+        # spawn: a forked child of a process with threads may hang, and would inherit its memory.
+        context = multiprocessing.get_context("spawn")
+        self._pipe: Connection
+        self._pipe, worker_end = context.Pipe()
+        arguments = (worker_end, function, limits, initializer)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        with _LOCK:
+            self.process.start()
+        worker_end.close()
+        self._limits = limits
+        self._is_ready = False
+        self._is_overdue = False
+        self._deadline = math.inf
+
+    def run(self, task: Task) -> Reply | TaskFailure:
+        message = ForkingPickler.dumps(task)
+        try:
+            if not self._is_ready:
+                self._set_deadline(_START_S)
+                if self._pipe.recv_bytes(len(_READY)) != _READY:
+                    raise EOFError
+                self._is_ready = True
+            self._set_deadline(_WALL_FACTOR * self._limits.seconds)
+            self._pipe.send_bytes(message)
+            return receive_reply(self._pipe)
+        except (EOFError, OSError, ValueError) as error:
+            failure = self._end()
+            if not self._is_ready:
+                raise DataError(
+                    f"worker processes cannot start (exit code {self._wait(0)}); a script "
+                    "needs `if __name__ == '__main__':` around the code that starts them"
+                ) from error
+            return failure
+        finally:
+            self._set_deadline(math.inf)
+
+    def is_alive(self) -> bool:
+        with _LOCK:
+            return self.process.is_alive() and not self._is_overdue
+
+    def kill(self) -> None:
+        with _LOCK:
+            self.process.kill()
+        self._wait(math.inf)
+
+    def kill_if_overdue(self) -> None:
+        with _LOCK:
+            if time.monotonic() > self._deadline:
+                self._is_overdue = True
+                self.process.kill()
+
+    def _set_deadline(self, seconds: float) -> None:
+        with _LOCK:
+            self._deadline = time.monotonic() + seconds
+
+    def _wait(self, seconds: float) -> int | None:
+        """Returns the exit code; None if the process is still running after `seconds`."""
+        end = time.monotonic() + seconds
+        while True:
+            with _LOCK:
+                code = self.process.exitcode
+            if code is not None or time.monotonic() >= end:
+                return code
+            time.sleep(_POLL_S)
+
+    def _end(self) -> TaskFailure:
+        """Makes sure that the process has ended; returns why it did."""
+        code = self._wait(_EXIT_S)
+        if code is None:
+            self.kill()
+            return TaskFailure("makes its worker process send a malformed reply", "exit")
+        if self._is_overdue:
+            wall_s = _WALL_FACTOR * self._limits.seconds
+            return TaskFailure(f"was not done after {wall_s:g} s, and was given up", "time", False)
+        if sys.platform != "win32" and code == -signal.SIGPROF:
+            limit = f"{self._limits.seconds:g} s to read (limits.seconds)"
+            return TaskFailure(f"takes more than {limit}, and was given up", "time")
+        if code >= 0:
+            return TaskFailure(f"ends the process that reads it (exit code {code})", "exit")
+        name = signal.Signals(-code).name
+        return TaskFailure(f"crashes the process that reads it ({name})", "exit")
+
+
+def receive_reply(pipe: Connection) -> Reply | TaskFailure:
+    """Reads one reply of an untrusted worker; a PonticelloError in it is raised.
+
+    ValueError if the reply is malformed, OSError if it is too large, EOFError if the worker died.
+    """
+    try:
+        header = json.loads(pipe.recv_bytes(_MAX_HEADER_BYTES))
+    except (ValueError, RecursionError):
+        raise ValueError("malformed reply") from None
+    match header:
+        case {"facts": dict(facts), "dtype": "<f2" | "<f4" | "<f8" as dtype, "shape": list(shape)}:
+            content = bytearray(pipe.recv_bytes(_MAX_ARRAY_BYTES))
+            is_shape = all(isinstance(size, int) and size >= 0 for size in shape)
+            if is_shape and math.prod(shape) * np.dtype(dtype).itemsize == len(content):
+                return Reply(facts, np.ndarray(shape, dtype, content))
+        case {"reason": str(reason), "kind": str(kind), "is_final": bool(is_final)}:
+            if kind in get_args(FailureKind):
+                return TaskFailure(reason, kind, is_final)  # type: ignore[arg-type]  # checked
+        case {"error": str(name), "message": str(message), "code": str(code)}:
+            error_class = getattr(errors, name, None)
+            if isinstance(error_class, type) and issubclass(error_class, PonticelloError):
+                raise error_class(message, code=code)
+    raise ValueError("malformed reply")
+
+
+def send_reply(pipe: Connection, reply: Reply | TaskFailure | PonticelloError) -> None:
+    """Sends what `receive_reply` reads: a JSON header, and for a Reply the bytes of its array."""
+    if isinstance(reply, TaskFailure):
+        header = asdict(reply)
+    elif isinstance(reply, PonticelloError):
+        header = {"error": type(reply).__name__, "message": str(reply), "code": reply.code}
+    else:
+        dtype = reply.array.dtype.newbyteorder("<")
+        header = {"facts": reply.facts, "dtype": dtype.str, "shape": reply.array.shape}
+    pipe.send_bytes(json.dumps(header).encode())
+    if isinstance(reply, Reply):
+        pipe.send_bytes(reply.array.astype(dtype, copy=False).tobytes())
 
 
 def _work(
     pipe: Connection,
-    function: Callable[[Any], Any],
+    function: Callable[[Any], Reply],
     limits: LimitsConfig,
     initializer: Callable[[], object] | None,
 ) -> None:
-    """The life of a worker: chunks in, one answer a task out, until the parent is gone."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the parent, which ends the workers
+    """Runs in the worker: receives tasks and sends replies until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this one
     if initializer is not None:
         initializer()
-    silence()
-    limit_memory(limits.memory_mb)
+    os.environ.clear()  # it may hold a token
+    _discard_stderr()
+    _limit_resources(limits.memory_mb)
     with contextlib.suppress(EOFError, OSError):  # the parent has gone
-        pipe.send(_READY)
+        pipe.send_bytes(_READY)
         while True:
-            for task in pipe.recv():
-                limit_time(limits.seconds)
-                pipe.send(_answer(function, task, limits))
+            task = pipe.recv()
+            _limit_processor_time(limits.seconds)
+            send_reply(pipe, _run_task(function, task, limits))
 
 
-def _answer(function: Callable[[Any], Any], task: Any, limits: LimitsConfig) -> Any:
+def _run_task(
+    function: Callable[[Any], Reply], task: Any, limits: LimitsConfig
+) -> Reply | TaskFailure | PonticelloError:
     try:
         return function(task)
     except MemoryError:
-        return TaskFailure(
-            f"needs more than {limits.memory_mb} MB of memory to read (limits.memory_mb)"
-        )
+        limit = f"{limits.memory_mb} MB of memory to read (limits.memory_mb)"
+        return TaskFailure(f"needs more than {limit}", "memory")
+    except DataError as error:
+        return TaskFailure(str(error), "refused")
     except PonticelloError as error:
         return error
-    except Exception as error:
-        # A damaged file can provoke anything in a library that reads it; it may cost this one file
-        # only.
-        return TaskFailure(
-            f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())})"
-        )
+    except Exception as error:  # a damaged file can provoke any exception in a decoder
+        message = " ".join(str(error).split())
+        return TaskFailure(f"cannot be read ({type(error).__name__}: {message})")
 
 
-def limit_time(seconds: float) -> None:
-    """Ends this process by SIGPROF unless it is called again within `seconds` of processor time, in
-    C code as well.
-    """
+def _limit_processor_time(seconds: float) -> None:
+    """Ends this process by SIGPROF, in C code as well, unless called again within `seconds`."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def limit_memory(memory_mb: int) -> None:
-    """Lets this process take `memory_mb` MiB beyond what it holds now; without effect where the
-    system is not Linux.
-    """
-    if not sys.platform.startswith("linux"):
+def _limit_resources(memory_mb: int) -> None:
+    """Forbids written files and core dumps, and on Linux more than `memory_mb` MiB beyond now."""
+    if sys.platform == "win32":
         return
     import resource
 
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # no file of ours
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = held + memory_mb * _MIB
-    resource.setrlimit(
-        resource.RLIMIT_AS, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most)
-    )
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no core file
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    if not sys.platform.startswith("linux"):
+        return
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # not a user's file
+        n_pages = int(file.read().split()[0])
+    limit = n_pages * resource.getpagesize() + memory_mb * _MIB
+    hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard_limit != resource.RLIM_INFINITY:
+        limit = min(limit, hard_limit)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
 
 
-def silence() -> None:
-    """What decoders in C print about a damaged file goes nowhere: the reason stands in skipped.csv."""
+def _discard_stderr() -> None:
+    """Discards what decoders in C print about a damaged file; skipped.csv lists the reason."""
     sink = os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)
     os.close(sink)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ponticello.audio.decode import load_audio
 from ponticello.audio.formats import printable_path
 from ponticello.audio.mel import mel_key, mel_of_file
-from ponticello.audio.worker_pool import TaskFailure, WorkerPool
+from ponticello.audio.worker_pool import Reply, WorkerPool
 from ponticello.config import LimitsConfig, MelConfig
 from ponticello.errors import DataError
 from ponticello.features.store import Features
@@ -96,37 +96,39 @@ def extract_features(
         the workers.
     Raises DataError when worker processes cannot start.
     """
-    extract = partial(_extract, extract=job.extract)
     if workers is None or job.is_safe or not sources:
         for source in sources:
-            yield _finish(extract(source), job)
+            try:
+                extracted = job.extract(source.path, source.track_id)
+            except DataError as error:
+                yield Extracted(None, str(error))
+                continue
+            yield _finish(extracted, job)
         return
-    pool: WorkerPool[Source, Extracted] = WorkerPool(
-        extract, min(workers, len(sources)), limits, _use_one_core
-    )
-    with closing(pool.run(sources)) as results:
+    extract = partial(_extract, extract=job.extract)
+    pool = WorkerPool(extract, min(workers, len(sources)), limits, _use_one_core)
+    with closing(pool.map(sources)) as results:
         for source, result in zip(sources, results, strict=True):
-            if isinstance(result, TaskFailure):
-                yield Extracted(None, f"{printable_path(source.path)}: {result.reason}")
+            if isinstance(result, Reply):
+                yield _finish(result.array, job)
+            elif result.kind == "refused":
+                yield Extracted(None, result.reason)
             else:
-                yield _finish(result, job)
+                yield Extracted(None, f"{printable_path(source.path)}: {result.reason}")
 
 
 def _use_one_core() -> None:
     torch.set_num_threads(1)
 
 
-def _extract(source: Source, extract: Callable[[Path, str], NDArray[Any]]) -> Extracted:
-    try:
-        return Extracted(extract(source.path, source.track_id))
-    except DataError as error:
-        return Extracted(None, str(error))
+def _extract(source: Source, extract: Callable[[Path, str], NDArray[Any]]) -> Reply:
+    return Reply(array=extract(source.path, source.track_id))
 
 
-def _finish(extracted: Extracted, job: ExtractionJob) -> Extracted:
-    if extracted.array is None or job.finish is None:
-        return extracted
+def _finish(array: NDArray[Any], job: ExtractionJob) -> Extracted:
+    if job.finish is None:
+        return Extracted(array)
     try:
-        return Extracted(job.finish(extracted.array))
+        return Extracted(job.finish(array))
     except DataError as error:
         return Extracted(None, str(error))

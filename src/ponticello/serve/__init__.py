@@ -9,7 +9,6 @@ service        from a request to a ranked list
 snapshot       the open library, reloaded when it changes
 catalog        rows of the catalogue for clients
 projection     two-dimensional maps
-decoding       decodes uploads in subprocesses
 metrics        metrics for Prometheus
 static_export  the explorer as static files
 explorer       the page and its ES modules

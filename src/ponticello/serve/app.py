@@ -12,7 +12,6 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from ponticello.serve import metrics
-from ponticello.serve.decoding import Decoder
 from ponticello.serve.errors import add_error_handlers
 from ponticello.serve.metrics import Measured, Metrics
 from ponticello.serve.projection import ProjectionCache
@@ -20,7 +19,7 @@ from ponticello.serve.routes import audio as sound
 from ponticello.serve.routes import library as overview
 from ponticello.serve.routes import playlists, subsonic, uploads
 from ponticello.serve.routes import search as questions
-from ponticello.serve.routes.audio import Waveforms
+from ponticello.serve.routes.audio import Decoder, Waveforms
 from ponticello.serve.routes.uploads import Uploads
 from ponticello.serve.schemas import Error
 from ponticello.serve.security import SecurityMiddleware, SecurityPolicy

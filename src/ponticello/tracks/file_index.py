@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from ponticello.audio import tags as file_tags
+from ponticello.audio.formats import printable_path
 from ponticello.audio.tags import FileFacts
 from ponticello.audio.worker_pool import TaskFailure
 from ponticello.errors import DataError, LibraryError
@@ -241,7 +242,7 @@ class ScanTransaction:
         """How many tracks the catalogue has now."""
         return len(self._ids)
 
-    def take(self, file: AudioFile, result: FileFacts | str | TaskFailure) -> None:
+    def take(self, file: AudioFile, result: FileFacts | TaskFailure) -> None:
         """What was read of one of `changed`, in their order: its facts, or why there are none."""
         path = self._stored(file.path)
         self._n_to_settle -= 1
@@ -361,12 +362,12 @@ class ScanTransaction:
         self._known[path] = row
         self._batch.append(_Taken(path, row, facts.tags, claim.moved_from))
 
-    def _take_trouble(self, file: AudioFile, trouble: str | TaskFailure) -> None:
+    def _take_trouble(self, file: AudioFile, trouble: TaskFailure) -> None:
         path = self._stored(file.path)
         known = self._known.get(path)
         track_id = known.track_id if known else None
-        reason = trouble.reason if isinstance(trouble, TaskFailure) else trouble
-        if isinstance(trouble, TaskFailure) and not trouble.is_final:
+        reason = trouble.reason.removeprefix(f"{printable_path(Path(file.path))}: ")
+        if not trouble.is_final:
             self._passing.append((file.path, track_id or "", reason))
             return
         self._known[path] = IndexedFile(file.size, file.mtime_ns, None, None, track_id, reason)

@@ -27,10 +27,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ponticello.audio.tags import FileFacts, read_facts_or_error
+from ponticello.audio.tags import FileFacts, facts_from_reply, facts_reply, read_facts
 from ponticello.audio.worker_pool import TaskFailure, WorkerPool
 from ponticello.config import LimitsConfig
-from ponticello.errors import DataError
+from ponticello.errors import AudioError, DataError
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import PATH
 from ponticello.tracks.file_index import AudioFile, ScanTransaction, write_duplicates
@@ -259,16 +259,19 @@ def scan_folder(
 
 def _read(
     paths: Sequence[Path], workers: int | None, limits: LimitsConfig
-) -> Generator[FileFacts | str | TaskFailure]:
-    """What each file says of itself, or why nothing."""
+) -> Generator[FileFacts | TaskFailure]:
+    """Yields the facts of each file, or why there are none."""
     if workers is None or not paths:
-        yield from map(read_facts_or_error, paths)
+        for path in paths:
+            try:
+                yield read_facts(path)
+            except AudioError as error:
+                yield TaskFailure(str(error), "refused")
         return
-    pool: WorkerPool[Path, FileFacts | str] = WorkerPool(
-        read_facts_or_error, min(workers, len(paths)), limits
-    )
-    with closing(pool.run(paths)) as results:
-        yield from results
+    pool = WorkerPool(facts_reply, min(workers, len(paths)), limits)
+    with closing(pool.map(paths)) as results:
+        for result in results:
+            yield result if isinstance(result, TaskFailure) else facts_from_reply(result)
 
 
 def _shown(path: str) -> str:

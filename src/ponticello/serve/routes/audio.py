@@ -3,9 +3,11 @@
 import os
 import stat
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from cachetools import LRUCache
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
@@ -15,9 +17,11 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
+from ponticello.audio.decode import DecodeTask, decode_reply
 from ponticello.audio.formats import Kind, detect_format, open_audio_file, printable_path
+from ponticello.audio.worker_pool import TaskFailure, WorkerPool
+from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError
-from ponticello.serve.decoding import Decoder
 from ponticello.serve.errors import APIError
 from ponticello.serve.routes.search import Now, TrackInPath
 from ponticello.serve.snapshot import Snapshot
@@ -38,6 +42,72 @@ _MEDIA: dict[Kind, str] = {
     "aac": "audio/aac",
 }
 router = APIRouter(tags=["tracks"])
+PEAKS_HZ = 8_000  # sample rate from which peaks are computed: finer than any screen
+RETRY_AFTER_S = 5  # the wait that a refused client is asked for
+_IDLE_WORKER_S = 20.0  # the wait for an idle worker
+_MAX_WAITING = 8  # requests for a worker: each holds one of the server's 40 threads
+_DECODE_FAILURES = {
+    "error": (422, "unsupported_audio", "cannot be decoded"),
+    "exit": (422, "unsupported_audio", "ends the process that decodes it"),
+    "time": (422, "unsupported_audio", "takes too long to decode"),
+    "memory": (413, "too_large", "needs more memory to decode than one file may take"),
+}
+
+
+@dataclass(frozen=True)
+class DecodedSound:
+    """values: (n,) float32, samples or peaks. duration_s: of the whole file."""
+
+    values: np.ndarray
+    duration_s: float
+
+
+class Decoder:
+    """Decodes files in worker processes.
+
+    limits: per file. APIError: 422 unsupported_audio, 413 too_large for a file that lasts too long
+    or needs too much memory, 503 busy.
+    """
+
+    def __init__(self, limits: LimitsConfig, n_workers: int = 2) -> None:
+        self.pool = WorkerPool(decode_reply, n_workers, limits)
+        self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
+
+    def sound(
+        self, path: Path, sample_rate: int, keep_s: float, max_duration_s: float
+    ) -> DecodedSound:
+        """Returns the first `keep_s` of a file, mono at `sample_rate` Hz."""
+        return self._decode(DecodeTask(path, sample_rate, max_duration_s, keep_s=keep_s))
+
+    def peaks(self, path: Path, n: int, max_duration_s: float) -> DecodedSound:
+        """Returns the peak of each n-th of a file, (n,), 0 to 1."""
+        return self._decode(DecodeTask(path, PEAKS_HZ, max_duration_s, n_peaks=n))
+
+    def _decode(self, task: DecodeTask) -> DecodedSound:
+        if not self._waiting.acquire(blocking=False):
+            raise _busy()
+        try:
+            result = self.pool.run(task, _IDLE_WORKER_S)
+        except TimeoutError:
+            raise _busy() from None
+        finally:
+            self._waiting.release()
+        if isinstance(result, TaskFailure):
+            if result.kind == "refused":
+                reason = result.reason.removeprefix(f"{printable_path(task.path)}: ")
+                raise APIError(422, "unsupported_audio", f"the file {reason}")
+            status, code, reason = _DECODE_FAILURES[result.kind]
+            raise APIError(status, code, f"the file {reason}")
+        duration_s = float(result.facts["duration_s"])
+        if duration_s > task.max_duration_s:
+            limit = f"{task.max_duration_s:g} s"
+            raise APIError(413, "too_large", f"the file lasts longer than {limit}")
+        return DecodedSound(result.array, duration_s)
+
+
+def _busy() -> APIError:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return APIError(503, "busy", "too many sounds at once; try again", headers)
 
 
 class Waveform(BaseModel):

@@ -32,9 +32,9 @@ from starlette.types import Message, Receive
 from ponticello.model.htcl import HTCL
 from ponticello.search.index import Query
 from ponticello.search.service import sound_query
-from ponticello.serve.decoding import RETRY_S, Decoder
 from ponticello.serve.errors import APIError
 from ponticello.serve.metrics import Metrics
+from ponticello.serve.routes.audio import RETRY_AFTER_S, Decoder
 from ponticello.serve.routes.search import Now
 from ponticello.serve.security import limited_body
 from ponticello.serve.snapshot import Snapshot
@@ -212,7 +212,7 @@ class Uploads:
         """Makes the folder and starts the processes, which the first upload would otherwise do."""
         with self._lock:
             self._folder()
-        self.decoder.start()
+        self.decoder.pool.start()
 
     def _folder(self) -> Path:
         if self.folder is None:
@@ -228,7 +228,7 @@ class Uploads:
         """
         with self._lock:
             if self.n_under_way >= AT_ONCE:
-                again = {"Retry-After": str(RETRY_S)}
+                again = {"Retry-After": str(RETRY_AFTER_S)}
                 raise APIError(503, "busy", f"{AT_ONCE} uploads are under way; try again", again)
             path = self._folder() / secrets.token_hex(16)
             self.n_under_way += 1
@@ -284,7 +284,7 @@ class Uploads:
 
     def close(self) -> None:
         """Deletes the folder and ends the processes."""
-        self.decoder.close()
+        self.decoder.pool.close()
         with self._lock:
             if self.folder is not None:
                 shutil.rmtree(self.folder, ignore_errors=True)
