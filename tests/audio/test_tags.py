@@ -24,7 +24,7 @@ from mutagen.wave import WAVE
 
 from ponticello.audio.tags import KINDS, facts_from_reply, facts_reply, read_facts
 from ponticello.audio.worker_pool import Reply
-from ponticello.errors import AudioError
+from ponticello.errors import AudioError, DataError
 from tests.audio.mutagen_reader import by_mutagen
 from tests.audio.test_decode import write_with_av
 
@@ -516,6 +516,20 @@ def test_what_no_decoder_knows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(bytes(range(256)) * 20)
     with pytest.raises(AudioError, match=r"a\.mp3: cannot be decoded \(Format not recognised\)"):
         read_facts(tmp_path / "a.mp3")
+
+
+def test_facts_of_a_worker_are_those_of_this_process(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.flac")
+    assert facts_from_reply(facts_reply(path)) == read_facts(path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"content_hash": 7}, {"tags": {"title": {"a": 1}}}, {"tags": None}]
+)
+def test_facts_of_the_wrong_types_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    facts = facts_reply(write(tmp_path / "a.flac")).facts
+    with pytest.raises(DataError, match="malformed tags"):
+        facts_from_reply(Reply(facts | change))
 
 
 # The two hashes.
