@@ -25,6 +25,7 @@ from ponticello.search.embed import Vectors
 from ponticello.search.generations import write_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.splits.splits import load_splits
+from ponticello.storage import files
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.train.preference import likes_to_learn
 from ponticello.train.runs import STARTED, start_run
@@ -114,8 +115,11 @@ def _interrupt(folder: LibraryPaths) -> None:
     start_run(run, {"preference": {}, "training_rows_sha256": "some"})
 
 
+LEFT_OVER = f".tracks.parquet.{files._host()}.{2**22 - 1}.tmp"
+
+
 def _leave_behind(folder: LibraryPaths) -> None:
-    (folder.root / f".tracks.parquet.{2**22 - 1}.tmp").write_bytes(b"half")
+    (folder.root / LEFT_OVER).write_bytes(b"half")
 
 
 def _lose_the_index(folder: LibraryPaths) -> None:
@@ -128,7 +132,7 @@ def _lose_the_index(folder: LibraryPaths) -> None:
         (_move_audio, "warning", "tracks.parquet", "60 of 60 audio files are not where they were"),
         (_retrain, "warning", "runs/preference/", "forgotten"),
         (_interrupt, "note", "runs/second/", "has not ended"),
-        (_leave_behind, "note", f".tracks.parquet.{2**22 - 1}.tmp", "1 half-written files"),
+        (_leave_behind, "note", LEFT_OVER, "1 half-written files"),
         (_lose_the_index, "warning", "index/", "nothing can be asked yet"),
     ],
 )

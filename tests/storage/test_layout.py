@@ -3,6 +3,7 @@ at all.
 """
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 from ponticello.config import Config
 from ponticello.errors import ConfigError, DataError, LibraryError, PonticelloError
+from ponticello.storage import files
 from ponticello.storage.files import atomic_write, read_csv_rows
 from ponticello.storage.layout import LibraryPaths, SkippedRow, create_library, open_library
 
@@ -153,7 +155,7 @@ def test_refusal_names_the_process_that_holds_the_library(folder: LibraryPaths) 
         assert child.stdout.readline() == "held\n"
         with pytest.raises(
             LibraryError,
-            match=rf"another process \(mining pairs, process {child.pid} on .+\); wait",
+            match=rf"another process \(mining pairs, process {child.pid} on .+, since 2.+\); wait",
         ):
             folder.lock().__enter__()
         child.communicate("\n")
@@ -329,9 +331,7 @@ with atomic_write(Path(sys.argv[1])) as temporary:
 
 
 def test_folder_comes_back_after_a_kill_between_its_two_renames(folder: LibraryPaths) -> None:
-    """To who opens the library, in it and a level below; elsewhere to the next writer, who leaves
-    no rest.
-    """
+    """Under the lock, in the library and a level below; elsewhere for the next writer."""
     plots, elsewhere = folder.report / "plots", folder.root / "one" / "two" / "export [a]"
     for path in (plots, elsewhere):
         path.mkdir(parents=True)
@@ -341,7 +341,9 @@ def test_folder_comes_back_after_a_kill_between_its_two_renames(folder: LibraryP
         )
         assert not path.exists()
     open_library(folder.root)
-    assert [path.name for path in plots.iterdir()] == ["old"]
+    assert not plots.exists()  # reading changes nothing
+    with folder.lock():
+        assert [path.name for path in plots.iterdir()] == ["old"]
     with atomic_write(elsewhere) as temporary:
         assert [path.name for path in elsewhere.iterdir()] == ["old"]
         temporary.mkdir()
@@ -372,3 +374,44 @@ def test_old_folder_is_there_until_the_new_one_can_take_its_place(
         write(temporary)
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
     assert [p.name for p in path.iterdir()] == ["old"]
+
+
+def test_reader_of_another_host_changes_nothing_between_the_two_renames(
+    folder: LibraryPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's process number is free on the reader's host, so its end cannot be told there."""
+    folder.report.mkdir()
+    (folder.report / "old").write_text("old")
+    rename = Path.replace
+    names: list[set[str]] = []
+
+    def replace(source: Path, target: Path) -> Path:
+        result = rename(source, target)
+        if not folder.report.exists():
+            with monkeypatch.context() as reader:
+                reader.setattr(files, "gethostname", lambda: "reader.example")
+                reader.setattr(files, "_is_process_alive", lambda _: False)
+                before = {path.name for path in folder.root.iterdir()}
+                open_library(folder.root)
+                with folder.lock():
+                    pass
+                names.extend([before, {path.name for path in folder.root.iterdir()} - {".lock"}])
+        return result
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with atomic_write(folder.report) as temporary:
+        temporary.mkdir()
+        (temporary / "new").write_text("new")
+    assert len(names) == 2
+    assert names[0] - {".lock"} == names[1]
+    assert [path.name for path in folder.report.iterdir()] == ["new"]
+    assert [path.name for path in folder.root.glob(".report*")] == []
+
+
+def test_left_over_is_of_an_ended_process_of_this_host(folder: LibraryPaths) -> None:
+    ended, host = 2**22 - 1, files._host()
+    assert files.is_left_over(folder.root / f".tracks.parquet.{host}.{ended}.tmp")
+    assert files.is_left_over(folder.root / f".report.{host}.{ended}.old.tmp")
+    assert not files.is_left_over(folder.root / f".report.{host}.{os.getpid()}.old.tmp")
+    assert not files.is_left_over(folder.root / f".report.elsewhere.{ended}.old.tmp")
+    assert not files.is_left_over(folder.root / "report.tmp")

@@ -8,7 +8,6 @@ The index and the spaces in it: whole, of today's models and tracks, and not col
 """
 
 import json
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from ponticello.search.generations import open_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import load_splits
-from ponticello.storage.files import is_process_alive
+from ponticello.storage.files import is_left_over
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, DURATION_S, PATH, POSITIVE_ID, TITLE, TRACK_ID
 from ponticello.storage.tables import wrap_read_errors
@@ -246,7 +245,6 @@ def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Fi
         )
 
 
-_LEFT_OVER = re.compile(r"\..+\.(\d+)\.tmp")
 _BYTES_OF_A_MEL = 2  # float16
 _BYTES_OF_A_NUMBER = 4  # float32
 _COPIES_OF_A_VECTOR = 4  # two spaces, each kept with its run and in the index
@@ -413,7 +411,7 @@ def _prepared(place: Path) -> tuple[set[str], int]:
 
 def check_left_over(folder: LibraryPaths) -> Iterator[Finding]:
     """Half-written files of processes that have ended."""
-    found = [path for path in folder.root.rglob(".*.tmp") if _is_left_over(path)]
+    found = [path for path in folder.root.rglob(".*.tmp") if is_left_over(path)]
     if found:
         n_bytes = sum(
             each.stat().st_size
@@ -424,8 +422,3 @@ def check_left_over(folder: LibraryPaths) -> Iterator[Finding]:
         yield Finding(
             "note", what, str(found[0].relative_to(folder.root)), "delete them: nothing reads them"
         )
-
-
-def _is_left_over(path: Path) -> bool:
-    match = _LEFT_OVER.fullmatch(path.name)
-    return match is not None and not is_process_alive(int(match[1]))

@@ -1,8 +1,4 @@
-"""SHA-256 of files, fast enough to check every byte of a large index whenever it is opened.
-
-A file above one block is named by the SHA-256 of its blocks' SHA-256s, so that all processor cores
-can take part.
-"""
+"""Atomic replacement of files and directories, hashes of files, and CSV lists."""
 
 import glob
 import hashlib
@@ -13,96 +9,37 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import gethostname
 
 from ponticello.errors import PonticelloError
 
 BLOCK_BYTES = 16 << 20
-_IN_BLOCKS = "16MiB:"
-
-
-def file_hash(path: Path) -> str:
-    """What names the content of `path`: its SHA-256, or of a file above 16 MiB `16MiB:` and that of
-    its blocks'.
-    """
-    size = path.stat().st_size
-    if size <= BLOCK_BYTES:
-        return _whole(path)
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
-        blocks = workers.map(lambda start: _block(path, start), range(0, size, BLOCK_BYTES))
-        return _IN_BLOCKS + hashlib.sha256(b"".join(blocks)).hexdigest()
-
-
-def is_unchanged(path: Path, written: str) -> bool:
-    """Whether the file still is what `file_hash`, or plain SHA-256, said of it."""
-    return written == (file_hash(path) if written.startswith(_IN_BLOCKS) else _whole(path))
-
-
-def _whole(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _block(path: Path, start: int) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        return hashlib.sha256(file.read(BLOCK_BYTES)).digest()
-
-
-# characters of a list's cell that are kept, any path among them; `csv` reads back 131,072
+_BLOCK_HASH = "16MiB:"
+# characters that are kept of a cell, longer than any path; `csv` reads back 131,072 at most
 _CELL_LENGTH = 5_000
-
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def escape_csv_cell(value: object) -> object:
-    """A cell that every reader can take: of a text the first 5,000 characters.
-
-    No spreadsheet takes it for a formula: an apostrophe stands in front of a text that looks like
-    one.
-    """
-    if not isinstance(value, str):
-        return value
-    return ("'" if value.startswith(_FORMULA) else "") + value[:_CELL_LENGTH]
-
-
-def read_csv_rows(path: Path) -> list[list[str]]:
-    """The rows of a list such as skipped.csv, its header first, however long a cell of an older
-    version is.
-    """
-    # `csv` refuses long cells unless a limit is raised for every caller in the process
-    import polars as pl
-
-    if not path.stat().st_size:
-        return []
-    frame = pl.read_csv(
-        path, has_header=False, infer_schema=False, truncate_ragged_lines=True, glob=False
-    )
-    return [list(row) for row in frame.fill_null("").iter_rows()]
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# .NAME.HOST.PROCESS.tmp is being written, .NAME.HOST.PROCESS.old.tmp was moved aside
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)\.(?P<process>\d+)(?P<old>\.old)?\.tmp")
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, whole and synced, when the block ends
-    without an error.
+    """Yields a temporary path beside `path` that replaces it, synced to disk, at the end.
 
-    A folder takes two renames; after a kill between them the next writer, or who opens the library,
-    brings the old one back. OSError where the disk is full, also from writers that have an
-    exception of their own for it, as polars has.
+    After an error `path` is unchanged and the temporary file or directory is removed. Replacing a
+    directory takes two renames: see `restore_directories` for a kill between them. Raises OSError
+    when the disk is full, also for writers with an exception of their own for it, such as polars.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside = path.with_name(f".{path.name}.old.{os.getpid()}.tmp")
+    writer = f"{_host()}.{os.getpid()}"
+    temporary = path.with_name(f".{path.name}.{writer}.tmp")
+    aside = path.with_name(f".{path.name}.{writer}.old.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        for left in path.parent.glob(f".{glob.escape(path.name)}.old.*.tmp"):
-            _bring_back(left)
+    restore_directories(path.parent, glob.escape(path.name))
     try:
         yield temporary
         fsync_paths(_files(temporary))
         if temporary.is_dir() and path.exists():
-            path.replace(
-                aside
-            )  # a folder takes no other's place: two names change, and only then the old one goes
+            path.replace(aside)  # a rename cannot replace a directory that has content
         temporary.replace(path)
         fsync_paths([path.parent])
     except Exception as error:
@@ -113,26 +50,47 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         if aside.exists() and not path.exists():
             aside.replace(path)
-        for rest in (temporary, aside):
-            if rest.is_dir():
-                shutil.rmtree(rest)
+        for remainder in (temporary, aside):
+            if remainder.is_dir():
+                shutil.rmtree(remainder)
             else:
-                rest.unlink(missing_ok=True)
+                remainder.unlink(missing_ok=True)
 
 
-def _bring_back(aside: Path) -> None:
-    """Gives a folder that was put aside its name again, if its place is free and who put it there
-    has ended.
+def restore_directories(parent: Path, name: str = "*") -> None:
+    """Gives directories their names back that a killed writer had moved aside.
+
+    name: a glob pattern. Only directories that a process of this host moved, which has ended, and
+    whose name is free. The caller is the writer of these directories: a reader must not call this.
     """
-    name, _, number = aside.name.removeprefix(".").removesuffix(".tmp").rpartition(".old.")
-    path = aside.with_name(name)
-    if number.isdigit() and not path.exists() and not is_process_alive(int(number)):
-        with suppress(OSError):  # another process was first, or nobody may write here
-            aside.rename(path)
+    for aside in parent.glob(f".{name}.*.old.tmp"):
+        match = _TEMPORARY.fullmatch(aside.name)
+        if match is None or not match["old"] or not is_left_over(aside):
+            continue
+        path = aside.with_name(match["name"])
+        if not path.exists():
+            with suppress(OSError):  # another process was faster, or the directory is read-only
+                aside.rename(path)
 
 
-def is_process_alive(process: int) -> bool:
-    """Whether a process of this number is there; yes where that cannot be told."""
+def is_left_over(path: Path) -> bool:
+    """Returns whether `path` is a temporary of `atomic_write` whose process has ended.
+
+    False for temporaries of other hosts: their processes cannot be seen from here.
+    """
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None or match["host"] != _host():
+        return False
+    return not _is_process_alive(int(match["process"]))
+
+
+def _host() -> str:
+    """The name of this host, without dots, which separate the fields of a temporary's name."""
+    return re.sub(r"[^\w-]", "-", gethostname())[:64]
+
+
+def _is_process_alive(process: int) -> bool:
+    """Whether this host runs a process of this number; True where that cannot be seen."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -147,10 +105,61 @@ def _files(path: Path) -> list[Path]:
 
 
 def fsync_paths(paths: Iterable[Path]) -> None:
-    """Asks the disk to hold what `paths` (files or folders) contain."""
+    """Syncs files or directories to disk."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def file_hash(path: Path) -> str:
+    """Returns the SHA-256 of a file in hex; above 16 MiB, `16MiB:` and that of its blocks' SHA-256s.
+
+    Blocks are hashed in parallel, fast enough to check a large index whenever it is opened.
+    """
+    size = path.stat().st_size
+    if size <= BLOCK_BYTES:
+        return _sha256(path)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        blocks = workers.map(lambda start: _block_sha256(path, start), range(0, size, BLOCK_BYTES))
+        return _BLOCK_HASH + hashlib.sha256(b"".join(blocks)).hexdigest()
+
+
+def is_unchanged(path: Path, written: str) -> bool:
+    """Returns whether a file's hash is `written`, from `file_hash` or a plain SHA-256 in hex."""
+    return written == (file_hash(path) if written.startswith(_BLOCK_HASH) else _sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _block_sha256(path: Path, start: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return hashlib.sha256(file.read(BLOCK_BYTES)).digest()
+
+
+def escape_csv_cell(value: object) -> object:
+    """Returns a cell that is safe in a spreadsheet: text is cut at 5,000 characters, and gets an
+    apostrophe in front if it looks like a formula.
+    """
+    if not isinstance(value, str):
+        return value
+    return ("'" if value.startswith(_FORMULA_STARTS) else "") + value[:_CELL_LENGTH]
+
+
+def read_csv_rows(path: Path) -> list[list[str]]:
+    """Returns the rows of a list such as skipped.csv, header first; cells may have any length."""
+    # `csv` refuses long cells unless a limit is raised for every caller in the process
+    import polars as pl
+
+    if not path.stat().st_size:
+        return []
+    frame = pl.read_csv(
+        path, has_header=False, infer_schema=False, truncate_ragged_lines=True, glob=False
+    )
+    return [list(row) for row in frame.fill_null("").iter_rows()]

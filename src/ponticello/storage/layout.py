@@ -1,23 +1,24 @@
-"""The folder that holds everything a user has: where things lie, and how they are written safely.
+"""The folder of a library: where its files are, its lock and its list of skipped rows.
 
 my-library/
-  ponticello.toml        preset and settings
-  tracks.parquet         one row a track
-  files.parquet          each file that was scanned, as it was read last
-  duplicates.csv         scanned tracks that share a recording
-  interactions.parquet   one row a listening event
-  pairs.parquet          mined (anchor, positive) pairs
-  validation-pairs.parquet  the same with held-out tracks, for validation only
-  splits.parquet         which track and which moment is held out
-  splits-listeners.parquet  each listener's own moments, where splits.events is last-session
-  skipped.csv            what could not be used, by step, file and line
-  unmatched.csv          what was heard and is not in the catalogue, with what came near
-  unmatched-history.parquet  the events of it, kept until it is
-  user-salt.txt          what listeners' ids are hashed with
-  mels/                  prepared log-mels
-  frames/                what MusiCNN hears, after `ponticello tag`; in it a folder for each other
-  front end runs/<name>/           one training run index/                 vectors, ready to ask;
-  CURRENT names the live generation report/                the last evaluation
+  ponticello.toml            preset and settings
+  tracks.parquet             one row per track
+  files.parquet              each scanned file, as it was last read
+  duplicates.csv             scanned tracks that share a recording
+  interactions.parquet       one row per listening event
+  pairs.parquet              mined (anchor, positive) pairs
+  validation-pairs.parquet   the same with held-out tracks, for validation only
+  splits.parquet             which tracks and which period are held out
+  splits-listeners.parquet   the same moments per listener, if splits.events is last-session
+  skipped.csv                what could not be used, by step, file and line
+  unmatched.csv              entries of a history without a track, with the closest ones
+  unmatched-history.parquet  their events, kept until there is one
+  user-salt.txt              the salt of the listeners' pseudonyms
+  mels/                      prepared log-mels
+  frames/                    MusiCNN's features, and a folder for each other front end
+  runs/<name>/               one training run
+  index/                     search indexes; CURRENT names the live one
+  report/                    the last evaluation
 """
 
 import csv
@@ -28,6 +29,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
 
@@ -36,18 +38,21 @@ from filelock import FileLock, Timeout
 from ponticello.checks import require_list
 from ponticello.config import Config
 from ponticello.errors import LibraryError
-from ponticello.storage.files import _bring_back, atomic_write, escape_csv_cell, read_csv_rows
+from ponticello.storage.files import (
+    atomic_write,
+    escape_csv_cell,
+    read_csv_rows,
+    restore_directories,
+)
 
 SETTINGS_FILE = "ponticello.toml"
-# characters of a front end's name that its folder keeps, the last; a file system allows 255 bytes
+# last characters of a front end's name that name its folder; a file system allows 255 bytes
 _NAME_LENGTH = 100
 
 
 @dataclass(frozen=True)
 class SkippedRow:
-    """One thing that could not be used: where it stands and why. `line` counts from 1, the header
-    included.
-    """
+    """A row or file that could not be used, and why. `line` counts from 1, the header included."""
 
     file: str
     line: int | None
@@ -70,7 +75,7 @@ class LibraryPaths:
 
     @property
     def files(self) -> Path:
-        """What scan remembers of each file."""
+        """Each scanned file."""
         return self.root / "files.parquet"
 
     @property
@@ -95,12 +100,12 @@ class LibraryPaths:
 
     @property
     def splits(self) -> Path:
-        """Who is held out."""
+        """Held-out tracks and moments."""
         return self.root / "splits.parquet"
 
     @property
     def skipped(self) -> Path:
-        """What could not be used."""
+        """Rows and files that could not be used."""
         return self.root / "skipped.csv"
 
     @property
@@ -110,18 +115,18 @@ class LibraryPaths:
 
     @property
     def frames(self) -> Path:
-        """What frozen front ends hear."""
+        """Features of frozen front ends."""
         return self.root / "frames"
 
     def frames_of(self, front_end: str) -> Path:
-        """Where what this front end (as the setting) makes of the tracks is kept."""
+        """Returns the folder of a front end's features; `front_end` as in the settings."""
         if front_end in ("logmel", "musicnn"):
             return self.mels if front_end == "logmel" else self.frames
         return self.frames / re.sub(r"[^\w.-]+", "-", front_end)[-_NAME_LENGTH:]
 
     @property
     def index(self) -> Path:
-        """Vectors, ready to ask."""
+        """Search indexes."""
         return self.root / "index"
 
     @property
@@ -130,7 +135,7 @@ class LibraryPaths:
         return self.root / "report"
 
     def run(self, name: str) -> Path:
-        """The folder of a training run; LibraryError if `name` is not a plain folder name."""
+        """Returns the folder of a training run; LibraryError unless `name` is a plain folder name."""
         if not name or name != Path(name).name or name.startswith("."):
             raise LibraryError(f"run name {name!r} must be a plain folder name")
         return self.root / "runs" / name
@@ -139,57 +144,66 @@ class LibraryPaths:
     def lock(self, wait_s: float = 0.0, purpose: str = "writing") -> Iterator[None]:
         """Holds the library for writing.
 
+        Directories that a killed writer of this host had moved aside get their names back first.
+
         purpose: what the library is held for; shown to other processes that are refused.
-        LibraryError, with the process that holds it, if that takes longer than `wait_s`.
+        LibraryError (library_locked) if another process holds it for longer than `wait_s`.
         """
-        holder = self.root / ".lock.json"
+        lock, holder = FileLock(self.root / ".lock", timeout=wait_s), self.root / ".lock.json"
         try:
-            with FileLock(self.root / ".lock", timeout=wait_s):
-                record = {"purpose": purpose, "process": os.getpid(), "host": gethostname()}
-                holder.write_text(json.dumps(record), encoding="utf-8")
-                try:
-                    yield
-                finally:
-                    holder.unlink(missing_ok=True)
+            lock.acquire()
         except Timeout:
             raise LibraryError(
                 f"{self.root} is being written by another process{_describe_holder(holder)}; "
                 "wait for it to end",
                 code="library_locked",
             ) from None
+        try:
+            record = {
+                "purpose": purpose,
+                "process": os.getpid(),
+                "host": gethostname(),
+                "since": datetime.now(UTC).isoformat(" ", "seconds"),
+            }
+            holder.write_text(json.dumps(record), encoding="utf-8")
+            for parent in (self.root, *self.root.glob("*/")):
+                restore_directories(parent)
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
 
     def record_skipped(self, step: str, rows: Sequence[SkippedRow]) -> None:
-        """Replaces what `step` had in skipped.csv by `rows`; other steps' rows stay."""
-        header = ["step", "file", "line", "field", "value", "reason"]
-        kept: list[list[str]] = []
+        """Replaces the rows of `step` in skipped.csv; the rows of other steps stay."""
+        lines: list[list[object]] = []
         if self.skipped.exists():
-            kept = [row for row in read_csv_rows(self.skipped)[1:] if row and row[0] != step]
-        new = [
-            [step, r.file, "" if r.line is None else str(r.line), r.field, r.value, r.reason]
-            for r in rows
-        ]
-        if not kept and not new:
+            lines += [line for line in read_csv_rows(self.skipped)[1:] if line and line[0] != step]
+        for row in rows:
+            number = "" if row.line is None else str(row.line)
+            cells = [step, row.file, number, row.field, row.value, row.reason]
+            lines.append([escape_csv_cell(cell) for cell in cells])
+        if not lines:
             self.skipped.unlink(missing_ok=True)
             return
         with (
             atomic_write(self.skipped) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            csv.writer(file).writerows(
-                [header, *kept, *([escape_csv_cell(cell) for cell in row] for row in new)]
-            )
+            header = ["step", "file", "line", "field", "value", "reason"]
+            csv.writer(file).writerows([header, *lines])
 
 
 def _describe_holder(holder: Path) -> str:
     try:
         record = json.loads(holder.read_text(encoding="utf-8"))
-        return f" ({record['purpose']}, process {record['process']} on {record['host']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return ""  # the other process has not written it yet, or has just ended
+    purpose, process, host = record["purpose"], record["process"], record["host"]
+    return f" ({purpose}, process {process} on {host}, since {record['since']})"
 
 
 def create_library(root: Path | str, preset: str = "small") -> LibraryPaths:
-    """A new, empty library at `root`; LibraryError if one is there already."""
+    """Creates an empty library at `root`; LibraryError if there is one already."""
     root = Path(root)
     settings = root / SETTINGS_FILE
     if settings.exists():
@@ -208,8 +222,9 @@ def create_library(root: Path | str, preset: str = "small") -> LibraryPaths:
 
 
 def open_library(root: Path | str, settings: Sequence[str] = ()) -> LibraryPaths:
-    """The library at `root`, with `section.key=value` settings on top of its own; LibraryError if
-    there is none.
+    """Opens the library at `root` and changes no file; LibraryError if there is none.
+
+    settings: `section.key=value` strings that override those of ponticello.toml.
     """
     root = Path(root)
     if not (root / SETTINGS_FILE).is_file():
@@ -218,8 +233,6 @@ def open_library(root: Path | str, settings: Sequence[str] = ()) -> LibraryPaths
             code="no_library",
             remedy=f"ponticello init {shlex.quote(str(root))}",
         )
-    for aside in (*root.glob(".*.old.*.tmp"), *root.glob("*/.*.old.*.tmp")):
-        _bring_back(aside)
     return LibraryPaths(
         root.resolve(), Config.from_toml(root / SETTINGS_FILE, require_list(settings, "settings"))
     )
