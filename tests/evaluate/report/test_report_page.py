@@ -165,7 +165,7 @@ def test_banner_stands_on_top_if_and_only_if_listeners_are_simulated(
 def test_hostile_text_is_shown_and_does_nothing(hostile: Summary) -> None:
     page = _page(hostile)
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;" in page
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;" in page
     assert not re.search("[\x00\u202e\ud800]", page)
 
 

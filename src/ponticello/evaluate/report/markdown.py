@@ -1,17 +1,15 @@
-"""The model card: YAML for a model hub above, prose for people below.
+"""The report as Markdown: evaluation.md, the model card, and the summary for the terminal.
 
-Source: the front matter follows Hugging Face's model card metadata (`library_name`, `tags`,
-`metrics`, `model-index`).
-
-The report as Markdown, for code hosts and for the terminal: escaped no more than needed.
-
-What the terminal shows of a report: its first claim, and one table a side with each task's metric
-of record.
+The model card's front matter follows Hugging Face's model card metadata.
 """
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
+from math import isnan
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ponticello.evaluate.report.tables import (
     NOT_MEASURED,
@@ -29,286 +27,204 @@ from ponticello.evaluate.report.tables import (
     tables_of,
     verdict,
 )
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Figure, Section, Summary
+from ponticello.evaluate.results import (
+    STAGE_ONE,
+    STAGE_TWO,
+    Difference,
+    EvaluationInfo,
+    Figure,
+    Section,
+    Summary,
+)
 
+TERMINAL_SECTIONS: tuple[Section, ...] = ("semantic", "preference")
+TAGS = (
+    "ponticello",
+    "music",
+    "audio",
+    "contrastive-learning",
+    "music-retrieval",
+    "music-recommendation",
+)
 _SPECIAL = re.compile(
     r"[\\`*<>|$~]"  # escapes, code, emphasis, tags, cells, formulas, strokes
     r"|(?<!\w)_|_(?!\w)"  # emphasis; not inside a word
-    r"|\](?=[(\[])|^\s*\["  # links, pictures and what they refer to; an interval stays as it is
+    r"|\](?=[(\[])|^\s*\["  # links, pictures and their targets; an interval stays as it is
     r"|&(?=#?\w+;)"
     r"|^\s*[#+=-](?=\s|[-=]|$)"
 )
 
 
 def markdown_text(text: str) -> str:
-    """Text from data as one line of Markdown that shows it as it is.
+    """Returns text from data as one line of Markdown that shows it unchanged.
 
     >>> markdown_text("a|b [x](y)")
     'a\\\\|b [x\\\\](y)'
     """
-    return _SPECIAL.sub(
-        lambda found: found[0][:-1] + "\\" + found[0][-1], strip_control_chars(text)
-    )
+    line = strip_control_chars(text)
+    return _SPECIAL.sub(lambda match: match[0][:-1] + "\\" + match[0][-1], line)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table of cells that are Markdown already, as lines."""
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table of cells that are Markdown already."""
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+    for row in rows:
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
 
 
 def as_markdown(summary: Summary) -> str:
-    """Claims, one table a task, differences, what is behind the numbers, notes."""
-    about = summary.about
-    lines = ["# Meaning and taste", ""]
-    if about.is_simulated:
-        lines += [f"**{SIMULATED}**", ""]
-    lines += _listed(summary.claims)
-    for table in tables_of(summary.figures):
-        title = f"{SECTION_NAMES[table.section]}: {markdown_text(display_task(table))}"
-        lines += [f"## {title}", "", *figures_table(table), ""]
-        lines += [
-            f"{format_count(table.figures)} queries or rows; metric of record: {_record(table)}.",
-            "",
-        ]
-    lines += _differences(summary)
-    lines += ["## What is behind the numbers", ""]
-    rows = [
-        *background(about),
-        *((f"Run: {display_name(method)}", run) for method, run in about.runs.items()),
-    ]
-    lines += [
-        *markdown_table(["", ""], [[markdown_text(cell) for cell in row] for row in rows]),
-        "",
-    ]
-    if summary.notes:
-        lines += ["## Notes", "", *_listed(summary.notes)]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    """Returns claims, one table per task, differences, the background and notes as Markdown."""
+    return _render("evaluation.md.jinja", summary)
 
 
-def figures_table(table: Table) -> list[str]:
-    """Methods down, metrics across, each value with its interval."""
-    header = ["method", *(markdown_text(table.metric_heading(metric)) for metric in table.metrics)]
+def model_card(summary: Summary) -> str:
+    """Returns the README of a model: stage two, or stage one where there is no stage two."""
+    metadata = _card_metadata(summary).to_yaml().strip()
+    return _render("model_card.md.jinja", summary, metadata)
+
+
+def terminal_summary(summary: Summary) -> str:
+    """Returns the joint claim and a table per section, padded for a fixed-width font."""
+    lines = []
+    if summary.about.is_simulated:
+        lines = [SIMULATED, ""]
+    lines += [strip_control_chars(claim) for claim in summary.claims[:1]]
+    tables = tables_of(summary.figures)
+    for section in TERMINAL_SECTIONS:
+        shown = [table for table in tables if table.section == section and table.record]
+        if shown:
+            lines += ["", f"{SECTION_NAMES[section]}, value [95 % interval]", _aligned(shown)]
+    return "\n".join(lines)
+
+
+def figures_table(table: Table) -> str:
+    """Returns methods down and metrics across, each value with its interval."""
+    header = ["method"]
+    for metric in table.metrics:
+        header.append(markdown_text(table.metric_heading(metric)))
     rows = []
     for method in table.methods:
-        found = [table.cells.get((method, metric)) for metric in table.metrics]
-        rows.append(
-            [
-                markdown_text(display_name(method)),
-                *("-" if figure is None else format_value(figure) for figure in found),
-            ]
-        )
+        cells = [_value(table.cells.get((method, metric))) for metric in table.metrics]
+        rows.append([markdown_text(display_name(method)), *cells])
     return markdown_table(header, rows)
 
 
-def _record(table: Table) -> str:
-    return "none" if table.record is None else markdown_text(display_metric(table.record))
-
-
-def _listed(sentences: Sequence[str]) -> list[str]:
-    return [*(f"- {markdown_text(sentence)}" for sentence in sentences), ""] if sentences else []
-
-
-def _differences(summary: Summary) -> list[str]:
-    """Above 0 is better. One table for all, so that Holm's correction can be read beside what it
-    corrects.
-    """
-    if not summary.differences:
-        return []
-    header = ["side", "task", "metric", "", "difference", "p", "Holm p", "verdict"]
-    rows = [
-        [
+def differences_table(differences: Sequence[Difference]) -> str:
+    """Returns one table for all differences, so that Holm's correction is beside its tests."""
+    header = ["section", "task", "metric", "", "difference", "p", "Holm p", "verdict"]
+    rows = []
+    for difference in differences:
+        methods = f"{display_name(difference.method)} minus {display_name(difference.against)}"
+        row = [
             SECTION_NAMES[difference.section],
             markdown_text(display_task(difference)),
             markdown_text(display_metric(difference.metric)),
-            markdown_text(
-                f"{display_name(difference.method)} minus {display_name(difference.against)}"
-            ),
+            markdown_text(methods),
             format_value(difference),
             format_p(difference.p),
             format_p(difference.p_holm),
             verdict(difference),
         ]
-        for difference in summary.differences
-    ]
-    return [
-        "## Differences, paired by query (above 0 is better)",
-        "",
-        *markdown_table(header, rows),
-        "",
-    ]
+        rows.append(row)
+    return markdown_table(header, rows)
 
 
-SECTIONS: tuple[Section, ...] = ("semantic", "preference")
+def background_table(about: EvaluationInfo) -> str:
+    """Returns the data, splits, seeds, command and runs behind the numbers."""
+    rows = []
+    for name, value in background(about):
+        rows.append([markdown_text(name), markdown_text(value)])
+    for method, run in about.runs.items():
+        rows.append([markdown_text(f"Run: {display_name(method)}"), markdown_text(run)])
+    return markdown_table(["", ""], rows)
 
 
-def terminal_summary(summary: Summary) -> str:
-    """The joint claim, then methods down and tasks across; columns are padded to be read in a
-    fixed-width font.
-    """
-    lines = [SIMULATED, ""] if summary.about.is_simulated else []
-    lines += [strip_control_chars(claim) for claim in summary.claims[:1]]
-    for section in SECTIONS:
-        tables = [
-            table
-            for table in tables_of(summary.figures)
-            if table.section == section and table.record
-        ]
-        if tables:
-            lines += ["", f"{SECTION_NAMES[section]}, value [95 % interval]", *_aligned(tables)]
-    return "\n".join(lines)
-
-
-def _aligned(tables: list[Table]) -> list[str]:
-    methods = list(dict.fromkeys(method for table in tables for method in table.methods))
-    rows = [
-        [
-            "method",
-            *(
-                strip_control_chars(f"{display_name(table.task)}: {table.record}")
-                for table in tables
-            ),
-        ]
-    ]
-    for method in methods:
-        found = [table.cells.get((method, table.record or "")) for table in tables]
-        rows.append(
-            [
-                strip_control_chars(display_name(method)),
-                *(NOT_MEASURED if figure is None else format_value(figure) for figure in found),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+def _aligned(tables: Sequence[Table]) -> str:
+    header = ["method"]
+    for table in tables:
+        header.append(strip_control_chars(f"{display_name(table.task)}: {table.record}"))
+    rows = [header]
+    methods = [method for table in tables for method in table.methods]
+    for method in dict.fromkeys(methods):
+        cells = [_value(table.cells.get((method, table.record or ""))) for table in tables]
+        rows.append([strip_control_chars(display_name(method)), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = []
+    for row in rows:
+        padded.append([cell.ljust(width) for cell, width in zip(row, widths, strict=True)])
     return markdown_table(padded[0], padded[1:])
 
 
-TAGS = ("music", "audio", "contrastive-learning", "music-retrieval", "music-recommendation")
-PAPER = "https://arxiv.org/abs/2505.23298"
+def _value(figure: Figure | None) -> str:
+    return NOT_MEASURED if figure is None else format_value(figure)
 
 
-def model_card(summary: Summary) -> str:
-    """README text of a model: stage two, or stage one where there is no other; never what stands
-    beside them.
-    """
-    figures = _of_record(summary)
-    return (
-        "---\n"
-        + "\n".join(_front_matter(summary, figures))
-        + "\n---\n\n"
-        + "\n".join(_prose(summary))
-        + "\n"
-    )
-
-
-def yaml_scalar(value: str | float) -> str:
-    """`value` as a YAML scalar that loads as itself: text always quoted, floats always with a
-    point.
-
-    >>> yaml_scalar("yes: no"), yaml_scalar(1e-05)
-    ('"yes: no"', '1.0e-05')
-    """
-    if isinstance(value, str):
-        return json.dumps(
-            strip_control_chars(value), ensure_ascii=False
-        )  # double-quoted YAML takes every escape of JSON
-    digits, e, exponent = repr(float(value)).partition("e")
-    return digits + ("" if "." in digits else ".0") + e + exponent  # YAML 1.1 reads 1e-05 as text
-
-
-def _of_record(summary: Summary) -> list[Figure]:
-    """What the model got in every metric of record that was measured."""
-    figures = [
-        figure for figure in summary.figures if figure.of_record and figure.value == figure.value
-    ]
-    wanted = STAGE_TWO if any(figure.method == STAGE_TWO for figure in figures) else STAGE_ONE
-    return [figure for figure in figures if figure.method == wanted]
-
-
-def _front_matter(summary: Summary, figures: list[Figure]) -> Iterator[str]:
-    yield "library_name: ponticello"
-    yield "license: unknown"
-    yield "tags:"
-    yield from (f"- {yaml_scalar(tag)}" for tag in ("ponticello", *TAGS))
-    if not figures:
-        return
-    yield "metrics:"
-    yield from (
-        f"- {yaml_scalar(kind)}"
-        for kind in dict.fromkeys(_kind(figure.metric) for figure in figures)
-    )
-    yield "model-index:"
-    yield f"- name: {yaml_scalar(display_name(figures[0].method))}"
-    yield "  results:"
+def _card_metadata(summary: Summary) -> ModelCardData:
+    """Returns the front matter, with the model's value in every metric of record."""
+    figures = [figure for figure in summary.figures if figure.of_record and not isnan(figure.value)]
+    methods = {figure.method for figure in figures}
+    model = STAGE_TWO if STAGE_TWO in methods else STAGE_ONE
+    results = []
     for figure in figures:
-        yield "  - task:"
-        yield "      type: feature-extraction"
-        yield f"      name: {yaml_scalar(f'{SECTION_NAMES[figure.section]}: {display_task(figure)}')}"
-        yield "    dataset:"
-        yield "      type: ponticello-library"
-        yield f"      name: {yaml_scalar(summary.about.library)}"
-        yield "    metrics:"
-        yield f"    - type: {yaml_scalar(_kind(figure.metric))}"
-        yield f"      name: {yaml_scalar(figure.metric)}"
-        yield f"      value: {yaml_scalar(figure.value)}"
+        if figure.method == model:
+            results.append(_eval_result(figure, summary.about.library))
+    metadata = ModelCardData(library_name="ponticello", license="unknown", tags=list(TAGS))
+    if results:
+        metadata.metrics = list(dict.fromkeys(result.metric_type for result in results))
+        metadata.model_name = display_name(model)
+        metadata.eval_results = results
+    return metadata
 
 
-def _kind(metric: str) -> str:
-    """`NDCG@10` as a hub writes it, `ndcg_at_10`."""
-    return (
-        re.sub(r"\W+", "_", strip_control_chars(metric).lower().replace("@", "_at_")).strip("_")
-        or "metric"
+def _eval_result(figure: Figure, library: str) -> EvalResult:
+    task = f"{SECTION_NAMES[figure.section]}: {display_task(figure)}"
+    metric = strip_control_chars(figure.metric)
+    # a hub writes `NDCG@10` as `ndcg_at_10`
+    metric_type = re.sub(r"\W+", "_", metric.lower().replace("@", "_at_")).strip("_")
+    return EvalResult(
+        task_type="feature-extraction",
+        task_name=strip_control_chars(task),
+        dataset_type="ponticello-library",
+        dataset_name=strip_control_chars(library),
+        dataset_config=strip_control_chars(figure.task),  # keeps the tasks apart
+        metric_type=metric_type or "metric",
+        metric_name=metric,
+        metric_value=float(figure.value),
     )
 
 
-def _prose(summary: Summary) -> Iterator[str]:
-    about = summary.about
-    yield f"# {markdown_text(about.library)}: meaning and taste in one space"
-    yield ""
-    if about.is_simulated:
-        yield f"> **{SIMULATED}**"
-        yield ""
-    yield "## The model"
-    yield ""
-    yield f"An audio encoder trained in two stages (HTCL, [arXiv 2505.23298]({PAPER}))."
-    yield "Stage one, semantic: audio and text of a catalogue meet in one space."
-    yield "Stage two, preference: pairs of tracks that listeners confirmed bend that space toward taste."
-    yield ""
-    rows = [
-        *background(about),
-        *((f"Run: {display_name(method)}", run) for method, run in about.runs.items()),
-    ]
-    yield from _section("Data, split, seeds and command", markdown_table(["", ""], _escaped(rows)))
-    yield from _section("What is shown", _bullets(summary.claims, "Nothing is claimed."))
-    yield "## Figures"
-    yield ""
-    yield "Values with 95 % bootstrap intervals over queries; ± is the standard deviation over seeds."
-    yield ""
-    for table in tables_of(summary.figures):
-        if table.record is not None:
-            yield from (
-                f"### {SECTION_NAMES[table.section]}: {markdown_text(display_task(table))}",
-                "",
-                *figures_table(table),
-                "",
-            )
-    yield from _section("Limits", _bullets([*_limits(summary), *summary.notes], ""))
+def _render(template: str, summary: Summary, metadata: str = "") -> str:
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            summary=summary,
+            about=summary.about,
+            tables=tables_of(summary.figures),
+            metadata=metadata,
+        )
+    )
+    return text.rstrip("\n") + "\n"
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
-    return [f"## {title}", "", *lines, ""]
-
-
-def _escaped(rows: list[tuple[str, str]]) -> list[list[str]]:
-    return [[markdown_text(cell) for cell in row] for row in rows]
-
-
-def _bullets(sentences: list[str], otherwise: str) -> list[str]:
-    return [f"- {markdown_text(sentence)}" for sentence in sentences] or [otherwise]
-
-
-def _limits(summary: Summary) -> Iterator[str]:
-    yield "The figures are of this library and this split; another catalogue or another audience may give others."
-    yield "No licence is stated: ask whoever trained the model, and mind the licences of the music."
-    if summary.about.is_simulated:
-        yield "The listeners are SIMULATED. No figure of taste says anything about people."
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ponticello.evaluate", "report"),
+        autoescape=False,  # the filter `md` escapes for Markdown
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["md"] = markdown_text
+    environment.globals.update(
+        background_table=background_table,
+        differences_table=differences_table,
+        display_metric=display_metric,
+        display_task=display_task,
+        figures_table=figures_table,
+        format_count=format_count,
+        section_names=SECTION_NAMES,
+        simulated=SIMULATED,
+    )
+    return environment
