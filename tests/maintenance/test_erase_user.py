@@ -23,7 +23,7 @@ from ponticello.splits.splits import load_splits
 from ponticello.storage.layout import LibraryPaths, SkippedRow, create_library
 from ponticello.storage.schema import INTERACTIONS
 from ponticello.tracks.catalog import fill_columns
-from ponticello.train.runs import note_listening
+from ponticello.train.runs import log_sha256, note_listening
 
 N_COMMUNITIES = 10_000
 
@@ -162,7 +162,8 @@ def test_runs_of_stage_two_are_named_by_what_is_known_of_their_log(tmp_path: Pat
     mine_library(folder)
     _run(folder, "semantic", "semantic")
     _run(folder, "from-before", "preference")
-    note_listening(folder, _run(folder, "taste", "preference"))
+    run = _run(folder, "taste", "preference")
+    note_listening(folder, run, log_sha256(folder.interactions))
     interrupted = folder.run("interrupted") / "checkpoints"
     interrupted.mkdir(parents=True)
     (interrupted / "started.json").write_text('{"preference": {}}', encoding="utf-8")
@@ -174,6 +175,32 @@ def test_runs_of_stage_two_are_named_by_what_is_known_of_their_log(tmp_path: Pat
     note = (folder.run("taste") / RETRAIN_FILE).read_text(encoding="utf-8")
     assert "delete this folder and train again" in note
     assert "u1" not in note
+
+
+def test_training_that_begins_while_a_listener_is_erased_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the old log after the first marking, and notes it before the log is replaced."""
+    folder = _library(tmp_path / "library", _log(2))
+    drop_rows = module._drop_rows
+
+    def drop_rows_after_training_began(path: Path, ids: list[str]) -> None:
+        note_listening(folder, folder.run("taste"), log_sha256(folder.interactions))
+        drop_rows(path, ids)
+
+    monkeypatch.setattr(module, "_drop_rows", drop_rows_after_training_began)
+    assert erase_users(folder, ["u1"]).runs == ("taste",)
+    assert (folder.run("taste") / RETRAIN_FILE).is_file()
+
+
+def test_training_whose_log_changed_since_it_was_read_is_refused(tmp_path: Path) -> None:
+    folder = _library(tmp_path / "library", _log(2))
+    read_sha256 = log_sha256(folder.interactions)
+    erase_users(folder, ["u1"])
+    with pytest.raises(DataError, match="changed while it was read; run the same") as raised:
+        note_listening(folder, folder.run("taste"), read_sha256)
+    assert raised.value.code == "log_changed"
+    assert not folder.run("taste").exists()
 
 
 def test_the_last_listener_takes_the_log_along(tmp_path: Path) -> None:

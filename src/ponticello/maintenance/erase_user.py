@@ -1,10 +1,8 @@
-"""Takes a listener out of a library: out of the log, and out of everything that was made from it.
+"""Erases listeners from a library: from the log, and from all that was derived from it.
 
-    derived tables and the report go first -> the log without them -> splits and pairs anew
-
-so that a stop in between leaves a library in which the listener can be forgotten again, or, once
-the log is without them, a note by which the next call makes the rest anew. Models cannot forget:
-the runs that may have learned from the listener are named, and marked until they are deleted.
+The order makes an interruption harmless: pairs and the report are deleted, the log is rewritten,
+splits and pairs are made again. A journal marks the work as unfinished; the same call completes it.
+Models cannot forget: runs that may have learned from the listeners get a note in their folder.
 """
 
 import csv
@@ -31,23 +29,19 @@ from ponticello.storage.schema import USER_ID
 from ponticello.storage.tables import has_rows, scan_parquet, wrap_read_errors
 from ponticello.train.runs import LISTENING_FILE, log_sha256
 
-RETRAIN_FILE = (
-    "retrain.json"  # in a run's folder: it learned from a listener who has been forgotten
-)
+RETRAIN_FILE = "retrain.json"  # in the folder of a run that learned from an erased listener
 _WHY = "it learned from a listener who has been forgotten: delete this folder and train again"
-_NOTE_FILE = "forgetting.json"  # there from the first deletion to the end; it names nobody
-_MADE_ANEW = ("interactions.parquet", "splits-listeners.parquet")
+_JOURNAL_FILE = "forgetting.json"  # exists while an erasure is unfinished; it names no listener
+_DERIVED_TABLES = ("interactions.parquet", "splits-listeners.parquet")  # rewritten in any case
 
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What was taken away.
+    """What was erased.
 
-    n_events: of the log. n_rows: of other tables, by file name. removed: files and folders that are
-    gone, by name.
-    runs: trained with the log as it was; maybe_runs: with an earlier or unknown one, which may have
-    held the listener.
-    mined: the new pairs, where there were some before.
+    n_events: events of the log. n_rows: rows of other tables, by file name. removed: names of
+    deleted files and folders. runs: trained with the log as it was. maybe_runs: trained with an
+    earlier or unknown log. mined: the new pairs, if there were pairs before.
     """
 
     n_events: int
@@ -58,10 +52,37 @@ class ErasureResult:
     mined: MiningResult | None
 
 
-def stored_ids(folder: LibraryPaths, users: Collection[str]) -> list[str]:
-    """The ids by which the library's tables know `users`, sorted: their own, or the hash of their
-    name.
+@dataclass(frozen=True)
+class _UserData:
+    """Where the listeners occur: events of the log by user, and rows by file and user."""
+
+    events: dict[str, int]
+    lists: dict[Path, Counter[str]]
+    tables: dict[Path, Counter[str]]
+
+    @property
+    def user_ids(self) -> set[str]:
+        counts = [self.events, *self.lists.values(), *self.tables.values()]
+        return {user_id for count in counts for user_id in count}
+
+    @property
+    def n_rows(self) -> dict[str, int]:
+        return {path.name: n.total() for path, n in {**self.lists, **self.tables}.items()}
+
+
+@dataclass(frozen=True)
+class _Journal:
+    """What an erasure must still know after an interruption.
+
+    had_pairs: whether pairs were mined before. log_sha256: of the log before it was rewritten.
     """
+
+    had_pairs: bool
+    log_sha256: str | None
+
+
+def stored_ids(folder: LibraryPaths, users: Collection[str]) -> list[str]:
+    """Returns the sorted ids that the library's tables use for `users`: as given, or pseudonyms."""
     known: set[str] = set()
     for path in folder.root.glob("*.parquet"):
         if USER_ID in scan_parquet(path).collect_schema():
@@ -74,121 +95,150 @@ def stored_ids(folder: LibraryPaths, users: Collection[str]) -> list[str]:
 def erase_users(
     folder: LibraryPaths, users: Collection[str], options: EngineOptions | None = None
 ) -> ErasureResult:
-    """Takes `users` out of the library and mines its pairs again: byte for byte what they were
-    without `users`.
+    """Erases `users` and mines the pairs again: byte for byte as if they had never been imported.
 
-    DataError: a user is in no table. LibraryError: there is no log. The caller holds the library's
-    lock. options: where mining runs. After a stop, the same call finishes what was begun. Cost: two
-    passes over the log, and mining.
+    options: where mining runs. The caller holds the library's lock. After an interruption, the same
+    call finishes the work. Cost: two passes over the log, and mining.
+
+    DataError (unknown_user) if a user is in no table, LibraryError (no_log) if there is no log.
     """
-    for left_over in folder.root.glob(
-        ".*.tmp"
-    ):  # of writers that were killed: under the lock nobody writes these
-        _remove(left_over)
-    note = folder.root / _NOTE_FILE
-    begun = note.is_file()
+    for left_over in folder.root.glob(".*.tmp"):
+        _remove(left_over)  # of killed writers: under the lock there are no others
+    journal_path = folder.root / _JOURNAL_FILE
+    is_resumed = journal_path.is_file()
     ids = stored_ids(folder, require_list(users, "users"))
-    counts = _n_events(folder, ids) if folder.interactions.is_file() or not begun else {}
-    lists = {path: _lines_naming(path, ids) for path in sorted(folder.root.glob("*.csv"))}
-    tables = {path: _rows_naming(path, ids) for path in sorted(folder.root.glob("*.parquet"))}
-    known = {*counts, *(user for found in (*lists.values(), *tables.values()) for user in found)}
-    if (missing := [user for user in ids if user not in known]) and not begun:
-        where = f"in no table of {folder.root}"
-        raise DataError(f"listener {missing[0]!r} is {where}; check the id in interactions.parquet")
-    is_anew = bool(counts) or begun
-    sure, maybe = _mark_runs(folder) if is_anew else ([], [])
-    had_pairs, removed = folder.pairs.is_file() or bool(_record(note).get("had_pairs")), []
-    if is_anew:
-        with atomic_write(note) as temporary:
-            temporary.write_text(json.dumps({"had_pairs": had_pairs}) + "\n", encoding="utf-8")
-    for path in (folder.pairs, folder.validation_pairs, folder.report):
-        if is_anew and path.exists():
-            removed.append(path)
-            _remove(path)
-    for path in (path for path, found in lists.items() if found):
+    data = _find_user_data(folder, ids, require_log=not is_resumed)
+    unknown = [user_id for user_id in ids if user_id not in data.user_ids]
+    if unknown and not is_resumed:
+        raise DataError(
+            f"listener {unknown[0]!r} is in no table of {folder.root}; "
+            "check the id in interactions.parquet",
+            code="unknown_user",
+        )
+    is_in_log = bool(data.events) or is_resumed
+    journal = _read_journal(folder, journal_path)
+    runs: set[str] = set()
+    maybe_runs: set[str] = set()
+    removed: list[Path] = []
+    if is_in_log:
+        runs, maybe_runs = _mark_runs(folder, journal)
+        with atomic_write(journal_path) as temporary:
+            temporary.write_text(json.dumps(vars(journal)) + "\n", encoding="utf-8")
+        removed += _remove_existing(folder.pairs, folder.validation_pairs, folder.report)
+    removed += _rewrite_tables(folder, data, ids)
+    if is_in_log:
+        # Trainings that read the old log since the first marking are marked now.
+        runs |= _mark_runs(folder, journal)[0]
+    mined = _remake_pairs(folder, journal, options) if is_in_log else None
+    journal_path.unlink(missing_ok=True)
+    return ErasureResult(
+        n_events=sum(data.events.values()),
+        n_rows=data.n_rows,
+        removed=tuple(path.name for path in removed if not path.exists()),
+        runs=tuple(sorted(runs)),
+        maybe_runs=tuple(sorted(maybe_runs - runs)),
+        mined=mined,
+    )
+
+
+def _find_user_data(folder: LibraryPaths, ids: list[str], require_log: bool) -> _UserData:
+    events: dict[str, int] = {}
+    if folder.interactions.is_file() or require_log:
+        rows = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids))
+        with wrap_read_errors(folder.interactions):
+            counts = rows.group_by(USER_ID).len().collect(engine="streaming")
+        events = dict(counts.iter_rows())
+    lists: dict[Path, Counter[str]] = {}
+    for path in sorted(folder.root.glob("*.csv")):
+        if n_lines := _count_lines(path, ids):
+            lists[path] = n_lines
+    tables: dict[Path, Counter[str]] = {}
+    for path in sorted(folder.root.glob("*.parquet")):
+        if path.name not in _DERIVED_TABLES and (n_rows := _count_rows(path, ids)):
+            tables[path] = n_rows
+    return _UserData(events, lists, tables)
+
+
+def _read_journal(folder: LibraryPaths, path: Path) -> _Journal:
+    """Returns the journal of an interrupted erasure, or that of a new one."""
+    record = _read_record(path)
+    return _Journal(
+        had_pairs=folder.pairs.is_file() or bool(record.get("had_pairs")),
+        log_sha256=record.get("log_sha256") or log_sha256(folder.interactions),
+    )
+
+
+def _mark_runs(folder: LibraryPaths, journal: _Journal) -> tuple[set[str], set[str]]:
+    """Marks all runs of stage two.
+
+    Returns those trained with the log of the journal, and those trained with another or unknown
+    one.
+    """
+    runs: set[str] = set()
+    maybe_runs: set[str] = set()
+    for run in (folder.root / "runs").glob("*"):
+        if not _is_preference_run(run):
+            continue
+        run_log = _read_record(run / LISTENING_FILE).get("log_sha256")
+        (runs if run_log == journal.log_sha256 else maybe_runs).add(run.name)
+        with atomic_write(run / RETRAIN_FILE) as temporary:
+            temporary.write_text(json.dumps({"why": _WHY}) + "\n", encoding="utf-8")
+    return runs, maybe_runs
+
+
+def _is_preference_run(run: Path) -> bool:
+    """Whether a run, finished or not, is of stage two."""
+    return (
+        (run / LISTENING_FILE).is_file()
+        or _read_record(run / "run.json").get("stage") == "preference"
+        or "preference" in _read_record(run / "checkpoints" / "started.json")
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Returns a JSON object; an empty one if there is no such file."""
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return record if isinstance(record, dict) else {}
+
+
+def _rewrite_tables(folder: LibraryPaths, data: _UserData, ids: list[str]) -> list[Path]:
+    """Removes the listeners' rows, those of the log last; returns the deleted files."""
+    removed: list[Path] = []
+    for path in data.lists:
         _drop_lines(path, ids)
-    for path in (path for path, found in tables.items() if found):
+    for path in data.tables:
         _drop_rows(path, ids)
-    if tables.get(pending_events_path(folder)):
-        if not has_rows(pending_events_path(folder)):
-            pending_events_path(folder).unlink()
-        if unmatched_list_path(
-            folder
-        ).is_file():  # made from it; the next import lists what is left
-            removed.append(unmatched_list_path(folder))
-            _remove(unmatched_list_path(folder))
-    if counts:
+    pending = pending_events_path(folder)
+    if pending in data.tables:
+        if not has_rows(pending):
+            pending.unlink()
+        # The next import makes it again from the events that are left.
+        removed += _remove_existing(unmatched_list_path(folder))
+    if data.events:
         _drop_rows(folder.interactions, ids)
         if not has_rows(folder.interactions):
             folder.interactions.unlink()
-    mined = (
-        mine_library(folder, options)
-        if is_anew and had_pairs and folder.interactions.is_file()
-        else None
-    )
-    if is_anew and mined is None and folder.splits.is_file():
+    return removed
+
+
+def _remake_pairs(
+    folder: LibraryPaths, journal: _Journal, options: EngineOptions | None
+) -> MiningResult | None:
+    """Mines the pairs again if there were some, else makes the splits again if there are some."""
+    if journal.had_pairs and folder.interactions.is_file():
+        return mine_library(folder, options)
+    if folder.splits.is_file():
         refresh_splits(folder)
-    note.unlink(missing_ok=True)
-    n_rows = {
-        path.name: sum(found.values()) for path, found in {**lists, **tables}.items() if found
-    }
-    gone = tuple(path.name for path in removed if not path.exists())
-    return ErasureResult(sum(counts.values()), n_rows, gone, tuple(sure), tuple(maybe), mined)
+    return None
 
 
-def _mark_runs(folder: LibraryPaths) -> tuple[list[str], list[str]]:
-    """The runs of stage two, marked: those trained with the log as it is, and those of which that
-    is not known.
-    """
-    now = log_sha256(folder.interactions)
-    sure: list[str] = []
-    maybe: list[str] = []
-    for run in sorted(
-        path for path in (folder.root / "runs").glob("*") if _learned_from_listening(path)
-    ):
-        with_log = _record(run / LISTENING_FILE).get("log_sha256")
-        (sure if with_log == now else maybe).append(run.name)
-        with atomic_write(run / RETRAIN_FILE) as temporary:
-            temporary.write_text(json.dumps({"why": _WHY}) + "\n", encoding="utf-8")
-    return sure, maybe
-
-
-def _learned_from_listening(run: Path) -> bool:
-    """Whether the run at `run`, finished or not, is of stage two."""
-    begun = _record(run / "checkpoints" / "started.json")
-    return (
-        (run / LISTENING_FILE).is_file()
-        or _record(run / "run.json").get("stage") == "preference"
-        or ("preference" in begun)
-    )
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """A JSON object of a run's folder, empty where there is none."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
-
-
-def _n_events(folder: LibraryPaths, ids: list[str]) -> dict[str, int]:
-    """{user: events in the log} of those of `ids` who have some."""
-    found = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids)).group_by(USER_ID).len()
-    with wrap_read_errors(folder.interactions):
-        return dict(found.collect(engine="streaming").iter_rows())
-
-
-def _rows_naming(path: Path, ids: list[str]) -> Counter[str]:
-    """{user: rows} of any other table with a user_id; the log and the splits are made anew, not
-    searched here.
-    """
-    if path.name in _MADE_ANEW or USER_ID not in scan_parquet(path).collect_schema():
+def _count_rows(path: Path, ids: list[str]) -> Counter[str]:
+    """Returns the number of rows by user of a table with a user_id; empty for other tables."""
+    if USER_ID not in scan_parquet(path).collect_schema():
         return Counter()
-    users = (
-        scan_parquet(path)
-        .select(pl.col(USER_ID).cast(pl.String))
-        .filter(pl.col(USER_ID).is_in(ids))
-    )
+    user_ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String))
     with wrap_read_errors(path):
-        return Counter(users.collect()[USER_ID].to_list())
+        return Counter(user_ids.filter(pl.col(USER_ID).is_in(ids)).collect()[USER_ID].to_list())
 
 
 def _drop_rows(path: Path, ids: list[str]) -> None:
@@ -197,25 +247,32 @@ def _drop_rows(path: Path, ids: list[str]) -> None:
         others.sink_parquet(temporary, compression="zstd", maintain_order=True)
 
 
-def _lines_naming(path: Path, ids: list[str]) -> Counter[str]:
-    """{user: lines} of a list such as skipped.csv: a line names a user in `user_id`, or as that
-    field's value.
-    """
-    header, *rows = read_csv_rows(path) or [[]]
-    return Counter(user for row in rows if (user := _named(header, row)) in ids)
+def _count_lines(path: Path, ids: list[str]) -> Counter[str]:
+    """Returns the number of lines by user of a list such as skipped.csv."""
+    rows = read_csv_rows(path)
+    users = [_user_of_line(rows[0], row) for row in rows[1:]]
+    return Counter(user for user in users if user in ids)
 
 
 def _drop_lines(path: Path, ids: list[str]) -> None:
     header, *rows = read_csv_rows(path)
+    rows = [row for row in rows if _user_of_line(header, row) not in ids]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [header, *(row for row in rows if _named(header, row) not in ids)]
-        )
+        csv.writer(file).writerows([header, *rows])
 
 
-def _named(header: list[str], row: list[str]) -> str | None:
+def _user_of_line(header: list[str], row: list[str]) -> str:
+    """Returns the user that a line names, as the bad value of `user_id` or in that column."""
     cells = dict(zip(header, row, strict=False))
-    return cells.get("value") if cells.get("field") == USER_ID else cells.get(USER_ID)
+    column = "value" if cells.get("field") == USER_ID else USER_ID
+    return cells.get(column, "")
+
+
+def _remove_existing(*paths: Path) -> list[Path]:
+    existing = [path for path in paths if path.exists()]
+    for path in existing:
+        _remove(path)
+    return existing
 
 
 def _remove(path: Path) -> None:

@@ -43,7 +43,13 @@ from ponticello.train.preference_init import (
     init_preference_head_randomly,
     listening_factors,
 )
-from ponticello.train.runs import TrainedRun, finished_run, is_finished, note_listening
+from ponticello.train.runs import (
+    TrainedRun,
+    finished_run,
+    is_finished,
+    log_sha256,
+    note_listening,
+)
 from ponticello.train.selection import Scorer, SelectionResult, select_weights
 from ponticello.train.stages import preference_stage
 
@@ -78,6 +84,7 @@ def train_preference(
         raise LibraryError(
             f"run {start!r} is not a finished stage one; train it with: ponticello train semantic"
         )
+    read_sha256 = log_sha256(folder.interactions)
     data = _read_data(folder, start_folder)
     require_rows("preference", data)
     likes = likes_to_learn(folder, data.splits)
@@ -95,7 +102,7 @@ def train_preference(
             _select, initial, start_folder, scorer=scorer, budget=settings.max_semantic_drop
         )
     if launch_info()[0] == 0:
-        note_listening(folder, run)
+        note_listening(folder, run, read_sha256)
     return run_training(
         run,
         preference_stage(config, affinity),

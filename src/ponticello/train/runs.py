@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ponticello.config import Config
-from ponticello.errors import CheckpointError
+from ponticello.errors import CheckpointError, DataError
 from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.saving import file_hash, saved_config
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
@@ -265,14 +265,19 @@ def starter_run(folder: LibraryPaths) -> Path:
     return run
 
 
-def note_listening(folder: LibraryPaths, run: Path) -> None:
-    """Notes in a run's folder which log it is trained with, so that it can be told later whom it
-    learned from.
+def note_listening(folder: LibraryPaths, run: Path, read_sha256: str | None) -> None:
+    """Notes in a run's folder the log it is trained with; from then on `erase_users` marks the run.
+
+    read_sha256: `log_sha256` before the log and the pairs were read. DataError (log_changed) if the
+    log is another one now, as a listener may have been erased from it.
     """
-    with atomic_write(run / LISTENING_FILE) as temporary:
-        temporary.write_text(
-            json.dumps({"log_sha256": log_sha256(folder.interactions)}) + "\n", encoding="utf-8"
+    if log_sha256(folder.interactions) != read_sha256:
+        raise DataError(
+            f"{folder.interactions.name} changed while it was read; run the same command again",
+            code="log_changed",
         )
+    with atomic_write(run / LISTENING_FILE) as temporary:
+        temporary.write_text(json.dumps({"log_sha256": read_sha256}) + "\n", encoding="utf-8")
 
 
 def log_sha256(path: Path) -> str | None:
