@@ -26,11 +26,14 @@ LAYERS = [  # bottom up; packages of one line may not import each other
     ["train"],
     ["search"],
     ["evaluate"],
+    ["maintenance"],
     ["library"],
-    ["serve", "maintenance"],
+    ["serve"],
     ["cli"],
 ]
 RANKS = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
+# `Library.serve` starts the service, which answers from a `Library`.
+ALLOWED_UPWARD = {("library.py", "ponticello.serve.server.run_service")}
 EXEMPT = ("__init__.py", "__main__.py")  # the package itself: what it offers lies anywhere below
 MAX_FUNCTION_LINES = 90
 VAGUE = {"utils", "util", "helpers", "common", "base", "misc"}
@@ -66,6 +69,8 @@ def upward_imports(source: str, place: str) -> list[str]:
     for line, module in imports(ast.parse(source), package):
         top, target = [*module.split("."), ""][:2]
         if top != "ponticello" or target == unit:
+            continue
+        if (place, module) in ALLOWED_UPWARD:
             continue
         if unit not in RANKS or target not in RANKS or RANKS[target] >= RANKS[unit]:
             found.append(f"{place}:{line} imports {module}")
@@ -135,7 +140,11 @@ def test_imports_go_down_only(path: Path) -> None:
             "ponticello.tracks.catalog.read_tracks",
         ),
         ("evaluate/run.py", "from ponticello.library import Library", "ponticello.library.Library"),
-        ("api.py", "from ponticello.cli.main import app", "ponticello.cli.main.app"),
+        (
+            "library.py",
+            "from ponticello.serve.app import create_app",
+            "ponticello.serve.app.create_app",
+        ),
         ("extras/new.py", "from ponticello.errors import DataError", "ponticello.errors.DataError"),
         ("cli/main.py", "from ponticello.extras import new", "ponticello.extras.new"),
     ],

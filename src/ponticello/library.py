@@ -1,192 +1,595 @@
-"""The library as Python users meet it: open a folder, ask it."""
+"""`Library`: the whole pipeline over one folder, as methods.
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+Each method imports what it runs, so that opening a library, and every step that needs no model,
+starts without torch. Progress of a long step is reported to `on_progress(step, n_done, n_total)`.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo
 
-import polars as pl
-
-from ponticello.features.fingerprint import find_recordings
-from ponticello.features.frontend import open_features
-from ponticello.features.ray_tasks import uses_ray
-from ponticello.features.store import FeatureStore
-from ponticello.listening.log import read_interactions
-from ponticello.model.htcl import HTCL
-from ponticello.model.saving import front_end_weights, run_config
-from ponticello.search.embed import (
-    Vectors,
-    embed_library,
-    embed_on_ray,
-    embed_shard,
-    require_shards,
-)
-from ponticello.search.export import listener_table, track_vector_table
-from ponticello.search.generations import load_recordings, open_index, write_index
-from ponticello.search.index import EmbeddingIndex, VectorSpace, calibrate
-from ponticello.search.ranking import SearchResults
-from ponticello.search.service import SearchService, require_words
-from ponticello.search.user_history import Listener, ListeningHistory
+from ponticello.errors import ConfigError, DataError
+from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
-from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.text import fused_texts, track_texts
-from ponticello.train.runs import STARTER, is_finished, starter_run
+from ponticello.storage.schema import TRACK_ID, USER_ID
 
-CALIBRATION_TEXTS = 2_000  # texts at most that tell how text-to-track cosines are distributed
-STARTER_WAIT_S = 600.0  # for the job that assembles the starter, which takes seconds
+if TYPE_CHECKING:
+    import polars as pl
+    from transformers import TrainerCallback
+
+    from ponticello.datasets.registry import ImportedSet
+    from ponticello.features.prepare import PrepareResult, TaggingResult
+    from ponticello.features.store import FeatureStore
+    from ponticello.listening.importers.run import HistoryImport
+    from ponticello.maintenance.erase_user import ErasureResult
+    from ponticello.model.htcl import HTCL
+    from ponticello.pairs.engine import EngineOptions
+    from ponticello.pairs.mine import MiningResult
+    from ponticello.search.embed import Vectors
+    from ponticello.search.index import EmbeddingIndex, Query, VectorSpace
+    from ponticello.search.ranking import Result
+    from ponticello.search.user_history import Listener, ListeningHistory
+    from ponticello.tracks.catalog import ImportResult
+    from ponticello.tracks.scan import ScanResult
+    from ponticello.train.estimate import TrainingEstimate
+    from ponticello.train.readiness import DataStats
+    from ponticello.train.runs import TrainedRun
+
+CALIBRATION_TEXTS = 2_000  # the most texts that text-to-track cosines are calibrated with
+STARTER_WAIT_S = 600.0  # for another job that assembles the starter, which takes seconds
+LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
+OnProgress = Callable[[str, int, int], None]
+"""Called with (step, n_done, n_total) of a long step; n_total is 0 where it is not known."""
 
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """What `Library.embed` did. semantic_run: the run behind meaning, which may be the starter."""
+    """What `Library.embed` did.
+
+    n_tracks: tracks in the index; n_new: vectors computed now. generation: folder of the index.
+    semantic_run: the run behind blend 0, which may be "starter". preference_run: the run behind
+    blend 1; None without one.
+    """
 
     n_tracks: int
     n_new: int
     generation: Path
     semantic_run: str
+    preference_run: str | None
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What `Library.export_onnx` wrote; the differences are the largest to PyTorch's vectors."""
+
+    folder: Path
+    run: str
+    space_id: str
+    audio_difference: float
+    text_difference: float
 
 
 class Library:
-    """A library folder with its index and models, loaded when first needed.
+    """A library folder: tracks, listening history, models and an index.
 
-        library = ponticello.Library.open("my-library")
-        library.search("slow piano at night", k=10, blend=0.3)
+        library = ponticello.Library.create("my-library")
+        library.scan("~/Music")
+        library.prepare()
+        library.embed()
+        library.search("slow piano at night", k=10)
 
-    blend: 0 = meaning, stage one, .. 1 = taste, stage two.
+    Methods that write hold the library's lock; LibraryError names the process that has it. Reading
+    needs no lock. What is read is kept in memory, and read again after a method has written.
+    `len(library)` is the number of tracks, `library["track_id"]` the row of a track as a dict.
+
+    blend: 0 = semantic similarity .. 1 = preference similarity.
     """
 
-    def __init__(self, folder: LibraryPaths) -> None:
+    def __init__(self, folder: LibraryPaths, settings: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.settings = tuple(settings)
 
     @classmethod
     def open(cls, root: Path | str, settings: Sequence[str] = ()) -> "Library":
-        """The library at `root`; LibraryError if there is none. settings: `section.key=value` on
-        top of its own.
+        """Opens the library at `root`; LibraryError if there is none.
+
+        settings: `section.key=value` on top of the library's own.
         """
-        return cls(open_library(root, settings))
+        return cls(open_library(root, settings), settings)
 
     @classmethod
-    def create(
-        cls, root: Path | str, preset: Literal["paper", "base", "small", "tiny"] = "small"
-    ) -> "Library":
-        """A new, empty library at `root`; LibraryError if one is there already."""
+    def create(cls, root: Path | str, preset: str = "small") -> "Library":
+        """Creates an empty library at `root`; LibraryError if there is one already.
+
+        preset: "paper", "base", "small" or "tiny".
+        """
         return cls(create_library(root, preset))
 
+    def __repr__(self) -> str:
+        n_tracks = _n_rows(self.folder.tracks)
+        n_events = _n_rows(self.folder.interactions)
+        has_index = (self.folder.index / "CURRENT").is_file()
+        spaces = [space.run for space in self.index.spaces] if has_index else []
+        return (
+            f"Library({str(self.folder.root)!r}: {n_tracks:,} tracks, {n_events:,} events, "
+            f"spaces {', '.join(spaces) or 'none'})"
+        )
+
+    def __len__(self) -> int:
+        return _n_rows(self.folder.tracks)
+
+    def __bool__(self) -> bool:
+        return True  # also without tracks
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tracks[TRACK_ID].to_list())
+
+    def __contains__(self, track_id: object) -> bool:
+        return track_id in self._track_rows
+
+    def __getitem__(self, track_id: str) -> dict[str, Any]:
+        if track_id not in self._track_rows:
+            raise KeyError(f"track {track_id!r} is not in {self.folder.tracks}")
+        return self.tracks.row(self._track_rows[track_id], named=True)
+
     @cached_property
-    def tracks(self) -> pl.DataFrame:
-        """The catalogue, one row a track."""
+    def tracks(self) -> "pl.DataFrame":
+        """The catalogue, one row per track; LibraryError before tracks are imported."""
+        from ponticello.tracks.catalog import read_tracks
+
         return read_tracks(self.folder)
 
     @cached_property
-    def index(self) -> EmbeddingIndex:
-        """The live index."""
-        return open_index(self.folder.index, self.folder.config.search.backend)
+    def _track_rows(self) -> dict[str, int]:
+        return {track_id: row for row, track_id in enumerate(self.tracks[TRACK_ID])}
+
+    @contextmanager
+    def _writing(self, purpose: str) -> Iterator[None]:
+        """Holds the lock, and forgets afterwards what was read before."""
+        try:
+            with self.folder.lock(purpose=purpose):
+                yield
+        finally:
+            self._forget_loaded()
+
+    def _forget_loaded(self) -> None:
+        for name, attribute in vars(type(self)).items():
+            if isinstance(attribute, cached_property):
+                self.__dict__.pop(name, None)
+
+    # From files to tracks, events and features
+
+    def scan(
+        self,
+        folder: Path | str,
+        *,
+        n_workers: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> "ScanResult":
+        """Brings the catalogue in line with the sound files under `folder`, by their own tags.
+
+        Only new and changed files are read; moved files keep their track, and no row is deleted.
+        n_workers: processes that read; None = one per core. DataError if `folder` is no folder.
+        """
+        from ponticello.tracks.scan import scan_folder
+
+        with self._writing("scanning"):
+            return scan_folder(
+                self.folder,
+                Path(folder).expanduser(),
+                workers=n_workers or os.cpu_count() or 1,
+                on_progress=_step(on_progress, "reading files"),
+            )
+
+    def import_tracks(
+        self,
+        table: Path | str,
+        *,
+        audio_root: Path | str | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> "ImportResult":
+        """Adds the tracks of a table (CSV, JSONL, Parquet) or of a list of paths (.txt, .m3u).
+
+        Tracks with a known id are updated; bad rows are listed in skipped.csv. audio_root: the
+        folder that relative paths start from; None = the table's folder. columns: {our column:
+        the table's}. ConfigError for either with a list of paths.
+        """
+        from ponticello.tracks.catalog import import_track_list, import_tracks
+
+        table = Path(table)
+        if table.suffix.lower() not in LIST_SUFFIXES:
+            root = None if audio_root is None else Path(audio_root)
+            result = import_tracks(self.folder, table, audio_root=root, columns=columns)
+        elif audio_root or columns:
+            raise ConfigError(
+                f"{table.name} is a list of paths: it has no columns, and its paths start from "
+                "its own folder; leave --columns and --audio-root out"
+            )
+        else:
+            result = import_track_list(self.folder, table)
+        self._forget_loaded()
+        return result
+
+    def import_history(
+        self,
+        path: Path | str | None,
+        *,
+        user: str | None = None,
+        file_format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        pseudonyms: bool = True,
+        fuzzy: bool = False,
+        timezone: str = "UTC",
+        on_progress: OnProgress | None = None,
+    ) -> "HistoryImport":
+        """Adds the listening events of a file, folder or zip; each event is counted once.
+
+        path: None matches again what earlier imports could not, as every import does besides.
+        user: the listener, in exports of one person; None = "me". file_format: None detects it.
+        columns: {our column: the table's}. pseudonyms: stores a keyed hash of new listeners'
+        names, not the names. fuzzy: also matches names that differ in accents and spaces.
+        timezone: of dates without one.
+        DataError: no listening in `path`. ConfigError: an unknown format or time zone.
+        """
+        from ponticello.listening.importers import run
+        from ponticello.listening.importers.detect import FORMATS
+
+        known_format = next((name for name in FORMATS if name == file_format), None)
+        if file_format is not None and known_format is None:
+            raise ConfigError(f"format {file_format!r} is unknown; use one of {', '.join(FORMATS)}")
+        result = run.import_history(
+            self.folder,
+            None if path is None else Path(path),
+            file_format=known_format,
+            columns=columns,
+            user=user,
+            pseudonyms=pseudonyms,
+            fuzzy=fuzzy,
+            zone=_time_zone(timezone),
+            on_progress=_step(on_progress, "reading history"),
+        )
+        self._forget_loaded()
+        return result
+
+    def import_dataset(self, name: str, source: Path | str) -> "ImportedSet":
+        """Adds the tracks and listening of a public data set from its own files in `source`.
+
+        name: one of `ponticello.datasets.registry.SETS`; DataError for another one.
+        """
+        from ponticello.datasets.registry import import_dataset
+
+        result = import_dataset(self.folder, name, Path(source))
+        self._forget_loaded()
+        return result
+
+    def prepare(
+        self,
+        *,
+        n_workers: int | None = None,
+        allow_download: bool = False,
+        shard: tuple[int, int] | None = None,
+        n_shards: int | None = None,
+        engine: str = "here",
+        on_progress: OnProgress | None = None,
+    ) -> "PrepareResult":
+        """Computes the log-mels of every track, and the features its front end needs.
+
+        Only missing and changed tracks are computed. New tracks get their split.
+        n_workers: processes that decode; None = one per core. allow_download: lets the audio
+        encoder of front end `hf:NAME` be fetched. engine: "here" or "ray".
+        shard: (i, n) computes share i of n only, without the library's lock, beside other jobs.
+        n_shards: merges what n such jobs did; LibraryError, before any work, if one is missing.
+        """
+        from ponticello.features.prepare import prepare_library
+        from ponticello.pairs.mine import refresh_splits
+
+        result = prepare_library(
+            self.folder,
+            workers=n_workers,
+            allow_download=allow_download,
+            shard=shard,
+            n_shards=n_shards,
+            engine=engine,
+            on_progress=_prefix_step(on_progress, "preparing "),
+        )
+        if shard is None:
+            with self._writing("splitting tracks"):
+                refresh_splits(self.folder)
+        return result
+
+    def tag(
+        self, *, n_workers: int | None = None, on_progress: OnProgress | None = None
+    ) -> "TaggingResult":
+        """Tags every track by its sound (MusiCNN), in the column `machine_tags` of the catalogue.
+
+        What was analysed before is read from frames/. n_workers: processes; None = one per core.
+        """
+        from ponticello.features.prepare import tag_library
+
+        report = _prefix_step(on_progress, "tagging by ")
+        result = tag_library(self.folder, workers=n_workers, on_progress=report)
+        self._forget_loaded()
+        return result
+
+    # Pairs and training
+
+    def mine_pairs(self, options: "EngineOptions | None" = None) -> "MiningResult":
+        """Mines the pairs of tracks that stage two learns from, and splits the tracks before.
+
+        options: where mining runs, and in how much memory. LibraryError without a listening log.
+        """
+        from ponticello.pairs.mine import mine_library
+
+        with self._writing("mining pairs"):
+            return mine_library(self.folder, options)
+
+    def training_data(self) -> "DataStats":
+        """Counts what the library has to train on; a missing table counts 0."""
+        from ponticello.train.readiness import count_data
+
+        return count_data(self.folder)
+
+    def train_semantic(
+        self,
+        name: str = "semantic",
+        *,
+        seed_number: int = 1,
+        allow_download: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> "TrainedRun":
+        """Trains stage one, audio with its text, and returns the finished run.
+
+        An interrupted run of this name resumes, a finished one is returned as it is.
+        seed_number: i trains run `name`-i with the i-th seed. allow_download: lets the text encoder
+        be fetched. LibraryError names the earlier step that is missing; DataError for too little
+        data; CheckpointError for a run of this name with other settings or data.
+        """
+        from ponticello.evaluate.retrieval import retrieval_figures
+        from ponticello.train.runs import seed_run, with_seed
+        from ponticello.train.semantic import train_semantic
+
+        run = seed_run(name, seed_number)
+        with self._training(run):
+            return train_semantic(
+                with_seed(self.folder, "semantic", seed_number),
+                run,
+                retrieval_figures,
+                allow_download=allow_download,
+                callbacks=_training_callbacks("stage semantic", on_progress),
+            )
+
+    def train_preference(
+        self,
+        name: str = "preference",
+        start: str = "semantic",
+        *,
+        seed_number: int = 1,
+        on_progress: OnProgress | None = None,
+    ) -> "TrainedRun":
+        """Trains stage two on the mined pairs, from the finished stage-one run `start`.
+
+        The weights kept are chosen on the validation split. seed_number: i trains run `name`-i
+        from `start`-i. Resumes and raises like `train_semantic`.
+        """
+        from ponticello.evaluate.retrieval import retrieval_figures
+        from ponticello.evaluate.validation import score_on_validation
+        from ponticello.train.preference import train_preference
+        from ponticello.train.runs import seed_run, with_seed
+
+        run = seed_run(name, seed_number)
+        with self._training(run):
+            return train_preference(
+                with_seed(self.folder, "preference", seed_number),
+                run,
+                seed_run(start, seed_number),
+                retrieval_figures,
+                scorer=score_on_validation(self.folder),
+                callbacks=_training_callbacks("stage preference", on_progress),
+            )
+
+    def estimate_training(
+        self,
+        stage: Literal["semantic", "preference"],
+        name: str | None = None,
+        start: str = "semantic",
+        *,
+        allow_download: bool = False,
+    ) -> "TrainingEstimate":
+        """Estimates time, memory and disk of a training run from a few of its steps.
+
+        The steps run in a temporary folder; the library is not changed. name, start: as for the
+        training. ConfigError under torchrun.
+        """
+        from ponticello.evaluate.retrieval import retrieval_figures
+        from ponticello.evaluate.validation import score_on_validation
+        from ponticello.train.estimate import estimate_training
+        from ponticello.train.preference import train_preference
+        from ponticello.train.semantic import train_semantic
+
+        def train(stand_in: LibraryPaths, callbacks: "list[TrainerCallback]") -> None:
+            if stage == "semantic":
+                train_semantic(
+                    stand_in,
+                    name or stage,
+                    retrieval_figures,
+                    allow_download=allow_download,
+                    callbacks=callbacks,
+                )
+                return
+            scorer = score_on_validation(stand_in)
+            train_preference(
+                stand_in,
+                name or stage,
+                start,
+                retrieval_figures,
+                scorer=scorer,
+                callbacks=callbacks,
+            )
+
+        return estimate_training(self.folder, train, start if stage == "preference" else None)
+
+    @contextmanager
+    def _training(self, run: str) -> Iterator[None]:
+        """Holds the lock in the first process of a training; the others of torchrun rely on it."""
+        from ponticello.train.distributed import launch_info
+
+        if launch_info()[0] > 0:
+            yield
+            return
+        with self._writing(f"training run {run!r}"):
+            yield
+
+    # Vectors
 
     def embed(
         self,
         semantic_run: str | None = None,
         preference_run: str | None = None,
-        on_progress: Callable[[str, int, int], None] | None = None,
         *,
+        with_preference: bool = True,
         n_shards: int | None = None,
         engine: str = "here",
+        on_progress: OnProgress | None = None,
     ) -> EmbedResult:
-        """Embeds every prepared track with both runs and makes the new index live; only what is
-        missing is computed.
+        """Embeds every prepared track and makes the new index live; only missing vectors are computed.
 
-        semantic_run: None = run "semantic"; while it is not finished, and the library's front end
-        is MusiCNN, the starter model that comes with the package. preference_run: None before stage
-        two; then the index answers with blend 0 only. n_shards: the jobs that did `embed_shard`;
-        LibraryError, before anything is computed, if one of them has not done its part. engine:
-        "here", or "ray" (`features/ray_tasks.py`); the vectors are the same.
+        semantic_run: None = run "semantic"; while that is not finished, and the library's front end
+        is MusiCNN, the starter model of the package. preference_run: None = run "preference" if it
+        is finished. with_preference: False leaves it out; the index then has blend 0 only.
+        n_shards: merges what n jobs of `embed_shard` did; LibraryError, before any work, if one is
+        missing. engine: "here" or "ray"; the vectors are the same.
         """
-        self.__dict__.pop("tracks", None)  # the catalogue as it is now
-        by_ray = uses_ray(engine)
-        semantic_run = self._semantic_run(semantic_run)
-        runs = [semantic_run] if preference_run is None else [semantic_run, preference_run]
-        to_embed = {run: self._to_embed(run) for run in runs}
+        from ponticello.features.ray_tasks import uses_ray
+
+        use_ray = uses_ray(engine)
+        with self._writing("embedding"):
+            runs = self._runs_to_embed(semantic_run, preference_run, with_preference)
+            return self._embed_runs(runs, n_shards, use_ray, on_progress)
+
+    def _embed_runs(
+        self, runs: list[str], n_shards: int | None, use_ray: bool, on_progress: OnProgress | None
+    ) -> EmbedResult:
+        from ponticello.features.fingerprint import find_recordings
+        from ponticello.search.embed import embed_library, embed_on_ray, require_shards
+        from ponticello.search.generations import load_recordings, write_index
+
+        self._forget_loaded()  # the catalogue may have changed
+        inputs = {run: self._embedding_inputs(run) for run in runs}
         if n_shards is not None:
-            for run, (store, texts) in to_embed.items():
+            for run, (store, texts) in inputs.items():
                 require_shards(self.folder.run(run), store, n_shards, texts)
-        sides: list[Vectors] = []
+        all_vectors: list[Vectors] = []
         spaces: list[VectorSpace] = []
         n_new = 0
-        for run, (store, texts) in to_embed.items():
-            report = partial(on_progress, run) if on_progress else None
-            if by_ray:
+        for run, (store, texts) in inputs.items():
+            report = _step(on_progress, "embedding")
+            if use_ray:
                 n_new += embed_on_ray(self.folder, run, store, texts, report)
-            vectors, n = embed_library(self.folder.run(run), store, report, texts=texts)
-            sides.append(vectors)
-            spaces.append(self._calibrated(run, vectors))
-            n_new += n
+            vectors, n_computed = embed_library(self.folder.run(run), store, report, texts=texts)
+            all_vectors.append(vectors)
+            spaces.append(self._calibrate(run, vectors))
+            n_new += n_computed
+        config = self.folder.config
         recordings = find_recordings(
-            self.folder.mels, load_recordings(self.folder.index), self.folder.config.mel.hop_s
+            self.folder.mels, load_recordings(self.folder.index), config.mel.hop_s
         )
-        preference = sides[1] if len(sides) == 2 else None
-        backend = self.folder.config.search.backend
+        preference = all_vectors[1] if len(runs) == 2 else None
         generation = write_index(
-            self.folder.index, sides[0], preference, spaces, recordings, backend
+            self.folder.index, all_vectors[0], preference, spaces, recordings, config.search.backend
         )
-        for loaded in ("index", "service"):
-            self.__dict__.pop(loaded, None)
-        return EmbedResult(len(sides[0].track_ids), n_new, generation, semantic_run)
+        preference_run = runs[1] if len(runs) == 2 else None
+        return EmbedResult(
+            len(all_vectors[0].track_ids), n_new, generation, runs[0], preference_run
+        )
 
     def embed_shard(
         self,
         shard: tuple[int, int],
         semantic_run: str | None = None,
         preference_run: str | None = None,
-        on_progress: Callable[[str, int, int], None] | None = None,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> tuple[int, int]:
-        """Does one job's part of what `embed` would, but for the index: (vectors of that part,
-        computed now).
+        """Computes one job's share of the vectors; returns how many it has and how many are new.
 
-        shard: (i, n), from 1. Needs no lock, and no other job: once all have ended, `embed` takes
-        their vectors in.
+        shard: (i, n), i from 1. Needs neither lock nor other jobs; `embed(n_shards=n)` merges them.
         """
-        n_vectors = n_new = 0
-        semantic_run = self._semantic_run(semantic_run, wait_s=STARTER_WAIT_S)
-        for run in [semantic_run] if preference_run is None else [semantic_run, preference_run]:
-            report = partial(on_progress, run) if on_progress else None
-            store, texts = self._to_embed(run)
-            n_own, n = embed_shard(self.folder.run(run), store, shard, report, texts=texts)
-            n_vectors, n_new = n_vectors + n_own, n_new + n
+        from ponticello.search.embed import embed_shard
+
+        n_vectors = 0
+        n_new = 0
+        for run in self._runs_to_embed(semantic_run, preference_run, lock_wait_s=STARTER_WAIT_S):
+            store, texts = self._embedding_inputs(run)
+            report = _step(on_progress, "embedding")
+            n_present, n_computed = embed_shard(
+                self.folder.run(run), store, shard, report, texts=texts
+            )
+            n_vectors += n_present
+            n_new += n_computed
         return n_vectors, n_new
 
-    def _semantic_run(self, named: str | None, wait_s: float | None = None) -> str:
-        """The run behind meaning, with the starter assembled if it is that; wait_s: for the lock,
-        if not held yet.
+    def _runs_to_embed(
+        self,
+        semantic_run: str | None,
+        preference_run: str | None,
+        with_preference: bool = True,
+        lock_wait_s: float | None = None,
+    ) -> list[str]:
+        """Returns one or two run names; assembles the starter if that is the first.
+
+        lock_wait_s: how long to wait for the lock the starter needs; None = it is held.
         """
-        if named is None:
-            untrained = (
-                not is_finished(self.folder.run("semantic"))
-                and self.folder.config.front_end == "musicnn"
-            )
-            named = STARTER if untrained else "semantic"
-        if named == STARTER:
-            with nullcontext() if wait_s is None else self.folder.lock(wait_s):
+        from ponticello.train.runs import STARTER, is_finished, starter_run
+
+        if semantic_run is None:
+            is_trained = is_finished(self.folder.run("semantic"))
+            has_starter = self.folder.config.front_end == "musicnn"
+            semantic_run = STARTER if has_starter and not is_trained else "semantic"
+        if semantic_run == STARTER:
+            with nullcontext() if lock_wait_s is None else self.folder.lock(lock_wait_s):
                 starter_run(self.folder)
-        return named
+        if preference_run is None and is_finished(self.folder.run("preference")):
+            preference_run = "preference"
+        if preference_run is None or not with_preference:
+            return [semantic_run]
+        return [semantic_run, preference_run]
 
-    def _to_embed(self, run: str) -> tuple[FeatureStore, dict[str, str] | None]:
-        """What a run's vectors are made of."""
-        config, weights = run_config(self.folder.run(run)), front_end_weights(self.folder.run(run))
-        return open_features(self.folder, config, weights), fused_texts(
-            self.tracks, config.front_end
-        )
+    def _embedding_inputs(self, run: str) -> "tuple[FeatureStore, dict[str, str] | None]":
+        """Returns the features, and the texts fused with them, that a run's vectors come from."""
+        from ponticello.features.frontend import open_features
+        from ponticello.model.saving import front_end_weights, run_config
+        from ponticello.tracks.text import fused_texts
 
-    def _calibrated(self, run: str, vectors: Vectors) -> VectorSpace:
-        """A run's space with the spread of its cosines, between tracks and between the catalogue's
-        texts and tracks.
-        """
+        config = run_config(self.folder.run(run))
+        weights = front_end_weights(self.folder.run(run))
+        return open_features(self.folder, config, weights), fused_texts(self.tracks, config.front_end)
+
+    def _calibrate(self, run: str, vectors: "Vectors") -> "VectorSpace":
+        """Returns a run's space with the spread of its track and text cosines."""
+        from ponticello.model.htcl import HTCL
+        from ponticello.search.index import VectorSpace, calibrate
+        from ponticello.tracks.text import track_texts
+
         model = HTCL.from_pretrained(self.folder.run(run))
-        texts = [text for text in track_texts(self.tracks) if text][:CALIBRATION_TEXTS] or ["music"]
+        texts = [text for text in track_texts(self.tracks) if text]
+        text_vectors = model.encode_text(texts[:CALIBRATION_TEXTS] or ["music"])
         audio = calibrate(vectors.matrix, vectors.matrix)
-        return VectorSpace(
-            run, vectors.space_id, audio, calibrate(model.encode_text(texts), vectors.matrix)
-        )
+        return VectorSpace(run, vectors.space_id, audio, calibrate(text_vectors, vectors.matrix))
+
+    @cached_property
+    def index(self) -> "EmbeddingIndex":
+        """The live index; LibraryError before `embed`."""
+        from ponticello.search.generations import open_index
+
+        return open_index(self.folder.index, self.folder.config.search.backend)
+
+    # Search
 
     def search(
         self,
@@ -196,14 +599,18 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> SearchResults:
-        """Returns the `k` tracks that match `text` best.
+    ) -> "list[Result]":
+        """The `k` tracks that fit `text` best; blend 0 = meaning .. 1 = taste, None = the library's
+        own setting.
 
-        blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
-        tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
+        per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or
+        "duration_s<300".
         """
-        require_words(text)  # before anything is loaded
-        return self.service.search(text, k, blend, per_artist=per_artist, where=where)
+        from ponticello.search.queries import require_words, text_query
+
+        require_words(text)
+        query = text_query(self.models, text)
+        return self.search_vectors(query, k, blend, per_artist=per_artist, where=where)
 
     def similar(
         self,
@@ -213,11 +620,22 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> SearchResults:
-        """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
-        the results, or any audio file.
+    ) -> "list[Result]":
+        """The `k` tracks most like `track`: an id of the index (left out of the answer), or any
+        audio file.
         """
-        return self.service.similar(track, k, blend, per_artist=per_artist, where=where)
+        from ponticello.search.queries import sound_query
+
+        if str(track) in self.index.rows:
+            query = self.index.track_query([str(track)])
+            return self.search_vectors(
+                query, k, blend, per_artist=per_artist, where=where, excluded=[str(track)]
+            )
+        if not Path(track).is_file():
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        return self.search_vectors(
+            sound_query(self.models, track), k, blend, per_artist=per_artist, where=where
+        )
 
     def recommend(
         self,
@@ -227,56 +645,228 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> SearchResults:
-        """Returns the `k` tracks that `user` has not played and that match their profile best.
+    ) -> "list[Result]":
+        """The `k` tracks `user` has not played that fit the profile of their latest liked ones
+        best.
 
-        user: an id of the log, or the name that was replaced by one on import. The log is read
-        once, and again after it has changed.
+        user: an id of the log, or the name that became one when the history was imported.
         """
-        return self._service_with_history().recommend(
-            user, k, blend, per_artist=per_artist, where=where
+        from ponticello.listening.log import read_interactions
+        from ponticello.listening.pseudonyms import resolve_user_id
+        from ponticello.search.ranking import user_seeds
+
+        config = self.folder.config
+        log = read_interactions(self.folder)
+        user = resolve_user_id(self.folder, user, set(log[USER_ID].unique()))
+        seeds, met = user_seeds(
+            log, user, self.index.rows, config.search.n_seed_tracks, config.pairs.min_played_s
+        )
+        query = self.index.profile_query(
+            seeds, config.search.profile_l2, config.search.hub_correction
+        )
+        return self.search_vectors(
+            query, k, blend, per_artist=per_artist, where=where, excluded=met
         )
 
-    def audience(self, track: str, k: int = 10, blend: float | None = None) -> list[Listener]:
-        """Returns the `k` listeners of the log whose profile matches `track` best, by the scores
-        that `recommend` ranks by.
+    def audience(self, track: str, k: int = 10, blend: float | None = None) -> "list[Listener]":
+        """The `k` listeners of the log whose profile fits `track` best, by the scores `recommend`
+        ranks tracks by.
 
         track: an id of the index; DataError if it is not there, LibraryError if there is no log.
         """
-        return self._service_with_history().audience(track, k, blend)
+        from ponticello.listening.log import read_interactions
+        from ponticello.search.user_history import find_listeners
+
+        if k < 1:
+            raise DataError(f"k {k} must be at least 1")
+        if not self.folder.interactions.is_file():
+            read_interactions(self.folder)  # says what to do
+        return find_listeners(
+            self.index,
+            self.listening,
+            track,
+            k,
+            self.resolve_blend(blend),
+            self.folder.config.search,
+        )
 
     @cached_property
-    def service(self) -> SearchService:
-        """The search service over the live index."""
-        return SearchService(self.folder, self.index, self.tracks)
+    def _placed(self) -> "pl.DataFrame":
+        """The catalogue's tracks that are in the index, in its order."""
+        return self.index.placed(self.tracks)
 
-    def _service_with_history(self) -> SearchService:
-        """The search service with the log as it is now; LibraryError without a log."""
-        if not self.folder.interactions.is_file():
-            read_interactions(self.folder)  # raises the error
-        self.service.refresh_history()
-        return self.service
+    @cached_property
+    def listening(self) -> "ListeningHistory":
+        """The log by listener, over the tracks of the index."""
+        from ponticello.search.user_history import load_listening_history
 
-    @property
-    def listening(self) -> ListeningHistory:
-        """The log by user, over the tracks of the index."""
-        return self.service.history
+        return load_listening_history(self.folder, self.index)
 
-    @property
-    def models(self) -> list[HTCL]:
+    def resolve_blend(self, blend: float | None) -> float:
+        """Returns `blend`, or the library's setting for None; that is 0 before stage two."""
+        if blend is not None:
+            return blend
+        return self.folder.config.search.blend if self.index.has_preference else 0.0
+
+    def search_vectors(
+        self,
+        query: "Query",
+        k: int,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        excluded: Collection[str] = (),
+    ) -> "list[Result]":
+        """The `k` tracks that fit a query best, with the filters and copies rule of every other
+        question.
+        """
+        from ponticello.search.ranking import filter_mask, rank_tracks
+
+        if k < 1 or (per_artist is not None and per_artist < 1):
+            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
+        return rank_tracks(
+            self.index,
+            query,
+            filter_mask(self._placed, where),
+            k=k,
+            blend=self.resolve_blend(blend),
+            excluded=excluded,
+            per_artist=per_artist,
+            once=self.folder.config.search.deduplicate_recordings,
+        )
+
+    @cached_property
+    def models(self) -> "list[HTCL]":
         """The models behind the index's spaces; CheckpointError if a run was trained anew since it
         was built.
         """
-        return self.service.encoder.models
+        from ponticello.search.queries import load_models
 
-    def track_vectors(self) -> pl.DataFrame:
-        """The index as a table, a row a track: its vector in each space, and `space_id`, the models
-        behind them.
-        """
+        return load_models(self.folder, self.index)
+
+    # Exports
+
+    def track_vectors(self) -> "pl.DataFrame":
+        """Returns the index as a table, a row per track: its vectors and the ids of their spaces."""
+        from ponticello.search.export import track_vector_table
+
         return track_vector_table(self.index)
 
-    def listener_vectors(self) -> pl.DataFrame:
-        """Profiles as a table, a row a listener: a track with vector v scores `profile @ v -
-        offset` in each space.
+    def listener_vectors(self) -> "pl.DataFrame":
+        """Returns the listeners' profiles as a table, a row per user.
+
+        A track with vector v scores `profile @ v - offset` in each space.
         """
+        from ponticello.search.export import listener_table
+
         return listener_table(self.index, self.listening, self.folder.config.search)
+
+    def export_vectors(self, file: Path | str) -> "pl.DataFrame":
+        """Writes `track_vectors` as Parquet, and returns the table."""
+        return _write_table(self.track_vectors(), Path(file))
+
+    def export_listeners(self, file: Path | str) -> "pl.DataFrame":
+        """Writes `listener_vectors` as Parquet, and returns the table."""
+        return _write_table(self.listener_vectors(), Path(file))
+
+    def export_onnx(self, folder: Path | str, run: str | None = None) -> OnnxExport:
+        """Writes both towers of a run to a new `folder` as ONNX, compared with PyTorch before.
+
+        run: None = "preference" if it is finished, else "semantic". ConfigError without the extra
+        `onnx` or if `folder` is not empty; CheckpointError if the outputs differ by over 1e-4.
+        """
+        from ponticello.model.htcl import HTCL
+        from ponticello.model.onnx import export_onnx
+        from ponticello.model.saving import space_id
+        from ponticello.train.runs import is_finished
+
+        if run is None:
+            run = "preference" if is_finished(self.folder.run("preference")) else "semantic"
+        run_folder = self.folder.run(run)
+        space = space_id(run_folder)
+        result = export_onnx(HTCL.from_pretrained(run_folder), Path(folder), space)
+        return OnnxExport(
+            result.folder, run, space, result.audio_difference, result.text_difference
+        )
+
+    # Service and privacy
+
+    def serve(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8321,
+        *,
+        token: str | None = None,
+        allowed_hosts: Sequence[str] = (),
+        on_start: Callable[[str], None] | None = None,
+    ) -> None:
+        """Serves the library and the explorer over HTTP until Ctrl-C or SIGTERM.
+
+        port: 0 = any free one. token: required for a public `host` (ConfigError). allowed_hosts:
+        further names the service is reached by. on_start: called with the URL once it listens.
+        """
+        from ponticello.serve.server import run_service
+
+        run_service(
+            self.folder.root,
+            host,
+            port,
+            token=token,
+            allowed_hosts=allowed_hosts,
+            settings=self.settings,
+            on_start=on_start,
+        )
+
+    def forget_user(self, user: str, options: "EngineOptions | None" = None) -> "ErasureResult":
+        """Deletes a listener from every table, mines the pairs again, and names runs to retrain.
+
+        user: an id of the log, or the name that was replaced by one on import; DataError if it is
+        in no table. options: where mining runs.
+        """
+        from ponticello.maintenance.erase_user import erase_users
+
+        with self._writing("forgetting a listener"):
+            return erase_users(self.folder, [user], options)
+
+
+def _n_rows(table: Path) -> int:
+    from ponticello.storage.tables import count_rows
+
+    return count_rows(table) if table.is_file() else 0
+
+
+def _step(on_progress: OnProgress | None, step: str) -> Callable[[int, int], None] | None:
+    return None if on_progress is None else partial(on_progress, step)
+
+
+def _prefix_step(on_progress: OnProgress | None, prefix: str) -> OnProgress | None:
+    if on_progress is None:
+        return None
+    return lambda step, n_done, n_total: on_progress(prefix + step, n_done, n_total)
+
+
+def _training_callbacks(title: str, on_progress: OnProgress | None) -> "list[TrainerCallback]":
+    from ponticello.train.distributed import launch_info
+    from ponticello.train.loop import ProgressCallback
+
+    if on_progress is None or launch_info()[0] > 0:
+        return []
+    return [ProgressCallback(title, on_progress)]
+
+
+def _time_zone(name: str) -> tzinfo:
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ConfigError(
+            f"timezone {name!r} is unknown; use a name such as Europe/Berlin"
+        ) from None
+
+
+def _write_table(table: "pl.DataFrame", path: Path) -> "pl.DataFrame":
+    with atomic_write(path) as temporary:
+        table.write_parquet(temporary)
+    return table

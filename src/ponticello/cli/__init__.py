@@ -4,7 +4,7 @@ main         the command and its error handling
 options      options and output that commands share
 imports      init, scan, import-tracks, import-history, import-dataset
 prepare      prepare, tag
-pairs        pairs
+pairs        mine-pairs
 train        train semantic, train preference
 search       embed, search, similar, recommend, audience
 evaluate     evaluate

@@ -1,4 +1,4 @@
-"""demo: everything once, on real music with simulated listeners, in minutes."""
+"""demo: the whole pipeline in minutes, on real music with simulated listeners."""
 
 import json
 import time
@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ponticello.cli.evaluate import compare, measure, print_summary
-from ponticello.cli.options import print_results
-from ponticello.cli.pairs import print_mined
-from ponticello.cli.prepare import step_progress
-from ponticello.cli.search import embed_folder
+from ponticello.cli.options import print_results, progress
+from ponticello.cli.pairs import print_mining
 
 if TYPE_CHECKING:
-    from ponticello.storage.layout import LibraryPaths
+    from ponticello.library import Library
 
 DATA = Path(__file__).parents[3] / "demo"  # beside the source; a wheel does not carry the music
 SEARCHES = (
@@ -27,22 +25,22 @@ SEARCHES = (
 LABELS = ["game", "machine_tags"]
 # All but SASRec, whose tuning takes as long as all the rest; `ponticello evaluate` adds it.
 BASELINES = [
-    "item_knn",
-    "ease",
-    "als",
-    "content_knn",
-    "vectors_to_factors",
-    "vectors_text_to_factors",
+    "item-kNN",
+    "EASE",
+    "ALS",
+    "content-kNN",
+    "vectors to factors",
+    "vectors and text to factors",
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this file's command."""
+    """Adds the command of this file."""
     app.command("demo")(demo)
 
 
 def demo(
-    library: Annotated[Path, typer.Option("--library", "-L", help="The library to make.")] = Path(
+    library: Annotated[Path, typer.Option("--library", "-L", help="The library to create.")] = Path(
         "demo-library"
     ),
     data: Annotated[
@@ -52,7 +50,7 @@ def demo(
         ),
     ] = DATA,
 ) -> None:
-    """Runs everything on the built-in music. Both stages, before and after, five searches.
+    """Runs the whole pipeline on the built-in music: both stages, an evaluation, five searches.
 
     \b
     Example:
@@ -60,14 +58,8 @@ def demo(
     """
     from ponticello.errors import LibraryError
     from ponticello.evaluate.report.write import write_report
-    from ponticello.evaluate.retrieval import retrieval_figures
-    from ponticello.evaluate.validation import score_on_validation
-    from ponticello.features.prepare import prepare_library
-    from ponticello.pairs.mine import mine_library, refresh_splits
-    from ponticello.storage.layout import SETTINGS_FILE, create_library, open_library
-    from ponticello.tracks.catalog import import_tracks
-    from ponticello.train.preference import train_preference
-    from ponticello.train.semantic import train_semantic
+    from ponticello.library import Library
+    from ponticello.storage.layout import SETTINGS_FILE
 
     started = time.monotonic()
     if not (data / "tracks.csv").is_file():
@@ -75,88 +67,88 @@ def demo(
             f"{data} has no tracks.csv: get the source with its demo/ folder, and pass --data demo"
         )
     if not (library / SETTINGS_FILE).is_file():
-        create_library(library, "tiny")
-    # The starter model was made from these tracks too: from it, what is held out here would not be
-    # unheard.
-    folder = open_library(
-        library,
-        ["semantic.init_from_pretrained=false", f"evaluate.baselines={json.dumps(BASELINES)}"],
-    )
-    _say("1/6", "the catalogue")
-    imported = import_tracks(folder, data / "tracks.csv")
-    with step_progress() as report:
-        prepared = prepare_library(folder, on_progress=report)
-    with folder.lock():
-        refresh_splits(folder)
+        Library.create(library, "tiny")
+    # The starter model was trained on these tracks too, so that tracks held out here are not new
+    # to it.
+    settings = [
+        "semantic.init_from_pretrained=false",
+        f"evaluate.baselines={json.dumps(BASELINES)}",
+    ]
+    opened = Library.open(library, settings)
+    folder = opened.folder
+    _print_step("1/6", "the catalogue")
+    imported = opened.import_tracks(data / "tracks.csv")
+    with progress("tracks") as report:
+        prepared = opened.prepare(on_progress=report)
     typer.echo(
-        f"{imported.n_total} tracks of game music, {prepared.n_new} prepared; licences: {data / 'ATTRIBUTION.md'}"
+        f"{imported.n_total} tracks of game music, {prepared.n_new} prepared; "
+        f"licences: {data / 'ATTRIBUTION.md'}"
     )
-    _say(
-        "2/6",
-        "SIMULATED listeners: nobody real listened; tastes are planted, and partly cannot be heard",
-    )
-    _simulate(folder)
-    _say("3/6", "pairs of tracks that the SIMULATED listeners confirmed")
-    with folder.lock():
-        print_mined(mine_library(folder), folder)
-    _say("4/6", "stage one (audio meets text), then stage two (pairs bend the space toward taste)")
-    train_semantic(folder, "semantic", retrieval_figures)
-    two = train_preference(
-        folder, "preference", "semantic", retrieval_figures, scorer=score_on_validation(folder)
-    )
-    if two.selection:
-        typer.echo(two.selection["sentence"])
-    _say("5/6", "vectors, and what they are worth on tracks and days that training never saw")
-    embed_folder(folder, "semantic", "preference")
+    _print_step("2/6", "SIMULATED listeners: no real listening; their tastes are partly inaudible")
+    _simulate(opened)
+    _print_step("3/6", "pairs of tracks that the SIMULATED listeners confirmed")
+    print_mining(opened.mine_pairs(), folder)
+    _print_step("4/6", "stage one (audio with text), then stage two (pairs adapt the vectors)")
+    _train(opened)
+    _print_step("5/6", "vectors, and their quality on tracks and days that training never saw")
+    with progress("tracks") as report:
+        opened.embed("semantic", "preference", on_progress=report)
     by_seed = compare(folder, "semantic", "preference", LABELS, (), 1)
     summary, evaluations = measure(folder, by_seed, "ponticello demo")
     print_summary(summary, write_report(folder.report, summary, evaluations)[0])
-    _say("6/6", "five searches")
-    _search(folder)
+    _print_step("6/6", "five searches")
+    for text in SEARCHES:
+        typer.echo(f"\n{text!r}")
+        print_results(opened.search(text, k=5, blend=0.0, per_artist=2), as_json=False)
+    _print_next_steps(opened, library)
     typer.echo(
-        f"\nlibrary {folder.root}\nreport  {folder.report / 'index.html'}\nmodel   {folder.run('preference')}"
-    )
-    typer.echo(f"listen: ponticello serve -L {library} --open   (both maps, the dial, every song)")
-    typer.echo(f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3")
-    typer.echo(
-        f"more:   ponticello evaluate -L {library} --label machine_tags   (with SASRec, minutes longer)"
-    )
-    typer.echo(
-        f"done in {time.monotonic() - started:.0f} s. The taste figures come from SIMULATED listeners."
+        f"done in {time.monotonic() - started:.0f} s. "
+        "The preference figures come from SIMULATED listeners."
     )
 
 
-def _say(step: str, what: str) -> None:
-    typer.echo(f"\n== {step} {what}")
+def _print_step(number: str, text: str) -> None:
+    typer.echo(f"\n== {number} {text}")
 
 
-def _simulate(folder: "LibraryPaths") -> None:
-    """Simulated listening over what can be heard in the catalogue, saved beside the library's
-    tables and imported.
-    """
+def _print_next_steps(library: "Library", path: Path) -> None:
+    folder = library.folder
+    typer.echo(f"\nlibrary {folder.root}")
+    typer.echo(f"report  {folder.report / 'index.html'}")
+    typer.echo(f"model   {folder.run('preference')}")
+    typer.echo(f"listen: ponticello serve -L {path} --open   (maps, the blend, every song)")
+    typer.echo(f"try:    ponticello search 'slow and sad' -L {path} --blend 0.3")
+    typer.echo(
+        f"more:   ponticello evaluate -L {path} --label machine_tags   "
+        "(with SASRec, minutes longer)"
+    )
+
+
+def _train(library: "Library") -> None:
+    with progress("steps") as report:
+        library.train_semantic(on_progress=report)
+    with progress("steps") as report:
+        run = library.train_preference(on_progress=report)
+    if run.balance:
+        typer.echo(run.balance["sentence"])
+
+
+def _simulate(library: "Library") -> None:
+    """Imports simulated listening, by what can be heard in the catalogue, and keeps its table."""
     import numpy as np
 
     from ponticello.datasets.simulated import audible_traits, simulate_listeners
     from ponticello.features.store import FeatureStore
     from ponticello.listening.log import import_interactions
-    from ponticello.tracks.catalog import read_tracks
 
-    traits = audible_traits(read_tracks(folder), FeatureStore(folder.mels))
-    log = simulate_listeners(
-        list(traits), np.stack(list(traits.values())), folder.config.simulation
-    )
+    folder = library.folder
+    traits = audible_traits(library.tracks, FeatureStore(folder.mels))
+    vectors = np.stack(list(traits.values()))
+    log = simulate_listeners(list(traits), vectors, folder.config.simulation)
     table = folder.root / "simulated-listening.csv"
     log.write_csv(table)
-    done = import_interactions(folder, table)
+    result = import_interactions(folder, table)
     typer.echo(
-        f"{done.n_total:,} simulated events of {log['user_id'].n_unique()} simulated listeners, in {table}"
+        f"{result.n_total:,} simulated events of {log['user_id'].n_unique()} simulated listeners, "
+        f"in {table}"
     )
-
-
-def _search(folder: "LibraryPaths") -> None:
-    from ponticello.library import Library
-
-    library = Library(folder)
-    for text in SEARCHES:
-        typer.echo(f"\n{text!r}")
-        print_results(library.search(text, k=5, blend=0.0, per_artist=2), as_json=False)

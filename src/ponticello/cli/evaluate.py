@@ -88,7 +88,7 @@ def compare(
     seeds: int,
 ) -> "list[MethodsToCompare]":
     """What is measured with each seed; LibraryError names the run that one seed lacks."""
-    from ponticello.cli.train import seed_run
+    from ponticello.train.runs import seed_run
     from ponticello.errors import LibraryError
     from ponticello.evaluate.report.tables import display_name
     from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO

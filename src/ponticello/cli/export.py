@@ -1,9 +1,4 @@
-"""export: a run's towers, and the index, as files for other programs.
-
-export-explorer: the explorer as a folder that any file server can show.
-
-import-weights: the weights of the paper's authors as one of our model folders.
-"""
+"""export, export-explorer, import-weights: vectors, models and pages for other programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +9,7 @@ from ponticello.cli.options import (
     HERE,
     JsonOption,
     LibraryOption,
-    open_folder,
+    open_library,
     print_json,
     progress,
 )
@@ -22,12 +17,12 @@ from ponticello.cli.options import (
 if TYPE_CHECKING:
     import polars as pl
 
-    from ponticello.storage.layout import LibraryPaths
 
-
-def _register_export(app: typer.Typer) -> None:
-    """Adds this file's command."""
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
     app.command("export")(export)
+    app.command("export-explorer")(export_explorer)
+    app.command("import-weights")(import_weights)
 
 
 def export(
@@ -37,25 +32,20 @@ def export(
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option("--vectors", help="The Parquet file for the vectors, a row a track."),
+        typer.Option("--vectors", help="The Parquet file for the vectors, a row per track."),
     ] = None,
     listeners: Annotated[
         Path | None,
-        typer.Option(
-            "--listeners", help="The Parquet file for the listeners' profiles, a row each."
-        ),
+        typer.Option("--listeners", help="The Parquet file for profiles, a row per listener."),
     ] = None,
     library: LibraryOption = HERE,
     run: Annotated[
         str | None,
-        typer.Option(
-            help="The run whose model --onnx is; else 'preference' if finished, or 'semantic'."
-        ),
+        typer.Option(help="The run for --onnx; else 'preference' if it is finished, or 'semantic'."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Writes vectors and profiles as Parquet, or both towers as ONNX. The towers are run beside
-    PyTorch first.
+    """Writes vectors and profiles as Parquet, or both towers as ONNX, compared with PyTorch.
 
     \b
     Example:
@@ -68,76 +58,48 @@ def export(
         raise ConfigError(
             "say what to write: --vectors FILE, --listeners FILE, --onnx FOLDER, or several of them"
         )
-    folder = open_folder(library)
-    said: dict[str, Any] = {}
-    if vectors is not None or listeners is not None:
-        said |= _write_tables(folder, vectors, listeners, as_json)
-    if onnx is not None:
-        said |= _write_towers(folder, onnx, run, as_json)
-    if as_json:
-        print_json(said)
-
-
-def _write_tables(
-    folder: "LibraryPaths", vectors: Path | None, listeners: Path | None, as_json: bool
-) -> dict[str, Any]:
-    """Writes what is asked for of the live index; gives what --json says of it."""
-    from ponticello.library import Library
-
-    library = Library(folder)
-    said: dict[str, Any] = {}
+    opened = open_library(library)
+    record: dict[str, Any] = {}
+    lines = []
     if vectors is not None:
-        said["vectors"] = _write_table(library.track_vectors(), vectors, "tracks", as_json)
+        table = opened.export_vectors(vectors)
+        record["vectors"] = _table_record(table, vectors)
+        lines.append(f"{table.height:,} tracks: {_vector_sizes(table)}; in {vectors}")
     if listeners is not None:
-        said["listeners"] = _write_table(
-            library.listener_vectors(), listeners, "listeners", as_json
+        table = opened.export_listeners(listeners)
+        record["listeners"] = _table_record(table, listeners)
+        lines.append(f"{table.height:,} listeners: {_vector_sizes(table)}; in {listeners}")
+    if onnx is not None:
+        towers = opened.export_onnx(onnx, run)
+        largest = max(towers.audio_difference, towers.text_difference)
+        record |= {
+            "folder": str(towers.folder),
+            "run": towers.run,
+            "space_id": towers.space_id,
+            "audio_difference": towers.audio_difference,
+            "text_difference": towers.text_difference,
+        }
+        lines.append(
+            f"run {towers.run!r} (space {towers.space_id}) as ONNX, within {largest:.0e} of "
+            f"PyTorch; in {towers.folder}"
         )
-    return said
+    if as_json:
+        print_json(record)
+        return
+    for line in lines:
+        typer.echo(line)
 
 
-def _write_table(table: "pl.DataFrame", path: Path, what: str, as_json: bool) -> dict[str, Any]:
-    from ponticello.storage.files import atomic_write
-
-    with atomic_write(path) as temporary:
-        table.write_parquet(temporary)
-    shape = " + ".join(
-        f"{name} ({kind.shape[0]})" for name, kind in table.schema.items() if hasattr(kind, "shape")
-    )
-    if not as_json:
-        typer.echo(f"{table.height:,} {what}: {shape}; in {path}")
+def _table_record(table: "pl.DataFrame", path: Path) -> dict[str, Any]:
     return {"file": str(path), "n_rows": table.height, "columns": table.columns}
 
 
-def _write_towers(
-    folder: "LibraryPaths", onnx: Path, run: str | None, as_json: bool
-) -> dict[str, Any]:
-    """Writes a run's towers; gives what --json says of them."""
-    from ponticello.model.htcl import HTCL
-    from ponticello.model.onnx import export_onnx
-    from ponticello.model.saving import space_id
-    from ponticello.train.runs import is_finished
-
-    name = run or ("preference" if is_finished(folder.run("preference")) else "semantic")
-    place = folder.run(name)
-    space = space_id(place)
-    done = export_onnx(HTCL.from_pretrained(place), onnx, space)
-    largest = max(done.audio_difference, done.text_difference)
-    if not as_json:
-        typer.echo(
-            f"run {name!r} (space {space}) as ONNX, within {largest:.0e} of PyTorch; in {done.folder}"
-        )
-    return {
-        "folder": str(done.folder),
-        "run": name,
-        "space_id": space,
-        "audio_difference": done.audio_difference,
-        "text_difference": done.text_difference,
-    }
-
-
-def _register_export_explorer(app: typer.Typer) -> None:
-    """Adds this file's command."""
-    app.command("export-explorer")(export_explorer)
+def _vector_sizes(table: "pl.DataFrame") -> str:
+    sizes = []
+    for name, dtype in table.schema.items():
+        if hasattr(dtype, "shape"):
+            sizes.append(f"{name} ({dtype.shape[0]})")
+    return " + ".join(sizes)
 
 
 def export_explorer(
@@ -148,31 +110,34 @@ def export_explorer(
     library: LibraryOption = HERE,
     as_json: JsonOption = False,
 ) -> None:
-    """Writes the explorer as a folder: similar songs, maps, dial and lists without the service.
+    """Writes the explorer as a folder of files that needs no service: similar songs, maps, lists.
 
     \b
     Example:
     ponticello export-explorer my-page -L my-library
     python3 -m http.server --directory my-page --bind 127.0.0.1
     """
-    from ponticello.library import Library
-    from ponticello.serve.static_export import export_explorer as write
+    from functools import partial
 
-    with progress("neighbours", "tracks") as report:
-        done = write(Library.open(library), target, report)
+    from ponticello.serve.static_export import export_explorer as write_explorer
+
+    opened = open_library(library)
+    with progress("tracks") as report:
+        result = write_explorer(opened, target, partial(report, "neighbours"))
     if as_json:
-        values = {"n_tracks": done.n_tracks, "n_indexed": done.n_indexed, "n_bytes": done.n_bytes}
-        print_json({"folder": str(done.folder), **values})
+        print_json(
+            {
+                "folder": str(result.folder),
+                "n_tracks": result.n_tracks,
+                "n_indexed": result.n_indexed,
+                "n_bytes": result.n_bytes,
+            }
+        )
         return
-    left_out = done.n_tracks - done.n_indexed
-    note = f", {left_out:,} of them not in the index" if left_out else ""
-    size = f"{done.n_bytes / 1e6:,.1f} MB"
-    typer.echo(f"{done.n_tracks:,} tracks to explore{note}, {size}; in {done.folder}")
-
-
-def _register_released(app: typer.Typer) -> None:
-    """Adds this file's command."""
-    app.command("import-weights")(import_weights)
+    n_outside = result.n_tracks - result.n_indexed
+    note = f", {n_outside:,} of them not in the index" if n_outside else ""
+    size = f"{result.n_bytes / 1e6:,.1f} MB"
+    typer.echo(f"{result.n_tracks:,} tracks to explore{note}, {size}; in {result.folder}")
 
 
 def import_weights(
@@ -181,24 +146,24 @@ def import_weights(
     ],
     folder: Annotated[Path, typer.Argument(help="The model folder to write.")],
     tokenizer: Annotated[
-        str | None, typer.Option(help="Whose tokenizer to save beside: a local folder or hub name.")
+        str | None,
+        typer.Option(help="The tokenizer to save with it: a local folder or a hub name."),
     ] = "bert-base-multilingual-uncased",
     heads: Annotated[int, typer.Option(min=1, help="Attention heads of the audio tower.")] = 12,
     text_heads: Annotated[int, typer.Option(min=1, help="Attention heads of the text tower.")] = 12,
     allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch the tokenizer if it is not here.")
+        bool, typer.Option("--allow-download", help="Fetch the tokenizer if it is not installed.")
     ] = False,
 ) -> None:
-    """Turns released weights into a model. A .pth file is read without running code, in a process
-    of its own.
+    """Converts released weights to a model folder. A .pth file is read without running its code.
 
     \b
     Example:
     ponticello import-weights model-20.pth runs/released --tokenizer ./mbert
     """
-    from ponticello.model.released import import_released as convert
+    from ponticello.model.released import import_released
 
-    model, fresh = convert(
+    model, new_parameters = import_released(
         weights,
         n_heads=heads,
         text_heads=text_heads,
@@ -206,12 +171,8 @@ def import_weights(
         allow_download=allow_download,
     )
     model.save_pretrained(folder)
-    note = f"; not in the file, so fresh: {', '.join(fresh)}" if fresh else ""
-    typer.echo(f"{sum(p.numel() for p in model.parameters()):,} parameters in {folder}{note}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds this file's commands."""
-    _register_export(app)
-    _register_export_explorer(app)
-    _register_released(app)
+    note = ""
+    if new_parameters:
+        note = f"; not in the file, so newly initialised: {', '.join(new_parameters)}"
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    typer.echo(f"{n_parameters:,} parameters in {folder}{note}")

@@ -1,8 +1,7 @@
-"""The `ponticello` command: its groups, and what a failure looks like.
+"""The `ponticello` command: its command groups and its error handling.
 
-Nothing heavy is imported here; each command imports what it needs when it runs. A `\\b` line in a
-command's docstring keeps the paragraph under it from being wrapped in --help, so that an example
-can be copied.
+Each command imports what it needs when it runs, so that --help stays quick. A `\\b` line in a
+command's docstring keeps --help from wrapping the paragraph below it, such as an example.
 """
 
 import logging
@@ -11,56 +10,52 @@ import sys
 
 import typer
 
-from ponticello.cli import demo, evaluate, export, pairs, prepare, serve, train
-from ponticello.cli import export as export_explorer
-from ponticello.cli import export as released
-from ponticello.cli import imports as datasets
-from ponticello.cli import imports as history
-from ponticello.cli import imports as scan
-from ponticello.cli import imports as tables
-from ponticello.cli import maintenance as doctor
-from ponticello.cli import maintenance as forget
-from ponticello.cli import search as ask
+from ponticello.cli import (
+    demo,
+    evaluate,
+    export,
+    imports,
+    maintenance,
+    pairs,
+    prepare,
+    search,
+    serve,
+    train,
+)
 from ponticello.cli.options import strip_control_chars
 from ponticello.errors import PonticelloError, Stopped
 
-INTERRUPTED = 130  # the exit code typer makes of Ctrl-C: 128 + SIGINT
+INTERRUPTED = 130  # typer's exit code for Ctrl-C: 128 + SIGINT
 TERMINATED = 143  # 128 + SIGTERM
 
 app = typer.Typer(
     name="ponticello",
-    help="Music vectors that bridge what music means and what listeners like.",
+    help="Music vectors that join the meaning of music with what listeners prefer.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 for group in (
-    scan,
-    tables,
-    history,
-    datasets,
+    imports,
     prepare,
     pairs,
     train,
-    ask,
+    search,
     serve,
     evaluate,
     export,
-    export_explorer,
-    forget,
-    released,
+    maintenance,
     demo,
-    doctor,
 ):
     group.register(app)
 
 
 def main() -> None:
-    """Runs the command line; an error a user can act on becomes one line and exit code 1."""
+    """Runs the command line; errors that a user can mend are one line, with exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar is enough, and it is ours
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -73,5 +68,5 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            print("stopped; run the same command again to go on", file=sys.stderr)
+            print("stopped; run the same command again to continue", file=sys.stderr)
         raise

@@ -1,4 +1,4 @@
-"""What commands share: their common options, bars on stderr, results on stdout."""
+"""Options and output that commands share: bars on stderr, results on stdout."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from ponticello.library import Library
     from ponticello.search.ranking import Result
     from ponticello.storage.layout import LibraryPaths
 
@@ -20,7 +21,7 @@ LibraryOption = Annotated[
         "-L",
         envvar="PONTICELLO_LIBRARY",
         help="The library folder.",
-        show_default="here",
+        show_default="this folder",
     ),
 ]
 SetOption = Annotated[
@@ -32,59 +33,66 @@ ColumnsOption = Annotated[
     list[str] | None,
     typer.Option("--columns", help="Our column = the table's column, such as track_id=id."),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that read files.", show_default="one per core"),
+]
 ShardOption = Annotated[
     str | None,
     typer.Option(
         "--shard",
-        help="i/n, from 1/n to n/n: do this part only, beside the other jobs; then run with --merge-shards n.",
+        help="i/n, from 1/n to n/n: compute this shard only, beside other jobs; "
+        "--merge-shards n follows.",
     ),
 ]
-JoinOption = Annotated[
+MergeShardsOption = Annotated[
     int | None,
     typer.Option(
         "--merge-shards",
         min=1,
-        help="After n jobs with --shard i/n: take in what they did; an error if one lacks.",
+        help="Merge what n jobs with --shard i/n computed; an error if one is missing.",
     ),
 ]
 EngineOption = Annotated[
     str,
     typer.Option(
-        "--engine", help="here; or ray, on this machine or the cluster RAY_ADDRESS names."
+        "--engine", help="here; or ray, on this machine or the cluster that RAY_ADDRESS names."
     ),
 ]
 HERE = Path()
+SHOWN_NAMES = 5
 
 
-def open_folder(library: Path, settings: Sequence[str] | None = None) -> "LibraryPaths":
-    """The library's folder with the settings of the command line on top."""
-    from ponticello.storage.layout import open_library
+def open_library(library: Path, settings: Sequence[str] | None = None) -> "Library":
+    """Opens the library with the settings of the command line on top."""
+    from ponticello.library import Library
 
-    return open_library(library, settings or ())
+    return Library.open(library, settings or ())
 
 
 def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
-    """`["track_id=id"]` as {"track_id": "id"}; ConfigError for anything else."""
+    """Returns `["track_id=id"]` as {"track_id": "id"}; ConfigError for anything else."""
     from ponticello.errors import ConfigError
 
     renamed = {}
     for column in columns or ():
-        ours, _, theirs = column.partition("=")
-        if not ours or not theirs or "=" in theirs:
+        name, _, table_name = column.partition("=")
+        if not name or not table_name or "=" in table_name:
             raise ConfigError(
                 f"--columns {column!r} must look like ours=theirs, such as track_id=id"
             )
-        renamed[ours] = theirs
+        renamed[name] = table_name
     return renamed
 
 
-def read_shard(shard: str | None, join: int | None, engine: str) -> tuple[int, int] | None:
-    """`"2/4"` as (2, 4); ConfigError for anything but i/n with 1 <= i <= n, or beside --merge-shards or
-    another engine.
+def read_shard(shard: str | None, n_shards: int | None, engine: str) -> tuple[int, int] | None:
+    """Returns `"2/4"` as (2, 4), None for None.
+
+    ConfigError for anything but i/n with 1 <= i <= n, or beside --merge-shards or another engine.
     """
     from ponticello.errors import ConfigError
 
-    if (shard is not None) + (join is not None) + (engine != "here") > 1:
+    if (shard is not None) + (n_shards is not None) + (engine != "here") > 1:
         raise ConfigError(
             "--shard, --merge-shards and --engine exclude each other: give one of them"
         )
@@ -97,8 +105,8 @@ def read_shard(shard: str | None, join: int | None, engine: str) -> tuple[int, i
 
 
 @contextmanager
-def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with rate and time left; gives the function to call with (done, total)."""
+def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yields an `on_progress` that shows a bar on stderr, with the rate in `unit` per second."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,66 +117,71 @@ def progress(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     )
 
     columns = (
-        TextColumn(title),
-        BarColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(
-            title, total=None, rate="", visible=False
-        )  # shown once there is something to do
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("", total=None, rate="")
 
-        def report(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
-            bar.update(
-                task,
-                completed=done,
-                total=total,
-                visible=True,
-                rate=f"{speed:.0f} {unit}/s" if speed else "",
-            )
+    def report(step: str, n_done: int, n_total: int) -> None:
+        bar.start()
+        speed = bar.tasks[0].speed
+        rate = f"{speed:.3g} {unit}/s" if speed else ""
+        bar.update(task, description=step, completed=n_done, total=n_total or None, rate=rate)
 
+    try:
         yield report
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def print_json(value: Any) -> None:
-    """`value` as JSON on stdout; characters that could steer a terminal are escaped."""
+    """Prints `value` as JSON; characters that could control a terminal are escaped."""
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    typer.echo(
-        "".join(
-            each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text
-        )
-    )
+    escaped = []
+    for character in text:
+        is_plain = character.isprintable() or character == "\n"
+        escaped.append(character if is_plain else json.dumps(character)[1:-1])
+    typer.echo("".join(escaped))
 
 
 def print_results(results: "Sequence[Result]", as_json: bool) -> None:
-    """A ranked list: rank, the score and its two parts, title, artist, id."""
+    """Prints a ranked list: rank, score, its two components, title, artist and id."""
     if as_json:
         print_json([asdict(result) for result in results])
         return
     if not results:
-        typer.echo("nothing found")
+        typer.echo("no tracks found")
         return
     typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   title, artist [track id]")
     for result in results:
-        name = strip_control_chars(result.title or "(untitled)") + (
-            f", {strip_control_chars(result.artist)}" if result.artist else ""
-        )
+        name = result.title or "(untitled)"
+        if result.artist:
+            name = f"{name}, {result.artist}"
         typer.echo(
-            f"{result.rank:>3}  {result.score:>6.2f} = {result.semantic:>6.2f} + {result.preference:>6.2f}   "
-            f"{name} [{strip_control_chars(result.track_id)}]"
+            f"{result.rank:>3}  {result.score:>6.2f} = {result.semantic:>6.2f} + "
+            f"{result.preference:>6.2f}   {strip_control_chars(f'{name} [{result.track_id}]')}"
         )
 
 
 def strip_control_chars(text: str) -> str:
-    """`text` without control characters, which a file's tags could use to rewrite a terminal."""
+    """Replaces control characters, with which a file's tags could rewrite a terminal."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
 
 
+def shorten_names(names: Sequence[str]) -> str:
+    """Returns the first names, and how many more there are."""
+    n_more = len(names) - SHOWN_NAMES
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    return strip_control_chars(", ".join(names[:SHOWN_NAMES])) + more
+
+
 def skipped_note(n_skipped: int, folder: "LibraryPaths") -> str:
-    """`, 3 skipped (see .../skipped.csv)`, or that nothing was."""
+    """Returns `, 3 skipped (see .../skipped.csv)`, or `, none skipped`."""
     return f", {n_skipped:,} skipped (see {folder.skipped})" if n_skipped else ", none skipped"

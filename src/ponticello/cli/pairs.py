@@ -1,18 +1,11 @@
-"""pairs: from the log to the pairs that stage two learns from."""
+"""mine-pairs: the pairs of tracks that stage two learns from."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.options import (
-    HERE,
-    JsonOption,
-    LibraryOption,
-    SetOption,
-    open_folder,
-    print_json,
-)
+from ponticello.cli.options import HERE, JsonOption, LibraryOption, SetOption, open_library, print_json
 
 if TYPE_CHECKING:
     from ponticello.pairs.mine import MiningResult
@@ -25,18 +18,20 @@ EngineOption = Annotated[
     ),
 ]
 MemoryOption = Annotated[
-    str | None, typer.Option(help="The most the engine may hold, such as 4GB; the rest on disk.")
+    str | None,
+    typer.Option(help="The most memory of the engine, such as 4GB; the rest goes to disk."),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Threads of DuckDB; else one a core.")
+    int | None, typer.Option(min=1, help="Threads of DuckDB.", show_default="one per core")
 ]
 TempOption = Annotated[
-    Path | None, typer.Option(help="Where intermediate tables go; else the system's own folder.")
+    Path | None,
+    typer.Option(help="The folder for intermediate tables.", show_default="the system's"),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this file's commands."""
+    """Adds the command of this file."""
     app.command("mine-pairs")(mine_pairs)
 
 
@@ -49,47 +44,44 @@ def mine_pairs(
     temp: TempOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mines pairs of tracks liked together. Only the training window and training tracks are looked
-    at.
+    """Mines pairs of tracks that listeners liked together, from training tracks and events only.
 
     \b
     Example:
     ponticello mine-pairs -L my-library --set pairs.min_users=3 --memory 4GB
     """
     from ponticello.pairs.engine import EngineOptions
-    from ponticello.pairs.mine import mine_library
 
-    folder, options = open_folder(library, settings), EngineOptions(engine, memory, threads, temp)
-    with folder.lock():
-        mined = mine_library(folder, options)
+    opened = open_library(library, settings)
+    result = opened.mine_pairs(EngineOptions(engine, memory, threads, temp))
     if as_json:
         print_json(
             {
-                "n_pairs": mined.n_pairs,
-                "n_validation_pairs": mined.n_validation_pairs,
-                "funnel": dict(mined.funnel.steps),
+                "n_pairs": result.n_pairs,
+                "n_validation_pairs": result.n_validation_pairs,
+                "funnel": dict(result.funnel.steps),
             }
         )
         return
-    print_mined(mined, folder)
+    print_mining(result, opened.folder)
 
 
-def print_mined(mined: "MiningResult", folder: "LibraryPaths") -> None:
-    """The funnel and what came of it."""
-    for line in mined.funnel.lines():
+def print_mining(result: "MiningResult", folder: "LibraryPaths") -> None:
+    """Prints the funnel, the splits and the number of pairs."""
+    for line in result.funnel.lines():
         typer.echo(line)
-    roles = list(mined.splits.roles.values())
-    held_out = ", ".join(
-        f"{roles.count(role):,} {role}" for role in ("train", "validation", "test")
-    )
-    unused = (
-        f", {mined.splits.n_without_role:,} without a role" if mined.splits.n_without_role else ""
-    )
-    until = mined.splits.train_until
-    limit = f"{until:%Y-%m-%d %H:%M}" if until else "each listener's last two sessions"
-    for note in mined.notes:
+    for note in result.notes:
         typer.echo(note)
-    typer.echo(f"tracks: {held_out}{unused}; events count for training before {limit}")
+    splits = result.splits
+    roles = list(splits.roles.values())
+    counts = [f"{roles.count(role):,} {role}" for role in ("train", "validation", "test")]
+    if splits.n_without_role:
+        counts.append(f"{splits.n_without_role:,} without a role")
+    limit = "each listener's last two sessions"
+    if splits.train_until:
+        limit = f"{splits.train_until:%Y-%m-%d %H:%M}"
+    typer.echo(f"tracks: {', '.join(counts)}; events count for training before {limit}")
     typer.echo(
-        f"{mined.n_pairs:,} pairs in {folder.pairs}, {mined.n_validation_pairs:,} held out for validation"
+        f"{result.n_pairs:,} pairs in {folder.pairs}, "
+        f"{result.n_validation_pairs:,} held out for validation"
     )

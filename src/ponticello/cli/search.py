@@ -1,7 +1,6 @@
-"""embed, search, similar, recommend, audience: vectors, and answers from them."""
+"""embed, search, similar, recommend, audience: vectors, and queries over them."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +8,11 @@ import typer
 from ponticello.cli.options import (
     HERE,
     EngineOption,
-    JoinOption,
     JsonOption,
     LibraryOption,
+    MergeShardsOption,
     ShardOption,
-    open_folder,
+    open_library,
     print_json,
     print_results,
     progress,
@@ -22,17 +21,16 @@ from ponticello.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from ponticello.library import EmbedResult, Library
-    from ponticello.storage.layout import LibraryPaths
+    from ponticello.library import EmbedResult
 
-KOption = Annotated[int, typer.Option("-k", min=1, help="How many tracks.")]
+KOption = Annotated[int, typer.Option("-k", min=1, help="The number of tracks.")]
 BlendOption = Annotated[
     float | None,
-    typer.Option(min=0, max=1, help="0 = meaning .. 1 = taste; else the library's setting."),
+    typer.Option(
+        min=0, max=1, help="0 = semantic .. 1 = preference.", show_default="the library's setting"
+    ),
 ]
-PerArtistOption = Annotated[
-    int | None, typer.Option(min=1, help="At most so many tracks an artist.")
-]
+PerArtistOption = Annotated[int | None, typer.Option(min=1, help="The most tracks per artist.")]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -42,7 +40,7 @@ WhereOption = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this file's commands."""
+    """Adds the commands of this file."""
     app.command("embed")(embed)
     app.command("search")(search)
     app.command("similar")(similar)
@@ -62,96 +60,70 @@ def embed(
         str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
     ] = None,
     shard: ShardOption = None,
-    join: JoinOption = None,
+    merge_shards: MergeShardsOption = None,
     engine: EngineOption = "here",
     as_json: JsonOption = False,
 ) -> None:
-    """Gives every track its vectors. Only what is missing is computed; then the library can be
-    asked.
+    """Computes the vectors of every track, and the index. Only missing vectors are computed.
 
     \b
     Example:
     ponticello embed -L my-library
 
     \b
-    Four jobs at once, and when all have ended the index:
+    Four jobs at once; when all have ended, their vectors become the index:
     ponticello embed -L my-library --shard 1/4
     ponticello embed -L my-library --merge-shards 4
     """
+    opened = open_library(library)
+    job = read_shard(shard, merge_shards, engine)
+    with progress("tracks") as report:
+        if job is not None:
+            n_vectors, n_new = opened.embed_shard(job, semantic, preference, on_progress=report)
+        else:
+            result = opened.embed(
+                semantic, preference, n_shards=merge_shards, engine=engine, on_progress=report
+            )
+    if job is None:
+        _print_embedding(result, as_json)
+    elif as_json:
+        print_json({"shard": list(job), "n_vectors": n_vectors, "n_new": n_new})
+    else:
+        typer.echo(
+            f"shard {job[0]} of {job[1]}: {n_vectors:,} vectors, {n_new:,} new; "
+            f"when all shards have ended, run: ponticello embed --merge-shards {job[1]}"
+        )
+
+
+def _print_embedding(result: "EmbedResult", as_json: bool) -> None:
     from ponticello.train.runs import STARTER
 
-    if part := read_shard(shard, join, engine):
-        _embed_part(open_folder(library), part, semantic, preference, as_json)
-        return
-    done, with_taste = embed_folder(open_folder(library), semantic, preference, join, engine)
+    has_preference = result.preference_run is not None
     if as_json:
         print_json(
             {
-                "n_tracks": done.n_tracks,
-                "n_new": done.n_new,
-                "index": done.generation.name,
-                "semantic": done.semantic_run,
-                "preference": with_taste,
+                "n_tracks": result.n_tracks,
+                "n_new": result.n_new,
+                "index": result.generation.name,
+                "semantic": result.semantic_run,
+                "preference": has_preference,
             }
         )
         return
-    spaces = "meaning and taste" if with_taste else "meaning only: train stage two for taste"
-    if done.semantic_run == STARTER:
-        spaces = "meaning by the starter model that comes with Ponticello: train semantic to fit it to this library"
+    if result.semantic_run == STARTER:
+        spaces = "semantic, by the starter model; `train semantic` fits it to this library"
+    elif has_preference:
+        spaces = "semantic and preference"
+    else:
+        spaces = "semantic only; `train preference` adds preference"
     typer.echo(
-        f"{done.n_tracks:,} tracks ready to ask ({spaces}), {done.n_new:,} vectors new; in {done.generation}"
+        f"{result.n_tracks:,} tracks embedded ({spaces}), {result.n_new:,} vectors new; "
+        f"in {result.generation}"
     )
-
-
-def _embed_part(
-    folder: "LibraryPaths",
-    part: tuple[int, int],
-    semantic: str | None,
-    preference: str | None,
-    as_json: bool,
-) -> None:
-    from ponticello.library import Library
-
-    preference = _finished_preference(folder, preference)
-    with progress("embedding", "tracks") as report:
-        n_vectors, n_new = Library(folder).embed_shard(
-            part, semantic, preference, lambda _, n, total: report(n, total)
-        )
-    if as_json:
-        print_json({"shard": list(part), "n_vectors": n_vectors, "n_new": n_new})
-        return
-    typer.echo(
-        f"part {part[0]} of {part[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-        f"when all parts have ended, run: ponticello embed --merge-shards {part[1]}"
-    )
-
-
-def _finished_preference(folder: "LibraryPaths", named: str | None) -> str | None:
-    from ponticello.train.runs import is_finished
-
-    return "preference" if named is None and is_finished(folder.run("preference")) else named
-
-
-def embed_folder(
-    folder: "LibraryPaths",
-    semantic: str | None,
-    preference: str | None,
-    join: int | None = None,
-    engine: str = "here",
-) -> tuple["EmbedResult", bool]:
-    """Embeds with both runs where there are two, with bars on stderr; says whether there were."""
-    from ponticello.library import Library
-
-    preference = _finished_preference(folder, preference)
-    with folder.lock(), progress("embedding", "tracks") as report:
-        done = Library(folder).embed(
-            semantic, preference, lambda _, n, total: report(n, total), n_shards=join, engine=engine
-        )
-    return done, preference is not None
 
 
 def search(
-    text: Annotated[str, typer.Argument(help="What the music should be like.")],
+    text: Annotated[str, typer.Argument(help="A description of the music.")],
     library: LibraryOption = HERE,
     k: KOption = 10,
     blend: BlendOption = None,
@@ -159,13 +131,14 @@ def search(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tracks that fit some words.
+    """Finds tracks by a description.
 
     \b
     Example:
     ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
     """
-    results = _open(library).search(text, k, blend, per_artist=per_artist, where=where or ())
+    opened = open_library(library)
+    results = opened.search(text, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
 
 
@@ -178,13 +151,14 @@ def similar(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tracks like this one.
+    """Finds tracks that are similar to a track.
 
     \b
     Example:
     ponticello similar song.flac -L my-library -k 5
     """
-    results = _open(library).similar(track, k, blend, per_artist=per_artist, where=where or ())
+    opened = open_library(library)
+    results = opened.similar(track, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
 
 
@@ -199,46 +173,41 @@ def recommend(
     where: WhereOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tracks for this listener. None they have played, and those that fit best what they liked
-    lately.
+    """Recommends tracks that a listener has not played, by the tracks they liked lately.
 
     \b
     Example:
     ponticello recommend alice -L my-library --per-artist 1
     """
-    results = _open(library).recommend(user, k, blend, per_artist=per_artist, where=where or ())
+    opened = open_library(library)
+    results = opened.recommend(user, k, blend, per_artist=per_artist, where=where or ())
     print_results(results, as_json)
 
 
 def audience(
     track: Annotated[str, typer.Argument(help="A track id.")],
     library: LibraryOption = HERE,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many listeners.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="The number of listeners.")] = 10,
     blend: BlendOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Who would like this track. The listeners of the log whose profile it fits best, new to them
-    or not.
+    """Finds listeners whose profile matches a track, whether they have played it or not.
 
     \b
     Example:
     ponticello audience TRACK -L my-library -k 20
     """
-    listeners = _open(library).audience(track, k, blend)
+    listeners = open_library(library).audience(track, k, blend)
     if as_json:
         print_json([asdict(listener) for listener in listeners])
         return
     if not listeners:
-        typer.echo("nobody in the log has liked a track of the index")
+        typer.echo("no listener of the log has liked a track of the index")
         return
     typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   listener")
-    for each in listeners:
-        met = ", has played it" if each.has_met else ""
-        parts = f"{each.score:>6.2f} = {each.semantic:>6.2f} + {each.preference:>6.2f}"
-        typer.echo(f"{each.rank:>3}  {parts}   {strip_control_chars(each.user_id)}{met}")
-
-
-def _open(library: Path) -> "Library":
-    from ponticello.library import Library
-
-    return Library.open(library)
+    for listener in listeners:
+        played = ", has played it" if listener.has_met else ""
+        typer.echo(
+            f"{listener.rank:>3}  {listener.score:>6.2f} = {listener.semantic:>6.2f} + "
+            f"{listener.preference:>6.2f}   {strip_control_chars(listener.user_id)}{played}"
+        )

@@ -1,8 +1,7 @@
-"""train semantic, train preference: the two stages, and what there is to train them on."""
+"""train semantic, train preference: the two stages of training."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,13 +10,14 @@ from ponticello.cli.options import (
     JsonOption,
     LibraryOption,
     SetOption,
-    open_folder,
+    open_library,
     print_json,
+    progress,
 )
 
 if TYPE_CHECKING:
-    from ponticello.storage.layout import LibraryPaths
-    from ponticello.train.estimate import Train
+    from ponticello.library import Library
+    from ponticello.train.estimate import TrainingEstimate
     from ponticello.train.readiness import DataStats
     from ponticello.train.runs import TrainedRun
 
@@ -27,16 +27,18 @@ SeedsOption = Annotated[
 DryRunOption = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Take a few steps and estimate time, memory and disk; nothing is written."
+        "--dry-run",
+        help="Take a few steps and estimate time, memory and disk; the library is not changed.",
     ),
 ]
 DownloadOption = Annotated[
-    bool, typer.Option("--allow-download", help="Fetch the text encoder if it is not here.")
+    bool,
+    typer.Option("--allow-download", help="Fetch the text encoder if it is not installed."),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this file's commands."""
+    """Adds the commands of this file."""
     group = typer.Typer(
         help="Trains one of the two stages.", no_args_is_help=True, rich_markup_mode=None
     )
@@ -54,7 +56,7 @@ def semantic(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stage one: audio meets its text. An interrupted run goes on where it stopped.
+    """Trains stage one: audio with its text. An interrupted run resumes.
 
     \b
     Example:
@@ -64,36 +66,21 @@ def semantic(
     Several processes:
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
-    from ponticello.evaluate.retrieval import retrieval_figures
-    from ponticello.train.semantic import train_semantic
-
-    folder = open_folder(library, settings)
+    opened = open_library(library, settings)
     if dry_run:
-        _estimate(
-            folder,
-            lambda stand_in, callbacks: train_semantic(
-                stand_in,
-                name,
-                retrieval_figures,
-                allow_download=allow_download,
-                callbacks=callbacks,
-            ),
-            None,
-            seeds,
-            as_json,
-        )
+        estimate = opened.estimate_training("semantic", name, allow_download=allow_download)
+        _print_estimate(estimate, seeds, as_json)
         return
-    supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
-    runs = [
-        train_semantic(
-            with_seed(folder, "semantic", number),
-            seed_run(name, number),
-            retrieval_figures,
-            allow_download=allow_download,
-        )
-        for number in range(1, seeds + 1)
-    ]
-    _print(runs, supply, as_json)
+    data = _report_data(opened, name, seeds)
+    runs = []
+    for number in range(1, seeds + 1):
+        with progress("steps") as report:
+            runs.append(
+                opened.train_semantic(
+                    name, seed_number=number, allow_download=allow_download, on_progress=report
+                )
+            )
+    _print_runs(runs, data, as_json)
 
 
 def preference(
@@ -107,7 +94,7 @@ def preference(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stage two: pairs bend the space toward taste. Starts from stage one with its heads.
+    """Trains stage two: mined pairs adapt the vectors to preference. Starts from a stage-one run.
 
     \b
     Example:
@@ -117,115 +104,80 @@ def preference(
     Five seeds, each from the stage one of the same seed:
     ponticello train preference -L my-library --seeds 5
     """
-    from ponticello.evaluate.retrieval import retrieval_figures
-    from ponticello.evaluate.validation import score_on_validation
-    from ponticello.train.preference import train_preference
-
-    folder = open_folder(library, settings)
+    opened = open_library(library, settings)
     if dry_run:
-        _estimate(
-            folder,
-            lambda stand_in, callbacks: train_preference(
-                stand_in,
-                name,
-                start,
-                retrieval_figures,
-                scorer=score_on_validation(stand_in),
-                callbacks=callbacks,
-            ),
-            start,
-            seeds,
-            as_json,
-        )
+        _print_estimate(opened.estimate_training("preference", name, start), seeds, as_json)
         return
-    supply = _say_supply(folder, [seed_run(name, number) for number in range(1, seeds + 1)])
-    judge = score_on_validation(folder)
-    runs = [
-        train_preference(
-            with_seed(folder, "preference", number),
-            seed_run(name, number),
-            seed_run(start, number),
-            retrieval_figures,
-            scorer=judge,
-        )
-        for number in range(1, seeds + 1)
-    ]
-    _print(runs, supply, as_json)
+    data = _report_data(opened, name, seeds)
+    runs = []
+    for number in range(1, seeds + 1):
+        with progress("steps") as report:
+            runs.append(
+                opened.train_preference(name, start, seed_number=number, on_progress=report)
+            )
+    _print_runs(runs, data, as_json)
 
 
-def seed_run(name: str, number: int) -> str:
-    """Returns the run of the `number`-th seed, from 1: `semantic`, `semantic-2`, ..."""
-    return name if number == 1 else f"{name}-{number}"
-
-
-def with_seed(
-    folder: "LibraryPaths", stage: Literal["semantic", "preference"], number: int
-) -> "LibraryPaths":
-    """Returns `folder` with the stage's configured seed plus `number` - 1."""
-    settings = getattr(folder.config, stage)
-    seeded = settings.model_copy(update={"seed": settings.seed + number - 1})
-    return replace(folder, config=folder.config.model_copy(update={stage: seeded}))
-
-
-def _estimate(
-    folder: "LibraryPaths", train: "Train", start: str | None, seeds: int, as_json: bool
-) -> None:
-    """Prints what one run would take, and how many of them there are."""
-    from ponticello.train.estimate import estimate_training
-
-    found = estimate_training(folder, train, start)
-    if as_json:
-        print_json(asdict(found) | {"n_runs": seeds})
-        return
-    for line in found.lines():
-        typer.echo(line)
-    typer.echo(f"{seeds} such runs; nothing was written" if seeds > 1 else "nothing was written")
-
-
-def _say_supply(folder: "LibraryPaths", names: Sequence[str]) -> "DataStats":
-    """What the library has to train on; the first process says it on stderr unless all runs `names`
-    are finished.
-    """
+def _report_data(library: "Library", name: str, seeds: int) -> "DataStats":
+    """Counts the training data; the first process prints it on stderr unless all runs are done."""
     from ponticello.train.distributed import launch_info
-    from ponticello.train.readiness import count_data, describe_readiness
-    from ponticello.train.runs import is_finished
+    from ponticello.train.readiness import describe_readiness
+    from ponticello.train.runs import is_finished, seed_run
 
-    supply = count_data(folder)
-    if launch_info()[0] == 0 and not all(is_finished(folder.run(name)) for name in names):
-        for line in (supply.line(), *describe_readiness(supply)):
+    data = library.training_data()
+    runs = [library.folder.run(seed_run(name, number)) for number in range(1, seeds + 1)]
+    if launch_info()[0] == 0 and not all(is_finished(run) for run in runs):
+        for line in (data.line(), *describe_readiness(data)):
             typer.echo(line, err=True)
-    return supply
+    return data
 
 
-def _print(runs: "list[TrainedRun]", supply: "DataStats", as_json: bool) -> None:
+def _print_estimate(estimate: "TrainingEstimate", seeds: int, as_json: bool) -> None:
+    if as_json:
+        print_json({**asdict(estimate), "n_runs": seeds})
+        return
+    for line in estimate.lines():
+        typer.echo(line)
+    runs = f"{seeds} such runs; " if seeds > 1 else ""
+    typer.echo(f"{runs}the library was not changed")
+
+
+def _print_runs(runs: "list[TrainedRun]", data: "DataStats", as_json: bool) -> None:
     from ponticello.train.distributed import rank
     from ponticello.train.readiness import describe_readiness
 
     if rank() != 0:
         return
-    if as_json:
-        records = [
+    if not as_json:
+        for run in runs:
+            _print_run(run)
+        return
+    records = []
+    for run in runs:
+        records.append(
             {
                 "run": run.folder.name,
                 "stage": run.stage,
                 "n_rows": run.n_rows,
                 "n_steps": run.n_steps,
                 "best": run.best,
-                "selection": run.selection,
-                "supply": {**asdict(supply), "supports": describe_readiness(supply)},
+                "balance": run.balance,
+                "supply": {**asdict(data), "supports": describe_readiness(data)},
             }
-            for run in runs
-        ]
-        print_json(records if len(records) > 1 else records[0])
-        return
-    for run in runs:
-        what = "tracks" if run.stage == "semantic" else "pairs"
-        left_out = f" ({run.n_left_out:,} left out: no audio or no text)" if run.n_left_out else ""
-        shown = [name for name in run.best if "recall" in name or name == "mrr"]
-        figures = ", ".join(f"{name} {run.best[name]:.3f}" for name in shown)
-        typer.echo(
-            f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {what}{left_out}; "
-            f"best validation {figures}; in {run.folder}"
         )
-        if run.selection:
-            typer.echo(run.selection["sentence"])
+    print_json(records if len(records) > 1 else records[0])
+
+
+def _print_run(run: "TrainedRun") -> None:
+    rows = "tracks" if run.stage == "semantic" else "pairs"
+    left_out = ""
+    if run.n_left_out:
+        left_out = f" ({run.n_left_out:,} left out: no audio or no text)"
+    names = [name for name in run.best if "recall" in name or name == "mrr"]
+    figures = ", ".join(f"{name} {run.best[name]:.3f}" for name in names)
+    typer.echo(
+        f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {rows}{left_out}; "
+        f"best validation {figures}; in {run.folder}"
+    )
+    if run.balance:
+        typer.echo(run.balance["sentence"])

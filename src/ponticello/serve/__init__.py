@@ -4,6 +4,7 @@ app            the FastAPI application
 routes         the routes by topic
 schemas        requests and responses
 errors         errors as JSON
+server         runs the application
 security       tokens, hosts, limits and headers
 service        from a request to a ranked list
 snapshot       the open library, reloaded when it changes

@@ -33,8 +33,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
@@ -189,52 +187,35 @@ class LazyBatch:
         return {"mel": mel.to(self.device), "padding_mask": padding_mask.to(self.device), **beside}
 
 
-class ProgressBar(TrainerCallback):
-    """A bar on stderr with steps, rate, time left, loss and the last validation."""
+class ProgressCallback(TrainerCallback):
+    """Reports every step, with the newest loss and validation, as (text, step, all steps)."""
 
-    def __init__(self, title: str) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=False)
-        self.task = self.bar.add_task(title, total=None, rate="", note="")
-        self.notes = {"loss": "", "validation": ""}
+    def __init__(self, title: str, on_progress: Callable[[str, int, int], None]) -> None:
+        self.title = title
+        self.on_progress = on_progress
+        self.loss = ""
+        self.validation = ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Starts at the step the run resumes from."""
-        self.bar.update(self.task, total=state.max_steps, completed=state.global_step)
-        self.bar.start()
+        self._report(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Moves on by one step."""
-        speed = self.bar.tasks[0].speed
-        rate = f"{speed:.1f} steps/s" if speed else ""
-        self.bar.update(self.task, completed=state.global_step, rate=rate)
+        """Reports the step."""
+        self._report(state)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        """Shows the newest loss, or the newest validation."""
-        logs = logs or {}
-        if "loss" in logs:
-            self.notes["loss"] = f"loss {logs['loss']:.3f}"
-        if "eval_mrr" in logs:
-            self.notes["validation"] = f"validation MRR {logs['eval_mrr']:.3f}"
-        self.bar.update(self.task, note="  ".join(note for note in self.notes.values() if note))
+        """Keeps the newest loss or validation for the next report."""
+        if logs and "loss" in logs:
+            self.loss = f"  loss {logs['loss']:.3f}"
+        if logs and "eval_mrr" in logs:
+            self.validation = f"  validation MRR {logs['eval_mrr']:.3f}"
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leaves the finished bar on the screen."""
-        self.stop()
-
-    def stop(self) -> None:
-        """Leaves the bar as it is and shows the cursor again, once."""
-        if self.bar.live.is_started:
-            self.bar.stop()
+    def _report(self, state: Any) -> None:
+        text = f"{self.title}{self.loss}{self.validation}"
+        self.on_progress(text, state.global_step, state.max_steps)
 
 
 class LogFile(TrainerCallback):
@@ -641,19 +622,13 @@ def run_training(
     """
     is_main = launch_info()[0] == 0
     stop_request = StopRequest()
-    bar = ProgressBar(f"stage {stage.name}") if is_main else None
-    bars: list[TrainerCallback] = [bar] if bar else []
-    callbacks = [LogFile(run / "log.jsonl"), *bars, stop_request, *callbacks]
+    callbacks = [LogFile(run / "log.jsonl"), stop_request, *callbacks]
     trainer = _build_trainer(run, stage, model, data, retrieval, callbacks, teacher)
     if is_main:
         fingerprint = _fingerprint(stage, model, data.training)
         start_run(run, {**fingerprint, "stage_one_space_id": stage_one_space_id})
-    try:
-        with terminate_gracefully(stop_request.tell):
-            trainer.resume(last_checkpoint(run / "checkpoints"))
-    finally:
-        if bar:
-            bar.stop()
+    with terminate_gracefully(stop_request.tell):
+        trainer.resume(last_checkpoint(run / "checkpoints"))
     stop_request.require_end()
     trainer.accelerator.wait_for_everyone()  # others may still read the best checkpoint
     record: dict[str, Any] = {

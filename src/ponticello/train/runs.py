@@ -11,9 +11,9 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
@@ -286,3 +286,17 @@ def log_sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_run(name: str, number: int) -> str:
+    """Returns the run of the `number`-th seed, from 1: `semantic`, `semantic-2`, ..."""
+    return name if number == 1 else f"{name}-{number}"
+
+
+def with_seed(
+    folder: LibraryPaths, stage: Literal["semantic", "preference"], number: int
+) -> LibraryPaths:
+    """Returns `folder` with the stage's configured seed plus `number` - 1."""
+    settings = getattr(folder.config, stage)
+    seeded = settings.model_copy(update={"seed": settings.seed + number - 1})
+    return replace(folder, config=folder.config.model_copy(update={stage: seeded}))

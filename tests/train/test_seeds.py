@@ -1,6 +1,6 @@
 """Several seeds of one training: names and settings."""
 
-from ponticello.cli.train import seed_run, with_seed
+from ponticello.train.runs import seed_run, with_seed
 from ponticello.library import Library
 
 
