@@ -231,7 +231,9 @@ def test_embedding_again_computes_nothing_and_names_the_same_generation(
 ) -> None:
     before = trained_copy.index.vectors.copy()
     calls: list[tuple[str, int, int]] = []
-    done = trained_copy.embed("semantic", "preference", lambda *call: calls.append(call))
+    done = trained_copy.embed(
+        "semantic", "preference", on_progress=lambda *call: calls.append(call)
+    )
     assert (done.n_tracks, done.n_new, calls) == (60, 0, [])
     assert done.generation.name == (trained_copy.folder.index / "CURRENT").read_text().strip()
     assert np.array_equal(trained_copy.index.vectors, before)
@@ -288,14 +290,16 @@ def test_progress_names_the_run(trained_copy: Library) -> None:
     for run in ("semantic", "preference"):
         shutil.rmtree(trained_copy.folder.run(run) / "vectors")
     calls: list[tuple[str, int, int]] = []
-    done = trained_copy.embed("semantic", "preference", lambda *call: calls.append(call))
-    assert calls == [("semantic", 60, 60), ("preference", 60, 60)]
+    done = trained_copy.embed(
+        "semantic", "preference", on_progress=lambda *call: calls.append(call)
+    )
+    assert calls == [("embedding by semantic", 60, 60), ("embedding by preference", 60, 60)]
     assert (done.n_tracks, done.n_new) == (60, 120)
 
 
 def test_index_before_stage_two_answers_by_meaning_alone(trained_copy: Library) -> None:
     wanted = _ids(trained_copy.search("low dark", k=60, blend=0.0))
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     library = Library.open(trained_copy.folder.root)
     found = library.search("low dark", k=60)
     assert _ids(found) == wanted
@@ -317,7 +321,7 @@ def test_embedding_takes_up_a_catalogue_that_grew(trained_copy: Library) -> None
 
 
 def test_embedding_with_another_run_asks_its_model_from_then_on(trained_copy: Library) -> None:
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     trained_copy.search("low dark")
     trained_copy.embed("semantic", "preference")
     wanted = Library.open(trained_copy.folder.root).search("low dark", k=60, blend=1.0)

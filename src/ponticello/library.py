@@ -242,7 +242,9 @@ class Library:
 
         known_format = next((name for name in FORMATS if name == file_format), None)
         if file_format is not None and known_format is None:
-            raise ConfigError(f"format {file_format!r} is unknown; use one of {', '.join(FORMATS)}")
+            raise ConfigError(
+                f"--format {file_format!r} is unknown; use one of {', '.join(FORMATS)}"
+            )
         result = run.import_history(
             self.folder,
             None if path is None else Path(path),
@@ -488,7 +490,7 @@ class Library:
         spaces: list[VectorSpace] = []
         n_new = 0
         for run, (store, texts) in inputs.items():
-            report = _step(on_progress, "embedding")
+            report = _step(on_progress, f"embedding by {run}")
             if use_ray:
                 n_new += embed_on_ray(self.folder, run, store, texts, report)
             vectors, n_computed = embed_library(self.folder.run(run), store, report, texts=texts)
@@ -526,7 +528,7 @@ class Library:
         n_new = 0
         for run in self._runs_to_embed(semantic_run, preference_run, lock_wait_s=STARTER_WAIT_S):
             store, texts = self._embedding_inputs(run)
-            report = _step(on_progress, "embedding")
+            report = _step(on_progress, f"embedding by {run}")
             n_present, n_computed = embed_shard(
                 self.folder.run(run), store, shard, report, texts=texts
             )
@@ -568,7 +570,9 @@ class Library:
 
         config = run_config(self.folder.run(run))
         weights = front_end_weights(self.folder.run(run))
-        return open_features(self.folder, config, weights), fused_texts(self.tracks, config.front_end)
+        return open_features(self.folder, config, weights), fused_texts(
+            self.tracks, config.front_end
+        )
 
     def _calibrate(self, run: str, vectors: "Vectors") -> "VectorSpace":
         """Returns a run's space with the spread of its track and text cosines."""
@@ -862,7 +866,7 @@ def _time_zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):
         raise ConfigError(
-            f"timezone {name!r} is unknown; use a name such as Europe/Berlin"
+            f"--timezone {name!r} is unknown; use a name such as Europe/Berlin"
         ) from None
 
 

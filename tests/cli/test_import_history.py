@@ -51,7 +51,7 @@ def test_table_counts_events_once_and_keeps_those_of_unknown_tracks(
     assert out("import-history", log, "-L", folder.root).splitlines() == [
         "4 events from 1 file (table)",
         "3 of 4 events matched (75.0%): 3 by track id",
-        f"2 events new, 1 without a track kept (see {folder.root / 'unmatched.csv'}), "
+        f"2 events new, 1 kept without a track (see {folder.root / 'unmatched.csv'}), "
         f"1 skipped (see {folder.skipped}); 2 in {folder.interactions}",
     ]
     assert [
@@ -83,7 +83,7 @@ def test_event_counts_once_its_track_is_there(folder: LibraryPaths, tmp_path: Pa
     )
     out("import-tracks", _write(tmp_path / "more.csv", "track_id", "z"), "-L", folder.root)
     assert out("import-history", "--retry-unmatched", "-L", folder.root).splitlines() == [
-        "1 events of earlier imports found their track",
+        "1 events of earlier imports matched",
         f"1 events new, none skipped; 1 in {folder.interactions}",
     ]
     assert not (folder.root / "unmatched.csv").exists()
@@ -111,7 +111,7 @@ def test_users_are_hashed_and_further_columns_left_out(
         "ada,a,2024-01-01,10.0.0.1,SE,x",
     )
     assert (
-        "columns left out: ip, country, device"
+        "columns not imported: ip, country, device"
         in out("import-history", table, "-L", folder.root).splitlines()
     )
     log = read_interactions(folder)

@@ -37,7 +37,7 @@ def test_init_makes_a_library_of_the_preset_and_says_what_is_next(
 ) -> None:
     root = tmp_path / "lib"
     assert out("init", root, "--preset", preset) == (
-        f"made {root} with preset {preset}; next: ponticello scan FOLDER (or import-tracks TABLE) -L {root}\n"
+        f"created {root} with preset {preset}; next: ponticello scan FOLDER (or import-tracks TABLE) -L {root}\n"
     )
     assert open_library(root).config.preset == preset
 

@@ -205,7 +205,7 @@ def test_fault_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) 
 
 def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(KeyboardInterrupt()))
-    assert run("init", "lib") == (130, "", "stopped; run the same command again to go on\n")
+    assert run("init", "lib") == (130, "", "stopped; run the same command again to continue\n")
 
 
 @pytest.mark.parametrize(

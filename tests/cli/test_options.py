@@ -49,7 +49,7 @@ def test_results_hold_no_control_character_of_a_files_tags(
 
 def test_no_results_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     print_results([], as_json=False)
-    assert capsys.readouterr().out == "nothing found\n"
+    assert capsys.readouterr().out == "no tracks found\n"
 
 
 @pytest.mark.parametrize("results", [RESULTS, []])
@@ -93,9 +93,9 @@ def test_column_without_two_sides_is_refused(column: str) -> None:
 
 
 def test_bar_is_on_stderr_with_title_count_and_total(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress("embedding", "tracks") as report:
-        report(1, 3)
-        report(3, 3)
+    with progress("tracks") as report:
+        report("embedding", 1, 3)
+        report("embedding", 3, 3)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "embedding" in printed.err
@@ -108,12 +108,12 @@ def test_bar_tells_the_rate(
     """A clock that the test moves: 50 tracks in half a second are 100 a second."""
     now = [100.0]
     monkeypatch.setattr("rich.console.monotonic", lambda: now[0])
-    with progress("preparing", "tracks") as report:
-        report(0, 200)
+    with progress("tracks") as report:
+        report("preparing", 0, 200)
         for done in (50, 100):
             now[0] += 0.5
-            report(done, 200)
-        report(100, 200)
+            report("preparing", done, 200)
+        report("preparing", 100, 200)
     assert "100 tracks/s" in capsys.readouterr().err
 
 

@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> LibraryPaths:
 
 def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: LibraryPaths) -> None:
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
-        f"4 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
+        f"4 tracks prepared, 0 unchanged, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
     )
     assert FeatureStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
     with folder.skipped.open(encoding="utf-8", newline="") as file:
@@ -74,7 +74,7 @@ def test_preparing_again_does_nothing(folder: LibraryPaths) -> None:
     out("prepare", "--workers", "1", "-L", folder.root)
     before = {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()}
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
-        f"0 tracks prepared, 4 were already, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
+        f"0 tracks prepared, 4 unchanged, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
     )
     assert {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()} == before
 
@@ -92,7 +92,7 @@ def test_track_that_lost_its_file_column_is_told_as_removed(
     (tmp_path / "t.csv").write_text("track_id,path\ntrack-0000,\nbroken,\n", encoding="utf-8")
     out("import-tracks", tmp_path / "t.csv", "-L", folder.root)
     assert out("prepare", "--workers", "1", "-L", folder.root) == (
-        f"0 tracks prepared, 3 were already, 1 removed, none skipped; in {folder.mels}\n"
+        f"0 tracks prepared, 3 unchanged, 1 removed, none skipped; in {folder.mels}\n"
     )
 
 
@@ -262,6 +262,6 @@ def test_tag_hears_each_track_once_and_says_what_it_heard(folder: LibraryPaths) 
     first = json.loads(out("tag", "--workers", "1", "-L", folder.root, "--json"))
     assert (first["n_tagged"], first["n_new"], first["n_skipped"]) == (4, 4, 1)
     again = out("tag", "--workers", "1", "-L", folder.root).splitlines()
-    assert again[0].startswith("4 tracks tagged by a machine, 0 of them heard now")
+    assert again[0].startswith("4 tracks tagged (all from cache)")
     with folder.skipped.open(encoding="utf-8", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["prepare frames"]

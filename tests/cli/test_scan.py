@@ -30,7 +30,7 @@ def music(tmp_path: Path) -> Path:
 
 def test_scan_tells_what_is_new_and_what_is_next(folder: LibraryPaths, music: Path) -> None:
     assert out("scan", music, "-L", folder.root) == (
-        "1 files not named like sound, left alone (1 .csv)\n"
+        "1 files that are not sound ignored (1 .csv)\n"
         f"3 tracks new, 0 updated, 0 unchanged, none skipped; 3 in {folder.tracks}; "
         f"next: ponticello prepare -L {folder.root}\n"
     )
@@ -46,9 +46,9 @@ def test_scan_tells_what_moved_went_and_is_there_twice(folder: LibraryPaths, mus
     shutil.copy(music / "track-0002.wav", music / "copy.wav")
     (music / "song.mp3").write_text("#EXTM3U")
     assert out("scan", music, "-L", folder.root) == (
-        f"1 files have gone; their tracks stay (see {folder.skipped})\n"
-        f"2 tracks share a recording; nothing was merged (see {folder.duplicates})\n"
-        "1 files not named like sound, left alone (1 .csv)\n"
+        f"1 files no longer exist; their tracks are kept (see {folder.skipped})\n"
+        f"2 tracks share a recording (see {folder.duplicates})\n"
+        "1 files that are not sound ignored (1 .csv)\n"
         f"1 tracks new, 0 updated, 1 moved, 1 unchanged, 1 skipped (see {folder.skipped}); 4 in {folder.tracks}; "
         f"next: ponticello prepare -L {folder.root}\n"
     )

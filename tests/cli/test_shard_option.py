@@ -23,10 +23,10 @@ def test_commands_do_parts_while_the_library_is_held_and_then_the_index(
         shutil.rmtree(folder.run(name) / "vectors")
     with folder.lock():
         said = [out("embed", "--shard", f"{number}/2", "-L", folder.root) for number in (1, 2)]
-    tail = "; when all parts have ended, run: ponticello embed --merge-shards 2\n"
+    tail = "; when all shards have ended, run: ponticello embed --merge-shards 2\n"
     assert said == [
-        f"part 1 of 2: 120 vectors, 120 new{tail}",
-        f"part 2 of 2: 0 vectors, 0 new{tail}",
+        f"shard 1 of 2: 120 vectors, 120 new{tail}",
+        f"shard 2 of 2: 0 vectors, 0 new{tail}",
     ]
     assert ", 0 vectors new; in " in out("embed", "--merge-shards", "2", "-L", folder.root)
     assert np.array_equal(Library.open(folder.root).index.vectors, before)
@@ -48,13 +48,13 @@ def test_sounds_prepared_in_parts_are_those_of_one_process(trained_copy: Library
     before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}
     shutil.rmtree(folder.mels)
     first = out("prepare", "--workers", "1", "--shard", "1/2", "-L", folder.root)
-    assert first.startswith("part 1 of 2: ")
-    assert first.endswith("when all parts have ended, run: ponticello prepare --merge-shards 2\n")
+    assert first.startswith("shard 1 of 2: ")
+    assert first.endswith("when all shards have ended, run: ponticello prepare --merge-shards 2\n")
     message = error(LibraryError, "prepare", "--merge-shards", "2", "-L", folder.root)
     assert "shards 2/2 are not finished; run those jobs again" in message
     out("prepare", "--workers", "1", "--shard", "2/2", "-L", folder.root)
     assert out("prepare", "--merge-shards", "2", "-L", folder.root).startswith(
-        "60 tracks prepared, 0 were already"
+        "60 tracks prepared, 0 unchanged"
     )
     found = FeatureStore(folder.mels)
     assert {track_id: found.read(track_id).tobytes() for track_id in found.track_ids} == before

@@ -37,9 +37,7 @@ def _embed(root: Path, preference: str | None = "preference", tell: Tell = lambd
         return vectors
 
     embed.EmbeddingBatches.compute = telling  # type: ignore[method-assign, assignment]
-    folder = Library.open(root).folder
-    with folder.lock(10.0):
-        Library(folder).embed("semantic", preference)
+    Library.open(root).embed("semantic", preference, with_preference=preference is not None)
 
 
 def _generation(root: Path) -> str:

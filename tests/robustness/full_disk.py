@@ -93,7 +93,7 @@ def _before(library: Path, name: str) -> None:
     if name == "index":
         shutil.rmtree(library / "index")
         shutil.rmtree(library / "runs" / "preference" / "vectors")
-        Library.open(library).embed("semantic")
+        Library.open(library).embed("semantic", with_preference=False)
 
 
 def _free(place: Path) -> int:

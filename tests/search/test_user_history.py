@@ -77,7 +77,7 @@ def test_audience_holds_the_listeners_recommend_would_give_the_track_to(trained:
 
 
 def test_an_audience_by_taste_needs_taste(trained_copy: Library) -> None:
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     track = trained_copy.index.track_ids[0]
     assert trained_copy.audience(track, k=1, blend=0.0)
     with pytest.raises(LibraryError, match="no preference space yet"):

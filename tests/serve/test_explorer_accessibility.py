@@ -224,7 +224,7 @@ def test_without_listeners_the_views_about_them_say_so(
 def test_before_stage_two_the_dial_rests_and_there_is_one_map(
     browser: Browser, trained_copy: Library
 ) -> None:
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     with running(make_app(trained_copy.folder.root)) as address, page_of(browser) as (page, seen):
         open_explorer(page, address, "ask=1~text~slow")
         expect(page.locator("#blend")).to_be_disabled()

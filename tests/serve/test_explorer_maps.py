@@ -196,7 +196,7 @@ def test_another_index_forgets_what_was_marked_on_the_maps_before(
         page.keyboard.press("m")
         page.get_by_role("button", name="Take the songs in view").click()
         expect(page.locator("#taken")).to_contain_text("60 songs taken")
-        trained_copy.embed("semantic")  # a map less
+        trained_copy.embed("semantic", with_preference=False)  # a map less
         app.state.live.refresh()
         page.locator("#words").fill("fast")
         page.keyboard.press("Enter")

@@ -59,7 +59,7 @@ def test_the_index_in_use_is_told_and_a_swap_is_counted(trained_copy: Library) -
         assert before["ponticello_index_info", (("generation", generation),)] == 1
         assert before["ponticello_tracks", ()] == before["ponticello_tracks_indexed", ()] == 60
         assert before["ponticello_swaps_total", ()] == 0
-        trained_copy.embed("semantic")
+        trained_copy.embed("semantic", with_preference=False)
         app.state.live.refresh()  # what the watching thread does each second
         after = _numbers(client)
         assert after["ponticello_swaps_total", ()] == 1

@@ -87,7 +87,7 @@ def test_a_rebuild_swaps_in_while_many_ask(
             thread.start()
         try:
             _until(asking.is_over, asking, before, 20)
-            generation = trained_copy.embed("semantic").generation.name
+            generation = trained_copy.embed("semantic", with_preference=False).generation.name
             _until(asking.is_over, asking, generation, 20)
             again = trained_copy.embed("semantic", "preference").generation.name
             _until(asking.is_over, asking, again, 20)

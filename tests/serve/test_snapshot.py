@@ -26,7 +26,7 @@ def test_a_new_index_is_taken_up_and_models_are_kept(trained_copy: Library) -> N
     before = live.now()
     assert before.asked.has_preference
     assert not live.refresh(), "nothing has changed"
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     assert live.refresh()
     after = live.now()
     assert swapped == [after.generation] != [before.generation]

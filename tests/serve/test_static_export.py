@@ -174,7 +174,7 @@ def test_without_an_index_there_is_nothing_to_export(tmp_path: Path) -> None:
 
 
 def test_before_stage_two_only_meaning_is_kept(trained_copy: Library, tmp_path: Path) -> None:
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     export_explorer(trained_copy, tmp_path / "page")
     assert _data(tmp_path / "page", "library")["has_preference"] is False
     near = _data(tmp_path / "page", "near-0")

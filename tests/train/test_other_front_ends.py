@@ -247,7 +247,7 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
     with pytest.raises(CheckpointError, match=line):
         train_preference(folder, "other", "semantic", retrieval_figures)
     with pytest.raises(CheckpointError, match=line):
-        library.embed("semantic")
+        library.embed("semantic", with_preference=False)
     with pytest.raises(
         CheckpointError, match="was interrupted and cannot go on: front_end_weights changed since"
     ):

@@ -385,7 +385,7 @@ def test_without_any_pair_stage_one_still_answers(trained_copy: Library) -> None
     assert not trained_copy.folder.run(
         "preference"
     ).exists()  # or `doctor` would tell of a run that was begun
-    trained_copy.embed("semantic")
+    trained_copy.embed("semantic", with_preference=False)
     assert len(Library.open(trained_copy.folder.root).recommend("simulated-0001", k=3)) == 3
 
 

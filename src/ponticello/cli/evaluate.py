@@ -88,12 +88,11 @@ def compare(
     seeds: int,
 ) -> "list[MethodsToCompare]":
     """What is measured with each seed; LibraryError names the run that one seed lacks."""
-    from ponticello.train.runs import seed_run
     from ponticello.errors import LibraryError
     from ponticello.evaluate.report.tables import display_name
     from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
     from ponticello.evaluate.run import MethodsToCompare
-    from ponticello.train.runs import is_finished
+    from ponticello.train.runs import is_finished, seed_run
 
     named = {STAGE_ONE: semantic, STAGE_TWO: preference}
     there = {method: run for method, run in named.items() if is_finished(folder.run(run))}

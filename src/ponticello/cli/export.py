@@ -41,7 +41,9 @@ def export(
     library: LibraryOption = HERE,
     run: Annotated[
         str | None,
-        typer.Option(help="The run for --onnx; else 'preference' if it is finished, or 'semantic'."),
+        typer.Option(
+            help="The run for --onnx; else 'preference' if it is finished, or 'semantic'."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

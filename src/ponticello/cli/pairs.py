@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.options import HERE, JsonOption, LibraryOption, SetOption, open_library, print_json
+from ponticello.cli.options import (
+    HERE,
+    JsonOption,
+    LibraryOption,
+    SetOption,
+    open_library,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from ponticello.pairs.mine import MiningResult
