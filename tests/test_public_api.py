@@ -41,6 +41,7 @@ HEAVY = (
 
 def test_public_names_are_exactly_these() -> None:
     assert ponticello.__all__ == PUBLIC
+    assert dir(ponticello) == sorted(PUBLIC)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -1,9 +1,15 @@
-"""Ponticello: music vectors that bridge what music means and what listeners like (HTCL, arXiv
-2505.23298).
+"""Ponticello: music vectors by meaning and by preference (HTCL, arXiv 2505.23298).
 
-import ponticello
-model = ponticello.HTCL.from_pretrained("my-library/runs/preference")
-library = ponticello.Library.open("my-library")
+    import ponticello
+
+    library = ponticello.Library.create("my-library")
+    library.scan("music")
+    library.prepare()
+    library.embed()
+    for result in library.search("slow piano at night", k=5):
+        print(result.rank, result.title, result.score)
+
+A model by itself: `ponticello.HTCL.from_pretrained("my-library/runs/preference")`.
 """
 
 from importlib import import_module
@@ -41,7 +47,7 @@ __all__ = [
     "ShapeError",
 ]
 
-_HOMES = {  # imported when first used, so that `import ponticello` stays quick
+_MODULES = {  # imported on first use, so that `import ponticello` stays quick
     "Config": "ponticello.config",
     "HTCL": "ponticello.model.htcl",
     "Library": "ponticello.library",
@@ -50,7 +56,12 @@ _HOMES = {  # imported when first used, so that `import ponticello` stays quick
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a public name from its home on first use."""
-    if name not in _HOMES:
+    """Imports a public name on first use."""
+    if name not in _MODULES:
         raise AttributeError(f"module 'ponticello' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Returns the public names."""
+    return __all__
