@@ -459,7 +459,7 @@ class Library:
         engine: str = "here",
         on_progress: OnProgress | None = None,
     ) -> EmbedResult:
-        """Embeds every prepared track and makes the new index live; only missing vectors are computed.
+        """Embeds every prepared track, missing vectors only, and makes the new index live.
 
         semantic_run: None = run "semantic"; while that is not finished, and the library's front end
         is MusiCNN, the starter model of the package. preference_run: None = run "preference" if it
@@ -752,7 +752,7 @@ class Library:
     # Exports
 
     def track_vectors(self) -> "pl.DataFrame":
-        """Returns the index as a table, a row per track: its vectors and the ids of their spaces."""
+        """Returns the index as a table, a row per track: vectors and the ids of their spaces."""
         from ponticello.search.export import track_vector_table
 
         return track_vector_table(self.index)

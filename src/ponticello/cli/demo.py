@@ -56,25 +56,10 @@ def demo(
     Example:
     ponticello demo --library demo-library
     """
-    from ponticello.errors import LibraryError
     from ponticello.evaluate.report.write import write_report
-    from ponticello.library import Library
-    from ponticello.storage.layout import SETTINGS_FILE
 
     started = time.monotonic()
-    if not (data / "tracks.csv").is_file():
-        raise LibraryError(
-            f"{data} has no tracks.csv: get the source with its demo/ folder, and pass --data demo"
-        )
-    if not (library / SETTINGS_FILE).is_file():
-        Library.create(library, "tiny")
-    # The starter model was trained on these tracks too, so that tracks held out here are not new
-    # to it.
-    settings = [
-        "semantic.init_from_pretrained=false",
-        f"evaluate.baselines={json.dumps(BASELINES)}",
-    ]
-    opened = Library.open(library, settings)
+    opened = _open(library, data)
     folder = opened.folder
     _print_step("1/6", "the catalogue")
     imported = opened.import_tracks(data / "tracks.csv")
@@ -105,6 +90,26 @@ def demo(
         f"done in {time.monotonic() - started:.0f} s. "
         "The preference figures come from SIMULATED listeners."
     )
+
+
+def _open(library: Path, data: Path) -> "Library":
+    from ponticello.errors import LibraryError
+    from ponticello.library import Library
+    from ponticello.storage.layout import SETTINGS_FILE
+
+    if not (data / "tracks.csv").is_file():
+        raise LibraryError(
+            f"{data} has no tracks.csv: get the source with its demo/ folder, and pass --data demo"
+        )
+    if not (library / SETTINGS_FILE).is_file():
+        Library.create(library, "tiny")
+    # The starter model was trained on these tracks too, so that tracks held out here are not new
+    # to it.
+    settings = [
+        "semantic.init_from_pretrained=false",
+        f"evaluate.baselines={json.dumps(BASELINES)}",
+    ]
+    return Library.open(library, settings)
 
 
 def _print_step(number: str, text: str) -> None:

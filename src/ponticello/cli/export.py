@@ -1,5 +1,6 @@
 """export, export-explorer, import-weights: vectors, models and pages for other programs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,14 +74,8 @@ def export(
         lines.append(f"{table.height:,} listeners: {_vector_sizes(table)}; in {listeners}")
     if onnx is not None:
         towers = opened.export_onnx(onnx, run)
+        record |= {**asdict(towers), "folder": str(towers.folder)}
         largest = max(towers.audio_difference, towers.text_difference)
-        record |= {
-            "folder": str(towers.folder),
-            "run": towers.run,
-            "space_id": towers.space_id,
-            "audio_difference": towers.audio_difference,
-            "text_difference": towers.text_difference,
-        }
         lines.append(
             f"run {towers.run!r} (space {towers.space_id}) as ONNX, within {largest:.0e} of "
             f"PyTorch; in {towers.folder}"

@@ -153,46 +153,47 @@ def import_tracks(
     )
 
 
+HistoryArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A file, folder or zip: ListenBrainz, Spotify, Last.fm, Navidrome, beets, playlists "
+        "(M3U, PLS, XSPF, JSPF), or a CSV, TSV, JSONL or Parquet table.",
+        show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option("--format", help="The format of the files.", show_default="detected by content"),
+]
+UserOption = Annotated[
+    str | None, typer.Option(help="The listener, in exports of one person.", show_default="me")
+]
+NoPseudonymsOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-pseudonyms", help="Keep new listeners' names as their ids, not a keyed hash of them."
+    ),
+]
+RetryOption = Annotated[
+    bool,
+    typer.Option("--retry-unmatched", help="Without a path: match earlier unmatched events again."),
+]
+
+
 def import_history(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A file, folder or zip: ListenBrainz, Spotify, Last.fm, Navidrome, beets, "
-            "playlists (M3U, PLS, XSPF, JSPF), or a CSV, TSV, JSONL or Parquet table.",
-            show_default=False,
-        ),
-    ] = None,
+    path: HistoryArgument = None,
     library: LibraryOption = HERE,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format", help="The format of the files.", show_default="detected by content"
-        ),
-    ] = None,
+    file_format: FormatOption = None,
     columns: ColumnsOption = None,
-    user: Annotated[
-        str | None,
-        typer.Option(help="The listener, in exports of one person.", show_default="me"),
-    ] = None,
-    no_pseudonyms: Annotated[
-        bool,
-        typer.Option(
-            "--no-pseudonyms",
-            help="Keep new listeners' names as their ids, not a keyed hash of them.",
-        ),
-    ] = False,
+    user: UserOption = None,
+    no_pseudonyms: NoPseudonymsOption = False,
     fuzzy: Annotated[
         bool, typer.Option("--fuzzy", help="Also match names that differ in accents and spaces.")
     ] = False,
     timezone: Annotated[
         str, typer.Option(help="The zone of dates without one, such as Europe/Berlin.")
     ] = "UTC",
-    retry_unmatched: Annotated[
-        bool,
-        typer.Option(
-            "--retry-unmatched", help="Without a path: match earlier unmatched events again."
-        ),
-    ] = False,
+    retry_unmatched: RetryOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Imports listening history. Events that were imported before are not counted twice.

@@ -1,6 +1,6 @@
 """prepare, tag: computes what training reads from the files of a library."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,10 @@ from ponticello.cli.options import (
     read_shard,
     skipped_note,
 )
+
+if TYPE_CHECKING:
+    from ponticello.features.prepare import PrepareResult
+    from ponticello.storage.layout import LibraryPaths
 
 _SHOWN_TAGS = 8
 
@@ -68,28 +72,30 @@ def prepare(
             engine=engine,
             on_progress=report,
         )
-    n_skipped = len(result.skipped)
     if as_json:
         print_json(
             {
                 "n_new": result.n_new,
                 "n_kept": result.n_kept,
                 "n_removed": result.n_removed,
-                "n_skipped": n_skipped,
+                "n_skipped": len(result.skipped),
             }
         )
-        return
-    if job is not None:
+    elif job is not None:
         typer.echo(
             f"shard {job[0]} of {job[1]}: {result.n_new:,} tracks prepared, {result.n_kept:,} "
-            f"unchanged, {n_skipped:,} skipped; when all shards have ended, run: "
+            f"unchanged, {len(result.skipped):,} skipped; when all shards have ended, run: "
             f"ponticello prepare --merge-shards {job[1]}"
         )
-        return
+    else:
+        _print_preparation(result, opened.folder)
+
+
+def _print_preparation(result: "PrepareResult", folder: "LibraryPaths") -> None:
     removed = f", {result.n_removed:,} removed" if result.n_removed else ""
     typer.echo(
         f"{result.n_new:,} tracks prepared, {result.n_kept:,} unchanged{removed}"
-        f"{skipped_note(n_skipped, opened.folder)}; in {result.folder}"
+        f"{skipped_note(len(result.skipped), folder)}; in {result.folder}"
     )
 
 
