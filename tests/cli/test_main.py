@@ -171,7 +171,7 @@ def test_each_of_our_errors_is_one_line_and_exit_code_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, kind: type[PonticelloError]
 ) -> None:
     monkeypatch.setattr(
-        "ponticello.storage.layout.create_library", _raising(kind("found 3; wanted 4; do this"))
+        "ponticello.library.create_library", _raising(kind("found 3; wanted 4; do this"))
     )
     assert run("init", "lib") == (1, "", "error: found 3; wanted 4; do this\n")
 
@@ -181,7 +181,7 @@ def test_message_with_line_ends_and_control_characters_is_one_plain_line(
 ) -> None:
     """A value of a user's file may stand in a message; it may not rewrite the terminal."""
     error = DataError("title 'a\nb\x1b[31m' is\r\nwrong\u2028here")
-    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(error))
+    monkeypatch.setattr("ponticello.library.create_library", _raising(error))
     code, out, err = run("init", "lib")
     assert (code, out) == (1, "")
     assert err == "error: title 'a b\N{REPLACEMENT CHARACTER}[31m' is wrong here\n"
@@ -189,7 +189,7 @@ def test_message_with_line_ends_and_control_characters_is_one_plain_line(
 
 def test_failing_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     error = OSError(28, "No space left on device", "lib/tracks.parquet")
-    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(error))
+    monkeypatch.setattr("ponticello.library.create_library", _raising(error))
     assert run("init", "lib") == (
         1,
         "",
@@ -198,13 +198,13 @@ def test_failing_disk_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_fault_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(ZeroDivisionError()))
+    monkeypatch.setattr("ponticello.library.create_library", _raising(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         run("init", "lib")
 
 
 def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.storage.layout.create_library", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr("ponticello.library.create_library", _raising(KeyboardInterrupt()))
     assert run("init", "lib") == (130, "", "stopped; run the same command again to continue\n")
 
 
@@ -339,7 +339,7 @@ def test_unknown_command_is_refused_with_a_hint(run: Run) -> None:
 
 def test_training_told_to_stop_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ponticello.storage.layout.create_library",
+        "ponticello.library.create_library",
         _raising(Stopped("stopped after step 4; run it again")),
     )
     assert run("init", "lib") == (143, "", "stopped after step 4; run it again\n")

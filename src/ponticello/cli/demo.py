@@ -25,12 +25,12 @@ SEARCHES = (
 LABELS = ["game", "machine_tags"]
 # All but SASRec, whose tuning takes as long as all the rest; `ponticello evaluate` adds it.
 BASELINES = [
-    "item-kNN",
-    "EASE",
-    "ALS",
-    "content-kNN",
-    "vectors to factors",
-    "vectors and text to factors",
+    "item_knn",
+    "ease",
+    "als",
+    "content_knn",
+    "vectors_to_factors",
+    "vectors_text_to_factors",
 ]
 
 
@@ -134,8 +134,8 @@ def _train(library: "Library") -> None:
         library.train_semantic(on_progress=report)
     with progress("steps") as report:
         run = library.train_preference(on_progress=report)
-    if run.balance:
-        typer.echo(run.balance["sentence"])
+    if run.selection:
+        typer.echo(run.selection["sentence"])
 
 
 def _simulate(library: "Library") -> None:

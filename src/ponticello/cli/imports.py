@@ -232,24 +232,24 @@ def _print_history(result: "HistoryImport", folder: "LibraryPaths") -> None:
     if result.files:
         formats = ", ".join(sorted(set(result.files.values())))
         listener = ""
-        if result.listener:
-            listener = f' of one listener, "{strip_control_chars(result.listener)}"'
+        if result.user:
+            listener = f' of one listener, "{strip_control_chars(result.user)}"'
         files = "1 file" if len(result.files) == 1 else f"{len(result.files):,} files"
         typer.echo(f"{result.n_read:,} events{listener} from {files} ({formats})")
     if result.n_not_music:
         typer.echo(f"{result.n_not_music:,} podcasts, audiobooks or unfinished plays skipped")
-    if result.ignored:
-        typer.echo(f"files without listening events: {shorten_names(result.ignored)}")
-    if result.left_out:
-        typer.echo(f"columns not imported: {shorten_names(result.left_out)}")
+    if result.ignored_files:
+        typer.echo(f"files without listening events: {shorten_names(result.ignored_files)}")
+    if result.dropped_columns:
+        typer.echo(f"columns not imported: {shorten_names(result.dropped_columns)}")
     if result.match_rate is not None:
         by_rule = ", ".join(f"{n:,} by {_RULES[rule]}" for rule, n in result.matched.items())
         typer.echo(
             f"{result.n_matched:,} of {result.n_read:,} events matched ({result.match_rate:.1%})"
             + (f": {by_rule}" if by_rule else "")
         )
-    if result.n_found_again:
-        typer.echo(f"{result.n_found_again:,} events of earlier imports matched")
+    if result.n_newly_matched:
+        typer.echo(f"{result.n_newly_matched:,} events of earlier imports matched")
     updated = f", {result.n_updated:,} updated" if result.n_updated else ""
     unmatched = ""
     if result.n_kept:

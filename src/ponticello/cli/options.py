@@ -129,13 +129,14 @@ def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         TimeRemainingColumn(),
     )
     bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("", total=None, rate="")
 
     def report(step: str, n_done: int, n_total: int) -> None:
-        bar.start()
-        speed = bar.tasks[0].speed
-        rate = f"{speed:.3g} {unit}/s" if speed else ""
-        bar.update(task, description=step, completed=n_done, total=n_total or None, rate=rate)
+        if not bar.tasks or bar.tasks[-1].total != n_total or n_done < bar.tasks[-1].completed:
+            bar.add_task(step, total=n_total, rate="")  # the next step
+            bar.start()
+        task = bar.tasks[-1]
+        rate = f"{task.speed:.3g} {unit}/s" if task.speed else ""
+        bar.update(task.id, description=step, completed=n_done, rate=rate)
 
     try:
         yield report

@@ -161,7 +161,7 @@ def _print_runs(runs: "list[TrainedRun]", data: "DataStats", as_json: bool) -> N
                 "n_rows": run.n_rows,
                 "n_steps": run.n_steps,
                 "best": run.best,
-                "balance": run.balance,
+                "selection": run.selection,
                 "supply": {**asdict(data), "supports": describe_readiness(data)},
             }
         )
@@ -179,5 +179,5 @@ def _print_run(run: "TrainedRun") -> None:
         f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {rows}{left_out}; "
         f"best validation {figures}; in {run.folder}"
     )
-    if run.balance:
-        typer.echo(run.balance["sentence"])
+    if run.selection:
+        typer.echo(run.selection["sentence"])
