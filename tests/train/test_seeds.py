@@ -1,7 +1,7 @@
 """Several seeds of one training: names and settings."""
 
-from ponticello.train.runs import seed_run, with_seed
 from ponticello.library import Library
+from ponticello.train.runs import seed_run, with_seed
 
 
 def test_the_first_seed_keeps_the_runs_name() -> None:
