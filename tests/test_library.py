@@ -337,11 +337,10 @@ def test_creating_and_opening_by_the_public_names(tmp_path: Path) -> None:
         ponticello.Library.open(tmp_path / "lib", ["search.blend=2"])
 
 
-def test_every_public_name_is_there_and_no_other() -> None:
-    for name in ponticello.__all__:
-        assert getattr(ponticello, name).__name__ == name
-    with pytest.raises(AttributeError, match="module 'ponticello' has no attribute 'nothing'"):
-        _ = ponticello.nothing
+def test_vectors_of_a_track_rank_as_the_track_does(trained: Library) -> None:
+    query = trained.index.track_query(["track-0007"])
+    results = trained.search_vectors(query, k=20, blend=0.4, exclude=["track-0007"])
+    assert _ids(results) == _ids(trained.similar("track-0007", k=20, blend=0.4))
 
 
 def test_a_sound_is_heard_once_by_models_that_read_the_same(
@@ -349,7 +348,7 @@ def test_a_sound_is_heard_once_by_models_that_read_the_same(
 ) -> None:
     """And the query is what each model alone makes of the file."""
     heard: list[object] = []
-    frames = ponticello.HTCL.frames
+    frames = ponticello.HTCL.extract_features
 
     def counted(model: ponticello.HTCL, item: str | Path | np.ndarray) -> np.ndarray:
         heard.append(item)
@@ -357,7 +356,7 @@ def test_a_sound_is_heard_once_by_models_that_read_the_same(
 
     path = _audio(trained, "track-0007")
     alone = [model.encode_audio([path]) for model in trained.models]
-    monkeypatch.setattr(ponticello.HTCL, "frames", counted)
+    monkeypatch.setattr(ponticello.HTCL, "extract_features", counted)
     query = sound_query(trained.models, path)
     assert heard == [path]
     assert query.preference is not None

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from ponticello.errors import ConfigError, DataError
+from ponticello.errors import ConfigError
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
-from ponticello.storage.schema import TRACK_ID, USER_ID
+from ponticello.storage.schema import TRACK_ID
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from ponticello.pairs.mine import MiningResult
     from ponticello.search.embed import Vectors
     from ponticello.search.index import EmbeddingIndex, Query, VectorSpace
-    from ponticello.search.ranking import Result
+    from ponticello.search.ranking import SearchResults
+    from ponticello.search.service import SearchService
     from ponticello.search.user_history import Listener, ListeningHistory
     from ponticello.tracks.catalog import ImportResult
     from ponticello.tracks.scan import ScanResult
@@ -595,6 +596,13 @@ class Library:
 
     # Search
 
+    @cached_property
+    def service(self) -> "SearchService":
+        """The search service over the live index, which the command line and HTTP use too."""
+        from ponticello.search.service import SearchService
+
+        return SearchService(self.folder, self.index, self.tracks)
+
     def search(
         self,
         text: str,
@@ -603,18 +611,16 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> "list[Result]":
-        """The `k` tracks that fit `text` best; blend 0 = meaning .. 1 = taste, None = the library's
-        own setting.
+    ) -> "SearchResults":
+        """Returns the `k` tracks that match `text` best.
 
-        per_artist: at most so many tracks an artist. where: filters such as "genres=rock" or
-        "duration_s<300".
+        blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
+        tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
         """
-        from ponticello.search.queries import require_words, text_query
+        from ponticello.search.service import require_words
 
-        require_words(text)
-        query = text_query(self.models, text)
-        return self.search_vectors(query, k, blend, per_artist=per_artist, where=where)
+        require_words(text)  # before the index and the models are loaded
+        return self.service.search(text, k, blend, per_artist=per_artist, where=where)
 
     def similar(
         self,
@@ -624,21 +630,31 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> "list[Result]":
-        """The `k` tracks most like `track`: an id of the index (left out of the answer), or any
-        audio file.
+    ) -> "SearchResults":
+        """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
+        the results, or any audio file.
         """
-        from ponticello.search.queries import sound_query
+        return self.service.similar(track, k, blend, per_artist=per_artist, where=where)
 
-        if str(track) in self.index.rows:
-            query = self.index.track_query([str(track)])
-            return self.search_vectors(
-                query, k, blend, per_artist=per_artist, where=where, excluded=[str(track)]
-            )
-        if not Path(track).is_file():
-            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
-        return self.search_vectors(
-            sound_query(self.models, track), k, blend, per_artist=per_artist, where=where
+    def search_vectors(
+        self,
+        query: "Query",
+        k: int = 10,
+        blend: float | None = None,
+        *,
+        per_artist: int | None = None,
+        where: Sequence[str] = (),
+        exclude: Collection[str] = (),
+    ) -> "SearchResults":
+        """Returns the `k` tracks that match vectors best, such as `library.index.track_query(ids)`.
+
+        exclude: track ids that are never returned.
+        """
+        from ponticello.search.service import QueryTerm
+
+        terms = [QueryTerm(sound=query)]
+        return self.service.search(
+            terms, k, blend, per_artist=per_artist, where=where, exclude=exclude
         )
 
     def recommend(
@@ -649,105 +665,42 @@ class Library:
         *,
         per_artist: int | None = None,
         where: Sequence[str] = (),
-    ) -> "list[Result]":
-        """The `k` tracks `user` has not played that fit the profile of their latest liked ones
-        best.
+    ) -> "SearchResults":
+        """Returns the `k` tracks that `user` has not played and that match their profile best.
 
-        user: an id of the log, or the name that became one when the history was imported.
+        user: an id of the log, or the name that was replaced by one on import. The log is read
+        once, and again after it has changed.
         """
-        from ponticello.listening.log import read_interactions
-        from ponticello.listening.pseudonyms import resolve_user_id
-        from ponticello.search.ranking import user_seeds
-
-        config = self.folder.config
-        log = read_interactions(self.folder)
-        user = resolve_user_id(self.folder, user, set(log[USER_ID].unique()))
-        seeds, met = user_seeds(
-            log, user, self.index.rows, config.search.n_seed_tracks, config.pairs.min_played_s
-        )
-        query = self.index.profile_query(
-            seeds, config.search.profile_l2, config.search.hub_correction
-        )
-        return self.search_vectors(
-            query, k, blend, per_artist=per_artist, where=where, excluded=met
+        return self._service_with_history().recommend(
+            user, k, blend, per_artist=per_artist, where=where
         )
 
     def audience(self, track: str, k: int = 10, blend: float | None = None) -> "list[Listener]":
-        """The `k` listeners of the log whose profile fits `track` best, by the scores `recommend`
-        ranks tracks by.
+        """Returns the `k` listeners of the log whose profile matches `track` best, by the scores
+        that `recommend` ranks by.
 
         track: an id of the index; DataError if it is not there, LibraryError if there is no log.
         """
+        return self._service_with_history().audience(track, k, blend)
+
+    def _service_with_history(self) -> "SearchService":
+        """Returns the service with the log as it is now; LibraryError without a log."""
         from ponticello.listening.log import read_interactions
-        from ponticello.search.user_history import find_listeners
 
-        if k < 1:
-            raise DataError(f"k {k} must be at least 1")
         if not self.folder.interactions.is_file():
-            read_interactions(self.folder)  # says what to do
-        return find_listeners(
-            self.index,
-            self.listening,
-            track,
-            k,
-            self.resolve_blend(blend),
-            self.folder.config.search,
-        )
+            read_interactions(self.folder)  # raises the error
+        self.service.refresh_history()
+        return self.service
 
-    @cached_property
-    def _placed(self) -> "pl.DataFrame":
-        """The catalogue's tracks that are in the index, in its order."""
-        return self.index.placed(self.tracks)
-
-    @cached_property
+    @property
     def listening(self) -> "ListeningHistory":
-        """The log by listener, over the tracks of the index."""
-        from ponticello.search.user_history import load_listening_history
+        """The log by user, over the tracks of the index."""
+        return self.service.history
 
-        return load_listening_history(self.folder, self.index)
-
-    def resolve_blend(self, blend: float | None) -> float:
-        """Returns `blend`, or the library's setting for None; that is 0 before stage two."""
-        if blend is not None:
-            return blend
-        return self.folder.config.search.blend if self.index.has_preference else 0.0
-
-    def search_vectors(
-        self,
-        query: "Query",
-        k: int,
-        blend: float | None = None,
-        *,
-        per_artist: int | None = None,
-        where: Sequence[str] = (),
-        excluded: Collection[str] = (),
-    ) -> "list[Result]":
-        """The `k` tracks that fit a query best, with the filters and copies rule of every other
-        question.
-        """
-        from ponticello.search.ranking import filter_mask, rank_tracks
-
-        if k < 1 or (per_artist is not None and per_artist < 1):
-            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
-        return rank_tracks(
-            self.index,
-            query,
-            filter_mask(self._placed, where),
-            k=k,
-            blend=self.resolve_blend(blend),
-            excluded=excluded,
-            per_artist=per_artist,
-            once=self.folder.config.search.deduplicate_recordings,
-        )
-
-    @cached_property
+    @property
     def models(self) -> "list[HTCL]":
-        """The models behind the index's spaces; CheckpointError if a run was trained anew since it
-        was built.
-        """
-        from ponticello.search.queries import load_models
-
-        return load_models(self.folder, self.index)
+        """The models of the index's spaces; CheckpointError if a run was trained again since."""
+        return self.service.encoder.models
 
     # Exports
 

@@ -244,7 +244,7 @@ def test_log_of_which_nothing_was_usable_is_said(folder: LibraryPaths, tmp_path:
     out("import-history", tmp_path / "log.csv", "-L", folder.root)
     result = CliRunner().invoke(app, ["mine-pairs", "-L", str(folder.root)])
     assert result.exit_code == 1
-    assert str(result.exception).startswith("the log holds no event yet: see skipped.csv")
+    assert str(result.exception).startswith("the log holds no event yet (see skipped.csv)")
 
 
 def test_prepare_listens_too_where_the_front_end_is_musicnn(folder: LibraryPaths) -> None:
