@@ -57,7 +57,8 @@ def test_results_as_json_come_back_as_they_were(
     results: list[Result], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_results(results, as_json=True)
-    assert json.loads(capsys.readouterr().out) == [asdict(result) for result in results]
+    rows = [{**asdict(result), "tags": list(result.tags)} for result in results]
+    assert json.loads(capsys.readouterr().out) == rows
 
 
 def test_json_keeps_letters_readable(capsys: pytest.CaptureFixture[str]) -> None:
