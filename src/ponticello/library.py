@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ponticello.search.ranking import SearchResults
     from ponticello.search.service import SearchService
     from ponticello.search.user_history import Listener, ListeningHistory
-    from ponticello.tracks.catalog import ImportResult
+    from ponticello.storage.validation import ImportResult
     from ponticello.tracks.scan import ScanResult
     from ponticello.train.estimate import TrainingEstimate
     from ponticello.train.readiness import DataStats
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 CALIBRATION_TEXTS = 2_000  # the most texts that text-to-track cosines are calibrated with
 STARTER_WAIT_S = 600.0  # for another job that assembles the starter, which takes seconds
-LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
 OnProgress = Callable[[str, int, int], None]
 """Called with (step, n_done, n_total) of a long step; n_total is 0 where it is not known."""
 
@@ -201,7 +200,7 @@ class Library:
         folder that relative paths start from; None = the table's folder. columns: {our column:
         the table's}. ConfigError for either with a list of paths.
         """
-        from ponticello.tracks.catalog import import_track_list, import_tracks
+        from ponticello.tracks.catalog import LIST_SUFFIXES, import_track_list, import_tracks
 
         table = Path(table)
         if table.suffix.lower() not in LIST_SUFFIXES:
