@@ -237,6 +237,34 @@ def test_checker_finds_a_cycle() -> None:
     assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
 
 
+def script_imports(source: str) -> set[str]:
+    """Returns the files that an ES module imports when it is loaded: its import statements."""
+    statement = r"""^(?:import|export)\b[^;"'(]*?(?:\bfrom\s*)?["']\./([^"']+)["']"""
+    return set(re.findall(statement, source, flags=re.MULTILINE))
+
+
+def test_scripts_of_the_explorer_import_each_other_without_cycles() -> None:
+    scripts = {path.name: path for path in (PACKAGE / "serve" / "explorer").glob("*.js")}
+    graph = {name: script_imports(path.read_text("utf-8")) for name, path in scripts.items()}
+    assert set().union(*graph.values()) <= set(scripts)
+    assert len(graph["app.js"]) > 10
+    assert find_cycle(graph) == []
+
+
+def test_checker_reads_each_form_of_import_statement() -> None:
+    source = """
+import { a } from "./one.js";
+import {
+  b,
+} from './two.js';
+import "./three.js";
+export { c } from "./four.js";
+export const d = await import("./later.js");
+const text = 'import { e } from "./text.js"';
+"""
+    assert script_imports(source) == {"one.js", "two.js", "three.js", "four.js"}
+
+
 def test_each_package_lists_its_modules() -> None:
     for init in PACKAGE.rglob("__init__.py"):
         if init.parent == PACKAGE:

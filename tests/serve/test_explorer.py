@@ -184,7 +184,7 @@ def test_the_dial_gives_the_services_answer_at_every_position(
     track = trained.index.track_ids[7]
     for blend in (0.0, 0.37, 1.0):
         page.goto("about:blank")
-        open_explorer(page, address, f"ask=1~track~{track}&dial={blend}")
+        open_explorer(page, address, f"ask=1~track~{track}&blend={blend}")
         expected = [each.title for each in trained.similar(track, k=30, blend=blend)]
         expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
 
@@ -221,7 +221,7 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(
     expect(page.locator("#list .bar").first).to_be_visible()
     song = page.locator("#list .song").nth(2)
     name = song.locator(".title").inner_text()
-    song.drag_to(page.locator("#ask .dial"))
+    song.drag_to(page.locator("#ask .blend"))
     chips = page.locator("#chips .chip")
     expect(chips).to_have_text(["+“slow”", f"+{name}"])
     page.get_by_role("button", name=f"{name}: towards it").click()
@@ -236,7 +236,7 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(
 def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(
     page: Page, address: str
 ) -> None:
-    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&dial=7&each=-1&view=nope"
+    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&blend=7&each=-1&view=nope"
     open_explorer(page, address, f"{odd}&where=tags%3Dslow")
     expect(page.locator("#chips .chip > span")).to_have_text(["“slow~er”"])
     expect(page.locator("#filters .chip")).to_have_text(["tags=slow"])
@@ -256,7 +256,7 @@ def test_filters_and_songs_an_artist_narrow_the_list(
     page: Page, address: str, trained: Library
 ) -> None:
     open_explorer(page, address, "ask=1~text~slow")
-    page.locator("#narrowing summary").click()
+    page.locator("#filter-panel summary").click()
     page.locator("#filter-column").select_option("tags")
     page.locator("#filter-value").fill("slow")
     page.get_by_role("button", name="Add filter").click()
@@ -269,11 +269,11 @@ def test_filters_and_songs_an_artist_narrow_the_list(
     ]
     expect(page.locator("#list .title")).to_have_text([title or "" for title in expected])
     page.get_by_role("button", name="Remove the filter tags=slow").click()
-    expect(page.locator("#narrowing-count")).to_have_text("(1)")
+    expect(page.locator("#filter-count")).to_have_text("(1)")
 
 
 def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
-    open_explorer(page, address, "ask=1~text~slow&ask=-0.5~text~bright&dial=0.4")
+    open_explorer(page, address, "ask=1~text~slow&ask=-0.5~text~bright&blend=0.4")
     page.locator("#list .song .choose").nth(4).click()
     table = page.locator("#list .parts")
     rows = [line.split("\t") for line in table.inner_text().replace("−", "-").splitlines()]
@@ -302,7 +302,7 @@ def test_walking_through_the_list_asks_why_only_where_it_stops(page: Page, addre
             for (let n = 0; n < 6; n++) document.body.dispatchEvent(j());
         }"""
     )
-    expect(page.locator("#list .why button")).to_contain_text("Best match from")
+    expect(page.locator("#list .explanation button")).to_contain_text("Best match from")
     assert len(asked) == 1
 
 
@@ -312,18 +312,18 @@ def test_a_chosen_song_stays_as_it_is_while_the_next_answer_is_on_its_way(
     open_explorer(page, address, "ask=1~text~slow")
     expect(page.locator("#list .bar").first).to_be_visible()
     page.locator("#list .choose").first.click()
-    page.evaluate("() => { document.querySelector('#list .why').dataset.before = 'yes'; }")
+    page.evaluate("() => { document.querySelector('#list .explanation').dataset.before = 'yes'; }")
     held: list[Route] = []
     page.route("**/api/search", lambda route: held.append(route))
     page.locator("#per-artist").evaluate(
         "select => { select.value = '3'; select.dispatchEvent(new Event('change')); }"
     )
     expect(page.locator("#list")).to_have_attribute("aria-busy", "true")
-    assert page.locator("#list .why[data-before]").count() == 1
+    assert page.locator("#list .explanation[data-before]").count() == 1
     page.wait_for_timeout(50)
     held[0].continue_()
     expect(page.locator("#list")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("#list .why[data-before]")).to_have_count(0)
+    expect(page.locator("#list .explanation[data-before]")).to_have_count(0)
 
 
 def test_the_skip_link_keeps_the_question(page: Page, address: str) -> None:
@@ -345,7 +345,7 @@ def test_names_that_only_the_address_knows_appear_where_they_are_shown(
 ) -> None:
     open_explorer(page, address, "view=path&from=track-0044&song=track-0051")
     expect(page.locator("#path-ends strong").first).to_have_text("Piece 44")
-    expect(page.locator("#chosen button").first).to_have_count(1)
+    expect(page.locator("#details button").first).to_have_count(1)
 
 
 def test_an_id_with_a_slash_is_a_song_like_any_other(page: Page, trained_copy: Library) -> None:
@@ -376,7 +376,7 @@ def test_rediscovery_is_what_the_listener_never_played(
 def test_a_recommendation_is_explained_at_the_dial_that_is_shown(
     page: Page, address: str, user: str
 ) -> None:
-    open_explorer(page, address, f"for={user}&dial=0.9")
+    open_explorer(page, address, f"for={user}&blend=0.9")
     expect(page.locator("#list .bar").first).to_be_visible()
     with page.expect_request("**/api/explain") as asked:
         page.locator("#list .choose").first.click()
@@ -428,7 +428,7 @@ def test_the_next_song_is_the_nearest_not_yet_played(
     page: Page, address: str, trained: Library
 ) -> None:
     first = trained.index.track_ids[5]
-    open_explorer(page, address, f"ask=1~track~{first}&dial=0.2&song={first}")
+    open_explorer(page, address, f"ask=1~track~{first}&blend=0.2&song={first}")
     expect(page.locator("#list .bar").first).to_be_visible()
     page.locator("#play").click()
     _wait_for_sound(page)

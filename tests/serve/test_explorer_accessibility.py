@@ -55,7 +55,7 @@ def test_axe_finds_nothing_serious_in_any_view(
         open_explorer(page, address, "ask=1~text~slow&ask=-1~text~fast")
         expect(page.locator("#list .bar").first).to_be_visible()
         page.locator("#list .choose").first.click()
-        page.locator("#narrowing summary").click()
+        page.locator("#filter-panel summary").click()
         page.locator("#list .like").first.click()
         page.locator("#list .song").first.get_by_role("button", name="Path from here").click()
         for view in VIEWS:
@@ -96,7 +96,7 @@ def test_nothing_is_wider_than_a_narrow_screen(browser: Browser, address: str) -
 def test_less_motion_means_none(browser: Browser, address: str) -> None:
     for motion, expected in (("no-preference", True), ("reduce", False)):
         with page_of(browser, reduced_motion=motion) as (page, _):
-            open_explorer(page, address, "ask=1~text~slow&dial=0")
+            open_explorer(page, address, "ask=1~text~slow&blend=0")
             expect(page.locator("#list .bar").first).to_be_visible()
             page.evaluate(
                 """() => {
@@ -140,7 +140,7 @@ def test_markup_and_control_characters_in_tags_run_nowhere(
         assert "<script>" in page.locator("#list").inner_text()
         page.locator("#words").fill("<script>")
         expect(page.locator("#named button").first).to_be_visible()
-        page.locator("#narrowing summary").click()
+        page.locator("#filter-panel summary").click()
         for column in page.locator("#filter-column option").all_inner_texts():
             page.locator("#filter-column").select_option(label=column)
         page.locator("#list .song .choose").first.click()
@@ -217,7 +217,7 @@ def test_without_listeners_the_views_about_them_say_so(
             page.locator(f"#tabs [data-tab={view}]").click()
             expect(page.locator(f"#{view}-body h3")).to_have_text("No listeners")
         page.locator("#list .choose").first.click()
-        expect(page.locator("#list .why")).not_to_contain_text("listeners")
+        expect(page.locator("#list .explanation")).not_to_contain_text("listeners")
         assert seen == Seen()
 
 
@@ -228,13 +228,13 @@ def test_before_stage_two_the_dial_rests_and_there_is_one_map(
     with running(make_app(trained_copy.folder.root)) as address, page_of(browser) as (page, seen):
         open_explorer(page, address, "ask=1~text~slow")
         expect(page.locator("#blend")).to_be_disabled()
-        expect(page.locator("#dial-note")).to_contain_text("train preference")
+        expect(page.locator("#blend-note")).to_contain_text("train preference")
         expect(page.locator("#list .bar").first).to_be_visible()
         expect(page.locator("#map-status")).to_contain_text("60 songs", timeout=60_000)
         expect(page.locator("#movers")).to_be_hidden()
         assert seen == Seen()
         page.goto("about:blank")
-        open_explorer(page, address, "ask=1~text~slow&dial=0.5")
+        open_explorer(page, address, "ask=1~text~slow&blend=0.5")
         expect(page.locator("#songs-empty h3")).to_have_text("There is no taste to ask for yet")
         page.get_by_role("button", name="Ask for meaning").click()
         expect(page.locator("#list .bar").first).to_be_visible()

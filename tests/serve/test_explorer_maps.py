@@ -40,8 +40,8 @@ def _maps(page: Page) -> Any:
     """What the maps show, from the module itself."""
     return page.evaluate(
         """async () => {
-            const { maps } = await import('/static/maps.js');
-            return { ids: maps.ids, ranks: [...maps.ranks], active: maps.active, taken: [...maps.taken],
+            const { maps } = await import('/static/map-state.js');
+            return { ids: maps.ids, ranks: [...maps.ranks], active: maps.active, selection: [...maps.selection],
                 selected: maps.ids[maps.selected] ?? null,
                 panes: maps.panes.map((pane) => ({ name: pane.name, zoom: pane.zoom, x: pane.x, y: pane.y,
                     left: pane.left, top: pane.top, width: pane.width, height: pane.height,
@@ -171,16 +171,16 @@ def test_a_lasso_goes_into_the_playlist(page: Page) -> None:
     page.mouse.up()
     inside = {row for row, (x, y) in enumerate(pane["places"]) if x0 < x < x1 and y0 < y < y1}
     maps = _maps(page)
-    assert set(maps["taken"]) == inside
+    assert set(maps["selection"]) == inside
     assert 0 < len(inside) < 60
-    expect(page.locator("#taken")).to_contain_text(f"{len(inside)} song")
-    page.locator("#taken").get_by_role("button", name="Into the playlist").click()
+    expect(page.locator("#selection")).to_contain_text(f"{len(inside)} song")
+    page.locator("#selection").get_by_role("button", name="Into the playlist").click()
     expect(page.locator("#playlist-count")).to_have_text(str(len(inside)))
 
 
 def test_songs_in_view_can_be_taken_without_drawing(page: Page) -> None:
     page.get_by_role("button", name="Take the songs in view").click()
-    expect(page.locator("#taken")).to_contain_text("60 songs taken")
+    expect(page.locator("#selection")).to_contain_text("60 songs taken")
     page.get_by_role("button", name="Songs like 8 of them").click()
     expect(page.locator("#chips .chip")).to_have_count(8)
 
@@ -195,16 +195,16 @@ def test_another_index_forgets_what_was_marked_on_the_maps_before(
         page.locator("#overlay").focus()
         page.keyboard.press("m")
         page.get_by_role("button", name="Take the songs in view").click()
-        expect(page.locator("#taken")).to_contain_text("60 songs taken")
+        expect(page.locator("#selection")).to_contain_text("60 songs taken")
         trained_copy.embed("semantic", with_preference=False)  # a map less
         app.state.live.refresh()
         page.locator("#words").fill("fast")
         page.keyboard.press("Enter")
-        until(page, "async () => (await import('/static/maps.js')).maps.panes.length === 1")
-        expect(page.locator("#taken")).to_be_hidden()
-        assert (_maps(page)["active"], _maps(page)["taken"]) == (0, [])
+        until(page, "async () => (await import('/static/map-state.js')).maps.panes.length === 1")
+        expect(page.locator("#selection")).to_be_hidden()
+        assert (_maps(page)["active"], _maps(page)["selection"]) == (0, [])
         page.get_by_role("button", name="Take the songs in view").click()
-        expect(page.locator("#taken")).to_contain_text("60 songs taken")
+        expect(page.locator("#selection")).to_contain_text("60 songs taken")
         assert seen == Seen()
 
 

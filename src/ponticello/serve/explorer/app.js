@@ -1,11 +1,11 @@
 // Starts the page: meet the library, read the address, ask.
 
 import { askSoon } from "./answer.js";
-import { startChosen } from "./chosen.js";
+import { startDetails } from "./details.js";
 import { startKeys } from "./keys.js";
 import { startList } from "./list.js";
 import { reloadMaps, startMaps } from "./maps.js";
-import { fillNarrowing, startNarrowing } from "./narrowing.js";
+import { fillFilters, startFilters } from "./filters.js";
 import { failed, meetLibrary, startNotices } from "./notices.js";
 import { startPath } from "./path.js";
 import { startPeople } from "./people.js";
@@ -24,7 +24,7 @@ async function start() {
     failed(error, start);
     return;
   }
-  fillNarrowing();
+  fillFilters();
   limitQuestion();
   if (isStarted) {
     reloadMaps();
@@ -33,7 +33,7 @@ async function start() {
     startPath();
     startPeople();
     startMaps();
-    startChosen();
+    startDetails();
     isStarted = true;
     addEventListener("popstate", load);
   }
@@ -44,7 +44,7 @@ async function start() {
 startTabs();
 startNotices();
 startQuery();
-startNarrowing();
+startFilters();
 startList();
 startPlayer();
 startKeys();

@@ -1,4 +1,4 @@
-// The two-part bar: how much of a score is meaning and how much is taste, to either side of zero.
+// The two-part bar: the semantic and the preference component of a score, to either side of zero.
 
 import { el } from "./dom.js";
 
@@ -21,13 +21,13 @@ export const sum = ({ score, semantic, preference }) =>
 
 /** A bar to be filled by `fillBar`. */
 export function newBar() {
-  const [meaning, taste, zero] = ["part meaning", "part taste", "zero"].map((name) => el("span", { class: name }));
-  return el("span", { class: "bar", "aria-hidden": "true" }, meaning, taste, zero);
+  const [semantic, preference, zero] = ["part semantic", "part preference", "zero"].map((name) => el("span", { class: name }));
+  return el("span", { class: "bar", "aria-hidden": "true" }, semantic, preference, zero);
 }
 
 /** Draws a score's parts into a bar, on the scale of `reach`. */
 export function fillBar(bar, { semantic, preference }, reach) {
-  const [meaning, taste, zero] = bar.children;
+  const [semanticBar, preferenceBar, zero] = bar.children;
   const whole = reach.low + reach.high;
   const percent = (value) => `${((value + reach.low) / whole) * 100}%`;
   const place = (part, from, to) => {
@@ -35,7 +35,7 @@ export function fillBar(bar, { semantic, preference }, reach) {
     part.style.width = `${(Math.abs(to - from) / whole) * 100}%`;
   };
   const sameSide = semantic >= 0 === preference >= 0;
-  place(meaning, 0, semantic);
-  place(taste, sameSide ? semantic : 0, sameSide ? semantic + preference : preference);
+  place(semanticBar, 0, semantic);
+  place(preferenceBar, sameSide ? semantic : 0, sameSide ? semantic + preference : preference);
   zero.style.left = percent(0);
 }

@@ -50,7 +50,7 @@ export function debounced(run, wait_ms) {
   };
 }
 
-/** `run` at most once every `wait_ms`, the last call never lost: what a dial needs to feel live. */
+/** `run` at most once every `wait_ms`, the last call never lost: for a slider that updates live. */
 export function throttled(run, wait_ms) {
   let timer = 0;
   let last = 0;
@@ -76,7 +76,7 @@ export const isWide = () => wide.matches;
 /** Calls `run()` when that changes. */
 export const onWidth = (run) => wide.addEventListener("change", run);
 
-/** A colour of the style sheet by its name, such as "meaning". */
+/** A colour of the style sheet by its name, such as "semantic". */
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 /** Seconds as 3:05; nothing for what is unknown. */

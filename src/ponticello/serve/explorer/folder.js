@@ -1,5 +1,5 @@
 // The same questions, answered from files that `ponticello export-explorer` wrote: no service behind the page.
-// A track's neighbours are kept with what each space says of them unweighted, so that any position of the dial is exact.
+// Neighbours are stored with the unweighted score of each space, so that every blend is exact.
 
 import { Refused } from "./service.js";
 
@@ -84,9 +84,9 @@ export async function search(ask) {
 }
 
 function ranked(near, blend, tracks, term, seed) {
-  const results = near.map(([row, meaning, taste]) => {
-    const semantic = (1 - blend) * meaning;
-    const preference = blend * taste;
+  const results = near.map(([row, semanticScore, preferenceScore]) => {
+    const semantic = (1 - blend) * semanticScore;
+    const preference = blend * preferenceScore;
     const part = {
       term: 0,
       track_id: seed.track_id,
@@ -124,8 +124,8 @@ function counted(results, per_artist) {
 export async function exported(format, title, track_ids) {
   if (format === "m3u8") return refuse("a playlist for players");
   const { tracks, rows } = await catalogue();
-  const { writeList } = await import("./listfile.js");
-  return writeList(
+  const { exportPlaylist } = await import("./playlist-export.js");
+  return exportPlaylist(
     format,
     title,
     track_ids.filter((id) => rows.has(id)).map((id) => tracks[rows.get(id)]),

@@ -1,15 +1,15 @@
-// The ranked list, the main way in: a row a song, kept and moved when the dial changes their order.
+// The ranked list: one row per song; rows are kept and moved when the blend changes their order.
 
 import { askAlso, askSimilar, recall, remember, select, show } from "./actions.js";
 import { answer, ask, onAnswer } from "./answer.js";
 import { fillBar, newBar, reachOf, sum } from "./bars.js";
 import { button, byId, byLine, clock, countOf, el, icon, isStill, nameOf } from "./dom.js";
-import { emptyList } from "./empty.js";
+import { showEmptyState } from "./empty-state.js";
 import { nowPlaying, onPlayer, toggle } from "./player.js";
 import { isListed, onPlaylist, toggleListed } from "./playlist.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
-import { writeWhy } from "./why.js";
+import { showExplanation } from "./explanation.js";
 
 const rows = new Map(); // track id -> {item, result, parts of the row}
 const SLIDE_MS = 260;
@@ -129,9 +129,9 @@ function fillMore(own) {
       button("Path from here", () => path(0)),
       button("Path to here", () => path(1)),
     ),
-    el("div", { class: "why" }),
+    el("div", { class: "explanation" }),
   );
-  writeWhy(own.more.lastChild, own.result);
+  showExplanation(own.more.lastChild, own.result);
 }
 
 /** Where every row stands, to slide it from there to its new place. */
@@ -189,7 +189,7 @@ function describe() {
   byId("list").setAttribute("aria-busy", String(answer.is_loading));
   byId("legend").hidden = !n || answer.mode === "all";
   byId("more").hidden = !answer.has_more;
-  emptyList(byId("songs-empty"));
+  showEmptyState(byId("songs-empty"));
 }
 
 /** Moves the focus `by` rows down (or up), choosing the first where none has it; returns that row's track id. */

@@ -1,14 +1,14 @@
-// The two linked maps: the same songs by meaning and by taste, with lines for those that moved most between them.
+// The two linked maps: the same songs in the semantic and the preference space.
 
-import { recall, remember, select } from "./actions.js";
 import { answer, onAnswer } from "./answer.js";
 import { Cloud } from "./cloud.js";
-import { byId, countOf, el, nameOf } from "./dom.js";
+import { byId, el } from "./dom.js";
+import { describe, maps, pick } from "./map-state.js";
 import { drawOverlay, inkRgb } from "./overlay.js";
 import { Pane } from "./pane.js";
-import { startPointing } from "./pointing.js";
+import { startPointer } from "./pointer.js";
 import { fillTable, startTable } from "./maptable.js";
-import { startTaking, take } from "./taking.js";
+import { startSelection, take } from "./selection.js";
 import { source } from "./source.js";
 import { state, watch } from "./state.js";
 
@@ -16,27 +16,11 @@ const POLL_MS = 1500;
 const STACKED_PX = 520; // narrower stages put one map above the other
 const GAP_PX = 10;
 
-/** What the maps show. panes: one or two; hover: a row or -1; lasso: the polygon being drawn, on the canvas. */
-export const maps = {
-  panes: [],
-  ids: [],
-  rows: new Map(),
-  movers: [],
-  ranks: new Map(),
-  selected: -1,
-  hover: -1,
-  active: 0,
-  taken: new Set(),
-  lasso: null,
-  isLassoing: false,
-  showsMovers: true,
-  hasKeys: false,
-};
 let frame = 0;
 let isStale = true; // do the points need painting, or only what is drawn over them?
 
-/** Draws in the next frame. points: also the points, after moving or zooming. */
-export function redraw(points = true) {
+/** Draws in the next frame. points: draws the points too, as after moving or zooming. */
+function redraw(points = true) {
   isStale ||= points;
   frame ||= requestAnimationFrame(draw);
 }
@@ -52,13 +36,13 @@ function draw() {
     isStale = false;
     tableSoon();
   }
-  drawOverlay(over, maps, ratio);
+  drawOverlay(over, ratio);
 }
 
 let tableTimer = 0;
 function tableSoon() {
   clearTimeout(tableTimer);
-  tableTimer = setTimeout(() => fillTable(maps), 200);
+  tableTimer = setTimeout(() => fillTable(), 200);
 }
 
 /** Gives canvas and panes their size. */
@@ -87,29 +71,6 @@ function layOut() {
   redraw();
 }
 
-/** The track of a row, with what the map itself says of it. */
-export function trackOf(row) {
-  return { ...recall(maps.ids[row]), title: maps.titles[row], artist: maps.artists[row] };
-}
-
-/** Says under the maps what is at a row. */
-export function say(row, where = "") {
-  const rank = maps.ranks.get(row);
-  const track = row < 0 ? null : trackOf(row);
-  byId("map-status").textContent = track
-    ? `${where}${nameOf(track)}${track.artist ? `, ${track.artist}` : ""}${rank ? `, number ${rank} of the list` : ""}`
-    : where ||
-      `${countOf(maps.ids.length, "song")}${maps.panes.length === 2 ? ", each on both maps" : ""}; ${maps.showsMovers && maps.panes.length === 2 ? "lines join those that moved most" : "choose one to see its place"}`;
-}
-
-/** Chooses the song of a row, for list and maps alike. */
-export function pick(row) {
-  if (row < 0) return;
-  remember({ ...recall(maps.ids[row]), track_id: maps.ids[row], title: maps.titles[row], artist: maps.artists[row] });
-  if (recall(maps.ids[row]).has_audio === undefined) source.track(maps.ids[row]).then(remember, () => {});
-  select(maps.ids[row]);
-}
-
 function follow() {
   if (answer.generation && maps.generation && answer.generation !== maps.generation) load(); // the library has a new index
   maps.ranks = new Map();
@@ -129,41 +90,41 @@ function unavailable(title, text) {
 }
 
 async function load() {
-  let told;
+  let map;
   maps.generation = null;
   try {
-    told = await source.map();
+    map = await source.map();
   } catch (error) {
     return unavailable("No maps", error.message);
   }
-  if (!told.ready) {
+  if (!map.ready) {
     unavailable("The maps are being drawn", "This takes a moment the first time; the list works meanwhile.");
     return setTimeout(load, POLL_MS);
   }
-  if (!told.n)
+  if (!map.n)
     return unavailable("No maps", "There are no songs in the index yet. In a terminal: ponticello embed -L LIBRARY");
   const clouds = [
-    ["meaning", told.semantic],
-    ["taste", told.preference],
+    ["semantic", map.semantic],
+    ["preference", map.preference],
   ].filter(([, flat]) => flat);
   take([]); // rows of the maps before are other songs now
   Object.assign(maps, {
     hover: -1,
     active: 0,
-    ids: told.track_ids,
-    titles: told.titles,
-    artists: told.artists,
-    movers: told.movers ?? [],
-    generation: told.generation,
+    ids: map.track_ids,
+    titles: map.titles,
+    artists: map.artists,
+    movers: map.movers ?? [],
+    generation: map.generation,
   });
-  maps.rows = new Map(told.track_ids.map((id, row) => [id, row]));
+  maps.rows = new Map(map.track_ids.map((id, row) => [id, row]));
   maps.panes = clouds.map(([name, flat]) => new Pane(new Cloud(flat), name));
   byId("movers").hidden = maps.panes.length < 2;
   byId("maps-empty").hidden = true;
   byId("maps").hidden = false;
   layOut();
   follow();
-  say(maps.selected);
+  describe(maps.selected);
   return undefined;
 }
 
@@ -172,9 +133,9 @@ export const reloadMaps = load;
 
 /** Connects maps, tools and table. */
 export function startMaps() {
-  startPointing();
-  startTable(maps, pick);
-  startTaking(maps, () => redraw(false));
+  startPointer(redraw);
+  startTable(pick);
+  startSelection(() => redraw(false));
   new ResizeObserver(layOut).observe(byId("stage"));
   onAnswer(follow);
   watch((changed) => {
@@ -183,21 +144,21 @@ export function startMaps() {
     follow();
     if (maps.selected >= 0) for (const pane of maps.panes) pane.bring(maps.selected);
     redraw();
-    say(maps.selected);
+    describe(maps.selected);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
-  const each = (run) => () => (maps.panes.forEach(run), redraw());
+  const onEachPane = (run) => () => (maps.panes.forEach(run), redraw());
   byId("zoom-in").addEventListener(
     "click",
-    each((pane) => pane.zoomBy(1.5)),
+    onEachPane((pane) => pane.zoomBy(1.5)),
   );
   byId("zoom-out").addEventListener(
     "click",
-    each((pane) => pane.zoomBy(1 / 1.5)),
+    onEachPane((pane) => pane.zoomBy(1 / 1.5)),
   );
   byId("zoom-all").addEventListener(
     "click",
-    each((pane) => pane.showAll()),
+    onEachPane((pane) => pane.showAll()),
   );
   byId("lasso").addEventListener("click", ({ currentTarget }) => {
     maps.isLassoing = !maps.isLassoing;

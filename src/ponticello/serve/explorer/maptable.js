@@ -1,7 +1,7 @@
 // The maps as a table: the songs in view, for those who cannot or do not want to look at dots.
 
 import { byId, countOf, el, nameOf } from "./dom.js";
-import { trackOf } from "./maps.js";
+import { maps, trackOf } from "./map-state.js";
 
 const MOST = 40;
 let choose = () => {};
@@ -16,14 +16,14 @@ function region(cloud, row) {
   return across === down ? "middle" : `${down} ${across}`;
 }
 
-function movedBy(maps, row) {
+function movedBy(row) {
   if (maps.panes.length < 2) return null;
   const [one, other] = maps.panes.map((pane) => pane.cloud);
   return Math.hypot(one.xs[row] - other.xs[row], one.ys[row] - other.ys[row]);
 }
 
-/** The rows to tell: the chosen one, the list's, then what is nearest to the middle of the map in use. */
-function rowsToTell(maps) {
+/** The rows to show: the selected one, the list's, then what is nearest to the middle of the map in use. */
+function rowsToShow() {
   const pane = maps.panes[maps.active];
   const half = [pane.width / 2 / pane.scale, pane.height / 2 / pane.scale];
   const seen = [];
@@ -37,7 +37,7 @@ function rowsToTell(maps) {
   return { n: seen.length, rows: keyed.slice(0, MOST).map(([, row]) => row), pane };
 }
 
-function line(maps, row) {
+function line(row) {
   const track = trackOf(row);
   const [one, other] = maps.panes;
   const cells = [
@@ -45,7 +45,7 @@ function line(maps, row) {
     String(maps.ranks.get(row) ?? ""),
     region(one.cloud, row),
     other ? region(other.cloud, row) : "",
-    other ? `${Math.round(movedBy(maps, row) * 100)} %` : "",
+    other ? `${Math.round(movedBy(row) * 100)} %` : "",
   ].map((text) => el("td", { text }));
   const name = el("button", {
     type: "button",
@@ -63,19 +63,19 @@ function line(maps, row) {
 }
 
 /** Writes the table, if it is open. */
-export function fillTable(maps) {
+export function fillTable() {
   if (!byId("maptable").open || !maps.panes.length) return;
-  const { n, rows, pane } = rowsToTell(maps);
+  const { n, rows, pane } = rowsToShow();
   const focused = document.activeElement?.closest?.("#maptable-body tr")?.dataset.row;
   byId("maptable-caption").textContent =
-    `${countOf(n, "song")} in view on the ${pane.name} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
+    `${countOf(n, "song")} in view on the ${pane.label} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
   const body = byId("maptable-body");
-  body.replaceChildren(...rows.map((row) => line(maps, row)));
+  body.replaceChildren(...rows.map((row) => line(row)));
   if (focused) body.querySelector(`tr[data-row="${focused}"] button`)?.focus();
 }
 
 /** Connects the table. */
-export function startTable(maps, onChoose) {
+export function startTable(onChoose) {
   choose = onChoose;
-  byId("maptable").addEventListener("toggle", () => fillTable(maps));
+  byId("maptable").addEventListener("toggle", () => fillTable());
 }

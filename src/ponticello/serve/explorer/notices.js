@@ -54,7 +54,7 @@ export async function meetLibrary() {
   if (source.isFolder)
     notice(
       "folder",
-      "A copy without its service: similar songs, maps, dial, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.",
+      "A copy without its service: similar songs, maps, slider, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.",
     );
 }
 

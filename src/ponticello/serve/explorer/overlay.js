@@ -3,7 +3,7 @@
 import { colour, nameOf } from "./dom.js";
 import { state } from "./state.js";
 import { about } from "./notices.js";
-import { trackOf } from "./maps.js";
+import { maps, trackOf } from "./map-state.js";
 
 const N_LINES = 40; // songs that moved most, as lines at once
 const N_NAMED = 3; // songs of the list whose names stand on the maps
@@ -16,33 +16,33 @@ const rgbOf = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)
 export const inkRgb = () => rgbOf(colour("point"));
 
 /** Draws everything over the points. */
-export function drawOverlay(canvas, maps, ratio) {
+export function drawOverlay(canvas, ratio) {
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, canvas.width, canvas.height);
   const ink = {
     text: colour("ink"),
     halo: colour("paper"),
-    meaning: colour("meaning"),
-    taste: colour("taste"),
+    semantic: colour("semantic"),
+    preference: colour("preference"),
     accent: colour("accent"),
     frame: colour("line"),
     soft: colour("ink-soft"),
   };
   const named = [];
-  frames(pen, maps, ink);
-  if (maps.panes.length === 2) lines(pen, maps, ink);
-  dots(pen, maps, ink, named);
-  marks(pen, maps, ink, named);
+  frames(pen, ink);
+  if (maps.panes.length === 2) lines(pen, ink);
+  dots(pen, ink, named);
+  marks(pen, ink, named);
   writeNames(pen, ink, named);
   if (maps.lasso) outline(pen, maps.lasso, ink);
 }
 
-/** A frame and a title a map; the dial makes the one stronger that has more to say. */
-function frames(pen, maps, ink) {
+/** A frame and a title a map; the space with the larger share of the blend is drawn stronger. */
+function frames(pen, ink) {
   const blend = about.has_preference ? (state.blend ?? about.blend ?? 0) : 0;
   maps.panes.forEach((pane, at) => {
-    const share = pane.name === "taste" ? blend : 1 - blend;
+    const share = pane.name === "preference" ? blend : 1 - blend;
     const isActive = maps.hasKeys && at === maps.active;
     pen.globalAlpha = isActive ? 1 : 0.25 + 0.75 * share;
     pen.strokeStyle = ink[pane.name];
@@ -54,7 +54,7 @@ function frames(pen, maps, ink) {
     pen.globalAlpha = 1;
     pen.font = `600 ${FONT}`;
     pen.fillStyle = ink[pane.name];
-    halo(pen, ink, pane.name === "taste" ? "Taste" : "Meaning", pane.left + 14, pane.top + 24);
+    halo(pen, ink, pane.name === "preference" ? "Taste" : "Meaning", pane.left + 14, pane.top + 24);
     if (isActive) cross(pen, pane, ink);
   });
 }
@@ -69,14 +69,14 @@ function cross(pen, pane, ink) {
 }
 
 /** Lines from a song's place on one map to that on the other. */
-function lines(pen, maps, ink) {
+function lines(pen, ink) {
   const [one, other] = maps.panes;
   const draw = (row, alpha, width) => {
     const [from, to] = [one.at(row), other.at(row)];
     if (!one.has(...from) || !other.has(...to)) return;
     const fade = pen.createLinearGradient(...from, ...to);
-    fade.addColorStop(0, ink.meaning);
-    fade.addColorStop(1, ink.taste);
+    fade.addColorStop(0, ink.semantic);
+    fade.addColorStop(1, ink.preference);
     Object.assign(pen, { strokeStyle: fade, globalAlpha: alpha, lineWidth: width });
     const isAcross = one.top === other.top;
     const [bendX, bendY] = isAcross ? [(to[0] - from[0]) / 2, 0] : [0, (to[1] - from[1]) / 2];
@@ -90,12 +90,12 @@ function lines(pen, maps, ink) {
   pen.globalAlpha = 1;
 }
 
-/** The songs of the list, the first ones larger, and those that were taken. */
-function dots(pen, maps, ink, named) {
+/** The songs of the list, the first ones larger, and those of the selection. */
+function dots(pen, ink, named) {
   for (const pane of maps.panes) {
     const radius = Math.max(3, pane.radius);
     pen.fillStyle = ink.accent;
-    for (const row of maps.taken) {
+    for (const row of maps.selection) {
       const place = pane.at(row);
       if (pane.has(...place)) disc(pen, place, radius + 0.5);
     }
@@ -112,7 +112,7 @@ function dots(pen, maps, ink, named) {
   }
 }
 
-function marks(pen, maps, ink, named) {
+function marks(pen, ink, named) {
   for (const row of new Set([maps.selected, maps.hover])) {
     if (row < 0) continue;
     for (const pane of maps.panes) {

@@ -9,6 +9,11 @@ export class Pane {
     Object.assign(this, { cloud, name, left: 0, top: 0, width: 1, height: 1, x: 0.5, y: 0.5, zoom: 1, bitmap: null });
   }
 
+  /** The name of the space on the page. */
+  get label() {
+    return this.name === "preference" ? "taste" : "meaning";
+  }
+
   /** Gives the pane its place, in CSS pixels. */
   place(left, top, width, height) {
     Object.assign(this, { left, top, width, height });

@@ -1,4 +1,4 @@
-// A path between two songs: small steps from one to the other, by the dial.
+// A path between two songs: small steps from one to the other at the current blend.
 
 import { recall, remember, select } from "./actions.js";
 import { button, byId, byLine, debounced, el, icon, nameOf } from "./dom.js";

@@ -106,7 +106,7 @@ export const toggleAny = (track_id) => (current ? toggle(current.track_id) : tra
 /** Plays a song from a place in it. */
 export const playFrom = (track_id, from_s) => start(track_id, from_s);
 
-/** The nearest song not yet played, by the dial as it stands; of the list where the song has no neighbours. */
+/** The nearest song not yet played, at the current blend; the next of the list if the song has no neighbours. */
 export async function playNext() {
   if (!current) return;
   const fits = (track) => track.has_audio && !played.has(track.track_id);

@@ -17,7 +17,7 @@ const watchers = [];
 /** Calls `run(changed names)` after every change. */
 export const watch = (run) => watchers.push(run);
 
-const REWRITE_MS = 200; // browsers refuse a page that rewrites its address at every movement of a dial
+const REWRITE_MS = 200; // browsers refuse a page that rewrites its address at every movement of a slider
 let rewriting = 0;
 
 function rewrite() {
@@ -60,7 +60,7 @@ export function write(from) {
   const parts = new URLSearchParams();
   for (const term of from.terms) parts.append("ask", [term.weight, term.kind, ...fields(term)].join("~"));
   if (from.listener) parts.append("for", from.listener);
-  if (from.blend !== null) parts.append("dial", String(from.blend));
+  if (from.blend !== null) parts.append("blend", String(from.blend));
   if (from.per_artist) parts.append("each", String(from.per_artist));
   for (const filter of from.where) parts.append("where", filter);
   if (from.tab) parts.append("view", from.tab);
@@ -85,7 +85,7 @@ export function read(text) {
   found.terms = parts.getAll("ask").map(readTerm).filter(Boolean).slice(0, 32);
   found.listener = parts.get("for");
   if (found.listener) found.terms = []; // a question is one or the other
-  found.blend = number(parts.get("dial"), 0, 1);
+  found.blend = number(parts.get("blend"), 0, 1);
   found.per_artist = number(parts.get("each"), 1, 1000);
   found.where = parts.getAll("where").slice(0, 16);
   found.tab =

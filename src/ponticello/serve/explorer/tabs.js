@@ -1,12 +1,12 @@
-// The views beside the list; on a narrow page the list is one of them.
+// The tabs of the views; on a narrow page the list is one of them.
 
 import { byId, isWide, onWidth } from "./dom.js";
 import { change, state, watch } from "./state.js";
 
-/** Stands over the list where that is one of the views, else over what is beside it; the order of the page stays that of reading. */
+/** Puts the tabs above the list if it is one of the views, else above the side panel; the page order stays the reading order. */
 function place() {
-  const [tabs, songs, beside] = [byId("tabs"), byId("songs"), byId("beside")];
-  if (isWide()) beside.prepend(tabs);
+  const [tabs, songs, sidePanel] = [byId("tabs"), byId("songs"), byId("side-panel")];
+  if (isWide()) sidePanel.prepend(tabs);
   else songs.before(tabs);
   render();
 }

@@ -1,4 +1,4 @@
-// Playlists written by the page itself, for the copy without a service; the same fields as the service's, no locations.
+// Writes playlists in the browser, for static exports: the service's fields without file paths.
 
 /** One line, without what could steer a program that shows it. */
 const oneLine = (text) =>
@@ -37,7 +37,7 @@ function asJspf(title, tracks) {
 const FORMATS = { csv: [asCsv, "text/csv", "\r\n"], jspf: [asJspf, "application/jspf+json", "\n"] };
 
 /** The list as a Blob. */
-export function writeList(format, title, tracks) {
+export function exportPlaylist(format, title, tracks) {
   const [write, type, end] = FORMATS[format];
   return new Blob([write(title, tracks) + end], { type });
 }

@@ -1,11 +1,11 @@
-// The dial between meaning and taste, the filters over columns, and how many songs an artist may have.
+// The blend slider, the filters on columns, and the limit of songs per artist.
 
 import { byId, el, icon } from "./dom.js";
 import { about } from "./notices.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
 
-const dial = byId("blend");
+const slider = byId("blend");
 const OPERATORS = {
   text: [
     ["=", "is"],
@@ -31,15 +31,15 @@ const MOST_FILTERS = 16;
 
 const blendNow = () => state.blend ?? about.blend ?? 0;
 
-function renderDial() {
+function renderBlend() {
   const blend = about.has_preference ? blendNow() : 0;
-  if (document.activeElement !== dial || Number(dial.value) !== blend) dial.value = String(blend);
-  const taste = Math.round(blend * 100);
-  byId("blend-value").textContent = `${100 - taste} : ${taste}`;
-  dial.setAttribute("aria-valuetext", `${100 - taste} percent meaning, ${taste} percent taste`);
-  dial.disabled = !about.has_preference;
-  byId("dial-note").hidden = about.has_preference;
-  byId("dial-note").textContent = "No taste yet: train the second stage (ponticello train preference), then embed.";
+  if (document.activeElement !== slider || Number(slider.value) !== blend) slider.value = String(blend);
+  const percent = Math.round(blend * 100);
+  byId("blend-value").textContent = `${100 - percent} : ${percent}`;
+  slider.setAttribute("aria-valuetext", `${100 - percent} percent meaning, ${percent} percent taste`);
+  slider.disabled = !about.has_preference;
+  byId("blend-note").hidden = about.has_preference;
+  byId("blend-note").textContent = "No taste yet: train the second stage (ponticello train preference), then embed.";
 }
 
 function renderFilters() {
@@ -60,7 +60,7 @@ function renderFilters() {
   byId("filters").hidden = !chips.length;
   byId("per-artist").value = state.per_artist ? String(state.per_artist) : "";
   const n = state.where.length + (state.per_artist ? 1 : 0);
-  byId("narrowing-count").textContent = n ? `(${n})` : "";
+  byId("filter-count").textContent = n ? `(${n})` : "";
 }
 
 const columnNow = () => about.columns.find((column) => column.name === byId("filter-column").value);
@@ -75,8 +75,8 @@ function renderColumn() {
   byId("filter-value").inputMode = column?.kind === "number" ? "decimal" : "text";
 }
 
-/** Fills what depends on the library. */
-export function fillNarrowing() {
+/** Fills in the columns and values of the library. */
+export function fillFilters() {
   byId("filter-column").replaceChildren(
     ...about.columns.map(({ name }) => el("option", { value: name, text: name.replaceAll("_", " ") })),
   );
@@ -84,13 +84,13 @@ export function fillNarrowing() {
   const genres = about.columns.find(({ name }) => name === "genres");
   if (genres) byId("filter-column").value = "genres";
   renderColumn();
-  renderDial();
+  renderBlend();
   renderFilters();
 }
 
-/** Connects dial and filters. */
-export function startNarrowing() {
-  dial.addEventListener("input", () => change({ blend: Number(dial.value) }, false));
+/** Connects the slider and the filters. */
+export function startFilters() {
+  slider.addEventListener("input", () => change({ blend: Number(slider.value) }, false));
   byId("per-artist").addEventListener("change", ({ target }) =>
     change({ per_artist: target.value ? Number(target.value) : null }),
   );
@@ -105,7 +105,7 @@ export function startNarrowing() {
     return undefined;
   });
   watch((changed) => {
-    if (changed.has("blend")) renderDial();
+    if (changed.has("blend")) renderBlend();
     if (changed.has("where") || changed.has("per_artist")) renderFilters();
   });
 }

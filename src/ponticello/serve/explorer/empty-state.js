@@ -1,4 +1,4 @@
-// What the list says when it has nothing to show: why, and what to do about it.
+// The message for an empty list: its reason, and actions that help.
 
 import { answer, ask } from "./answer.js";
 import { button, el } from "./dom.js";
@@ -9,7 +9,7 @@ const without = (kind) => change({ terms: state.terms.filter((term) => term.kind
 
 const REASONS = {
   not_ready: ["This library cannot be asked yet", "It has no index. In a terminal: ponticello embed -L LIBRARY"],
-  no_preference: ["There is no taste to ask for yet", "Move the dial to Meaning, or train the second stage."],
+  no_preference: ["There is no taste to ask for yet", "Move the slider to Meaning, or train the second stage."],
   model_missing: [
     "The model is missing",
     "Words and files cannot be understood without it; songs still find similar songs.",
@@ -49,7 +49,7 @@ function nothingParts() {
 }
 
 /** Fills `node` with the reason for an empty list, or hides it. */
-export function emptyList(node) {
+export function showEmptyState(node) {
   const isEmpty = !answer.results.length && !answer.is_loading;
   node.hidden = !isEmpty && !answer.problem;
   if (node.hidden) return;

@@ -1,4 +1,4 @@
-// Why a song stands where it stands: the seeds behind it, part by part, and what it shares with them.
+// Explains a song's rank: its score per term or seed song, and the tags it shares with them.
 
 import { termName } from "./actions.js";
 import { questionNow } from "./answer.js";
@@ -10,11 +10,11 @@ import { source } from "./source.js";
 import { state } from "./state.js";
 
 const MOST_SEEDS = 6; // lines of the table
-const SETTLE_MS = 250; // who walks through the list by keys does not stop at every song
+const SETTLE_MS = 250; // moving through the list by keys does not ask for every song
 
 const number = (value) => value.toFixed(2).replace("-", "−");
 
-/** What a part is because of: a term of the question, or a song of a listener's past. */
+/** The source of a score component: a term of the question, or a song a listener played. */
 function seedName(part) {
   const term = part.term === null ? undefined : state.terms[part.term];
   return term ? termName(term) : (part.text ?? nameOf(part));
@@ -29,7 +29,7 @@ const row = (name, semantic, preference) =>
     el("td", { text: number(preference) }),
   );
 
-/** A line a seed, those that weigh most first; the rest of a long past are one line, so that the table still adds up. */
+/** One line per source, largest first; the rest are summed in one line, so that the table adds up. */
 function seedRows(parts) {
   const weight = (part) => Math.abs(part.semantic + part.preference);
   const sorted = parts.length > MOST_SEEDS ? [...parts].sort((a, b) => weight(b) - weight(a)) : parts;
@@ -37,7 +37,7 @@ function seedRows(parts) {
     .slice(0, MOST_SEEDS)
     .map((part) => row(`${part.weight < 0 ? "− " : ""}${seedName(part)}`, part.semantic, part.preference));
   const rest = sorted.slice(MOST_SEEDS);
-  const total = (side) => rest.reduce((sum, part) => sum + part[side], 0);
+  const total = (space) => rest.reduce((sum, part) => sum + part[space], 0);
   if (rest.length) rows.push(row(countOf(rest.length, "more song"), total("semantic"), total("preference")));
   return rows;
 }
@@ -105,8 +105,8 @@ async function bestMoment(node, result) {
   }
 }
 
-/** Fills `node` with why `result` is in the answer; without a question, with what its file says. */
-export function writeWhy(node, result) {
+/** Fills `node` with the explanation of `result`; without a question, with its tags. */
+export function showExplanation(node, result) {
   if (!result.why) {
     const tags = [...result.genres, ...result.tags, ...result.machine_tags].slice(0, 12);
     if (tags.length)

@@ -1,4 +1,4 @@
-// The chosen song under the maps, with what can be done with it: it need not be on the list.
+// The selected song under the maps and its actions; it need not be on the list.
 
 import { askAlso, askSimilar, isKnown, recall, show } from "./actions.js";
 import { button, byId } from "./dom.js";
@@ -8,7 +8,7 @@ import { source } from "./source.js";
 import { state, watch } from "./state.js";
 
 function render() {
-  const box = byId("chosen");
+  const box = byId("details");
   const track_id = state.selected;
   if (!track_id || !isKnown(track_id)) return void box.replaceChildren(); // its place stays, so that the maps do not jump
   const track = recall(track_id);
@@ -25,7 +25,7 @@ function render() {
 }
 
 /** Connects the row of buttons. */
-export function startChosen() {
+export function startDetails() {
   onPlaylist(render);
   watch((changed) => changed.has("selected") && render());
   render();

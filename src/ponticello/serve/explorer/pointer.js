@@ -1,8 +1,8 @@
-// Mouse, fingers and keys on the maps: move, zoom, hover, choose, draw a lasso.
+// Mouse, touch and keyboard input on the maps: move, zoom, hover, select, draw a lasso.
 
 import { byId } from "./dom.js";
-import { maps, pick, redraw, say } from "./maps.js";
-import { take } from "./taking.js";
+import { describe, maps, pick } from "./map-state.js";
+import { take } from "./selection.js";
 
 const REACH_PX = 14; // how near the pointer must be to a song
 const CLICK_PX = 5; // less movement than this is a click
@@ -13,6 +13,7 @@ const LASSO_STEP_PX = 3;
 const fingers = new Map(); // pointer id -> [x, y]
 let pane = null; // the map that holds the pointer
 let travelled = 0;
+let redraw = () => {};
 
 const placeOf = (event) => {
   const box = byId("overlay").getBoundingClientRect();
@@ -23,7 +24,7 @@ const paneAt = ([x, y]) => maps.panes.find((one) => one.has(x, y)) ?? null;
 function hover(row) {
   if (row === maps.hover) return;
   maps.hover = row;
-  say(row >= 0 ? row : maps.selected);
+  describe(row >= 0 ? row : maps.selected);
   redraw(false);
 }
 
@@ -114,15 +115,16 @@ function key(event) {
   keys[event.key]();
   const now = maps.panes[maps.active];
   const near = now.nearest(now.left + now.width / 2, now.top + now.height / 2, KEY_REACH_PX);
-  say(
+  describe(
     near,
-    near < 0 ? `On the ${now.name} map nothing is near the cross.` : `On the ${now.name} map, nearest the cross: `,
+    near < 0 ? `On the ${now.label} map nothing is near the cross.` : `On the ${now.label} map, nearest the cross: `,
   );
   redraw();
 }
 
-/** Connects the canvas. */
-export function startPointing() {
+/** Connects the canvas. onChange: draws the maps. */
+export function startPointer(onChange) {
+  redraw = onChange;
   const canvas = byId("overlay");
   canvas.addEventListener("pointerdown", down);
   canvas.addEventListener("pointermove", move);
