@@ -148,7 +148,9 @@ def write_mixtures(
                 return mixed_mel(one, two, mixture.share)
             return mixed_frames(one, two, mixture.share, (0, *path.name.encode()))
 
-        return ExtractionJob(place, read_manifest(original)["mel_key"][0], frames, "mix tracks")
+        return ExtractionJob(
+            place, read_manifest(original)["features_key"][0], frames, "mix tracks"
+        )
 
     track_ids = [*FeatureStore(base.mels).track_ids, *mixtures]
     with folder.lock():

@@ -77,7 +77,7 @@ def test_track_that_is_just_average_has_no_direction(store: FeatureStore) -> Non
 
 
 def test_mel_statistics_of_an_unprepared_track_are_refused(store: FeatureStore) -> None:
-    with pytest.raises(DataError, match="track 'z' has no prepared frames"):
+    with pytest.raises(DataError, match="track 'z' has no prepared features"):
         mel_statistics(store, ["z"], ["a"])
 
 

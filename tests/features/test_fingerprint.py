@@ -184,7 +184,7 @@ def test_short_and_silent_tracks_are_not_compared(tmp_path: Path) -> None:
 def test_an_unknown_track_is_refused(tmp_path: Path, tunes: dict[str, Path]) -> None:
     store = _store(tmp_path, {"a": tunes["tune00"]})
     with pytest.raises(
-        DataError, match="track 'b' has no prepared frames; run: ponticello prepare"
+        DataError, match="track 'b' has no prepared features; run: ponticello prepare"
     ):
         near_duplicates(store, ["b"])
 

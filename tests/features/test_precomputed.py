@@ -123,7 +123,7 @@ def test_files_that_are_no_frames_are_listed_and_never_unpickled(folder: Library
 
 
 def test_a_changed_file_is_read_again_and_other_sizes_leave_with_it(folder: LibraryPaths) -> None:
-    """First two vectors of 3; then three new ones of 2, so that the old ones are the odd ones out."""
+    """First two vectors of 3, then three new ones of 2, which outnumber them."""
     _npy(folder.root / "v", {"a": ROWS["a"]})
     _take_over(folder, "v")
     _npy(folder.root / "v", {"b": [1.0, 2.0], "c": [3.0, 4.0]})
@@ -152,7 +152,7 @@ def test_a_setting_that_names_nothing_is_said(folder: LibraryPaths) -> None:
 
 def test_sound_cannot_be_heard(tmp_path: Path) -> None:
     with pytest.raises(
-        CheckpointError, match=r"trained on vectors from v\.npz and cannot hear a sound"
+        CheckpointError, match=r"trained on vectors from v\.npz and cannot read a sound"
     ):
         PrecomputedFeatures("v.npz").extract(tmp_path / "a.flac", 16_000)
     assert PrecomputedFeatures("v.npz").blocks(12) == ((12, 1.0),)

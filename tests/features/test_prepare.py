@@ -1,4 +1,4 @@
-"""Preparing by several jobs: the bytes of a single process, whichever of them ran, together or not."""
+"""Preparing by several jobs gives the bytes of a single process, in any order of the jobs."""
 
 import threading
 from dataclasses import replace

@@ -73,6 +73,6 @@ def test_error_in_a_worker_is_raised_here() -> None:
     with pytest.raises(PonticelloError, match="row 3: no such thing"):
         list(run_on_ray(ours, [3]))
     with pytest.raises(
-        PonticelloError, match=r"a worker failed at part 0:[\s\S]*ZeroDivisionError"
+        PonticelloError, match=r"a worker failed at task 0:[\s\S]*ZeroDivisionError"
     ):
         list(run_on_ray(others, [0]))

@@ -72,7 +72,7 @@ def test_shard_of_another_kind_is_refused(tmp_path: Path) -> None:
 def test_missing_or_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         LibraryError,
-        match=r"holds no prepared mels \(manifest.parquet is missing\); run: ponticello",
+        match=r"holds no prepared features \(manifest.parquet is missing\); run: ponticello",
     ):
         read_manifest(tmp_path)
     for write in (
@@ -107,9 +107,10 @@ def test_manifest_with_any_flipped_byte_is_refused_or_harmless(tmp_path: Path) -
     assert refused > len(whole) / 5 / 3
 
 
-def test_manifest_written_before_it_held_its_hash_is_read(tmp_path: Path) -> None:
+def test_manifest_without_its_hash_is_refused(tmp_path: Path) -> None:
     manifest = pl.DataFrame(
         [("t0", 0, 0, 1, "ab", "0.wav", 1, 1, "key")], schema=MANIFEST_SCHEMA, orient="row"
     )
     manifest.write_parquet(tmp_path / "manifest.parquet")
-    assert read_manifest(tmp_path).equals(manifest)
+    with pytest.raises(LibraryError, match="is damaged"):
+        read_manifest(tmp_path)

@@ -94,7 +94,7 @@ def test_manifest_tells_where_each_mel_came_from(
     row, status = rows["t1"], sources["t1"].stat()
     assert (row["shard"], row["start"], row["n_frames"]) == (0, 9, 7)  # after t3, of 9 frames
     assert (row["source"], row["source_size"]) == (str(sources["t1"]), status.st_size)
-    assert (row["source_mtime_ns"], row["mel_key"]) == (
+    assert (row["source_mtime_ns"], row["features_key"]) == (
         status.st_mtime_ns,
         mel_key(folder.config.mel),
     )
@@ -232,7 +232,11 @@ from ponticello.storage.layout import open_library
 prepare._SHARD_TRACKS = 2
 folder = open_library(os.environ["LIBRARY"])
 sources = {path.stem: path for path in sorted(Path(os.environ["AUDIO"]).glob("*.flac"))}
-prepare.prepare_features(folder, sources, on_progress=lambda n_done, n_todo: os._exit(9) if n_done == 3 else None)
+def die(n_done, n_todo):
+    if n_done == 3:
+        os._exit(9)
+
+prepare.prepare_features(folder, sources, on_progress=die)
 """
 
 
@@ -398,7 +402,7 @@ def test_unknown_track_is_named(folder: LibraryPaths, sources: dict[str, Path]) 
     store = FeatureStore(folder.mels)
     for ask in (store.read, store.n_frames, store.sha256):
         with pytest.raises(
-            DataError, match="track 'x' has no prepared frames; run: ponticello prepare"
+            DataError, match="track 'x' has no prepared features; run: ponticello prepare"
         ):
             ask("x")
 

@@ -127,7 +127,7 @@ def test_a_sound_cannot_be_encoded_and_that_is_said(given: Library, tmp_path: Pa
     model = HTCL.from_pretrained(given.folder.run("preference"))
     for sound in (np.zeros(16_000, dtype=np.float32), tmp_path / "any.wav"):
         with pytest.raises(
-            CheckpointError, match=r"trained on vectors from given\.npz and cannot hear a sound"
+            CheckpointError, match=r"trained on vectors from given\.npz and cannot read a sound"
         ):
             model.encode_audio([sound])
 
@@ -242,7 +242,9 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
         train_semantic(folder, "begun", retrieval_figures, callbacks=[_StopAt()])
     place = folder.frames_of(folder.config.front_end)
     manifest = read_manifest(place)
-    write_manifest(place, manifest.with_columns(pl.col("mel_key").str.replace(own, "0123456789ab")))
+    write_manifest(
+        place, manifest.with_columns(pl.col("features_key").str.replace(own, "0123456789ab"))
+    )
     line = rf"prepared with hf:.* of weights 0123456789ab, the model was trained over weights {own}: put those back"
     with pytest.raises(CheckpointError, match=line):
         train_preference(folder, "other", "semantic", retrieval_figures)
@@ -275,4 +277,4 @@ def test_a_missing_encoder_is_said_before_anything_is_decoded(
     _set_front_end(folder.root, 'front_end = "hf:nobody/no-such-encoder"')
     result = CliRunner().invoke(app, ["prepare", "-L", str(folder.root)])
     assert (result.exit_code, folder.mels.exists()) == (1, False)
-    assert "nothing is fetched unasked: give --allow-download" in str(result.exception)
+    assert "downloads are off: give --allow-download" in str(result.exception)

@@ -1,13 +1,13 @@
-"""Features of tracks, as an encoder reads them: computed once, stored, read back.
+"""Features of tracks: what an encoder reads, computed once and stored.
 
 store             feature shards on disk
-prepare           computes the features of a library, resumable
-extraction        runs an extraction job on files in worker processes
-frontend          the interface of frozen front ends, and which one a library uses
+extraction        computes features from files in worker processes
+prepare           prepares and tags a library; resumable, on one or several machines
+frontend          the interface of frozen front ends, and the choice of one
 musicnn           the MusiCNN taggers
 musicnn_frontend  MusiCNN as a front end, and machine tags
 huggingface       Hugging Face audio encoders as a front end
-precomputed       vectors computed by other programs as a front end
-fingerprint       finds tracks that hold the same recording
-ray_tasks         runs tasks on a Ray cluster
+precomputed       vectors of other programs as a front end
+fingerprint       tracks that hold the same recording
+ray_tasks         tasks on a Ray cluster
 """

@@ -1,10 +1,11 @@
-"""Which frozen front end a model reads, and what each of them has to say: one file a front end,
-this one chooses.
+"""The interface of frozen front ends, and the choice of the one that a library's settings name.
 
-logmel      no frozen front end: the tower learns from log-mels   `audio/mel.py`
-musicnn     two pretrained taggers in the package                 `musicnn_features.py`
-features    vectors the user has                                  `features/precomputed.py`
-hf:NAME     a Hugging Face audio encoder the user names           `hf_frames.py`
+    logmel      no frozen front end: the model learns from log-mels   `audio/mel.py`
+    musicnn     two pretrained taggers in the package                 `musicnn_frontend.py`
+    features    vectors computed by other programs                    `precomputed.py`
+    hf:NAME     a Hugging Face audio encoder                          `huggingface.py`
+
+Dimensions: T frames, F numbers per frame.
 """
 
 from collections.abc import Mapping
@@ -25,37 +26,39 @@ from ponticello.storage.layout import LibraryPaths
 
 
 class FeatureExtractor(Protocol):
-    """How a track becomes frames (T, F) that are computed once and never learned."""
+    """Turns sounds into features (T, F) with weights that are never trained here."""
 
     @property
     def key(self) -> str:
-        """Changes whenever the frames of a track would (`ExtractionJob.key`)."""
+        """Changes whenever the features of a track would change."""
 
     @property
     def notice(self) -> str:
-        """What its user has to know before it is used, such as a licence; "" for nothing."""
+        """A notice for the user, such as the licence of the weights; may be empty."""
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
-        """(size, weight) of the numbers of a frame that belong together, as
-        `fit_feature_projection` takes them.
+        """Returns (size, weight) of each block of numbers in a frame.
+
+        `fit_feature_projection` gives each block its share of a track's vector.
         """
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """Returns how a library's features are computed, and the file of each track."""
+        """Returns the job that computes a library's features, and the file of each track."""
 
     def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
-        """(T, F) float16 of a file, or of a mono waveform (n,) at `sample_rate` Hz.
+        """Returns the features of a file, or of a mono waveform (n,) at `sample_rate` Hz.
 
-        CheckpointError where it cannot take sound, AudioError as `load_audio`.
+        Raises CheckpointError where the front end cannot read sounds, AudioError as `load_audio`.
         """
 
 
 def feature_extractor(
     config: Config, weights: str = "", allow_download: bool = False
 ) -> FeatureExtractor | None:
-    """The frozen front end that the settings name; None for log-mels.
+    """Returns the frozen front end that the settings name; None for log-mels.
 
-    weights: those a model was trained over (`FeatureStore.weights`); "" = whichever are found.
+    weights: hash of the encoder weights a model was trained with (`FeatureStore.weights`);
+        "" accepts the installed ones.
     """
     if config.front_end == "logmel":
         return None
@@ -63,32 +66,31 @@ def feature_extractor(
         return MusicnnExtractor(config.mel.max_seconds)
     if config.front_end == "features":
         return PrecomputedFeatures(config.features)
-    return HuggingFaceExtractor(
-        config.front_end.removeprefix(PREFIX), config.mel.max_seconds, weights, allow_download
-    )
+    name = config.front_end.removeprefix(PREFIX)
+    return HuggingFaceExtractor(name, config.mel.max_seconds, weights, allow_download)
 
 
 def features_key(config: Config, weights: str = "") -> str:
-    """A name that changes whenever what a model with these settings reads would
-    (`ExtractionJob.key`).
-    """
-    front_end = feature_extractor(config, weights)
-    return front_end.key if front_end else mel_key(config.mel)
+    """Returns the key of the features that a model with these settings reads."""
+    extractor = feature_extractor(config, weights)
+    return mel_key(config.mel) if extractor is None else extractor.key
 
 
 def open_features(folder: LibraryPaths, config: Config, weights: str = "") -> FeatureStore:
-    """The prepared frames a model with these settings reads; LibraryError if they are missing or of
-    other settings.
+    """Opens the prepared features that a model with these settings reads.
 
-    weights: those of the front end that the model was trained over, "" = any; CheckpointError if
-    the frames were since prepared with others.
+    weights: hash of the encoder weights the model was trained with; "" accepts any.
+
+    Raises LibraryError if the features are missing or have other settings, CheckpointError if
+    they were prepared with other weights.
     """
-    store = FeatureStore(folder.frames_of(config.front_end))
+    features_folder = folder.frames_of(config.front_end)
+    store = FeatureStore(features_folder)
     store.require(features_key(config))
     if weights and store.weights != weights:
         raise CheckpointError(
-            f"{folder.frames_of(config.front_end)} were prepared with {config.front_end} of weights "
-            f"{store.weights or 'unknown'}, the model was trained over weights {weights}: put those back and run "
-            "ponticello prepare, or train stage one anew under another --name"
+            f"{features_folder} were prepared with {config.front_end} of weights "
+            f"{store.weights or 'unknown'}, the model was trained with weights {weights}: install "
+            "those and run ponticello prepare, or train the first stage under another --name"
         )
     return store

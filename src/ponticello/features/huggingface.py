@@ -1,16 +1,15 @@
-"""The front end `hf:NAME`: a frozen Hugging Face audio encoder that the user names, run once at
-`prepare`.
+"""The front end `hf:NAME`: a frozen Hugging Face audio encoder that the user names.
 
-Whatever `AutoModel` and `AutoFeatureExtractor` make of a local folder or a hub name, without remote
-code: wav2vec 2.0, HuBERT and what is built like them (one frame is the mean over time and layers),
-and CLAP's audio tower (its vector).
-Dimensions: P windows of one track, n samples, F numbers a frame.
+It accepts models that `AutoModel` and `AutoFeatureExtractor` load from a local folder or a hub
+name without remote code: wav2vec 2.0, HuBERT and similar models (a frame is the mean over time and
+layers), and CLAP's audio tower (a frame is its vector).
+Dimensions: P windows of one track, n samples, F numbers per frame.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,28 +24,26 @@ from transformers.utils.hub import cached_file
 from ponticello.audio.decode import load_audio, resample
 from ponticello.errors import CheckpointError, DataError, ShapeError
 from ponticello.features.extraction import ExtractionJob, waveform_of_track
-from ponticello.features.store import BY_WEIGHTS, Features
+from ponticello.features.store import WEIGHTS_SEPARATOR, Features
 from ponticello.storage.layout import LibraryPaths
 from ponticello.tracks.catalog import audio_files
 
 PREFIX = "hf:"
-# a frame; MERT was trained on 5 s, and CLAP's extractor crops at random what is longer than 10 s
+# MERT was trained on 5 s, and CLAP's extractor crops sounds longer than 10 s at random.
 WINDOW_SECONDS = 5.0
-BATCH_WINDOWS = 8  # at once
+BATCH_WINDOWS = 8
 UNKNOWN_LICENCE = "unknown: read its card"
-_RECIPE = 1  # raise it when the same encoder would give other frames
-_HEAD = 10_000  # characters of a card in which its head is looked for
-_MADE_UP = (
-    "masked_spec_embed"  # a weight that only training reads; many published models leave it out
-)
+_RECIPE = 1  # part of the key; raise it when the same encoder would give other features
+_CARD_CHARACTERS = 10_000  # start of a model card that is searched for the licence
+_TRAINING_WEIGHT = "masked_spec_embed"  # read in training only; many published models lack it
 
 
 @dataclass(frozen=True)
 class HuggingFaceExtractor:
     """The front end `hf:NAME`, of the first `seconds` of each track; see `FeatureExtractor`.
 
-    weights: those that must be found (`LoadedEncoder.weights`); "" = any. CheckpointError where the
-    encoder is missing, or is another.
+    weights: required hash of the encoder's weights (`LoadedEncoder.weights`); "" accepts any.
+    All methods that load the encoder raise CheckpointError if it is missing or has other weights.
     """
 
     name: str
@@ -56,58 +53,67 @@ class HuggingFaceExtractor:
 
     @property
     def key(self) -> str:
-        """As `FeatureExtractor.key`."""
-        return f"hf {_RECIPE} {self.seconds:g} {self.name}" + (
-            BY_WEIGHTS + self.weights if self.weights else ""
-        )
+        """Contains the recipe, `seconds`, the name and, where known, the weights."""
+        key = f"hf {_RECIPE} {self.seconds:g} {self.name}"
+        return key + WEIGHTS_SEPARATOR + self.weights if self.weights else key
 
     @property
     def notice(self) -> str:
-        """As `FeatureExtractor.notice`."""
+        """Names the licence of the encoder."""
         return f"audio encoder {self.name}: licence {licence_of(self.name, self.allow_download)}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
-        """As `FeatureExtractor.blocks`."""
+        """Returns one block, the whole frame."""
         return ((frame_size, 1.0),)
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """As the protocol says; the key names the weights that are found now."""
-        found = HuggingFaceExtractor(
-            self.name, self.seconds, self._encoder().weights, self.allow_download
+        """Returns a job whose key contains the installed weights, and the catalogue's files.
+
+        Workers only decode. The encoder stays in this process: it is large, and torch spreads its
+        work over the cores.
+        """
+        encoder = self._encoder()
+        job = ExtractionJob(
+            folder=folder.frames_of(PREFIX + self.name),
+            key=replace(self, weights=encoder.weights).key,
+            extract=partial(
+                waveform_of_track, sample_rate=encoder.sample_rate, seconds=self.seconds
+            ),
+            step=f"prepare {PREFIX}{self.name}",
+            finish=encoder.extract,
         )
-        place = folder.frames_of(PREFIX + self.name)
-        encoder = found._encoder()
-        # The encoder stays in this process: it is large, and torch spreads its work over the cores
-        # by itself.
-        decode = partial(waveform_of_track, sample_rate=encoder.sample_rate, seconds=self.seconds)
-        front_end = ExtractionJob(
-            place, found.key, decode, f"prepare {PREFIX}{self.name}", encoder.frames_of
-        )
-        return front_end, audio_files(folder)
+        return job, audio_files(folder)
 
     def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
-        """As `FeatureExtractor.extract`."""
+        """Returns the features of a file or a waveform, see `FeatureExtractor.extract`.
+
+        Raises ShapeError or DataError for a waveform with two dimensions, no sample or infinite
+        samples.
+        """
         encoder = self._encoder()
         if isinstance(sound, Path):
             waveform = load_audio(sound, encoder.sample_rate, self.seconds)
         else:
-            waveform = _checked(resample(sound, sample_rate, encoder.sample_rate))
-        return encoder.frames_of(waveform[: int(self.seconds * encoder.sample_rate)])
+            waveform = resample(sound, sample_rate, encoder.sample_rate)
+            _check_waveform(waveform)
+        return encoder.extract(waveform[: int(self.seconds * encoder.sample_rate)])
 
     def _encoder(self) -> "LoadedEncoder":
         encoder = load_audio_encoder(self.name, self.allow_download)
         if self.weights not in ("", encoder.weights):
             raise CheckpointError(
-                f"audio encoder {self.name!r} has other weights ({encoder.weights}) than those the frames were made "
-                f"with ({self.weights}); put those back, or prepare and train again"
+                f"audio encoder {self.name!r} has other weights ({encoder.weights}) than those the "
+                f"features were made with ({self.weights}); install those, or prepare and train "
+                "again"
             )
         return encoder
 
 
 @dataclass(frozen=True)
 class LoadedEncoder:
-    """A pretrained audio encoder in eval mode. sample_rate: Hz. weights: the start of a hash over
-    all of them.
+    """A pretrained audio encoder in eval mode.
+
+    sample_rate: Hz. weights: first 12 hex digits of a hash of all weights.
     """
 
     model: Any
@@ -116,33 +122,29 @@ class LoadedEncoder:
     weights: str
 
     @torch.no_grad()
-    def frames_of(self, waveform: np.ndarray) -> Features:
-        """(P, F) float16: every whole 5 s of a waveform (n,); a shorter sound is repeated to fill
-        one window.
+    def extract(self, waveform: np.ndarray) -> Features:
+        """Returns (P, F) float16, one row per whole 5 s of a waveform (n,).
 
-        DataError where a number does not fit float16.
+        A shorter sound is repeated to fill one window. Raises DataError if a number exceeds the
+        range of float16.
         """
         size = int(WINDOW_SECONDS * self.sample_rate)
-        filled = (
-            np.tile(waveform, -(-size // len(waveform)))[:size]
-            if len(waveform) < size
-            else waveform
-        )
-        windows = filled[: len(filled) // size * size].reshape(-1, size)
-        parts = [
-            self._pooled(windows[i : i + BATCH_WINDOWS])
-            for i in range(0, len(windows), BATCH_WINDOWS)
-        ]
-        pooled = torch.cat(parts).float().cpu().numpy()
-        if not np.abs(pooled).max() <= np.finfo(np.float16).max:  # false for NaN too
+        if len(waveform) < size:
+            waveform = np.tile(waveform, -(-size // len(waveform)))[:size]
+        windows = waveform[: len(waveform) // size * size].reshape(-1, size)
+        batches = []
+        for start in range(0, len(windows), BATCH_WINDOWS):
+            batches.append(self._encode(windows[start : start + BATCH_WINDOWS]))
+        vectors = torch.cat(batches).float().cpu().numpy()
+        if not np.abs(vectors).max() <= np.finfo(np.float16).max:  # false for NaN too
             raise DataError("the audio encoder gives numbers that float16 cannot hold")
-        frames: Features = pooled.astype(np.float16)
-        return frames
+        features: Features = vectors.astype(np.float16)
+        return features
 
-    def _pooled(self, windows: np.ndarray) -> Tensor:
-        """windows: (P, n) of one length, so that nothing is padded -> (P, F)."""
+    def _encode(self, windows: np.ndarray) -> Tensor:
+        """Encodes windows (P, n) of equal length, which need no padding, as (P, F)."""
         inputs = self.extractor(list(windows), sampling_rate=self.sample_rate, return_tensors="pt")
-        if "is_longer" in inputs:  # CLAP's extractor marks one at random where none is
+        if "is_longer" in inputs:  # CLAP's extractor sets one at random where none is longer
             inputs["is_longer"] = torch.zeros_like(torch.as_tensor(inputs["is_longer"]))
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         if hasattr(self.model, "get_audio_features"):
@@ -155,12 +157,35 @@ class LoadedEncoder:
 
 @lru_cache(maxsize=1)
 def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder:
-    """A pretrained audio encoder from this machine unless `allow_download`; CheckpointError if it
-    is none, or missing.
+    """Loads a pretrained audio encoder and tries it on silence.
 
-    name: a local folder or a hub name. Only safetensors weights are read, and no code that comes
-    with them is run.
+    name: a local folder or a hub name. Only safetensors weights are read, no code that comes with
+    the model runs, and files are fetched only with `allow_download`.
+    Raises CheckpointError if the encoder is missing, incomplete or not an audio encoder.
     """
+    model, extractor = _load_pretrained(name, allow_download)
+    sample_rate = getattr(extractor, "sampling_rate", None)
+    kind = type(model).__name__
+    if not sample_rate:
+        raise CheckpointError(
+            f"{name!r} ({kind}) is no audio encoder: its extractor takes no sound"
+        )
+    model.requires_grad_(False)
+    model.train(False)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = LoadedEncoder(model, extractor, int(sample_rate), _hash_weights(model))
+    failures = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, ArithmeticError)
+    try:
+        encoder.extract(np.zeros(int(WINDOW_SECONDS * encoder.sample_rate), dtype=np.float32))
+    except (*failures, DataError) as error:
+        raise CheckpointError(
+            f"{name!r} ({kind}) is no audio encoder that can be used: {_first_line(error)}"
+        ) from None
+    return encoder
+
+
+def _load_pretrained(name: str, allow_download: bool) -> tuple[Any, Any]:
+    """Returns the model and its feature extractor; CheckpointError if a weight is missing."""
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
@@ -171,78 +196,50 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
         hint = (
             ""
             if allow_download
-            else " (nothing is fetched unasked: give --allow-download, or a local folder)"
+            else " (downloads are off: give --allow-download, or a local folder)"
         )
         raise CheckpointError(
             f"audio encoder {name!r} cannot be loaded: {_first_line(error)}{hint}"
         ) from None
-    sample_rate = getattr(extractor, "sampling_rate", None)
-    if not sample_rate:
-        raise CheckpointError(
-            f"{name!r} ({type(model).__name__}) is no audio encoder: its extractor takes no sound"
-        )
-    missing = sorted(weight for weight in report["missing_keys"] if not weight.endswith(_MADE_UP))
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith(_TRAINING_WEIGHT))
     if missing:
         raise CheckpointError(
             f"audio encoder {name!r} does not hold all its weights: {', '.join(missing[:3])}"
         )
-    model.requires_grad_(False)
-    model.train(False)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    encoder = LoadedEncoder(model, extractor, int(sample_rate), _hash_weights(model))
-    try:
-        encoder.frames_of(np.zeros(int(WINDOW_SECONDS * encoder.sample_rate), dtype=np.float32))
-    except (
-        TypeError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        LookupError,
-        ArithmeticError,
-        DataError,
-    ) as error:
-        kind = type(model).__name__
-        raise CheckpointError(
-            f"{name!r} ({kind}) is no audio encoder that can be used: {_first_line(error)}"
-        ) from None
-    return encoder
+    return model, extractor
 
 
 def licence_of(name: str, allow_download: bool = False) -> str:
-    """The licence that the card of a model (README.md) names at its head; else `UNKNOWN_LICENCE`."""
+    """Returns the licence in the metadata of a model's card (README.md), or `UNKNOWN_LICENCE`."""
     try:
         card = cached_file(name, "README.md", local_files_only=not allow_download)
     except OSError:
-        card = None
-    head = (
-        re.match(r"---\s*\n(.*?)\n---", Path(card).read_text(encoding="utf-8")[:_HEAD], re.DOTALL)
-        if card
-        else None
-    )
-    named = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)", head[1], re.MULTILINE) if head else None
-    return named[1] if named else UNKNOWN_LICENCE
+        return UNKNOWN_LICENCE
+    if card is None:
+        return UNKNOWN_LICENCE
+    text = Path(card).read_text(encoding="utf-8")[:_CARD_CHARACTERS]
+    metadata = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    if metadata is None:
+        return UNKNOWN_LICENCE
+    licence = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)", metadata[1], re.MULTILINE)
+    return UNKNOWN_LICENCE if licence is None else licence[1]
 
 
 def _hash_weights(model: Any) -> str:
-    """12 hex digits over all weights, made-up ones aside."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        if not name.endswith(_MADE_UP):
+        if not name.endswith(_TRAINING_WEIGHT):
             digest.update(name.encode())
             digest.update(weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
-def _checked(waveform: np.ndarray) -> np.ndarray:
-    """The waveform; ShapeError unless it is (n,), DataError if it is empty or not finite, as
-    `log_mel`.
-    """
+def _check_waveform(waveform: np.ndarray) -> None:
     if waveform.ndim != 1:
         raise ShapeError(f"a waveform must have one dimension, (n,); found {waveform.shape}")
     if not len(waveform) or not np.isfinite(waveform).all():
         raise DataError("a waveform must hold at least one sample, and only finite ones")
-    return waveform
 
 
 def _first_line(error: Exception) -> str:
-    return f"{str(error) or type(error).__name__}".splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0]

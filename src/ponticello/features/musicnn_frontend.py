@@ -1,10 +1,8 @@
-"""What MusiCNN hears of a track, kept as frames in a library's `frames/`: computed once, read by
-everything after.
+"""MusiCNN as a frozen front end, and machine tags from its features.
 
-One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers in three blocks: what each
-tagger pools, embeds and tags, and the spectrum they listened to.
-
-Machine tags, from what MusiCNN heard: of one track, and of a whole library.
+One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers in three blocks: pooled
+features, embedding and tags of each tagger, and the spectrum of the patch.
+Dimensions: n samples, P patches of a track.
 """
 
 from collections.abc import Mapping
@@ -34,27 +32,21 @@ from ponticello.tracks.catalog import audio_files, merge_tracks
 
 TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
 TAGGER_SIZE = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
-TAGGERS_SIZE = (
-    len(TAGGERS) * TAGGER_SIZE
-)  # what the taggers themselves say of a frame, its first numbers
-SPECTRUM_SIZE = (
-    2 * MEL.n_mels
-)  # of each mel band: mean, against the patch's own, and standard deviation over the patch
-# How many numbers belong together, and how much of a track's vector they are. Ours: half the
-# spectrum's share does as
-# well or better (docs/benchmarks.md, "Where the departure begins"), but the starter model was made
-# with this one.
+TAGGERS_SIZE = len(TAGGERS) * TAGGER_SIZE  # the first numbers of a frame
+SPECTRUM_SIZE = 2 * MEL.n_mels  # mean relative to the patch, and standard deviation, per mel band
+# Sizes of the blocks, and their weights in a track's vector. Half the weight for the spectrum is as
+# good or better (docs/benchmarks.md, "Where the departure begins"), but the starter model was
+# trained with this one.
 BLOCKS = ((TAGGER_SIZE, 1.0), (TAGGER_SIZE, 1.0), (SPECTRUM_SIZE, 0.7))
 FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
-# The taggers hear a track 6 dB softer as another one, and a silence before the music shifts their
-# patches: both are
-# evened out first. docs/benchmarks.md, "How steady vectors are".
-LEVEL_DB = (
-    -20.0
-)  # RMS against full scale: what every sound is brought to; mastered music lies at -20 to -10
-SILENCE_DB = -60.0  # below the peak: what counts as silence before the music
-LEAD_IN_S = 5.0  # read past the wanted seconds, so that so long a silence costs none of them
-_RECIPE = 3  # raise it when `musicnn_features` gives other numbers
+# MusiCNN's output depends on loudness, and silence before the music shifts its patches, so both are
+# normalised first (docs/benchmarks.md, "How steady vectors are").
+LEVEL_DB = -20.0  # RMS relative to full scale; mastered music has -20 to -10
+SILENCE_DB = -60.0  # relative to the peak
+LEAD_IN_S = 5.0  # decoded beyond the wanted seconds, to replace leading silence of this length
+MIN_TAG_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}  # `mtt` scores about twice as high
+MAX_TAGS = 12  # per track
+_RECIPE = 3  # part of the key; raise it when `musicnn_features` returns other numbers
 
 
 @dataclass(frozen=True)
@@ -66,91 +58,81 @@ class MusicnnExtractor:
 
     @property
     def key(self) -> str:
-        """As `FeatureExtractor.key`."""
+        """Contains the version of the recipe and `seconds`."""
         return f"musicnn {_RECIPE} {self.seconds:g}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
-        """As `FeatureExtractor.blocks`."""
+        """Returns `BLOCKS`."""
         return BLOCKS
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """As `FeatureExtractor.job`."""
-        return ExtractionJob(
-            folder.frames, self.key, self._of_track, "prepare frames"
-        ), audio_files(folder)
+        """Returns the job for `frames/`, and the audio files of the catalogue."""
+        job = ExtractionJob(folder.frames, self.key, self._extract_track, "prepare frames")
+        return job, audio_files(folder)
 
     def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
-        """As `FeatureExtractor.extract`."""
+        """Returns the features of a file or a waveform, see `FeatureExtractor.extract`."""
         if isinstance(sound, Path):
             return musicnn_features(sound, self.seconds)
         return waveform_features(resample(sound, sample_rate, MEL.sample_rate), self.seconds)
 
-    def _of_track(self, path: Path, track_id: str) -> Features:
+    def _extract_track(self, path: Path, _track_id: str) -> Features:
         return musicnn_features(path, self.seconds)
 
 
 def musicnn_job(folder: LibraryPaths) -> ExtractionJob:
-    """The library's MusiCNN frames, in `frames/`, of the first `mel.max_seconds` of each track."""
-    return MusicnnExtractor(folder.config.mel.max_seconds).job(folder)[0]
+    """Returns the job for MusiCNN features of the first `mel.max_seconds` of each track."""
+    job, _ = MusicnnExtractor(folder.config.mel.max_seconds).job(folder)
+    return job
 
 
 def musicnn_features(path: Path, seconds: float) -> Features:
-    """(P, 2198) float16: every whole 3 s of the first `seconds` of a file, under both taggers, and
-    its spectrum.
+    """Returns (P, 2198) float16, one row per whole 3 s of the first `seconds` of a file.
 
-    Of each tagger in turn: mean_pool (753), penultimate (200), taggram (50); then the mel bands'
-    means, less the mean over all bands, and their standard deviations (96 each, log10 units). A
-    sound shorter than 3 s is repeated to fill one frame. Silence before the music is left out, and
-    the music brought to one level. AudioError as `load_audio`.
-    Cost: 1/30 of the sound's length on one core.
+    Per tagger: mean_pool (753), penultimate (200), taggram (50). Then, per mel band, the mean
+    minus the mean of all bands, and the standard deviation (96 each, log10 units). Leading silence
+    is left out, and the loudness is normalised. A sound shorter than 3 s is repeated to fill one
+    patch. Errors as `load_audio`. Cost: 1/30 of the sound's length on one core.
     """
     return waveform_features(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
 
 
 def waveform_features(waveform: np.ndarray, seconds: float) -> Features:
-    """As `musicnn_features`, of a mono waveform (n,) at 16 kHz; errors as `split_patches`."""
-    return extract_raw(
-        normalize_loudness(trim_leading_silence(waveform)[: int(seconds * MEL.sample_rate)])
-    )
+    """Returns the features of a mono waveform (n,) at 16 kHz, as `musicnn_features`.
+
+    Errors as `split_patches`.
+    """
+    trimmed = trim_leading_silence(waveform)[: int(seconds * MEL.sample_rate)]
+    return extract_raw(normalize_loudness(trimmed))
 
 
 def extract_raw(waveform: np.ndarray) -> Features:
-    """As `waveform_features`, of all of a waveform at its own level, silence before it included."""
+    """Returns the features of a whole waveform, without trimming or normalising it."""
     patches = split_patches(waveform)
-    parts = []
+    blocks = []
     for tagger in TAGGERS:
-        heard = musicnn_forward(patches, tagger)
-        parts += [heard.mean_pool, heard.penultimate, heard.taggram]
+        output = musicnn_forward(patches, tagger)
+        blocks += [output.mean_pool, output.penultimate, output.taggram]
     spectrum = patches.mean(dim=1)  # (P, 96)
-    parts += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
-    frames: Features = torch.cat(parts, dim=1).numpy().astype(np.float16)
-    return frames
+    blocks += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
+    features: Features = torch.cat(blocks, dim=1).numpy().astype(np.float16)
+    return features
 
 
 def trim_leading_silence(waveform: np.ndarray) -> np.ndarray:
-    """The sound (n,) from its first sample that is less than 60 dB below its peak; silence as it
-    is.
-    """
-    loudness = np.abs(waveform)
-    return waveform[
-        int((loudness > 10 ** (SILENCE_DB / 20) * loudness.max(initial=0.0)).argmax()) :
-    ]
+    """Returns (n,) from the first sample less than 60 dB below the peak; silence is unchanged."""
+    amplitude = np.abs(waveform)
+    threshold = 10 ** (SILENCE_DB / 20) * amplitude.max(initial=0.0)
+    start = int((amplitude > threshold).argmax())
+    return waveform[start:]
 
 
 def normalize_loudness(waveform: np.ndarray) -> np.ndarray:
-    """The sound (n,) at an RMS of `LEVEL_DB`; silence as it is."""
-    rms = float(np.sqrt(np.mean(waveform.astype(np.float64) ** 2))) if len(waveform) else 0.0
-    return (
-        (waveform * np.float32(10 ** (LEVEL_DB / 20) / rms)).astype(np.float32)
-        if rms > 0
-        else waveform
-    )
-
-
-# A tag counts from here on, in 0..1. Scores are low in absolute terms, those of `mtt` about twice
-# as high.
-MIN_TAG_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}
-MAX_TAGS = 12  # a track, the clearest
+    """Returns (n,) scaled to an RMS of `LEVEL_DB`; silence is unchanged."""
+    if not waveform.any():
+        return waveform
+    rms = float(np.sqrt(np.mean(waveform.astype(np.float64) ** 2)))
+    return (waveform * np.float32(10 ** (LEVEL_DB / 20) / rms)).astype(np.float32)
 
 
 def tag_tracks(folder: LibraryPaths) -> dict[str, list[str]]:
@@ -163,28 +145,24 @@ def tag_tracks(folder: LibraryPaths) -> dict[str, list[str]]:
     store.require(musicnn_job(folder).key)
     tags = {track_id: list(rank_tags(store.read(track_id))) for track_id in store.track_ids}
     schema = {TRACK_ID: pl.String(), MACHINE_TAGS: pl.List(pl.String())}
-    merge_tracks(
-        folder,
-        pl.DataFrame({TRACK_ID: list(tags), MACHINE_TAGS: list(tags.values())}, schema),
-        "machine tags",
-    )
+    columns = {TRACK_ID: list(tags), MACHINE_TAGS: list(tags.values())}
+    merge_tracks(folder, pl.DataFrame(columns, schema), "machine tags")
     return tags
 
 
-def rank_tags(frames: Features) -> dict[str, float]:
-    """The tags of a track by falling clearness, at most `MAX_TAGS`: {tag: how many times its least
-    score it has}.
+def rank_tags(features: Features) -> dict[str, float]:
+    """Returns the `MAX_TAGS` clearest tags of a track: {tag: score / minimum score}, highest first.
 
-    frames: as `musicnn_features` gives them. A track's score is the mean over its frames; a tag that
-    both taggers know counts by the clearer one.
+    features: as `musicnn_features`. A track's score is the mean over its frames. A tag that both
+    taggers know counts with the higher ratio.
     """
-    clearness: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     for number, tagger in enumerate(TAGGERS):
         end = (number + 1) * TAGGER_SIZE
-        scores = (
-            frames[:, end - N_TAGS : end].astype(np.float64).mean(axis=0) / MIN_TAG_SCORE[tagger]
-        )
-        for tag, score in zip(tag_names(tagger), scores.tolist(), strict=True):
-            clearness[tag] = max(clearness.get(tag, 0.0), score)
-    clear = sorted((-score, tag) for tag, score in clearness.items() if score >= 1)
-    return {tag: -score for score, tag in clear[:MAX_TAGS]}
+        scores = features[:, end - N_TAGS : end].astype(np.float64).mean(axis=0)
+        tagger_ratios = (scores / MIN_TAG_SCORE[tagger]).tolist()
+        for tag, ratio in zip(tag_names(tagger), tagger_ratios, strict=True):
+            ratios[tag] = max(ratios.get(tag, 0.0), ratio)
+    clear = [tag for tag, ratio in ratios.items() if ratio >= 1]
+    clear.sort(key=lambda tag: (-ratios[tag], tag))
+    return {tag: ratios[tag] for tag in clear[:MAX_TAGS]}

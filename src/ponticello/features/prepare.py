@@ -32,6 +32,7 @@ from ponticello.features.frontend import feature_extractor
 from ponticello.features.musicnn_frontend import musicnn_job, tag_tracks
 from ponticello.features.ray_tasks import Task, run_on_ray, uses_ray
 from ponticello.features.store import (
+    FEATURES_KEY,
     MANIFEST,
     MANIFEST_SCHEMA,
     Features,
@@ -254,7 +255,7 @@ def plan_features(
 
     folder: of the features. key: `ExtractionJob.key`.
     """
-    current = manifest.filter(pl.col("mel_key") == key)
+    current = manifest.filter(pl.col(FEATURES_KEY) == key)
     shard_ends = current.group_by("shard").agg((pl.col("start") + pl.col("n_frames")).max())
     for number, n_rows in shard_ends.iter_rows():
         if not _has_rows(folder, number, n_rows):
@@ -475,7 +476,7 @@ def merge_shards(job: ExtractionJob) -> int:
 def _merge_shard(shard_folder: Path, job: ExtractionJob) -> int:
     if not (shard_folder / MANIFEST).exists():
         return 0
-    rows = read_manifest(shard_folder).filter(pl.col("mel_key") == job.key)
+    rows = read_manifest(shard_folder).filter(pl.col(FEATURES_KEY) == job.key)
     manifest = _manifest_or_empty(job.folder)
     for number in rows["shard"].unique().sort():
         new_number = adopt_shard(shard_folder, number, job.folder)

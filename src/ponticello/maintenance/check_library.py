@@ -347,7 +347,7 @@ def check_frames(folder: LibraryPaths) -> Iterator[Finding]:
         return
     store = FeatureStore(place)
     sample = store.track_ids[:: max(1, len(store) // CHECKED_FRAMES)]
-    damaged = [track_id for track_id in sample if not store.is_whole(track_id)]
+    damaged = [track_id for track_id in sample if not store.is_intact(track_id)]
     if damaged:
         what = f"{len(damaged):,} of {len(sample):,} tracks looked at are damaged, such as {damaged[0]!r}"
         yield Finding("error", what, where, f"delete {where} and run: ponticello prepare")
