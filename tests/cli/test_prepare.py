@@ -28,11 +28,11 @@ FUNNEL = [
     "playlist candidates",
     "playlists left out, over 200 tracks",
     "candidates",
-    "after the cap a listener",
+    "within the cap per user",
     "pairs",
-    "with enough listeners",
-    "likelier than chance",
-    "after the cap a track",
+    "with enough users",
+    "above chance",
+    "within the cap per track",
 ]
 
 
@@ -155,7 +155,7 @@ def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(
         f"events count for training before {splits.train_until:%Y-%m-%d %H:%M}"
     )
     n_pairs = len(read_pairs(mined))
-    assert n_pairs == steps["after the cap a track"]
+    assert n_pairs == steps["within the cap per track"]
     assert re.fullmatch(
         rf"{n_pairs:,} pairs in {re.escape(str(mined.pairs))}, [1-9][\d,]* held out for validation",
         last,
@@ -166,9 +166,9 @@ def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
     printed = out("mine-pairs", "-L", mined.root, "--set", "pairs.max_pairs_per_track=5")
     for reason in (
         "dropped: skips, dislikes and plays under 30 s)",
-        "dropped: over 1,000 of one listener and source)",
-        "dropped: fewer than 3 listeners)",
-        "dropped: over 5 of one track)",
+        "dropped: over 1,000 per user and source)",
+        "dropped: fewer than 3 users)",
+        "dropped: over 5 per track)",
     ):
         assert printed.count(reason) == 1
 
@@ -176,7 +176,7 @@ def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
 def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> None:
     before = _funnel(out("mine-pairs", "-L", mined.root))
     fewer = _funnel(out("mine-pairs", "-L", mined.root, "--set", "pairs.min_users=8"))
-    assert 0 < fewer["with enough listeners"] < before["with enough listeners"]
+    assert 0 < fewer["with enough users"] < before["with enough users"]
     assert fewer["events"] == before["events"]
     assert _funnel(out("mine-pairs", "-L", mined.root)) == before
 
@@ -192,7 +192,7 @@ def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
     ]
     steps = _funnel(out("mine-pairs", "-L", mined.root, *options))
     assert [step for step in steps if step.endswith(" candidates")] == ["session candidates"]
-    assert steps["with enough listeners"] > 0
+    assert steps["with enough users"] > 0
 
 
 def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths) -> None:
@@ -207,7 +207,7 @@ def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
     printed = json.loads(out("mine-pairs", "-L", mined.root, "--json"))
     assert set(printed) == {"n_pairs", "n_validation_pairs", "funnel"}
     assert printed["funnel"] == steps
-    assert printed["n_pairs"] == steps["after the cap a track"]
+    assert printed["n_pairs"] == steps["within the cap per track"]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_many_small_parts_give_what_one_part_gives(
     log = _log(3000)
     whole = mine_pairs(log, config)
     assert len(whole[0]) > 50
-    monkeypatch.setattr(log_module, "_EVENTS_A_PART", 700)
+    monkeypatch.setattr(log_module, "_EVENTS_PER_PARTITION", 700)
     parted = mine_pairs(log, config)
     assert parted[0].equals(whole[0])
     assert parted[1] == whole[1]
@@ -73,16 +73,16 @@ def test_candidates_are_shared_out_over_four_times_the_parts_of_the_log(
     """3,000 events in parts of 700 are 5 parts, so 20 of the pairs, none of them much larger than
     the others.
     """
-    kept, sizes = Engine.keep_parts, list[list[int]]()
+    kept, sizes = Engine.materialize_partitions, list[list[int]]()
 
     def noted(engine: Engine, expression: Any, name: str, part: Any, n_parts: int) -> None:
         kept(engine, expression, name, part, n_parts)
         if name.startswith("pairs-"):
-            tables = [engine.part([name], number, n_parts) for number in range(n_parts)]
-            sizes.append([0 if table is None else engine.n_rows(table) for table in tables])
+            tables = [engine.read_partition([name], number, n_parts) for number in range(n_parts)]
+            sizes.append([0 if table is None else engine.count_rows(table) for table in tables])
 
-    monkeypatch.setattr(Engine, "keep_parts", noted)
-    monkeypatch.setattr(log_module, "_EVENTS_A_PART", 700)
+    monkeypatch.setattr(Engine, "materialize_partitions", noted)
+    monkeypatch.setattr(log_module, "_EVENTS_PER_PARTITION", 700)
     mine_pairs(_log(3000), PairsConfig(min_users=2))
     assert [len(each) for each in sizes] == [20] * 5
     for each in sizes:

@@ -68,7 +68,7 @@ def test_a_play_is_positive_when_it_lasted_or_its_length_is_unknown() -> None:
 
 
 def test_a_session_pair_is_undirected_and_weighs_as_the_laterevent() -> None:
-    """c then a (3), a then c (0.5) are one pair; a repeated track pairs with its neighbours once."""
+    """c then a (3) and a then c (0.5) are one pair; a repeated track pairs once."""
     sitting = [("c", 7.0), ("a", 3.0), ("a", 9.0), ("c", 0.5)]
     events = [
         event("u", track, minute, weight=weight) for minute, (track, weight) in enumerate(sitting)
@@ -219,12 +219,12 @@ def test_the_funnel_says_what_was_left_and_dropped() -> None:
     assert [n for _, n in funnel.steps] == [6, 5, 0, 3, 0, 4, 0, 7, 7, 5, 2, 1, 1]
     lines = funnel.lines()
     assert lines[11].endswith(
-        "1  likelier than chance  (1 dropped: liked together no more than chance has it)"
+        "1  above chance  (1 dropped: liked together no more often than by chance)"
     )
     assert lines[1].endswith(
         "5  positive events  (1 dropped: skips, dislikes and plays under 30 s)"
     )
-    assert lines[10].endswith("2  with enough listeners  (3 dropped: fewer than 2 listeners)")
+    assert lines[10].endswith("2  with enough users  (3 dropped: fewer than 2 users)")
     assert "min_users at 2 a pair may rest on, and reveal, one person" in lines[-1]
     assert not any("one person" in line for line in mine_pairs(_log(), PairsConfig())[1].lines())
 
@@ -232,14 +232,14 @@ def test_the_funnel_says_what_was_left_and_dropped() -> None:
 def test_each_step_of_the_funnel_is_told_what_it_dropped_itself() -> None:
     config = PairsConfig(max_pairs_per_track=20)
     steps = (
-        ("with enough listeners", 500),
-        ("likelier than chance", 400),
-        ("after the cap a track", 149),
+        ("with enough users", 500),
+        ("above chance", 400),
+        ("within the cap per track", 149),
     )
     lines = MiningFunnel(steps, config).lines()
     assert [line.partition("(")[2] for line in lines[1:3]] == [
-        "100 dropped: liked together no more than chance has it)",
-        "251 dropped: over 20 of one track)",
+        "100 dropped: liked together no more often than by chance)",
+        "251 dropped: over 20 per track)",
     ]
 
 
@@ -252,7 +252,7 @@ def test_a_log_without_pairs_gives_an_empty_table_of_the_right_types(events: lis
     assert (len(found), funnel.steps[0], funnel.steps[-1]) == (
         0,
         ("events", len(events)),
-        ("after the cap a track", 0),
+        ("within the cap per track", 0),
     )
 
 

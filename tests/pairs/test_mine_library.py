@@ -165,7 +165,7 @@ def test_mining_again_gives_the_same_bytes(folder: LibraryPaths) -> None:
 
 
 def test_tracks_keep_their_roles_when_others_are_added(folder: LibraryPaths) -> None:
-    """Forty new artists get roles of their own; a new track of te1's artist is held out like te1."""
+    """Forty new artists get own roles; a new track of te1's artist is held out like te1."""
     old = pl.read_parquet(folder.tracks)
     names = [f"n{number}" for number in range(40)]
     new = pl.DataFrame({"track_id": [*names, "sibling"], "artist": [*names, " BY TE1"]})

@@ -111,7 +111,7 @@ def test_no_listener_and_no_track_gives_more_than_its_cap(
     )
     assert over.is_empty()
     steps = dict(funnel.steps)
-    assert steps["after the cap a listener"] < steps["candidates"]  # the cap is at work
+    assert steps["within the cap per user"] < steps["candidates"]  # the cap is at work
     assert pairs.filter(_log_of("anchor_id") != _log_of("positive_id")).is_empty()
 
 

@@ -40,7 +40,7 @@ MANIFEST_SCHEMA = {
     FEATURES_KEY: pl.String(),
 }
 WEIGHTS_SEPARATOR = " @ "  # in a key, before the hash of the encoder's weights
-_REMEDY = "run: ponticello prepare"
+_PREPARE = "ponticello prepare"
 _ARROW_TYPES = {pl.Int64(): pa.int64(), pl.String(): pa.large_string()}
 _ARROW_SCHEMA = pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in MANIFEST_SCHEMA.items()])
 _ROWS_HASH = b"sha256"  # key in the metadata of the Parquet file
@@ -50,10 +50,8 @@ def read_manifest(folder: Path) -> pl.DataFrame:
     """Returns the manifest of a features folder; LibraryError if it is missing or damaged."""
     path = folder / MANIFEST
     if not path.exists():
-        raise LibraryError(
-            f"{folder} holds no prepared features ({MANIFEST} is missing); {_REMEDY}"
-        )
-    damaged = LibraryError(f"{path} is damaged; delete it, then {_REMEDY}")
+        raise _not_prepared(f"{folder} holds no prepared features ({MANIFEST} is missing)")
+    damaged = _not_prepared(f"{path} is damaged; delete it")
     try:  # with pyarrow, because polars panics on some damaged files
         table = pq.read_table(path)
         table.validate(full=True)
@@ -129,8 +127,11 @@ def _little_endian(features: Features) -> Features:
 
 
 def _damaged_shard_error(folder: Path, number: int) -> LibraryError:
-    path = _shard_path(folder, number)
-    return LibraryError(f"{path} is missing or damaged; delete it, then {_REMEDY}")
+    return _not_prepared(f"{_shard_path(folder, number)} is missing or damaged; delete it")
+
+
+def _not_prepared(message: str) -> LibraryError:
+    return LibraryError(message, code="not_prepared", remedy=_PREPARE)
 
 
 def _shard_path(folder: Path, number: int) -> Path:
@@ -185,7 +186,7 @@ class FeatureStore:
     def frame_size(self) -> int:
         """F, the numbers per frame; LibraryError if the store is empty."""
         if not self.track_ids:
-            raise LibraryError(f"{self._folder.name} were prepared from no track yet; {_REMEDY}")
+            raise _not_prepared(f"{self._folder.name} were prepared from no track yet")
         return int(self.read(self.track_ids[0]).shape[1])
 
     @property
@@ -205,8 +206,9 @@ class FeatureStore:
             return
         problem = "with other settings" if self._keys else "from no track yet"
         raise LibraryError(
-            f"{self._folder.name} were prepared {problem}; {_REMEDY}, with the settings the model "
-            "was made with"
+            f"{self._folder.name} were prepared {problem}; run: {_PREPARE}, with the settings of "
+            "the model",
+            code="not_prepared",
         )
 
     def n_frames(self, track_id: str) -> int:
@@ -255,7 +257,9 @@ class FeatureStore:
     def _row(self, track_id: str) -> int:
         if track_id not in self._row_of:
             raise DataError(
-                f"track {track_id!r} has no prepared features; {_REMEDY}, and see skipped.csv"
+                f"track {track_id!r} has no prepared features; run: {_PREPARE}, and see "
+                "skipped.csv",
+                code="not_prepared",
             )
         return self._row_of[track_id]
 

@@ -1,21 +1,17 @@
-"""Every listener's pairs, before anything is decided about them: collected and counted a part at a
-time, on disk.
+"""Counts the users behind each pair of tracks, and applies the caps and the lift.
 
-What a pair must have to stay: enough listeners, more than chance has it, and a place within every
-cap.
-
-The tables here hold numbers for ids, as `pairs/events.py` gives them.
+Candidates are one row per user and pair. They are written and counted in partitions on disk, so
+the result is exact for a log of any size. Ids are numbers here, see `pairs/events.py`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING
 
 from ponticello.config import PairsConfig
 from ponticello.pairs.engine import Engine
-from ponticello.pairs.events import AT, Log
+from ponticello.pairs.events import AT, EncodedLog
 from ponticello.pairs.rules import (
     LIKED_LIMIT,
     SOURCES,
@@ -41,67 +37,171 @@ from ponticello.storage.schema import (
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
-IS_WITHIN = "is_within"  # the cap a listener
-_LIKED_PAIRS = (
-    LIKED_LIMIT * (LIKED_LIMIT - 1) // 2
-)  # the most that one listener's liked tracks make
+IS_WITHIN_CAP = "is_within_cap"
+_LIKED_PAIRS = LIKED_LIMIT * (LIKED_LIMIT - 1) // 2  # the most that one user's liked tracks make
 _END = "end"
 _PARTNER = "partner"
+_ANCHOR_FACTOR = 31  # spreads the pairs of one anchor over the partitions
+_PAIR_PARTITIONS = 4  # per partition of the log: candidates outnumber events several times
 
 
-def within_listener_cap(candidates: "ir.Table", source: str, limit: int) -> "ir.Table":
-    """Returns `candidates` of one source with `is_within`.
+@dataclass(frozen=True)
+class MiningCounts:
+    """Counts of the steps up to distinct pairs.
 
-    `is_within` is true for the latest `limit` pairs of each listener; ids break ties.
+    by_source: candidates of each source. n_within_cap: candidates within the cap per user.
+    n_too_long: playlists left out. n_pairs: distinct pairs within the cap.
+    likes: (track_id, n), users who like each track. n_users: users who like any track.
+    """
+
+    n_events: int
+    n_positive: int
+    by_source: Counter[str]
+    n_within_cap: int
+    n_too_long: int
+    n_pairs: int
+    likes: "ir.Table"
+    n_users: int
+
+
+def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple["ir.Table", MiningCounts]:
+    """Returns the pairs of at least `min_users` users, with n_users and weight, and the counts.
+
+    Every user is in one partition of the log, and every pair in one partition of the candidates.
+    """
+    engine = log.engine
+    n_partitions = log.n_partitions * _PAIR_PARTITIONS if log.n_partitions > 1 else 1
+    counts: Counter[str] = Counter()
+    names = []
+    liked_files = []
+    for number, events in enumerate(log.partitions()):
+        positives = positive_events(events, config.min_played_s)
+        counts["events"] += engine.count_rows(events)
+        counts["positive"] += engine.count_rows(positives)
+        liked = engine.materialize(liked_tracks(positives), f"liked-{number}")
+        liked_files.append(engine.work / f"liked-{number}.parquet")
+        members = playlist_members(events)
+        if "playlist" in config.sources:
+            members = engine.materialize(members, f"members-{number}")
+            counts["too long"] += engine.count_rows(too_long_playlists(members))
+        candidates = _candidates(events, liked, members, config)
+        partition = candidates[ANCHOR_ID].cast("int64") * _ANCHOR_FACTOR + candidates[POSITIVE_ID]
+        names.append(f"pairs-{number}")
+        engine.materialize_partitions(candidates, names[-1], partition % n_partitions, n_partitions)
+    confirmed = []
+    for number in range(n_partitions):
+        candidates = engine.read_partition(names, number, n_partitions)
+        if candidates is not None:
+            confirmed.append(_confirm(engine, candidates, config.min_users, number, counts))
+    all_liked = engine.read(*liked_files)
+    likes = all_liked.group_by(TRACK_ID).agg(n=all_liked.count())
+    users = engine.fetch_row(all_liked.aggregate(n=all_liked[USER_ID].nunique()))
+    return _union(confirmed), MiningCounts(
+        n_events=counts["events"],
+        n_positive=counts["positive"],
+        by_source=Counter({source: counts[source] for source in SOURCES}),
+        n_within_cap=counts["within cap"],
+        n_too_long=counts["too long"],
+        n_pairs=counts["pairs"],
+        likes=engine.materialize(likes, "likes"),
+        n_users=int(users["n"]),
+    )
+
+
+def _candidates(
+    events: "ir.Table", liked: "ir.Table", members: "ir.Table", config: PairsConfig
+) -> "ir.Table":
+    """Returns the candidates of all sources, with `is_within_cap`.
+
+    events, liked (`liked_tracks`), members (`playlist_members`): of the same users.
+    """
+    positives = positive_events(events, config.min_played_s)
+    tables = []
+    for source in config.sources:
+        if source == "feedback":
+            candidates = _aggregate_per_user(feedback_events(positives))
+        elif source == "session":
+            pair_events = session_events(events, config.min_played_s, config.session_gap_min)
+            candidates = _aggregate_per_user(pair_events)
+        elif source == "playlist":
+            candidates = _aggregate_per_user(playlist_events(members))
+        else:  # one row per user and pair already
+            candidates = cooccurrence_events(liked).select(USER_ID, *PAIR, AT, WEIGHT)
+        tables.append(mark_within_cap(candidates, source, config.max_pairs_per_user))
+    return _union(tables).select(*PAIR, WEIGHT, IS_WITHIN_CAP)
+
+
+def _aggregate_per_user(pair_events: "ir.Table") -> "ir.Table":
+    """Returns one row per user and pair: the latest time, and the sum of the weights."""
+    candidates = pair_events.group_by([USER_ID, *PAIR]).agg(
+        **{AT: pair_events[AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
+    )
+    return candidates.select(USER_ID, *PAIR, AT, WEIGHT)
+
+
+def mark_within_cap(candidates: "ir.Table", source: str, limit: int) -> "ir.Table":
+    """Adds `is_within_cap`: true for the latest `limit` pairs of each user; ids break ties.
+
+    candidates: of one source.
     """
     import ibis
 
-    if source == "cooccurrence" and limit >= _LIKED_PAIRS:  # no listener has more: skip the sort
-        return candidates.mutate(**{IS_WITHIN: ibis.literal(True)})
+    if source == "cooccurrence" and limit >= _LIKED_PAIRS:  # no user has more: skip the sort
+        return candidates.mutate(**{IS_WITHIN_CAP: ibis.literal(True)})
     latest = ibis.window(group_by=[USER_ID, SOURCE], order_by=[candidates[AT].desc(), *PAIR])
-    return candidates.mutate(**{IS_WITHIN: ibis.row_number().over(latest) < limit})
+    return candidates.mutate(**{IS_WITHIN_CAP: ibis.row_number().over(latest) < limit})
 
 
-def count_listeners(candidates: "ir.Table") -> "ir.Table":
-    """Each pair with the listeners behind it, each of whom has one row a pair, and their weight in
-    all.
-    """
-    return candidates.group_by(PAIR).agg(
-        **{N_USERS: candidates.count(), WEIGHT: candidates[WEIGHT].sum().cast("int64")}
+def _confirm(
+    engine: Engine, candidates: "ir.Table", min_users: int, number: int, counts: Counter[str]
+) -> "ir.Table":
+    """Returns the pairs of one partition with at least `min_users` users, and adds to `counts`."""
+    by_source = candidates.group_by(SOURCE).agg(
+        n=candidates.count(), n_within_cap=candidates[IS_WITHIN_CAP].sum()
     )
+    for row in engine.to_polars(by_source).iter_rows(named=True):
+        counts[SOURCES[row[SOURCE]]] += row["n"]
+        counts["within cap"] += row["n_within_cap"]
+    within_cap = candidates.filter(candidates[IS_WITHIN_CAP])
+    pairs = within_cap.group_by(PAIR).agg(
+        **{N_USERS: within_cap.count(), WEIGHT: within_cap[WEIGHT].sum().cast("int64")}
+    )
+    pairs = engine.materialize(pairs, f"counted-{number}")
+    counts["pairs"] += engine.count_rows(pairs)
+    confirmed = engine.materialize(pairs.filter(pairs[N_USERS] >= min_users), f"confirmed-{number}")
+    engine.delete(f"counted-{number}")
+    return confirmed
 
 
 def filter_by_lift(
-    pairs: "ir.Table", liked: "ir.Table", n_listeners: int, min_lift: float
+    pairs: "ir.Table", likes: "ir.Table", n_users: int, min_lift: float
 ) -> "ir.Table":
-    """Leaves out co-liked pairs with a lift of `min_lift` or less; at 1, no more than two
-    independent tracks share.
+    """Drops co-occurrence pairs with a lift of at most `min_lift`; 1 = independent tracks.
 
-    liked: (track_id, n), the listeners who like each track. Lift: n_users * n_listeners / (n of one
-    * n of the other).
+    Lift: n_users of the pair * n_users / (likes of the anchor * likes of the positive).
+    likes: (track_id, n), users who like each track.
     """
-    both = pairs
+    joined = pairs
     for end in (ANCHOR_ID, POSITIVE_ID):
-        counts = liked.select(**{end: liked[TRACK_ID], f"n_{end}": liked["n"]})
-        both = both.left_join(counts, end)
-        both = both.mutate(**{f"n_{end}": both[f"n_{end}"].fill_null(0)}).drop(f"{end}_right")
-    expected = both[f"n_{ANCHOR_ID}"] * both[f"n_{POSITIVE_ID}"]
-    wanted = expected if min_lift == 1 else expected * min_lift
-    is_likely = (both[SOURCE] != SOURCES.index("cooccurrence")) | (
-        both[N_USERS] * n_listeners > wanted
-    )
-    return both.filter(is_likely).select(pairs.columns)
+        n_likes = f"n_{end}"
+        counts = likes.select(**{end: likes[TRACK_ID], n_likes: likes["n"]})
+        joined = joined.left_join(counts, end)
+        joined = joined.mutate(**{n_likes: joined[n_likes].fill_null(0)}).drop(f"{end}_right")
+    product = joined[f"n_{ANCHOR_ID}"] * joined[f"n_{POSITIVE_ID}"]
+    threshold = product if min_lift == 1 else product * min_lift  # 1: exact, in integers
+    is_other_source = joined[SOURCE] != SOURCES.index("cooccurrence")
+    is_above = joined[N_USERS] * n_users > threshold
+    return joined.filter(is_other_source | is_above).select(pairs.columns)
 
 
 def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     """Returns the pairs that rank within `limit` for both their tracks.
 
-    A pair is ranked among all pairs of the track and source, on either side: by strength, then by
-    n_users, weight and ids. A track therefore keeps at most `limit` pairs per source. Strength is
-    n_users squared over n_users of all the partner's pairs: a hit shares listeners with every
-    track, which shows little.
+    A pair is ranked among all pairs of the track and source, as anchor or positive: by strength,
+    then by n_users, weight and ids. A track therefore keeps at most `limit` pairs per source.
+    Strength is n_users squared over n_users of all the partner's pairs: a hit shares users with
+    every track, which shows little.
     """
     import ibis
 
@@ -126,152 +226,8 @@ def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     return kept.filter(kept["n_ends"] == 2).drop("n_ends")
 
 
-_MIXER = 31  # spreads the pairs of one anchor over the parts
-_PAIR_PARTS_A_PART = 4  # a part of the log makes several times as many candidates as it has events
-
-
-@dataclass(frozen=True)
-class MiningCounts:
-    """What was counted while the candidates were.
-
-    by_source: candidates. n_within: those within the cap a listener. n_too_long: playlists left
-    out. n_pairs: distinct pairs of those within. liked: (track_id, n), the listeners who like each
-    track; n_listeners: who like anything.
-    """
-
-    n_events: int
-    n_positive: int
-    by_source: Counter[str]
-    n_within: int
-    n_too_long: int
-    n_pairs: int
-    liked: "ir.Table"
-    n_listeners: int
-
-
-def confirmed_pairs(log: Log, config: PairsConfig) -> tuple["ir.Table", MiningCounts]:
-    """The pairs that at least `min_users` stand behind, n_users and weight of each, and what
-    was counted.
-    """
-    engine, stack = log.engine, _Candidates(log, config)
-    events: Counter[str] = Counter()
-    for number, part in enumerate(log.parts()):
-        found, members = _candidate_pairs(engine, part, config, str(number))
-        stack.add(found)
-        events["all"] += engine.n_rows(part)
-        events["positive"] += engine.n_rows(positive_events(part, config.min_played_s))
-        events["too long"] += (
-            engine.n_rows(too_long_playlists(members)) if "playlist" in config.sources else 0
-        )
-    confirmed = stack.confirmed()
-    liked = engine.read(
-        *[engine.work / f"liked-{number}.parquet" for number in range(stack.n_added)]
-    )
-    tally = MiningCounts(
-        n_events=events["all"],
-        n_positive=events["positive"],
-        by_source=Counter({source: stack.counts[source] for source in SOURCES}),
-        n_within=stack.counts["within"],
-        n_too_long=events["too long"],
-        n_pairs=stack.counts["pairs"],
-        liked=engine.keep(liked.group_by(TRACK_ID).agg(n=liked.count()), "liked"),
-        n_listeners=int(engine.row(liked.aggregate(n=liked[USER_ID].nunique()))["n"]),
-    )
-    return confirmed, tally
-
-
-class _Candidates:
-    """Candidates of one part of the log after the other, on disk, to be counted a part of the pairs
-    at a time.
-
-    Exact in any number of parts: a listener lies in one part of the log, and a pair in one part of
-    the candidates.
-    counts: by source, "within" the cap a listener, and distinct "pairs" of those; full once
-    `confirmed` was asked for.
-    """
-
-    def __init__(self, log: Log, config: PairsConfig) -> None:
-        self.engine = log.engine
-        self.config = config
-        self.n_parts = log.n_parts * _PAIR_PARTS_A_PART if log.n_parts > 1 else 1
-        self.n_added = 0
-        self.counts: Counter[str] = Counter()
-
-    def add(self, found: Mapping[str, "ir.Table"]) -> None:
-        """Keeps what `_candidate_pairs` found in one part, with who is within the cap a listener."""
-        limit = self.config.max_pairs_per_user
-        capped = [within_listener_cap(table, source, limit) for source, table in found.items()]
-        candidates = _stacked(capped).select(*PAIR, WEIGHT, IS_WITHIN)
-        place = (
-            candidates[ANCHOR_ID].cast("int64") * _MIXER + candidates[POSITIVE_ID]
-        ) % self.n_parts
-        self.engine.keep_parts(candidates, f"pairs-{self.n_added}", place, self.n_parts)
-        self.n_added += 1
-
-    def confirmed(self) -> "ir.Table":
-        """The pairs of all that was added which have enough listeners."""
-        names = [f"pairs-{number}" for number in range(self.n_added)]
-        parts = (self.engine.part(names, number, self.n_parts) for number in range(self.n_parts))
-        return _stacked(
-            [self._confirmed(part, number) for number, part in enumerate(parts) if part is not None]
-        )
-
-    def _confirmed(self, candidates: "ir.Table", number: int) -> "ir.Table":
-        engine = self.engine
-        by_source = candidates.group_by(SOURCE).agg(
-            n=candidates.count(), within=candidates[IS_WITHIN].sum()
-        )
-        for source, n, n_within in (
-            engine.frame(by_source).select(SOURCE, "n", "within").iter_rows()
-        ):
-            self.counts[SOURCES[source]] += n
-            self.counts["within"] += n_within
-        within = candidates.filter(candidates[IS_WITHIN])
-        counted = engine.keep(count_listeners(within), f"pairs-all-{number}")
-        self.counts["pairs"] += engine.n_rows(counted)
-        is_enough = counted[N_USERS] >= self.config.min_users
-        confirmed = engine.keep(counted.filter(is_enough), f"pairs-confirmed-{number}")
-        engine.drop(f"pairs-all-{number}")
-        return confirmed
-
-
-def _candidate_pairs(
-    engine: Engine, events: "ir.Table", config: PairsConfig, name: str
-) -> tuple[dict[str, "ir.Table"], "ir.Table"]:
-    """({source: one row a listener and pair}, playlist members) of events that hold all of their
-    listeners'.
-
-    The tracks they like are kept as `liked-NAME`. Rows: user_id, pair, source, `at` (the latest
-    moment) and weight.
-    """
-    liked = engine.keep(liked_tracks(positive_events(events, config.min_played_s)), f"liked-{name}")
-    members = playlist_members(events)
-    if "playlist" in config.sources:
-        members = engine.keep(members, f"members-{name}")
-    rules = {
-        "feedback": lambda: _aggregate_per_user(
-            feedback_events(positive_events(events, config.min_played_s))
-        ),
-        "session": lambda: _aggregate_per_user(
-            session_events(events, config.min_played_s, config.session_gap_min)
-        ),
-        "playlist": lambda: _aggregate_per_user(playlist_events(members)),
-        "cooccurrence": lambda: cooccurrence_events(liked).select(
-            USER_ID, *PAIR, AT, WEIGHT
-        ),  # one row each already
-    }
-    return {source: rules[source]() for source in rules if source in config.sources}, members
-
-
-def _aggregate_per_user(pair_events: "ir.Table") -> "ir.Table":
-    """Each listener's distinct pairs, with the weight they gave it in all and the moment they last
-    did.
-    """
-    found = pair_events.group_by([USER_ID, *PAIR]).agg(
-        **{AT: pair_events[AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
-    )
-    return found.select(USER_ID, *PAIR, AT, WEIGHT)
-
-
-def _stacked(tables: Sequence["ir.Table"]) -> "ir.Table":
-    return reduce(lambda one, other: one.union(other), tables)
+def _union(tables: Sequence["ir.Table"]) -> "ir.Table":
+    union = tables[0]
+    for table in tables[1:]:
+        union = union.union(table)
+    return union

@@ -1,14 +1,10 @@
-"""The listening log as the rules read it: users and tracks as numbers, only what may be learned
-from, in parts.
+"""Encodes the listening log for mining: ids become numbers, times and weights become integers.
 
-    interactions -> tracks that take part, numbered in the order of their ids -> events before their
-    moment
-                 -> listeners numbered -> moments and weights as whole numbers -> parts by listener,
-                 on disk
+    interactions -> selected tracks, numbered in the order of their ids -> events in the window
+                 -> users, numbered -> microseconds and millionths -> partitions by user, on disk
 
-A number stands for an id everywhere in mining, because millions of numbers are sorted and joined
-several times faster than as many texts, in a fraction of the memory. Tracks keep the order of their
-ids, so that ties break as ids would.
+Millions of numbers sort and join several times faster than texts, in a fraction of the memory.
+Track numbers keep the order of the ids, so ties break as ids would.
 """
 
 from collections.abc import Iterator
@@ -36,8 +32,9 @@ from ponticello.storage.schema import (
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-AT = "at"  # the moment of an event, in whole microseconds
-WEIGHT_UNIT = 1_000_000  # weights count in whole millionths
+AT = "at"  # time of an event, in whole microseconds
+WEIGHT_UNIT = 1_000_000  # encoded weights are whole millionths
+USER_NUMBER = "user_number"
 EVENTS_SCHEMA = {
     USER_ID: pl.String(),
     TRACK_ID: pl.String(),
@@ -48,134 +45,146 @@ EVENTS_SCHEMA = {
     CONTEXT_TRACK_ID: pl.String(),
     SESSION_ID: pl.String(),
 }
-_LOG = (USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID)
-_EVENTS_A_PART = (
-    10_000_000  # of the whole log; sorting one part's rows takes the engine about a gigabyte
-)
-NUMBER = "number"  # of a listener, beside their id
-_TRACK, _TRIGGER = "track", "trigger"  # numbers, beside the ids until those are dropped
-_TRIGGER_ID = "trigger_id"
+_COLUMNS = (USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID)
+_EVENTS_PER_PARTITION = 10_000_000  # sorting them takes the engine about 1 GB
+_TABLE = "log"
+_TRACK_NUMBER = "track_number"
+_CONTEXT_ID = "context_id"
+_CONTEXT_NUMBER = "context_number"
 _UNTIL = "until"
 
 
 @dataclass(frozen=True)
-class Log:
-    """A log of numbers, kept by `engine`.
+class EncodedLog:
+    """An encoded log, stored by `engine`.
 
-    tracks: the ids that their numbers stand for, sorted. listeners: (user_id, number).
+    tracks: sorted ids; a track's number is its position. users: (user_id, user_number).
     """
 
     engine: Engine
     tracks: pl.Series
-    listeners: "ir.Table"
-    n_parts: int
+    users: "ir.Table"
+    n_partitions: int
 
-    def parts(self) -> Iterator["ir.Table"]:
-        """All events of some listeners at a time."""
-        for number in range(self.n_parts):
-            table = self.engine.part(["log"], number, self.n_parts)
+    def partitions(self) -> Iterator["ir.Table"]:
+        """Yields tables that together hold all events, each with all events of its users."""
+        for number in range(self.n_partitions):
+            table = self.engine.read_partition([_TABLE], number, self.n_partitions)
             if table is not None:
-                yield table.select(*_LOG)
+                yield table.select(*_COLUMNS)
 
-    def whole(self) -> "ir.Table":
-        """All events."""
-        return self.engine.whole("log", self.n_parts).select(*_LOG)
+    def events(self) -> "ir.Table":
+        """Returns all events."""
+        return self.engine.read_partitions(_TABLE, self.n_partitions).select(*_COLUMNS)
 
 
-def number_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window) -> Log:
-    """The log of `events` on `tracks` within `window`, kept by `engine`.
+def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window) -> EncodedLog:
+    """Encodes the events of `tracks` within `window`.
 
-    events: the interactions columns, in any order. tracks: the ids that may take part, sorted and
-    distinct; an event on
-        another is left out, a trigger that is another is forgotten.
+    events: columns of EVENTS_SCHEMA, in any order of rows.
+    tracks: sorted distinct ids. Events of other tracks are left out, and a context_track_id that is
+        not among them becomes null.
 
-    DataError: a user, track, moment or event is null, or a weight is NaN or beyond a million.
+    Raises DataError for a null user, track, time or event, and for weights that are NaN or beyond
+    a million.
     """
     import ibis
 
     events = events.select(*EVENTS_SCHEMA)
-    n_parts = engine.n_parts(_check(engine, events), _EVENTS_A_PART)
-    numbers = pl.DataFrame(
-        {TRACK_ID: tracks, _TRACK: pl.int_range(len(tracks), dtype=pl.Int32, eager=True)}
+    n_partitions = engine.n_partitions(_check_events(engine, events), _EVENTS_PER_PARTITION)
+    numbers = pl.int_range(len(tracks), dtype=pl.Int32, eager=True)
+    track_numbers = engine.upload(
+        pl.DataFrame({TRACK_ID: tracks, _TRACK_NUMBER: numbers}), "track-numbers"
     )
-    number = engine.table(numbers, "track-numbers")
-    heard = events.mutate(
+    encoded = events.mutate(
         **{AT: engine.microseconds(events[PLAYED_AT]), WEIGHT: _millionths(events[WEIGHT])}
     )
-    heard = _within(engine, heard.drop(PLAYED_AT).join(number, TRACK_ID), window)
-    users = heard.select(USER_ID).distinct()
-    in_order = ibis.window(order_by=users[USER_ID])
-    users = engine.keep(
-        users.mutate(**{NUMBER: ibis.row_number().over(in_order).cast("int32")}), "listener-numbers"
+    encoded = encoded.drop(PLAYED_AT).join(track_numbers, TRACK_ID)
+    encoded = _select_window(engine, encoded, window)
+    users = encoded.select(USER_ID).distinct()
+    user_number = ibis.row_number().over(ibis.window(order_by=users[USER_ID]))
+    users = engine.materialize(
+        users.mutate(**{USER_NUMBER: user_number.cast("int32")}), "user-numbers"
     )
-    triggers = number.rename({_TRIGGER_ID: TRACK_ID, _TRIGGER: _TRACK})
-    heard = heard.join(users, USER_ID)
-    heard = heard.left_join(triggers, heard[CONTEXT_TRACK_ID] == triggers[_TRIGGER_ID])
-    numbered = {USER_ID: heard[NUMBER], TRACK_ID: heard[_TRACK], CONTEXT_TRACK_ID: heard[_TRIGGER]}
-    heard = heard.select(AT, EVENT, PLAYED_S, WEIGHT, SESSION_ID, **numbered)
-    engine.keep_parts(heard, "log", heard[USER_ID] % n_parts, n_parts)
-    return Log(engine, tracks, users, n_parts)
+    encoded = encoded.join(users, USER_ID)
+    contexts = track_numbers.rename({_CONTEXT_ID: TRACK_ID, _CONTEXT_NUMBER: _TRACK_NUMBER})
+    encoded = encoded.left_join(contexts, encoded[CONTEXT_TRACK_ID] == contexts[_CONTEXT_ID])
+    columns = {
+        USER_ID: encoded[USER_NUMBER],
+        TRACK_ID: encoded[_TRACK_NUMBER],
+        CONTEXT_TRACK_ID: encoded[_CONTEXT_NUMBER],
+    }
+    encoded = encoded.select(AT, EVENT, PLAYED_S, WEIGHT, SESSION_ID, **columns)
+    partition = encoded[USER_ID] % n_partitions
+    engine.materialize_partitions(encoded, _TABLE, partition, n_partitions)
+    return EncodedLog(engine, tracks, users, n_partitions)
 
 
-def ids_of(events: pl.DataFrame) -> pl.Series:
-    """Every track that `events` name, as what set off another too, sorted."""
+def mentioned_tracks(events: pl.DataFrame) -> pl.Series:
+    """Returns the sorted ids of all tracks in `events`, also as context_track_id."""
     ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
     return ids.drop_nulls().unique().sort()
 
 
-def complete_events(events: "ir.Table") -> "ir.Table":
-    """An interactions.parquet with the columns of EVENTS_SCHEMA alone, null where it lacks one."""
+def fill_columns(events: "ir.Table") -> "ir.Table":
+    """Returns the columns of EVENTS_SCHEMA of an interactions.parquet; missing ones are null."""
     import ibis
 
-    numbers = (PLAYED_S, WEIGHT)
     columns = {}
     for name in EVENTS_SCHEMA:
-        kind = "float64" if name in numbers else "string"
+        kind = "float64" if name in (PLAYED_S, WEIGHT) else "string"
         if name not in events.columns:
             columns[name] = ibis.null(kind)
+        elif name == PLAYED_AT:
+            columns[name] = events[name]
         else:
-            columns[name] = events[name] if name == PLAYED_AT else events[name].cast(kind)
+            columns[name] = events[name].cast(kind)
     return events.select(**columns)
 
 
-def _check(engine: Engine, events: "ir.Table") -> int:
-    """How many events there are; DataError if one lacks what it must have, or weighs too much."""
+def _check_events(engine: Engine, events: "ir.Table") -> int:
+    """Returns the number of events; DataError for nulls and for weights out of range."""
     required = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)
     counts = {f"no {name}": events[name].isnull().sum() for name in required}
-    heavy = events[WEIGHT].notnull() & ~(
-        events[WEIGHT].abs() <= WEIGHT_LIMIT
-    )  # NaN is heavy; null weighs 1
-    found = engine.row(events.aggregate(n=events.count(), heavy=heavy.sum(), **counts))
+    is_in_range = events[WEIGHT].abs() <= WEIGHT_LIMIT  # false for NaN
+    is_out_of_range = events[WEIGHT].notnull() & ~is_in_range
+    row = engine.fetch_row(
+        events.aggregate(n=events.count(), n_out_of_range=is_out_of_range.sum(), **counts)
+    )
     for name in required:
-        if found[f"no {name}"]:
+        if row[f"no {name}"]:
             raise DataError(
-                f"interactions: {found[f'no {name}']} rows lack {name!r}; import the history again"
+                f"interactions: {row[f'no {name}']} rows lack {name!r}; import the history again"
             )
-    if found["heavy"]:
+    if row["n_out_of_range"]:
         raise DataError(
             f"interactions: column 'weight' must lie within ±{WEIGHT_LIMIT:,}; correct the history"
         )
-    return int(found["n"])
+    return int(row["n"])
 
 
 def _millionths(weight: "ir.Value") -> "ir.Value":
-    """A weight (null is 1) as whole millionths, a half to the even one: cast and round differ from
-    engine to engine.
+    """Returns a weight (null counts as 1) in whole millionths, halves rounded to even.
+
+    The engines' own casts and rounding differ.
     """
     scaled = weight.fill_null(1.0) * WEIGHT_UNIT
     below = scaled.floor().cast("int64")
-    rest = scaled - below
-    is_up = (rest > 0.5) | ((rest == 0.5) & (below % 2 != 0))
+    remainder = scaled - below
+    is_up = (remainder > 0.5) | ((remainder == 0.5) & (below % 2 != 0))
     return below + is_up.cast("int64")
 
 
-def _within(engine: Engine, heard: "ir.Table", window: Window) -> "ir.Table":
+def _select_window(engine: Engine, events: "ir.Table", window: Window) -> "ir.Table":
     if window.listeners is not None:
         rows = [(user, _microseconds(until)) for user, until in sorted(window.listeners.items())]
-        moments = pl.DataFrame(rows, schema={USER_ID: pl.String, _UNTIL: pl.Int64}, orient="row")
-        heard = heard.join(engine.table(moments, "listener-moments"), USER_ID)
-        return heard.filter(heard[AT] < heard[_UNTIL]).drop(_UNTIL)
-    return heard if window.until is None else heard.filter(heard[AT] < _microseconds(window.until))
+        schema = {USER_ID: pl.String, _UNTIL: pl.Int64}
+        moments = engine.upload(pl.DataFrame(rows, schema=schema, orient="row"), "user-moments")
+        events = events.join(moments, USER_ID)
+        return events.filter(events[AT] < events[_UNTIL]).drop(_UNTIL)
+    if window.until is not None:
+        return events.filter(events[AT] < _microseconds(window.until))
+    return events
 
 
 def _microseconds(moment: datetime) -> int:

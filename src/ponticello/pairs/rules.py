@@ -1,14 +1,13 @@
-"""What in a log says that two tracks belong together: one row an event and pair, as ibis
-expressions.
+"""The rules that make pairs of tracks from listening events, as ibis expressions.
 
-    feedback   the track that set off another and the one then liked; directed
-    session    neighbours in one sitting                            ; anchor_id < positive_id
-    playlist   members of one playlist                              ; anchor_id < positive_id
-    cooccurrence  liked by one listener, whenever                   ; anchor_id < positive_id
+    feedback      a track and the track that led to it; directed
+    session       consecutive positive tracks of a session; anchor_id < positive_id
+    playlist      tracks of one playlist; anchor_id < positive_id
+    cooccurrence  tracks liked by one user at any time; anchor_id < positive_id
 
-A log here is one of numbers, as `pairs/events.py` makes it: any part of it that holds all events of
-its listeners. Every window orders its rows completely, so that neither the order of the rows nor
-the number of threads matters.
+Each rule returns pair events: (user_id, anchor_id, positive_id, source, at, weight). The log is
+encoded (`pairs/events.py`); a rule may run on any subset of the users, with all their events. Every
+window has a complete order, so the result depends neither on row order nor on threads.
 """
 
 from typing import TYPE_CHECKING
@@ -31,22 +30,18 @@ from ponticello.storage.schema import (
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-SOURCES = (
-    "cooccurrence",
-    "feedback",
-    "playlist",
-    "session",
-)  # a number is a place: by name, as pairs sort
-# tracks; a longer list is an archive rather than a mood, and its pairs grow with the square
-PLAYLIST_LIMIT = 200
-# tracks a listener liked latest, so that their pairs, which grow with the square, stay under 800
-LIKED_LIMIT = 40
-_MICROSECONDS_A_MINUTE = 60_000_000
+# Sorted by name, like the pairs; the encoded source is the position here.
+SOURCES = ("cooccurrence", "feedback", "playlist", "session")
+PLAYLIST_LIMIT = 200  # tracks; longer ones are archives, and pairs grow with the square
+LIKED_LIMIT = 40  # latest liked tracks of a user, which make 780 pairs
+_MICROSECONDS_PER_MINUTE = 60_000_000
+_LISTENING_SESSION = "listening_session"
 
 
 def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
-    """The rows that speak for a track: liked, finished, collected, put in a playlist, or played
-    long enough.
+    """Returns likes, complete plays, saves and playlist additions, and plays of `min_played_s`.
+
+    A play of unknown length counts.
     """
     is_long = log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s)
     is_long_play = (log[EVENT] == "play") & is_long
@@ -54,131 +49,121 @@ def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
 
 
 def feedback_events(positives: "ir.Table") -> "ir.Table":
-    """(trigger, track) of each positive event that another track set off; directed, as in the
-    paper.
-    """
+    """Pairs each positive event with the track that led to it (`context_track_id`)."""
     triggered = positives.filter(positives[CONTEXT_TRACK_ID].notnull())
     return _pair_events(triggered, triggered[CONTEXT_TRACK_ID], triggered[TRACK_ID], "feedback")
 
 
 def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
-    """Each two consecutive positive events of one sitting, undirected; playlist events take no
-    part.
-    """
+    """Pairs consecutive positive events of a session; playlist events do not count."""
     import ibis
 
-    liked = positive_events(_assign_sessions(log, gap_min), min_played_s)
+    positives = positive_events(_assign_sessions(log, gap_min), min_played_s)
     in_order = ibis.window(
-        group_by=[USER_ID, SESSION_ID, "sitting"],
+        group_by=[USER_ID, SESSION_ID, _LISTENING_SESSION],
         order_by=[AT, TRACK_ID, WEIGHT, EVENT, PLAYED_S],
     )
-    liked = liked.mutate(previous=liked[TRACK_ID].lag().over(in_order))
-    liked = liked.filter(liked["previous"].notnull())
-    two = liked["previous"], liked[TRACK_ID]
-    return _pair_events(liked, ibis.least(*two), ibis.greatest(*two), "session")
+    positives = positives.mutate(previous=positives[TRACK_ID].lag().over(in_order))
+    positives = positives.filter(positives["previous"].notnull())
+    smaller = ibis.least(positives["previous"], positives[TRACK_ID])
+    larger = ibis.greatest(positives["previous"], positives[TRACK_ID])
+    return _pair_events(positives, smaller, larger, "session")
 
 
 def _assign_sessions(log: "ir.Table", gap_min: float) -> "ir.Table":
-    """All but playlist events, with the `sitting` of its user and session_id that each lies in.
+    """Returns all but playlist events, with the number of the user's session.
 
-    A sitting is the given session_id; without one, it ends where the user's next event of any kind,
-    or of any session, comes more than `gap_min` minutes later.
+    Events with a session_id get -1: they are grouped by that id. Without one, a session ends where
+    the user's next event of any kind or session comes more than `gap_min` minutes later.
     """
     import ibis
 
-    heard = log.filter(log[EVENT] != "playlist")
-    gap = heard[AT] - heard[AT].lag().over(ibis.window(group_by=USER_ID, order_by=[AT, TRACK_ID]))
-    heard = heard.mutate(
-        cut=(gap > round(gap_min * _MICROSECONDS_A_MINUTE)).fill_null(False).cast("int64")
-    )
-    # A range window: events of one moment fall on the same side of a cut, whichever of them the gap
-    # was measured to.
+    events = log.filter(log[EVENT] != "playlist")
+    by_user = ibis.window(group_by=USER_ID, order_by=[AT, TRACK_ID])
+    gap = events[AT] - events[AT].lag().over(by_user)
+    is_cut = gap > round(gap_min * _MICROSECONDS_PER_MINUTE)
+    events = events.mutate(is_cut=is_cut.fill_null(False).cast("int64"))
+    # A range window treats events of one moment alike, in whatever order the gaps were measured.
     until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=AT)
-    return heard.mutate(
-        sitting=heard[SESSION_ID].isnull().ifelse(heard["cut"].sum().over(until_now), -1)
-    )
+    n_cuts = events["is_cut"].sum().over(until_now)
+    number = events[SESSION_ID].isnull().ifelse(n_cuts, -1)
+    return events.mutate(**{_LISTENING_SESSION: number})
 
 
 def playlist_members(log: "ir.Table") -> "ir.Table":
-    """One row a playlist and track, with `n_tracks` of the playlist; of a track added twice, the
-    last addition.
-    """
+    """Returns the last addition of each track to a playlist, with `n_tracks` of the playlist."""
     import ibis
 
-    added = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
-    latest = ibis.window(
-        group_by=[USER_ID, SESSION_ID, TRACK_ID], order_by=[added[AT].desc(), added[WEIGHT].desc()]
+    additions = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
+    latest_first = ibis.window(
+        group_by=[USER_ID, SESSION_ID, TRACK_ID],
+        order_by=[additions[AT].desc(), additions[WEIGHT].desc()],
     )
-    members = added.mutate(rank=ibis.row_number().over(latest)).filter(lambda t: t["rank"] == 0)
-    whole = ibis.window(group_by=[USER_ID, SESSION_ID])
-    return members.mutate(n_tracks=members[TRACK_ID].count().over(whole))
+    ranked = additions.mutate(rank=ibis.row_number().over(latest_first))
+    members = ranked.filter(ranked["rank"] == 0)
+    by_playlist = ibis.window(group_by=[USER_ID, SESSION_ID])
+    return members.mutate(n_tracks=members[TRACK_ID].count().over(by_playlist))
 
 
 def playlist_events(members: "ir.Table") -> "ir.Table":
-    """Every two tracks of a playlist no longer than PLAYLIST_LIMIT; moment and weight are of the
-    one added later.
-    """
-    left = members.filter(members["n_tracks"] <= PLAYLIST_LIMIT).select(
-        USER_ID, SESSION_ID, TRACK_ID, AT, WEIGHT
-    )
-    right = left.view()
-    both = left.join(right, [USER_ID, SESSION_ID, left[TRACK_ID] < right[TRACK_ID]])
-    is_later = both[f"{AT}_right"] >= both[AT]
-    later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
-    return _pair_events(both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "playlist")
+    """Pairs the tracks of each playlist of at most PLAYLIST_LIMIT tracks."""
+    short = members.filter(members["n_tracks"] <= PLAYLIST_LIMIT)
+    left = short.select(USER_ID, SESSION_ID, TRACK_ID, AT, WEIGHT)
+    return _all_pairs(left, [USER_ID, SESSION_ID], "playlist")
 
 
 def too_long_playlists(members: "ir.Table") -> "ir.Table":
-    """(user_id, session_id) of the playlists that `playlist_events` leaves out."""
-    return (
-        members.filter(members["n_tracks"] > PLAYLIST_LIMIT).select(USER_ID, SESSION_ID).distinct()
-    )
+    """Returns (user_id, session_id) of the playlists that `playlist_events` leaves out."""
+    long = members.filter(members["n_tracks"] > PLAYLIST_LIMIT)
+    return long.select(USER_ID, SESSION_ID).distinct()
 
 
 def liked_tracks(positives: "ir.Table") -> "ir.Table":
-    """One row a listener and track: the latest moment and its weight, of the `LIKED_LIMIT` tracks
-    liked latest.
+    """Returns the last `LIKED_LIMIT` tracks each user liked: (user_id, track_id, at, weight).
+
+    at and weight are those of the latest positive event of the track.
     """
     import ibis
 
-    again = ibis.window(
+    latest_first = ibis.window(
         group_by=[USER_ID, TRACK_ID], order_by=[positives[AT].desc(), positives[WEIGHT].desc()]
     )
-    latest = positives.mutate(rank=ibis.row_number().over(again)).filter(lambda t: t["rank"] == 0)
-    latest = latest.select(USER_ID, TRACK_ID, AT, WEIGHT)
-    newest = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
-    return (
-        latest.mutate(rank=ibis.row_number().over(newest))
-        .filter(lambda t: t["rank"] < LIKED_LIMIT)
-        .drop("rank")
-    )
+    ranked = positives.mutate(rank=ibis.row_number().over(latest_first))
+    latest = ranked.filter(ranked["rank"] == 0).select(USER_ID, TRACK_ID, AT, WEIGHT)
+    newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
+    ranked = latest.mutate(rank=ibis.row_number().over(newest_first))
+    return ranked.filter(ranked["rank"] < LIKED_LIMIT).drop("rank")
 
 
 def cooccurrence_events(liked: "ir.Table") -> "ir.Table":
-    """Every two tracks of `liked_tracks` of one listener; moment and weight are of the one liked
-    later.
-    """
-    right = liked.view()
-    both = liked.join(right, [USER_ID, liked[TRACK_ID] < right[TRACK_ID]])
+    """Pairs the tracks that each user liked, of `liked_tracks`."""
+    return _all_pairs(liked, [USER_ID], "cooccurrence")
+
+
+def _all_pairs(tracks: "ir.Table", group: list[str], source: str) -> "ir.Table":
+    """Pairs all tracks of each group; at and weight are those of the later one."""
+    partners = tracks.view()
+    both = tracks.join(partners, [*group, tracks[TRACK_ID] < partners[TRACK_ID]])
     is_later = both[f"{AT}_right"] >= both[AT]
-    later = {name: is_later.ifelse(both[f"{name}_right"], both[name]) for name in (AT, WEIGHT)}
-    return _pair_events(
-        both.mutate(later), both[TRACK_ID], both[f"{TRACK_ID}_right"], "cooccurrence"
+    both = both.mutate(
+        **{
+            AT: is_later.ifelse(both[f"{AT}_right"], both[AT]),
+            WEIGHT: is_later.ifelse(both[f"{WEIGHT}_right"], both[WEIGHT]),
+        }
     )
+    return _pair_events(both, both[TRACK_ID], both[f"{TRACK_ID}_right"], source)
 
 
 def _pair_events(
     events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str
 ) -> "ir.Table":
-    """(user_id, anchor_id, positive_id, source, at, weight) of `events`, without a track paired
-    with itself.
-    """
+    """Returns the pair events of a rule, without pairs of a track with itself."""
     import ibis
 
-    named = {
+    columns = {
         ANCHOR_ID: anchor,
         POSITIVE_ID: positive,
         SOURCE: ibis.literal(SOURCES.index(source), "int8"),
     }
-    pairs = events.select(USER_ID, AT, WEIGHT, **named)
+    pairs = events.select(USER_ID, AT, WEIGHT, **columns)
     return pairs.filter(pairs[ANCHOR_ID] != pairs[POSITIVE_ID])
