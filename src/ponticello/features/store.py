@@ -206,8 +206,8 @@ class FeatureStore:
             return
         problem = "with other settings" if self._keys else "from no track yet"
         raise LibraryError(
-            f"{self._folder.name} were prepared {problem}; run: {_PREPARE}, with the settings of "
-            "the model",
+            f"{self._folder.name} were prepared {problem}; run: {_PREPARE}, with the settings the "
+            "model was made with",
             code="not_prepared",
         )
 
