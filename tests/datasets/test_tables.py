@@ -5,11 +5,20 @@ rows.
 import bz2
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from ponticello.datasets import tables as rows
-from ponticello.datasets.tables import read_rows
+from ponticello.datasets import tables
+from ponticello.datasets.tables import SetFolder
 from ponticello.errors import DataError
+from ponticello.storage.layout import SkippedRow
+
+
+def read_rows(
+    path: Path, columns: list[str], quoted: bool = False
+) -> tuple[pl.DataFrame, list[SkippedRow]]:
+    files = SetFolder(path.parent, "")
+    return files.read(path, columns, quoted=quoted).frame, files.skipped
 
 
 def test_text_is_stripped_empty_is_null_and_lines_are_counted(tmp_path: Path) -> None:
@@ -30,7 +39,7 @@ def test_quotes_are_plain_characters_unless_asked_for(tmp_path: Path) -> None:
 def test_rows_of_several_chunks_come_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(tables, "_CHUNK_ROWS", 2)
     path = tmp_path / "t.tsv.bz2"
     path.write_bytes(bz2.compress(b"id\n" + b"".join(b"%d\n" % n for n in range(5))))
     assert read_rows(path, ["id"])[0].rows() == [(n + 2, str(n)) for n in range(5)]

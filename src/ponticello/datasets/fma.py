@@ -10,21 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ponticello.datasets.tables import (
-    LINE,
-    Content,
-    audio_at,
-    numbers,
-    optional,
-    read_rows,
-    refuse,
-    required,
-    text_list,
-    track_table,
-    unique_ids,
-)
+from ponticello.datasets.tables import LINE, Content, SetFolder
 from ponticello.errors import DataError
-from ponticello.storage.layout import SkippedRow
 from ponticello.storage.schema import (
     ALBUM,
     ARTIST,
@@ -38,9 +25,12 @@ from ponticello.storage.schema import (
     TRACK_ID,
 )
 
-FMA_HOW = "https://github.com/mdeff/fma: fma_metadata.zip, and fma_small, fma_medium, fma_large or fma_full.zip"
+FMA_HOW = (
+    "https://github.com/mdeff/fma: fma_metadata.zip, and fma_small, fma_medium, fma_large or "
+    "fma_full.zip"
+)
 _AUDIO = ("fma_full", "fma_large", "fma_medium", "fma_small")  # whole tracks before clips of 30 s
-_COLUMNS = {  # of the two-row header, joined by a dot -> ours
+_COLUMNS = {  # column of the two-row header, joined by a dot: column of the library
     "track.title": TITLE,
     "artist.name": ARTIST,
     "album.title": ALBUM,
@@ -57,87 +47,68 @@ _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
 def read_fma(folder: Path) -> Content:
-    """Every track of tracks.csv; `split` (train, validation, test), `subset` (small, medium,
-    large), `genre_top`.
+    """Reads every track of tracks.csv.
 
     track_id: the number as text, such as `2`. genres: by their names in genres.csv, or `genre_top`
-    without that file.
-    A subset holds the smaller ones too: medium is where `subset` is small or medium.
-    duration_s: of the whole track, also where the audio is a clip of 30 s.
+    without that file. split: train, validation or test. subset: small, medium or large; a size
+    holds the smaller ones too, so medium is where `subset` is small or medium.
+    duration_s: of the full track, also if the audio is a clip of 30 s.
 
     DataError: no tracks.csv, or not with FMA's header.
     """
-    skipped: list[SkippedRow] = []
-    missing: list[str] = []
-    path = required(
-        folder, ["fma_metadata/tracks.csv", "tracks.csv"], "the tracks and their genres", FMA_HOW
-    )
+    files = SetFolder(folder, FMA_HOW)
+    names = ["fma_metadata/tracks.csv", "tracks.csv"]
+    path = files.required(names, "the tracks and their genres")
     header, n_header = _header(path)
-    table, bad = read_rows(
-        path, ["id", *_COLUMNS], delimiter=",", quoted=True, header=header, n_header=n_header
-    )
-    skipped += bad
-    table = unique_ids(table, "id", path.name, skipped)
-    table = refuse(
-        table, ~pl.col("id").str.contains(r"^\d{1,9}$"), "id", "is not a number", path.name, skipped
-    )
-    table = numbers(table, "track.duration", path.name, skipped)
+    columns = ["id", *_COLUMNS]
+    rows = files.read(path, columns, delimiter=",", quoted=True, header=header, n_header=n_header)
+    rows.require_unique("id")
+    rows.refuse(~pl.col("id").str.contains(r"^\d{1,9}$"), "id", "is not a number")
+    rows.parse_numbers("track.duration")
     for column in ("track.genres", "track.tags"):
-        table = table.with_columns(
-            pl.Series("_list", [text_list(v) for v in table[column]], pl.List(pl.String))
-        )
-        table = refuse(
-            table,
-            pl.col("_list").is_null(),
-            column,
-            "is not a list such as [21]",
-            path.name,
-            skipped,
-        )
-        table = table.drop(column).rename({"_list": column})
+        rows.parse_lists(column, "[21]")
     split = pl.col("set.split")
     is_bad = split.is_not_null() & ~split.is_in(list(_SPLITS))
-    table = refuse(
-        table, is_bad, "set.split", f"is not one of {', '.join(_SPLITS)}", path.name, skipped
-    )
+    rows.refuse(is_bad, "set.split", f"is not one of {', '.join(_SPLITS)}")
     roots = [name for name in _AUDIO if (folder / name).is_dir()]
-    missing += [] if roots else ["fma_small/ (or another size)"]
-    table = table.with_columns(
-        split.replace(_SPLITS), _genres(optional(path.parent, "genres.csv", missing), skipped)
-    )
-    files = [f"{number[:3]}/{number}.mp3" for number in table["id"].str.zfill(6)]
-    paths = [audio_at(folder, *(f"{root}/{file}" for root in roots)) for file in files]
-    table = (
-        table.with_columns(pl.Series(PATH, paths, pl.String))
-        .drop(LINE)
-        .rename({"id": TRACK_ID, **_COLUMNS})
-    )
-    return Content(track_table(table), None, skipped, missing)
+    if not roots:
+        files.missing.append("fma_small/ (or another size)")
+    table = rows.frame.with_columns(split.replace(_SPLITS), _genres(files, path.parent))
+    paths = []
+    for number in table["id"].str.zfill(6):
+        relatives = [f"{root}/{number[:3]}/{number}.mp3" for root in roots]
+        paths.append(files.audio_path(*relatives))
+    table = table.with_columns(pl.Series(PATH, paths, pl.String)).drop(LINE)
+    return files.content(table.rename({"id": TRACK_ID, **_COLUMNS}))
 
 
 def _header(path: Path) -> tuple[list[str], int]:
-    """The names of the columns, as `track.title`, and the lines they take: 3 where the index is
-    named below.
+    """Returns the column names, such as `track.title`, and the number of header lines.
+
+    The header takes 3 lines where the third names the index, else 2.
     """
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = [*islice(csv.reader(file), 3), [], []]
-    names = [
-        "id",
-        *(f"{group}.{name}" for group, name in zip(rows[0][1:], rows[1][1:], strict=False)),
-    ]
-    if lacking := [column for column in _COLUMNS if column not in names]:
-        raise DataError(
-            f"{path.name}: the two header lines name no {lacking[0]!r}; to get the file: {FMA_HOW}"
-        )
-    return names, 3 if rows[2][:1] == ["track_id"] else 2
+        lines = list(islice(csv.reader(file), 3))
+    lines += [[], []]
+    names = ["id"]
+    for group, name in zip(lines[0][1:], lines[1][1:], strict=False):
+        names.append(f"{group}.{name}")
+    for column in _COLUMNS:
+        if column not in names:
+            raise DataError(
+                f"{path.name}: the two header lines name no {column!r}; to get the file: {FMA_HOW}"
+            )
+    return names, 3 if lines[2][:1] == ["track_id"] else 2
 
 
-def _genres(path: Path | None, skipped: list[SkippedRow]) -> pl.Expr:
-    """The genres' names for their numbers."""
-    if path is None:
+def _genres(files: SetFolder, metadata: Path) -> pl.Expr:
+    """Returns `track.genres` with names for numbers; the top genre alone without genres.csv."""
+    path = metadata / "genres.csv"
+    if not path.is_file():
+        files.missing.append(path.name)
         return pl.concat_list(pl.col("track.genre_top")).list.drop_nulls().alias("track.genres")
-    names, bad = read_rows(path, ["genre_id", "title"], delimiter=",", quoted=True)
-    skipped += bad
-    names = unique_ids(names, "genre_id", path.name, skipped)
-    titles = dict(zip(names["genre_id"], names["title"].fill_null(names["genre_id"]), strict=True))
-    return pl.col("track.genres").list.eval(pl.element().replace(titles))
+    rows = files.read(path, ["genre_id", "title"], delimiter=",", quoted=True)
+    rows.require_unique("genre_id")
+    titles = rows.frame["title"].fill_null(rows.frame["genre_id"])
+    title_of = dict(zip(rows.frame["genre_id"], titles, strict=True))
+    return pl.col("track.genres").list.eval(pl.element().replace(title_of))

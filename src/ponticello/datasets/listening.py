@@ -1,13 +1,11 @@
-"""Melon Playlist: 148,826 playlists of a Korean service with the songs' names and genres; mel
-spectrograms, no audio.
+"""HetRec 2011 Last.fm and the Melon Playlist Dataset: listening and playlists, without audio.
 
-`folder` holds `song_meta.json`, `genre_gn_all.json` and `train.json`, `val.json`, `test.json`, each
-one JSON value. In these files a "line" of skipped.csv is the number of the entry, from 1.
-
-HetRec 2011 Last.fm: how often 1,892 users played 17,632 artists, and the tags they gave. Artists,
-not tracks.
-
+HetRec: how often 1,892 users played 17,632 artists, and the tags they gave. Its tracks are artists.
 `folder` holds the `.dat` files as unpacked: TAB-separated, without quoting.
+
+Melon: 148,826 playlists of a Korean service with the songs' names and genres. `folder` holds
+`song_meta.json`, `genre_gn_all.json` and `train.json`, `val.json`, `test.json`, each one JSON
+value. In these files a "line" of skipped.csv is the number of the entry, from 1.
 """
 
 import json
@@ -17,21 +15,8 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.datasets.tables import (
-    LINE,
-    Content,
-    event_table,
-    numbers,
-    optional,
-    read_rows,
-    refuse,
-    required,
-    times,
-    track_table,
-    unique_ids,
-)
+from ponticello.datasets.tables import LINE, Content, SetFolder, event_table
 from ponticello.errors import DataError
-from ponticello.storage.layout import SkippedRow
 from ponticello.storage.schema import (
     ALBUM,
     ARTIST,
@@ -49,65 +34,51 @@ from ponticello.storage.schema import (
 from ponticello.storage.tables import truncate_value
 
 HETREC_HOW = "hetrec2011-lastfm-2k.zip from https://grouplens.org/datasets/hetrec-2011/"
-COUNTED_AT = datetime(
-    2011, 5, 1, tzinfo=UTC
-)  # the month of the release: the set has counts, not times
-_UNKNOWN = "artist is not in artists.dat"
+COUNTED_AT = datetime(2011, 5, 1, tzinfo=UTC)  # the month of the release: there are no times
+_UNKNOWN_ARTIST = "artist is not in artists.dat"
 
 
 def read_hetrec(folder: Path) -> Content:
-    """Artists as tracks, and one `collect` event a (user, artist).
+    """Reads artists as tracks, and one `collect` event per user and artist.
 
-    tracks: title and artist are the artist's name; tags: what users called it, most given first. No
-    audio.
-    interactions: weight is log(1 + listening count); played_at is `COUNTED_AT` for all, so a split
-    by time means nothing here. A user has 50 artists at most; the others are unknown, not disliked.
+    tracks: title and artist are the artist's name; tags: the users' tags, most given first. No
+    audio. interactions: weight is log(1 + listening count); played_at is `COUNTED_AT` for all, so a
+    split by time has no meaning. A user has at most 50 artists; others are unknown, not disliked.
 
     DataError: no artists.dat or user_artists.dat.
     """
-    skipped: list[SkippedRow] = []
-    missing: list[str] = []
-    artists = _artists(required(folder, ["artists.dat"], "the artists' names", HETREC_HOW), skipped)
-    events = _hetrec_events(
-        required(folder, ["user_artists.dat"], "the listening counts", HETREC_HOW), artists, skipped
-    )
-    given = optional(folder, "user_taggedartists.dat", missing)
-    names = optional(folder, "tags.dat", missing)
-    if given and names:
-        artists = artists.join(
-            _tags(given, names, artists, skipped), on=TRACK_ID, how="left", maintain_order="left"
-        )
-    return Content(track_table(artists), event_table(events), skipped, missing)
+    files = SetFolder(folder, HETREC_HOW)
+    artists = _artists(files, files.required(["artists.dat"], "the artists' names"))
+    path = files.required(["user_artists.dat"], "the listening counts")
+    events = _hetrec_events(files, path, artists)
+    taggings = files.optional("user_taggedartists.dat")
+    tags = files.optional("tags.dat")
+    if taggings and tags:
+        artist_tags = _artist_tags(files, taggings, tags, artists)
+        artists = artists.join(artist_tags, on=TRACK_ID, how="left", maintain_order="left")
+    return files.content(artists, event_table(events))
 
 
-def _artists(path: Path, skipped: list[SkippedRow]) -> pl.DataFrame:
-    """Some copies have a header line in artists.dat and some have none."""
-    frame, bad = read_rows(
-        path, ["id", "name"], header=["id", "name", "url", "pictureURL"], n_header=0
-    )
-    skipped += bad
-    frame = unique_ids(
-        frame.filter((pl.col(LINE) > 1) | (pl.col("id") != "id")), "id", path.name, skipped
-    )
-    return frame.select(
-        pl.col("id").alias(TRACK_ID), pl.col("name").alias(TITLE), pl.col("name").alias(ARTIST)
-    )
+def _artists(files: SetFolder, path: Path) -> pl.DataFrame:
+    header = ["id", "name", "url", "pictureURL"]
+    rows = files.read(path, ["id", "name"], header=header, n_header=0)
+    is_header = (pl.col(LINE) == 1) & (pl.col("id") == "id")  # in some copies only
+    rows.frame = rows.frame.filter(~is_header.fill_null(False))
+    rows.require_unique("id")
+    name = pl.col("name")
+    return rows.frame.select(pl.col("id").alias(TRACK_ID), name.alias(TITLE), name.alias(ARTIST))
 
 
-def _hetrec_events(path: Path, artists: pl.DataFrame, skipped: list[SkippedRow]) -> pl.DataFrame:
+def _hetrec_events(files: SetFolder, path: Path, artists: pl.DataFrame) -> pl.DataFrame:
     columns = [USER_ID, TRACK_ID, WEIGHT]  # the file's own header begins with // in some copies
-    frame, bad = read_rows(path, columns, header=columns)
-    skipped += bad
-    for column in columns:
-        frame = refuse(frame, pl.col(column).is_null(), column, "is missing", path.name, skipped)
-    frame = numbers(frame, WEIGHT, path.name, skipped)
-    known = artists[TRACK_ID].implode()
-    frame = refuse(frame, ~pl.col(TRACK_ID).is_in(known), TRACK_ID, _UNKNOWN, path.name, skipped)
+    rows = files.read(path, columns, header=columns)
+    rows.require(*columns)
+    rows.parse_numbers(WEIGHT)
+    is_unknown = ~pl.col(TRACK_ID).is_in(artists[TRACK_ID].implode())
+    rows.refuse(is_unknown, TRACK_ID, _UNKNOWN_ARTIST)
     is_repeated = ~pl.struct(USER_ID, TRACK_ID).is_first_distinct()
-    frame = refuse(
-        frame, is_repeated, TRACK_ID, "repeats an earlier user and artist", path.name, skipped
-    )
-    return frame.select(
+    rows.refuse(is_repeated, TRACK_ID, "repeats an earlier user and artist")
+    return rows.frame.select(
         USER_ID,
         TRACK_ID,
         pl.lit(COUNTED_AT).alias(PLAYED_AT),
@@ -116,29 +87,25 @@ def _hetrec_events(path: Path, artists: pl.DataFrame, skipped: list[SkippedRow])
     )
 
 
-def _tags(
-    given: Path, names: Path, artists: pl.DataFrame, skipped: list[SkippedRow]
+def _artist_tags(
+    files: SetFolder, taggings: Path, tags: Path, artists: pl.DataFrame
 ) -> pl.DataFrame:
-    """A row an artist: `track_id`, and its `tags`, most given first, then by name."""
-    tags, bad = read_rows(names, ["tagID", "tagValue"], encoding="iso-8859-1")
-    skipped += bad
-    tags = unique_ids(tags, "tagID", names.name, skipped)
-    rows, bad = read_rows(given, ["artistID", "tagID"])
-    skipped += bad
-    known = {
-        "artistID": (artists[TRACK_ID], _UNKNOWN),
-        "tagID": (tags["tagID"], f"tag is not in {names.name}"),
+    """Returns a row per artist: `track_id`, and `tags`, most given first, then by name."""
+    names = files.read(tags, ["tagID", "tagValue"], encoding="iso-8859-1")
+    names.require_unique("tagID")
+    rows = files.read(taggings, ["artistID", "tagID"])
+    valid_ids = {
+        "artistID": (artists[TRACK_ID], _UNKNOWN_ARTIST),
+        "tagID": (names.frame["tagID"], f"tag is not in {tags.name}"),
     }
-    for column, (ids, reason) in known.items():
-        is_known = pl.col(column).is_in(ids.implode()).fill_null(False)
-        rows = refuse(rows, ~is_known, column, reason, given.name, skipped)
-    counts = rows.join(tags, on="tagID").group_by("artistID", "tagValue").len()
-    counts = counts.filter(pl.col("tagValue").is_not_null()).sort(
-        "len", "tagValue", descending=[True, False]
-    )
-    return counts.group_by(pl.col("artistID").alias(TRACK_ID), maintain_order=True).agg(
-        pl.col("tagValue").alias(TAGS)
-    )
+    for column, (ids, reason) in valid_ids.items():
+        is_valid = pl.col(column).is_in(ids.implode()).fill_null(False)
+        rows.refuse(~is_valid, column, reason)
+    counts = rows.frame.join(names.frame, on="tagID").group_by("artistID", "tagValue").len()
+    counts = counts.filter(pl.col("tagValue").is_not_null())
+    counts = counts.sort("len", "tagValue", descending=[True, False])
+    by_artist = counts.group_by(pl.col("artistID").alias(TRACK_ID), maintain_order=True)
+    return by_artist.agg(pl.col("tagValue").alias(TAGS))
 
 
 MELON_HOW = "register at https://arena.kakao.com/melon_dataset"
@@ -148,40 +115,34 @@ _PLAYLISTS = {"train.json": "train", "val.json": "validation", "test.json": "tes
 
 
 def read_melon(folder: Path) -> Content:
-    """Songs as tracks, and one `playlist` event a song of a playlist.
+    """Reads songs as tracks, and one `playlist` event per song of a playlist.
 
     tracks: no audio, and no tags, since a playlist's tags are not its songs'. genres: names of
-    genres, then of their branches. interactions: user_id and session_id are the playlist's id,
-    played_at its `updt_date` (which names no
-    zone: taken as UTC), `split` the file it stands in. That date is the playlist's, not a
-    listener's: a split by time means little. In val.json and test.json part of the songs are held
-    back by the set itself.
+    genres, then of their branches. interactions: user_id and session_id are the playlist's id;
+    split is its file; played_at is its `updt_date`, which names no zone and is taken as UTC. It is
+    the date of the playlist, not of a listen, so a split by time means little. In val.json and
+    test.json the set holds back some of the songs.
 
     DataError: no song_meta.json, or a file that is not JSON of the set's shape.
     """
-    skipped: list[SkippedRow] = []
-    missing: list[str] = []
-    path = required(folder, [_SONGS], "the songs' names", MELON_HOW)
-    genres = optional(folder, _GENRES, missing)
-    names = _json(genres, dict) if genres else {}
+    files = SetFolder(folder, MELON_HOW)
+    path = files.required([_SONGS], "the songs' names")
+    genres_path = files.optional(_GENRES)
+    genre_names = _read_json(genres_path, dict) if genres_path else {}
     tracks: dict[str, dict[str, Any]] = {}
-    for number, song in enumerate(_json(path, list), 1):
+    for number, song in enumerate(_read_json(path, list), 1):
         if reason := _song_problem(song, tracks):
-            skipped.append(SkippedRow(path.name, number, "id", _shown(song), reason))
+            files.skip(path.name, number, "id", _display(song), reason)
         else:
-            tracks[str(song["id"])] = _track(song, names)
-    files = {
-        found: split
-        for name, split in _PLAYLISTS.items()
-        if (found := optional(folder, name, missing))
-    }
-    events = [_melon_events(file, split, tracks, skipped) for file, split in files.items()]
-    return Content(
-        track_table(tracks.values()), pl.concat(events) if events else None, skipped, missing
-    )
+            tracks[str(song["id"])] = _track(song, genre_names)
+    frames = []
+    for name, split in _PLAYLISTS.items():
+        if playlists := files.optional(name):
+            frames.append(_melon_events(files, playlists, split, tracks))
+    return files.content(tracks.values(), pl.concat(frames) if frames else None)
 
 
-def _json(path: Path, kind: type) -> Any:
+def _read_json(path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -208,77 +169,70 @@ def _song_problem(song: Any, tracks: dict[str, dict[str, Any]]) -> str:
     return ""
 
 
-def _track(song: dict[str, Any], names: dict[str, Any]) -> dict[str, Any]:
-    codes = [*song.get("song_gn_gnr_basket", []), *song.get("song_gn_dtl_gnr_basket", [])]
+def _track(song: dict[str, Any], genre_names: dict[str, Any]) -> dict[str, Any]:
+    codes = song.get("song_gn_gnr_basket", []) + song.get("song_gn_dtl_gnr_basket", [])
+    genres = [_text(genre_names.get(str(code), code)) for code in codes]
+    artists = [str(name) for name in song.get("artist_name_basket", [])]
     return {
         TRACK_ID: str(song["id"]),
         TITLE: _text(song.get("song_name")),
-        ARTIST: _text(", ".join(map(str, song.get("artist_name_basket", [])))),
+        ARTIST: _text(", ".join(artists)),
         ALBUM: _text(song.get("album_name")),
-        GENRES: list(dict.fromkeys(_text(names.get(str(code), code)) for code in codes)),
+        GENRES: list(dict.fromkeys(genres)),
         RELEASE_DATE: _date(_text(song.get("issue_date"))),
     }
 
 
 def _text(value: Any) -> str | None:
-    """Half a surrogate pair, which JSON can hold and text cannot, becomes a question mark."""
+    """Returns the value as text; half a surrogate pair, legal in JSON, becomes a question mark."""
     return None if value is None else str(value).encode("utf-8", "replace").decode().strip() or None
 
 
-def _shown(value: Any) -> str:
+def _display(value: Any) -> str:
     return _text(truncate_value(value)) or ""
 
 
 def _date(value: str | None) -> str | None:
-    """`20140512` as 2014-05-12; 00 is unknown, so `20140500` is 2014-05."""
+    """Returns `20140512` as 2014-05-12; 00 is unknown, so `20140500` becomes 2014-05."""
     if value is None or len(value) != 8 or not value.isdecimal() or value.startswith("0000"):
         return None
-    known = [value[:4], *[part for part in (value[4:6], value[6:]) if part != "00"]]
-    return "-".join(known if value[4:6] != "00" else known[:1])
+    date = value[:4]
+    for number in (value[4:6], value[6:]):
+        if number == "00":
+            break
+        date += f"-{number}"
+    return date
 
 
 def _melon_events(
-    path: Path, split: str, tracks: dict[str, dict[str, Any]], skipped: list[SkippedRow]
+    files: SetFolder, path: Path, split: str, tracks: dict[str, dict[str, Any]]
 ) -> pl.DataFrame:
-    rows: list[tuple[int, str, str, str | None]] = []
-    for number, playlist in enumerate(_json(path, list), 1):
+    entries: list[tuple[int, str, str, str | None]] = []
+    for number, playlist in enumerate(_read_json(path, list), 1):
         if not isinstance(playlist, dict) or not _is_id(playlist.get("id")):
-            skipped.append(
-                SkippedRow(
-                    path.name,
-                    number,
-                    "id",
-                    _shown(playlist),
-                    "is not a playlist with a number as its id",
-                )
-            )
+            reason = "is not a playlist with a number as its id"
+            files.skip(path.name, number, "id", _display(playlist), reason)
             continue
         songs = playlist.get("songs")
-        if not isinstance(songs, list) or not isinstance(playlist.get("updt_date"), str):
-            skipped.append(
-                SkippedRow(
-                    path.name, number, "songs", _shown(playlist), "lacks its songs or updt_date"
-                )
-            )
+        date = playlist.get("updt_date")
+        if not isinstance(songs, list) or not isinstance(date, str):
+            reason = "lacks its songs or updt_date"
+            files.skip(path.name, number, "songs", _display(playlist), reason)
             continue
         for song in songs:
             if str(song) in tracks:
-                rows.append((number, str(playlist["id"]), str(song), _text(playlist["updt_date"])))
+                entries.append((number, str(playlist["id"]), str(song), _text(date)))
             else:
-                skipped.append(
-                    SkippedRow(path.name, number, "songs", _shown(song), f"song is not in {_SONGS}")
-                )
-    events = pl.DataFrame(rows, [LINE, USER_ID, TRACK_ID, PLAYED_AT], orient="row").cast(
-        {LINE: pl.Int64}
-    )
-    events = events.with_columns(pl.col(USER_ID, TRACK_ID, PLAYED_AT).cast(pl.String))
+                reason = f"song is not in {_SONGS}"
+                files.skip(path.name, number, "songs", _display(song), reason)
+    schema = {LINE: pl.Int64, USER_ID: pl.String, TRACK_ID: pl.String, PLAYED_AT: pl.String}
+    rows = files.rows(pl.DataFrame(entries, schema, orient="row"), path.name)
     is_repeated = ~pl.struct(USER_ID, TRACK_ID).is_first_distinct()
-    events = refuse(events, is_repeated, TRACK_ID, "is in the playlist already", path.name, skipped)
-    events = times(events, PLAYED_AT, path.name, skipped).drop(LINE)
-    return event_table(
-        events.with_columns(
-            pl.col(USER_ID).alias(SESSION_ID),
-            pl.lit("playlist").alias(EVENT),
-            pl.lit(split).alias("split"),
-        )
+    rows.refuse(is_repeated, TRACK_ID, "is in the playlist already")
+    rows.parse_times(PLAYED_AT)
+    events = rows.frame.drop(LINE).with_columns(
+        pl.col(USER_ID).alias(SESSION_ID),
+        pl.lit("playlist").alias(EVENT),
+        pl.lit(split).alias("split"),
     )
+    return event_table(events)

@@ -1,16 +1,28 @@
-"""The public sets this library reads, and how one becomes tables of a library."""
+"""Lists the public data sets, and imports one into a library."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponticello.datasets import captions, fma, music4all, yambda
-from ponticello.datasets import listening as hetrec
-from ponticello.datasets import listening as melon
-from ponticello.datasets import tagging as gtzan
-from ponticello.datasets import tagging as jamendo
-from ponticello.datasets import tagging as magnatagatune
+from ponticello.datasets.captions import (
+    DESCRIBER_HOW,
+    MUSICCAPS_HOW,
+    read_musiccaps,
+    read_song_describer,
+)
+from ponticello.datasets.fma import FMA_HOW, read_fma
+from ponticello.datasets.listening import HETREC_HOW, MELON_HOW, read_hetrec, read_melon
+from ponticello.datasets.music4all import MUSIC4ALL_HOW, read_music4all
 from ponticello.datasets.tables import Content
+from ponticello.datasets.tagging import (
+    GTZAN_HOW,
+    JAMENDO_HOW,
+    MAGNATAGATUNE_HOW,
+    read_gtzan,
+    read_jamendo,
+    read_magnatagatune,
+)
+from ponticello.datasets.yambda import YAMBDA_HOW, read_yambda
 from ponticello.errors import DataError
 from ponticello.listening.log import merge_interactions
 from ponticello.storage.layout import LibraryPaths
@@ -22,11 +34,10 @@ _TAGGING = "macro ROC-AUC and PR-AUC"
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One public set: where it comes from, under which terms, and the function that reads its
-    folder.
+    """A public set: its source, its licence and the function that reads its folder.
 
-    licence, how_to_get: for people, to be read before use; nothing here is fetched.
-    metric: what results on this set are usually given in.
+    licence, how_to_get: for people to read before use; Ponticello downloads no set.
+    metric: the usual one for results on this set.
     """
 
     name: str
@@ -40,8 +51,7 @@ class PublicSet:
 
 @dataclass(frozen=True)
 class ImportedSet:
-    """What an import did: rows new, replaced and in the library now, rows left out, and files that
-    were not there.
+    """Counts of an import. n_tracks, n_events: in the library afterwards. missing: files.
 
     A set without listeners adds no events.
     """
@@ -61,100 +71,99 @@ _ALL = (
         "MTG-Jamendo",
         "audio: Creative Commons, a licence a track; metadata: CC BY-NC-SA 4.0",
         "https://mtg.github.io/mtg-jamendo-dataset/",
-        jamendo.JAMENDO_HOW,
+        JAMENDO_HOW,
         f"{_TAGGING}, a family of tags and split",
-        jamendo.read_jamendo,
+        read_jamendo,
     ),
     PublicSet(
         "magnatagatune",
         "MagnaTagATune",
         "audio: CC BY-NC-SA (Magnatune)",
         "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",
-        magnatagatune.MAGNATAGATUNE_HOW,
+        MAGNATAGATUNE_HOW,
         f"{_TAGGING}, top 50 tags",
-        magnatagatune.read_magnatagatune,
+        read_magnatagatune,
     ),
     PublicSet(
         "gtzan",
         "GTZAN",
         "none stated; commercial recordings, for research only",
         "https://github.com/jongpillee/music_dataset_split",
-        gtzan.GTZAN_HOW,
+        GTZAN_HOW,
         "accuracy on the fault-filtered test list",
-        gtzan.read_gtzan,
+        read_gtzan,
     ),
     PublicSet(
         "fma",
         "FMA, Free Music Archive",
         "audio: its artists' licences, one a track; metadata: CC BY 4.0",
         "https://github.com/mdeff/fma",
-        fma.FMA_HOW,
+        FMA_HOW,
         "accuracy of the top genre (small, medium)",
-        fma.read_fma,
+        read_fma,
     ),
     PublicSet(
         "musiccaps",
         "MusicCaps",
         "captions: CC BY-SA 4.0; no audio",
         "https://huggingface.co/datasets/google/MusicCaps",
-        captions.MUSICCAPS_HOW,
+        MUSICCAPS_HOW,
         "recall@k and median rank, text to audio",
-        captions.read_musiccaps,
+        read_musiccaps,
     ),
     PublicSet(
         "song-describer",
         "Song Describer Dataset",
         "captions: CC BY-SA 4.0; audio: Creative Commons, a licence a track",
         "https://zenodo.org/records/10072001",
-        captions.DESCRIBER_HOW,
+        DESCRIBER_HOW,
         "recall@k and median rank, text to audio, valid subset",
-        captions.read_song_describer,
+        read_song_describer,
     ),
     PublicSet(
         "music4all-onion",
         "Music4All and Music4All-Onion",
         "Music4All: research only, on request; Onion: CC BY-NC-SA 4.0",
         "https://zenodo.org/records/15394646",
-        music4all.MUSIC4ALL_HOW,
+        MUSIC4ALL_HOW,
         "recall@k and nDCG@k of held-out listening",
-        music4all.read_music4all,
+        read_music4all,
     ),
     PublicSet(
         "melon",
         "Melon Playlist Dataset",
         "non-profit research only, no redistribution",
         "https://arena.kakao.com/melon_dataset",
-        melon.MELON_HOW,
+        MELON_HOW,
         "nDCG@100 of the songs held back",
-        melon.read_melon,
+        read_melon,
     ),
     PublicSet(
         "yambda",
         "Yambda",
         "Apache-2.0",
         "https://huggingface.co/datasets/yandex/yambda",
-        yambda.YAMBDA_HOW,
+        YAMBDA_HOW,
         "nDCG@k, recall@k and coverage@k, global split by time",
-        yambda.read_yambda,
+        read_yambda,
     ),
     PublicSet(
         "hetrec2011-lastfm",
         "HetRec 2011 Last.fm",
         "non-commercial use only",
         "https://grouplens.org/datasets/hetrec-2011/",
-        hetrec.HETREC_HOW,
+        HETREC_HOW,
         "none settled; recall@k and nDCG@k of held-out artists",
-        hetrec.read_hetrec,
+        read_hetrec,
     ),
 )
 SETS = {public.name: public for public in _ALL}
 
 
 def read_set(name: str, folder: Path) -> Content:
-    """The tables of the set `name`, one of `SETS`, from its own files in `folder`.
+    """Reads the set `name`, one of `SETS`, from its files in `folder`.
 
-    DataError: no such set or folder, a file the set cannot be read without, or not one usable
-    track.
+    DataError: no such set or folder, a required file is missing, or no track is usable.
 
         content = read_set("gtzan", Path("downloads/gtzan"))
     """
@@ -166,11 +175,9 @@ def read_set(name: str, folder: Path) -> Content:
         )
     content = SETS[name].read(folder.resolve())
     if not content.tracks.height:
-        first = (
-            f"; first: {content.skipped[0].file} {content.skipped[0].reason}"
-            if content.skipped
-            else ""
-        )
+        first = ""
+        if content.skipped:
+            first = f"; first: {content.skipped[0].file} {content.skipped[0].reason}"
         raise DataError(
             f"{folder} has no usable track of {SETS[name].title}{first}; get the files again"
         )
@@ -178,10 +185,10 @@ def read_set(name: str, folder: Path) -> Content:
 
 
 def import_dataset(folder: LibraryPaths, name: str, source: Path) -> ImportedSet:
-    """Adds the tracks and listening of a public set to the library; what could not be used goes to
-    skipped.csv.
+    """Adds the tracks and listening of a public set to the library.
 
-    Tracks the library knows are updated, events it has are not counted twice.
+    Tracks of the library are updated, its events are not added twice. Rows that cannot be used are
+    listed in skipped.csv.
 
     DataError: see `read_set`. LibraryError: another process is writing.
 

@@ -1,9 +1,8 @@
-"""Delimited text as public sets have it: rows in, text columns and the line of every row out.
+"""Reads the files of public data sets and turns them into tables of a library.
 
-Unlike `formats`, the delimiter and the quoting come from the caller: these sets call TAB-separated
-files `.csv`.
-
-What a public set becomes, and how its files are found.
+`SetFolder` finds a set's files and reads delimited text. `CheckedRows` holds the rows of one file;
+its methods drop bad rows and record each with its line and the reason. The delimiter and the
+quoting come from the caller, since these sets call TAB-separated files `.csv`.
 """
 
 import ast
@@ -23,19 +22,24 @@ from ponticello.storage.schema import INTERACTIONS, TRACKS, Table
 from ponticello.storage.tables import truncate_value
 from ponticello.storage.validation import DTYPES
 
-# found in a path of a set's own files that would lead out of its folder
-OUTSIDE = r"^[/\\]|(^|[/\\])\.\.([/\\]|$)"
+OUTSIDE = r"^[/\\]|(^|[/\\])\.\.([/\\]|$)"  # a path that leads out of the set's folder
+LINE = "line"  # column of each row's line in its file, from 1, headers included
+_CHUNK_ROWS = 200_000  # rows held as Python objects at a time
+_FIRST_YEAR = 1990
+_LAST_YEAR = 2100
+_FLAGS = {"True": True, "False": False}
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what bytes that are not UTF-8 are decoded to
+_Row = tuple[int, list[str], str]  # line, fields, problem
 
 
 @dataclass(frozen=True)
 class Content:
-    """A public set as our tables: rows that could not be used are in `skipped`, files that were not
-    there in `missing`.
+    """A public set as tables.
 
-    tracks: one row a track, `track_id` unique; columns of `TRACKS` in their types, and the set's
-    own splits.
-    interactions: columns of `INTERACTIONS`, or None for a set without listeners;
-        every `track_id` is in `tracks`.
+    tracks: one row per track, `track_id` unique; columns of `TRACKS`, and the set's own splits.
+    interactions: columns of `INTERACTIONS`, or None for a set without listeners; every `track_id`
+        is in `tracks`.
+    skipped: rows that could not be used. missing: files that were not found.
     """
 
     tracks: pl.DataFrame
@@ -44,185 +48,214 @@ class Content:
     missing: list[str]
 
 
-def track_table(rows: pl.DataFrame | Iterable[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as tracks: columns of `TRACKS` in their types, empty lists as null, further columns as
-    they are.
+class CheckedRows:
+    """The rows of one file: `frame`, whose bad rows are moved to `skipped` by the methods."""
+
+    def __init__(self, frame: pl.DataFrame, file: str, skipped: list[SkippedRow]) -> None:
+        self.frame = frame
+        self.file = file
+        self._skipped = skipped
+
+    def refuse(self, is_bad: pl.Expr, field: str, reason: str) -> None:
+        """Drops the rows where `is_bad` is true; null counts as false."""
+        frame = self.frame.with_columns(is_bad.fill_null(False).alias("_bad"))
+        for line, value in frame.filter("_bad").select(LINE, field).iter_rows():
+            self._skipped.append(SkippedRow(self.file, line, field, truncate_value(value), reason))
+        self.frame = frame.filter(~pl.col("_bad")).drop("_bad")
+
+    def require(self, *fields: str) -> None:
+        """Drops rows without a value in one of `fields`."""
+        for field in fields:
+            self.refuse(pl.col(field).is_null(), field, "is missing")
+
+    def require_unique(self, field: str) -> None:
+        """Drops rows without an id in `field`, or with the id of an earlier row."""
+        self.require(field)
+        self.refuse(~pl.col(field).is_first_distinct(), field, "repeats an earlier id")
+
+    def parse_numbers(self, *fields: str) -> None:
+        """Makes text columns Float64; drops rows whose value is not a number >= 0, keeps nulls."""
+        for field in fields:
+            value = pl.col(field).cast(pl.Float64, strict=False)
+            is_valid = (value.is_finite() & (value >= 0)).fill_null(False)
+            is_bad = pl.col(field).is_not_null() & ~is_valid
+            self.refuse(is_bad, field, "is not a number from 0 up")
+            self.frame = self.frame.with_columns(value)
+
+    def parse_flags(self, *fields: str) -> None:
+        """Makes columns of `True` and `False` Boolean; drops rows with another value."""
+        for field in fields:
+            is_flag = pl.col(field).is_in(list(_FLAGS)).fill_null(False)
+            self.refuse(~is_flag, field, "is not True or False")
+            flag = pl.col(field).replace_strict(_FLAGS, return_dtype=pl.Boolean)
+            self.frame = self.frame.with_columns(flag)
+
+    def parse_lists(self, field: str, example: str) -> None:
+        """Makes a column of Python list literals List(String); drops rows with another value."""
+        lists = [_parse_list(value) for value in self.frame[field]]
+        self.frame = self.frame.with_columns(pl.Series("_list", lists, pl.List(pl.String)))
+        self.refuse(pl.col("_list").is_null(), field, f"is not a list such as {example}")
+        self.frame = self.frame.drop(field).rename({"_list": field})
+
+    def parse_times(self, field: str) -> None:
+        """Makes a column such as `2019-02-20 12:28` or `2019-02-20 12:28:01.5` UTC datetimes.
+
+        Drops rows with another value.
+        """
+        formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
+        parsed = []
+        for form in formats:
+            text = pl.col(field).str
+            parsed.append(text.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
+        self.frame = self.frame.with_columns(_time=pl.coalesce(parsed))
+        year = pl.col("_time").dt.year()
+        is_bad = ~year.is_between(_FIRST_YEAR, _LAST_YEAR).fill_null(False)
+        self.refuse(is_bad, field, "is not a time such as 2019-02-20 12:28:01")
+        self.frame = self.frame.drop(field).rename({"_time": field})
+
+
+class SetFolder:
+    """The folder of a public set.
+
+    how_to_get: names the source of its files in errors. skipped, missing: as in `Content`.
     """
+
+    def __init__(self, folder: Path, how_to_get: str) -> None:
+        self.folder = folder
+        self.how_to_get = how_to_get
+        self.skipped: list[SkippedRow] = []
+        self.missing: list[str] = []
+
+    def skip(self, file: str, line: int | None, field: str, value: str, reason: str) -> None:
+        """Records a row that cannot be used."""
+        self.skipped.append(SkippedRow(file, line, field, value, reason))
+
+    def required(self, names: Sequence[str], holds: str) -> Path:
+        """Returns the first of the files `names` that exists; DataError if none does."""
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise DataError(
+            f"{self.folder} has no {' or '.join(names)}; wanted {holds}; "
+            f"to get it: {self.how_to_get}"
+        )
+
+    def optional(self, name: str) -> Path | None:
+        """Returns the file `name`; if it is missing, notes that and returns None."""
+        if (self.folder / name).is_file():
+            return self.folder / name
+        self.missing.append(name)
+        return None
+
+    def has_folder(self, name: str) -> bool:
+        """Whether there is a folder `name`; if not, notes that it is missing."""
+        if (self.folder / name).is_dir():
+            return True
+        self.missing.append(f"{name}/")
+        return False
+
+    def audio_path(self, *relatives: str) -> str | None:
+        """Returns the absolute path of the first of `relatives` that is a file, or None."""
+        for relative in relatives:
+            try:
+                if (self.folder / relative).is_file():
+                    return (self.folder / relative).absolute().as_posix()
+            except OSError:  # a name that no file can have
+                continue
+        return None
+
+    def rows(self, frame: pl.DataFrame, file: str) -> CheckedRows:
+        """Returns a frame with a column `LINE` as rows to check."""
+        return CheckedRows(frame, file, self.skipped)
+
+    def read(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        *,
+        delimiter: str = "\t",
+        quoted: bool = False,
+        header: Sequence[str] = (),
+        n_header: int = 1,
+        encoding: str = "utf-8",
+    ) -> CheckedRows:
+        """Reads `columns` of a text file as stripped text, null where empty, with `LINE`.
+
+        quoted: fields may be in double quotes, with delimiters and line ends inside.
+        header: the names of all columns, if the file has none or others than its first line.
+        n_header: lines before the first row. A `.bz2` file is decompressed.
+
+        DataError: the file is empty or unreadable, or lacks one of `columns`.
+        """
+        parse = _quoted if quoted else _plain
+        rows = parse(_lines(path, encoding), delimiter)
+        names = [name.strip() for name in header]
+        try:
+            for _ in range(n_header):
+                _, fields, _ = next(rows)
+                names = names or [field.strip() for field in fields]
+            places = _places(names, columns, path.name)
+            frame = _collect(rows, columns, places, len(names), path.name, self.skipped)
+        except StopIteration:
+            raise DataError(
+                f"{path.name} is empty; wanted a line that names the columns; get it again"
+            ) from None
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path.name} cannot be read ({error}); get it again") from None
+        return self.rows(frame, path.name)
+
+    def content(
+        self,
+        tracks: pl.DataFrame | Iterable[dict[str, Any]],
+        interactions: pl.DataFrame | None = None,
+    ) -> Content:
+        """Returns the set with columns in the types of a library."""
+        return Content(track_table(tracks), interactions, self.skipped, self.missing)
+
+
+def track_table(rows: pl.DataFrame | Iterable[dict[str, Any]]) -> pl.DataFrame:
+    """Returns rows with the columns of `TRACKS` in their types; empty lists become null."""
     return _typed(rows, TRACKS)
 
 
-def event_table(rows: pl.DataFrame | Iterable[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as interactions: columns of `INTERACTIONS` in their types, further columns as they are."""
+def event_table(rows: pl.DataFrame) -> pl.DataFrame:
+    """Returns rows with the columns of `INTERACTIONS` in their types."""
     return _typed(rows, INTERACTIONS)
 
 
 def _typed(rows: pl.DataFrame | Iterable[dict[str, Any]], table: Table) -> pl.DataFrame:
-    frame = (
-        rows
-        if isinstance(rows, pl.DataFrame)
-        else pl.DataFrame(list(rows), infer_schema_length=None)
-    )
+    if isinstance(rows, pl.DataFrame):
+        frame = rows
+    else:
+        frame = pl.DataFrame(list(rows), infer_schema_length=None)
     if not frame.width:
         frame = pl.DataFrame(schema=dict.fromkeys(table.required, pl.Null))
-    known = {
-        column: DTYPES[kind] for column, kind in table.kinds.items() if column in frame.columns
-    }
-    guessed = {
-        pl.Null(): pl.String(),
-        pl.List(pl.Null): pl.List(pl.String),
-    }  # what polars makes of empty columns
-    others = {
-        column: guessed.get(dtype, dtype)
-        for column, dtype in frame.schema.items()
-        if column not in known
-    }
-    frame = frame.cast(pl.Schema(known | others))
-    texts = [column for column, dtype in frame.schema.items() if dtype == pl.List(pl.String)]
-    return frame.with_columns(
-        pl.when(pl.col(column).list.len() > 0).then(pl.col(column)) for column in texts
-    )
-
-
-def required(folder: Path, names: Iterable[str], holds: str, how_to_get: str) -> Path:
-    """The first of the files `names` that is in `folder`; DataError saying what they hold and how
-    to get them.
-    """
-    names = list(names)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise DataError(
-        f"{folder} has no {' or '.join(names)}; wanted {holds}; to get it: {how_to_get}"
-    )
-
-
-def optional(folder: Path, name: str, missing: list[str]) -> Path | None:
-    """The file `name` of `folder`; None if it is not there, and then `missing` has its name."""
-    if (folder / name).is_file():
-        return folder / name
-    missing.append(name)
-    return None
-
-
-def audio_at(folder: Path, *relatives: str) -> str | None:
-    """The absolute path of the first of `relatives` that is a file in `folder`, or None."""
-    for relative in relatives:
-        try:
-            if (folder / relative).is_file():
-                return (folder / relative).absolute().as_posix()
-        except OSError:  # a name that no file can have
-            continue
-    return None
-
-
-LINE = "line"  # the column that holds each row's line, from 1, headers included
-_CHUNK_ROWS = 200_000  # rows held as Python objects at a time
-_FIRST_YEAR, _LAST_YEAR = 1990, 2100  # as for every listening event
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what bytes that are not UTF-8 become when decoded below
-_Row = tuple[int, list[str], str]  # line, fields, what is wrong
-
-
-def read_rows(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    delimiter: str = "\t",
-    quoted: bool = False,
-    header: Sequence[str] = (),
-    n_header: int = 1,
-    encoding: str = "utf-8",
-) -> tuple[pl.DataFrame, list[SkippedRow]]:
-    """`columns` of a text file as stripped text (null where empty), with `line`; and the rows that
-    are none.
-
-    quoted: fields may stand in double quotes, with delimiters and line ends inside.
-    header: the names of all columns, where the file has none or others; else its first line has
-    them.
-    n_header: lines before the first row. A `.bz2` is unpacked on the way.
-
-    DataError: the file is empty or unreadable, or lacks one of `columns`.
-    """
-    rows = (_quoted if quoted else _plain)(_lines(path, encoding), delimiter)
-    try:
-        names = [name.strip() for name in header]
-        for _ in range(n_header):
-            _, fields, _ = next(rows)
-            names = names or [field.strip() for field in fields]
-        places = _places(names, columns, path.name)
-        return _collect(rows, columns, places, len(names), path.name)
-    except StopIteration:
-        raise DataError(
-            f"{path.name} is empty; wanted a line that names the columns; get it again"
-        ) from None
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path.name} cannot be read ({error}); get it again") from None
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {}
+    for column, dtype in frame.schema.items():
+        if column in table.kinds:
+            schema[column] = DTYPES[table.kinds[column]]
+        elif dtype == pl.Null():  # a column without values
+            schema[column] = pl.String()
+        elif dtype == pl.List(pl.Null):
+            schema[column] = pl.List(pl.String)
+        else:
+            schema[column] = dtype
+    frame = frame.cast(pl.Schema(schema))
+    for column, dtype in frame.schema.items():
+        if dtype == pl.List(pl.String):
+            has_items = pl.col(column).list.len() > 0
+            frame = frame.with_columns(pl.when(has_items).then(pl.col(column)))
+    return frame
 
 
 def column_names(path: Path, delimiter: str = "\t") -> list[str]:
-    """The names in the first line of a text file, without their quotes."""
+    """Returns the names in the first line of a text file, without their quotes."""
     first = next(_lines(path, "utf-8"), "")
     return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
 
 
-def refuse(
-    frame: pl.DataFrame,
-    is_bad: pl.Expr,
-    field: str,
-    reason: str,
-    file: str,
-    skipped: list[SkippedRow],
-) -> pl.DataFrame:
-    """The rows of `frame` where `is_bad` is not true; each other row goes to `skipped` with its
-    line.
-    """
-    frame = frame.with_columns(is_bad.fill_null(False).alias("_bad"))
-    bad = frame.filter("_bad").select(LINE, field)
-    skipped.extend(
-        SkippedRow(file, line, field, truncate_value(value), reason)
-        for line, value in bad.iter_rows()
-    )
-    return frame.filter(~pl.col("_bad")).drop("_bad")
-
-
-def unique_ids(
-    frame: pl.DataFrame, field: str, file: str, skipped: list[SkippedRow]
-) -> pl.DataFrame:
-    """The rows that have an id in `field` which no earlier row has."""
-    frame = refuse(frame, pl.col(field).is_null(), field, "is missing", file, skipped)
-    return refuse(
-        frame, ~pl.col(field).is_first_distinct(), field, "repeats an earlier id", file, skipped
-    )
-
-
-def numbers(frame: pl.DataFrame, field: str, file: str, skipped: list[SkippedRow]) -> pl.DataFrame:
-    """`frame` with the text column `field` as Float64; refuses what is no number >= 0. Null stays
-    null.
-    """
-    value = pl.col(field).cast(pl.Float64, strict=False)
-    is_bad = pl.col(field).is_not_null() & ~(value.is_finite() & (value >= 0)).fill_null(False)
-    return refuse(frame, is_bad, field, "is not a number from 0 up", file, skipped).with_columns(
-        value
-    )
-
-
-def times(frame: pl.DataFrame, field: str, file: str, skipped: list[SkippedRow]) -> pl.DataFrame:
-    """`frame` with `field`, such as `2019-02-20 12:28` or `2019-02-20 12:28:01.5`, as UTC; refuses
-    what is no time.
-    """
-    full, short = (
-        pl.col(field).str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
-        for form in ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
-    )
-    frame = frame.with_columns(_time=pl.coalesce(full, short))
-    is_bad = ~pl.col("_time").dt.year().is_between(_FIRST_YEAR, _LAST_YEAR).fill_null(False)
-    frame = refuse(frame, is_bad, field, "is not a time such as 2019-02-20 12:28:01", file, skipped)
-    return frame.drop(field).rename({"_time": field})
-
-
-def text_list(value: str | None) -> list[str] | None:
-    """The texts of a Python list literal such as `['a', 'b']`, [] for None; None if `value` is
-    something else.
-    """
+def _parse_list(value: str | None) -> list[str] | None:
+    """Returns the items of a literal such as `['a', 'b']`, [] for None; None if it is no list."""
     if value is None:
         return []
     try:
@@ -246,21 +279,21 @@ def _plain(lines: Iterator[str], delimiter: str) -> Iterator[_Row]:
 
 
 def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[_Row]:
-    """A broken quote costs its own line: reading starts again at the next."""
-    every = list(lines)
+    """Reads CSV; a broken quote costs its own line, and reading resumes at the next."""
+    text = list(lines)
     start = 0
-    while start < len(every):
+    while start < len(text):
         base = start
-        reader = csv.reader(
-            map(every.__getitem__, range(base, len(every))), delimiter=delimiter, strict=True
-        )
+        rest = (text[number] for number in range(base, len(text)))  # not copied
+        reader = csv.reader(rest, delimiter=delimiter, strict=True)
         try:
             for fields in reader:
-                first, start = start, base + reader.line_num
+                first = start
+                start = base + reader.line_num
                 if fields:
-                    yield first + 1, fields, _encoding_problem("".join(every[first:start]))
+                    yield first + 1, fields, _encoding_problem("".join(text[first:start]))
         except csv.Error as error:
-            yield start + 1, [every[start].rstrip("\r\n")], f"is not valid CSV: {error}"
+            yield start + 1, [text[start].rstrip("\r\n")], f"is not valid CSV: {error}"
             start += 1
 
 
@@ -271,32 +304,32 @@ def _encoding_problem(text: str) -> str:
 def _places(names: list[str], columns: Sequence[str], file: str) -> list[int]:
     for column in columns:
         if column not in names:
-            found = ", ".join(repr(name) for name in names[:8]) + (
-                ", ..." if len(names) > 8 else ""
-            )
+            present = ", ".join(repr(name) for name in names[:8])
+            if len(names) > 8:
+                present += ", ..."
             raise DataError(
-                f"{file}: column {column!r} is missing; found {found}; get the file again"
+                f"{file}: column {column!r} is missing; found {present}; get the file again"
             )
     return [names.index(column) for column in columns]
 
 
 def _collect(
-    rows: Iterator[_Row], columns: Sequence[str], places: list[int], width: int, file: str
-) -> tuple[pl.DataFrame, list[SkippedRow]]:
+    rows: Iterator[_Row],
+    columns: Sequence[str],
+    places: list[int],
+    n_fields: int,
+    file: str,
+    skipped: list[SkippedRow],
+) -> pl.DataFrame:
     schema = {LINE: pl.Int64(), **dict.fromkeys(columns, pl.String())}
     frames = [pl.DataFrame(schema=schema)]
-    skipped: list[SkippedRow] = []
     chunk: list[list[int | str]] = []
     for line, fields, problem in rows:
-        if not problem and len(fields) != width:
-            problem = f"has {len(fields)} fields, wanted {width}"
+        if not problem and len(fields) != n_fields:
+            problem = f"has {len(fields)} fields, wanted {n_fields}"
         if problem:
-            value = (
-                truncate_value("\t".join(fields))
-                .encode("utf-8", "surrogateescape")
-                .decode("utf-8", "replace")
-            )
-            skipped.append(SkippedRow(file, line, "", value, problem))
+            value = truncate_value("\t".join(fields)).encode("utf-8", "surrogateescape")
+            skipped.append(SkippedRow(file, line, "", value.decode("utf-8", "replace"), problem))
             continue
         chunk.append([line, *(fields[place] for place in places)])
         if len(chunk) == _CHUNK_ROWS:
@@ -304,6 +337,6 @@ def _collect(
             chunk.clear()
     frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
     frame = pl.concat(frames).with_columns(pl.col(columns).str.strip_chars())
-    return frame.with_columns(
-        pl.when(pl.col(column) != "").then(pl.col(column)) for column in columns
-    ), skipped
+    for column in columns:
+        frame = frame.with_columns(pl.when(pl.col(column) != "").then(pl.col(column)))
+    return frame
