@@ -7,7 +7,10 @@ import pytest
 from ponticello.datasets.captions import read_musiccaps, read_song_describer
 from ponticello.errors import DataError
 
-CAPS = "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval\n"
+CAPS = (
+    "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,"
+    "is_balanced_subset,is_audioset_eval\n"
+)
 SONGS = "caption_id,track_id,caption,is_valid_subset,familiarity,artist_id,album_id,path,duration\n"
 
 
@@ -87,8 +90,8 @@ def test_song_describer_has_one_row_a_track_with_all_its_captions(tmp_path: Path
 
 def test_bad_song_describer_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     (tmp_path / "song_describer.csv").write_text(
-        SONGS
-        + "1,../7,A,True,0,1,2,p,9\n2,8,,True,0,1,2,p,9\n2,9,B,True,0,1,2,p,9\n3,9,C,True,0,1,2,p,9\n3,9,D\n"
+        SONGS + "1,../7,A,True,0,1,2,p,9\n2,8,,True,0,1,2,p,9\n2,9,B,True,0,1,2,p,9\n"
+        "3,9,C,True,0,1,2,p,9\n3,9,D\n"
     )
     content = read_song_describer(tmp_path)
     assert content.tracks.select("track_id", "captions").rows() == [("9", ["C"])]

@@ -9,7 +9,10 @@ from ponticello.errors import DataError
 
 HEADER = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"
 ROCK = "track_0000241\tartist_000005\talbum_000033\t41/241.mp3\t340.1\tgenre---rock"
-RICH = "track_0003524\tartist_000007\talbum_000040\t24/3524.mp3\t61.0\tgenre---jazz\tinstrument---piano\tmood/theme---film"
+RICH = (
+    "track_0003524\tartist_000007\talbum_000040\t24/3524.mp3\t61.0\tgenre---jazz\t"
+    "instrument---piano\tmood/theme---film"
+)
 
 
 def _split(root: Path, k: int, name: str, *lines: str) -> None:

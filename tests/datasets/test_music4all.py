@@ -54,7 +54,8 @@ def test_listening_is_plays_in_utc_and_bad_rows_are_named(tmp_path: Path) -> Non
     _write(
         tmp_path,
         id_information=INFORMATION,
-        listening_history="user\tsong\ttimestamp\nu1\t0009fFIM\t2019-02-20 12:28\nu1\tgone\t2019-02-20 12:28\n"
+        listening_history="user\tsong\ttimestamp\nu1\t0009fFIM\t2019-02-20 12:28\n"
+        "u1\tgone\t2019-02-20 12:28\n"
         "u1\t0009fFIM\tlate\n\t0009fFIM\t2019-02-20 12:28\nu1\t0009fFIM\n",
     )
     content = read_music4all(tmp_path)
@@ -74,7 +75,10 @@ def test_listening_is_plays_in_utc_and_bad_rows_are_named(tmp_path: Path) -> Non
     "name", ["userid_trackid_timestamp.tsv", "userid_trackid_timestamp.tsv.bz2"]
 )
 def test_log_of_onion_alone_gives_tracks_by_id_and_comes_first(tmp_path: Path, name: str) -> None:
-    log = b"user_id\ttrack_id\ttimestamp\n7\t0010xmHR\t2013-01-27 21:42:38\n7\t0009fFIM\t2013-01-27 21:40:00\n"
+    log = (
+        b"user_id\ttrack_id\ttimestamp\n7\t0010xmHR\t2013-01-27 21:42:38\n"
+        b"7\t0009fFIM\t2013-01-27 21:40:00\n"
+    )
     (tmp_path / name).write_bytes(bz2.compress(log) if name.endswith("bz2") else log)
     _write(tmp_path, listening_history="user\tsong\ttimestamp\n")
     content = read_music4all(tmp_path)

@@ -38,7 +38,7 @@ PLANTED = SimulationConfig(
 
 
 def _closeness(log: pl.DataFrame) -> float:
-    """Mean distance between two different tracks of one listener, over that between any two tracks."""
+    """Returns the mean distance of two tracks of one listener, over that of any two tracks."""
     place = {track_id: row for row, track_id in enumerate(IDS)}
     scaled = (TRAITS - TRAITS.mean(axis=0)) / TRAITS.std(axis=0)
     distance = np.linalg.norm(scaled[:, None] - scaled[None], axis=2)

@@ -23,7 +23,7 @@ def _sound(**traits: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("pitch", "wanted_hz"), [(-1.0, 77.78), (0.0, 220.0), (1.0, 622.25)])
 def test_pitch_moves_the_peak_of_the_spectrum(pitch: float, wanted_hz: float) -> None:
-    """220 Hz * 2 ** (1.5 * pitch): three octaves from end to end; the resolution of 2 s is 0.5 Hz."""
+    """220 Hz * 2 ** (1.5 * pitch): three octaves in all; the resolution of 2 s is 0.5 Hz."""
     assert _peak_hz(_sound(pitch=pitch, brightness=-1.0, noise=-1.0)) == pytest.approx(
         wanted_hz, abs=0.6
     )

@@ -1,7 +1,7 @@
-"""Public data sets, and made-up data for tests and the demo.
+"""Readers of public data sets, and synthetic data for tests and the demo.
 
 registry   the list of public sets, and import-dataset
-tables     reading helpers that the sets share
+tables     finds, reads and checks the files of a set
 tagging    MTG-Jamendo, MagnaTagATune, GTZAN
 fma        Free Music Archive
 captions   MusicCaps, Song Describer

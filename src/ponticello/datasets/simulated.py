@@ -1,10 +1,9 @@
-"""Simulated listeners: a log with planted tastes, for catalogues that have no real one.
+"""Simulates listeners with known preferences, for catalogues without a listening log.
 
-Every listener likes a direction in the space of traits one can hear, plus a direction in hidden
-traits that no audio or text explains. Popularity follows a power law, sessions have moods, and what
-is disliked gets skipped. Whoever shows
-figures from such a log says so: they prove that planted taste is found, not that real taste would
-be.
+A listener likes one direction in the space of audible traits and one in hidden traits that no audio
+or text explains. Popularity follows a power law, each session deviates from the listener's
+preference, and disliked tracks are skipped. Figures from such a log must say so: they show that a
+planted preference is recovered, not that a real one would be.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,47 +26,10 @@ from ponticello.storage.schema import (
 )
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-LISTENED_S = 30.0  # s, how long a track that is heard to the end lasts
+LISTENED_S = 30.0  # s, of a track that is played to the end
 USER_PREFIX = "simulated-"
-N_TRAITS = 6  # at most; each listener likes a direction among them
-TAG_SHARES = (0.08, 0.6)  # a tag that fewer or more tracks carry tells little about taste
-
-
-def simulate_listeners(
-    track_ids: list[str], traits: np.ndarray, config: SimulationConfig
-) -> pl.DataFrame:
-    """A log with the interactions table's columns, in order of time; every user id starts with
-    "simulated-".
-
-    traits: (n, t), one row a track, any scale; ShapeError if it does not fit `track_ids`. All
-    randomness comes from `config.seed`.
-    """
-    if traits.ndim != 2 or len(traits) != len(track_ids):
-        raise ShapeError(
-            f"traits must be ({len(track_ids)}, t), one row a track; found {traits.shape}"
-        )
-    generator = np.random.default_rng(config.seed)
-    audible = _standardised(traits)
-    hidden = _standardised(generator.standard_normal((len(track_ids), config.n_hidden_traits)))
-    popularity = -config.popularity_exponent * np.log(1 + generator.permutation(len(track_ids)))
-    rows: list[dict[str, object]] = []
-    for number in range(config.n_listeners):
-        user = f"{USER_PREFIX}{number:04d}"
-        taste = _direction(generator, audible.shape[1]), _direction(generator, hidden.shape[1])
-        for session in range(_n_sessions(config, generator)):
-            liking = _liking(audible, hidden, taste, config, generator)
-            chance = (
-                config.inverse_temperature * liking
-                + popularity
-                + generator.gumbel(size=len(track_ids))
-            )
-            chosen = np.argsort(-chance)[: config.tracks_per_session]
-            rows += _session(
-                user, f"{user}/{session}", chosen, liking, track_ids, config, generator
-            )
-        favourites = np.argsort(-_liking(audible, hidden, taste, config, None))[:8]
-        rows += _playlist(user, favourites, track_ids, config, generator)
-    return pl.DataFrame(rows, schema=_SCHEMA).sort(PLAYED_AT, USER_ID, TRACK_ID)
+N_TRAITS = 6  # at most
+TAG_SHARES = (0.08, 0.6)  # shares of the tracks that carry a tag, outside which it is ignored
 
 
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -81,145 +43,177 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 
 
-def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.ndarray]:
-    """What one can hear of each prepared track, as (t,) uncorrelated traits of equal spread, by
-    track id.
+def simulate_listeners(
+    track_ids: list[str], traits: np.ndarray, config: SimulationConfig
+) -> pl.DataFrame:
+    """Returns a log with the interactions table's columns, sorted by time.
 
-    Drawn from brightness, bass, dynamics and attacks, measured on the mel, and from the machine
-    tags that neither nearly all tracks nor next to none carry.
+    Every user id starts with "simulated-". traits: (n, t), one row per track, at any scale;
+    ShapeError if it does not fit `track_ids`. All randomness comes from `config.seed`.
+    """
+    if traits.ndim != 2 or len(traits) != len(track_ids):
+        raise ShapeError(
+            f"traits must be ({len(track_ids)}, t), one row a track; found {traits.shape}"
+        )
+    generator = np.random.default_rng(config.seed)
+    simulation = _Simulation(track_ids, traits, config, generator)
+    popularity = -config.popularity_exponent * np.log(1 + generator.permutation(len(track_ids)))
+    rows: list[dict[str, object]] = []
+    for number in range(config.n_listeners):
+        user = f"{USER_PREFIX}{number:04d}"
+        preference = simulation.draw_preference()
+        for session in range(_n_sessions(config, generator)):
+            liking = simulation.liking(preference, with_noise=True)
+            score = config.inverse_temperature * liking + popularity
+            score += generator.gumbel(size=len(track_ids))
+            chosen = np.argsort(-score)[: config.tracks_per_session]
+            rows += simulation.session(user, f"{user}/{session}", chosen, liking)
+        favourites = np.argsort(-simulation.liking(preference, with_noise=False))[:8]
+        rows += simulation.playlist(user, favourites)
+    return pl.DataFrame(rows, schema=_SCHEMA).sort(PLAYED_AT, USER_ID, TRACK_ID)
+
+
+def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.ndarray]:
+    """Returns the audible traits of each prepared track, (t,), uncorrelated and of equal spread.
+
+    They are the principal components of brightness, bass, dynamics and attacks, measured on the
+    mel, and of the machine tags that are neither too common nor too rare (`TAG_SHARES`).
     """
     table = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids)).sort(TRACK_ID)
-    heard = np.array([_describe(store.read(track_id)) for track_id in table[TRACK_ID]])
-    tags = [set(entry or ()) for entry in table[MACHINE_TAGS].to_list()]
-    known = sorted(set().union(*tags))
-    carried = np.array(
-        [[tag in entry for tag in known] for entry in tags], dtype=np.float64
-    ).reshape(len(tags), -1)
-    useful = (carried.mean(axis=0) > TAG_SHARES[0]) & (carried.mean(axis=0) < TAG_SHARES[1])
-    balance = np.sqrt(
-        max(int(useful.sum()), 1) / heard.shape[1]
-    )  # so that sound and tags weigh the same
-    both = np.concatenate(
-        [balance * _standardised(heard), _standardised(carried[:, useful])], axis=1
-    )
-    left, spread, _ = np.linalg.svd(both, full_matrices=False)
+    sound = np.array([_describe(store.read(track_id)) for track_id in table[TRACK_ID]])
+    tags_of_track = [set(tags or ()) for tags in table[MACHINE_TAGS].to_list()]
+    vocabulary = sorted(set().union(*tags_of_track))
+    has_tag = np.zeros((len(tags_of_track), len(vocabulary)))
+    for row, tags in enumerate(tags_of_track):
+        for column, tag in enumerate(vocabulary):
+            has_tag[row, column] = tag in tags
+    share = has_tag.mean(axis=0)
+    is_useful = (share > TAG_SHARES[0]) & (share < TAG_SHARES[1])
+    n_useful = max(int(is_useful.sum()), 1)
+    sound_weight = np.sqrt(n_useful / sound.shape[1])  # sound and tags then weigh the same
+    columns = [sound_weight * _standardise(sound), _standardise(has_tag[:, is_useful])]
+    left, spread, _ = np.linalg.svd(np.concatenate(columns, axis=1), full_matrices=False)
     n_traits = min(N_TRAITS, int((spread > 1e-6 * spread[0]).sum()))
-    return dict(zip(table[TRACK_ID], left[:, :n_traits] * np.sqrt(len(left)), strict=True))
+    traits = left[:, :n_traits] * np.sqrt(len(left))
+    return dict(zip(table[TRACK_ID], traits, strict=True))
 
 
 def _describe(mel: np.ndarray) -> np.ndarray:
-    """(4,): brightness (centre of the spectrum, in bands), bass share, dynamics and attacks (both
-    dB).
+    """Returns (4,): brightness (centre of the spectrum, in bands), bass share, dynamics and attacks
+    (both dB).
     """
     frames = np.asarray(mel, dtype=np.float64)  # (T, F), dB
     power = 10.0 ** ((frames - frames.max()) / 10.0)
     level = 10.0 * np.log10(power.sum(axis=1) + 1e-9)
     spectrum = power.mean(axis=0) / power.mean(axis=0).sum()
-    rises = np.maximum(np.diff(frames, axis=0), 0.0).mean() if len(frames) > 1 else 0.0
-    return np.array(
-        [
-            spectrum @ np.arange(len(spectrum)),
-            spectrum[: len(spectrum) // 8].sum(),
-            level.std(),
-            rises,
-        ]
-    )
+    brightness = spectrum @ np.arange(len(spectrum))
+    bass = spectrum[: len(spectrum) // 8].sum()
+    attacks = 0.0
+    if len(frames) > 1:
+        attacks = np.maximum(np.diff(frames, axis=0), 0.0).mean()
+    return np.array([brightness, bass, level.std(), attacks])
 
 
 def _n_sessions(config: SimulationConfig, generator: np.random.Generator) -> int:
-    """Pareto distributed around the configured mean, cut at ten times as many."""
+    """Draws from a Pareto distribution around the configured mean, cut at ten times the mean."""
     mean = config.sessions_per_listener
     return min(1 + int(mean / 2 * (1 + generator.pareto(2.0))), 10 * mean)
 
 
-def _liking(
-    audible: np.ndarray,
-    hidden: np.ndarray,
-    taste: tuple[np.ndarray, np.ndarray],
-    config: SimulationConfig,
-    generator: np.random.Generator | None,
-) -> np.ndarray:
-    """(n,) how much a listener likes each track, about standard normal; with a generator, in one
-    session's mood.
-    """
-    towards = (
-        taste[0]
-        if generator is None
-        else taste[0] + config.session_noise * _direction(generator, len(taste[0]))
-    )
-    heard, unheard = audible @ towards / np.linalg.norm(towards), hidden @ taste[1]
-    liking: np.ndarray = (
-        np.sqrt(config.observable_share) * heard + np.sqrt(1 - config.observable_share) * unheard
-    )
-    return liking
+class _Simulation:
+    """The traits of the tracks, and draws of preferences, sessions and playlists."""
 
+    def __init__(
+        self,
+        track_ids: list[str],
+        traits: np.ndarray,
+        config: SimulationConfig,
+        generator: np.random.Generator,
+    ) -> None:
+        self._track_ids = track_ids
+        self._config = config
+        self._generator = generator
+        hidden = generator.standard_normal((len(track_ids), config.n_hidden_traits))
+        self._audible = _standardise(traits)
+        self._hidden = _standardise(hidden)
 
-def _session(
-    user: str,
-    session: str,
-    chosen: np.ndarray,
-    liking: np.ndarray,
-    track_ids: list[str],
-    config: SimulationConfig,
-    generator: np.random.Generator,
-) -> list[dict[str, object]]:
-    """One sitting: the first track is chosen, in every second sitting the others are recommended
-    because of it.
-    """
-    moment = FIRST_DAY + timedelta(days=float(generator.uniform(0, config.days)))
-    recommended = generator.random() < 0.5
-    rows = []
-    for place, track in enumerate(chosen):
-        is_skipped = generator.random() < 1 / (1 + np.exp(1.5 + 1.5 * liking[track]))
-        is_loved = not is_skipped and generator.random() < 0.3 / (
-            1 + np.exp(1.0 - 1.5 * liking[track])
-        )
-        played_s = float(generator.uniform(2, 15)) if is_skipped else LISTENED_S
-        rows.append(
-            {
+    def draw_preference(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draws the directions that a listener likes among audible and hidden traits."""
+        audible = self._direction(self._audible.shape[1])
+        return audible, self._direction(self._hidden.shape[1])
+
+    def liking(self, preference: tuple[np.ndarray, np.ndarray], with_noise: bool) -> np.ndarray:
+        """Returns (n,) how much a listener likes each track, about standard normal.
+
+        with_noise: with the random deviation of one session.
+        """
+        audible, hidden = preference
+        if with_noise:
+            audible = audible + self._config.session_noise * self._direction(len(audible))
+        share = self._config.observable_share
+        from_audible = self._audible @ audible / np.linalg.norm(audible)
+        liking: np.ndarray = np.sqrt(share) * from_audible
+        liking += np.sqrt(1 - share) * (self._hidden @ hidden)
+        return liking
+
+    def session(
+        self, user: str, session: str, chosen: np.ndarray, liking: np.ndarray
+    ) -> list[dict[str, object]]:
+        """Returns the events of one session, a row of `chosen` each.
+
+        In every second session the tracks after the first are recommended because of it.
+        """
+        generator = self._generator
+        moment = FIRST_DAY + timedelta(days=float(generator.uniform(0, self._config.days)))
+        is_recommended = generator.random() < 0.5
+        events: list[dict[str, object]] = []
+        for row in chosen:
+            p_skip = 1 / (1 + np.exp(1.5 + 1.5 * liking[row]))
+            p_like = 0.3 / (1 + np.exp(1.0 - 1.5 * liking[row]))
+            event = "complete"
+            if generator.random() < p_skip:
+                event = "skip"
+            elif generator.random() < p_like:
+                event = "like"
+            played_s = float(generator.uniform(2, 15)) if event == "skip" else LISTENED_S
+            context = self._track_ids[chosen[0]] if is_recommended and events else None
+            event_row = {
                 USER_ID: user,
-                TRACK_ID: track_ids[track],
+                TRACK_ID: self._track_ids[row],
                 PLAYED_AT: moment,
-                EVENT: "skip" if is_skipped else "like" if is_loved else "complete",
+                EVENT: event,
                 PLAYED_S: played_s,
-                CONTEXT_TRACK_ID: track_ids[chosen[0]] if recommended and place > 0 else None,
+                CONTEXT_TRACK_ID: context,
                 SESSION_ID: session,
             }
-        )
-        moment += timedelta(seconds=played_s + float(generator.uniform(1, 5)))
-    return rows
+            events.append(event_row)
+            moment += timedelta(seconds=played_s + float(generator.uniform(1, 5)))
+        return events
+
+    def playlist(self, user: str, chosen: np.ndarray) -> list[dict[str, object]]:
+        """Returns the events of one playlist, made on a day of the first half."""
+        days = float(self._generator.uniform(0, self._config.days / 2))
+        events: list[dict[str, object]] = []
+        for row in chosen:
+            event_row = {
+                USER_ID: user,
+                TRACK_ID: self._track_ids[row],
+                PLAYED_AT: FIRST_DAY + timedelta(days=days),
+                EVENT: "playlist",
+                SESSION_ID: f"{user}/favourites",
+            }
+            events.append(event_row)
+        return events
+
+    def _direction(self, d: int) -> np.ndarray:
+        """Draws a unit vector (d,)."""
+        vector = self._generator.standard_normal(d)
+        unit: np.ndarray = vector / np.linalg.norm(vector)
+        return unit
 
 
-def _playlist(
-    user: str,
-    chosen: np.ndarray,
-    track_ids: list[str],
-    config: SimulationConfig,
-    generator: np.random.Generator,
-) -> list[dict[str, object]]:
-    """The listener's favourites, put into one playlist on some day of the first half."""
-    moment = FIRST_DAY + timedelta(days=float(generator.uniform(0, config.days / 2)))
-    return [
-        {
-            USER_ID: user,
-            TRACK_ID: track_ids[track],
-            PLAYED_AT: moment,
-            EVENT: "playlist",
-            SESSION_ID: f"{user}/favourites",
-        }
-        for track in chosen
-    ]
-
-
-def _standardised(traits: np.ndarray) -> np.ndarray:
-    """Mean 0 and standard deviation 1 a column; constant columns become 0."""
+def _standardise(traits: np.ndarray) -> np.ndarray:
+    """Returns columns with mean 0 and standard deviation 1; constant columns become 0."""
     centred = traits - traits.mean(axis=0)
     scaled: np.ndarray = centred / np.maximum(centred.std(axis=0), 1e-9)
     return scaled
-
-
-def _direction(generator: np.random.Generator, d: int) -> np.ndarray:
-    """A random unit vector (d,)."""
-    vector = generator.standard_normal(d)
-    unit: np.ndarray = vector / np.linalg.norm(vector)
-    return unit

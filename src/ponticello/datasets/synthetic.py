@@ -1,4 +1,4 @@
-"""A made-up catalogue for the tests: short sounds whose traits are known because we put them there."""
+"""Synthesizes a catalogue of short sounds with known traits, for tests and the demo."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ WORDS = {
 
 @dataclass(frozen=True)
 class SyntheticCatalogue:
-    """Waveforms (n_samples,) float32 at 16 kHz, their traits (n, 5), and the rows of a tracks
-    table.
+    """A catalogue of synthetic sounds.
 
-    Texts tell pitch, brightness and tempo in three words; noise and roughness are only heard.
+    waveforms: (n_samples,) float32 at 16 kHz each. traits: (n, 5). tracks: rows of a tracks table,
+    whose tags name pitch, brightness and tempo; noise and roughness are in the sound only.
     """
 
     waveforms: list[np.ndarray]
@@ -31,9 +31,7 @@ class SyntheticCatalogue:
     tracks: pl.DataFrame
 
     def write(self, folder: Path) -> Path:
-        """Saves the sounds as wav files and the table as `tracks.csv` in `folder`; gives the
-        table's path.
-        """
+        """Writes the sounds as wav files and the table as `tracks.csv`; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         for track_id, waveform in zip(self.tracks[TRACK_ID], self.waveforms, strict=True):
             soundfile.write(folder / f"{track_id}.wav", waveform, SAMPLE_RATE)
@@ -45,14 +43,17 @@ class SyntheticCatalogue:
 
 
 def make_catalogue(n_tracks: int, n_artists: int, seconds: float, seed: int) -> SyntheticCatalogue:
-    """`n_tracks` sounds of `seconds` by `n_artists`, those of one artist alike; all randomness
-    comes from `seed`.
+    """Returns `n_tracks` sounds of `seconds` by `n_artists`, whose sounds are alike per artist.
+
+    All randomness comes from `seed`.
     """
     generator = np.random.default_rng(seed)
     artist = np.arange(n_tracks) % n_artists
     centres = generator.uniform(-1, 1, (n_artists, len(TRAITS)))
     traits = np.clip(centres[artist] + generator.normal(0, 0.35, (n_tracks, len(TRAITS))), -1, 1)
-    tags = [[_word(name, row[TRAITS.index(name)]) for name in WORDS] for row in traits]
+    tags = []
+    for row in traits:
+        tags.append([_word(name, row[TRAITS.index(name)]) for name in WORDS])
     tracks = pl.DataFrame(
         {
             TRACK_ID: [f"track-{number:04d}" for number in range(n_tracks)],
@@ -62,14 +63,14 @@ def make_catalogue(n_tracks: int, n_artists: int, seconds: float, seed: int) -> 
             TAGS: tags,
         }
     )
-    return SyntheticCatalogue(
-        [synthesize(row, seconds, generator) for row in traits], traits, tracks
-    )
+    waveforms = [synthesize(row, seconds, generator) for row in traits]
+    return SyntheticCatalogue(waveforms, traits, tracks)
 
 
 def synthesize(traits: np.ndarray, seconds: float, generator: np.random.Generator) -> np.ndarray:
-    """A pulsing tone (n_samples,) float32 in [-1, 1] with the given traits (5,), noise drawn from
-    `generator`.
+    """Returns a pulsing tone, (n_samples,) float32 in [-1, 1], with the given traits (5,).
+
+    generator: draws the noise and the phases.
     """
     pitch, brightness, tempo, noise, roughness = traits
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
@@ -77,10 +78,9 @@ def synthesize(traits: np.ndarray, seconds: float, generator: np.random.Generato
     harmonics = np.arange(1, 13)
     weights = harmonics ** -(1.8 - 1.2 * brightness)
     phases = generator.uniform(0, 2 * np.pi, len(harmonics))
-    tone = sum(
-        w * np.sin(2 * np.pi * frequency * h * time + p)
-        for h, w, p in zip(harmonics, weights, phases, strict=True)
-    )
+    tone = np.zeros(len(time))
+    for harmonic, weight, phase in zip(harmonics, weights, phases, strict=True):
+        tone += weight * np.sin(2 * np.pi * frequency * harmonic * time + phase)
     pulse = np.exp(-4.0 * np.mod(time * 2.0 * 2.0**tempo + generator.uniform(), 1.0))
     beating = 1.0 + (0.5 + 0.5 * roughness) * np.sin(2 * np.pi * 30.0 * time)
     hiss = generator.normal(0, 0.05 * 4.0**noise, len(time))
@@ -91,4 +91,6 @@ def synthesize(traits: np.ndarray, seconds: float, generator: np.random.Generato
 
 def _word(trait: str, value: float) -> str:
     low, middle, high = WORDS[trait]
-    return low if value < -1 / 3 else high if value > 1 / 3 else middle
+    if value < -1 / 3:
+        return low
+    return high if value > 1 / 3 else middle
