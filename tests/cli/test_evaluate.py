@@ -103,8 +103,10 @@ def test_vectors_of_one_name_are_refused(trained: Library) -> None:
 def test_seed_that_was_not_trained_says_what_to_run(trained: Library) -> None:
     result = _run(trained, "--seeds", "2")
     assert (result.exit_code, result.stdout) == (1, "")
-    wanted = "run 'semantic-2' is not finished; run: ponticello train semantic --seeds 2"
-    assert str(result.exception) == wanted
+    assert isinstance(result.exception, LibraryError)
+    assert result.exception.message == (
+        "run 'semantic-2' is not finished; run: ponticello train semantic --seeds 2"
+    )
 
 
 def test_unknown_label_is_one_line_that_names_the_columns(trained_copy: Library) -> None:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from ponticello.evaluate.recommendation import EvaluationListening, measure_preference
-from ponticello.evaluate.results import Evaluation, Scores
+from ponticello.evaluate.results import Measurements, Scores
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
 from ponticello.metrics.bootstrap import paired_difference
@@ -29,8 +29,8 @@ def _listening(library: Library) -> EvaluationListening:
     )
 
 
-def _measure(library: Library, listening: EvaluationListening) -> Evaluation:
-    d, evaluation = library.index.embed_dim, Evaluation()
+def _measure(library: Library, listening: EvaluationListening) -> Measurements:
+    d, evaluation = library.index.embed_dim, Measurements()
     sides = {"stage_one": library.index.vectors[:, :d], "stage_two": library.index.vectors[:, d:]}
     vectors = {
         method: dict(zip(library.index.track_ids, side, strict=True))
@@ -43,12 +43,12 @@ def _measure(library: Library, listening: EvaluationListening) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def evaluation(trained_root: Path) -> Evaluation:
+def evaluation(trained_root: Path) -> Measurements:
     library = Library.open(trained_root)
     return _measure(library, _listening(library))
 
 
-def _found(evaluation: Evaluation, task: str, metric: str = "NDCG@10") -> Scores:
+def _found(evaluation: Measurements, task: str, metric: str = "NDCG@10") -> Scores:
     (scores,) = (s for s in evaluation.scores if (s.task, s.metric) == (task, metric))
     return scores
 
@@ -98,7 +98,7 @@ def test_shuffled_interactions_land_inside_randoms_interval(trained: Library) ->
     assert compared >= 8
 
 
-def test_planted_taste_is_found_by_the_same_rule(evaluation: Evaluation) -> None:
+def test_planted_taste_is_found_by_the_same_rule(evaluation: Measurements) -> None:
     """What the shuffled log cannot show: the test above would fail here."""
     found = _found(evaluation, "next_tracks_warm")
     mean, low, _ = paired_difference(
@@ -107,7 +107,7 @@ def test_planted_taste_is_found_by_the_same_rule(evaluation: Evaluation) -> None
     assert low - (mean - low) > 0
 
 
-def test_ndcg_is_the_metric_of_record_of_every_task(evaluation: Evaluation) -> None:
+def test_ndcg_is_the_metric_of_record_of_every_task(evaluation: Measurements) -> None:
     scores_of_record = [scores for scores in evaluation.scores if scores.of_record]
     assert all(scores.is_simulated for scores in scores_of_record)
     of_record = {scores.task: scores.metric for scores in scores_of_record}
@@ -119,7 +119,7 @@ def test_ndcg_is_the_metric_of_record_of_every_task(evaluation: Evaluation) -> N
     assert of_record == dict.fromkeys(asked, "NDCG@10")
 
 
-def test_a_listener_counts_in_the_stratum_of_what_they_like(evaluation: Evaluation) -> None:
+def test_a_listener_counts_in_the_stratum_of_what_they_like(evaluation: Measurements) -> None:
     """Whoever has something to find has it among the popular ones, among the others, or both."""
     whole = _found(evaluation, "next_tracks_warm").by_method["stage_one"]
     parts = [
@@ -131,7 +131,7 @@ def test_a_listener_counts_in_the_stratum_of_what_they_like(evaluation: Evaluati
     assert not np.isfinite(parts[0]).all()
 
 
-def test_under_held_out_artists_nobody_is_asked_by_known_artist(evaluation: Evaluation) -> None:
+def test_under_held_out_artists_nobody_is_asked_by_known_artist(evaluation: Measurements) -> None:
     assert not any("known_artist" in scores.task for scores in evaluation.scores)
 
 
@@ -150,7 +150,7 @@ def test_known_and_new_artists_are_told_apart_where_both_occur(trained: Library)
     assert "next_tracks_cold:new_artist" in tasks
 
 
-def test_lists_are_described_beside_the_ranking(evaluation: Evaluation) -> None:
+def test_lists_are_described_beside_the_ranking(evaluation: Measurements) -> None:
     name = "lists:next_tracks_cold"
     found = {scores.metric for scores in evaluation.scores if scores.task == name}
     found |= {fact.metric for fact in evaluation.facts if fact.task == name}
@@ -166,7 +166,7 @@ def test_listeners_of_flesh_are_not_called_simulated(trained: Library) -> None:
     assert not any(scores.is_simulated for scores in evaluation.scores)
 
 
-def test_what_nobody_asks_is_said_to_be_not_measured(evaluation: Evaluation) -> None:
+def test_what_nobody_asks_is_said_to_be_not_measured(evaluation: Measurements) -> None:
     assert (
         "Taste, playlists, warm: not measured, nothing held out is to be found." in evaluation.notes
     )

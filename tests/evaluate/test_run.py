@@ -11,11 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ponticello.errors import CheckpointError, DataError, LibraryError
+from ponticello.errors import CheckpointError, ConfigError, DataError, LibraryError
 from ponticello.evaluate import vectors as materials
 from ponticello.evaluate.report.write import write_report
-from ponticello.evaluate.results import Evaluation, Scores, Summary
-from ponticello.evaluate.run import MethodsToCompare, evaluate_library, evaluate_seeds
+from ponticello.evaluate.results import Measurements, Scores, Summary
+from ponticello.evaluate.run import (
+    MethodsToCompare,
+    evaluate_library,
+    measure_library,
+    measure_seeds,
+)
 from ponticello.features.store import (
     MANIFEST_SCHEMA,
     FeatureStore,
@@ -34,23 +39,23 @@ from ponticello.tracks.text import track_texts
 RUNS = {"stage_one": "semantic", "stage_two": "preference"}
 BOTH = MethodsToCompare(RUNS, labels=["tags"])
 RETRIEVAL = ("text_to_audio", "audio_to_text")
-Seeds = tuple[Summary, list[Evaluation]]
+Seeds = tuple[Summary, list[Measurements]]
 
 
 @pytest.fixture(scope="module")
 def two_seeds(trained_root: Path) -> Seeds:
     """The same runs measured twice, as if two seeds had been trained."""
-    return evaluate_seeds(
+    return measure_seeds(
         Library.open(trained_root).folder, [BOTH, BOTH], "ponticello evaluate", lambda _: None
     )
 
 
 @pytest.fixture(scope="module")
-def evaluation(two_seeds: Seeds) -> Evaluation:
+def evaluation(two_seeds: Seeds) -> Measurements:
     return two_seeds[1][0]
 
 
-def _found(evaluation: Evaluation, task: str, metric: str) -> Scores:
+def _found(evaluation: Measurements, task: str, metric: str) -> Scores:
     (scores,) = (s for s in evaluation.scores if (s.task, s.metric) == (task, metric))
     return scores
 
@@ -65,7 +70,7 @@ def _test_rows(library: Library) -> list[int]:
     ]
 
 
-def test_every_part_of_the_table_is_there_once(evaluation: Evaluation) -> None:
+def test_every_part_of_the_table_is_there_once(evaluation: Measurements) -> None:
     names = [(scores.section, scores.task, scores.metric) for scores in evaluation.scores]
     assert len(set(names)) == len(names)
     tasks = {task for _, task, _ in names}
@@ -89,7 +94,7 @@ def test_every_part_of_the_table_is_there_once(evaluation: Evaluation) -> None:
     assert {"effective rank", "audio-text alignment", "modality gap", "vectors not finite"} <= space
 
 
-def test_every_score_stands_for_its_query(evaluation: Evaluation) -> None:
+def test_every_score_stands_for_its_query(evaluation: Measurements) -> None:
     for scores in evaluation.scores:
         assert len(set(scores.queries)) == len(scores.queries)
         assert scores.clusters is None or len(scores.clusters) == len(scores.queries)
@@ -97,7 +102,7 @@ def test_every_score_stands_for_its_query(evaluation: Evaluation) -> None:
             assert values.shape == (len(scores.queries),)
 
 
-def test_retrieval_is_that_of_a_plain_search(evaluation: Evaluation, trained: Library) -> None:
+def test_retrieval_is_that_of_a_plain_search(evaluation: Measurements, trained: Library) -> None:
     """Every test track's text against all test tracks' vectors, sorted; and the other way round."""
     rows = _test_rows(trained)
     texts = [track_texts(trained.tracks.sort("track_id"))[row] for row in rows]
@@ -116,7 +121,7 @@ def test_retrieval_is_that_of_a_plain_search(evaluation: Evaluation, trained: Li
                 )
 
 
-def test_the_front_begins_at_stage_one_and_ends_at_stage_two(evaluation: Evaluation) -> None:
+def test_the_front_begins_at_stage_one_and_ends_at_stage_two(evaluation: Measurements) -> None:
     """Both curves, and in both metrics, against what the stages got when they were measured
     themselves.
     """
@@ -131,7 +136,7 @@ def test_the_front_begins_at_stage_one_and_ends_at_stage_two(evaluation: Evaluat
         np.testing.assert_allclose(curve["1.00"], measured["stage_two"], atol=1e-6)
 
 
-def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Evaluation) -> None:
+def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Measurements) -> None:
     assert (
         "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
         in evaluation.notes
@@ -166,7 +171,7 @@ def test_a_summary_knows_its_data_and_its_seeds(two_seeds: Seeds, trained: Libra
 def test_one_seed_gives_the_same_bytes_twice(trained: Library, tmp_path: Path) -> None:
     compared = MethodsToCompare(RUNS, labels=["tags"])
     for name in ("one", "two"):
-        summary, evaluations = evaluate_seeds(
+        summary, evaluations = measure_seeds(
             trained.folder, [compared], "ponticello evaluate", lambda _: None
         )
         write_report(tmp_path / name, summary, evaluations)
@@ -198,19 +203,19 @@ def test_training_pair_with_a_test_track_is_refused_and_named(trained_copy: Libr
     with pytest.raises(
         DataError, match=rf"not for training \(1 rows\): {wanted}; make the splits again"
     ):
-        evaluate_library(trained_copy.folder, BOTH, 0)
+        measure_library(trained_copy.folder, BOTH, 0)
 
 
 def test_leaking_pairs_are_refused_without_a_log_too(trained_copy: Library) -> None:
     _with_leak(trained_copy)
     trained_copy.folder.interactions.unlink()
     with pytest.raises(DataError, match="a training pair holds a track that is not for training"):
-        evaluate_library(trained_copy.folder, BOTH, 0)
+        measure_library(trained_copy.folder, BOTH, 0)
 
 
 def test_without_a_log_the_taste_side_is_said_to_be_not_measured(trained_copy: Library) -> None:
     trained_copy.folder.interactions.unlink()
-    evaluation = evaluate_library(trained_copy.folder, BOTH, 0)
+    evaluation = measure_library(trained_copy.folder, BOTH, 0)
     assert {scores.section for scores in evaluation.scores} == {"semantic", "integrity"}
     assert "No listening has been imported: the taste side is not measured." in evaluation.notes
 
@@ -221,14 +226,14 @@ def test_without_texts_retrieval_is_said_to_be_not_measured(trained_copy: Librar
     trained_copy.folder.pairs.unlink()
     trained_copy.folder.splits.unlink()
     refresh_splits(trained_copy.folder)
-    evaluation = evaluate_library(trained_copy.folder, MethodsToCompare(RUNS), 0)
+    evaluation = measure_library(trained_copy.folder, MethodsToCompare(RUNS), 0)
     assert {scores.section for scores in evaluation.scores} == {"integrity"}
     assert "Fewer than two test tracks have a text: retrieval is not measured." in evaluation.notes
 
 
 def test_text_encoder_that_is_not_here_costs_one_row_and_is_told(trained: Library) -> None:
     folder = Library.open(trained.folder.root, ["text.name=not-here"]).folder
-    evaluation = evaluate_library(folder, MethodsToCompare({}), 0)
+    evaluation = measure_library(folder, MethodsToCompare({}), 0)
     assert not any("text" in scores.by_method for scores in evaluation.scores)
     assert any(
         note.startswith("text only is not measured: text encoder 'not-here'")
@@ -256,13 +261,13 @@ def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(
         {"track_id": ids, "machine_tags": [["a", "b"][: 1 + n % 2] for n in range(len(ids))]}
     )
     merge_tracks(folder, tags, "tags")
-    found = evaluate_library(folder, compared, 0)
+    found = measure_library(folder, compared, 0)
     methods = {scores.task: set(scores.by_method) for scores in found.scores}
     assert "musicnn" in methods["music_to_music:tags"]
     assert "musicnn" not in methods["music_to_music:machine_tags"]
     assert all("musicnn" in by for task, by in methods.items() if task.startswith("next_tracks"))
     write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=MANIFEST_SCHEMA, orient="row"))
-    notes = evaluate_library(folder, compared, 0).notes
+    notes = measure_library(folder, compared, 0).notes
     assert (
         "MusiCNN is not measured: it has not heard every track (1 are missing); run: ponticello tag."
         in notes
@@ -273,17 +278,17 @@ def test_unknown_label_column_is_named_with_those_there_are(trained: Library) ->
     with pytest.raises(
         DataError, match="tracks have no column 'mood' to read labels from; found track_id, title"
     ):
-        evaluate_library(trained.folder, MethodsToCompare({}, labels=["mood"]), 0)
+        measure_library(trained.folder, MethodsToCompare({}, labels=["mood"]), 0)
 
 
 def test_library_without_splits_or_run_says_what_to_run(trained_copy: Library) -> None:
     with pytest.raises(
         CheckpointError, match="other holds no model; train it with: ponticello train"
     ):
-        evaluate_library(trained_copy.folder, MethodsToCompare({"stage_one": "other"}), 0)
+        measure_library(trained_copy.folder, MethodsToCompare({"stage_one": "other"}), 0)
     trained_copy.folder.splits.unlink()
     with pytest.raises(LibraryError, match="nothing is held out yet; run: ponticello mine-pairs"):
-        evaluate_library(trained_copy.folder, BOTH, 0)
+        measure_library(trained_copy.folder, BOTH, 0)
 
 
 def test_a_library_without_audio_is_evaluated_from_vectors_alone(
@@ -296,14 +301,14 @@ def test_a_library_without_audio_is_evaluated_from_vectors_alone(
     shutil.rmtree(library.folder.mels)
     index, file = trained.index, tmp_path / "theirs.npz"
     np.savez(file, ids=np.array(index.track_ids), vectors=index.vectors[:, : index.embed_dim])
-    evaluation = evaluate_library(
+    evaluation = measure_library(
         library.folder, MethodsToCompare({}, {"theirs": file}, ["tags"]), 0
     )
     warm = _found(evaluation, "next_tracks_warm", "NDCG@10").by_method
     assert {"theirs", "als", "random", "text"} <= warm.keys()
     assert "stage_one" not in warm
     own = _found(
-        evaluate_library(trained.folder, MethodsToCompare({"stage_one": "semantic"}, {}, []), 0),
+        measure_library(trained.folder, MethodsToCompare({"stage_one": "semantic"}, {}, []), 0),
         "next_tracks_warm",
         "NDCG@10",
     )
@@ -319,7 +324,7 @@ def test_vectors_that_hold_a_text_are_not_asked_what_it_says(
     folder = trained_copy.folder
     tracks = pl.read_parquet(folder.tracks)
     tracks.with_columns(mood=pl.col("tags")).write_parquet(folder.tracks)
-    found = evaluate_library(
+    found = measure_library(
         folder, MethodsToCompare({"stage_two": "preference"}, labels=["tags", "mood"]), seed=0
     )
     fused = "stage_two_fused"
@@ -331,3 +336,32 @@ def test_vectors_that_hold_a_text_are_not_asked_what_it_says(
     assert (
         "stage two, fused is not asked about tags: the text in its vectors says it." in found.notes
     )
+
+
+def test_evaluate_library_writes_the_report_and_returns_its_summary(trained_copy: Library) -> None:
+    steps: list[str] = []
+    evaluation = evaluate_library(
+        trained_copy.folder, preference="missing", labels=["tags"], on_step=steps.append
+    )
+    assert steps[:2] == [
+        "stage two is left out: run 'missing' is not finished",
+        "measuring leaks",
+    ]
+    assert evaluation.page == trained_copy.folder.report / "index.html"
+    assert all(file.is_file() for file in evaluation.files)
+    assert list(evaluation.summary.about.runs) == ["stage_one"]
+
+
+def test_evaluation_is_refused_while_another_process_writes_the_library(
+    trained_copy: Library,
+) -> None:
+    folder = trained_copy.folder
+    with folder.lock(), pytest.raises(LibraryError) as error:
+        evaluate_library(folder)
+    assert error.value.code == "library_locked"
+    assert not folder.report.exists()
+
+
+def test_vectors_with_the_name_of_another_method_are_refused(trained: Library) -> None:
+    with pytest.raises(ConfigError, match=r"a\.npz has the name of a method .*'musicnn'"):
+        evaluate_library(trained.folder, vectors={"musicnn": "a.npz"})

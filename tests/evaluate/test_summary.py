@@ -15,9 +15,9 @@ from ponticello.evaluate.results import (
     RANDOM,
     STAGE_ONE,
     STAGE_TWO,
-    Evaluation,
     EvaluationInfo,
     Figure,
+    Measurements,
     ScalarMetric,
     Scores,
     Section,
@@ -65,7 +65,7 @@ def _scores(
 
 
 def _summary(*scores: Scores) -> Summary:
-    return summarise([Evaluation(list(scores))], _about(0), CONFIG)
+    return summarise([Measurements(list(scores))], _about(0), CONFIG)
 
 
 def _random_columns(n: int, *methods: str) -> dict[str, NDArray[np.float64]]:
@@ -80,7 +80,9 @@ def test_seeds_are_combined_as_worked_out_by_hand() -> None:
     The seeds' own values are 1.5 and 4: their deviation with N - 1 is 2.5 / sqrt 2.
     """
     seeds = [_scores({STAGE_TWO: [1.0, 2.0, NAN, NAN]}), _scores({STAGE_TWO: [3.0, NAN, 5.0, NAN]})]
-    figure = summarise([Evaluation([scores]) for scores in seeds], _about(1, 2), CONFIG).figures[0]
+    figure = summarise([Measurements([scores]) for scores in seeds], _about(1, 2), CONFIG).figures[
+        0
+    ]
     _, low, high = bootstrap_mean(np.array([2.0, 2.0, 5.0]), None, ROUNDS, SEED)
     assert (figure.value, figure.low, figure.high, figure.n) == (3.0, low, high, 3)
     assert figure.seed_sd == pytest.approx(2.5 / math.sqrt(2), abs=1e-12)
@@ -187,7 +189,7 @@ def test_the_deviation_over_seeds_of_a_median_is_of_medians() -> None:
         _scores({STAGE_TWO: values}, of_record=False)
         for values in ([1.0, 2.0, 16.0], [3.0, 4.0, 4.0])
     ]
-    evaluations = [Evaluation([replace(scores, statistic="median")]) for scores in seeds]
+    evaluations = [Measurements([replace(scores, statistic="median")]) for scores in seeds]
     figure = summarise(evaluations, _about(1, 2), CONFIG).figures[0]
     assert figure.value == 3.0
     assert figure.seed_sd == pytest.approx(math.sqrt(2), abs=1e-12)
@@ -198,7 +200,7 @@ def test_a_difference_is_of_each_querys_mean_over_seeds() -> None:
     first = _scores({STAGE_ONE: [1.0, 1.0, NAN], STAGE_TWO: [1.0, 4.0, 9.0]})
     second = _scores({STAGE_ONE: [1.0, NAN, NAN], STAGE_TWO: [3.0, 4.0, 9.0]})
     found = summarise(
-        [Evaluation([first]), Evaluation([second])], _about(1, 2), CONFIG
+        [Measurements([first]), Measurements([second])], _about(1, 2), CONFIG
     ).differences[0]
     assert (found.value, found.low, found.high, found.n) == (2.0, 1.0, 3.0, 2)
 
@@ -207,12 +209,12 @@ def test_what_some_seeds_lack_is_summarised_over_the_others_and_noted() -> None:
     """EASE is there with seed 5 only, recall with seeds 7 and 9."""
     both = {STAGE_TWO: [1.0, 3.0]}
     evaluations = [
-        Evaluation([_scores(both | {"ease": [4.0, 6.0]})], notes=["k is 10"]),
-        Evaluation(
+        Measurements([_scores(both | {"ease": [4.0, 6.0]})], notes=["k is 10"]),
+        Measurements(
             [_scores(both), _scores(both, metric="recall@10", of_record=False)],
             notes=["k is 10", "a gap"],
         ),
-        Evaluation(
+        Measurements(
             [_scores(both), _scores({STAGE_TWO: [3.0, 5.0]}, metric="recall@10", of_record=False)]
         ),
     ]
@@ -238,7 +240,9 @@ def test_figures_come_in_order_of_first_appearance_and_facts_last() -> None:
         _scores({"a": [1.0]}, task="playlists"),
     ]
     facts = [ScalarMetric("integrity", "space", "effective rank", STAGE_TWO, 5.0, 60)]
-    summary = summarise([Evaluation(first, facts), Evaluation(second, facts)], _about(1, 2), CONFIG)
+    summary = summarise(
+        [Measurements(first, facts), Measurements(second, facts)], _about(1, 2), CONFIG
+    )
     assert [(figure.task, figure.method) for figure in summary.figures] == [
         (COLD, "b"),
         (COLD, "a"),
@@ -257,7 +261,7 @@ def test_a_fact_is_the_mean_over_seeds_without_interval() -> None:
         ScalarMetric("preference", COLD, "coverage", "ease", value, n)
         for value, n in ((4.0, 60), (7.0, 50), (NAN, 60))
     ]
-    evaluations = [*(Evaluation(facts=[fact]) for fact in facts), Evaluation()]
+    evaluations = [*(Measurements(facts=[fact]) for fact in facts), Measurements()]
     summary = summarise(evaluations, _about(1, 2, 3, 4), CONFIG)
     figure = summary.figures[0]
     wanted = Figure(
@@ -292,7 +296,7 @@ def test_too_many_tests_for_the_sign_flips_are_noted(monkeypatch: pytest.MonkeyP
 
 def test_empty_evaluations_give_an_empty_summary() -> None:
     about = _about(0)
-    assert summarise([Evaluation()], about, CONFIG) == Summary(about, [], [], [], [])
+    assert summarise([Measurements()], about, CONFIG) == Summary(about, [], [], [], [])
     assert _summary(_scores({})).figures == []
     nobody = _summary(_scores({STAGE_ONE: [], STAGE_TWO: []}))
     assert [figure.n for figure in nobody.figures] == [0, 0]
@@ -308,11 +312,11 @@ def test_what_does_not_fit_together_is_refused_by_name() -> None:
     scores = _scores({STAGE_TWO: [1.0, 2.0]})
     two = _about(1, 2)
 
-    def evaluations(other: Scores) -> list[Evaluation]:
-        return [Evaluation([scores]), Evaluation([other])]
+    def evaluations(other: Scores) -> list[Measurements]:
+        return [Measurements([scores]), Measurements([other])]
 
     with pytest.raises(DataError, match="1 evaluations for 2 seeds"):
-        summarise([Evaluation()], two, CONFIG)
+        summarise([Measurements()], two, CONFIG)
     with pytest.raises(DataError, match=f"{COLD}, NDCG@10: seed 2 asked other queries"):
         summarise(evaluations(replace(scores, queries=["ben", "ada"])), two, CONFIG)
     with pytest.raises(

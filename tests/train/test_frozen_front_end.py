@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.evaluate.run import MethodsToCompare, evaluate_library
+from ponticello.evaluate.run import MethodsToCompare, measure_library
 from ponticello.features.frontend import open_features
 from ponticello.features.musicnn_frontend import BLOCKS, musicnn_job
 from ponticello.features.prepare import prepare_features
@@ -122,8 +122,8 @@ def test_words_and_listeners_are_answered(heard: Library) -> None:
 def test_an_evaluation_says_that_the_taggers_own_tags_flatter(heard: Library) -> None:
     note = "stage one hear through the taggers that made machine_tags, which flatters them there."
     for column, is_said in (("machine_tags", True), ("tags", False)):
-        notes = evaluate_library(
-            heard.folder, MethodsToCompare({"stage one": "semantic"}, labels=[column]), 0
+        notes = measure_library(
+            heard.folder, MethodsToCompare({"stage_one": "semantic"}, labels=[column]), 0
         ).notes
         assert (note in notes) == is_said
 

@@ -19,7 +19,7 @@ from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.evaluate.run import MethodsToCompare, evaluate_library
+from ponticello.evaluate.run import MethodsToCompare, measure_library
 from ponticello.evaluate.validation import score_on_validation
 from ponticello.features.frontend import open_features
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
@@ -139,7 +139,7 @@ def test_words_and_listeners_are_answered_without_audio(given: Library) -> None:
 
 
 def test_an_evaluation_stands_beside_the_given_vectors(given: Library) -> None:
-    evaluation = evaluate_library(
+    evaluation = measure_library(
         given.folder, MethodsToCompare({STAGE_ONE: "semantic", STAGE_TWO: "preference"}), 0
     )
     methods = {method for score in evaluation.scores for method in score.by_method}

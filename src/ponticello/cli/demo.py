@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ponticello.cli.evaluate import compare, measure, print_summary
+from ponticello.cli.evaluate import print_evaluation, print_step
 from ponticello.cli.options import print_results, progress
 from ponticello.cli.pairs import print_mining
 
@@ -56,7 +56,7 @@ def demo(
     Example:
     ponticello demo --library demo-library
     """
-    from ponticello.evaluate.report.write import write_report
+    from ponticello.evaluate.run import evaluate_library
 
     started = time.monotonic()
     opened = _open(library, data)
@@ -78,9 +78,10 @@ def demo(
     _print_step("5/6", "vectors, and their quality on tracks and days that training never saw")
     with progress("tracks") as report:
         opened.embed("semantic", "preference", on_progress=report)
-    by_seed = compare(folder, "semantic", "preference", LABELS, (), 1)
-    summary, evaluations = measure(folder, by_seed, "ponticello demo")
-    print_summary(summary, write_report(folder.report, summary, evaluations)[0])
+    evaluation = evaluate_library(
+        folder, labels=LABELS, command="ponticello demo", on_step=print_step
+    )
+    print_evaluation(evaluation)
     _print_step("6/6", "five searches")
     for text in SEARCHES:
         typer.echo(f"\n{text!r}")

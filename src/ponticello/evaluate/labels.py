@@ -26,7 +26,9 @@ from ponticello.evaluate.results import RANDOM, Scores
 from ponticello.evaluate.retrieval import check_rows
 from ponticello.metrics.beyond_accuracy import average_precision
 from ponticello.metrics.ranking import SAME_SCORE, Bools, Floats, Ints, auc
+from ponticello.storage.schema import GENRES, MACHINE_TAGS, TAGS
 
+LABEL_COLUMNS = (GENRES, TAGS, MACHINE_TAGS)  # measured where no others are named
 TEMPLATES = ("{label}", "{label} music", "a piece of {label} music")
 CATEGORY_END = "---"  # as in "mood/theme---happy"
 

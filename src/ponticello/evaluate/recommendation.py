@@ -12,7 +12,7 @@ import polars as pl
 from ponticello.config import Config
 from ponticello.datasets.simulated import USER_PREFIX
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import Evaluation, ScalarMetric, Scores
+from ponticello.evaluate.results import Measurements, ScalarMetric, Scores
 from ponticello.evaluate.tasks import (
     COLD,
     PAIRS,
@@ -80,7 +80,7 @@ def preference_tasks(
 
 
 def measure_preference(
-    evaluation: Evaluation,
+    evaluation: Measurements,
     listening: EvaluationListening,
     vectors: Mapping[str, Mapping[str, np.ndarray]],
     content: str,
@@ -162,7 +162,7 @@ def _strata(
 
 
 def _add_scores(
-    evaluation: Evaluation,
+    evaluation: Measurements,
     task: Task,
     ranked: Mapping[str, RankingResult],
     is_simulated: bool,
@@ -201,7 +201,7 @@ def _add_scores(
 
 
 def _describe_lists(
-    evaluation: Evaluation,
+    evaluation: Measurements,
     task: Task,
     ranked: Mapping[str, RankingResult],
     plays: np.ndarray,

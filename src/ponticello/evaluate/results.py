@@ -1,11 +1,12 @@
-"""What an evaluation consists of: first what every method got on every query, then the numbers
-drawn from that.
+"""The records of an evaluation, from the scores of each query to the figures of a report.
 
-measuring   Scores (a number a query), Fact (a number of a whole), notes  ->  Evaluation, one a seed
-summarising Evaluations of all seeds  ->  Summary: Figures, Differences, claims  ->  the report
+measuring    Scores (one per query) and ScalarMetrics  ->  Measurements, one per seed
+summarising  Measurements of all seeds  ->  Summary: Figures, Differences, claims
+reporting    Summary and files  ->  Evaluation
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -58,7 +59,7 @@ class ScalarMetric:
 
 
 @dataclass
-class Evaluation:
+class Measurements:
     """All that was measured with one seed, and what a reader must know beside it."""
 
     scores: list[Scores] = field(default_factory=list)
@@ -150,3 +151,16 @@ class Summary:
     differences: list[Difference]
     claims: list[str]
     notes: list[str]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of evaluating a library. files: those of the report, the page first."""
+
+    summary: Summary
+    files: list[Path]
+
+    @property
+    def page(self) -> Path:
+        """The report's page, index.html."""
+        return self.files[0]

@@ -1,20 +1,18 @@
-"""The joint measurement: meaning and taste of the same vectors, on the same held-out tracks.
-
-What an evaluation was made of, for its report; and all seeds of one, summarised.
-"""
+"""Evaluates a library: measures every method on held-out data, summarises, and writes the report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from ponticello.checks import require_list
 from ponticello.datasets.simulated import USER_PREFIX
-from ponticello.errors import DataError, LibraryError
+from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.evaluate.labels import (
+    LABEL_COLUMNS,
     ensemble,
     known_labels,
     probe_scores,
@@ -22,12 +20,14 @@ from ponticello.evaluate.labels import (
     zero_shot_scores,
 )
 from ponticello.evaluate.recommendation import EvaluationListening, measure_preference
-from ponticello.evaluate.report.tables import display_name
+from ponticello.evaluate.report.tables import METHOD_NAMES, display_name
+from ponticello.evaluate.report.write import write_report
 from ponticello.evaluate.results import (
     STAGE_ONE,
     STAGE_TWO,
     Evaluation,
     EvaluationInfo,
+    Measurements,
     ScalarMetric,
     Scores,
     Summary,
@@ -50,22 +50,26 @@ from ponticello.model.saving import space_id
 from ponticello.pairs.mine import find_duplicates, mine_test_pairs, read_pairs
 from ponticello.search.generations import load_recordings
 from ponticello.splits.leakage import check_no_leak
-from ponticello.splits.splits import Splits, describe, load_splits, splits_sha256
+from ponticello.splits.splits import Splits, describe, splits_sha256
 from ponticello.storage.layout import LibraryPaths
-from ponticello.storage.schema import ARTIST, GENRES, MACHINE_TAGS, TAGS, TITLE, TRACK_ID, USER_ID
+from ponticello.storage.schema import ARTIST, MACHINE_TAGS, TITLE, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import TEMPLATE
+from ponticello.train.dataset import require_splits
+from ponticello.train.runs import is_finished, seed_run
 
-NEIGHBOURS = 10
-LABELS = (GENRES, TAGS, MACHINE_TAGS)  # probed where they hold something and no others are named
-N_MOVED = 5  # tracks named
+NEIGHBOURS = 10  # of a track, whose change by stage two is measured
+N_SHIFTED = 5  # tracks with the most changed neighbours that a note names
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class MethodsToCompare:
-    """What is measured: run names and files of vectors, by method, and label columns (None = those
-    of `LABELS`).
+    """The methods of one evaluation.
+
+    runs: run name by method; files: file of vectors by method. labels: columns that are read off
+    the vectors; None = those of `LABEL_COLUMNS` that the library has.
     """
 
     runs: Mapping[str, str]
@@ -75,288 +79,337 @@ class MethodsToCompare:
 
 def evaluate_library(
     folder: LibraryPaths,
-    compared: MethodsToCompare,
-    seed: int,
-    say: Callable[[str], None] = lambda _: None,
+    semantic: str = "semantic",
+    preference: str = "preference",
+    *,
+    labels: Sequence[str] | None = None,
+    vectors: Mapping[str, str | Path] | None = None,
+    n_seeds: int = 1,
+    command: str = "Library.evaluate",
+    on_step: OnStep = lambda _: None,
 ) -> Evaluation:
-    """Measures meaning, taste, the front between the stages, and the health of the space, on test
-    tracks and events.
+    """Measures both stages beside the baselines on held-out tracks and events; writes the report.
 
-    seed: of what is random in the baselines. say: told each step. Refuses, naming rows, if
-    something held out stands in the training pairs or beside its own copy.
+    semantic, preference: run names; a run that is not finished is left out. labels: columns of the
+    catalogue to read off the vectors; None = genres, tags and machine tags, if any.
+    vectors: files of another encoder's vectors (.npz or .parquet) by method name.
+    n_seeds: number of seeds that were trained; the i-th reads the runs that `train --seeds` named.
+    command: shown in the report. on_step: called with one line per step.
+
+    Holds the library's lock. LibraryError if it is locked, nothing is held out, or a seed's run is
+    missing; ConfigError if a name in `vectors` is that of another method; DataError if a held-out
+    track is in the training pairs or has a copy in training.
     """
-    splits = load_splits(folder)
-    if splits is None:
-        raise LibraryError(
-            "nothing is held out yet",
-            code="no_splits",
-            remedy="ponticello mine-pairs",
-            library=folder.root,
+    files = {name: Path(path) for name, path in (vectors or {}).items()}
+    for name in files.keys() & METHOD_NAMES.keys():
+        raise ConfigError(
+            f"{files[name]} has the name of a method of the evaluation, {name!r}; "
+            "give it another one: --vectors NAME=FILE"
         )
-    say("leaks")
-    evaluation = Evaluation()
+    if labels is not None:
+        require_list(labels, "labels")
+    runs_by_seed = _runs_by_seed(folder, semantic, preference, n_seeds, on_step)
+    methods_by_seed = [MethodsToCompare(runs, files, labels) for runs in runs_by_seed]
+    with folder.lock():
+        summary, measured = measure_seeds(folder, methods_by_seed, command, on_step)
+        return Evaluation(summary, write_report(folder.report, summary, measured))
+
+
+def _runs_by_seed(
+    folder: LibraryPaths, semantic: str, preference: str, n_seeds: int, on_step: OnStep
+) -> list[dict[str, str]]:
+    """Returns the finished runs of each seed, by method."""
+    runs = {}
+    for method, run in ((STAGE_ONE, semantic), (STAGE_TWO, preference)):
+        if is_finished(folder.run(run)):
+            runs[method] = run
+        else:
+            on_step(f"{display_name(method)} is left out: run {run!r} is not finished")
+    runs_by_seed = []
+    for number in range(1, n_seeds + 1):
+        seed_runs = {method: seed_run(run, number) for method, run in runs.items()}
+        for method, run in seed_runs.items():
+            if not is_finished(folder.run(run)):
+                stage = "semantic" if method == STAGE_ONE else "preference"
+                raise LibraryError(
+                    f"run {run!r} is not finished",
+                    remedy=f"ponticello train {stage} --seeds {n_seeds}",
+                    library=folder.root,
+                )
+        runs_by_seed.append(seed_runs)
+    return runs_by_seed
+
+
+def measure_seeds(
+    folder: LibraryPaths,
+    methods_by_seed: Sequence[MethodsToCompare],
+    command: str,
+    on_step: OnStep = lambda _: None,
+) -> tuple[Summary, list[Measurements]]:
+    """Measures each seed's runs on the same held-out data and summarises them.
+
+    The baselines of the i-th seed are drawn with seed `evaluate.seed` + i. command, on_step: as in
+    `evaluate_library`.
+    """
+    splits = require_splits(folder)
+    first_seed = folder.config.evaluate.seed
+    seeds = tuple(range(first_seed, first_seed + len(methods_by_seed)))
+    measured = []
+    for number, methods in enumerate(methods_by_seed):
+        prefix = f"seed {number + 1} of {len(seeds)}, " if len(seeds) > 1 else ""
+
+        def on_seed_step(step: str, prefix: str = prefix) -> None:
+            on_step(f"measuring {prefix}{step}")
+
+        measured.append(measure_library(folder, methods, seeds[number], on_seed_step))
+    info = _evaluation_info(folder, methods_by_seed, splits, seeds, command)
+    return summarise(measured, info, folder.config), measured
+
+
+def _evaluation_info(
+    folder: LibraryPaths,
+    methods_by_seed: Sequence[MethodsToCompare],
+    splits: Splits,
+    seeds: tuple[int, ...],
+    command: str,
+) -> EvaluationInfo:
+    runs = {}
+    for method in methods_by_seed[0].runs:
+        names = [methods.runs[method] for methods in methods_by_seed]
+        runs[method] = ", ".join(f"{run} (space {space_id(folder.run(run))})" for run in names)
+    for method, path in methods_by_seed[0].files.items():
+        runs[method] = path.name
+    user_ids = pl.Series(dtype=pl.String)
+    if folder.interactions.is_file():
+        user_ids = read_interactions(folder)[USER_ID]
+    return EvaluationInfo(
+        library=folder.root.name,
+        version=version("ponticello"),
+        preset=folder.config.preset,
+        runs=runs,
+        n_tracks=read_tracks(folder).height,
+        n_listeners=user_ids.n_unique(),
+        n_events=len(user_ids),
+        held_out=describe(splits),
+        splits_sha256=splits_sha256(splits),
+        seeds=seeds,
+        command=command,
+        is_simulated=bool(user_ids.str.starts_with(USER_PREFIX).any()),
+    )
+
+
+def measure_library(
+    folder: LibraryPaths,
+    methods: MethodsToCompare,
+    seed: int,
+    on_step: OnStep = lambda _: None,
+) -> Measurements:
+    """Measures one seed: semantic and preference tasks, the trade-off, and the embedding space.
+
+    seed: of the random numbers in the baselines. Errors as `evaluate_library`, except for the lock.
+    """
+    splits = require_splits(folder)
+    on_step("leaks")
     pairs = read_pairs(folder) if folder.pairs.is_file() else None
-    evaluation.notes += check_no_leak(
-        splits, read_tracks(folder), pairs, None, find_duplicates(folder, splits)
-    )
-    materials = load_vectors(folder, compared.runs, compared.files, splits, evaluation.notes, say)
-    say("meaning")
-    _measure_retrieval(evaluation, materials)
-    for column in _label_columns(materials, compared.labels):
-        _measure_labels(evaluation, materials, column, say)
-    listening = _listening(folder, splits, materials)
-    if listening is None:
-        evaluation.notes.append("No listening has been imported: the taste side is not measured.")
+    duplicates = find_duplicates(folder, splits)
+    measured = Measurements()
+    measured.notes += check_no_leak(splits, read_tracks(folder), pairs, None, duplicates)
+    vectors = load_vectors(folder, methods.runs, methods.files, splits, measured.notes, on_step)
+    on_step("meaning")
+    _measure_retrieval(measured, vectors)
+    for column in _label_columns(vectors, methods.labels):
+        _measure_labels(measured, vectors, column, on_step)
+    if folder.interactions.is_file():
+        _measure_listening(measured, folder, vectors, splits, seed, on_step)
     else:
-        if listening.is_simulated:
-            evaluation.notes.append(
-                "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
-            )
-        vectors = {method: materials.by_id(method) for method in materials.vectors}
-        measure_preference(
-            evaluation,
-            listening,
-            vectors,
-            materials.content,
-            materials.config,
-            seed,
-            say,
-            materials.beside,
-        )
-        _, cold = next_tracks(listening.interactions, splits, set(materials.ids), materials.config)
-        measure_tradeoff(
-            evaluation,
-            materials,
-            deduplicate_task(cold, listening.recordings),
-            listening.is_simulated,
-            say,
-        )
-    say("integrity")
-    _measure_integrity(evaluation, materials)
-    return evaluation
+        measured.notes.append("No listening has been imported: the taste side is not measured.")
+    on_step("integrity")
+    _measure_space(measured, vectors)
+    return measured
 
 
-def _listening(
-    folder: LibraryPaths, splits: Splits, materials: EvaluationVectors
-) -> EvaluationListening | None:
-    if not folder.interactions.is_file():
-        return None
-    pairs, artists = mine_test_pairs(folder), lead_artists(materials.tracks)
-    return EvaluationListening(
-        read_interactions(folder), splits, pairs, artists, _recordings(folder)
-    )
-
-
-def _recordings(folder: LibraryPaths) -> dict[str, str]:
-    """{track: its recording} where answers hold a recording once."""
-    if not folder.config.search.deduplicate_recordings:
-        return {}
-    found = find_recordings(folder.mels, load_recordings(folder.index), folder.config.mel.hop_s)
-    return dict(found.select(TRACK_ID, RECORDING).iter_rows())
-
-
-def _measure_retrieval(evaluation: Evaluation, materials: EvaluationVectors) -> None:
-    """Text to audio and back, among the test tracks that have a text."""
-    rows = [row for row in materials.rows_of("test") if materials.texts[row]]
+def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> None:
+    """Adds text-to-audio and audio-to-text retrieval among the test tracks that have a text."""
+    rows = [row for row in vectors.rows_of("test") if vectors.texts[row]]
     if len(rows) < 2:
-        evaluation.notes.append(
-            "Fewer than two test tracks have a text: retrieval is not measured."
-        )
+        measured.notes.append("Fewer than two test tracks have a text: retrieval is not measured.")
         return
-    if not materials.models:
-        evaluation.notes.append("No method has a text tower: retrieval is not measured.")
+    if not vectors.models:
+        measured.notes.append("No method has a text tower: retrieval is not measured.")
         return
-    words = [materials.texts[row] for row in rows]
-    texts = {method: model.encode_text(words) for method, model in materials.models.items()}
-    audio = {method: materials.vectors[method][rows] for method in materials.models}
-    evaluation.scores += retrieval_scores(texts, audio, *_asked(materials, rows))
+    texts = [vectors.texts[row] for row in rows]
+    text_vectors = {method: model.encode_text(texts) for method, model in vectors.models.items()}
+    audio_vectors = {method: vectors.vectors[method][rows] for method in vectors.models}
+    queries, clusters = vectors.queries(rows)
+    measured.scores += retrieval_scores(text_vectors, audio_vectors, queries, clusters)
 
 
-def _label_columns(materials: EvaluationVectors, named: Sequence[str] | None) -> list[str]:
-    if named is None:
-        columns = [column for column in LABELS if column in materials.tracks.columns]
-        return [
-            column for column in columns if any(known_labels(materials.tracks[column].to_list())[0])
-        ]
-    for column in named:
-        if column not in materials.tracks.columns:
-            found = ", ".join(materials.tracks.columns)
-            raise DataError(f"tracks have no column {column!r} to read labels from; found {found}")
-    return list(named)
+def _label_columns(vectors: EvaluationVectors, columns: Sequence[str] | None) -> list[str]:
+    tracks = vectors.tracks
+    if columns is None:
+        present = [column for column in LABEL_COLUMNS if column in tracks.columns]
+        return [column for column in present if any(known_labels(tracks[column].to_list())[0])]
+    for column in columns:
+        if column not in tracks.columns:
+            raise DataError(
+                f"tracks have no column {column!r} to read labels from; "
+                f"found {', '.join(tracks.columns)}"
+            )
+    return list(columns)
 
 
 def _measure_labels(
-    evaluation: Evaluation, materials: EvaluationVectors, column: str, say: Callable[[str], None]
+    measured: Measurements, vectors: EvaluationVectors, column: str, on_step: OnStep
 ) -> None:
-    """Can labels be read off the vectors, do prompts name them, do neighbours share them?
-
-    What holds the text is not asked where that holds the very labels: the text encoder alone, and
-    vectors fused with it. Nor is the tagger about its own tags.
-    """
-    labels = materials.tracks[column].to_list()
-    sets, _ = known_labels(labels)
-    left_out = {TEXT, MUSICNN} if column == MACHINE_TAGS else {TEXT}
-    if column in {field.column for field in TEMPLATE}:
-        fused = [
-            f"{run}{FUSED}" for run in materials.models if f"{run}{FUSED}" in materials.vectors
-        ]
-        left_out |= {*fused}
-        evaluation.notes += [
-            f"{display_name(name)} is not asked about {column}: the text in its vectors says it."
-            for name in fused
-        ]
-    heard = {
-        method: vectors for method, vectors in materials.vectors.items() if method not in left_out
-    }
-    built_on_it = [
-        method
-        for method, model in materials.models.items()
-        if model.settings.front_end == "musicnn"
-    ]
-    if column == MACHINE_TAGS and built_on_it:
-        evaluation.notes.append(
-            f"{' and '.join(map(display_name, built_on_it))} hear through the taggers that made {column}, which flatters them there."
-        )
-    rows = [row for row in materials.rows_of("test") if sets[row]]
-    say(f"meaning: {column}, probe")
+    """Adds the probe, zero-shot tags and same-label neighbours of one column of labels."""
+    labels = vectors.tracks[column].to_list()
+    label_sets, _ = known_labels(labels)
+    excluded, notes = _methods_with_labels(vectors, column)
+    measured.notes += notes
+    by_method = {}
+    for method, matrix in vectors.vectors.items():
+        if method not in excluded:
+            by_method[method] = matrix
+    on_step(f"meaning: {column}, probe")
     scores, notes = probe_scores(
-        heard, labels, materials.roles, materials.ids, materials.clusters, column
+        by_method, labels, vectors.roles, vectors.ids, vectors.clusters, column
     )
-    if materials.models and rows:
-        say(f"meaning: {column}, prompts")
-        known = sorted(set().union(*sets))
-        asked = prompts(known)
-        vectors = {
-            method: np.stack([ensemble(model.encode_text(words)) for words in asked])
-            for method, model in materials.models.items()
-        }
-        audio = {method: materials.vectors[method][rows] for method in materials.models}
-        queries, clusters = _asked(materials, rows)
-        shot = zero_shot_scores(
-            audio, vectors, [sets[row] for row in rows], known, queries, clusters, column
+    measured.scores += scores
+    measured.notes += notes
+    rows = [row for row in vectors.rows_of("test") if label_sets[row]]
+    test_labels = [label_sets[row] for row in rows]
+    queries, clusters = vectors.queries(rows)
+    if vectors.models and rows:
+        on_step(f"meaning: {column}, prompts")
+        names = sorted(set().union(*label_sets))
+        label_prompts = prompts(names)
+        prompt_vectors = {}
+        for method, model in vectors.models.items():
+            encoded = [ensemble(model.encode_text(texts)) for texts in label_prompts]
+            prompt_vectors[method] = np.stack(encoded)
+        audio_vectors = {method: vectors.vectors[method][rows] for method in vectors.models}
+        scores, notes = zero_shot_scores(
+            audio_vectors, prompt_vectors, test_labels, names, queries, clusters, column
         )
-        scores, notes = scores + shot[0], notes + shot[1]
+        measured.scores += scores
+        measured.notes += notes
     if len(rows) > 1:
-        say(f"meaning: {column}, neighbours")
-        test = {method: vectors[rows] for method, vectors in heard.items()}
-        scores += music_to_music_scores(
-            test, [sets[row] for row in rows], *_asked(materials, rows), column
+        on_step(f"meaning: {column}, neighbours")
+        test_vectors = {method: matrix[rows] for method, matrix in by_method.items()}
+        measured.scores += music_to_music_scores(
+            test_vectors, test_labels, queries, clusters, column
         )
-    evaluation.scores += scores
-    evaluation.notes += notes
 
 
-def _asked(materials: EvaluationVectors, rows: list[int]) -> tuple[list[str], list[str]]:
-    """The ids and the clusters of some rows."""
-    return [materials.ids[row] for row in rows], [materials.clusters[row] for row in rows]
+def _methods_with_labels(vectors: EvaluationVectors, column: str) -> tuple[set[str], list[str]]:
+    """Returns the methods whose vectors hold the labels themselves, and notes.
 
-
-def _measure_integrity(evaluation: Evaluation, materials: EvaluationVectors) -> None:
-    """What became of the space: its health under every encoder, and how far stage two moved each
-    track's neighbours.
+    These are the text encoder, fused vectors if the column is part of a track's text, and the
+    taggers on their own tags.
     """
-    with_text = [row for row, text in enumerate(materials.texts) if text]
-    encoders = [method for method in materials.vectors if method != TEXT]
-    for method in encoders:
-        vectors = materials.vectors[method]
-        health = space_health(vectors)
-        shown = {
+    excluded = {TEXT}
+    notes = []
+    if column in {part.column for part in TEMPLATE}:
+        for run_method in vectors.models:
+            method = run_method + FUSED
+            if method in vectors.vectors:
+                excluded.add(method)
+                notes.append(
+                    f"{display_name(method)} is not asked about {column}: "
+                    "the text in its vectors says it."
+                )
+    if column == MACHINE_TAGS:
+        excluded.add(MUSICNN)
+        flattered = []
+        for method, model in vectors.models.items():
+            if model.parts.front_end == "musicnn":
+                flattered.append(display_name(method))
+        if flattered:
+            notes.append(
+                f"{' and '.join(flattered)} hear through the taggers that made {column}, "
+                "which flatters them there."
+            )
+    return excluded, notes
+
+
+def _measure_listening(
+    measured: Measurements,
+    folder: LibraryPaths,
+    vectors: EvaluationVectors,
+    splits: Splits,
+    seed: int,
+    on_step: OnStep,
+) -> None:
+    """Adds the preference tasks and the trade-off."""
+    config = vectors.config
+    recordings = {}
+    if config.search.deduplicate_recordings:
+        found = find_recordings(folder.mels, load_recordings(folder.index), config.mel.hop_s)
+        recordings = dict(found.select(TRACK_ID, RECORDING).iter_rows())
+    listening = EvaluationListening(
+        read_interactions(folder),
+        splits,
+        mine_test_pairs(folder),
+        lead_artists(vectors.tracks),
+        recordings,
+    )
+    if listening.is_simulated:
+        measured.notes.append(
+            "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
+        )
+    by_id = {method: vectors.by_id(method) for method in vectors.vectors}
+    measure_preference(
+        measured, listening, by_id, vectors.content, config, seed, on_step, vectors.beside
+    )
+    _, cold = next_tracks(listening.interactions, splits, set(vectors.ids), config)
+    cold_recordings = deduplicate_task(cold, recordings)
+    measure_tradeoff(measured, vectors, cold_recordings, listening.is_simulated, on_step)
+
+
+def _measure_space(measured: Measurements, vectors: EvaluationVectors) -> None:
+    """Adds the health of each encoder's space, and how far stage two moved neighbours."""
+    with_text = [row for row, text in enumerate(vectors.texts) if text]
+    texts = [vectors.texts[row] for row in with_text]
+    for method, matrix in vectors.vectors.items():
+        if method == TEXT:
+            continue
+        health = space_health(matrix)
+        metrics = {
             "vectors not finite": float(health.n_nan),
             "effective rank": health.effective_rank,
             "mean cosine": health.mean_cosine,
             "uniformity": health.uniformity,
             "hubness": health.hubness,
         }
-        if with_text and method in materials.models:
-            text = materials.models[method].encode_text([materials.texts[row] for row in with_text])
-            shown["audio-text alignment"] = alignment(vectors[with_text], text)
-            shown["modality gap"] = modality_gap(vectors[with_text], text)
-        for metric, value in shown.items():
-            evaluation.facts.append(
-                ScalarMetric("integrity", "space", metric, method, value, len(vectors))
+        if with_text and method in vectors.models:
+            text_vectors = vectors.models[method].encode_text(texts)
+            metrics["audio-text alignment"] = alignment(matrix[with_text], text_vectors)
+            metrics["modality gap"] = modality_gap(matrix[with_text], text_vectors)
+        for metric, value in metrics.items():
+            measured.facts.append(
+                ScalarMetric("integrity", "space", metric, method, value, len(matrix))
             )
         if health.is_collapsed:
-            evaluation.notes.append(
+            measured.notes.append(
                 f"COLLAPSED: the vectors of {display_name(method)} hardly differ; do not serve them."
             )
-    if {STAGE_ONE, STAGE_TWO} <= materials.models.keys() and len(materials.ids) > NEIGHBOURS:
-        one, two = materials.vectors[STAGE_ONE], materials.vectors[STAGE_TWO]
-        kept = {STAGE_TWO: neighbour_overlap(one, two, NEIGHBOURS)}
-        task, metric = "neighbours_kept", f"overlap@{NEIGHBOURS}"
-        evaluation.scores.append(
-            Scores("integrity", task, metric, materials.ids, materials.clusters, kept)
-        )
-        names = ", ".join(
-            _name(materials.tracks, row)
-            for row in largest_shifts(one, two, NEIGHBOURS)[:N_MOVED].tolist()
-        )
-        evaluation.notes.append(f"Stage two moved these tracks most: {names}.")
+    if {STAGE_ONE, STAGE_TWO} <= vectors.models.keys() and len(vectors.ids) > NEIGHBOURS:
+        _measure_shifts(measured, vectors)
 
 
-def _name(tracks: pl.DataFrame, row: int) -> str:
-    title, artist = tracks[TITLE][row], tracks[ARTIST][row]
-    return f"{title or tracks[TRACK_ID][row]}{f' by {artist}' if artist else ''}"
-
-
-def evaluate_seeds(
-    folder: LibraryPaths,
-    by_seed: Sequence[MethodsToCompare],
-    command: str,
-    say: Callable[[str], None],
-) -> tuple[Summary, list[Evaluation]]:
-    """Measures every seed's runs on the same held-out tracks and events, and draws figures, tests
-    and claims from all.
-
-    by_seed: what to compare, one a seed; the i-th gets baselines with seed `evaluate.seed` + i.
-    command: as typed, for the report. LibraryError and DataError as `evaluate_library`.
-    """
-    seeds = tuple(folder.config.evaluate.seed + number for number in range(len(by_seed)))
-    evaluations = []
-    for number, (seed, compared) in enumerate(zip(seeds, by_seed, strict=True), 1):
-        prefix = f"seed {number} of {len(seeds)}, " if len(seeds) > 1 else ""
-        evaluations.append(evaluate_library(folder, compared, seed, partial(_say, say, prefix)))
-    about = _about(folder, by_seed, seeds, command)
-    return summarise(evaluations, about, folder.config), evaluations
-
-
-def _named(folder: LibraryPaths, run: str) -> str:
-    """A run and the space it puts vectors in, which no other model has."""
-    return f"{run} (space {space_id(folder.run(run))})"
-
-
-def _say(say: Callable[[str], None], prefix: str, step: str) -> None:
-    say(prefix + step)
-
-
-def _about(
-    folder: LibraryPaths, by_seed: Sequence[MethodsToCompare], seeds: tuple[int, ...], command: str
-) -> EvaluationInfo:
-    splits = load_splits(folder)
-    if splits is None:
-        raise LibraryError(
-            "nothing is held out yet",
-            code="no_splits",
-            remedy="ponticello mine-pairs",
-            library=folder.root,
-        )
-    log = (
-        read_interactions(folder) if folder.interactions.is_file() else pl.DataFrame({USER_ID: []})
+def _measure_shifts(measured: Measurements, vectors: EvaluationVectors) -> None:
+    """Adds how many of each track's neighbours stage two kept, and which tracks it moved most."""
+    stage_one = vectors.vectors[STAGE_ONE]
+    stage_two = vectors.vectors[STAGE_TWO]
+    kept = {STAGE_TWO: neighbour_overlap(stage_one, stage_two, NEIGHBOURS)}
+    metric = f"overlap@{NEIGHBOURS}"
+    measured.scores.append(
+        Scores("integrity", "neighbours_kept", metric, vectors.ids, vectors.clusters, kept)
     )
-    runs = {
-        method: ", ".join(_named(folder, compared.runs[method]) for compared in by_seed)
-        for method in by_seed[0].runs
-    }
-    return EvaluationInfo(
-        library=folder.root.name,
-        version=version("ponticello"),
-        preset=folder.config.preset,
-        runs=runs | {method: path.name for method, path in by_seed[0].files.items()},
-        n_tracks=read_tracks(folder).height,
-        n_listeners=log[USER_ID].n_unique(),
-        n_events=log.height,
-        held_out=describe(splits),
-        splits_sha256=splits_sha256(splits),
-        seeds=seeds,
-        command=command,
-        is_simulated=bool(log[USER_ID].cast(pl.String).str.starts_with(USER_PREFIX).any()),
-    )
+    tracks = vectors.tracks
+    names = []
+    for row in largest_shifts(stage_one, stage_two, NEIGHBOURS)[:N_SHIFTED].tolist():
+        name = tracks[TITLE][row] or tracks[TRACK_ID][row]
+        artist = tracks[ARTIST][row]
+        names.append(f"{name} by {artist}" if artist else name)
+    measured.notes.append(f"Stage two moved these tracks most: {', '.join(names)}.")

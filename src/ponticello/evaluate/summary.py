@@ -24,9 +24,9 @@ from ponticello.evaluate.results import (
     STAGE_ONE,
     STAGE_TWO,
     Difference,
-    Evaluation,
     EvaluationInfo,
     Figure,
+    Measurements,
     ScalarMetric,
     Scores,
     Summary,
@@ -57,7 +57,9 @@ class _Combined:
     clusters: Ints | None
 
 
-def summarise(evaluations: Sequence[Evaluation], about: EvaluationInfo, config: Config) -> Summary:
+def summarise(
+    evaluations: Sequence[Measurements], about: EvaluationInfo, config: Config
+) -> Summary:
     """All figures, differences, claims and notes of `evaluations`, one a seed in the order of
     about.seeds.
 

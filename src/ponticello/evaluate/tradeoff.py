@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Evaluation, Scores
+from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Measurements, Scores
 from ponticello.evaluate.tasks import DeduplicatedTask, rank_task, score_by_profile
 from ponticello.evaluate.vectors import EvaluationVectors
 from ponticello.metrics.ranking import retrieval_ranks
@@ -37,7 +37,7 @@ class _Point:
 
 
 def measure_tradeoff(
-    evaluation: Evaluation,
+    evaluation: Measurements,
     materials: EvaluationVectors,
     collapsed: DeduplicatedTask,
     is_simulated: bool,

@@ -5,9 +5,8 @@
 import numpy as np
 
 from ponticello.errors import LibraryError
-from ponticello.evaluate.labels import known_labels
+from ponticello.evaluate.labels import LABEL_COLUMNS, known_labels
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures
-from ponticello.evaluate.run import LABELS
 from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
 from ponticello.features.frontend import open_features
 from ponticello.listening.log import read_interactions
@@ -27,7 +26,7 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
     test.
 
     meaning: a text's track among the validation tracks (R@10 and MRR); same-label neighbours for
-    each of `LABELS` that two tracks share; of audio and of fused vectors. taste: NDCG@k of
+    each of `LABEL_COLUMNS` that two tracks share; of audio and of fused vectors. taste: NDCG@k of
     validation tracks nobody has played, each listener asking with a profile. The library is read
     when a model is first judged; LibraryError then if nothing is held out or prepared.
     """
@@ -75,7 +74,9 @@ def _judge(folder: LibraryPaths) -> Scorer:
     told = [row for row in rows if texts[row]]
     own = tracks.filter(tracks[TRACK_ID].is_in(validation))
     labels = {
-        column: known_labels(own[column].to_list())[0] for column in LABELS if column in own.columns
+        column: known_labels(own[column].to_list())[0]
+        for column in LABEL_COLUMNS
+        if column in own.columns
     }
     states: list[tuple[np.ndarray, np.ndarray]] = []
 

@@ -109,6 +109,11 @@ class EvaluationVectors:
         """Each track's vector under a method."""
         return dict(zip(self.ids, self.vectors[method], strict=True))
 
+    def queries(self, rows: list[int]) -> tuple[list[str], list[str]]:
+        """Returns the ids and the clusters of some rows."""
+        clusters = self.clusters
+        return [self.ids[row] for row in rows], [clusters[row] for row in rows]
+
     def rows_of(self, role: str) -> list[int]:
         """The rows of the tracks with this role."""
         return [row for row, found in enumerate(self.roles) if found == role]

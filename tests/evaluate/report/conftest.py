@@ -8,9 +8,9 @@ import pytest
 
 from ponticello.evaluate.results import (
     Difference,
-    Evaluation,
     EvaluationInfo,
     Figure,
+    Measurements,
     Scores,
     Section,
     Summary,
@@ -161,7 +161,7 @@ def summary() -> Summary:
 
 
 @pytest.fixture
-def evaluations() -> list[Evaluation]:
+def evaluations() -> list[Measurements]:
     """Seeds 7 and 8: 12 queries of two methods, one score not counted, clusters in one task only."""
     found = []
     for seed in ABOUT.seeds:
@@ -172,7 +172,7 @@ def evaluations() -> list[Evaluation]:
         clusters = [f"artist {number // 2}" for number in range(12)]
         meaning = Scores("semantic", "text_to_audio", "R@10", queries, clusters, scores, True)
         found.append(
-            Evaluation(
+            Measurements(
                 [
                     meaning,
                     Scores("preference", "next tracks", "NDCG@10", queries, None, scores, True),

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ponticello.evaluate.report.data import SCHEMA, as_cells, as_frame, as_record, write_queries
-from ponticello.evaluate.results import Evaluation, Figure, Scores, Summary
+from ponticello.evaluate.results import Figure, Measurements, Scores, Summary
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -60,7 +60,7 @@ def test_frame_of_nothing_still_has_its_columns() -> None:
     assert as_frame([]).schema["of_record"] == pl.Boolean
 
 
-def _plain(seeds: tuple[int, ...], evaluations: list[Evaluation]) -> list[tuple[object, ...]]:
+def _plain(seeds: tuple[int, ...], evaluations: list[Measurements]) -> list[tuple[object, ...]]:
     """The rows as nested loops would write them."""
     rows: list[tuple[object, ...]] = []
     for seed, evaluation in zip(seeds, evaluations, strict=True):
@@ -74,7 +74,7 @@ def _plain(seeds: tuple[int, ...], evaluations: list[Evaluation]) -> list[tuple[
 
 
 def test_every_score_of_every_query_comes_back(
-    evaluations: list[Evaluation], tmp_path: Path
+    evaluations: list[Measurements], tmp_path: Path
 ) -> None:
     write_queries(tmp_path / "queries.parquet", (7, 8), evaluations)
     read = pl.read_parquet(tmp_path / "queries.parquet")
@@ -111,7 +111,7 @@ def test_floats_of_any_size_come_back_from_csv_bit_for_bit(tmp_path: Path) -> No
 
 def test_evaluations_without_scores_give_a_table_without_rows(tmp_path: Path) -> None:
     nothing = Scores("preference", "cold", "AUC", [], None, {"one": np.empty(0)})
-    for evaluations in ([], [Evaluation()], [Evaluation([nothing])]):
+    for evaluations in ([], [Measurements()], [Measurements([nothing])]):
         write_queries(tmp_path / "q.parquet", range(len(evaluations)), evaluations)
         read = pl.read_parquet(tmp_path / "q.parquet")
         assert dict(read.schema) == SCHEMA

@@ -12,7 +12,7 @@ from ponticello.errors import DataError
 from ponticello.evaluate.report.data import as_record
 from ponticello.evaluate.report.markdown import as_markdown
 from ponticello.evaluate.report.write import write_report
-from ponticello.evaluate.results import Evaluation, Summary
+from ponticello.evaluate.results import Measurements, Summary
 
 FILES = [
     "index.html",
@@ -34,7 +34,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_same_input_gives_the_same_bytes_in_every_file(
-    summary: Summary, evaluations: list[Evaluation], tmp_path: Path
+    summary: Summary, evaluations: list[Measurements], tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
         paths = write_report(tmp_path / name, summary, evaluations)
@@ -45,7 +45,7 @@ def test_same_input_gives_the_same_bytes_in_every_file(
 
 
 def test_all_files_are_written_and_named_the_page_first(
-    summary: Summary, evaluations: list[Evaluation], tmp_path: Path
+    summary: Summary, evaluations: list[Measurements], tmp_path: Path
 ) -> None:
     paths = [
         path.relative_to(tmp_path).as_posix()
@@ -62,10 +62,10 @@ def test_all_files_are_written_and_named_the_page_first(
 
 
 def test_new_report_replaces_the_old_one_and_leaves_no_rest(
-    summary: Summary, empty: Summary, evaluations: list[Evaluation], tmp_path: Path
+    summary: Summary, empty: Summary, evaluations: list[Measurements], tmp_path: Path
 ) -> None:
     write_report(tmp_path, summary, evaluations)
-    paths = write_report(tmp_path, empty, [Evaluation()])
+    paths = write_report(tmp_path, empty, [Measurements()])
     assert sorted(_contents(tmp_path)) == sorted(path.name for path in paths)
     assert [path.name for path in paths] == FILES
     assert not list(tmp_path.glob(".*"))
@@ -90,11 +90,11 @@ def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:
     }
     differences = [replace(row, against="x") for row in tables["differences"]]
     clean = replace(hostile, figures=tables["figures"], differences=differences)
-    paths = write_report(tmp_path, clean, [Evaluation(), Evaluation()])
+    paths = write_report(tmp_path, clean, [Measurements(), Measurements()])
     assert all(path.is_file() and path.is_relative_to(tmp_path) for path in paths)
 
 
 def test_number_of_evaluations_must_be_that_of_the_seeds(summary: Summary, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one evaluation a seed; found 1 for 2 seeds"):
-        write_report(tmp_path, summary, [Evaluation()])
+        write_report(tmp_path, summary, [Measurements()])
     assert not list(tmp_path.iterdir())

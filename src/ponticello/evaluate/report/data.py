@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ponticello.evaluate.report.tables import finite_or_none
-from ponticello.evaluate.results import Difference, Evaluation, Figure, Scores, Summary
+from ponticello.evaluate.results import Difference, Figure, Measurements, Scores, Summary
 from ponticello.storage.files import escape_csv_cell
 
 SCHEMA = {
@@ -31,7 +31,7 @@ SCHEMA = {
 }
 
 
-def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> None:
+def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Measurements]) -> None:
     """Writes Parquet with the columns of SCHEMA, a row group per seed, task and metric; holds one
     of them in memory.
     """
@@ -41,7 +41,7 @@ def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Evalua
             writer.write_table(frame.to_arrow().cast(pa.schema(schema)))
 
 
-def _frames(seeds: Sequence[int], evaluations: Sequence[Evaluation]) -> Iterator[pl.DataFrame]:
+def _frames(seeds: Sequence[int], evaluations: Sequence[Measurements]) -> Iterator[pl.DataFrame]:
     for seed, evaluation in zip(seeds, evaluations, strict=True):
         for scores in evaluation.scores:
             if scores.queries and scores.by_method:

@@ -19,8 +19,11 @@ from typing import Literal
 
 from ponticello.evaluate.results import Difference, EvaluationInfo, Figure, Section
 
-DISPLAY_NAMES = {
-    # methods
+METHOD_NAMES = {
+    "random": "random",
+    "majority": "majority",
+    "popularity": "popularity",
+    "activity": "activity",
     "stage_one": "stage one",
     "stage_two": "stage two",
     "stage_one_fused": "stage one, fused",
@@ -37,7 +40,8 @@ DISPLAY_NAMES = {
     "content_knn": "content-kNN",
     "vectors_to_factors": "vectors to factors",
     "vectors_text_to_factors": "vectors and text to factors",
-    # tasks
+}
+_TASK_NAMES = {
     "text_to_audio": "text to audio",
     "audio_to_text": "audio to text",
     "next_tracks_warm": "next tracks, warm",
@@ -51,6 +55,7 @@ DISPLAY_NAMES = {
     "weights": "weights",
     "blend": "dial",
 }
+_NAMES = METHOD_NAMES | _TASK_NAMES
 SECTION_NAMES: dict[Section, str] = {
     "semantic": "meaning",
     "preference": "taste",
@@ -87,7 +92,7 @@ def display_name(identifier: str) -> str:
         return f"lists of {display_name(subject)}"
     if subject in _STRATA:
         return f"{display_name(kind)}, {_STRATA[subject]}"
-    return DISPLAY_NAMES.get(identifier, identifier)
+    return _NAMES.get(identifier, identifier)
 
 
 def display_metric(metric: str) -> str:
@@ -97,7 +102,7 @@ def display_metric(metric: str) -> str:
     'next tracks, cold, NDCG@10'
     """
     task, _, name = metric.rpartition(":")
-    return f"{display_name(task)}, {name}" if task in DISPLAY_NAMES else metric
+    return f"{display_name(task)}, {name}" if task in _NAMES else metric
 
 
 def display_task(row: "Figure | Difference | Table") -> str:

@@ -11,11 +11,11 @@ from ponticello.evaluate.report.html import as_page
 from ponticello.evaluate.report.latex import as_latex
 from ponticello.evaluate.report.markdown import as_markdown, model_card
 from ponticello.evaluate.report.plots import Plots, plots_of
-from ponticello.evaluate.results import Evaluation, Summary
+from ponticello.evaluate.results import Measurements, Summary
 from ponticello.storage.files import atomic_write
 
 
-def write_report(folder: Path, summary: Summary, evaluations: Sequence[Evaluation]) -> list[Path]:
+def write_report(folder: Path, summary: Summary, evaluations: Sequence[Measurements]) -> list[Path]:
     """Writes all files of the report to `folder`, replacing an earlier one; gives their paths, the
     page first.
 
