@@ -322,7 +322,7 @@ def _methods_with_labels(vectors: EvaluationVectors, column: str) -> tuple[set[s
         excluded.add(MUSICNN)
         flattered = []
         for method, model in vectors.models.items():
-            if model.parts.front_end == "musicnn":
+            if model.settings.front_end == "musicnn":
                 flattered.append(display_name(method))
         if flattered:
             notes.append(
