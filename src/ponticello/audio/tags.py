@@ -1,16 +1,12 @@
-"""What a sound file says of itself, as columns of the catalogue.
+"""Reads the tags of a sound file as columns of the catalogue.
 
-tinytag reads the tags; ID3v2 is made plain for it first (`id3`). Values are taken as they are
-written, stripped of
-blanks: several artists or genres are those of a field that holds several, and no name is taken
-apart.
+tinytag reads the tags, after ID3v2 has been normalised for it. Values are taken as written, stripped
+of blanks: a field may hold several artists or genres, and no name is split.
 
-An ID3v2 tag made plain: what a simple reader may misread or stumble over is undone or left out.
-
-Undone: unsynchronisation, compression, extended headers, sizes that old programs wrote without
-sync-safety. Left out: pictures and all else that is no text. Respelled: dates in three frames,
-several genres in one, several values in one TXXX, and the MusicBrainz recording id, which stands in
-a UFID frame.
+The normalisation (`normalize_id3`) undoes unsynchronisation, compression, extended headers, and
+sizes that old programs wrote without sync-safety. It omits pictures and all other frames without
+text. It rewrites dates in three frames, several genres in one frame, several values in one TXXX, and
+the MusicBrainz recording id, which is in a UFID frame.
 Source: the ID3v2.2, 2.3 and 2.4 specifications (id3.org).
 """
 
@@ -18,7 +14,7 @@ import importlib.util
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,12 +33,10 @@ if TYPE_CHECKING:
     from tinytag import TinyTag
 
 
-_MOST_TEXT = (
-    2**24 - 1
-)  # bytes of a frame that can still be text; what the three-byte size of 2.2 can say
+_MAX_TEXT_BYTES = 2**24 - 1  # of a frame: the largest size that fits the three bytes of 2.2
 _RECORDING_OWNER = b"http://musicbrainz.org"
 RECORDING = "MusicBrainz Recording Id"  # the TXXX frame that UFID becomes
-_NEWER_IDS = {
+_ID_SINCE_V23 = {
     b"TXX": b"TXXX",
     b"UFI": b"UFID",
     b"TCO": b"TCON",
@@ -50,7 +44,7 @@ _NEWER_IDS = {
     b"TDA": b"TDAT",
     b"TIM": b"TIME",
 }
-_TEXTS = (b"COM", b"COMM", b"ULT", b"USLT", b"UFI", b"UFID")
+_TEXT_IDS = (b"COM", b"COMM", b"ULT", b"USLT", b"UFI", b"UFID")
 _BRACKETED = re.compile(r"\((\d+|RX|CR)\)")
 _NAMED = {"RX": "Remix", "CR": "Cover"}
 _LATIN_1, _UTF_16, _UTF_16_BE, _UTF_8 = range(4)
@@ -64,179 +58,190 @@ class _Frame:
 
 
 def normalize_id3(file: BinaryIO, start: int = 0) -> tuple[bytes, int]:
-    """(a plain ID3v2 tag with the same texts, how many bytes of `file` it stands for); (b"", 0)
-    where there is none.
+    """Returns (a plain ID3v2 tag with the same texts, the number of bytes of `file` it replaces).
 
-    start: where in `file` the tag stands. A damaged frame ends the tag; the frames before it are
-    kept.
+    (b"", 0) without a tag. start: offset of the tag in `file`. A damaged frame ends the tag; the
+    frames before it are kept.
     """
     file.seek(start)
     header = file.read(10)
     if len(header) < 10 or header[:3] != b"ID3" or header[3] not in (2, 3, 4):
         return b"", 0
-    version, flags, size = header[3], header[5], _syncsafe(header[6:10])
+    version = header[3]
+    flags = header[5]
+    size = _parse_syncsafe(header[6:10])
     frames: list[_Frame] = []
     try:
         for frame in _frames(file, version, flags, size):
             frames.append(frame)
     except (ValueError, IndexError, zlib.error):
-        pass  # the tag ends here, as for every reader
-    footer = 10 if version == 4 and flags & 0x10 else 0
-    return _written(_respelled(frames)), 10 + size + footer
+        pass  # the tag ends here
+    footer_bytes = 10 if version == 4 and flags & 0x10 else 0
+    return _encode_tag(list(_rewrite(frames))), 10 + size + footer_bytes
 
 
 def _frames(file: BinaryIO, version: int, flags: int, size: int) -> Iterator[_Frame]:
-    """The frames that hold text, as they were before they were packed."""
+    """Yields the frames that hold text, unpacked."""
     is_unsynchronised = bool(flags & 0x80)
-    if is_unsynchronised and version < 4:  # the tag as a whole
-        yield from _walk(_Bytes(_synchronised(file.read(size))), version, flags, False)
+    if is_unsynchronised and version < 4:  # the tag as a whole, not its frames
+        content = _synchronise(file.read(size))
+        yield from _walk(_TagReader(io.BytesIO(content), len(content)), version, flags, False)
     else:
-        yield from _walk(_Bytes(file=file, size=size), version, flags, is_unsynchronised)
+        yield from _walk(_TagReader(file, size), version, flags, is_unsynchronised)
 
 
-class _Bytes:
-    """The bytes of a tag, read in order; what is skipped is not read."""
+class _TagReader:
+    """Reads the bytes of a tag in order; skipped ones are not read."""
 
-    def __init__(self, held: bytes = b"", file: BinaryIO | None = None, size: int = 0) -> None:
-        self._held, self._file, self._at = held, file, 0
-        self.left = len(held) if file is None else size
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file = file
+        self.n_left = size
 
     def take(self, n: int) -> bytes:
-        n = max(0, min(n, self.left))
-        self.left -= n
-        self._at += n
-        return self._held[self._at - n : self._at] if self._file is None else self._file.read(n)
+        n = max(0, min(n, self.n_left))
+        self.n_left -= n
+        return self._file.read(n)
 
     def peek(self, n: int) -> bytes:
-        if self._file is None:
-            return self._held[self._at : self._at + n]
-        found = self._file.read(min(n, self.left))
-        self._file.seek(-len(found), 1)
-        return found
+        content = self._file.read(min(n, self.n_left))
+        self._file.seek(-len(content), io.SEEK_CUR)
+        return content
 
     def skip(self, n: int) -> None:
-        n = max(0, min(n, self.left))
-        self.left -= n
-        self._at += n
-        if self._file is not None:
-            self._file.seek(n, 1)
+        n = max(0, min(n, self.n_left))
+        self.n_left -= n
+        self._file.seek(n, io.SEEK_CUR)
 
 
-def _walk(source: _Bytes, version: int, flags: int, is_unsynchronised: bool) -> Iterator[_Frame]:
-    if flags & 0x40 and version > 2:
-        head = source.take(4)
-        source.skip(_syncsafe(head) - 4 if version == 4 else int.from_bytes(head, "big"))
-    id_bytes, header_bytes = (3, 6) if version == 2 else (4, 10)
-    while source.left > header_bytes:
-        header = source.take(header_bytes)
-        frame_id = header[:id_bytes]
+def _walk(
+    reader: _TagReader, version: int, flags: int, is_unsynchronised: bool
+) -> Iterator[_Frame]:
+    if flags & 0x40 and version > 2:  # an extended header
+        field = reader.take(4)
+        size = _parse_syncsafe(field) - 4 if version == 4 else int.from_bytes(field, "big")
+        reader.skip(size)
+    n_id_bytes = 3 if version == 2 else 4
+    n_header_bytes = 6 if version == 2 else 10
+    while reader.n_left > n_header_bytes:
+        header = reader.take(n_header_bytes)
+        frame_id = header[:n_id_bytes]
         if not re.fullmatch(rb"[A-Z][A-Z0-9]+ ?", frame_id):
             return  # padding, or damage
-        size = int.from_bytes(header[id_bytes : 2 * id_bytes], "big")
+        size = int.from_bytes(header[n_id_bytes : 2 * n_id_bytes], "big")
         if version == 4:
-            size = _v24_size(source, header[4:8])
-        if not (frame_id.startswith(b"T") or frame_id in _TEXTS) or size > _MOST_TEXT:
-            source.skip(size)
+            size = _v24_size(reader, header[4:8])
+        is_text = frame_id.startswith(b"T") or frame_id in _TEXT_IDS
+        if not is_text or size > _MAX_TEXT_BYTES:
+            reader.skip(size)
             continue
-        body = source.take(size)  # less, where the size lies
-        if version > 2:
-            body = _unpacked(body, header[8:10], version, is_unsynchronised)
+        body = reader.take(size)  # fewer bytes, if the size is wrong
+        if version == 3:
+            body = _unpack_v23(body, header[9])
+        elif version == 4:
+            body = _unpack_v24(body, header[9], is_unsynchronised)
         if body:
             yield _Frame(frame_id, body)
 
 
-def _v24_size(source: _Bytes, field: bytes) -> int:
-    """The size in an ID3v2.4 frame header: sync-safe, or plain where only that leads to another
-    frame.
+def _v24_size(reader: _TagReader, field: bytes) -> int:
+    """Returns the size in an ID3v2.4 frame header.
 
-    iTunes wrote plain sizes into 2.4 tags; the two differ from 128 bytes on.
+    It is sync-safe, or plain if only the plain size leads to another frame: iTunes wrote plain
+    sizes into 2.4 tags. The two differ from 128 bytes on.
     """
-    safe, plain = _syncsafe(field), int.from_bytes(field, "big")
+    safe = _parse_syncsafe(field)
+    plain = int.from_bytes(field, "big")
     if safe == plain:
         return safe
     if any(byte & 0x80 for byte in field):
         return plain
-    ahead = source.peek(min(plain, _MOST_TEXT) + 4)
-    return (
-        plain
-        if not _starts_frame(ahead[safe : safe + 4]) and _starts_frame(ahead[plain : plain + 4])
-        else safe
-    )
+    ahead = reader.peek(min(plain, _MAX_TEXT_BYTES) + 4)
+    if _starts_frame(ahead[safe : safe + 4]) or not _starts_frame(ahead[plain : plain + 4]):
+        return safe
+    return plain
 
 
-def _starts_frame(found: bytes) -> bool:
-    return not found.strip(b"\0") or bool(re.fullmatch(rb"[A-Z][A-Z0-9]{3}", found))
+def _starts_frame(content: bytes) -> bool:
+    return not content.strip(b"\0") or bool(re.fullmatch(rb"[A-Z][A-Z0-9]{3}", content))
 
 
-def _unpacked(body: bytes, flags: bytes, version: int, is_unsynchronised: bool) -> bytes:
-    """A frame's content without its packing; b"" where it is encrypted."""
-    if version == 3:
-        is_compressed, is_encrypted, is_grouped = (
-            bool(flags[1] & bit) for bit in (0x80, 0x40, 0x20)
-        )
-        if is_encrypted:
-            return b""
-        start = (4 if is_compressed else 0) + (1 if is_grouped else 0)
-        return _inflated(body[start:]) if is_compressed else body[start:]
-    is_grouped, is_compressed, is_encrypted, is_frame_unsynchronised, has_length = (
-        bool(flags[1] & bit) for bit in (0x40, 0x08, 0x04, 0x02, 0x01)
-    )
+def _unpack_v23(body: bytes, flags: int) -> bytes:
+    """Returns the content of a 2.3 frame; b"" if it is encrypted."""
+    is_compressed = bool(flags & 0x80)
+    is_encrypted = bool(flags & 0x40)
+    is_grouped = bool(flags & 0x20)
     if is_encrypted:
         return b""
-    body = body[(1 if is_grouped else 0) + (4 if has_length else 0) :]
-    if is_frame_unsynchronised or is_unsynchronised:
-        body = _synchronised(body)
-    return _inflated(body) if is_compressed else body
+    body = body[4 * is_compressed + is_grouped :]
+    return _decompress(body) if is_compressed else body
 
 
-def _inflated(body: bytes) -> bytes:
-    return zlib.decompressobj().decompress(body, _MOST_TEXT)
+def _unpack_v24(body: bytes, flags: int, is_unsynchronised: bool) -> bytes:
+    """Returns the content of a 2.4 frame; b"" if it is encrypted."""
+    is_grouped = bool(flags & 0x40)
+    is_compressed = bool(flags & 0x08)
+    is_encrypted = bool(flags & 0x04)
+    has_length = bool(flags & 0x01)
+    if is_encrypted:
+        return b""
+    body = body[is_grouped + 4 * has_length :]
+    if flags & 0x02 or is_unsynchronised:
+        body = _synchronise(body)
+    return _decompress(body) if is_compressed else body
 
 
-def _synchronised(body: bytes) -> bytes:
+def _decompress(body: bytes) -> bytes:
+    return zlib.decompressobj().decompress(body, _MAX_TEXT_BYTES)
+
+
+def _synchronise(body: bytes) -> bytes:
     return body.replace(b"\xff\x00", b"\xff")
 
 
-def _respelled(frames: list[_Frame]) -> Iterator[_Frame]:
-    texts: dict[bytes, list[str]] = {}
+def _rewrite(frames: list[_Frame]) -> Iterator[_Frame]:
+    """Yields the frames as tinytag reads them right."""
+    merged: dict[bytes, list[str]] = {b"TCON": [], b"TYER": [], b"TDAT": [], b"TIME": []}
     for frame in frames:
-        frame_id = _NEWER_IDS.get(frame.id, frame.id)
+        frame_id = _ID_SINCE_V23.get(frame.id, frame.id)
         if frame_id == b"UFID":
             owner, _, identifier = frame.body.partition(b"\0")
             if owner == _RECORDING_OWNER:
-                yield _text_frame(b"TXXX", RECORDING, identifier.decode("latin-1").strip("\0"))
+                mbid = identifier.decode("latin-1").strip("\0")
+                yield _text_frame(b"TXXX", [RECORDING, mbid])
         elif frame_id == b"TXXX":
-            name, *values = _frame_texts(frame.body)
-            yield from (_text_frame(b"TXXX", name, value) for value in values)
-        elif frame_id in (b"TCON", b"TYER", b"TDAT", b"TIME"):
-            texts.setdefault(frame_id, []).extend(_frame_texts(frame.body))
+            values = _frame_texts(frame.body)
+            for value in values[1:]:
+                yield _text_frame(b"TXXX", [values[0], value])
+        elif frame_id in merged:
+            merged[frame_id] += _frame_texts(frame.body)
         elif frame.id.startswith(b"T"):
             values = [value for value in _frame_texts(frame.body) if value]
-            if frame.id == b"TDRC":
-                values = [
-                    value.replace("T", " ") for value in values
-                ]  # as in a date made of three frames
+            if frame.id == b"TDRC":  # as the dates made of three frames
+                values = [value.replace("T", " ") for value in values]
             if values:
-                yield _text_frame(frame.id, *values)
+                yield _text_frame(frame.id, values)
         else:
             yield frame
-    if genres := [genre for text in texts.get(b"TCON", []) for genre in _genres(text)]:
-        yield _text_frame(b"TCON", *genres)
-    if date := _date(*("".join(texts.get(name, [])[:1]) for name in (b"TYER", b"TDAT", b"TIME"))):
-        yield _text_frame(b"TYER", date)
+    genres: list[str] = []
+    for text in merged[b"TCON"]:
+        genres += _genres(text)
+    if genres:
+        yield _text_frame(b"TCON", genres)
+    date_parts = ["".join(merged[name][:1]) for name in (b"TYER", b"TDAT", b"TIME")]
+    if date := _date(*date_parts):
+        yield _text_frame(b"TYER", [date])
 
 
 def _frame_texts(body: bytes) -> list[str]:
-    """The values of a text frame: after the byte that names their encoding, ended by NULs."""
-    encoding, content = body[0], body[1:]
+    """Returns the values of a text frame: a byte for the encoding, then texts ended by NULs."""
+    encoding = body[0]
+    content = body[1:]
     if encoding == _UTF_16 and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = (
-            _UTF_16_BE if content[:1] == b"\0" else _UTF_16
-        )  # a missing mark; Python then takes the machine's
-    codec = _CODECS.get(encoding, "latin-1")
+        # Without a byte order mark, "utf-16" decodes in the byte order of the machine.
+        encoding = _UTF_16_BE if content[:1] == b"\0" else _UTF_16
     if encoding in (_UTF_16, _UTF_16_BE) and len(content) % 2:
         content = content[:-1]
-    text = content.decode(codec, "replace")
+    text = content.decode(_CODECS.get(encoding, "latin-1"), "replace")
     values = [value.strip("\ufeff\ufffe") for value in text.split("\0")]
     while len(values) > 1 and not values[-1]:
         values.pop()
@@ -244,53 +249,54 @@ def _frame_texts(body: bytes) -> list[str]:
 
 
 def _genres(text: str) -> Iterator[str]:
-    """`(4)(32)Eurodisco` names three; a number alone is left to the reader, who knows what it
-    stands for.
-    """
-    while found := _BRACKETED.match(text):
-        yield _NAMED.get(found[1], found[1])
-        text = text[found.end() :]
-    text = text[1:] if text.startswith("((") else text
+    """Yields the genres of a TCON text: `(4)(32)Eurodisco` has three; tinytag names the numbers."""
+    while match := _BRACKETED.match(text):
+        yield _NAMED.get(match[1], match[1])
+        text = text[match.end() :]
+    if text.startswith("(("):
+        text = text[1:]
     if text:
         yield _NAMED.get(text, text)
 
 
 def _date(year: str, day: str, time: str) -> str:
-    """ID3v2.3's year, DDMM and HHMM as one ISO date."""
+    """Returns ID3v2.3's year, DDMM and HHMM as one ISO date."""
     if not re.fullmatch(r"\d{4}", year) or not re.fullmatch(r"\d{4}", day):
         return year
     date = f"{year}-{day[2:]}-{day[:2]}"
-    return f"{date} {time[:2]}:{time[2:]}:00" if re.fullmatch(r"\d{4}", time) else date
+    if re.fullmatch(r"\d{4}", time):
+        date += f" {time[:2]}:{time[2:]}:00"
+    return date
 
 
-def _text_frame(frame_id: bytes, *values: str) -> _Frame:
+def _text_frame(frame_id: bytes, values: list[str]) -> _Frame:
     return _Frame(frame_id, bytes([_UTF_8]) + "\0".join(values).encode("utf-8", "replace"))
 
 
-def _written(frames: Iterator[_Frame]) -> bytes:
-    """The frames as one tag without flags. 2.2's ids stay as they are, in a tag of 2.2; no tag
-    holds both kinds.
-    """
-    kept = list(frames)
-    is_old = any(len(frame.id) == 3 for frame in kept)
-    written = b""
-    for frame in kept:
-        if is_old:
-            older = {newer: old for old, newer in _NEWER_IDS.items()}
-            written += (
-                older.get(frame.id, frame.id) + len(frame.body).to_bytes(3, "big") + frame.body
-            )
+def _encode_tag(frames: list[_Frame]) -> bytes:
+    """Returns the frames as one tag without flags; ids of 2.2 stay as they are, in a 2.2 tag."""
+    is_v22 = any(len(frame.id) == 3 for frame in frames)
+    v22_ids = {newer: older for older, newer in _ID_SINCE_V23.items()}
+    content = b""
+    for frame in frames:
+        if is_v22:
+            content += v22_ids.get(frame.id, frame.id) + len(frame.body).to_bytes(3, "big")
         else:
-            written += frame.id + _to_syncsafe(len(frame.body)) + b"\0\0" + frame.body
-    written += bytes(10)  # the last frame is not cut short by readers that ask for room behind it
-    return b"ID3" + bytes([2 if is_old else 4]) + b"\0\0" + _to_syncsafe(len(written)) + written
+            content += frame.id + _encode_syncsafe(len(frame.body)) + b"\0\0"
+        content += frame.body
+    content += bytes(10)  # some readers expect room after the last frame
+    version = 2 if is_v22 else 4
+    return b"ID3" + bytes([version]) + b"\0\0" + _encode_syncsafe(len(content)) + content
 
 
-def _syncsafe(field: bytes) -> int:
-    return sum((byte & 0x7F) << 7 * (len(field) - 1 - i) for i, byte in enumerate(field))
+def _parse_syncsafe(field: bytes) -> int:
+    size = 0
+    for byte in field:
+        size = size << 7 | byte & 0x7F
+    return size
 
 
-def _to_syncsafe(size: int) -> bytes:
+def _encode_syncsafe(size: int) -> bytes:
     return bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
 
 
@@ -327,17 +333,15 @@ KINDS: dict[str, ColumnKind] = {
     ALBUM_PEAK: "number",
 }
 
-# What each format calls the MusicBrainz id of the recording: ID3 (see `id3`), Vorbis comments, MP4,
-# ASF.
+# Field names of the MusicBrainz recording id: ID3 (`RECORDING`), Vorbis comments, MP4, ASF.
 _RECORDING_NAMES = (
     RECORDING.lower(),
     "musicbrainz_trackid",
     "musicbrainz track id",
     "musicbrainz/track id",
 )
-_SUFFIXES: dict[
-    Kind, str
-] = {  # by which tinytag chooses its reader: by content, not by the file's own name
+# tinytag chooses its reader by suffix; this one is by content, not by the file's own name.
+_SUFFIXES: dict[Kind, str] = {
     "mp3": ".mp3",
     "aac": ".mp3",  # its tags are ID3
     "flac": ".flac",
@@ -349,12 +353,10 @@ _SUFFIXES: dict[
     "asf": ".wma",
 }
 _R128_TO_REPLAYGAIN_DB = 5.0  # Opus counts from -23 LUFS (RFC 7845), ReplayGain 2.0 from -18
-_ASF_EXTENSION = bytes.fromhex(
-    "b503bf5f2ea9cf118ee300c00c205365"
-)  # a header object that holds objects
-_LARGEST_ASF_HEADER = 2**24  # bytes; larger ones hold pictures and are read as they are
-_HIGHEST_COUNT = 999_999  # of a track on its album; whoever writes more, means no number
-_LONGEST_S = 30 * 24 * 3600.0  # a header that says more is damaged
+_ASF_EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")  # object id
+_MAX_ASF_HEADER_BYTES = 2**24  # larger headers hold pictures and are read as they are
+_MAX_COUNT = 999_999  # a larger track number is not one
+_MAX_DURATION_S = 30 * 24 * 3600.0  # a header with a longer duration is damaged
 _ADTS_RATES_HZ = (
     96_000,
     88_200,
@@ -373,14 +375,12 @@ _ADTS_RATES_HZ = (
 _ADTS_SAMPLES = 1024  # a frame
 
 
-def _own_tinytag() -> ModuleType:
-    """Returns a private copy of the module tinytag, whose field tables are changed without changing
-    tinytag's own.
+def _private_tinytag() -> ModuleType:
+    """Returns a private copy of the module tinytag with changed field tables.
 
-    tinytag files ARTISTS (one by one) under ARTIST (the credit), and DESCRIPTION under COMMENT; the
-    copy keeps them apart. Its readers call each other by name, so subclasses of some would not do.
-    The tables have no public name: in a version that names them otherwise the fields are mixed, and
-    tests of the tags fail.
+    tinytag merges ARTISTS (one by one) into ARTIST (the credit), and DESCRIPTION into COMMENT; the
+    copy keeps them apart. Subclasses do not suffice, since its readers call each other by name. If
+    a version of tinytag renames the private tables, tests of the tags fail.
     """
     spec = importlib.util.find_spec("tinytag.tinytag")
     assert spec is not None
@@ -399,12 +399,15 @@ def _own_tinytag() -> ModuleType:
     return module
 
 
-_tinytag = _own_tinytag()
+_tinytag = _private_tinytag()
 
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one sound file holds. note: what of it could not be read, "" if nothing."""
+    """Tags and hashes of one sound file, as `content_hash.hashes`.
+
+    note: why the tags could not be read; "" if they were.
+    """
 
     content_hash: str
     audio_hash: str
@@ -416,9 +419,9 @@ _FACTS = TypeAdapter(FileFacts)
 
 
 def read_facts(path: Path) -> FileFacts:
-    """Tags and hashes of a sound file; AudioError if it is no sound that this library knows.
+    """Reads tags and hashes of a sound file; AudioError if it is not a supported one.
 
-    Cost: one reading of the whole file, and on one core 2 ms a small one.
+    Cost: the file is read once, whole; a small one takes 2 ms on one core.
     """
     # an unbuffered file is raw
     with open_audio_file(path) as raw, io.BufferedReader(raw) as file:  # type: ignore[type-var]
@@ -445,7 +448,7 @@ def facts_from_reply(reply: Reply) -> FileFacts:
 
 
 def _require_sound(path: Path, file: BinaryIO) -> None:
-    """AudioError unless libsndfile knows this file by its header."""
+    """Raises AudioError unless libsndfile recognises the header."""
     import soundfile
 
     file.seek(0)
@@ -459,121 +462,139 @@ def _require_sound(path: Path, file: BinaryIO) -> None:
 
 
 def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
-    """(the columns, what could not be read)."""
+    """Returns (the columns, why the tags could not be read)."""
     suffix = _SUFFIXES.get(kind)
+    name = f"sound{suffix}" if suffix else None
     try:
-        view = _plain(file, kind)
-        name = f"sound{suffix}" if suffix else None
-        found = _tinytag.TinyTag.get(name, file_obj=cast(BinaryIO, view), duration=kind != "aac")
-        tags = _columns(found)
-        for start, _ in chunks(file, 0, kind, b"id3 ", b"ID3 ") if kind in ("wav", "aiff") else ():
-            id3 = io.BytesIO(normalize_id3(file, start)[0])
-            inner = _columns(_tinytag.TinyTag.get("sound.mp3", file_obj=id3, duration=False))
-            tags |= {column: value for column, value in inner.items() if value is not None}
+        view = _normalized_view(file, kind)
+        has_duration = kind != "aac"  # `_adts_seconds` counts that of raw AAC
+        tag = _tinytag.TinyTag.get(name, file_obj=cast(BinaryIO, view), duration=has_duration)
+        tags = _columns(tag)
+        if kind in ("wav", "aiff"):
+            for start, _ in chunks(file, 0, kind, b"id3 ", b"ID3 "):
+                id3 = io.BytesIO(normalize_id3(file, start)[0])
+                chunk = _tinytag.TinyTag.get("sound.mp3", file_obj=id3, duration=False)
+                for column, value in _columns(chunk).items():
+                    if value is not None:
+                        tags[column] = value
     except _tinytag.TinyTagException as error:
+        no_tags = dict.fromkeys(KINDS)
         if kind == "unknown":
-            return dict.fromkeys(KINDS), ""
+            return no_tags, ""
         reason = " ".join(str(error.__cause__ or error).split())
-        return dict.fromkeys(
-            KINDS
-        ), f"its tags cannot be read ({reason}); the track is kept without them"
+        return no_tags, f"its tags cannot be read ({reason}); the track is kept without them"
     if kind == "aac":
         tags[columns.DURATION_S] = _adts_seconds(file, view.n_replaced)
     return tags, ""
 
 
-def _plain(file: BinaryIO, kind: Kind) -> "_SplicedFile":
-    """The file with its tags as tinytag reads them right."""
+def _normalized_view(file: BinaryIO, kind: Kind) -> "_SplicedFile":
+    """Returns the file with its tags in a form that tinytag reads right."""
     if kind in ("mp3", "aac", "flac"):
-        return _SplicedFile(*normalize_id3(file), file)
-    return _SplicedFile(*(_asf_in_order(file) if kind == "asf" else (b"", 0)), file)
+        start, n_replaced = normalize_id3(file)
+    elif kind == "asf":
+        start, n_replaced = _reorder_asf(file)
+    else:
+        start, n_replaced = b"", 0
+    return _SplicedFile(start, n_replaced, file)
 
 
-def _asf_in_order(file: BinaryIO) -> tuple[bytes, int]:
-    """(an ASF header whose extension comes last, its size): first values stand outside it, the
-    others in it.
+def _reorder_asf(file: BinaryIO) -> tuple[bytes, int]:
+    """Returns (an ASF header whose extension object comes last, its size).
+
+    The first value of a field is outside the extension, further ones are in it.
     """
     file.seek(0)
     head = file.read(30)
     size = int.from_bytes(head[16:24], "little")
-    if not 30 < size <= _LARGEST_ASF_HEADER:
+    if not 30 < size <= _MAX_ASF_HEADER_BYTES:
         return b"", 0
-    header, at = head + file.read(size - 30), 30
-    parts: list[bytes] = []
-    while len(header) >= at + 24:
-        length = max(24, int.from_bytes(header[at + 16 : at + 24], "little"))
-        parts.append(header[at : at + length])
-        at += length
-    in_order = sorted(parts, key=lambda part: part[:16] == _ASF_EXTENSION)
-    return head + b"".join(in_order), len(header)
+    header = head + file.read(size - 30)
+    objects: list[bytes] = []
+    extensions: list[bytes] = []
+    start = 30
+    while len(header) >= start + 24:
+        length = max(24, int.from_bytes(header[start + 16 : start + 24], "little"))
+        content = header[start : start + length]
+        is_extension = content[:16] == _ASF_EXTENSION
+        (extensions if is_extension else objects).append(content)
+        start += length
+    return head + b"".join(objects + extensions), len(header)
 
 
-def _columns(found: "TinyTag") -> dict[str, Any]:
-    other = found.other
-    credits = _text_values([found.artist, *other.get("artist", [])])
-    tags: dict[str, Any] = {
-        columns.TITLE: _text(found.title),
+def _columns(tag: "TinyTag") -> dict[str, Any]:
+    more = tag.other
+    credits = _text_values([tag.artist, *more.get("artist", [])])
+    duration_s = None
+    if tag.duration and 0 < tag.duration <= _MAX_DURATION_S:
+        duration_s = tag.duration
+    recording_ids: list[str] = []
+    for name in _RECORDING_NAMES:
+        recording_ids += more.get(name, [])
+    return {
+        columns.TITLE: _text([tag.title]),
         columns.ARTIST: ", ".join(credits) or None,
-        ARTISTS: _text_values(other.get("artists", [])) or credits or None,
-        columns.ALBUM: _text(found.album),
-        ALBUM_ARTIST: _text(found.albumartist, *other.get("album artist", [])),
-        TRACK_NUMBER: _count(found.track),
-        DISC_NUMBER: _count(found.disc),
-        columns.GENRES: _text_values([found.genre, *other.get("genre", [])]) or None,
-        columns.RELEASE_DATE: _text(found.year, *other.get("_year", [])),
-        columns.LANGUAGE: _text(*other.get("language", [])),
-        columns.LYRICS: _text(*other.get("lyrics", [])),
-        columns.DESCRIPTION: _text(*other.get("description", [])),
-        COMMENT: _text(found.comment),
-        columns.DURATION_S: found.duration
-        if found.duration and 0 < found.duration <= _LONGEST_S
-        else None,
-        columns.MBID: _text(*(value for name in _RECORDING_NAMES for value in other.get(name, []))),
-        columns.ISRC: _text(*other.get("isrc", [])),
-        TRACK_GAIN_DB: _gain_db(found, "track"),
-        TRACK_PEAK: _number(*other.get("replaygain_track_peak", [])),
-        ALBUM_GAIN_DB: _gain_db(found, "album"),
-        ALBUM_PEAK: _number(*other.get("replaygain_album_peak", [])),
+        ARTISTS: _text_values(more.get("artists", [])) or credits or None,
+        columns.ALBUM: _text([tag.album]),
+        ALBUM_ARTIST: _text([tag.albumartist, *more.get("album artist", [])]),
+        TRACK_NUMBER: _count(tag.track),
+        DISC_NUMBER: _count(tag.disc),
+        columns.GENRES: _text_values([tag.genre, *more.get("genre", [])]) or None,
+        columns.RELEASE_DATE: _text([tag.year, *more.get("_year", [])]),
+        columns.LANGUAGE: _text(more.get("language", [])),
+        columns.LYRICS: _text(more.get("lyrics", [])),
+        columns.DESCRIPTION: _text(more.get("description", [])),
+        COMMENT: _text([tag.comment]),
+        columns.DURATION_S: duration_s,
+        columns.MBID: _text(recording_ids),
+        columns.ISRC: _text(more.get("isrc", [])),
+        TRACK_GAIN_DB: _gain_db(tag, "track"),
+        TRACK_PEAK: _number(more.get("replaygain_track_peak", [])),
+        ALBUM_GAIN_DB: _gain_db(tag, "album"),
+        ALBUM_PEAK: _number(more.get("replaygain_album_peak", [])),
     }
-    return tags
 
 
-def _text(*values: str | None) -> str | None:
-    """The first value that says something, as valid Unicode up to a NUL."""
-    return next(iter(_text_values(values)), None)
+def _text(values: Sequence[str | None]) -> str | None:
+    """Returns the first value that is not blank, as valid Unicode up to a NUL."""
+    texts = _text_values(values)
+    return texts[0] if texts else None
 
 
-def _text_values(values: Any) -> list[str]:
-    stripped = (str(value or "").partition("\0")[0].strip() for value in values)
-    return list(
-        dict.fromkeys(
-            value.encode("utf-8", "replace").decode("utf-8") for value in stripped if value
-        )
-    )
+def _text_values(values: Sequence[str | None]) -> list[str]:
+    texts: dict[str, None] = {}
+    for value in values:
+        text = str(value or "").partition("\0")[0].strip()
+        if text:
+            texts[text.encode("utf-8", "replace").decode("utf-8")] = None
+    return list(texts)
 
 
-def _number(*values: str) -> float | None:
-    """The number that the first value begins with, as in `-6.5 dB`."""
-    found = re.match(r"\s*([+-]?\d{1,6}(?:[.,]\d{0,12})?)", values[0]) if values else None
-    return float(found[1].replace(",", ".")) if found else None
+def _number(values: Sequence[str]) -> float | None:
+    """Returns the number at the start of the first value, as in `-6.5 dB`."""
+    match = re.match(r"\s*([+-]?\d{1,6}(?:[.,]\d{0,12})?)", values[0]) if values else None
+    return float(match[1].replace(",", ".")) if match else None
 
 
 def _count(value: int | None) -> float | None:
-    return float(value) if value and 0 < value <= _HIGHEST_COUNT else None
+    return float(value) if value and 0 < value <= _MAX_COUNT else None
 
 
-def _gain_db(found: "TinyTag", of: str) -> float | None:
-    gain_db = _number(*found.other.get(f"replaygain_{of}_gain", []))
-    r128 = _number(*found.other.get(f"r128_{of}_gain", []))  # in 1/256 dB
-    return r128 / 256 + _R128_TO_REPLAYGAIN_DB if gain_db is None and r128 is not None else gain_db
+def _gain_db(tag: "TinyTag", scope: str) -> float | None:
+    gain_db = _number(tag.other.get(f"replaygain_{scope}_gain", []))
+    r128 = _number(tag.other.get(f"r128_{scope}_gain", []))  # in 1/256 dB
+    if gain_db is None and r128 is not None:
+        return r128 / 256 + _R128_TO_REPLAYGAIN_DB
+    return gain_db
 
 
 def _adts_seconds(file: BinaryIO, start: int) -> float | None:
-    """The length of raw AAC: its frames counted."""
+    """Returns the duration of raw AAC by counting its frames."""
     seconds = 0.0
     file.seek(start)
     while len(head := file.read(7)) == 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        rate, length = head[2] >> 2 & 0xF, (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+        rate = head[2] >> 2 & 0xF
+        length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
         if rate >= len(_ADTS_RATES_HZ) or length < 7:
             break
         seconds += _ADTS_SAMPLES * ((head[6] & 3) + 1) / _ADTS_RATES_HZ[rate]
@@ -582,32 +603,36 @@ def _adts_seconds(file: BinaryIO, start: int) -> float | None:
 
 
 class _SplicedFile(io.RawIOBase):
-    """A file whose first `n_replaced` bytes are replaced by others; to be read."""
+    """A readable file whose first `n_replaced` bytes are replaced by `start`."""
 
     def __init__(self, start: bytes, n_replaced: int, file: BinaryIO) -> None:
         super().__init__()
         self.n_replaced = n_replaced
-        self._start, self._file, self._shift, self._at = start, file, n_replaced - len(start), 0
+        self._start = start
+        self._file = file
+        self._shift = n_replaced - len(start)
+        self._position = 0
 
     def read(self, n: int = -1) -> bytes:
-        start = self._start[self._at : self._at + n if n >= 0 else None]
-        self._at += len(start)
-        if n < 0 or len(start) < n:
-            self._file.seek(self._at + self._shift)
-            rest = self._file.read(n - len(start) if n >= 0 else -1)
-            self._at += len(rest)
-            start += rest
-        return start
+        end = self._position + n if n >= 0 else None
+        content = self._start[self._position : end]
+        self._position += len(content)
+        if n < 0 or len(content) < n:
+            self._file.seek(self._position + self._shift)
+            rest = self._file.read(n - len(content) if n >= 0 else -1)
+            self._position += len(rest)
+            content += rest
+        return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_CUR:
-            offset += self._at
+            offset += self._position
         elif whence == io.SEEK_END:
             offset += self._file.seek(0, io.SEEK_END) - self._shift
         if offset < 0:
             raise OSError("before the start of the file")
-        self._at = offset
+        self._position = offset
         return offset
 
     def tell(self) -> int:
-        return self._at
+        return self._position
