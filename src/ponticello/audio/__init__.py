@@ -1,4 +1,4 @@
-"""Sound files: formats, decoding, log-mel spectrograms, tags and hashes.
+"""Reads sound files: formats, decoding, log-mel spectrograms, tags and hashes.
 
 formats       detects a file's format by its first bytes
 decode        decodes a file to mono samples at a given rate

@@ -1,6 +1,4 @@
-"""What a file is, by its first bytes and never by its name: a kind of audio, or the reason why it
-is none.
-"""
+"""Detects the format of a sound file by its first bytes; its name is ignored."""
 
 import os
 import stat
@@ -16,8 +14,8 @@ Kind = Literal["mp3", "flac", "vorbis", "ogg", "wav", "aiff", "mp4", "asf", "aac
 _HEAD_BYTES = 4096
 _TEXT_BYTES = bytes({*b"\t\n\f\r", *range(0x20, 0x100)})
 ADVICE = "is not supported; convert it to flac, mp3, ogg, opus or wav"
-# Where, which bytes, what they mean.
-_BY_EXTRA: tuple[tuple[int, bytes, Kind], ...] = (
+# The tables hold an offset, the bytes there and their meaning. PyAV decodes these kinds.
+_OPTIONAL_KINDS: tuple[tuple[int, bytes, Kind], ...] = (
     (4, b"ftyp", "mp4"),
     (4, b"moov", "mp4"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
@@ -51,52 +49,47 @@ _NOT_AUDIO = (
 
 @contextmanager
 def open_audio_file(path: Path) -> Iterator[BinaryIO]:
-    """The file, unbuffered; AudioError if it is missing, cannot be read, or is a folder, a device
-    or a pipe.
-    """
+    """Opens a file unbuffered; AudioError if it is missing, unreadable, or not a regular file."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
             raise AudioError(f"{printable_path(path)}: is {kind}, not a file")
-        # Should a pipe take its place right now, opening it does not wait for somebody to write.
-        handle = os.open(
-            path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        )
-        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
+        # O_NONBLOCK: if a pipe replaces the file now, opening it does not wait for a writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
             yield file
     except FileNotFoundError:
         raise AudioError(f"{printable_path(path)}: there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise AudioError(
-            f"{printable_path(path)}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(f"{printable_path(path)}: cannot be read: {reason}") from None
 
 
 def detect_format(path: Path, file: BinaryIO) -> Kind:
-    """The kind of audio in `file`; `unknown` is left to the decoders. AudioError for what is none
-    or not supported.
+    """Returns the kind of audio in `file`, by the bytes after its ID3 tags.
 
-    Where an ID3 tag stands in front, what follows it counts.
+    `unknown` is left to the decoders. AudioError if the file is not audio, or not supported.
     """
     head = file.read(_HEAD_BYTES)
     if not head:
         raise AudioError(f"{printable_path(path)}: the file is empty")
-    has_id3, start = False, 0
-    while (
-        head[:3] == b"ID3" and len(head) >= 10
-    ):  # may stand before mp3, FLAC and AAC, and more than once
+    has_id3 = False
+    start = 0
+    while head[:3] == b"ID3" and len(head) >= 10:  # before mp3, FLAC and AAC, perhaps repeated
         has_id3 = True
-        start += 10 + sum((byte & 0x7F) << 7 * (3 - i) for i, byte in enumerate(head[6:10]))
+        start += id3v2_size(head)
         file.seek(start)
         head = file.read(_HEAD_BYTES)
-    for offset, magic, kind in _BY_EXTRA:
-        if head[offset : offset + len(magic)] == magic:
+    for offset, magic, kind in _OPTIONAL_KINDS:
+        if head[offset:].startswith(magic):
             return kind
-    for table, message in ((_UNSUPPORTED, f"{{}} {ADVICE}"), (_NOT_AUDIO, "is {}, not audio")):
-        for offset, magic, name in table:
-            if head[offset : offset + len(magic)] == magic:
-                raise AudioError(f"{printable_path(path)}: {message.format(name)}")
+    for offset, magic, name in _UNSUPPORTED:
+        if head[offset:].startswith(magic):
+            raise AudioError(f"{printable_path(path)}: {name} {ADVICE}")
+    for offset, magic, name in _NOT_AUDIO:
+        if head[offset:].startswith(magic):
+            raise AudioError(f"{printable_path(path)}: is {name}, not audio")
     if not has_id3 and not head.startswith(b"NIST_1A") and not head.translate(None, _TEXT_BYTES):
         raise AudioError(
             f"{printable_path(path)}: is text (a playlist, a web page or the like), not audio"
@@ -113,14 +106,22 @@ def _kind(head: bytes, has_id3: bool) -> Kind:
         return "wav"
     if head[:4] == b"FORM":
         return "aiff"
-    if (
-        len(head) >= 3 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
-    ):  # layer 0 does not exist in MPEG audio
+    has_sync = len(head) >= 3 and head[0] == 0xFF
+    if has_sync and head[1] & 0xF6 == 0xF0:  # layer 0, which does not exist in MPEG audio
         return "aac"
-    is_frame = len(head) >= 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0
-    return "mp3" if is_frame or has_id3 else "unknown"
+    if has_id3 or (has_sync and head[1] & 0xE0 == 0xE0):
+        return "mp3"
+    return "unknown"
+
+
+def id3v2_size(header: bytes) -> int:
+    """Returns the size of an ID3v2 tag in bytes, its 10-byte `header` included, without a footer."""
+    size = 0
+    for byte in header[6:10]:  # sync-safe: 7 bits each
+        size = size << 7 | byte & 0x7F
+    return 10 + size
 
 
 def printable_path(path: Path) -> str:
-    """The path as one printable line."""
+    """Returns the path as one printable line."""
     return str(path) if str(path).isprintable() else repr(str(path))

@@ -1,4 +1,4 @@
-"""Waveforms become log-mel spectrograms, the pictures of sound that the audio tower sees.
+"""Computes log-mel spectrograms, an input of the audio tower.
 
 Dimensions: n samples, T frames, F mel bands, K frequency bins (n_fft // 2 + 1).
 """
@@ -17,25 +17,23 @@ from ponticello.audio.decode import load_audio
 from ponticello.config import MelConfig
 from ponticello.errors import DataError, ShapeError
 
-_RECIPE = 1  # raise it when `mel_of_file` gives other numbers for the same settings
-_BLOCK_FRAMES = 32  # transformed at once: half a MiB, which stays in the processor's cache
+_RECIPE = 1  # increase it if `mel_of_file` changes its output for the same settings
+_BLOCK_FRAMES = 32  # transformed at once: half a MiB, which fits the processor's cache
 _POWER_FLOOR = 1e-10  # -100 dB, librosa's default
 
 # Slaney's mel scale (Auditory Toolbox, 1998): even steps up to 1 kHz, even ratios above.
-_HZ_A_MEL = 200 / 3
+_HZ_PER_MEL = 200 / 3
 _BREAK_HZ = 1000.0
-_BREAK_MEL = _BREAK_HZ / _HZ_A_MEL
+_BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
 _LOG_STEP = np.log(6.4) / 27
 
 
 def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float32]:
-    """The log-mel spectrogram of a waveform: (T, F) float32, in dB, at most `config.top_db` below
-    its loudest value.
+    """Returns the log-mel spectrogram of a waveform: (T, F) float32, in dB.
 
-    waveform: (n,) at `config.sample_rate`, cut to `config.max_seconds` first. T = 1 + n //
-    hop_length: frames are
-        centred, and the ends are padded with zeros. Shorter than n_fft is fine; silence is -100 dB
-        throughout.
+    Values are at most `config.top_db` below the loudest; silence is -100 dB throughout.
+    waveform: (n,) at `config.sample_rate`, cut to `config.max_seconds` first; n < n_fft is
+        allowed. T = 1 + n // hop_length: frames are centred, the ends are padded with zeros.
 
     Raises ShapeError unless the waveform has one dimension, DataError when it is empty or not
     finite.
@@ -57,8 +55,9 @@ def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.flo
 
 
 def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float64]:
-    """The mel spectrogram in power, (T, F) float64, >= 0; the whole waveform (n,), with the frames
-    of `log_mel`.
+    """Returns the mel spectrogram of a waveform (n,) in power: (T, F) float64, >= 0.
+
+    The frames are those of `log_mel`; the waveform is not cut.
 
     Raises ShapeError and DataError as `log_mel`.
     """
@@ -83,8 +82,7 @@ def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.f
 
 
 def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:
-    """The log-mel spectrogram of a file: (T, F) float16, in dB; the very bytes that
-    `prepare_features` keeps.
+    """Returns the log-mel spectrogram of a file: (T, F) float16, in dB, as `prepare` stores it.
 
     Raises AudioError as `load_audio` does.
     """
@@ -93,37 +91,35 @@ def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:
 
 
 def mel_key(config: MelConfig) -> str:
-    """16 hex digits that change whenever the numbers in a mel would."""
-    settings = config.model_dump_json(
-        exclude={"released_padding"}
-    )  # acts after the mel, on the batch
+    """Returns 16 hex digits that change whenever the values of a mel would."""
+    # `released_padding` applies to batches of mels.
+    settings = config.model_dump_json(exclude={"released_padding"})
     return hashlib.sha256(f"{_RECIPE} {settings}".encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=8)
 def _window_and_filterbank(config: MelConfig) -> tuple[NDArray[np.float64], csr_array]:
-    """A periodic Hann window (n_fft,) and the triangles that sum bins into bands (F, K), both
-    float64.
-
-    A bin is in two triangles at most, so they are kept sparse.
-    """
+    """Returns a periodic Hann window (n_fft,) and a sparse filterbank (F, K), both float64."""
     bins_hz = np.fft.rfftfreq(config.n_fft, 1 / config.sample_rate)  # (K,)
-    lowest, highest = _mel_of_hz(config.f_min_hz), _mel_of_hz(config.f_max_hz)
+    lowest = _mel_of_hz(config.f_min_hz)
+    highest = _mel_of_hz(config.f_max_hz)
     edges_hz = _hz_of_mel(np.linspace(lowest, highest, config.n_mels + 2))  # (F + 2,)
-    left, centre, right = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]  # (F, 1)
-    rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
+    left = edges_hz[:-2, None]  # (F, 1), as the next two
+    centre = edges_hz[1:-1, None]
+    right = edges_hz[2:, None]
+    rising = (bins_hz - left) / (centre - left)
+    falling = (right - bins_hz) / (right - centre)
     triangles = np.maximum(0.0, np.minimum(rising, falling))
     filterbank = triangles * 2 / (right - left)  # every triangle has the area of one Hz
     return hann(config.n_fft, sym=False), csr_array(filterbank)
 
 
 def _mel_of_hz(hz: float) -> float:
-    return (
-        hz / _HZ_A_MEL if hz < _BREAK_HZ else _BREAK_MEL + float(np.log(hz / _BREAK_HZ)) / _LOG_STEP
-    )
+    if hz < _BREAK_HZ:
+        return hz / _HZ_PER_MEL
+    return _BREAK_MEL + float(np.log(hz / _BREAK_HZ)) / _LOG_STEP
 
 
 def _hz_of_mel(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(
-        mel < _BREAK_MEL, mel * _HZ_A_MEL, _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
-    )
+    logarithmic = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
+    return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, logarithmic)
