@@ -74,7 +74,7 @@ def test_channels_are_averaged(tmp_path: Path, kind: str) -> None:
 
 
 def test_resampling_does_not_fold_high_tones_down(tmp_path: Path) -> None:
-    """A 10 kHz tone lies above half of 16 kHz; a poor resampler would sound it at 16 - 10 = 6 kHz."""
+    """A 10 kHz tone is above half of 16 kHz; a poor resampler would give it at 16 - 10 = 6 kHz."""
     waveform = load_audio(write(tmp_path / "high.wav", tone(10_000.0), "wav"))
     assert np.abs(waveform[1_000:-1_000]).max() < 1e-4  # 74 dB below the tone's 0.5
 
@@ -180,11 +180,11 @@ def test_ten_hours_are_not_read_whole(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    b"\0\0\0\x20ftypM4A ": r"an MP4 container \(m4a, aac\) is not supported; convert it to flac, mp3, ogg, opus or "
-    r"wav, or, to read it as it is: pip install 'ponticello\[av\]'",
+    b"\0\0\0\x20ftypM4A ": r"an MP4 container \(m4a, aac\) is not supported; "
+    r"convert it to flac, mp3, ogg, opus or wav, or, to read it as it is: pip install 'ponticello\[av\]'",
     b"\xff\xf1\x50\x80\x2e\x7f": "raw AAC is not supported; convert it to",
     ID3 + b"\xff\xf1\x50\x80\x2e\x7f": "raw AAC is not supported; convert it to",
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": r"an ASF container \(wma\) is not supported; convert it to",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": r"an ASF container \(wma\) is not supported; convert it",
     b"\x1a\x45\xdf\xa3": r"a Matroska container \(mka, webm\) is not supported; convert it to",
     b"\x89PNG\r\n\x1a\n": "is an image, not audio",
     b"\xff\xd8\xff\xe0": "is an image, not audio",

@@ -54,7 +54,7 @@ def run(folder: LibraryPaths, music: Path, workers: int) -> None:
 
 
 def check(tmp_path: Path, n_files: int, n_good: int, seed: int, extra: dict[str, bytes]) -> None:
-    """Good files alone in one library, and the same ones among `n_files` malformed ones in another."""
+    """Compares good files in one library with the same among `n_files` malformed ones."""
     alone = good_library(tmp_path / "alone", tmp_path / "good", n_good)
     run(alone, tmp_path / "good", 2)
     mixed = good_library(tmp_path / "mixed", tmp_path / "music", n_good)

@@ -1,8 +1,8 @@
-"""Sound files become mono waveforms.
+"""Decodes sound files to mono waveforms.
 
-What a file is, its first bytes say, never its name. miniaudio decodes mp3, Ogg Vorbis and FLAC (two
-to three times as fast as libsndfile for the first two); PyAV, if it is installed, m4a, aac and wma;
-libsndfile, through soundfile, the rest, and it is the second opinion on what miniaudio refuses.
+The first bytes of a file decide its format, never its name. miniaudio decodes mp3, Ogg Vorbis and
+FLAC (two to three times as fast as libsndfile for the first two); PyAV, if installed, m4a, aac and
+wma; libsndfile, through soundfile, all others, and files that miniaudio refuses.
 """
 
 import math
@@ -18,26 +18,31 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ponticello.audio.formats import ADVICE, Kind, detect_format, open_audio_file, printable_path
+from ponticello.audio.formats import (
+    ADVICE,
+    Kind,
+    detect_format,
+    open_audio_file,
+    printable_path,
+    undecodable,
+)
 from ponticello.audio.worker_pool import Reply
 from ponticello.errors import AudioError, ConfigError
 
 _BLOCK_FRAMES = 65_536  # decoded at once
-_MARGIN_S = 0.25  # decoded past the cut: far longer than soxr's filter, so the cut leaves no mark
-_RATES_HZ = (1_000, 768_000)  # a header that says otherwise is damaged
-_PEAK = (
-    1e6  # float files may pass 1.0; beyond this the power of a mel frame nears the end of float32
-)
+_MARGIN_S = 0.25  # decoded past the cut: longer than soxr's filter, so that the cut has no effect
+_MIN_RATE_HZ = 1_000
+_MAX_RATE_HZ = 768_000
+_MAX_SAMPLE = 1e6  # float files may exceed 1.0; above this, the power of a mel frame overflows
 
 _MINIAUDIO: dict[Kind, miniaudio.FileFormat] = {
     "mp3": miniaudio.FileFormat.MP3,
     "flac": miniaudio.FileFormat.FLAC,
     "vorbis": miniaudio.FileFormat.VORBIS,
 }
-# Decoded by PyAV, if it is there. What they are called, and FFmpeg's name of the one demuxer that
-# may open them: left
-# to choose, it would take a playlist too, and follow it.
-_EXTRA: dict[Kind, tuple[str, str]] = {
+# Decoded by PyAV: the name of the format, and the one FFmpeg demuxer that may open it. FFmpeg's own
+# choice could be a playlist, which it would follow.
+_PYAV: dict[Kind, tuple[str, str]] = {
     "mp4": ("an MP4 container (m4a, aac)", "mov"),
     "asf": ("an ASF container (wma)", "asf"),
     "aac": ("raw AAC", "aac"),
@@ -47,20 +52,18 @@ _EXTRA: dict[Kind, tuple[str, str]] = {
 def load_audio(
     path: Path | str, sample_rate: int = 16_000, max_seconds: float | None = None
 ) -> NDArray[np.float32]:
-    """The sound of a file as one mono waveform: (n,) float32, roughly in [-1, 1].
+    """Returns the sound of a file as one mono waveform: (n,) float32, roughly in [-1, 1].
 
     sample_rate: Hz, of the result; channels are averaged, then soxr resamples at high quality.
-    max_seconds: s, from the start; the result has at most int(max_seconds * sample_rate) samples
-    and equals the head
-        of the whole file's. None = all of it.
+    max_seconds: decodes this much from the start, at most int(max_seconds * sample_rate) samples,
+        which equal those of the full decode. None decodes the whole file.
 
-    Raises AudioError, in one line that names the file, when it is missing, not a regular file,
-    empty, not audio, of an unsupported container, undecodable, without sound, or holds NaN,
-    infinite or absurdly large samples. A file that was cut short gives what is left of it; of mp3s
-    glued together, the first, if its header counts its frames. ConfigError for a length below one
-    sample.
+    Raises AudioError, in one line that names the file, if it is missing, not a regular file, empty,
+    not audio, of an unsupported container, undecodable, without sound, or holds NaN, infinite or
+    very large samples. A truncated file gives what is left of it; several mp3s in one file give the
+    first, if its header counts its frames. ConfigError for a length below one sample.
 
-    Cost: about 1/500 of the time it decodes; nothing past `max_seconds` is read.
+    Cost: about 1/500 of the duration; the file is not read past `max_seconds`.
 
         >>> load_audio("song.mp3", max_seconds=30.0).shape
         (480000,)
@@ -72,9 +75,10 @@ def load_audio(
         )
     path = Path(path)
     waveform, rate = _decode(path, math.inf if max_seconds is None else max_seconds + _MARGIN_S)
-    if not np.abs(waveform).max(initial=0.0) <= _PEAK:  # false for NaN too
+    if not np.abs(waveform).max(initial=0.0) <= _MAX_SAMPLE:  # also refuses NaN
         raise AudioError(
-            f"{printable_path(path)}: holds samples that are no sound (NaN, infinite or huge); export it again"
+            f"{printable_path(path)}: holds samples that are no sound (NaN, infinite or huge); "
+            "export it again"
         )
     waveform = resample(waveform, rate, sample_rate)
     if n_wanted < len(waveform):
@@ -123,9 +127,7 @@ def peaks(waveform: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 
 
 def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
-    """A waveform (n,) at `rate` Hz as one at `sample_rate` Hz, by soxr at high quality; itself
-    where they agree.
-    """
+    """Resamples (n,) from `rate` to `sample_rate` Hz by soxr at high quality."""
     if rate == sample_rate:
         return waveform
     resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
@@ -133,17 +135,16 @@ def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDAr
 
 
 def _decode(path: Path, seconds: float) -> tuple[NDArray[np.float32], int]:
-    """The first `seconds` of a file, channels averaged, at its own rate in Hz."""
+    """Returns the first `seconds` of a file, channels averaged, and its sample rate in Hz."""
     with open_audio_file(path) as file:
         kind = detect_format(path, file)
-        if kind in _EXTRA:
+        if kind in _PYAV:
             return _decode_with_av(path, file, kind, seconds)
         if kind in _MINIAUDIO:
             try:
                 return _decode_with_miniaudio(path, _MINIAUDIO[kind], seconds)
             except miniaudio.DecodeError:
-                # libsndfile is the second opinion: each reads some files that the other refuses
-                pass
+                pass  # libsndfile reads some files that miniaudio refuses
         file.seek(0)
         return _decode_with_soundfile(path, file, seconds)
 
@@ -152,10 +153,10 @@ def _decode_with_miniaudio(
     path: Path, encoding: miniaudio.FileFormat, seconds: float
 ) -> tuple[NDArray[np.float32], int]:
     """As `_decode`; miniaudio.DecodeError if it finds no sound."""
-    # The wrapper's own streams must be told rate and channels, and its ways to ask for them walk
-    # the whole file.
-    # In the C interface 0 means "as the file has them", so nothing is resampled either.
-    ffi, lib = miniaudio.ffi, miniaudio.lib
+    # The Python wrapper needs rate and channels in advance, and reads the whole file to find them.
+    # In the C interface, 0 keeps those of the file.
+    ffi = miniaudio.ffi
+    lib = miniaudio.lib
     config = lib.ma_decoder_config_init(miniaudio.SampleFormat.FLOAT32.value, 0, 0)
     config.encodingFormat = encoding.value
     decoder = ffi.new("ma_decoder *")
@@ -164,7 +165,8 @@ def _decode_with_miniaudio(
         raise miniaudio.DecodeError("refused", result)
     try:
         block = np.empty((_BLOCK_FRAMES, decoder.outputChannels), dtype=np.float32)
-        samples, n_read = ffi.from_buffer("float[]", block), ffi.new("ma_uint64 *")
+        samples = ffi.from_buffer("float[]", block)
+        n_read = ffi.new("ma_uint64 *")
 
         def read(n_frames: int) -> NDArray[np.float32]:
             result = lib.ma_decoder_read_pcm_frames(decoder, samples, n_frames, n_read)
@@ -172,8 +174,8 @@ def _decode_with_miniaudio(
                 raise miniaudio.DecodeError("damaged", result)
             return block[: n_read[0]]
 
-        rate = _plausible_sample_rate(path, int(decoder.outputSampleRate))
-        waveform = _gather(read, seconds * rate)
+        rate = _check_rate(path, int(decoder.outputSampleRate))
+        waveform = _mean_of_channels(read, seconds * rate)
         if not len(waveform):
             raise miniaudio.DecodeError("no sound")
         return waveform, rate
@@ -182,11 +184,10 @@ def _decode_with_miniaudio(
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
-    """A file read block by block, as it comes.
+    """A file that is read in blocks, without seeking.
 
-    soundfile seeks after every read of a seekable file, which spoils the start of the next block of
-    an mp3: its first frames need the ones before. Nor may the header's length decide how much is
-    allocated.
+    soundfile seeks after every read of a seekable file, which damages the start of the next block
+    of an mp3. It also allocates the length in the header, which may be wrong.
     """
 
     def seekable(self) -> bool:
@@ -198,28 +199,27 @@ def _decode_with_soundfile(
 ) -> tuple[NDArray[np.float32], int]:
     """As `_decode`; AudioError if libsndfile refuses."""
     try:
-        # By descriptor, not by name: soundfile would take a `.raw` name to mean headerless samples.
+        # By descriptor: soundfile takes a name that ends in `.raw` for samples without a header.
         with _Stream(file.fileno(), closefd=False) as sound:
-            rate = _plausible_sample_rate(path, int(sound.samplerate))
-            return _gather(
-                lambda n: sound.read(n, dtype="float32", always_2d=True), seconds * rate
-            ), rate
+            rate = _check_rate(path, int(sound.samplerate))
+
+            def read(n_frames: int) -> NDArray[np.float32]:
+                block: NDArray[np.float32] = sound.read(n_frames, dtype="float32", always_2d=True)
+                return block
+
+            return _mean_of_channels(read, seconds * rate), rate
     except soundfile.SoundFileError as error:
-        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        if reason.startswith(
-            "File does not exist"
-        ):  # what libsndfile says of an mp3 without a single frame
+        reason = str(getattr(error, "error_string", error))
+        if reason.startswith("File does not exist"):  # libsndfile's words for an mp3 without frames
             reason = "no mp3 frames"
-        raise AudioError(
-            f"{printable_path(path)}: cannot be decoded ({reason}); replace the file or re-encode it"
-        ) from None
+        raise undecodable(path, reason) from None
 
 
 def _decode_with_av(
     path: Path, file: BinaryIO, kind: Kind, seconds: float
 ) -> tuple[NDArray[np.float32], int]:
     """As `_decode`; AudioError if PyAV is not installed or refuses."""
-    name, demuxer = _EXTRA[kind]
+    name, demuxer = _PYAV[kind]
     try:
         import av
     except ImportError:
@@ -236,7 +236,7 @@ def _decode_with_av(
             n_left = math.inf
             for frame in _frames_of(container, resampler):
                 if not rate:
-                    rate = _plausible_sample_rate(path, frame.sample_rate)
+                    rate = _check_rate(path, frame.sample_rate)
                     n_left = seconds * rate
                 with np.errstate(invalid="ignore", over="ignore"):
                     blocks.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
@@ -244,21 +244,17 @@ def _decode_with_av(
                 if n_left <= 0:
                     break
     except (av.FFmpegError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or error)
-        raise AudioError(
-            f"{printable_path(path)}: cannot be decoded ({reason}); replace the file or re-encode it"
-        ) from None
+        raise undecodable(path, str(getattr(error, "strerror", None) or error)) from None
     if not blocks:
         raise AudioError(f"{printable_path(path)}: holds no sound")
-    return np.concatenate(blocks)[
-        : math.ceil(seconds * rate) if math.isfinite(seconds) else None
-    ], rate
+    waveform = np.concatenate(blocks)
+    if math.isfinite(seconds):
+        waveform = waveform[: math.ceil(seconds * rate)]
+    return waveform, rate
 
 
 def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
-    """The decoded frames of the first audio stream; those before damage, where the rest cannot be
-    decoded.
-    """
+    """Yields the frames of the first audio stream, up to the first damage."""
     import av
 
     has_sound = False
@@ -272,29 +268,29 @@ def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
             raise
 
 
-def _plausible_sample_rate(path: Path, rate: int) -> int:
-    """`rate` in Hz; AudioError if no sound has it."""
-    if not _RATES_HZ[0] <= rate <= _RATES_HZ[1]:
+def _check_rate(path: Path, rate: int) -> int:
+    """Returns `rate` in Hz; AudioError if no sound has it."""
+    if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         raise AudioError(
             f"{printable_path(path)}: its header is damaged, it says {rate} Hz; replace the file"
         )
     return rate
 
 
-def _gather(read: Callable[[int], NDArray[np.float32]], n_frames: float) -> NDArray[np.float32]:
-    """The mean over channels of what `read` gives, block by block: (n,), n <= n_frames.
+def _mean_of_channels(
+    read: Callable[[int], NDArray[np.float32]], n_frames: float
+) -> NDArray[np.float32]:
+    """Returns the mean over channels of the blocks that `read` gives: (n,), n <= n_frames.
 
-    Frames are counted as they come: the length in a header may be wrong, or a trap.
+    Frames are counted as they are read: the length in a header may be wrong, or malicious.
     """
-    blocks: list[NDArray[np.float32]] = []
-    n_left = math.ceil(n_frames) if math.isfinite(n_frames) else None
-    while n_left is None or n_left > 0:
-        block = read(_BLOCK_FRAMES if n_left is None else min(n_left, _BLOCK_FRAMES))
+    blocks = [np.empty(0, dtype=np.float32)]
+    n_left = n_frames
+    while n_left > 0:
+        block = read(math.ceil(min(n_left, _BLOCK_FRAMES)))
         if not len(block):
             break
-        with np.errstate(
-            invalid="ignore", over="ignore"
-        ):  # damaged floats are refused once all is here
+        with np.errstate(invalid="ignore", over="ignore"):  # `load_audio` refuses damaged floats
             blocks.append(block.mean(axis=1, dtype=np.float32))
-        n_left = None if n_left is None else n_left - len(block)
-    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.float32)
+        n_left -= len(block)
+    return np.concatenate(blocks)

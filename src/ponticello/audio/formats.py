@@ -115,7 +115,7 @@ def _kind(head: bytes, has_id3: bool) -> Kind:
 
 
 def id3v2_size(header: bytes) -> int:
-    """Returns the size of an ID3v2 tag in bytes, its 10-byte `header` included, without a footer."""
+    """Returns the size of an ID3v2 tag in bytes, with its 10-byte `header`, without a footer."""
     size = 0
     for byte in header[6:10]:  # sync-safe: 7 bits each
         size = size << 7 | byte & 0x7F
@@ -125,3 +125,11 @@ def id3v2_size(header: bytes) -> int:
 def printable_path(path: Path) -> str:
     """Returns the path as one printable line."""
     return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def undecodable(path: Path, reason: str) -> AudioError:
+    """Returns the error for a file that a decoder refuses. reason: the decoder's message."""
+    reason = reason.strip().rstrip(".")
+    return AudioError(
+        f"{printable_path(path)}: cannot be decoded ({reason}); replace the file or re-encode it"
+    )

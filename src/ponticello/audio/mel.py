@@ -25,7 +25,7 @@ _POWER_FLOOR = 1e-10  # -100 dB, librosa's default
 _HZ_PER_MEL = 200 / 3
 _BREAK_HZ = 1000.0
 _BREAK_MEL = _BREAK_HZ / _HZ_PER_MEL
-_LOG_STEP = np.log(6.4) / 27
+_LOG_STEP = float(np.log(6.4)) / 27
 
 
 def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float32]:

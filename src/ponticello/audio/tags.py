@@ -1,12 +1,12 @@
 """Reads the tags of a sound file as columns of the catalogue.
 
-tinytag reads the tags, after ID3v2 has been normalised for it. Values are taken as written, stripped
-of blanks: a field may hold several artists or genres, and no name is split.
+tinytag reads the tags, after ID3v2 has been normalised for it. Values are taken as written,
+stripped of blanks: a field may hold several artists or genres, and no name is split.
 
 The normalisation (`normalize_id3`) undoes unsynchronisation, compression, extended headers, and
 sizes that old programs wrote without sync-safety. It omits pictures and all other frames without
-text. It rewrites dates in three frames, several genres in one frame, several values in one TXXX, and
-the MusicBrainz recording id, which is in a UFID frame.
+text. It rewrites dates in three frames, several genres in one frame, several values in one TXXX,
+and the MusicBrainz recording id, which is in a UFID frame.
 Source: the ID3v2.2, 2.3 and 2.4 specifications (id3.org).
 """
 
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from pydantic import TypeAdapter, ValidationError
 
 from ponticello.audio.content_hash import chunks, hashes
-from ponticello.audio.formats import Kind, detect_format, open_audio_file, printable_path
+from ponticello.audio.formats import Kind, detect_format, open_audio_file, undecodable
 from ponticello.audio.worker_pool import Reply
-from ponticello.errors import AudioError, DataError
+from ponticello.errors import DataError
 from ponticello.storage import schema as columns
 from ponticello.storage.schema import Kind as ColumnKind
 
@@ -455,10 +455,7 @@ def _require_sound(path: Path, file: BinaryIO) -> None:
     try:
         soundfile.SoundFile(file.fileno(), closefd=False).close()
     except soundfile.SoundFileError as error:
-        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise AudioError(
-            f"{printable_path(path)}: cannot be decoded ({reason}); replace the file or re-encode it"
-        ) from None
+        raise undecodable(path, str(getattr(error, "error_string", error))) from None
 
 
 def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:

@@ -3,12 +3,12 @@
     pool --pickled task--> worker              a task comes from this process and is trusted
     pool <--JSON header, raw array-- worker    a reply is parsed and checked, never unpickled
 
-A damaged file can crash its decoder, hang it, fill the memory or take the process over. It costs its
-own task only: the worker is killed and replaced. Scan and prepare use `WorkerPool.map`, the server
-uses `WorkerPool.run`.
+A damaged file can crash its decoder, hang it, fill the memory or take the process over. It costs
+its own task only: the worker is killed and replaced. Scan and prepare use `WorkerPool.map`, the
+server uses `WorkerPool.run`.
 
-The pool is our own because `pebble` and `concurrent.futures` unpickle what a worker sends, and limit
-neither processor time nor memory.
+The pool is our own because `pebble` and `concurrent.futures` unpickle what a worker sends, and
+limit neither processor time nor memory.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ FailureKind = Literal["refused", "error", "memory", "time", "exit"]
 
 @dataclass(frozen=True)
 class Reply:
-    """The result of a task. facts: JSON values. array: float16, float32 or float64, of any shape."""
+    """The result of a task. facts: JSON values. array: float16, float32 or float64."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     array: NDArray[Any] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
