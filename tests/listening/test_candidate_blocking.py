@@ -16,6 +16,7 @@ from ponticello.listening.matching import (
     album_or_duration_agrees,
     build_catalog,
     match_track,
+    parse_reference,
 )
 from ponticello.listening.unmatched import MIN_SIMILARITY, SuggestionIndex, fold_accents
 from ponticello.storage.schema import TRACKS
@@ -128,8 +129,10 @@ def _plainly_fuzzy(line: TrackReference, entries: list[CatalogEntry]) -> str | N
             names[0] == names[1] and title.versions == other.versions and digits[0] == digits[1]
         )
         is_like &= artist.guests | title.guests == by.guests | other.guests
-        may_differ = not (line.album and entry.album) and not (line.duration_s and entry.duration_s)
-        if is_like and (may_differ or album_or_duration_agrees(line, entry)):
+        may_differ = not (line.album and entry.album_name) and not (
+            line.duration_s and entry.duration_s
+        )
+        if is_like and (may_differ or album_or_duration_agrees(parse_reference(line), entry)):
             found.append(entry.track_id)
     return found[0] if len(found) == 1 else None
 
@@ -164,9 +167,6 @@ def test_of_a_thousand_tracks_of_one_name_few_are_weighed() -> None:
         None,
     ]
     (group,) = known.by_song.values()
-    weighed = [
-        len(group.distinct_candidates(line, parse_title("Track 01"), parse_artist("Ada")))
-        for line in lines
-    ]
+    weighed = [len(group.distinct_candidates(parse_reference(line))) for line in lines]
     assert weighed == [*[1 + 3 + 1] * 999, 3 + 1]
     assert len(found[-1].refused) == 3 + 1

@@ -1,17 +1,13 @@
-"""From what a history says of a track to a track of the catalogue: by id, by file, by name. Nothing
-is guessed.
+"""Matches an entry of a listening history to a track of the catalogue by id, file or name.
 
 The rules, in order: track_id, mbid, isrc, uri, path, title (artist and title, word by word),
-edition (the same but for a remaster's label, where nothing else is there). Where a rule finds
-several tracks, album, duration (within 3 s) and spelling decide; if they do not, it is refused.
-`nearest` adds a last rule, fuzzy, for those who ask for it.
+edition (as title, but for a remaster's label, if nothing closer exists). If a rule finds several
+tracks, album, duration (within 3 s) and spelling decide; if they do not, the entry stays unmatched.
+`unmatched.SuggestionIndex` adds a last, optional rule: fuzzy.
 
-Tracks that one key names, such as one artist and title, few of which are weighed against a line of
-a history.
-
-What a line may be hangs on answers of yes and no: the same version, the same album, a length as
-near. Tracks with the same answers fare alike, so the first few of each kind stand for the others,
-be there thousands called "Track 01".
+Blocking: some keys ("Track 01") match thousands of tracks. Candidates that give the same result in
+every comparison (version, album, duration, ...) are interchangeable, so only the first three per
+combination of results are compared in full.
 """
 
 import re
@@ -20,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -46,180 +43,153 @@ from ponticello.tracks.names import (
     parse_title,
 )
 
+RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
+MAX_SUGGESTIONS = 3  # tracks that are listed beside an entry without a match
 SAME_DURATION_S = 3.0
-EXCERPT_S = 61.0  # a shorter file of the catalogue may be an excerpt, and says nothing of the whole
-MAX_SUGGESTIONS = 3  # tracks that are listed beside a line that is none of them
-_OTHER_DURATION_S, _OTHER_DURATION = (
-    10.0,
-    0.1,
-)  # seconds and share from which two lengths are two versions
-_MAX_COMPARED = 32  # tracks that are weighed one by one as quickly
+EXCERPT_S = 61.0  # a shorter file may be an excerpt, whose duration is not the recording's
+_MIN_DIFFERENCE_S = 10.0
+_MIN_DIFFERENCE = 0.1  # a share; two durations this far apart are two versions
+_MAX_COMPARED = 32  # candidates up to which blocking saves no time
+_PATH_TAIL = 3  # last components of a path that identify a file where the roots differ
+_URI_COLUMNS = ("spotify_uri", "spotify_url", "uri", "url")
+_TIED = "others fit alike by"
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A track of the catalogue, ready to be compared. album_name: `parse_album` its album."""
+    """A track of the catalogue or of a history, parsed for comparison.
+
+    artist: None if unknown or a name such as "Various Artists". guests: of title and artist.
+    label: title and artist, for lists. spelling: artist and title as written (NFC).
+    album_words: None without an album; album_name: without its edition; album_versions: words in
+    it that mean other recordings, such as "live". path: its components.
+    """
 
     track_id: str
     artist: Artist | None
     title: Title | None
-    shown: str
+    guests: frozenset[str]
+    label: str
     spelling: tuple[str, str]
-    album: str | None
-    album_words: str
-    album_name: str
-    album_flags: frozenset[str]
+    album_words: str | None
+    album_name: str | None
+    album_versions: frozenset[str]
     mbid: str | None
     duration_s: float | None
     path: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kinds:
-    """What of a group's n tracks is compared: numbers for their values, lengths, and what each
-    track has at all.
-    """
-
-    numbers: tuple[dict[Hashable, int], ...]
-    columns: NDArray[np.int32]  # (9, n)
-    durations: NDArray[np.float64]  # (n,), s; NaN where unknown
-    has: NDArray[np.int32]  # (n,), bits
-
-
-class CandidateGroup:
-    """The tracks that one key names, in the order of the catalogue."""
-
-    __slots__ = ("_kinds", "entries")
-
-    def __init__(self) -> None:
-        self.entries: list[CatalogEntry] = []
-        self._kinds: _Kinds | None = None
-
-    def distinct_candidates(
-        self, heard: TrackReference, title: Title | None, artist: Artist | None
-    ) -> list[CatalogEntry]:
-        """Of each kind that `heard` makes of these tracks the first three: one is found, two tie,
-        three are listed.
-
-        title, artist: those of `heard`. To be asked once `entries` is complete. Cost: some 20 ns a
-        track.
-        """
-        if len(self.entries) <= _MAX_COMPARED:
-            return self.entries
-        self._kinds = known = self._kinds or _kinds(self.entries)
-        kind = known.has
-        values = _values(title, artist, heard.album, heard.mbid, parse_spelling(heard))
-        for codes, column, value in zip(known.numbers, known.columns, values, strict=True):
-            kind = kind * 2 + (column == codes.get(value, -1))
-        if heard.duration_s is not None:
-            apart = np.abs(known.durations - heard.duration_s)
-            kind = (
-                kind * 4
-                + (apart <= SAME_DURATION_S)
-                + (apart <= max_duration_difference(heard.duration_s))
-            )
-        order = np.argsort(kind, kind="stable")
-        kind = kind[order]
-        is_first = np.ones(len(kind), dtype=bool)
-        is_first[MAX_SUGGESTIONS:] = kind[MAX_SUGGESTIONS:] != kind[:-MAX_SUGGESTIONS]
-        return [self.entries[place] for place in np.sort(order[is_first])]
-
-
-def max_duration_difference(duration_s: float) -> float:
-    """By how many seconds another length may differ and be the same version."""
-    return max(_OTHER_DURATION_S, _OTHER_DURATION * duration_s)
-
-
-def album_flags(album: str | None) -> frozenset[str]:
-    """The words of an album's name that tell that its songs were played anew."""
-    return ALBUM_WORDS & frozenset(normalize_words(album).split()) if album else frozenset()
-
-
-def parse_spelling(heard: TrackReference) -> tuple[str, str]:
-    """Artist and title as they are written."""
-    return spelling(heard.artist), spelling(heard.title)
-
-
-def spelling(value: str | None) -> str:
-    """A name as it is written, NFC."""
-    return unicodedata.normalize("NFC", value or "").strip()
-
-
-def _kinds(entries: list[CatalogEntry]) -> _Kinds:
-    rows = [
-        _values(entry.title, entry.artist, entry.album, entry.mbid, entry.spelling)
-        for entry in entries
-    ]
-    columns = list(zip(*rows, strict=True))
-    numbers = tuple(
-        {value: code for code, value in enumerate(dict.fromkeys(column))} for column in columns
-    )
-    coded = [
-        [codes[value] for value in column] for codes, column in zip(numbers, columns, strict=True)
-    ]
-    durations = [np.nan if entry.duration_s is None else entry.duration_s for entry in entries]
-    return _Kinds(
-        numbers,
-        np.array(coded, np.int32),
-        np.array(durations, np.float64),
-        np.array(_has(entries), np.int32),
-    )
-
-
-def _has(entries: list[CatalogEntry]) -> list[int]:
-    found = []
-    for entry in entries:
-        is_excerpt = entry.duration_s is not None and entry.duration_s <= EXCERPT_S
-        known = (
-            entry.title,
-            _guests(entry.title, entry.artist),
-            entry.album,
-            entry.mbid,
-            entry.duration_s,
-            is_excerpt,
-        )
-        found.append(sum(bool(value) << place for place, value in enumerate(known)))
-    return found
-
-
-def _values(
-    title: Title | None,
-    artist: Artist | None,
-    album: str | None,
-    mbid: str | None,
-    written: tuple[str, str],
-) -> tuple[Hashable, ...]:
-    of_title = (None, None, None) if title is None else (title.core, title.versions, title.editions)
-    of_album = (normalize_words(album), parse_album(album)) if album else (None, None)
-    return (*of_title, _guests(title, artist), *of_album, album_flags(album), mbid, written)
-
-
-def _guests(title: Title | None, artist: Artist | None) -> frozenset[str]:
-    return (title.guests if title else frozenset()) | (artist.guests if artist else frozenset())
-
-
-RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
-_URI_COLUMNS = ("spotify_uri", "spotify_url", "uri", "url")
-_TAIL = 3  # last parts of a path that tell a file where the roots differ
+Refusal = tuple[CatalogEntry, str]  # a track, and what speaks against it
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """track_id and the rule that found it; or None, why not, and tracks that came near with what
-    spoke against.
+    """The result for one entry of a history.
 
-    Of those at least the first three.
+    track_id, rule: the track and the rule that matched it. Without a match: reason, and refused,
+    tracks of similar names with what speaks against each, the first three or more.
     """
 
     track_id: str | None
     rule: str = ""
     reason: str = ""
-    refused: tuple[tuple[CatalogEntry, str], ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class CandidateGroup:
+    """The tracks that share a key, in the order of the catalogue."""
+
+    __slots__ = ("_columns", "entries")
+
+    def __init__(self) -> None:
+        self.entries: list[CatalogEntry] = []
+        self._columns: _GroupColumns | None = None
+
+    def distinct_candidates(self, query: CatalogEntry) -> list[CatalogEntry]:
+        """Returns the first three tracks of each combination of comparisons with `query`.
+
+        One can match, two show a tie and three are listed, so the others change no result. Call
+        it once `entries` is complete. Cost: about 20 ns per track.
+        """
+        if len(self.entries) <= _MAX_COMPARED:
+            return self.entries
+        if self._columns is None:
+            self._columns = _group_columns(self.entries)
+        comparisons = _compare(self._columns, query)
+        # np.unique over the rows would do the same, but sorts them 100 times more slowly.
+        combinations = comparisons @ (1 << np.arange(comparisons.shape[1]))
+        order = np.argsort(combinations, kind="stable")
+        ordered = combinations[order]
+        is_kept = np.ones(len(order), dtype=bool)
+        is_kept[MAX_SUGGESTIONS:] = ordered[MAX_SUGGESTIONS:] != ordered[:-MAX_SUGGESTIONS]
+        return [self.entries[row] for row in np.sort(order[is_kept])]
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupColumns:
+    """What the n tracks of a group are compared by.
+
+    codes: the number of each value, per column. values: (n, 9), numbers of the tracks' values.
+    has: (n, 6), which fields a track has. durations_s: (n,), NaN where unknown.
+    """
+
+    codes: list[dict[Hashable, int]]
+    values: NDArray[np.int32]
+    has: NDArray[np.bool_]
+    durations_s: NDArray[np.float64]
+
+
+def _group_columns(entries: list[CatalogEntry]) -> _GroupColumns:
+    codes: list[dict[Hashable, int]] = []
+    columns = []
+    for column in zip(*map(_compared_values, entries), strict=True):
+        numbers = {value: number for number, value in enumerate(dict.fromkeys(column))}
+        codes.append(numbers)
+        columns.append([numbers[value] for value in column])
+    has = []
+    for entry in entries:
+        is_excerpt = entry.duration_s is not None and entry.duration_s <= EXCERPT_S
+        fields = (entry.title, entry.guests, entry.album_words, entry.mbid, entry.duration_s)
+        has.append([*map(bool, fields), is_excerpt])
+    durations_s = [np.nan if entry.duration_s is None else entry.duration_s for entry in entries]
+    values = np.array(columns, np.int32).T
+    return _GroupColumns(codes, values, np.array(has), np.array(durations_s, np.float64))
+
+
+def _compared_values(entry: CatalogEntry) -> tuple[Hashable, ...]:
+    title = entry.title or Title("", frozenset(), frozenset(), frozenset())
+    return (
+        title.core,
+        title.versions,
+        title.editions,
+        entry.guests,
+        entry.album_words,
+        entry.album_name,
+        entry.album_versions,
+        entry.mbid,
+        entry.spelling,
+    )
+
+
+def _compare(columns: _GroupColumns, query: CatalogEntry) -> NDArray[np.bool_]:
+    """Returns (n, 15 or 17): the results of every comparison with the tracks of a group."""
+    query_codes = []
+    for numbers, value in zip(columns.codes, _compared_values(query), strict=True):
+        query_codes.append(numbers.get(value, -1))
+    results = [columns.values == query_codes, columns.has]
+    if query.duration_s is not None:
+        difference_s = np.abs(columns.durations_s - query.duration_s)[:, None]  # NaN is far
+        results.append(difference_s <= [SAME_DURATION_S, _min_other_version_s(query.duration_s)])
+    return np.hstack(results)
 
 
 @dataclass
 class CatalogMatcher:
-    """The catalogue by everything a history may name a track with."""
+    """The catalogue, indexed by everything that can name a track in a history.
+
+    by_path: whole paths; by_tail: their last two and last three components. by_song: artist and
+    core title.
+    """
 
     entries: list[CatalogEntry]
     by_id: dict[str, CatalogEntry] = field(default_factory=dict)
@@ -231,284 +201,312 @@ class CatalogMatcher:
     )
     by_tail: dict[tuple[str, ...], CandidateGroup] = field(
         default_factory=lambda: defaultdict(CandidateGroup)
-    )  # two and three parts
+    )
     by_song: dict[tuple[str, str], CandidateGroup] = field(
         default_factory=lambda: defaultdict(CandidateGroup)
     )
 
 
 def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
-    """The catalogue's tracks, ready to be matched. root: what their relative paths start from.
-    About 30 us a track.
+    """Indexes the tracks of the catalogue. Cost: about 30 us per track.
+
+    root: the folder that relative paths start from.
     """
-    catalogue = CatalogMatcher([])
+    catalog = CatalogMatcher([])
     for row in tracks.iter_rows(named=True):
-        artist = parse_artist(row[ARTIST]) if row[ARTIST] else None
-        entry = CatalogEntry(
+        entry = _parse_entry(
             track_id=row[TRACK_ID],
-            artist=None if artist is None or artist.name in NO_ARTIST else artist,
-            title=parse_title(row[TITLE]) if row[TITLE] else None,
-            shown=", ".join(part for part in (row[TITLE], row[ARTIST]) if part),
-            spelling=(spelling(row[ARTIST]), spelling(row[TITLE])),
+            artist=row[ARTIST],
+            title=row[TITLE],
             album=row[ALBUM],
-            album_words=normalize_words(row[ALBUM] or ""),
-            album_name=parse_album(row[ALBUM] or ""),
-            album_flags=album_flags(row[ALBUM]),
             mbid=parse_mbid(row[MBID]),
             duration_s=parse_number(row[DURATION_S]),
-            path=path_parts((root / row[PATH]).as_posix()) if row[PATH] else (),
+            path=(root / row[PATH]).as_posix() if row[PATH] else None,
         )
-        catalogue.entries.append(entry)
-        catalogue.by_id[entry.track_id] = entry
-        for index, key in (
-            (catalogue.by_mbid, entry.mbid),
-            (catalogue.by_isrc, parse_isrc(row[ISRC])),
-        ):
-            if key:
-                index[key].entries.append(entry)
-        for uri in {
-            parse_uri(row[column]) for column in _URI_COLUMNS if isinstance(row.get(column), str)
-        } - {None}:
-            catalogue.by_uri[str(uri)].entries.append(entry)
+        catalog.entries.append(entry)
+        catalog.by_id[entry.track_id] = entry
+        if entry.mbid:
+            catalog.by_mbid[entry.mbid].entries.append(entry)
+        if isrc := parse_isrc(row[ISRC]):
+            catalog.by_isrc[isrc].entries.append(entry)
+        for uri in _uris(row):
+            catalog.by_uri[uri].entries.append(entry)
         if entry.path:
-            catalogue.by_path[entry.path].entries.append(entry)
-        for n_parts in range(2, min(len(entry.path), _TAIL) + 1):
-            catalogue.by_tail[entry.path[-n_parts:]].entries.append(entry)
+            catalog.by_path[entry.path].entries.append(entry)
+        for n_components in range(2, min(len(entry.path), _PATH_TAIL) + 1):
+            catalog.by_tail[entry.path[-n_components:]].entries.append(entry)
         if entry.artist and entry.title:
-            catalogue.by_song[entry.artist.name, entry.title.core].entries.append(entry)
-    return catalogue
+            catalog.by_song[entry.artist.name, entry.title.core].entries.append(entry)
+    return catalog
 
 
-def match_track(heard: TrackReference, catalogue: CatalogMatcher) -> Match:
-    """The one track that `heard` is, with the rule that says so; or why it is none."""
-    if heard.track_id in catalogue.by_id:
-        return Match(heard.track_id, "track_id")
-    refused: list[tuple[CatalogEntry, str]] = []
-    title = parse_title(heard.title) if heard.title else None
-    artist = parse_artist(heard.artist) if heard.artist else None
-    by_key: tuple[tuple[str, CandidateGroup | None, Callable[[CatalogEntry], str]], ...] = (
-        (
-            "mbid",
-            catalogue.by_mbid.get(heard.mbid or ""),
-            lambda entry: _other_version(title, entry),
-        ),
-        (
-            "isrc",
-            catalogue.by_isrc.get(heard.isrc or ""),
-            lambda entry: _other_version(title, entry),
-        ),
-        ("uri", catalogue.by_uri.get(heard.uri or ""), lambda _: ""),
-        ("path", _by_path(heard, catalogue), lambda entry: _other_name(heard, title, entry)),
+def _uris(row: dict[str, Any]) -> set[str]:
+    uris = {parse_uri(row.get(column)) for column in _URI_COLUMNS}
+    return {uri for uri in uris if uri is not None}
+
+
+def parse_reference(reference: TrackReference) -> CatalogEntry:
+    """Parses an entry of a history, to be compared with tracks; its `track_id` is ""."""
+    return _parse_entry(
+        track_id="",
+        artist=reference.artist,
+        title=reference.title,
+        album=reference.album,
+        mbid=reference.mbid,
+        duration_s=reference.duration_s,
+        path=reference.path,
     )
-    for rule, found, why_not in by_key:
-        if found and (
-            one := _one(
-                heard, found.distinct_candidates(heard, title, artist), why_not, rule, refused
-            )
-        ):
-            return one
-    song = catalogue.by_song.get((artist.name, title.core)) if title and artist else None
-    if title and artist and song:
-        candidates = song.distinct_candidates(heard, title, artist)
-        for rule, tier in _tiers(heard, artist, title, candidates, refused):
-            one = _one(heard, tier, lambda entry: _conflict(heard, title, entry), rule, refused)
-            if one:
-                return one
-            if tier:
-                break
-    return Match(None, reason=_reason(heard, title, artist, refused), refused=_once(refused))
 
 
-def path_parts(value: str) -> tuple[str, ...]:
-    """The parts of a path or file:// address, NFC, with either slash; () for another address."""
+def _parse_entry(
+    track_id: str,
+    artist: str | None,
+    title: str | None,
+    album: str | None,
+    mbid: str | None,
+    duration_s: float | None,
+    path: str | None,
+) -> CatalogEntry:
+    parsed_artist = parse_artist(artist) if artist else None
+    if parsed_artist is not None and parsed_artist.name in NO_ARTIST:
+        parsed_artist = None
+    parsed_title = parse_title(title) if title else None
+    guests = parsed_title.guests if parsed_title else frozenset()
+    if parsed_artist is not None and parsed_artist.guests:
+        guests |= parsed_artist.guests
+    album_words = normalize_words(album) if album else None
+    return CatalogEntry(
+        track_id=track_id,
+        artist=parsed_artist,
+        title=parsed_title,
+        guests=guests,
+        label=", ".join(name for name in (title, artist) if name),
+        spelling=(_spelling(artist), _spelling(title)),
+        album_words=album_words,
+        album_name=parse_album(album) if album else None,
+        album_versions=ALBUM_WORDS.intersection(album_words.split())
+        if album_words
+        else frozenset(),
+        mbid=mbid,
+        duration_s=duration_s,
+        path=_path_components(path) if path else (),
+    )
+
+
+def _spelling(name: str | None) -> str:
+    return unicodedata.normalize("NFC", name or "").strip()
+
+
+def _path_components(value: str) -> tuple[str, ...]:
+    """Returns the components of a path or file:// address (NFC); () for any other address."""
     if "://" in value:
         if not value.lower().startswith("file://"):
             return ()
         value = unquote(re.sub(r"file://[^/]*", "", value, flags=re.IGNORECASE))
-    value = unicodedata.normalize("NFC", value.replace("\\", "/"))
-    return tuple(part for part in value.split("/") if part not in ("", ".", ".."))
+    components = unicodedata.normalize("NFC", value.replace("\\", "/")).split("/")
+    return tuple(component for component in components if component not in ("", ".", ".."))
 
 
-def album_or_duration_agrees(heard: TrackReference, entry: CatalogEntry) -> bool:
-    """Whether album or duration say that the two are one recording."""
-    return _same_album(heard, entry) or _same_duration(heard, entry)
+def match_track(reference: TrackReference, catalog: CatalogMatcher) -> Match:
+    """Returns the track that an entry of a history is, with the rule; or why none matched."""
+    if reference.track_id in catalog.by_id:
+        return Match(reference.track_id, "track_id")
+    query = parse_reference(reference)
+    refused: list[Refusal] = []
+    keys: tuple[tuple[str, CandidateGroup | None, Conflict], ...] = (
+        ("mbid", catalog.by_mbid.get(reference.mbid or ""), _version_conflict),
+        ("isrc", catalog.by_isrc.get(reference.isrc or ""), _version_conflict),
+        ("uri", catalog.by_uri.get(reference.uri or ""), _no_conflict),
+        ("path", _files_at(query.path, catalog), _file_conflict),
+    )
+    for rule, group, conflict in keys:
+        if group is not None:
+            candidates = group.distinct_candidates(query)
+            track_id = _select(query, candidates, conflict, rule, refused)
+            if track_id is not None:
+                return Match(track_id, rule)
+    song = None
+    if query.artist and query.title:
+        song = catalog.by_song.get((query.artist.name, query.title.core))
+    if song is not None:
+        for rule, candidates in _tiers(query, song.distinct_candidates(query), refused):
+            track_id = _select(query, candidates, _recording_conflict, rule, refused)
+            if track_id is not None:
+                return Match(track_id, rule)
+            if candidates:
+                break  # a closer tier without a match rules out the others
+    first_refusals: dict[str, Refusal] = {}
+    for entry, conflict_text in refused:
+        first_refusals.setdefault(entry.track_id, (entry, conflict_text))
+    reason = _no_match_reason(reference, query, refused)
+    return Match(None, reason=reason, refused=tuple(first_refusals.values()))
 
 
-def _one(
-    heard: TrackReference,
-    found: Iterable[CatalogEntry],
-    why_not: Callable[[CatalogEntry], str],
+def album_or_duration_agrees(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    """Returns whether the album or the duration shows that two tracks are one recording."""
+    return _same_album(query, entry) or _same_duration(query, entry)
+
+
+def _files_at(path: tuple[str, ...], catalog: CatalogMatcher) -> CandidateGroup | None:
+    """Returns files with the whole path, else with the same last three components (or fewer)."""
+    return catalog.by_path.get(path) or catalog.by_tail.get(path[-_PATH_TAIL:])
+
+
+def _select(
+    query: CatalogEntry,
+    candidates: Iterable[CatalogEntry],
+    conflict: "Conflict",
     rule: str,
-    refused: list[tuple[CatalogEntry, str]],
-) -> Match | None:
-    """The one of `found` that nothing speaks against and that nothing else ties with; what does not
-    is in `refused`.
-    """
-    fit = []
-    for entry in found:
-        if reason := why_not(entry):
-            refused.append((entry, reason))
+    refused: list[Refusal],
+) -> str | None:
+    """Returns the only candidate without a conflict and without a tie; others go to `refused`."""
+    fitting = []
+    for entry in candidates:
+        if text := conflict(query, entry):
+            refused.append((entry, text))
         else:
-            fit.append(entry)
-    for narrows in (
-        lambda entry: (
-            bool(heard.album and entry.album)
-            and normalize_words(heard.album or "") == entry.album_words
-        ),
-        lambda entry: _same_album(heard, entry),
-        lambda entry: _same_duration(heard, entry),
-        lambda entry: entry.spelling == parse_spelling(heard),
-    ):
-        if len(fit) > 1:
-            fit = [entry for entry in fit if narrows(entry)] or fit
-    if len(fit) > 1:
-        refused.extend((entry, f"others fit alike by {rule}") for entry in fit)
-    return Match(fit[0].track_id, rule) if len(fit) == 1 else None
+            fitting.append(entry)
+    for agrees in (_same_album_words, _same_album, _same_duration, _same_spelling):
+        if len(fitting) > 1:
+            agreeing = [entry for entry in fitting if agrees(query, entry)]
+            fitting = agreeing or fitting
+    if len(fitting) == 1:
+        return fitting[0].track_id
+    for entry in fitting:
+        refused.append((entry, f"{_TIED} {rule}"))
+    return None
 
 
 def _tiers(
-    heard: TrackReference,
-    artist: Artist,
-    title: Title,
-    candidates: list[CatalogEntry],
-    refused: list[tuple[CatalogEntry, str]],
+    query: CatalogEntry, candidates: list[CatalogEntry], refused: list[Refusal]
 ) -> list[tuple[str, list[CatalogEntry]]]:
-    """Candidates of one artist and core title in the order of trust; the first tier that holds any
-    decides.
-    """
-    guests = artist.guests | title.guests
-    tiers: dict[str, list[CatalogEntry]] = {"title": [], "title with a guest": [], "edition": []}
+    """Groups candidates of one artist and core title by trust; returns (rule, candidates)."""
+    equal = []
+    with_guest = []
+    other_edition = []
     for entry in candidates:
+        assert query.title is not None
         assert entry.title is not None
-        assert entry.artist is not None
-        theirs = entry.artist.guests | entry.title.guests
-        if reason := _other_version(title, entry):
-            refused.append((entry, reason))
-        elif guests != theirs and guests and theirs:
-            refused.append((entry, f"other guests: {_named(guests)} heard, {_named(theirs)} here"))
-        elif guests != theirs and not album_or_duration_agrees(heard, entry):
-            refused.append(
-                (
-                    entry,
-                    f"{_named(guests or theirs)} named on one side only, and no album or duration agrees",
-                )
-            )
-        elif title.editions != entry.title.editions:
-            tiers["edition"].append(entry)
+        if text := _version_conflict(query, entry) or _guest_conflict(query, entry):
+            refused.append((entry, text))
+        elif query.title.editions != entry.title.editions:
+            other_edition.append(entry)
+        elif query.guests != entry.guests:
+            with_guest.append(entry)
         else:
-            tiers["title" if guests == theirs else "title with a guest"].append(entry)
-    return [
-        ("title", tiers["title"]),
-        ("title", tiers["title with a guest"]),
-        ("edition", tiers["edition"]),
-    ]
+            equal.append(entry)
+    return [("title", equal), ("title", with_guest), ("edition", other_edition)]
 
 
-def _other_version(title: Title | None, entry: CatalogEntry) -> str:
-    if title is None or entry.title is None or title.versions == entry.title.versions:
-        return ""
-    return f"another version: {_named(title.versions)} heard, {_named(entry.title.versions)} here"
+# Conflicts: each returns what speaks against a candidate, or "" if the two may be one recording.
+Conflict = Callable[[CatalogEntry, CatalogEntry], str]
 
 
-def _other_name(heard: TrackReference, title: Title | None, entry: CatalogEntry) -> str:
-    """Why a file found by the end of its path is not the one; "" where the whole path is the same."""
-    if heard.path and path_parts(heard.path) == entry.path:
-        return ""
-    is_known = bool(title and entry.title)
-    if (
-        title
-        and entry.title
-        and (title.core, title.versions) != (entry.title.core, entry.title.versions)
-    ):
-        return "the file has another title"
-    if not is_known and len(path_parts(heard.path or "")) < _TAIL:
-        return f"fewer than {_TAIL} parts of the path agree, and no title does"
+def _no_conflict(_query: CatalogEntry, _entry: CatalogEntry) -> str:
     return ""
 
 
-def _conflict(heard: TrackReference, title: Title, entry: CatalogEntry) -> str:
-    """What speaks against a track of the same artist and title; "" for nothing.
+def _version_conflict(query: CatalogEntry, entry: CatalogEntry) -> str:
+    if not query.title or not entry.title or query.title.versions == entry.title.versions:
+        return ""
+    query_versions = _listed(query.title.versions)
+    return f"another version: {query_versions} heard, {_listed(entry.title.versions)} here"
 
-    One song played on two evenings may last as long: between concerts and studios only the album
-    decides.
+
+def _guest_conflict(query: CatalogEntry, entry: CatalogEntry) -> str:
+    if query.guests == entry.guests:
+        return ""
+    if query.guests and entry.guests:
+        return f"other guests: {_listed(query.guests)} heard, {_listed(entry.guests)} here"
+    if album_or_duration_agrees(query, entry):
+        return ""
+    guests = _listed(query.guests or entry.guests)
+    return f"{guests} named on one side only, and no album or duration agrees"
+
+
+def _file_conflict(query: CatalogEntry, entry: CatalogEntry) -> str:
+    if query.path == entry.path:
+        return ""
+    if query.title and entry.title:
+        has_same_title = query.title[:2] == entry.title[:2]  # core and versions
+        return "" if has_same_title else "the file has another title"
+    if len(query.path) < _PATH_TAIL:
+        return f"fewer than {_PATH_TAIL} parts of the path agree, and no title does"
+    return ""
+
+
+def _recording_conflict(query: CatalogEntry, entry: CatalogEntry) -> str:
+    """Compares tracks of the same artist, core title and versions.
+
+    Two performances of a song may last equally long: between live and studio recordings only the
+    album decides.
     """
-    if _same_album(heard, entry):
+    assert query.title is not None
+    versions = query.title.versions
+    has_same_duration = _same_duration(query, entry)
+    if _same_album(query, entry):
         return ""
-    flags = (album_flags(heard.album), entry.album_flags)
-    if not title.versions and flags[0] != flags[1]:
-        return f"another version by its album: {_named(flags[0])} heard, {_named(flags[1])} here"
-    is_played_again = bool(ALBUM_WORDS & set(" ".join(title.versions).split()))
-    if (
-        title.versions
-        and heard.album
-        and entry.album
-        and (is_played_again or not _same_duration(heard, entry))
-    ):
-        return f"{_named(title.versions)} on another album"
-    if _same_duration(heard, entry):
+    if not versions and query.album_versions != entry.album_versions:
+        query_versions = _listed(query.album_versions)
+        entry_versions = _listed(entry.album_versions)
+        return f"another version by its album: {query_versions} heard, {entry_versions} here"
+    if versions and query.album_words is not None and entry.album_words is not None:
+        is_performance = not ALBUM_WORDS.isdisjoint(" ".join(versions).split())
+        if is_performance or not has_same_duration:
+            return f"{_listed(versions)} on another album"
+    if has_same_duration:
         return ""
-    if GENERIC_TITLES.match(title.core):
+    if GENERIC_TITLES.match(query.title.core):
         return "a title of many pieces, and no album or duration agrees"
-    if heard.mbid and entry.mbid and heard.mbid != entry.mbid:
+    if query.mbid and entry.mbid and query.mbid != entry.mbid:
         return "another MusicBrainz id, and no album or duration agrees"
-    if (
-        not (heard.duration_s and entry.duration_s)
-        or entry.duration_s <= EXCERPT_S < heard.duration_s
-    ):
+    return _duration_conflict(query.duration_s, entry.duration_s)
+
+
+def _duration_conflict(query_s: float | None, entry_s: float | None) -> str:
+    if not query_s or not entry_s or entry_s <= EXCERPT_S < query_s:
         return ""
-    is_far = abs(heard.duration_s - entry.duration_s) > max_duration_difference(heard.duration_s)
-    return (
-        f"lasts {entry.duration_s:.0f} s, heard was one of {heard.duration_s:.0f} s"
-        if is_far
-        else ""
-    )
+    if abs(query_s - entry_s) <= _min_other_version_s(query_s):
+        return ""
+    return f"lasts {entry_s:.0f} s, heard was one of {query_s:.0f} s"
 
 
-def _by_path(heard: TrackReference, catalogue: CatalogMatcher) -> CandidateGroup | None:
-    """Files with the whole path, else with the same end: the whole of a relative one, the last
-    three parts of any.
-    """
-    parts = path_parts(heard.path) if heard.path else ()
-    return catalogue.by_path.get(parts) or catalogue.by_tail.get(parts[-_TAIL:])
+def _min_other_version_s(duration_s: float) -> float:
+    """Returns the difference in duration up to which two tracks may be one version."""
+    return max(_MIN_DIFFERENCE_S, _MIN_DIFFERENCE * duration_s)
 
 
-def _same_album(heard: TrackReference, entry: CatalogEntry) -> bool:
-    return bool(heard.album and entry.album) and parse_album(heard.album or "") == entry.album_name
+def _same_album_words(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    return query.album_words is not None and query.album_words == entry.album_words
 
 
-def _same_duration(heard: TrackReference, entry: CatalogEntry) -> bool:
-    if heard.duration_s is None or entry.duration_s is None:
+def _same_album(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    return query.album_name is not None and query.album_name == entry.album_name
+
+
+def _same_duration(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    if query.duration_s is None or entry.duration_s is None:
         return False
-    return abs(heard.duration_s - entry.duration_s) <= SAME_DURATION_S
+    return abs(query.duration_s - entry.duration_s) <= SAME_DURATION_S
 
 
-def _named(names: Iterable[str]) -> str:
+def _same_spelling(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    return query.spelling == entry.spelling
+
+
+def _listed(names: Iterable[str]) -> str:
     return " + ".join(sorted(names)) or "none"
 
 
-def _once(refused: list[tuple[CatalogEntry, str]]) -> tuple[tuple[CatalogEntry, str], ...]:
-    met: dict[str, tuple[CatalogEntry, str]] = {}
-    for entry, reason in refused:
-        met.setdefault(entry.track_id, (entry, reason))
-    return tuple(met.values())
-
-
-def _reason(
-    heard: TrackReference,
-    title: Title | None,
-    artist: Artist | None,
-    refused: list[tuple[CatalogEntry, str]],
-) -> str:
-    if any(" fit alike by " in reason for _, reason in refused):
+def _no_match_reason(reference: TrackReference, query: CatalogEntry, refused: list[Refusal]) -> str:
+    if any(text.startswith(_TIED) for _, text in refused):
         return "several tracks fit alike"
     if refused:
         return "only other recordings come near"
-    if title is None:
-        return (
-            "track is not in the catalogue"
-            if heard.track_id
-            else "names no title, and its id or file is not here"
-        )
-    if artist is None or artist.name in NO_ARTIST:
+    if query.title is None and reference.track_id:
+        return "track is not in the catalogue"
+    if query.title is None:
+        return "names no title, and its id or file is not here"
+    if query.artist is None:
         return "names no artist, and its id or file is not here"
     return "no track of this artist and title"

@@ -1,18 +1,15 @@
-"""What comes near where nothing matched: for the list of what is unmatched, and for the rule
-`fuzzy`, which is off.
+"""Keeps events without a track, lists them in unmatched.csv and suggests similar tracks.
 
-Fuzzy lets accents and spaces go, and no letter: a letter more or less is another song as often as a
-slip. Versions, numbers and guests must be the same, album and length must not disagree, and no
-second track may come as near.
-
-Events whose track the catalogue does not have: kept until it has, and listed with what came near.
+Also the optional rule `fuzzy`: it ignores accents and spaces but no letter, since a letter more or
+less is another song as often as a slip. Versions, numbers and guests must be equal, album and
+duration must not disagree, and the track must be the only one.
 """
 
 import csv
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,237 +30,175 @@ from ponticello.listening.matching import (
     CatalogEntry,
     CatalogMatcher,
     Match,
+    Refusal,
     album_or_duration_agrees,
+    parse_reference,
 )
 from ponticello.storage.files import atomic_write, escape_csv_cell
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import EVENT, N_TIMES, PLAYED_AT, SESSION_ID, USER_ID
 from ponticello.tracks.catalog import read_stored_table
-from ponticello.tracks.names import NO_ARTIST, Artist, Title, parse_artist, parse_title
 
-MIN_SIMILARITY = 75.0  # of 100: from which likeness on a track is worth showing
-_MOST_ARTISTS = 3
+PENDING_FILE = "unmatched-history.parquet"
+LIST_FILE = "unmatched.csv"
+MIN_SIMILARITY = 75.0  # of 100; tracks below it are not suggested
+_MAX_ARTISTS = 3
+_LISTED_FIELDS = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
 
 
 class SuggestionIndex:
-    """The catalogue by what names look like. About 5 us an artist and question, and 0.1 us a title
-    of a like artist.
+    """The catalogue by the spelling of its names.
+
+    Cost: about 5 us per artist and query, and 0.1 us per title of a similar artist.
     """
 
-    def __init__(self, catalogue: CatalogMatcher) -> None:
-        self._by_artist: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(
-            lambda: defaultdict(list)
-        )  # artist, core
-        self._by_core: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(
-            lambda: defaultdict(list)
-        )  # core, artist
+    def __init__(self, catalog: CatalogMatcher) -> None:
+        # Both hold the same lists: by artist and title, and by title and artist.
+        self._by_artist: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(dict)
+        self._by_title: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(dict)
         self._by_letters: dict[tuple[str, str, tuple[str, ...]], CandidateGroup] = defaultdict(
             CandidateGroup
         )
-        for entry in sorted(
-            catalogue.entries, key=lambda entry: entry.track_id
-        ):  # so that names stand by first id
+        for entry in sorted(catalog.entries, key=lambda entry: entry.track_id):
             if entry.title is None:
                 continue
-            core, artist = (
-                fold_accents(entry.title.core),
-                fold_accents(entry.artist.name) if entry.artist else "",
-            )
-            first = self._by_core[core][artist]
-            if len(first) < MAX_SUGGESTIONS:
-                first.append(entry)
+            artist = _folded_artist(entry)
+            title = fold_accents(entry.title.core)
+            first_entries = self._by_title[title].setdefault(artist, [])
+            if len(first_entries) < MAX_SUGGESTIONS:
+                first_entries.append(entry)
             if entry.artist is not None:
-                self._by_artist[artist][core] = first
-                self._by_letters[artist, core, _numbers(entry.title)].entries.append(entry)
+                self._by_artist[artist][title] = first_entries
+                self._by_letters[_letters(entry)].entries.append(entry)
         self._artists = list(self._by_artist)
-        self._near_artists: dict[str, list[tuple[str, float]]] = {}
+        self._similar_artists_cache: dict[str, list[tuple[str, float]]] = {}
 
-    def suggest(self, heard: TrackReference) -> list[tuple[CatalogEntry, str]]:
-        """Up to three tracks of like names, the nearest first, with what is not the same."""
-        if not heard.title:
+    def suggest(self, reference: TrackReference) -> list[Refusal]:
+        """Returns up to three tracks of similar names, the best first, with what differs."""
+        query = parse_reference(reference)
+        if query.title is None:
             return []
-        core, artist = fold_accents(parse_title(heard.title).core), _artist(heard)
-        name = fold_accents(artist.name) if artist else ""
-        found: dict[str, tuple[float, CatalogEntry, str]] = {}
-        for other, artist_likeness in self._like(name) if artist else ():
-            for title, likeness in _most_like(core, list(self._by_artist[other]), MIN_SIMILARITY):
-                why = _what_differs(likeness, artist_likeness)
-                for entry in self._by_artist[other][title]:
-                    found[entry.track_id] = (likeness + artist_likeness, entry, why)
-        if core in self._by_core:
-            for other, artist_likeness in _most_like(name, list(self._by_core[core]), 0.0):
-                for entry in self._by_core[core][other]:
-                    why = _what_differs(100.0, artist_likeness)
-                    found.setdefault(entry.track_id, (100.0 + artist_likeness, entry, why))
-        nearest = sorted(found.values(), key=lambda row: (-row[0], row[1].track_id))
-        return [(entry, why) for _, entry, why in nearest[:MAX_SUGGESTIONS]]
+        title = fold_accents(query.title.core)
+        artist = _folded_artist(query)
+        ranked: dict[str, tuple[float, CatalogEntry, str]] = {}
+        for similar_artist, artist_similarity in self._similar_artists(artist):
+            titles = self._by_artist[similar_artist]
+            for similar_title, similarity in _most_similar(title, list(titles), MIN_SIMILARITY):
+                difference = _difference(similarity, artist_similarity)
+                for entry in titles[similar_title]:
+                    ranked[entry.track_id] = (similarity + artist_similarity, entry, difference)
+        artists = self._by_title.get(title, {})
+        for other_artist, artist_similarity in _most_similar(artist, list(artists), 0.0):
+            difference = _difference(100.0, artist_similarity)
+            for entry in artists[other_artist]:
+                ranked.setdefault(entry.track_id, (100.0 + artist_similarity, entry, difference))
+        best = sorted(ranked.values(), key=lambda row: (-row[0], row[1].track_id))
+        return [(entry, difference) for _, entry, difference in best[:MAX_SUGGESTIONS]]
 
-    def fuzzy_match(self, heard: TrackReference) -> CatalogEntry | None:
-        """The one track that differs by accents and spaces only, or None."""
-        artist = _artist(heard)
-        if not heard.title or artist is None:
+    def fuzzy_match(self, reference: TrackReference) -> CatalogEntry | None:
+        """Returns the one track that differs only in accents and spaces, or None."""
+        query = parse_reference(reference)
+        if query.title is None or query.artist is None:
             return None
-        title = parse_title(heard.title)
-        group = self._by_letters.get(
-            (fold_accents(artist.name), fold_accents(title.core), _numbers(title))
-        )
-        like = group.distinct_candidates(heard, title, artist) if group else []
-        found = [entry for entry in like if _is_same(heard, title, artist, entry)]
-        return found[0] if len(found) == 1 else None
+        group = self._by_letters.get(_letters(query))
+        if group is None:
+            return None
+        candidates = group.distinct_candidates(query)
+        equal = [entry for entry in candidates if _is_same_but_for_accents(query, entry)]
+        return equal[0] if len(equal) == 1 else None
 
-    def _like(self, name: str) -> list[tuple[str, float]]:
-        if name not in self._near_artists:
-            found = process.extract(
-                name,
+    def _similar_artists(self, artist: str) -> list[tuple[str, float]]:
+        if not artist:
+            return []
+        if artist not in self._similar_artists_cache:
+            results = process.extract(
+                artist,
                 self._artists,
                 scorer=fuzz.ratio,
                 score_cutoff=MIN_SIMILARITY,
-                limit=_MOST_ARTISTS,
+                limit=_MAX_ARTISTS,
             )
-            self._near_artists[name] = [
-                (str(other), float(likeness)) for other, likeness, _ in found
-            ]
-        return self._near_artists[name]
-
-
-def _most_like(name: str, others: list[str], least: float) -> list[tuple[str, float]]:
-    """(name, likeness of 100) of the three most like, of as like ones the first; none below
-    `least`.
-    """
-    if not name:
-        return [(other, 0.0) for other in others[:MAX_SUGGESTIONS]]
-    likeness = process.cdist(
-        [name], others, scorer=fuzz.ratio, score_cutoff=least, dtype=np.float64
-    )[0]
-    best = np.argsort(-likeness, kind="stable")[:MAX_SUGGESTIONS].tolist()
-    return [(others[place], float(likeness[place])) for place in best if likeness[place] >= least]
-
-
-def _numbers(title: Title) -> tuple[str, ...]:
-    return tuple(re.findall(r"\d+", title.core))  # 1.5 is not 15
+            self._similar_artists_cache[artist] = [(name, score) for name, score, _ in results]
+        return self._similar_artists_cache[artist]
 
 
 @lru_cache(maxsize=100_000)
 def fold_accents(words: str) -> str:
-    """Words without spaces and without the accents of Latin letters."""
-    parts = []
+    """Removes spaces, and the accents of Latin letters."""
+    letters = []
     for character in words:
-        apart = unicodedata.normalize("NFKD", character)
-        is_latin = "a" <= apart[0] <= "z"
-        parts.append(apart[0] if is_latin else character)
-    return "".join(parts).replace(" ", "")
-
-
-def _is_same(heard: TrackReference, title: Title, artist: Artist, entry: CatalogEntry) -> bool:
-    """Whether a track of the same letters and numbers is the same one in all else."""
-    other = entry.title
-    if other is None or entry.artist is None or title.versions != other.versions:
-        return False
-    if (artist.guests | title.guests) != (entry.artist.guests | other.guests):
-        return False
-    may_differ = not (heard.album and entry.album) and not (heard.duration_s and entry.duration_s)
-    return may_differ or album_or_duration_agrees(heard, entry)
-
-
-def _artist(heard: TrackReference) -> Artist | None:
-    artist = parse_artist(heard.artist) if heard.artist else None
-    return None if artist is None or artist.name in NO_ARTIST else artist
-
-
-def _what_differs(likeness: float, artist_likeness: float) -> str:
-    if likeness == 100.0 == artist_likeness:
-        return "written otherwise"
-    if likeness == 100.0:
-        return (
-            "the same title by another artist"
-            if artist_likeness < MIN_SIMILARITY
-            else "the artist's name is written otherwise"
-        )
-    return (
-        "another title"
-        if artist_likeness == 100.0
-        else "another title, and the artist's name is written otherwise"
-    )
-
-
-KEPT_FILE = "unmatched-history.parquet"
-LIST_FILE = "unmatched.csv"
-_WHAT = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
+        base = unicodedata.normalize("NFKD", character)[0]
+        letters.append(base if "a" <= base <= "z" else character)
+    return "".join(letters).replace(" ", "")
 
 
 def pending_events_path(folder: LibraryPaths) -> Path:
-    """Where the events without a track are kept."""
-    return folder.root / KEPT_FILE
+    """Returns the file of the events that wait for their track."""
+    return folder.root / PENDING_FILE
 
 
 def unmatched_list_path(folder: LibraryPaths) -> Path:
-    """Where the tracks that were not found are listed."""
+    """Returns the list of tracks that were heard and are not in the catalogue."""
     return folder.root / LIST_FILE
 
 
 def read_pending_events(folder: LibraryPaths) -> pl.DataFrame | None:
-    """The events that found no track so far, each with what was heard; None if there are none."""
-    return (
-        read_stored_table(pending_events_path(folder))
-        if pending_events_path(folder).is_file()
-        else None
-    )
+    """Returns the events without a track, with the fields of their references, or None."""
+    path = pending_events_path(folder)
+    return read_stored_table(path) if path.is_file() else None
 
 
 def write_pending_events(
-    folder: LibraryPaths, events: pl.DataFrame, heard: list[TrackReference]
+    folder: LibraryPaths, events: pl.DataFrame, references: list[TrackReference]
 ) -> pl.DataFrame:
-    """Writes the events without a track in the place of those kept before, each once, and gives
-    them back.
-    """
-    counted, is_playlist = pl.col(N_TIMES).is_not_null(), pl.col(EVENT) == "playlist"
-    playlists = is_playlist & ~pl.col(IS_TABLE)  # a table's rows have the times they have
-    counts = events.filter(counted).sort(N_TIMES, descending=True)
-    parts = [
-        events.filter(~counted & ~is_playlist).unique(
-            (USER_ID, PLAYED_AT, EVENT, REFERENCE), keep="first"
-        ),
-        events.filter(is_playlist & ~playlists).unique(
-            (USER_ID, PLAYED_AT, SESSION_ID, REFERENCE), keep="first", maintain_order=True
-        ),
-        events.filter(playlists).unique(
-            (USER_ID, SESSION_ID, REFERENCE), keep="first", maintain_order=True
-        ),
-        counts.unique((USER_ID, EVENT, REFERENCE), keep="first", maintain_order=True),
-    ]
-    kept = pl.concat(parts).drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, REFERENCE)
-    if kept.is_empty():
+    """Replaces the stored events without a track by `events`, each once; returns those."""
+    is_count = pl.col(N_TIMES).is_not_null()
+    is_playlist = pl.col(EVENT) == "playlist"
+    is_exported_list = is_playlist & ~pl.col(IS_TABLE)  # a table has exact times
+    plays = events.filter(~is_count & ~is_playlist)
+    table_lists = events.filter(is_playlist & pl.col(IS_TABLE))
+    exported_lists = events.filter(is_exported_list)
+    counts = events.filter(is_count).sort(N_TIMES, descending=True)
+    pending = pl.concat(
+        [
+            _first_of_each(plays, USER_ID, PLAYED_AT, EVENT),
+            _first_of_each(table_lists, USER_ID, PLAYED_AT, SESSION_ID),
+            _first_of_each(exported_lists, USER_ID, SESSION_ID),
+            _first_of_each(counts, USER_ID, EVENT),
+        ]
+    )
+    pending = pending.drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, REFERENCE)
+    if pending.is_empty():
         pending_events_path(folder).unlink(missing_ok=True)
-        return kept
-    what = pl.DataFrame(heard, schema=REFERENCE_COLUMNS, orient="row").with_row_index(REFERENCE)
+        return pending
+    fields = pl.DataFrame(references, schema=REFERENCE_COLUMNS, orient="row")
+    fields = fields.with_row_index(REFERENCE)
     with atomic_write(pending_events_path(folder)) as temporary:
-        wide = kept.join(what, on=REFERENCE, how="left", maintain_order="left")
-        wide.drop(REFERENCE).write_parquet(temporary, compression="zstd")
-    return kept
+        rows = pending.join(fields, on=REFERENCE, how="left", maintain_order="left")
+        rows.drop(REFERENCE).write_parquet(temporary, compression="zstd")
+    return pending
 
 
 def write_unmatched_list(
     folder: LibraryPaths,
-    kept: pl.DataFrame,
-    heard: list[TrackReference],
+    pending: pl.DataFrame,
+    references: list[TrackReference],
     matches: list[Match],
-    nearest: SuggestionIndex,
+    suggestions: SuggestionIndex,
 ) -> None:
-    """unmatched.csv: a row for each track that was not found, the most heard first; without it, no
-    file.
+    """Writes unmatched.csv, a row per track without a match, the most played first.
 
-    Columns: how many events, what was heard, why it matched nothing, and up to three tracks that
-    came near, each with what spoke against it.
+    Columns: the number of events, the track's fields, why it matched no track, and up to three
+    similar tracks, each with what speaks against it. Without such tracks the file is removed.
     """
-    if kept.is_empty():
+    if pending.is_empty():
         unmatched_list_path(folder).unlink(missing_ok=True)
         return
-    times = (
-        kept.with_columns(pl.col(N_TIMES).fill_null(1))
-        .group_by(REFERENCE)
-        .agg(n=pl.col(N_TIMES).sum())
+    counts = pending.with_columns(pl.col(N_TIMES).fill_null(1)).group_by(REFERENCE)
+    counts_by_size = counts.agg(n=pl.col(N_TIMES).sum()).sort(
+        "n", REFERENCE, descending=[True, False]
     )
-    header = ["events", *_WHAT, "reason"]
+    header = ["events", *_LISTED_FIELDS, "reason"]
     for rank in range(1, MAX_SUGGESTIONS + 1):
         header += [f"near_{rank}", f"near_{rank}_id", f"not_{rank}"]
     with (
@@ -272,39 +207,76 @@ def write_unmatched_list(
     ):
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(
-            _rows(
-                times.sort("n", REFERENCE, descending=[True, False]).iter_rows(),
-                heard,
-                matches,
-                nearest,
-            )
-        )
+        writer.writerows(_list_rows(counts_by_size.iter_rows(), references, matches, suggestions))
 
 
-def _rows(
-    times: Iterable[tuple[int, int]],
-    heard: list[TrackReference],
+def _list_rows(
+    counts: Iterable[tuple[int, int]],
+    references: list[TrackReference],
     matches: list[Match],
-    nearest: SuggestionIndex,
-) -> Iterable[list[object]]:
-    for place, n in times:
-        said, found = heard[place], matches[place]
-        near = list(found.refused)
-        met = {entry.track_id for entry, _ in near}
-        if len(near) < MAX_SUGGESTIONS:
-            near += [
-                (entry, why) for entry, why in nearest.suggest(said) if entry.track_id not in met
-            ]
-        cells: list[object] = [
-            n,
-            *(escape_csv_cell(getattr(said, name)) for name in _WHAT),
-            escape_csv_cell(found.reason),
-        ]
-        for entry, why in near[:MAX_SUGGESTIONS]:
-            cells += [
-                escape_csv_cell(entry.shown),
-                escape_csv_cell(entry.track_id),
-                escape_csv_cell(why),
-            ]
-        yield cells + [""] * (3 * (MAX_SUGGESTIONS - len(near[:MAX_SUGGESTIONS])))
+    suggestions: SuggestionIndex,
+) -> Iterator[list[object]]:
+    """Yields the rows of unmatched.csv. counts: (index of a reference, its number of events)."""
+    for index, n_events in counts:
+        similar = list(matches[index].refused[:MAX_SUGGESTIONS])
+        if len(similar) < MAX_SUGGESTIONS:
+            refused_ids = {entry.track_id for entry, _ in similar}
+            for entry, difference in suggestions.suggest(references[index]):
+                if entry.track_id not in refused_ids:
+                    similar.append((entry, difference))
+        cells: list[object] = [n_events]
+        cells += [getattr(references[index], name) for name in _LISTED_FIELDS]
+        cells.append(matches[index].reason)
+        for entry, difference in similar[:MAX_SUGGESTIONS]:
+            cells += [entry.label, entry.track_id, difference]
+        n_missing = MAX_SUGGESTIONS - len(similar[:MAX_SUGGESTIONS])
+        yield [*map(escape_csv_cell, cells), *[""] * (3 * n_missing)]
+
+
+def _first_of_each(events: pl.DataFrame, *columns: str) -> pl.DataFrame:
+    return events.unique((*columns, REFERENCE), keep="first", maintain_order=True)
+
+
+def _folded_artist(entry: CatalogEntry) -> str:
+    return fold_accents(entry.artist.name) if entry.artist else ""
+
+
+def _letters(entry: CatalogEntry) -> tuple[str, str, tuple[str, ...]]:
+    """Returns the key of `fuzzy`: artist and title without accents and spaces, and the numbers."""
+    assert entry.title is not None
+    numbers = re.findall(r"\d+", entry.title.core)  # 1.5 is not 15
+    return _folded_artist(entry), fold_accents(entry.title.core), tuple(numbers)
+
+
+def _is_same_but_for_accents(query: CatalogEntry, entry: CatalogEntry) -> bool:
+    """Compares two tracks of the same letters and numbers."""
+    assert query.title is not None
+    assert entry.title is not None
+    if query.title.versions != entry.title.versions or query.guests != entry.guests:
+        return False
+    has_album = query.album_words is not None and entry.album_words is not None
+    has_duration = bool(query.duration_s and entry.duration_s)
+    return not (has_album or has_duration) or album_or_duration_agrees(query, entry)
+
+
+def _most_similar(name: str, names: list[str], minimum: float) -> list[tuple[str, float]]:
+    """Returns the three most similar names from `minimum` of 100 on; of equal ones the first."""
+    if not name:
+        return [(other, 0.0) for other in names[:MAX_SUGGESTIONS]]
+    similarity = process.cdist(
+        [name], names, scorer=fuzz.ratio, score_cutoff=minimum, dtype=np.float64
+    )[0]
+    best = np.argsort(-similarity, kind="stable")[:MAX_SUGGESTIONS]
+    return [(names[row], float(similarity[row])) for row in best if similarity[row] >= minimum]
+
+
+def _difference(title_similarity: float, artist_similarity: float) -> str:
+    has_same_artist = artist_similarity == 100.0
+    if title_similarity < 100.0:
+        suffix = "" if has_same_artist else ", and the artist's name is written otherwise"
+        return f"another title{suffix}"
+    if has_same_artist:
+        return "written otherwise"
+    if artist_similarity < MIN_SIMILARITY:
+        return "the same title by another artist"
+    return "the artist's name is written otherwise"
