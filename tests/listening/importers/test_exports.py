@@ -375,6 +375,10 @@ def test_columns_by_number_overrule_the_order(tmp_path: Path) -> None:
         list(read_lastfm(given, columns={"artist": "9"}))
 
 
+def test_empty_lastfm_file_gives_no_events(tmp_path: Path) -> None:
+    assert list(read_lastfm(source(tmp_path / "l.csv", "\n"))) == []
+
+
 def test_track_that_is_playing_is_no_listen(tmp_path: Path) -> None:
     given = source(tmp_path / "api.json", json.dumps({"recenttracks": {"track": [PLAYING, API]}}))
     assert read(given) == [IgnoredRecord(), ListenEvent(OWLS._replace(mbid=MBID), MINUTE)]

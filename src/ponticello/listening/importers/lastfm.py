@@ -1,15 +1,13 @@
-"""Last.fm, as other people's programs export it: CSV with and without a header, JSON, NDJSON,
-Universal Scrobbler.
+"""Reads Last.fm exports of third-party programs: CSV with and without a header, JSON, NDJSON.
 
-None of them is official and their columns stand in different orders. A header is read by its names;
-without one the order is told by what the columns hold, and `--columns artist=1` (counted from 1)
-overrules it.
+None of these formats is official, and their columns are in different orders. A header is read by
+its names; without one the content decides, and `--columns artist=1` (counted from 1) overrides it.
 """
 
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, tzinfo
 from typing import Any
 
@@ -18,6 +16,7 @@ from ponticello.listening.importers.records import (
     NO_DATE,
     BadRecord,
     IgnoredRecord,
+    JsonItems,
     ListenEvent,
     Record,
     Records,
@@ -31,35 +30,24 @@ from ponticello.listening.importers.records import (
 )
 from ponticello.listening.importers.sources import HistoryFile
 
-ARRAYS = ("track", "scrobbles", "recenttracks")  # where an export that is one object keeps its list
+ARRAYS = ("track", "scrobbles", "recenttracks")  # keys of the list in an export that is an object
+_TIME_NAMES = (
+    "uts date_uts timestamp unix_timestamp unixtime played_at listened_at utc_time datetime "
+    "date_time scrobble_time scrobbled_at time date"
+)
+# Our column -> the names that exports give it, the best first.
 NAMES: dict[str, tuple[str, ...]] = {
-    "played_at": (
-        *(
-            "uts",
-            "date_uts",
-            "timestamp",
-            "unix_timestamp",
-            "unixtime",
-            "played_at",
-            "listened_at",
-            "utc_time",
-        ),
-        *("datetime", "date_time", "scrobble_time", "scrobbled_at", "time", "date"),
-    ),
+    "played_at": tuple(_TIME_NAMES.split()),
     "artist": ("artist", "artist_name", "artistname"),
     "title": ("track", "track_name", "trackname", "title", "song", "name"),
     "album": ("album", "album_name", "albumname", "release", "release_name"),
     "mbid": ("track_mbid", "recording_mbid", "mbid"),
     "duration_s": ("duration", "length", "duration_s"),
 }
-_HEADERLESS = (
-    "artist",
-    "album",
-    "title",
-    "played_at",
-)  # the usual order of exports without a header
-_UNIVERSAL = ("artist", "title", "album", "played_at", "album_artist", "duration_s")
-_MUCH_MORE = 1.5  # distinct titles an album's name goes with
+_REQUIRED = ("played_at", "artist", "title")
+_HEADERLESS = ["artist", "album", "title", "played_at"]  # the usual order without a header
+_UNIVERSAL_SCROBBLER = ["artist", "title", "album", "played_at", "album_artist", "duration_s"]
+_MIN_TITLES_PER_ALBUM = 1.5
 _SAMPLE_LINES = 500
 _DELIMITERS = ",;\t"
 
@@ -67,183 +55,192 @@ _DELIMITERS = ",;\t"
 def read_lastfm(
     source: HistoryFile, zone: tzinfo = UTC, columns: Mapping[str, str] | None = None
 ) -> Records:
-    """Plays. zone: in which dates without a zone were written; Unix times need none.
+    """Yields plays.
 
-    columns: our column -> theirs, or its number from 1. DataError: a column that is not there, or
-    an order that cannot be told.
+    zone: of dates without one; Unix times need none. columns: our column -> theirs, or its number
+    from 1. DataError: such a column is missing, or the order of columns cannot be detected.
     """
     head = source.head().removeprefix(b"\xef\xbb\xbf").lstrip()
     with source.open() as stream:
-        if head[:1] in (b"[", b"{"):
-            is_lines = head[:1] == b"{" and not re.match(
-                rb'\{\s*"(?:recenttracks|username|track|scrobbles)"', head
-            )
-            items: Iterator[tuple[int, dict[str, Any] | BadRecord]]
+        if head.startswith((b"[", b"{")):
+            is_object = re.match(rb'\{\s*"(?:recenttracks|username|track|scrobbles)"', head)
+            is_lines = head.startswith(b"{") and not is_object
             items = json_lines(stream) if is_lines else json_items(stream, ARRAYS)
-            yield from _json(items, zone)
+            yield from _read_items(items, zone)
         else:
-            order, delimiter, has_header = column_order(
-                head.decode("utf-8", "replace"), columns, source.name
-            )
-            lines = enumerate(stream, 1)
-            if has_header:
-                next(lines, None)
-            for line, raw in lines:
-                if raw.strip(b"\xef\xbb\xbf \t\r\n"):
-                    yield _csv(raw, line, order, delimiter, zone)
+            yield from _read_csv(stream, head.decode("utf-8", "replace"), columns, zone, source)
 
 
-def column_order(
-    head: str, columns: Mapping[str, str] | None, name: str
-) -> tuple[tuple[str, ...], str, bool]:
-    """(our name of each column, the delimiter, whether the first line is a header) of a CSV, from
-    how it begins.
-    """
+def sample_lines(head: str) -> tuple[list[str], str]:
+    """Returns up to 500 non-empty lines of the beginning of a CSV file, and their delimiter."""
     lines = [line for line in io.StringIO(head, newline=None) if line.strip()][:_SAMPLE_LINES]
-    delimiter = max(_DELIMITERS, key=lambda sign: lines[0].count(sign)) if lines else ","
-    rows = [row for row in (_fields(line, delimiter) for line in lines) if row]
-    first = [
-        re.sub(r"[^a-z0-9]+", "_", name.partition("#")[0].strip().lower()).strip("_")
-        for name in rows[0]
-    ]
-    columns = columns or {}
-    has_header = any(first.count(found) for found in NAMES["artist"]) and not any(
-        map(_is_date, rows[0])
-    )
-    order = _by_header(first) if has_header else _by_content(rows)
+    return lines, max(_DELIMITERS, key=lines[0].count) if lines else ","
+
+
+def normalize_column(name: str) -> str:
+    """Returns a column's name in lower case with underscores, without what follows a `#`."""
+    return re.sub(r"[^a-z0-9]+", "_", name.partition("#")[0].strip().lower()).strip("_")
+
+
+def _read_csv(
+    stream: Iterable[bytes],
+    head: str,
+    columns: Mapping[str, str] | None,
+    zone: tzinfo,
+    source: HistoryFile,
+) -> Records:
+    lines, delimiter = sample_lines(head)
+    rows = [fields for fields in (_split(line, delimiter) for line in lines) if fields]
+    if not rows:
+        return
+    names = [normalize_column(name) for name in rows[0]]
+    has_artist = any(name in names for name in NAMES["artist"])
+    has_header = has_artist and not any(map(_is_date, rows[0]))
+    order = _order_by_header(names) if has_header else _order_by_content(rows)
+    order = _apply_columns(order, columns or {}, rows[0], source.name)
+    for number, raw in enumerate(stream, 1):
+        is_header = has_header and number == 1
+        if not is_header and raw.strip(b"\xef\xbb\xbf \t\r\n"):
+            yield _read_line(raw, number, order, delimiter, zone)
+
+
+def _apply_columns(
+    order: list[str], columns: Mapping[str, str], first_row: list[str], name: str
+) -> list[str]:
+    """Applies `--columns`; DataError if one is missing, or a required column is still unknown."""
     for ours, theirs in columns.items():
-        place = (
-            int(theirs) - 1
-            if theirs.isdigit()
-            else next((i for i, x in enumerate(rows[0]) if x == theirs), -1)
-        )
-        if ours not in (*NAMES, "album_artist") or not 0 <= place < len(rows[0]):
+        index = -1
+        if theirs.isdigit():
+            index = int(theirs) - 1
+        elif theirs in first_row:
+            index = first_row.index(theirs)
+        if ours not in (*NAMES, "album_artist") or not 0 <= index < len(first_row):
             raise DataError(
-                f"{name}: --columns {ours}={theirs} names no column; found {', '.join(rows[0])}"
+                f"{name}: --columns {ours}={theirs} names no column; found {', '.join(first_row)}"
             )
         order = ["" if column == ours else column for column in order]
-        order[place] = ours
-    if missing := [column for column in ("played_at", "artist", "title") if column not in order]:
-        raise DataError(
-            f"{name}: cannot tell which column is {missing[0]!r}; found {', '.join(map(repr, rows[0]))}; "
-            f"pass --columns {missing[0]}=NUMBER, counted from 1"
-        )
-    return tuple(order), delimiter, has_header
-
-
-def _by_header(first: list[str]) -> list[str]:
-    order = [""] * len(first)
-    for ours, names in NAMES.items():
-        if place := [first.index(name) for name in names if name in first]:
-            order[place[0]] = ours
+        order[index] = ours
+    for column in _REQUIRED:
+        if column not in order:
+            raise DataError(
+                f"{name}: cannot tell which column is {column!r}; "
+                f"found {', '.join(map(repr, first_row))}; "
+                f"pass --columns {column}=NUMBER, counted from 1"
+            )
     return order
 
 
-def _by_content(rows: list[list[str]]) -> list[str]:
-    """Artist, album, track, date; or with a date in fourth place and more behind it, Universal
-    Scrobbler's order.
+def _order_by_header(names: list[str]) -> list[str]:
+    order = [""] * len(names)
+    for ours, known_names in NAMES.items():
+        for name in known_names:
+            if name in names:
+                order[names.index(name)] = ours
+                break
+    return order
 
-    Where the third column repeats itself much more than the second, it is the album, whatever is
-    usual.
+
+def _order_by_content(rows: list[list[str]]) -> list[str]:
+    """Detects the order of the columns of a CSV without a header.
+
+    The date must be fourth. With more columns it is Universal Scrobbler's order; with four it is
+    artist, album, title, date, or artist, title, album, date where the third repeats much more.
     """
     width = max(map(len, rows))
-    whole = [row for row in rows if len(row) == width]
-    dates = [
-        place
-        for place in range(width)
-        if sum(_is_date(row[place]) for row in whole) > len(whole) / 2
-    ]
-    if dates[:1] != [3]:
-        return [""] * width
+    full_rows = [row for row in rows if len(row) == width]
+    unknown = [""] * width
+    for index in range(min(width, 4)):
+        n_dates = sum(_is_date(row[index]) for row in full_rows)
+        is_date_column = n_dates > len(full_rows) / 2
+        if is_date_column != (index == 3):
+            return unknown
+    if width < 4:
+        return unknown
     if width > 4:
-        return [*_UNIVERSAL[:width], *[""] * (width - len(_UNIVERSAL))]
-    second, third = (len({row[place] for row in whole}) for place in (1, 2))
-    return list(_UNIVERSAL[:4]) if second > _MUCH_MORE * third else list(_HEADERLESS)
+        return [*_UNIVERSAL_SCROBBLER, *unknown][:width]
+    n_second = len({row[1] for row in full_rows})
+    n_third = len({row[2] for row in full_rows})
+    if n_second > _MIN_TITLES_PER_ALBUM * n_third:
+        return _UNIVERSAL_SCROBBLER[:4]
+    return _HEADERLESS
 
 
 def _is_date(value: str) -> bool:
-    """Whether a field is a moment; a bare number counts if it is a Unix time."""
     return parse_time_us(value) is not None
 
 
-def _fields(line: str, delimiter: str) -> list[str]:
+def _split(line: str, delimiter: str) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=delimiter, strict=True), [])
     except csv.Error:
         return []
 
 
-def _csv(raw: bytes, line: int, order: tuple[str, ...], delimiter: str, zone: tzinfo) -> Record:
+def _read_line(raw: bytes, line: int, order: list[str], delimiter: str, zone: tzinfo) -> Record:
     try:
-        written = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
     except UnicodeDecodeError:
         return BadRecord(line, "", "", "is not UTF-8")
     try:
-        row = next(csv.reader([written], delimiter=delimiter, strict=True), [])
+        row = next(csv.reader([text], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
         return BadRecord(line, "", "", f"is not valid CSV: {error}")
     if len(row) != len(order):
         return BadRecord(line, "", "", f"has {len(row)} fields, wanted {len(order)}")
-    return _listen(
-        {ours: value for ours, value in zip(order, row, strict=True) if ours}, line, zone
-    )
+    return _event(dict(zip(order, row, strict=True)), line, zone)
 
 
-def _json(items: Iterator[tuple[int, dict[str, Any] | BadRecord]], zone: tzinfo) -> Records:
-    row = 0
+def _read_items(items: JsonItems, zone: tzinfo) -> Records:
+    n_tracks = 0
     for number, item in items:
         if isinstance(item, BadRecord):
             yield item
-        elif isinstance(page := item.get("track"), list):  # a page of Last.fm's own answer
-            for track in page:
-                row += 1
-                is_object = isinstance(track, dict)
-                yield (
-                    _object(track, row, zone)
-                    if is_object
-                    else BadRecord(row, "", "", "is not a JSON object")
-                )
-        else:
-            row += 1
-            yield _object(item, number, zone)
+            continue
+        page = item.get("track")
+        if not isinstance(page, list):
+            n_tracks += 1
+            yield _read_object(item, number, zone)
+            continue
+        for track in page:  # a page of Last.fm's own answer
+            n_tracks += 1
+            if isinstance(track, dict):
+                yield _read_object(track, n_tracks, zone)
+            else:
+                yield BadRecord(n_tracks, "", "", "is not a JSON object")
 
 
-def _object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
-    """A track as Last.fm's API gives it, {"artist": {"#text": ...}, "date": {"uts": ...}}, or with
-    plain values.
-    """
-    if isinstance(item.get("@attr"), dict) and item["@attr"].get("nowplaying"):
+def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
+    """Reads a track of Last.fm's API, {"artist": {"#text": ...}, ...}, or one with plain values."""
+    attributes = item.get("@attr")
+    if isinstance(attributes, dict) and attributes.get("nowplaying"):
         return IgnoredRecord()
-    plain = {
-        re.sub(r"[^a-z0-9]+", "_", key.lower()).strip("_"): _plain(value)
-        for key, value in item.items()
-    }
-    found = {}
+    values: dict[str, Any] = {}
+    for key, value in item.items():
+        if isinstance(value, dict):
+            value = value.get("uts") or value.get("#text") or value.get("name")
+        values[normalize_column(key)] = value
+    fields = {}
     for ours, names in NAMES.items():
-        found[ours] = next(
-            (plain[name] for name in names if plain.get(name) not in (None, "")), None
-        )
-    return _listen(found, row, zone)
+        known = [values[name] for name in names if values.get(name) not in (None, "")]
+        fields[ours] = known[0] if known else None
+    return _event(fields, row, zone)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.get("uts") or value.get("#text") or value.get("name")
-    return value
-
-
-def _listen(found: Mapping[str, Any], line: int, zone: tzinfo) -> Record:
-    artist, title = parse_text(found.get("artist")), parse_text(found.get("title"))
-    if title is None or artist is None:
-        return BadRecord(line, "artist" if title else "title", "", "is missing")
-    at_us = parse_time_us(found.get("played_at"), zone)
+def _event(fields: Mapping[str, Any], line: int, zone: tzinfo) -> Record:
+    artist = parse_text(fields.get("artist"))
+    title = parse_text(fields.get("title"))
+    if title is None:
+        return BadRecord(line, "title", "", "is missing")
+    if artist is None:
+        return BadRecord(line, "artist", "", "is missing")
+    at_us = parse_time_us(fields.get("played_at"), zone)
     if at_us is None:
-        return BadRecord(line, "played_at", found.get("played_at"), NO_DATE)
-    heard = TrackReference(
-        mbid=parse_mbid(found.get("mbid")),
+        return BadRecord(line, "played_at", fields.get("played_at"), NO_DATE)
+    track = TrackReference(
+        mbid=parse_mbid(fields.get("mbid")),
         artist=artist,
         title=title,
-        album=parse_text(found.get("album")),
-        duration_s=parse_duration_s(found.get("duration_s")),
+        album=parse_text(fields.get("album")),
+        duration_s=parse_duration_s(fields.get("duration_s")),
     )
-    return ListenEvent(heard, at_us)
+    return ListenEvent(track, at_us)

@@ -1,15 +1,8 @@
-"""What every reader gives: one `ListenEvent` for each event a source tells of, or a `BadRecord`
-where it cannot be read.
+"""Records that every reader yields, parsers of their fields, and readers of large JSON files.
 
-A reader keeps what a `ListenEvent` has room for. Addresses, countries, devices, agents and account
-names have none.
-
-Events by the hundred thousand in little memory: what was heard is kept once, events point to it.
-
-JSON a piece at a time: the lines of a JSONL file, the items of an array, in memory that does not
-grow with the file.
-
-What is broken costs itself: reading goes on at the next line, or at the next `}, {`.
+A reader keeps only what a `ListenEvent` has room for: addresses, countries, devices, agents and
+account names have no field. Damage costs one record: reading goes on at the next line, or in a JSON
+array at the next `}, {`. Memory does not grow with the file.
 """
 
 import codecs
@@ -19,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import polars as pl
@@ -35,15 +29,13 @@ from ponticello.storage.schema import (
 )
 from ponticello.storage.validation import DTYPES, FIRST_YEAR, LAST_YEAR, MILLISECONDS_FROM
 
-MICROSECONDS = 1_000_000
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 NO_DATE = f"is not a date between {FIRST_YEAR} and {LAST_YEAR}"
 NOT_NAMED = "names neither a title nor an id"
-_FIRST = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
-_LAST = datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
-_SPELLED = re.compile(
-    r"(\d{1,2}) ([A-Za-z]{3})[a-z]* (\d{4}),? (\d\d):(\d\d)(?::(\d\d))?$"
-)  # 31 Dec 2019, 23:59
+_FIRST_S = datetime(FIRST_YEAR, 1, 1, tzinfo=UTC).timestamp()
+_LAST_S = datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC).timestamp()
+# 31 Dec 2019, 23:59
+_WRITTEN_DATE = re.compile(r"(\d{1,2}) ([A-Za-z]{3})[a-z]* (\d{4}),? (\d\d):(\d\d)(?::(\d\d))?$")
 _MBID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _SPOTIFY = re.compile(
     r"(?:spotify:track:|https?://open\.spotify\.com/(?:intl-\w+/)?track/)([0-9A-Za-z]+)"
@@ -51,9 +43,9 @@ _SPOTIFY = re.compile(
 
 
 class TrackReference(NamedTuple):
-    """What a source says of the track that was heard; None where it says nothing.
+    """What a history contains about the track of an event; None where it has no value.
 
-    msid: ListenBrainz's own id of a spelling, by which its feedback names a listen.
+    msid: ListenBrainz's id of a spelling, by which its feedback refers to a listen.
     """
 
     track_id: str | None = None
@@ -70,9 +62,10 @@ class TrackReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListenEvent:
-    """One event. at_us: microseconds since 1970, UTC. user: None = the person whose export it is.
+    """One event of a history.
 
-    n_times: an event that stands for so many, of which only the last has a date; else None.
+    at_us: microseconds since 1970, UTC. user: None for the person who made the export. n_times:
+    the number of plays that the event counts, of which only the last has a date; None for one play.
     """
 
     track: TrackReference
@@ -86,7 +79,7 @@ class ListenEvent:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """One record that cannot be used. line: from 1; in JSON arrays and databases the row."""
+    """A record that cannot be used. line: from 1; in JSON arrays and databases the row."""
 
     line: int | None
     field: str
@@ -96,9 +89,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredRecord:
-    """One record that is no listen to a track and need not be one: a podcast, a track that is still
-    playing.
-    """
+    """A record that is no listening event, such as a podcast or a track that is still playing."""
 
 
 Record = ListenEvent | BadRecord | IgnoredRecord
@@ -106,93 +97,95 @@ Records = Iterator[Record]
 
 
 def parse_time_us(value: Any, zone: tzinfo = UTC) -> int | None:
-    """Microseconds since 1970 of Unix seconds or milliseconds, ISO 8601 or `31 Dec 2019, 23:59`;
-    None if it is no date.
+    """Returns microseconds since 1970, or None if `value` is no date from 1990 to 2100.
 
-    zone: where a text without a zone of its own was written. Dates before 1990 and after 2100 are
-    clocks gone wrong.
+    value: Unix seconds or milliseconds, ISO 8601, or `31 Dec 2019, 23:59`. zone: of a text that
+    names none.
     """
     seconds = parse_number(value)
-    if seconds is not None:
-        seconds = seconds / 1000 if seconds >= MILLISECONDS_FROM else seconds
-    elif isinstance(value, str):
-        seconds = _written(value.strip(), zone)
-    if seconds is None or not _FIRST <= seconds < _LAST:
+    if seconds is not None and seconds >= MILLISECONDS_FROM:
+        seconds /= 1000
+    if seconds is None and isinstance(value, str):
+        seconds = _parse_date(value.strip(), zone)
+    if seconds is None or not _FIRST_S <= seconds < _LAST_S:
         return None
-    return round(seconds * MICROSECONDS)
+    return round(seconds * 1_000_000)
+
+
+def _parse_date(value: str, zone: tzinfo) -> float | None:
+    written = _WRITTEN_DATE.match(value)
+    try:
+        if written:
+            day, month_name, year, hour, minute, second = written.groups()
+            month = MONTHS.index(month_name.lower()) + 1
+            date = datetime(int(year), month, int(day), int(hour), int(minute), int(second or 0))
+        else:
+            date = datetime.fromisoformat(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=zone)
+        return date.timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def parse_number(value: Any) -> float | None:
-    """A finite number from a number or its text; None for anything else."""
+    """Returns a finite number from a number or its text; None for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        found = float(value)
+        number = float(value)
     except (ValueError, OverflowError):
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
-def parse_duration_s(value: Any, unit: float = 1.0) -> float | None:
-    """Seconds from a positive number of `unit` seconds each; None where nothing sensible is said."""
-    found = parse_number(value)
-    return found * unit if found is not None and found > 0 else None
+def parse_duration_s(value: Any, unit_s: float = 1.0) -> float | None:
+    """Returns seconds from a positive number of units; None for any other value."""
+    number = parse_number(value)
+    return number * unit_s if number is not None and number > 0 else None
 
 
 def parse_text(value: Any) -> str | None:
-    """Text, stripped; None for an empty one and for anything that is no text."""
+    """Returns a stripped text; None if it is empty or no text."""
     if not isinstance(value, str):
         return None
     return value.strip() or None
 
 
 def parse_mbid(value: Any) -> str | None:
-    """The MusicBrainz id in a text such as an id or a musicbrainz.org address, lower-cased; None
-    without one.
-    """
-    found = _MBID.search(value) if isinstance(value, str) else None
-    return found[0].lower() if found else None
+    """Returns the first MusicBrainz id in a text such as a musicbrainz.org address, or None."""
+    match = _MBID.search(value) if isinstance(value, str) else None
+    return match[0].lower() if match else None
 
 
 def parse_uri(value: Any) -> str | None:
-    """A platform's name of a track in one spelling: `spotify:track:ID` for each of Spotify's,
-    others as they are.
-    """
-    found = parse_text(value)
-    if found is None:
+    """Returns a platform's address of a track; all forms of Spotify's become `spotify:track:ID`."""
+    uri = parse_text(value)
+    if uri is None:
         return None
-    spotify = _SPOTIFY.match(found)
-    return f"spotify:track:{spotify[1]}" if spotify else found.rstrip("/")
+    spotify = _SPOTIFY.match(uri)
+    return f"spotify:track:{spotify[1]}" if spotify else uri.rstrip("/")
 
 
 def parse_isrc(value: Any) -> str | None:
-    """An ISRC without hyphens, upper-cased; of several the first."""
+    """Returns an ISRC without hyphens in upper case; the first of several."""
     if isinstance(value, list):
         value = value[0] if value else None
-    found = parse_text(value)
-    return re.split(r"[;,\s]", found)[0].replace("-", "").upper() if found else None
+    isrc = parse_text(value)
+    return re.split(r"[;,\s]", isrc)[0].replace("-", "").upper() if isrc else None
 
 
-def _written(value: str, zone: tzinfo) -> float | None:
-    spelled = _SPELLED.match(value)
-    try:
-        if spelled:
-            day, month, year, hour, minute, second = spelled.groups()
-            number_of = MONTHS.index(month.lower()) + 1
-            date = datetime(
-                int(year), number_of, int(day), int(hour), int(minute), int(second or 0)
-            )
-        else:
-            date = datetime.fromisoformat(value)
-        return (date if date.tzinfo else date.replace(tzinfo=zone)).timestamp()
-    except (ValueError, OverflowError):
-        return None
+def find_mbid(*values: Any) -> str | None:
+    """Returns the MusicBrainz id in the first of the values that has one."""
+    for value in values:
+        if mbid := parse_mbid(value):
+            return mbid
+    return None
 
 
-REFERENCE = "reference"  # which of `EventBuffer.references` an event is of
-# rows of a table have the times they have; those of exports may be rounded to the minute
-IS_TABLE = "is_table"
-IS_KEPT = "is_kept"  # from an earlier import, where it found no track
+REFERENCE = "reference"  # index of an event's reference in `EventBuffer.references`
+IS_TABLE = "is_table"  # rows of a table have exact times; those of exports may be rounded
+IS_KEPT = "is_kept"  # from an earlier import that found no track
 EVENT_COLUMNS: dict[str, pl.DataType] = {
     USER_ID: pl.String(),
     REFERENCE: pl.UInt32(),
@@ -213,115 +206,91 @@ _BATCH = 50_000
 
 
 class EventBuffer:
-    """Events as a frame of `EVENT_COLUMNS`, and what they are of."""
+    """Collects events; each distinct track reference is stored once, and events hold its index."""
 
     def __init__(self) -> None:
         self.references: list[TrackReference] = []
-        self._place: dict[TrackReference, int] = {}
+        self._indices: dict[TrackReference, int] = {}
         self._frames: list[pl.DataFrame] = [pl.DataFrame(schema=EVENT_COLUMNS)]
 
-    def place(self, heard: TrackReference) -> int:
-        """The number of `heard`, given when it is first met."""
-        if heard not in self._place:
-            self._place[heard] = len(self.references)
-            self.references.append(heard)
-        return self._place[heard]
-
-    def add(self, listens: Iterable[ListenEvent]) -> None:
-        """Takes events of an export."""
-        for batch in _batches(listens):
-            n = len(batch)
+    def add(self, events: Iterable[ListenEvent]) -> None:
+        """Adds events of an export. The weight of a count of plays is ln(1 + count)."""
+        iterator = iter(events)
+        while batch := list(islice(iterator, _BATCH)):
+            at_us = pl.Series([event.at_us for event in batch], dtype=pl.Int64)
             columns = {
-                USER_ID: [listen.user for listen in batch],
-                REFERENCE: [self.place(listen.track) for listen in batch],
-                PLAYED_AT: pl.Series([listen.at_us for listen in batch], dtype=pl.Int64).cast(
-                    DTYPES["time"]
-                ),
-                EVENT: [listen.event for listen in batch],
-                PLAYED_S: [listen.played_s for listen in batch],
-                WEIGHT: [None] * n,
-                CONTEXT_TRACK_ID: [None] * n,
-                SESSION_ID: [listen.session for listen in batch],
-                N_TIMES: [listen.n_times for listen in batch],
-                IS_TABLE: [False] * n,
-                IS_KEPT: [False] * n,
+                USER_ID: [event.user for event in batch],
+                REFERENCE: [self._index(event.track) for event in batch],
+                PLAYED_AT: at_us.cast(DTYPES["time"]),
+                EVENT: [event.event for event in batch],
+                PLAYED_S: [event.played_s for event in batch],
+                WEIGHT: [None] * len(batch),
+                CONTEXT_TRACK_ID: [None] * len(batch),
+                SESSION_ID: [event.session for event in batch],
+                N_TIMES: [event.n_times for event in batch],
+                IS_TABLE: [False] * len(batch),
+                IS_KEPT: [False] * len(batch),
             }
-            counted = (
-                pl.col(N_TIMES).cast(pl.Float64).log1p()
-            )  # as a count of listens weighs everywhere
-            self._frames.append(
-                pl.DataFrame(columns, schema=EVENT_COLUMNS).with_columns(counted.alias(WEIGHT))
-            )
+            weight = pl.col(N_TIMES).cast(pl.Float64).log1p().alias(WEIGHT)
+            self._frames.append(pl.DataFrame(columns, schema=EVENT_COLUMNS).with_columns(weight))
 
     def add_rows(self, rows: pl.DataFrame) -> None:
-        """Takes rows of a table: any columns of `EVENT_COLUMNS` but `heard`, and any of `TaggerOutput`."""
-        for wanted in (EVENT_COLUMNS, REFERENCE_COLUMNS):
-            missing = [
-                pl.lit(None, kind).alias(name)
-                for name, kind in wanted.items()
-                if name not in rows.columns
-            ]
-            rows = rows.with_columns(missing)
-        names = list(REFERENCE_COLUMNS)
-        distinct = rows.select(names).unique(maintain_order=True)
-        places = pl.Series(
-            REFERENCE, [self.place(TrackReference(*row)) for row in distinct.iter_rows()], pl.UInt32
-        )
+        """Adds rows of a table, with columns of `EVENT_COLUMNS` and `REFERENCE_COLUMNS`."""
+        for name, dtype in {**EVENT_COLUMNS, **REFERENCE_COLUMNS}.items():
+            if name not in rows.columns:
+                rows = rows.with_columns(pl.lit(None, dtype).alias(name))
+        fields = list(REFERENCE_COLUMNS)
+        distinct = rows.select(fields).unique(maintain_order=True)
+        indices = [self._index(TrackReference(*row)) for row in distinct.iter_rows()]
+        distinct = distinct.with_columns(pl.Series(REFERENCE, indices, pl.UInt32))
         rows = rows.drop(REFERENCE).join(
-            distinct.with_columns(places),
-            on=names,
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
+            distinct, on=fields, how="left", nulls_equal=True, maintain_order="left"
         )
-        flags = [pl.col(name).fill_null(False) for name in (IS_TABLE, IS_KEPT)]
+        rows = rows.with_columns(pl.col(IS_TABLE, IS_KEPT).fill_null(False))
         self._frames.append(
-            rows.with_columns(flags).select(
-                pl.col(name).cast(kind) for name, kind in EVENT_COLUMNS.items()
-            )
+            rows.select(pl.col(name).cast(dtype) for name, dtype in EVENT_COLUMNS.items())
         )
 
     def take_events(self) -> pl.DataFrame:
-        """All events so far, which are then the caller's.
+        """Returns and forgets all events.
 
-        Those that name a ListenBrainz spelling only are of the listen with that spelling.
+        An event that has only a ListenBrainz spelling gets the reference of the listen with it.
         """
-        spelled = {
-            heard.msid: place
-            for place, heard in enumerate(self.references)
-            if heard.msid and heard.title
-        }
-        replaced = {
-            place: spelled[heard.msid]
-            for place, heard in enumerate(self.references)
-            if heard.msid in spelled and heard.title is None and heard.mbid is None
-        }
+        by_msid = {}
+        for index, reference in enumerate(self.references):
+            if reference.msid and reference.title:
+                by_msid[reference.msid] = index
+        resolved = {}
+        for index, reference in enumerate(self.references):
+            is_msid_only = reference.title is None and reference.mbid is None
+            if is_msid_only and reference.msid in by_msid:
+                resolved[index] = by_msid[reference.msid]
         events = pl.concat(self._frames)
         self._frames = [events.clear()]
-        return events.with_columns(pl.col(REFERENCE).replace(replaced)) if replaced else events
+        if resolved:
+            events = events.with_columns(pl.col(REFERENCE).replace(resolved))
+        return events
+
+    def _index(self, reference: TrackReference) -> int:
+        index = self._indices.get(reference)
+        if index is None:
+            index = len(self.references)
+            self._indices[reference] = index
+            self.references.append(reference)
+        return index
 
 
-def _batches(listens: Iterable[ListenEvent]) -> Iterator[list[ListenEvent]]:
-    batch: list[ListenEvent] = []
-    for listen in listens:
-        batch.append(listen)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-LONGEST_ITEM = 4 << 20  # characters; one listen has some hundred, a page of a thousand a megabyte
-_OVERLAP = 200  # characters looked at again when the window moves, in which `}, {` may begin
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")
-_NEXT = re.compile(r"\}\s*,\s*(?=\{)")
+LONGEST_ITEM = 4 << 20  # characters; a listen has some hundred, a page of a thousand 1 MB
+_OVERLAP = 200  # characters before a window's end in which `}, {` may begin
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NEXT_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
 _ARRAY = re.compile(r"\s*\[")
-_BETWEEN = frozenset(" \t\r\n,")
+_SEPARATORS = frozenset(" \t\r\n,")
+JsonItems = Iterator[tuple[int, dict[str, Any] | BadRecord]]
 
 
-def json_lines(stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
-    """(line, the object on it, or what is wrong) of every line of a JSONL file that is not empty."""
+def json_lines(stream: BinaryIO) -> JsonItems:
+    """Yields (line, object) of every non-empty line of a JSONL file, or what is wrong with it."""
     number = 0
     while raw := stream.readline(LONGEST_ITEM):
         number += 1
@@ -337,30 +306,29 @@ def json_lines(stream: BinaryIO) -> Iterator[tuple[int, dict[str, Any] | BadReco
             item = json.loads(line)
         except (ValueError, RecursionError):
             item = None
-        yield number, _checked(item, number, line)
+        yield number, _check_item(item, number, line)
 
 
-def json_items(
-    stream: BinaryIO, keys: tuple[str, ...] = ()
-) -> Iterator[tuple[int, dict[str, Any] | BadRecord]]:
-    """(number from 1, the object, or what is wrong) of every item of a JSON array.
+def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> JsonItems:
+    """Yields (number from 1, object) of every item of a JSON array, or what is wrong with it.
 
-    The array is the file, or in it the first value of one of `keys`. A cut file gives its whole
-    items, then a fault.
+    The array is the file, or the first value of one of `keys` in it. Of a file that is cut off the
+    complete items come first, then a `BadRecord`.
     """
     window = _Window(stream)
-    named = re.compile(rf'"(?:{"|".join(keys)})"\s*:\s*\[') if keys else None
-    text, _ = window.ahead()
-    begin = _ARRAY.match(text) or (named.search(text) if named else None)
+    text, _ = window.view()
+    begin = _ARRAY.match(text)
+    if begin is None and keys:
+        begin = re.search(rf'"(?:{"|".join(keys)})"\s*:\s*\[', text)
     if begin is None:
         yield 1, BadRecord(1, "", "", "holds no JSON array of listens")
         return
-    window.at = begin.end()
+    window.position = begin.end()
     decoder = json.JSONDecoder()
     number = 0
     while True:
-        text, start = window.ahead()
-        while text[start : start + 1] in _BETWEEN:
+        text, start = window.view()
+        while text[start : start + 1] in _SEPARATORS:
             start += 1
         if text[start : start + 1] == "]":
             return
@@ -369,62 +337,61 @@ def json_items(
             yield number, BadRecord(number, "", "", "the file ends early; get it again")
             return
         try:
-            item, window.at = decoder.raw_decode(text, start)
+            item, window.position = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            yield number, _broken(number)
-            window.at = start
-            if not window.skip_past(_NEXT):
+            yield number, _not_an_object(number)
+            window.position = start
+            if not window.skip_past(_NEXT_ITEM):
                 return
             continue
-        yield number, _checked(item, number, text[start : window.at])
+        yield number, _check_item(item, number, text[start : window.position])
 
 
 class _Window:
-    """A text file seen through a window that moves on only. at: where in it reading has come to."""
+    """A text file of which a part is in memory. position: of the next character, in that part."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.at = 0
+        self.position = 0
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
         self._text = ""
         self._is_last = False
 
-    def ahead(self) -> tuple[str, int]:
-        """(the window, `at` in it); from there on it shows `LONGEST_ITEM` characters, or all there
-        are.
-        """
-        if not self._is_last and len(self._text) - self.at < LONGEST_ITEM:
-            parts = [self._text[self.at :]]
-            self.at = 0
-            while not self._is_last and sum(map(len, parts)) < 2 * LONGEST_ITEM:
+    def view(self) -> tuple[str, int]:
+        """Returns (text, position) with `LONGEST_ITEM` characters from there on, or all others."""
+        if not self._is_last and len(self._text) - self.position < LONGEST_ITEM:
+            pieces = [self._text[self.position :]]
+            self.position = 0
+            while not self._is_last and sum(map(len, pieces)) < 2 * LONGEST_ITEM:
                 chunk = self._stream.read(LONGEST_ITEM)
                 self._is_last = not chunk
-                parts.append(self._decoder.decode(chunk, final=self._is_last))
-            self._text = "".join(parts)
-        return self._text, self.at
+                pieces.append(self._decoder.decode(chunk, final=self._is_last))
+            self._text = "".join(pieces)
+        return self._text, self.position
 
     def skip_past(self, pattern: re.Pattern[str]) -> bool:
-        """Moves behind the next `pattern`; False at the end of the file."""
+        """Moves behind the next match; returns False at the end of the file."""
         while True:
-            text, start = self.ahead()
-            if found := pattern.search(text, start):
-                self.at = found.end()
+            text, start = self.view()
+            match = pattern.search(text, start)
+            if match:
+                self.position = match.end()
                 return True
             if self._is_last:
                 return False
-            self.at = max(len(text) - _OVERLAP, start + 1)
+            self.position = max(len(text) - _OVERLAP, start + 1)
 
 
-def _checked(item: Any, number: int, written: str) -> dict[str, Any] | BadRecord:
-    if _NOT_UTF8.search(written):
+def _check_item(item: Any, number: int, source_text: str) -> dict[str, Any] | BadRecord:
+    if _SURROGATE.search(source_text):
         return BadRecord(number, "", "", "is not UTF-8")
     if not isinstance(item, dict):
-        return _broken(number)
-    if "\\u" in written and _NOT_UTF8.search(json.dumps(item, ensure_ascii=False)):
+        return _not_an_object(number)
+    if "\\u" in source_text and _SURROGATE.search(json.dumps(item, ensure_ascii=False)):
         return BadRecord(number, "", "", "is not text: half a surrogate pair")
     return item
 
 
-def _broken(number: int) -> BadRecord:
-    """Without what stands there: a whole record names accounts, addresses and countries."""
+def _not_an_object(number: int) -> BadRecord:
+    # Without the text of the record, which may name accounts, addresses and countries.
     return BadRecord(number, "", "", "is not a JSON object")

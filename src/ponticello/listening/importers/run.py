@@ -1,12 +1,8 @@
-"""import-history: from a file, folder or zip to events of the log, and a record of what matched and
-what did not.
-"""
+"""Imports a listening history: reads a file, folder or zip, matches its tracks, updates the log."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -46,10 +42,10 @@ from ponticello.storage.schema import EVENT, SESSION_ID, TRACK_ID, USER_ID
 from ponticello.storage.tables import truncate_value
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 
-ME = "me"  # whose an export of one person is, unless they are named
+ME = "me"  # the user of an export that names none
 _STEP = "import-history"
-_DAMAGED = "is damaged in its zip; what stands before the damage was read"
-_MOST_LISTED = 10_000  # bad rows of one file named one by one
+_MOST_LISTED = 10_000  # bad rows of one file that skipped.csv lists one by one
+_RULE = "rule"
 READERS: dict[Format, Callable[[HistoryFile], Records]] = {
     "listenbrainz": read_listenbrainz,
     "spotify": read_spotify,
@@ -64,19 +60,23 @@ READERS: dict[Format, Callable[[HistoryFile], Records]] = {
 
 @dataclass
 class HistoryImport:
-    """What an import did, in events. matched: by rule, of those read now; the kept are of this
-    import and before.
+    """The result of an import, in events.
+
+    n_updated: counts of plays that grew, and scrobbles whose duration is known now. n_kept: events
+    of this import and earlier ones that wait for their track. n_newly_matched: events of earlier
+    imports that found it now. matched: events read now, by rule. files: formats by file name.
+    user: the name of the only user, if there is one.
     """
 
     n_new: int = 0
-    n_updated: int = 0  # counts of plays that grew, and scrobbles whose length is known now
+    n_updated: int = 0
     n_skipped: int = 0
     n_total: int = 0
     n_read: int = 0
     n_matched: int = 0
     n_unmatched: int = 0
     n_kept: int = 0
-    n_newly_matched: int = 0  # kept by an earlier import, matched now
+    n_newly_matched: int = 0
     n_not_music: int = 0
     matched: dict[str, int] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class HistoryImport:
 
     @property
     def match_rate(self) -> float | None:
-        """The share of the events read that found their track."""
+        """The share of the events read now that match a track; None without any."""
         return self.n_matched / self.n_read if self.n_read else None
 
 
@@ -102,228 +102,201 @@ def import_history(
     zone: tzinfo = UTC,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> HistoryImport:
-    """Adds the events of a file, folder or zip to the library, each with the track it is of, each
-    of them once.
+    """Adds the events of a file, folder or zip to the log, each matched to a track, each once.
 
-    path: None tries again what earlier imports could not match, which every import does besides.
-    file_format: what the files are; None tells it from each file's content. columns: for plain tables and
-    Last.fm.
-    user: who listened, in exports of one person (`ME` if None). pseudonyms: False keeps new listeners
-    their names as ids.
-    zone: in which dates that name none were written. on_progress: called with (bytes, of all bytes)
-    read. What cannot be read goes to skipped.csv by file and line, what finds no track to
-    unmatched.csv, and is kept.
+    path: None only retries the events that are unmatched so far, as every import does.
+    file_format: None detects it from each file's content. columns: for tables and Last.fm.
+    user: the user of exports of one person (`ME` if None). pseudonyms: False keeps the names of
+    new users as their ids. zone: of dates without one. on_progress: called with (bytes read, all
+    bytes). Rows that cannot be read go to skipped.csv by file and line, tracks without a match to
+    unmatched.csv; their events are kept.
 
-    DataError: nothing there that can be read. ConfigError: options that do not go together.
+    DataError: no readable history at `path`. ConfigError: options that exclude each other.
     LibraryError: no catalogue yet, or another process is writing.
 
         import_history(folder, Path("my_spotify_data.zip"), user="ada")
     """
-    done = HistoryImport()
-    gathered = EventBuffer()
     tracks = read_tracks(folder)
-    skipped: list[SkippedRow] = []
+    reader = _HistoryReader(columns or {}, user, zone)
     if path is not None:
-        with open_sources(path) as sources:
-            ends = list(accumulate(source.size for source in sources))
-            for place, found in _known(sources, file_format, done, path):
-                skipped += _read(sources[place], found, gathered, done, columns or {}, user, zone)
-                if on_progress:
-                    on_progress(ends[place], ends[-1])
+        reader.read(path, file_format, on_progress)
+    result = reader.result
+    references = reader.buffer.references
     with folder.lock():
-        kept = read_pending_events(folder)
-        if kept is not None:
-            gathered.add_rows(kept.with_columns(pl.lit(True).alias(IS_KEPT)))
-        events = _with_users(folder, gathered.take_events(), user, pseudonyms, done)
-        catalogue = build_catalog(tracks, PurePosixPath(folder.root.as_posix()))
-        nearest = SuggestionIndex(catalogue)
-        matches = _matches(gathered.references, catalogue, nearest if fuzzy else None)
-        events = _with_tracks(events, matches)
-        _count(events, done)
-        matched = events.filter(pl.col(TRACK_ID).is_not_null())
-        new, waiting = (
-            matched.drop(REFERENCE, "rule"),
-            events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENT_COLUMNS)),
-        )
-        del events, matched  # the largest things here, of which what follows makes its own
-        done.n_new, done.n_updated, done.n_total = add_events(
-            folder, new, "history" if path is None else path.name
-        )
-        del new
-        waiting = write_pending_events(folder, waiting, gathered.references)
-        done.n_kept = waiting.height
-        write_unmatched_list(folder, waiting, gathered.references, matches, nearest)
+        pending = read_pending_events(folder)
+        if pending is not None:
+            reader.buffer.add_rows(pending.with_columns(pl.lit(True).alias(IS_KEPT)))
+        events = _assign_users(folder, reader.buffer.take_events(), user, pseudonyms, result)
+        catalog = build_catalog(tracks, PurePosixPath(folder.root.as_posix()))
+        suggestions = SuggestionIndex(catalog)
+        matches = _match_all(references, catalog, suggestions if fuzzy else None)
+        events = _add_tracks(events, matches)
+        _count_matches(events, result)
+        matched = events.filter(pl.col(TRACK_ID).is_not_null()).drop(REFERENCE, _RULE)
+        unmatched = events.filter(pl.col(TRACK_ID).is_null()).select(list(EVENT_COLUMNS))
+        del events  # the largest table; the steps below make copies of their own
+        name = "history" if path is None else path.name
+        result.n_new, result.n_updated, result.n_total = add_events(folder, matched, name)
+        del matched
+        unmatched = write_pending_events(folder, unmatched, references)
+        result.n_kept = unmatched.height
+        write_unmatched_list(folder, unmatched, references, matches, suggestions)
         if path is not None:
-            folder.record_skipped(_STEP, skipped)
-    return done
+            folder.record_skipped(_STEP, reader.skipped)
+    return result
 
 
-def _known(
-    sources: list[HistoryFile], form: Format | None, done: HistoryImport, path: Path
-) -> Iterator[tuple[int, Format]]:
-    """(which source, its format) of every one that is known; others are in `done.ignored_files`."""
-    n_known = 0
-    for place, source in enumerate(sources):
-        found = form or detect_format(source)
-        if found is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
-            found = "table"  # which says what it misses
-        if found is None:
-            done.ignored_files.append(source.name)
-            continue
-        n_known += 1
-        yield place, found
-    if not n_known:
-        raise DataError(
-            f"{path.name} holds no listening that is known; formats are {', '.join(FORMATS)}; if it is one of them, "
-            "pass --format"
-        )
+class _HistoryReader:
+    """Reads the files of a history into `buffer`, and records what happened in `result`."""
 
+    def __init__(self, columns: Mapping[str, str], user: str | None, zone: tzinfo) -> None:
+        self.buffer = EventBuffer()
+        self.result = HistoryImport()
+        self.skipped: list[SkippedRow] = []
+        self._columns = columns
+        self._user = user
+        self._zone = zone
 
-def _read(
-    source: HistoryFile,
-    form: Format,
-    gathered: EventBuffer,
-    done: HistoryImport,
-    columns: Mapping[str, str],
-    user: str | None,
-    zone: tzinfo,
-) -> list[SkippedRow]:
-    """Adds a file's events to `load_audience`; the rows to record as skipped, of which `done`
-    counts every one.
-    """
-    done.files[source.name] = form
-    skipped: list[SkippedRow] = []
-    _gather(source, form, gathered, done, skipped, columns, user, zone)
-    skipped += [
-        SkippedRow(source.name, None, "", "", f"{_DAMAGED}: {why}") for why in source.damage
-    ]
-    done.n_skipped += len(skipped)
-    return _shortened(skipped, source.name)
-
-
-def _gather(
-    source: HistoryFile,
-    form: Format,
-    gathered: EventBuffer,
-    done: HistoryImport,
-    skipped: list[SkippedRow],
-    columns: Mapping[str, str],
-    user: str | None,
-    zone: tzinfo,
-) -> None:
-    if form == "table":
-        rows, bad, left_out = read_event_table(source, columns, has_one_user=user is not None)
-        if user is not None and USER_ID in rows.columns:
-            raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
-        gathered.add_rows(rows)
-        skipped += bad
-        done.dropped_columns += [name for name in left_out if name not in done.dropped_columns]
-        return
-    if columns and form != "lastfm":
-        raise ConfigError(
-            f"{source.name} is a {form} file, whose columns are known; leave --columns out"
-        )
-    if user is not None and form == "navidrome":
-        raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
-    records = read_lastfm(source, zone, columns) if form == "lastfm" else READERS[form](source)
-    gathered.add(_listens(records, source, done, skipped))
-
-
-def _listens(
-    records: Records, source: HistoryFile, done: HistoryImport, skipped: list[SkippedRow]
-) -> Iterator[ListenEvent]:
-    """The events among `records`; faults go to `skipped`, also that of a file which breaks off."""
-    for record in records:
-        if isinstance(record, BadRecord):
-            skipped.append(
-                SkippedRow(
-                    source.name,
-                    record.line,
-                    record.field,
-                    truncate_value(record.value),
-                    record.reason,
-                )
+    def read(
+        self,
+        path: Path,
+        file_format: Format | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Reads a file, folder or zip; DataError if it holds no file of a known format."""
+        with open_sources(path) as sources:
+            n_bytes = sum(source.size for source in sources)
+            n_bytes_read = 0
+            for source in sources:
+                n_bytes_read += source.size
+                known_format = file_format or detect_format(source)
+                if known_format is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
+                    known_format = "table"  # its reader reports the missing columns
+                if known_format is None:
+                    self.result.ignored_files.append(source.name)
+                    continue
+                self._read_file(source, known_format)
+                if on_progress:
+                    on_progress(n_bytes_read, n_bytes)
+        if not self.result.files:
+            raise DataError(
+                f"{path.name} holds no listening that is known; formats are {', '.join(FORMATS)}; "
+                "if it is one of them, pass --format"
             )
-        elif isinstance(record, IgnoredRecord):
-            done.n_not_music += 1
+
+    def _read_file(self, source: HistoryFile, file_format: Format) -> None:
+        self._check_options(source, file_format)
+        self.result.files[source.name] = file_format
+        bad_rows: list[SkippedRow] = []
+        if file_format == "table":
+            self._read_table(source, bad_rows)
+        elif file_format == "lastfm":
+            records = read_lastfm(source, self._zone, self._columns)
+            self.buffer.add(self._events(records, source, bad_rows))
         else:
-            yield record
+            self.buffer.add(self._events(READERS[file_format](source), source, bad_rows))
+        for error in source.damage:
+            reason = f"is damaged in its zip; what stands before the damage was read: {error}"
+            bad_rows.append(SkippedRow(source.name, None, "", "", reason))
+        self.result.n_skipped += len(bad_rows)
+        self.skipped += bad_rows[:_MOST_LISTED]
+        if len(bad_rows) > _MOST_LISTED:
+            more = f"{len(bad_rows) - _MOST_LISTED} more rows"
+            self.skipped.append(SkippedRow(source.name, None, "", more, "see those above"))
+
+    def _check_options(self, source: HistoryFile, file_format: Format) -> None:
+        if self._columns and file_format not in ("table", "lastfm"):
+            raise ConfigError(
+                f"{source.name} is a {file_format} file, whose columns are known; "
+                "leave --columns out"
+            )
+        if self._user is not None and file_format == "navidrome":
+            raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
+
+    def _read_table(self, source: HistoryFile, bad_rows: list[SkippedRow]) -> None:
+        table = read_event_table(source, self._columns, has_one_user=self._user is not None)
+        if self._user is not None and USER_ID in table.rows.columns:
+            raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
+        self.buffer.add_rows(table.rows)
+        bad_rows += table.skipped
+        for name in table.dropped_columns:
+            if name not in self.result.dropped_columns:
+                self.result.dropped_columns.append(name)
+
+    def _events(
+        self, records: Records, source: HistoryFile, bad_rows: list[SkippedRow]
+    ) -> Iterator[ListenEvent]:
+        for record in records:
+            if isinstance(record, ListenEvent):
+                yield record
+            elif isinstance(record, IgnoredRecord):
+                self.result.n_not_music += 1
+            else:
+                bad_rows.append(_skipped_row(record, source.name))
 
 
-def _shortened(rows: list[SkippedRow], name: str) -> list[SkippedRow]:
-    more = len(rows) - _MOST_LISTED
-    return (
-        [*rows[:_MOST_LISTED], SkippedRow(name, None, "", f"{more} more rows", "see those above")]
-        if more > 0
-        else rows
-    )
+def _skipped_row(record: BadRecord, name: str) -> SkippedRow:
+    value = truncate_value(record.value)
+    return SkippedRow(name, record.line, record.field, value, record.reason)
 
 
-def _with_users(
+def _assign_users(
     folder: LibraryPaths,
     events: pl.DataFrame,
     user: str | None,
     pseudonyms: bool,
-    done: HistoryImport,
+    result: HistoryImport,
 ) -> pl.DataFrame:
-    """Events under the ids of their listeners, and playlists under theirs; the kept ones have both
-    already.
-    """
-    known: set[str] = set()
-    if folder.interactions.is_file():
-        known |= set(read_stored_table(folder.interactions, [USER_ID])[USER_ID].unique())
+    """Replaces names of users and of exported playlists by ids; kept events have theirs already."""
     is_kept = pl.col(IS_KEPT)
-    known |= set(events.filter(is_kept)[USER_ID].unique())
+    user_ids = set(events.filter(is_kept)[USER_ID].unique())
+    if folder.interactions.is_file():
+        user_ids |= set(read_stored_table(folder.interactions, [USER_ID])[USER_ID].unique())
     events = events.with_columns(pl.col(USER_ID).fill_null(user or ME))
     names = events.filter(~is_kept)[USER_ID].unique(maintain_order=True).to_list()
-    ids = assign_user_ids(folder, names, known, pseudonyms=pseudonyms)
-    playlists = (
-        (pl.col(EVENT) == "playlist")
-        & ~is_kept
-        & ~pl.col(IS_TABLE)
-        & pl.col(SESSION_ID).is_not_null()
-    )
-    sessions = events.filter(playlists)[SESSION_ID].unique(maintain_order=True).to_list()
-    hidden = {name: pseudonym(folder, name, "playlist") for name in sessions}
     if len(names) == 1:
-        done.user = names[0]
-    return events.with_columns(
-        pl.when(is_kept)
-        .then(pl.col(USER_ID))
-        .otherwise(pl.col(USER_ID).replace(ids))
-        .alias(USER_ID),
-        pl.when(playlists)
-        .then(pl.col(SESSION_ID).replace(hidden))
-        .otherwise(pl.col(SESSION_ID))
-        .alias(SESSION_ID),
-    )
+        result.user = names[0]
+    new_ids = assign_user_ids(folder, names, user_ids, pseudonyms=pseudonyms)
+    is_playlist = (pl.col(EVENT) == "playlist") & ~is_kept & ~pl.col(IS_TABLE)
+    is_playlist &= pl.col(SESSION_ID).is_not_null()
+    playlists = events.filter(is_playlist)[SESSION_ID].unique(maintain_order=True).to_list()
+    playlist_ids = {name: pseudonym(folder, name, "playlist") for name in playlists}
+    user_id = pl.when(is_kept).then(pl.col(USER_ID)).otherwise(pl.col(USER_ID).replace(new_ids))
+    session_id = pl.when(is_playlist).then(pl.col(SESSION_ID).replace(playlist_ids))
+    session_id = session_id.otherwise(pl.col(SESSION_ID))
+    return events.with_columns(user_id.alias(USER_ID), session_id.alias(SESSION_ID))
 
 
-def _matches(
-    heard: list[TrackReference], catalogue: CatalogMatcher, nearest: SuggestionIndex | None
+def _match_all(
+    references: list[TrackReference], catalog: CatalogMatcher, suggestions: SuggestionIndex | None
 ) -> list[Match]:
-    found = [match_track(said, catalogue) for said in heard]
-    if nearest is None:
-        return found
-    for place, each in enumerate(found):
-        if each.track_id is None and (entry := nearest.fuzzy_match(heard[place])) is not None:
-            found[place] = Match(entry.track_id, "fuzzy")
-    return found
+    """Matches every reference. suggestions: also try the rule `fuzzy`."""
+    matches = []
+    for reference in references:
+        result = match_track(reference, catalog)
+        if result.track_id is None and suggestions is not None:
+            entry = suggestions.fuzzy_match(reference)
+            if entry is not None:
+                result = Match(entry.track_id, "fuzzy")
+        matches.append(result)
+    return matches
 
 
-def _with_tracks(events: pl.DataFrame, matches: list[Match]) -> pl.DataFrame:
-    """`events` with the track each is of, if any, and the rule that found it."""
-    found_ids = pl.Series(TRACK_ID, [each.track_id for each in matches], pl.String)
-    rules = pl.Series("rule", [each.rule for each in matches], pl.String)
-    table = pl.DataFrame([found_ids, rules]).with_row_index(REFERENCE)
+def _add_tracks(events: pl.DataFrame, matches: list[Match]) -> pl.DataFrame:
+    """Adds the columns `track_id` (null without a match) and `rule`."""
+    track_ids = pl.Series(TRACK_ID, [result.track_id for result in matches], pl.String)
+    rules = pl.Series(_RULE, [result.rule for result in matches], pl.String)
+    table = pl.DataFrame([track_ids, rules]).with_row_index(REFERENCE)
     return events.join(table, on=REFERENCE, how="left", maintain_order="left")
 
 
-def _count(events: pl.DataFrame, done: HistoryImport) -> None:
-    now = events.filter(~pl.col(IS_KEPT))
-    done.n_read = now.height
-    rules = Counter(dict(now.filter(pl.col("rule") != "").group_by("rule").len().iter_rows()))
-    done.matched = {rule: rules[rule] for rule in RULES if rules[rule]}
-    done.n_matched = sum(done.matched.values())
-    done.n_unmatched = done.n_read - done.n_matched
-    done.n_newly_matched = events.filter(pl.col(IS_KEPT) & pl.col(TRACK_ID).is_not_null()).height
+def _count_matches(events: pl.DataFrame, result: HistoryImport) -> None:
+    read_now = events.filter(~pl.col(IS_KEPT))
+    matched = read_now.filter(pl.col(TRACK_ID).is_not_null())
+    counts = dict(matched.group_by(_RULE).len().iter_rows())
+    result.n_read = read_now.height
+    result.matched = {rule: counts[rule] for rule in RULES if rule in counts}
+    result.n_matched = matched.height
+    result.n_unmatched = result.n_read - result.n_matched
+    is_newly_matched = pl.col(IS_KEPT) & pl.col(TRACK_ID).is_not_null()
+    result.n_newly_matched = events.filter(is_newly_matched).height

@@ -1,4 +1,4 @@
-"""Spotify: the extended streaming history, and the short one that comes with the account data."""
+"""Reads Spotify's extended streaming history, and the short one in the account data."""
 
 from typing import Any
 
@@ -18,78 +18,71 @@ from ponticello.listening.importers.records import (
 )
 from ponticello.listening.importers.sources import HistoryFile
 
-# old rows do not say `skipped`: a forward button before this is one, as platforms count plays
+# Old rows have no `skipped`; a forward button before this is a skip, as platforms count plays.
 SHORT_SKIP_S = 30.0
 _OTHER_CONTENT = ("episode_name", "spotify_episode_uri", "audiobook_title", "audiobook_uri")
 
 
 def read_spotify(source: HistoryFile) -> Records:
-    """Plays with how long they lasted; `ts` and `endTime` (UTC) are when they ended.
+    """Yields plays with their length; `ts` and `endTime` (UTC) are when they ended.
 
-    event: skip where the row says skipped, or (old rows, which do not say) where the forward button
-    ended it within 30 s; complete where the track ran to its end; else play. Podcasts and
-    audiobooks are no music. Of the address, country, device, agent, account name, shuffle and
-    private-session fields nothing is kept.
+    A row is a skip if it is marked so or, in old rows, if the forward button ended it within 30 s;
+    complete if the track ran to its end; else a play. Podcasts and audiobooks are ignored.
     """
     with source.open() as stream:
         for row, item in json_items(stream):
             if isinstance(item, BadRecord):
                 yield item
+            elif "endTime" in item:
+                yield _read_short_row(item, row)
             else:
-                yield _short(item, row) if "endTime" in item else _extended(item, row)
+                yield _read_extended_row(item, row)
 
 
-def _extended(item: dict[str, Any], row: int) -> Record:
-    title, uri = (
-        parse_text(item.get("master_metadata_track_name")),
-        parse_uri(item.get("spotify_track_uri")),
-    )
+def _read_extended_row(item: dict[str, Any], row: int) -> Record:
+    title = parse_text(item.get("master_metadata_track_name"))
+    uri = parse_uri(item.get("spotify_track_uri"))
     if title is None and uri is None:
         if any(item.get(key) for key in _OTHER_CONTENT):
             return IgnoredRecord()
-        return BadRecord(
-            row, "master_metadata_track_name", "", "is missing, and so is spotify_track_uri"
-        )
-    at_us, played_ms = parse_time_us(item.get("ts")), parse_number(item.get("ms_played"))
-    if at_us is None:
-        return BadRecord(row, "ts", item.get("ts"), NO_DATE)
-    if played_ms is None or played_ms < 0:
-        return BadRecord(row, "ms_played", item.get("ms_played"), "is not a number of milliseconds")
-    heard = TrackReference(
+        reason = "is missing, and so is spotify_track_uri"
+        return BadRecord(row, "master_metadata_track_name", "", reason)
+    track = TrackReference(
         uri=uri,
         artist=parse_text(item.get("master_metadata_album_artist_name")),
         title=title,
         album=parse_text(item.get("master_metadata_album_album_name")),
     )
-    return ListenEvent(heard, at_us, _event(item, played_ms / 1000), played_ms / 1000)
+    return _event(item, row, track, "ts", "ms_played")
 
 
-def _event(item: dict[str, Any], played_s: float) -> str:
-    skipped, ended = item.get("skipped"), item.get("reason_end")
-    if skipped is True or (skipped is None and ended == "fwdbtn" and played_s < SHORT_SKIP_S):
-        return "skip"
-    return "complete" if ended == "trackdone" else "play"
-
-
-def _short(item: dict[str, Any], row: int) -> Record:
-    title, at_us, played_ms = (
-        parse_text(item.get("trackName")),
-        parse_time_us(item["endTime"]),
-        parse_number(item.get("msPlayed")),
-    )
+def _read_short_row(item: dict[str, Any], row: int) -> Record:
+    title = parse_text(item.get("trackName"))
     if title is None:
-        return (
-            IgnoredRecord()
-            if item.get("podcastName")
-            else BadRecord(row, "trackName", "", "is missing")
-        )
+        if item.get("podcastName"):
+            return IgnoredRecord()
+        return BadRecord(row, "trackName", "", "is missing")
+    track = TrackReference(artist=parse_text(item.get("artistName")), title=title)
+    return _event(item, row, track, "endTime", "msPlayed")
+
+
+def _event(
+    item: dict[str, Any], row: int, track: TrackReference, time_key: str, length_key: str
+) -> Record:
+    at_us = parse_time_us(item.get(time_key))
     if at_us is None:
-        return BadRecord(row, "endTime", item["endTime"], NO_DATE)
+        return BadRecord(row, time_key, item.get(time_key), NO_DATE)
+    played_ms = parse_number(item.get(length_key))
     if played_ms is None or played_ms < 0:
-        return BadRecord(row, "msPlayed", item.get("msPlayed"), "is not a number of milliseconds")
-    return ListenEvent(
-        TrackReference(artist=parse_text(item.get("artistName")), title=title),
-        at_us,
-        "play",
-        played_ms / 1000,
-    )
+        return BadRecord(row, length_key, item.get(length_key), "is not a number of milliseconds")
+    played_s = played_ms / 1000
+    return ListenEvent(track, at_us, _event_kind(item, played_s), played_s)
+
+
+def _event_kind(item: dict[str, Any], played_s: float) -> str:
+    skipped = item.get("skipped")
+    reason_end = item.get("reason_end")
+    is_short_skip = reason_end == "fwdbtn" and played_s < SHORT_SKIP_S
+    if skipped is True or (skipped is None and is_short_skip):
+        return "skip"
+    return "complete" if reason_end == "trackdone" else "play"

@@ -1,11 +1,11 @@
-"""A plain table of listening (CSV, TSV, JSONL, Parquet) under our column names, or under its own
-with a map.
+"""Reads a table of events (CSV, TSV, JSONL, Parquet) with our column names, or others by a map.
 
-What is not a column of ours stays outside: a table's addresses, countries and devices are never
-read into the library.
+Columns other than ours are dropped: a table's addresses, countries and devices never reach the
+library.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -34,86 +34,96 @@ from ponticello.storage.tables import raw_table
 from ponticello.storage.validation import raw_kinds, validate_table
 
 URI = "uri"
-_NAMED: dict[str, Kind] = {
+KINDS: dict[str, Kind] = {
+    **INTERACTIONS.kinds,
     MBID: "text",
     ISRC: "text",
     URI: "text",
     PATH: "text",
     ARTIST: "text",
     TITLE: "text",
+    ALBUM: "text",
+    DURATION_S: "number",
 }
-KINDS: dict[str, Kind] = {**INTERACTIONS.kinds, **_NAMED, ALBUM: "text", DURATION_S: "number"}
-_TELLING = (
-    {MBID},
-    {ISRC},
-    {URI},
-    {PATH},
-    {ARTIST, TITLE},
-)  # any of these may stand in for track_id
-_READS = {MBID: parse_mbid, ISRC: parse_isrc, URI: parse_uri}
+# Each of these sets of columns can identify a track in place of track_id.
+_IDENTIFYING = ({MBID}, {ISRC}, {URI}, {PATH}, {ARTIST, TITLE})
+_PARSERS = {MBID: parse_mbid, ISRC: parse_isrc, URI: parse_uri}
 MOST_BYTES_IN_ZIP = 4 << 30
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """The rows that can be used, those that cannot, and the columns that are not ours."""
+
+    rows: pl.DataFrame
+    skipped: list[SkippedRow]
+    dropped_columns: list[str]
 
 
 def read_event_table(
     source: HistoryFile, columns: Mapping[str, str], *, has_one_user: bool
-) -> tuple[pl.DataFrame, list[SkippedRow], list[str]]:
-    """(good rows, bad rows by line, the columns left out) of a table.
+) -> EventTable:
+    """Reads a table of events.
 
-    columns: our column -> the table's own. has_one_user: the caller names the listener, so
-    `user_id` is not needed.
-    DataError: a file that cannot be read, a column that is missing.
+    columns: our column -> the table's. has_one_user: the caller names the user, so that `user_id`
+    is not required.
+    DataError: the file cannot be read, or lacks a column.
     """
-    if unknown := [ours for ours in columns if ours not in KINDS]:
-        raise DataError(
-            f"--columns {unknown[0]}=...: there is no such column of a history; use one of {', '.join(KINDS)}"
-        )
-    asked = Table("history", KINDS, ())
+    for column in columns:
+        if column not in KINDS:
+            raise DataError(
+                f"--columns {column}=...: there is no such column of a history; "
+                f"use one of {', '.join(KINDS)}"
+            )
     if source.path is None and source.size > MOST_BYTES_IN_ZIP:
         raise DataError(
             f"{source.name} is too large to be read in its zip; unpack it and pass the file"
         )
+    kinds = raw_kinds(Table("history", KINDS, ()), columns)
     with source.open() as stream:
-        raw = raw_table(source.path or stream.read(), source.name, raw_kinds(asked, columns))
-    theirs = {theirs: ours for ours, theirs in columns.items()}
-    names = {theirs.get(name, name) for name in raw.frame.columns}
-    required = [PLAYED_AT] if has_one_user else [USER_ID, PLAYED_AT]
-    if not any(wanted <= names for wanted in _TELLING):
-        required.insert(len(required) - 1, TRACK_ID)
-    if USER_ID in required and USER_ID not in names and set(required) - {USER_ID} <= names:
+        raw = raw_table(source.path or stream.read(), source.name, kinds)
+    our_names = {theirs: ours for ours, theirs in columns.items()}
+    names = {our_names.get(name, name) for name in raw.frame.columns}
+    required = _required_columns(names, has_one_user)
+    if USER_ID not in names and USER_ID in required and names.issuperset(required - {USER_ID}):
         raise DataError(
-            f"{source.name}: column {USER_ID!r} is missing; pass --columns {USER_ID}=COLUMN, or --user NAME if one "
-            "person listened"
+            f"{source.name}: column {USER_ID!r} is missing; pass --columns {USER_ID}=COLUMN, "
+            "or --user NAME if one person listened"
         )
-    frame, lines, bad = validate_table(
-        raw, source.name, Table("history", KINDS, tuple(required)), columns
-    )
-    skipped = redact_users(bad)
-    left_out = [name for name in frame.columns if name not in KINDS]
-    frame = frame.drop(left_out)
-    for column, read in _READS.items():
-        if column in frame.columns:
-            frame = frame.with_columns(pl.Series(column, map(read, frame[column]), pl.String))
-    told = pl.any_horizontal(
-        pl.all_horizontal(pl.col(name).is_not_null() for name in wanted)
-        for wanted in ({TRACK_ID}, *_TELLING)
-        if wanted <= set(frame.columns)
-    )
-    is_told = (
-        frame.select(told.alias("told"))["told"]
-        if TRACK_ID not in required
-        else pl.repeat(True, frame.height, eager=True)
-    )
-    for line in lines.filter(~is_told):
-        skipped.append(
-            SkippedRow(
-                source.name, line, TRACK_ID, "", "is missing, and so is what could stand in for it"
-            )
-        )
-    events = (
-        pl.col(EVENT).fill_null("play") if EVENT in frame.columns else pl.lit("play").alias(EVENT)
-    )
-    return (
-        frame.filter(is_told).with_columns(events, pl.lit(True).alias(IS_TABLE)),
-        skipped,
-        left_out,
-    )
+    ordered = tuple(column for column in (USER_ID, TRACK_ID, PLAYED_AT) if column in required)
+    table = Table("history", KINDS, ordered)
+    rows, lines, bad_rows = validate_table(raw, source.name, table, columns)
+    dropped_columns = [name for name in rows.columns if name not in KINDS]
+    rows = rows.drop(dropped_columns)
+    for column, parse in _PARSERS.items():
+        if column in rows.columns:
+            rows = rows.with_columns(pl.Series(column, map(parse, rows[column]), pl.String))
+    is_identified = _is_identified(rows)
+    skipped = redact_users(bad_rows)
+    for line in lines.filter(~is_identified):
+        reason = "is missing, and so is what could stand in for it"
+        skipped.append(SkippedRow(source.name, line, TRACK_ID, "", reason))
+    event = pl.lit("play").alias(EVENT)
+    if EVENT in rows.columns:
+        event = pl.col(EVENT).fill_null("play")
+    rows = rows.filter(is_identified).with_columns(event, pl.lit(True).alias(IS_TABLE))
+    return EventTable(rows, skipped, dropped_columns)
+
+
+def _required_columns(names: set[str], has_one_user: bool) -> set[str]:
+    required = {PLAYED_AT}
+    if not has_one_user:
+        required.add(USER_ID)
+    if not any(columns <= names for columns in _IDENTIFYING):
+        required.add(TRACK_ID)
+    return required
+
+
+def _is_identified(rows: pl.DataFrame) -> pl.Series:
+    """Returns which rows have a track_id or what can stand in for it."""
+    names = set(rows.columns)
+    groups = []
+    for columns in ({TRACK_ID}, *_IDENTIFYING):
+        if columns <= names:
+            groups.append(pl.all_horizontal(pl.col(column).is_not_null() for column in columns))
+    return rows.select(pl.any_horizontal(groups).alias("is_identified"))["is_identified"]
