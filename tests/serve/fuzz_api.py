@@ -174,7 +174,7 @@ def _known(app: FastAPI, sound: bytes) -> Known:
     ]
     listeners = client.get("/api/listeners", params={"k": 20}).json()["listeners"]
     heard = client.post("/api/uploads", files={"file": ("sound", sound)}) if sound else None
-    upload = heard.json()["upload"] if heard is not None and heard.status_code == 200 else "none"
+    upload = heard.json()["upload_id"] if heard is not None and heard.status_code == 200 else "none"
     return Known(tracks, [each["user_id"] for each in listeners], sound, upload)
 
 
@@ -198,7 +198,7 @@ def _value(name: str, value: Any, known: Known, chance: random.Random) -> Any:
         return chance.choice(known.tracks)
     if name == "user_id" and known.users:
         return chance.choice(known.users)
-    if name == "upload":
+    if name == "upload_id":
         return known.upload
     if name == "where" and isinstance(value, list):
         return [chance.choice(WHERE) for _ in value[:3]]
@@ -218,9 +218,9 @@ def _filled(body: Any, known: Known, chance: random.Random) -> Any:
         if value is not None and chance.random() < KNOWN_SHARE:
             found[name] = _value(name, value, known, chance)
     for alternatives in (
-        ("text", "track_id", "upload"),
+        ("text", "track_id", "upload_id"),
         ("user_id", "recent"),
-        ("ask", "user_id", "recent"),
+        ("query", "user_id", "recent"),
     ):
         named = [name for name in alternatives if found.get(name) is not None]
         if len(named) > 1 and chance.random() < SENSIBLE_SHARE:

@@ -130,7 +130,7 @@ def test_a_hostile_question_is_only_looked_for(client: TestClient) -> None:
     for text in HOSTILE:
         answer = client.post("/api/search", json={"terms": [{"text": text}], "k": 1})
         assert answer.status_code == 200
-        assert answer.json()["results"][0]["why"]["parts"][0]["text"] == text
+        assert answer.json()["results"][0]["why"]["components"][0]["text"] == text
         for where in (f"title={text}", text, f"tags~{text}", f"{text}=1"):
             answer = client.get("/api/tracks", params={"where": where, "text": text})
             assert answer.status_code in (200, 422)

@@ -66,13 +66,13 @@ def test_the_second_map_lies_as_the_first_does() -> None:
 
 def test_the_track_that_moved_most_comes_first() -> None:
     drawn = project_spaces(_index(120, moved=17))
-    assert drawn.movers[0] == 17
+    assert drawn.largest_shifts[0] == 17
 
 
 def test_one_space_makes_one_map_and_nothing_moves() -> None:
     drawn = project_spaces(_index(30, both=False))
     assert drawn.preference is None
-    assert len(drawn.movers) == 0
+    assert len(drawn.largest_shifts) == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 5])
@@ -96,8 +96,8 @@ def test_maps_are_kept_by_generation_and_old_ones_go(
         patched.setattr(maps, "project_spaces", never)
         again = load_kept_projection(folder, index, "aaaa")
     for one, two in zip(
-        (first.semantic, first.preference, first.movers),
-        (again.semantic, again.preference, again.movers),
+        (first.semantic, first.preference, first.largest_shifts),
+        (again.semantic, again.preference, again.largest_shifts),
         strict=True,
     ):
         np.testing.assert_array_equal(one, two)

@@ -81,10 +81,10 @@ def test_reasons_add_up_to_the_score(client: TestClient, trained: Library, blend
                 result["score"], abs=1e-9
             )
             for part in ("semantic", "preference"):
-                total = sum(each[part] for each in result["why"]["parts"])
+                total = sum(each[part] for each in result["why"]["components"])
                 assert total == pytest.approx(result[part], abs=TOLERANCE)
-    assert [part["term"] for part in asked["results"][0]["why"]["parts"]] == [0, 1, 2, 3]
-    assert [part["track_id"] for part in taste["results"][0]["why"]["parts"]] == ids[:5]
+    assert [part["term"] for part in asked["results"][0]["why"]["components"]] == [0, 1, 2, 3]
+    assert [part["track_id"] for part in taste["results"][0]["why"]["components"]] == ids[:5]
     assert not {ids[4], ids[9]} & set(_ids(asked)), "what was asked with is no answer"
     assert not set(ids[:5]) & set(_ids(taste))
 
@@ -131,9 +131,9 @@ def test_few_listeners_are_not_told(trained_root: Path) -> None:
 def test_explain_gives_the_result_and_the_part_that_fits_best(client: TestClient) -> None:
     ask = {"terms": [{"text": "fast"}], "blend": 0.4, "k": 3}
     listed = _post(client, "search", ask)["results"][1]
-    found = _post(client, "explain", {"ask": ask, "track_id": listed["track_id"]})
+    found = _post(client, "explain", {"query": ask, "track_id": listed["track_id"]})
     assert found["result"]["score"] == pytest.approx(listed["score"], abs=TOLERANCE)
-    assert found["result"]["why"]["parts"][0]["semantic"] == pytest.approx(
+    assert found["result"]["why"]["components"][0]["semantic"] == pytest.approx(
         listed["semantic"], abs=TOLERANCE
     )
     assert (found["result"]["rank"], found["result"]["track_id"]) == (0, listed["track_id"])
@@ -158,8 +158,8 @@ def test_explain_explains_the_score_that_a_recommendation_shows(
 
 
 def test_explain_takes_the_blend_of_an_ask_from_the_ask(client: TestClient) -> None:
-    both = {"ask": {"terms": [{"text": "low"}]}, "blend": 0.5, "track_id": "track-0001"}
-    assert "stands in the ask" in _post(client, "explain", both, 422)["message"]
+    both = {"query": {"terms": [{"text": "low"}]}, "blend": 0.5, "track_id": "track-0001"}
+    assert "a query has its own blend" in _post(client, "explain", both, 422)["message"]
 
 
 def test_a_part_of_a_track_asks_for_that_part(client: TestClient, trained: Library) -> None:
@@ -172,7 +172,7 @@ def test_a_part_of_a_track_asks_for_that_part(client: TestClient, trained: Libra
     late = _post(
         client, "search", {"terms": [{"track_id": track, "start_s": 100, "end_s": 110}]}, 422
     )
-    assert "lies behind that" in late["message"]
+    assert "must lie within the 4 s prepared" in late["message"]
 
 
 def test_a_path_leads_from_one_track_to_the_other(client: TestClient, trained: Library) -> None:
@@ -229,7 +229,7 @@ def test_batches_answer_each_question_or_say_why_not(client: TestClient, trained
         ({"terms": [{"text": "a", "weight": 0}]}, 422, "invalid"),
         ({"terms": [{"text": " "}]}, 422, "invalid"),
         ({"terms": [{"track_id": "missing"}]}, 404, "not_found"),
-        ({"terms": [{"upload": "gone"}]}, 404, "upload_expired"),
+        ({"terms": [{"upload_id": "gone"}]}, 404, "upload_expired"),
         ({"terms": [{"text": "a"}], "blend": 1.5}, 422, "invalid"),
         ({"terms": [{"text": "a"}], "where": ["nonsense"]}, 422, "invalid"),
         ({"terms": [{"text": "a"}], "colour": "red"}, 422, "invalid"),

@@ -274,7 +274,7 @@ def test_an_error_of_ours_has_the_headers_and_tells_nothing(
     unlocked: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app: Any = unlocked.app
-    monkeypatch.setitem(app.state._state, "desk", None)
+    monkeypatch.setitem(app.state._state, "live", None)
     with caplog.at_level(logging.ERROR):
         answer = unlocked.get("/api/tracks/track-0001/similar")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
@@ -288,7 +288,7 @@ def test_an_error_of_ours_has_the_headers_and_tells_nothing(
 def test_a_path_cannot_write_lines_into_the_log(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(app.state._state, "desk", None)
+    monkeypatch.setitem(app.state._state, "live", None)
     with caplog.at_level(logging.ERROR):
         token = (b"authorization", f"Bearer {TOKEN}".encode())
         answer = send(

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from ponticello.library import Library
+from ponticello.search import service as service_module
 from ponticello.search.queries import load_models
+from ponticello.search.service import SearchService
 from ponticello.search.user_history import load_audience
-from ponticello.serve import snapshot as live_module
 from ponticello.serve.snapshot import LibraryWatcher
 from ponticello.storage.layout import create_library
 from tests.serve.served import client_of, make_app
@@ -24,46 +25,49 @@ def test_a_new_index_is_taken_up_and_models_are_kept(trained_copy: Library) -> N
         trained_copy.folder.root, on_swap=[lambda snapshot: swapped.append(snapshot.generation)]
     )
     before = live.now()
-    assert before.asked.has_preference
+    assert before.service.index.has_preference
     assert not live.refresh(), "nothing has changed"
     trained_copy.embed("semantic", with_preference=False)
     assert live.refresh()
     after = live.now()
     assert swapped == [after.generation] != [before.generation]
-    assert not after.asked.has_preference
-    assert before.asked.has_preference, "a request that began earlier keeps what it has"
+    assert not after.service.index.has_preference
+    assert before.service.index.has_preference, "a request that began earlier keeps what it has"
 
 
 def test_the_log_counts_as_soon_as_it_changes(trained_copy: Library) -> None:
     live = LibraryWatcher(trained_copy.folder.root)
-    models = live.now().models
+    models = live.now().service.encoder.models
     trained_copy.folder.interactions.unlink()
     assert live.refresh()
-    assert live.now().listening.users == []
-    assert live.now().models is models, "the same spaces need no other models"
+    assert live.now().service.history.users == []
+    assert live.now().service.encoder.models is models, "the same spaces need no other models"
 
 
 def test_many_who_ask_at_once_load_the_models_and_profiles_once(
-    trained_copy: Library, monkeypatch: pytest.MonkeyPatch
+    trained: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = LibraryWatcher(trained_copy.folder.root).now()
-    snapshot._models = None
+    service = SearchService(trained.folder, trained.index, trained.tracks)
     calls: list[str] = []
 
     def slowly(run: Any) -> Any:
-        def slow(*given: Any) -> Any:
+        def slow(*arguments: Any) -> Any:
             calls.append(run.__name__)
             time.sleep(0.1)
-            return run(*given)
+            return run(*arguments)
 
         return slow
 
     for run in (load_models, load_audience):
-        monkeypatch.setattr(live_module, run.__name__, slowly(run))
+        monkeypatch.setattr(service_module, run.__name__, slowly(run))
+
+    def load(number: int) -> object:
+        return service.encoder.models if number % 2 else service.audience_profiles
+
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda n: snapshot.models if n % 2 else snapshot.gathered, range(8)))
+        loaded = list(pool.map(load, range(8)))
     assert sorted(calls) == ["load_audience", "load_models"]
-    assert all(each is found[n % 2] for n, each in enumerate(found))
+    assert all(result is loaded[number % 2] for number, result in enumerate(loaded))
 
 
 def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> None:

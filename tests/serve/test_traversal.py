@@ -157,7 +157,7 @@ def _bodies(payload: str) -> list[tuple[str, Any]]:
     term = {"track_id": "track-0001"}
     return [
         ("search", {"terms": [{"track_id": payload}]}),
-        ("search", {"terms": [{"upload": payload}]}),
+        ("search", {"terms": [{"upload_id": payload}]}),
         ("search", {"terms": [{"text": payload}]}),
         ("search", {"terms": [term], "where": [payload]}),
         ("search", {"terms": [term], "exclude": [payload]}),
@@ -165,7 +165,7 @@ def _bodies(payload: str) -> list[tuple[str, Any]]:
         ("recommend", {"user_id": payload}),
         ("recommend", {"recent": [payload]}),
         ("recommend/batch", {"questions": [{"user_id": payload}]}),
-        ("explain", {"ask": {"terms": [term]}, "track_id": payload}),
+        ("explain", {"query": {"terms": [term]}, "track_id": payload}),
         *(
             (f"export/{kind}", {"title": payload, "track_ids": ["track-0001"]})
             for kind in ("m3u8", "jspf", "csv")

@@ -71,7 +71,7 @@ def test_an_uploaded_file_is_found_as_its_path_is(
     assert answer.status_code == 200, answer.text
     assert answer.json()["duration_s"] == pytest.approx(4.0)
     assert answer.json()["expires_s"] == KEPT_S
-    asked = {"terms": [{"upload": answer.json()["upload"]}], "k": 5, "blend": 0.4}
+    asked = {"terms": [{"upload_id": answer.json()["upload_id"]}], "k": 5, "blend": 0.4}
     found = client.post("/api/search", json=asked).json()["results"]
     expected = trained.similar(sound, k=5, blend=0.4)
     assert [each["track_id"] for each in found] == [each.track_id for each in expected]
@@ -81,15 +81,15 @@ def test_an_uploaded_file_is_found_as_its_path_is(
 
 
 def test_an_upload_may_be_mixed_with_words_and_pushed_away(client: TestClient, sound: Path) -> None:
-    upload = _upload(client, sound.read_bytes()).json()["upload"]
-    away: dict[str, Any] = {"terms": [{"upload": upload, "weight": -1}], "k": 60, "blend": 0}
+    upload = _upload(client, sound.read_bytes()).json()["upload_id"]
+    away: dict[str, Any] = {"terms": [{"upload_id": upload, "weight": -1}], "k": 60, "blend": 0}
     assert (
         client.post("/api/search", json=away).json()["results"][-1]["track_id"] == "track-0007"
     ), "it comes last"
     away["terms"].append({"text": "slow"})
     best = client.post("/api/search", json=away).json()["results"][0]
-    assert [part["term"] for part in best["why"]["parts"]] == [0, 1]
-    assert sum(part["semantic"] for part in best["why"]["parts"]) == pytest.approx(
+    assert [part["term"] for part in best["why"]["components"]] == [0, 1]
+    assert sum(part["semantic"] for part in best["why"]["components"]) == pytest.approx(
         best["semantic"], abs=1e-4
     )
 

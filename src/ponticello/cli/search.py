@@ -206,7 +206,7 @@ def audience(
         return
     typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   listener")
     for listener in listeners:
-        played = ", has played it" if listener.has_met else ""
+        played = ", has played it" if listener.already_played else ""
         typer.echo(
             f"{listener.rank:>3}  {listener.score:>6.2f} = {listener.semantic:>6.2f} + "
             f"{listener.preference:>6.2f}   {strip_control_chars(listener.user_id)}{played}"

@@ -112,7 +112,7 @@ class Explanation:
     """Why a track has its score: the components add up to it.
 
     shared_tags: tags of the track that the wanted terms have too. n_listeners: how many like the
-    track; None below `pairs.min_listeners`, where it could identify a listener.
+    track; None below `pairs.min_users`, where it could identify a listener.
     """
 
     components: tuple[Component, ...]
@@ -211,7 +211,8 @@ def require_words(text: str) -> None:
 class SearchService:
     """Searches one index of one catalogue; thread-safe.
 
-    tracks: the catalogue; without the column `path`, results have no path. encoder: of an index
+    tracks: the catalogue, of which `self.tracks` keeps the rows in the index, in its order; without
+    the column `path`, results have no path. encoder: of an index
     with the same spaces, whose models are kept. Models, features and the listening history are
     loaded when first needed.
     """
@@ -226,9 +227,9 @@ class SearchService:
         self.folder = folder
         self.index = index
         self.encoder = encoder or QueryEncoder(folder, index)
-        self._tracks = index.placed(tracks)
+        self.tracks = index.placed(tracks)
         self._positions = {
-            track_id: position for position, track_id in enumerate(self._tracks[TRACK_ID])
+            track_id: position for position, track_id in enumerate(self.tracks[TRACK_ID])
         }
         self._catalog_ids = set(tracks[TRACK_ID])
         self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
@@ -271,7 +272,10 @@ class SearchService:
         per_artist: int | None = None,
         where: Sequence[str] = (),
     ) -> SearchResults:
-        """Returns the tracks most similar to a track, itself left out, or to any audio file."""
+        """Returns the tracks most similar to a track, itself left out, or to any audio file.
+
+        It opens the file that is named: search by a term for input from another machine.
+        """
         if str(track) in self._positions:
             term = QueryTerm(track_id=str(track))
         elif Path(track).is_file():
@@ -408,12 +412,12 @@ class SearchService:
     def _filter(self, where: Sequence[str]) -> pl.DataFrame:
         """Returns the tracks of the index that pass the filters."""
         if not where:
-            return self._tracks
+            return self.tracks
         key = tuple(require_list(where, "where"))
         with self._filter_lock:
             tracks = self._filtered.get(key)
         if tracks is None:
-            tracks = filter_mask(self._tracks, where)
+            tracks = filter_mask(self.tracks, where)
             with self._filter_lock:
                 self._filtered[key] = tracks
         return tracks
@@ -425,7 +429,7 @@ class SearchService:
         shown = repr(track_id[:MAX_SHOWN])
         if track_id in self._catalog_ids:
             raise DataError(f"track {shown} has no vector yet; run: ponticello prepare, then embed")
-        raise DataError(f"there is no track {shown}")
+        raise DataError(f"there is no track {shown}", code="unknown_track")
 
     # Listening history
 
@@ -434,7 +438,7 @@ class SearchService:
         """The log by user, over the tracks of the index."""
         with self._history_lock:
             if self._history is None:
-                self._history_stamp = _file_stamp(self.folder.interactions)
+                self._history_stamp = file_stamp(self.folder.interactions)
                 self._history = load_listening_history(self.folder, self.index)
             return self._history
 
@@ -451,7 +455,7 @@ class SearchService:
         with self._history_lock:
             if self._history is None:
                 return
-            if self._history_stamp != _file_stamp(self.folder.interactions):
+            if self._history_stamp != file_stamp(self.folder.interactions):
                 self._history = None
                 self._audience = None
 
@@ -556,11 +560,11 @@ class SearchService:
         return frames_query(self.encoder.models, [features[first : max(last, first + 1)]])
 
     def n_listeners(self, row: int) -> int | None:
-        """Returns how many listeners like a track of the index; None below `pairs.min_listeners`,
+        """Returns how many listeners like a track of the index; None below `pairs.min_users`,
         where it could identify a listener.
         """
         n = int(self.history.n_listeners[row])
-        return n if n >= self.folder.config.pairs.min_listeners else None
+        return n if n >= self.folder.config.pairs.min_users else None
 
     @property
     def supports_segments(self) -> bool:
@@ -585,7 +589,7 @@ class SearchService:
     def _catalog_row(self, track_id: str | None) -> dict[str, Any]:
         """Returns a track's row of the catalogue; empty for a track that is not in it any more."""
         position = self._positions.get(track_id or "")
-        return {} if position is None else self._tracks.row(position, named=True)
+        return {} if position is None else self.tracks.row(position, named=True)
 
     def _wanted_tags(self, sources: Sequence[TermSource]) -> set[str]:
         """Returns the tags of the wanted tracks, in lower case."""
@@ -623,7 +627,7 @@ class SearchService:
             best = rank_tracks(
                 self.index,
                 composed.query,
-                self._tracks,
+                self.tracks,
                 k=1,
                 blend=blend,
                 excluded=used,
@@ -640,11 +644,11 @@ class SearchService:
         tracks = [start, *between, end]
         path: list[tuple[str, float | None]] = []
         for left, right in pairwise(tracks):
-            path.append((left, self._similarity(left, right, blend)))
+            path.append((left, self.similarity(left, right, blend)))
         path.append((end, None))
         return path
 
-    def _similarity(self, left: str, right: str, blend: float) -> float:
+    def similarity(self, left: str, right: str, blend: float) -> float:
         """Returns how similar two tracks are: (1 + their blended cosine) / 2, within 0 to 1."""
         weights = (1 - blend, blend) if self.index.has_preference else (1.0,)
         cosine = 0.0
@@ -656,7 +660,7 @@ class SearchService:
         return min(1.0, max(0.0, (1 + cosine) / 2))
 
 
-def _file_stamp(path: Path) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
     """Returns the time of the last change, in ns, and the size of a file; None without one."""
     try:
         status = path.stat()

@@ -125,7 +125,7 @@ MOST_LISTENERS = 100_000  # those who like most tracks, where there are more: 80
 
 @dataclass(frozen=True)
 class Listener:
-    """One listener a track would suit. `semantic` + `preference` = `score`; has_met: they played it
+    """One listener a track would suit. `semantic` + `preference` = `score`; already_played: they played it
     before.
     """
 
@@ -134,7 +134,7 @@ class Listener:
     score: float
     semantic: float
     preference: float
-    has_met: bool
+    already_played: bool
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def best_listeners(
             score=float(parts[place].sum()),
             semantic=float(parts[place, 0]),
             preference=float(parts[place, 1]),
-            has_met=bool((listening.met(numbers[place]) == row).any()),
+            already_played=bool((listening.met(numbers[place]) == row).any()),
         )
         for rank, place in enumerate(best, 1)
     ]

@@ -23,7 +23,6 @@ from ponticello.serve.routes.audio import Decoder, Waveforms
 from ponticello.serve.routes.uploads import Uploads
 from ponticello.serve.schemas import Error
 from ponticello.serve.security import SecurityMiddleware, SecurityPolicy
-from ponticello.serve.service import SearchService
 from ponticello.serve.snapshot import LibraryWatcher, Snapshot
 
 EXPLORER = files("ponticello") / "serve" / "explorer"
@@ -61,9 +60,8 @@ def create_app(root: Path, guard: SecurityPolicy, settings: Sequence[str] = ()) 
     app.state.live, app.state.maps = live, ProjectionCache()
     decoder, app.state.metrics = Decoder(live.now().library.folder.config.limits), Metrics()
     app.state.uploads, app.state.waveforms = Uploads(decoder), Waveforms(decoder)
-    app.state.desk = SearchService(sounds=app.state.uploads.sounds)
     _count_swaps(live, app.state.metrics)
-    add_error_handlers(app)
+    add_error_handlers(app, root)
     # The overview comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio
     # for the end of one.
     for part in (questions, sound, uploads, playlists, subsonic, metrics, overview):

@@ -1,8 +1,7 @@
-"""Every failure as `{code, message}` with a fitting status; what is behind an unforeseen one stays
-in the log.
-"""
+"""Errors as `{code, message}` with an HTTP status."""
 
 import logging
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from ponticello.errors import AudioError, CheckpointError, DataError, LibraryError, PonticelloError
+from ponticello.errors import PonticelloError
 
 logger = logging.getLogger(__name__)
 _BY_STATUS = {
@@ -26,77 +25,93 @@ _BY_STATUS = {
     429: "busy",
     503: "not_ready",
 }
-_MOST_SHOWN = 300  # characters of a message: a client's own input may be in it
+# The status and the code for clients of each code of a PonticelloError; others are 422 invalid.
+_BY_CODE = {
+    "unknown_track": (404, "not_found"),
+    "unknown_user": (404, "not_found"),
+    "no_preference": (409, "no_preference"),
+    "unsupported_audio": (422, "unsupported_audio"),
+    "model_changed": (503, "model_changed"),
+    "no_model": (503, "model_missing"),
+    "model_unusable": (503, "model_missing"),
+    "library_unusable": (503, "not_ready"),
+    "library_locked": (503, "not_ready"),
+    "no_library": (503, "not_ready"),
+    "no_tracks": (503, "not_ready"),
+    "no_log": (503, "not_ready"),
+    "no_index": (503, "not_ready"),
+    "index_damaged": (503, "not_ready"),
+    "not_prepared": (503, "not_ready"),
+}
+_MAX_MESSAGE = 300  # characters: a message may hold a client's own input
 
 
 class APIError(Exception):
-    """An answer that is an error. code: for programs, as docs/api.md lists them."""
+    """An error response. code: for programs, as docs/api.md lists them."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
 
 
-def api_error_from(error: PonticelloError) -> APIError:
-    """An error of ours as what a client is told."""
-    message = " ".join(error.message.split())[:_MOST_SHOWN]
-    if isinstance(error, AudioError):
-        return APIError(422, "unsupported_audio", message)
-    if isinstance(error, DataError):
-        return APIError(422, "invalid", message)
-    if isinstance(error, CheckpointError):
-        return APIError(503, "model_missing", message)
-    if isinstance(error, LibraryError):
-        return (
-            APIError(409, "no_preference", message)
-            if error.code == "no_preference"
-            else _not_ready(message)
-        )
-    return APIError(422, "invalid", message)
+def api_error_from(error: PonticelloError, root: Path) -> APIError:
+    """Returns an error of the library as an error response. root: the library's folder, which the
+    message leaves out.
+    """
+    status, code = _BY_CODE.get(error.code, (422, "invalid"))
+    message = without_root(root, error)
+    if code.startswith("model"):
+        message = f"words and sounds need the model: {message}"
+    return APIError(status, code, message[:_MAX_MESSAGE])
 
 
-def _not_ready(message: str) -> APIError:
-    return APIError(503, "not_ready", message)
+def without_root(root: Path, error: Exception) -> str:
+    """Returns an error's message in one line, without the library's path on this machine."""
+    message = error.message if isinstance(error, PonticelloError) else str(error)
+    return " ".join(message.replace(f"{root.resolve()}/", "").replace(f"{root}/", "").split())
 
 
-def error_response(failure: APIError) -> JSONResponse:
-    """The failure as it goes over the wire."""
-    body = {"code": failure.code, "message": failure.message}
-    return JSONResponse(body, status_code=failure.status, headers=failure.headers)
+def error_response(error: APIError) -> JSONResponse:
+    """Returns the error as JSON."""
+    body = {"code": error.code, "message": error.message}
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Gives the app its one shape of errors."""
+def add_error_handlers(app: FastAPI, root: Path) -> None:
+    """Makes every error of the app `{code, message}`. root: the library's folder."""
 
     @app.exception_handler(APIError)
-    async def ours(_: Request, error: APIError) -> JSONResponse:
+    async def handle_api_error(_: Request, error: APIError) -> JSONResponse:
         return error_response(error)
 
     @app.exception_handler(PonticelloError)
-    async def library(_: Request, error: PonticelloError) -> JSONResponse:
-        return error_response(api_error_from(error))
+    async def handle_library_error(_: Request, error: PonticelloError) -> JSONResponse:
+        return error_response(api_error_from(error, root))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def handle_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        field = ".".join(str(name) for name in first["loc"] if name != "body")
         reason = str(first["msg"]).removeprefix("Value error, ")
-        text = f"{where}: {reason}" if where else reason
-        message = " ".join(text.split())[:_MOST_SHOWN]  # a field's name may hold line breaks
+        text = f"{field}: {reason}" if field else reason
+        message = " ".join(text.split())[:_MAX_MESSAGE]  # a field's name may hold line breaks
         return error_response(APIError(422, "invalid", message))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers or {})
+    async def handle_http_error(_: Request, error: HTTPException) -> JSONResponse:
         code = _BY_STATUS.get(error.status_code, "invalid")
         message = "there is no such page" if error.detail == "Not Found" else str(error.detail)
+        headers = dict(error.headers or {})
         return error_response(APIError(error.status_code, code, message, headers))
 
 
 def unexpected_error_response(scope: Scope, error: Exception) -> JSONResponse:
-    """What a client is told of an error that nobody expected; the log is told all."""
+    """Returns an error response without details, which go to the log."""
     logger.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
     return error_response(
         APIError(500, "internal", "something went wrong here; the server's log says what")

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 ANCHORS = 2_000  # t-SNE takes some ten seconds for them on one core
 FULL = 65_535  # the far edge of a map
 STRETCH = 1.7  # distances on such a map are no measure
-MOST_MOVERS = 200
+MAX_SHIFTS = 200
 _NEAREST = 3  # anchors between which another track lies
 _NEIGHBOURS = 15  # by which it is told how far a track moved
 _FEW = 5  # tracks below which there is nothing to lay out
@@ -38,13 +38,13 @@ _KEPT = 2  # generations whose maps stay
 
 @dataclass(frozen=True)
 class ProjectedSpaces:
-    """semantic, preference: (n, 2) int64 in 0..FULL, None before stage two; movers: rows, most
+    """semantic, preference: (n, 2) int64 in 0..FULL, None before stage two; largest_shifts: rows, most
     moved first.
     """
 
     semantic: np.ndarray
     preference: np.ndarray | None
-    movers: np.ndarray
+    largest_shifts: np.ndarray
 
 
 def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
@@ -58,10 +58,12 @@ def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
         second = _plane(sides[1][anchors], first, seed)
         planes.append(_between(sides[1], anchors, _turned(second, first)))
     moved = np.zeros(n) if len(sides) == 1 else _moved(sides, anchors)
-    movers = np.argsort(-moved, kind="stable")[:MOST_MOVERS]
+    largest_shifts = np.argsort(-moved, kind="stable")[:MAX_SHIFTS]
     placed = [_scaled(plane) for plane in planes]
     return ProjectedSpaces(
-        placed[0], placed[1] if len(placed) == 2 else None, movers[moved[movers] > 0]
+        placed[0],
+        placed[1] if len(placed) == 2 else None,
+        largest_shifts[moved[largest_shifts] > 0],
     )
 
 
@@ -147,7 +149,7 @@ class ProjectionCache:
 
     def map_of(self, snapshot: Snapshot) -> bytes:
         """The map of a snapshot as JSON of `Map`; drawing begins when it is first asked for."""
-        index, generation = snapshot.asked, snapshot.generation or ""
+        index, generation = snapshot.service.index, snapshot.generation or ""
         with self._lock:
             if generation in self._drawn:
                 return self._drawn[generation]
@@ -158,14 +160,14 @@ class ProjectionCache:
                 ).start()
         empty = Map(
             generation=generation, ready=False, kind="t-SNE", n=len(index.track_ids), track_ids=[], titles=[],
-            artists=[], semantic=[], preference=None, movers=[],
+            artists=[], semantic=[], preference=None, largest_shifts=[],
         )  # fmt: skip
         return empty.model_dump_json().encode()
 
     def _draw(self, snapshot: Snapshot) -> None:
         try:
             maps = load_kept_projection(
-                snapshot.library.folder, snapshot.asked, snapshot.generation or ""
+                snapshot.library.folder, snapshot.service.index, snapshot.generation or ""
             )
             drawn = map_json(snapshot, maps)
             with self._lock:
@@ -189,15 +191,17 @@ def load_kept_projection(
     with contextlib.suppress(OSError, ValueError):
         kept = np.load(path, allow_pickle=False)
         if kept.shape == (n, 5) and kept.dtype == np.int64:
-            movers = np.argsort(kept[:, 4], kind="stable")[n - int((kept[:, 4] >= 0).sum()) :]
+            largest_shifts = np.argsort(kept[:, 4], kind="stable")[
+                n - int((kept[:, 4] >= 0).sum()) :
+            ]
             return ProjectedSpaces(
-                kept[:, :2], kept[:, 2:4] if index.has_preference else None, movers
+                kept[:, :2], kept[:, 2:4] if index.has_preference else None, largest_shifts
             )
     maps = project_spaces(index)
-    table = np.full((n, 5), -1, dtype=np.int64)  # x, y, x, y, and a mover's place
+    table = np.full((n, 5), -1, dtype=np.int64)  # x, y, x, y, and the order of the largest shifts
     table[:, :2] = maps.semantic
     table[:, 2:4] = maps.semantic if maps.preference is None else maps.preference
-    table[maps.movers, 4] = np.arange(len(maps.movers))
+    table[maps.largest_shifts, 4] = np.arange(len(maps.largest_shifts))
     with contextlib.suppress(OSError):  # a library that cannot be written to is still served
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, table, allow_pickle=False)
@@ -208,11 +212,11 @@ def load_kept_projection(
 
 def map_json(snapshot: Snapshot, maps: ProjectedSpaces) -> bytes:
     """The maps as JSON of `Map`."""
-    placed = snapshot.placed
+    placed = snapshot.service.tracks
     names = dict(
         zip(placed["track_id"], zip(placed["title"], placed["artist"], strict=True), strict=True)
     )
-    ids = snapshot.asked.track_ids
+    ids = snapshot.service.index.track_ids
     both = [names.get(track_id, (None, None)) for track_id in ids]
     return (
         Map(
@@ -225,7 +229,7 @@ def map_json(snapshot: Snapshot, maps: ProjectedSpaces) -> bytes:
             artists=[artist for _, artist in both],
             semantic=maps.semantic.ravel().tolist(),
             preference=None if maps.preference is None else maps.preference.ravel().tolist(),
-            movers=maps.movers.tolist(),
+            largest_shifts=maps.largest_shifts.tolist(),
         )
         .model_dump_json()
         .encode()

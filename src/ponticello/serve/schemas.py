@@ -47,13 +47,13 @@ class Term(RequestModel):
     track_id: TrackId | None = None
     start_s: Annotated[FiniteFloat, Field(ge=0, le=MAX_SECONDS)] | None = None
     end_s: Annotated[FiniteFloat, Field(gt=0, le=MAX_SECONDS)] | None = None
-    upload: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    upload_id: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     weight: Weight = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> "Term":
-        if sum(value is not None for value in (self.text, self.track_id, self.upload)) != 1:
-            raise ValueError("a term is exactly one of text, track_id and upload")
+        if sum(value is not None for value in (self.text, self.track_id, self.upload_id)) != 1:
+            raise ValueError("a term is exactly one of text, track_id and upload_id")
         if (self.start_s is None) != (self.end_s is None) or (
             self.start_s is not None and self.track_id is None
         ):
@@ -151,29 +151,27 @@ class RecommendBatchRequest(RequestModel):
 
 
 class ExplainRequest(RequestModel):
-    """Why one track scores as it does: the question, as it was asked, and the track. An `ask` has
-    its own blend.
-    """
+    """Why a track has its score for a query, which has its own blend, or for a listener."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"ask": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}
+                {"query": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}
             ]
         }
     )
     track_id: TrackId
-    ask: SearchRequest | None = None
+    query: SearchRequest | None = None
     user_id: UserId | None = None
     recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
     blend: Blend | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ExplainRequest":
-        if sum(value is not None for value in (self.ask, self.user_id, self.recent)) != 1:
-            raise ValueError("give exactly one of ask, user_id and recent")
-        if self.ask is not None and self.blend is not None:
-            raise ValueError("blend goes with user_id or recent; that of an ask stands in the ask")
+        if sum(value is not None for value in (self.query, self.user_id, self.recent)) != 1:
+            raise ValueError("give exactly one of query, user_id and recent")
+        if self.query is not None and self.blend is not None:
+            raise ValueError("blend goes with user_id or recent; a query has its own blend")
         return self
 
 
@@ -205,8 +203,8 @@ class TrackDetails(Track):
     more: dict[str, Any]
 
 
-class SegmentMatch(BaseModel):
-    """What one term of the question, or one track of a listener, adds to a score."""
+class TermComponent(BaseModel):
+    """What one term of a query, or one liked track of a listener, adds to a score."""
 
     term: int | None = None
     track_id: str | None = None
@@ -218,11 +216,11 @@ class SegmentMatch(BaseModel):
 
 
 class Explanation(BaseModel):
-    """The parts add up to the result's; n_listeners: who like the track, null where too few to
-    tell.
+    """The components add up to the result's score. n_listeners: how many like the track; null
+    below `pairs.min_users`.
     """
 
-    parts: list[SegmentMatch]
+    components: list[TermComponent]
     shared_tags: list[str]
     n_listeners: int | None
 
@@ -246,7 +244,7 @@ class RankedList(BaseModel):
     has_more: bool
     blend: float
     generation: str
-    took_ms: float
+    duration_ms: float
 
 
 class RankedLists(BaseModel):
@@ -295,13 +293,13 @@ class Listeners(BaseModel):
 
 
 class FitListener(BaseModel):
-    """A listener whom a track would suit; has_met: they played it before."""
+    """A listener whom a track would suit; already_played: they played it before."""
 
     user_id: str
     score: float
     semantic: float
     preference: float
-    has_met: bool
+    already_played: bool
 
 
 class AudienceAnswer(BaseModel):
@@ -325,8 +323,8 @@ class Path(BaseModel):
 
 
 class Map(BaseModel):
-    """Every track of the index on two plane maps, x and y in turn, 0 to 65535. movers: rows, those
-    that moved most from one map to the other first. While the maps are being drawn, ready is false
+    """Every track of the index on two plane maps, x and y in turn, 0 to 65535. largest_shifts: rows,
+    those that moved most from one map to the other first. While the maps are being drawn, ready is false
     and the rest is empty.
     """
 
@@ -339,7 +337,7 @@ class Map(BaseModel):
     artists: list[str | None]
     semantic: list[int]
     preference: list[int] | None
-    movers: list[int]
+    largest_shifts: list[int]
 
 
 class Column(BaseModel):

@@ -22,7 +22,7 @@ from ponticello.search.index import EmbeddingIndex
 from ponticello.serve.app import EXPLORER
 from ponticello.serve.catalog import tracks_of
 from ponticello.serve.projection import load_kept_projection, map_json
-from ponticello.serve.routes.library import about_of
+from ponticello.serve.routes.library import library_info
 from ponticello.serve.security import HEADERS
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.files import atomic_write
@@ -85,7 +85,7 @@ def export_explorer(
             if on_progress:
                 on_progress(rows.stop, n_tracks)
         n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Exported(target, n_tracks, snapshot.placed.height, n_bytes)
+    return Exported(target, n_tracks, snapshot.service.tracks.height, n_bytes)
 
 
 def _require_ours(target: Path) -> None:
@@ -119,7 +119,7 @@ def _page() -> str:
 def _about(snapshot: Snapshot) -> dict[str, Any]:
     """What GET /api/library would tell, as far as a copy can do it."""
     return {
-        **about_of(snapshot),
+        **library_info(snapshot),
         "name": snapshot.library.folder.root.name,
         "version": version("ponticello"),
         "columns": [],
@@ -136,7 +136,7 @@ def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
     """(n,) each, of the index's rows: the row of the catalogue, -1 = in it no more; a number for
     each recording.
     """
-    index = snapshot.asked
+    index = snapshot.service.index
     places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
     if not snapshot.library.folder.config.search.deduplicate_recordings:
         return places, np.arange(len(places))
@@ -167,7 +167,7 @@ def _neighbours(
     preference: at 1.
     places, recordings: as `_placed`.
     """
-    index = snapshot.asked
+    index = snapshot.service.index
     known = snapshot.tracks[TRACK_ID][rows.start : rows.stop]
     asked = [index.rows[track_id] for track_id in known if track_id in index.rows]
     if not asked:

@@ -40,7 +40,7 @@ const question = (offset) => ({
 /** What POST /api/explain is asked about: the question on the screen; null where there is none. */
 export function questionNow() {
   if (state.listener) return { user_id: state.listener, blend: state.blend };
-  return state.terms.length ? { ask: { terms: state.terms.map(asTerm), ...question(0) } } : null;
+  return state.terms.length ? { query: { terms: state.terms.map(asTerm), ...question(0) } } : null;
 }
 
 async function fetchPage(offset, signal) {

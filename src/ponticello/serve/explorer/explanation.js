@@ -49,7 +49,7 @@ function partsTable(result) {
     "table",
     { class: "parts" },
     el("thead", {}, el("tr", {}, ...heads)),
-    el("tbody", {}, ...seedRows(result.why.parts)),
+    el("tbody", {}, ...seedRows(result.why.components)),
     el("tfoot", {}, foot),
   );
 }

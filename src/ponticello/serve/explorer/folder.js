@@ -103,7 +103,7 @@ function ranked(near, blend, tracks, term, seed) {
       score: semantic + preference,
       semantic,
       preference,
-      why: { parts: [part], shared_tags, n_listeners: null },
+      why: { components: [part], shared_tags, n_listeners: null },
     };
   });
   results.sort((a, b) => b.score - a.score || (a.track_id < b.track_id ? -1 : 1));

@@ -114,7 +114,7 @@ async function load() {
     ids: map.track_ids,
     titles: map.titles,
     artists: map.artists,
-    movers: map.movers ?? [],
+    movers: map.largest_shifts ?? [],
     generation: map.generation,
   });
   maps.rows = new Map(map.track_ids.map((id, row) => [id, row]));

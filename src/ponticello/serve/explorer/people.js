@@ -41,7 +41,7 @@ function listenerRow(listener, reach) {
       "aria-label": `Rediscover for ${listener.user_id}`,
     }),
     el("span", { class: "score" }, bar, el("span", { class: "sum", text: sum(listener) })),
-    el("span", { class: listener.has_met ? "tag" : "note", text: listener.has_met ? "has heard it" : "new to them" }),
+    el("span", { class: listener.already_played ? "tag" : "note", text: listener.already_played ? "has heard it" : "new to them" }),
   );
 }
 
@@ -59,7 +59,7 @@ async function renderAudience() {
     const { listeners, simulated } = await source.audience(track_id, N_LOOKED_AT, state.blend);
     if (own !== asked) return;
     const track = recall(track_id);
-    const shown = listeners.filter((listener) => !isNewOnly || !listener.has_met).slice(0, N_AUDIENCE);
+    const shown = listeners.filter((listener) => !isNewOnly || !listener.already_played).slice(0, N_AUDIENCE);
     const reach = reachOf(shown);
     const only = el("input", {
       type: "checkbox",

@@ -129,9 +129,9 @@ async function askFile(file) {
   }
   notice("upload", `Listening to ${file.name}…`, { canClose: false });
   try {
-    const { upload } = await source.upload(file);
+    const { upload_id } = await source.upload(file);
     drop("upload");
-    askOnly({ kind: "upload", upload, name: file.name });
+    askOnly({ kind: "upload", upload: upload_id, name: file.name });
   } catch (error) {
     drop("upload");
     failed(error, () => askFile(file));

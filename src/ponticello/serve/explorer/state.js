@@ -50,7 +50,7 @@ export function load() {
 export function asTerm(term) {
   const own = { weight: term.weight };
   if (term.kind === "text") return { ...own, text: term.text };
-  if (term.kind === "upload") return { ...own, upload: term.upload };
+  if (term.kind === "upload") return { ...own, upload_id: term.upload };
   const track = { ...own, track_id: term.track_id };
   return term.kind === "part" ? { ...track, start_s: term.start_s, end_s: term.end_s } : track;
 }

@@ -8,13 +8,11 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request
 
-from ponticello.serve import schemas as asks
-from ponticello.serve import schemas as shapes
+from ponticello.serve import schemas
 from ponticello.serve.catalog import browse, columns_of, common_values, track_details
 from ponticello.serve.errors import APIError
 from ponticello.serve.routes.search import Now, TrackInPath, WhereInQuery
 from ponticello.serve.routes.uploads import Uploads
-from ponticello.serve.service import supports_segments
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.schema import ARTIST, PATH
 from ponticello.tracks.catalog import audio_path
@@ -30,7 +28,7 @@ def health() -> dict[str, str]:
 
 
 @router.get(
-    "/readyz", summary="Can the library be asked?", responses={503: {"model": shapes.Error}}
+    "/readyz", summary="Can the library be asked?", responses={503: {"model": schemas.Error}}
 )
 def ready(request: Request) -> dict[str, str]:
     """503 while there is no index to ask."""
@@ -43,39 +41,39 @@ def ready(request: Request) -> dict[str, str]:
 
 
 @router.get("/api/library", summary="What there is to ask")
-def library(request: Request, now: Now) -> shapes.About:
+def library(request: Request, now: Now) -> schemas.About:
     """Numbers, settings, what filters may name, and what is wrong."""
     folder = now.library.folder
     uploads: Uploads = request.app.state.uploads
-    known = about_of(now)
+    facts = library_info(now)
     trouble = request.app.state.live.trouble
     problems = [*([trouble] if trouble else []), *now.problems]
-    has_models = not any(each.code.startswith("model") for each in now.problems)
-    return shapes.About(
+    has_models = not any(problem.code.startswith("model") for problem in now.problems)
+    return schemas.About(
         name=folder.root.name,
         version=version("ponticello"),
-        **known,
-        problems=[shapes.Error(code=each.code, message=each.message) for each in problems]
+        **facts,
+        problems=[schemas.Error(code=each.code, message=each.message) for each in problems]
         + _notices(now),
         can_search_text=now.index is not None and has_models,
-        can_hear=now.index is not None and has_models and supports_segments(now),
-        limits=shapes.Limits(upload_bytes=uploads.limits.n_bytes, upload_seconds=uploads.seconds),
+        can_hear=now.index is not None and has_models and now.service.supports_segments,
+        limits=schemas.Limits(upload_bytes=uploads.limits.n_bytes, upload_seconds=uploads.seconds),
     )
 
 
-def about_of(now: Snapshot) -> dict[str, Any]:
+def library_info(now: Snapshot) -> dict[str, Any]:
     """The part of `EvaluationInfo` that does not change within a snapshot."""
-    if now.about:
-        return now.about
+    if now.library_info:
+        return now.library_info
     index, config = now.index, now.library.folder.config
-    listening = now.listening if index is not None else None
+    history = now.service.history if index is not None else None
     has_preference = index is not None and index.has_preference
-    now.about = {
+    now.library_info = {
         "n_tracks": now.tracks.height,
         "n_indexed": 0 if index is None else len(index.track_ids),
-        "n_listeners": 0 if listening is None else len(listening.users),
-        "n_events": 0 if listening is None else len(listening.rows),
-        "listeners_are_simulated": listening is not None and listening.is_simulated,
+        "n_listeners": 0 if history is None else len(history.users),
+        "n_events": 0 if history is None else len(history.rows),
+        "listeners_are_simulated": history is not None and history.is_simulated,
         "has_preference": has_preference,
         "blend": config.search.blend if has_preference else 0.0,
         "generation": now.generation,
@@ -83,19 +81,19 @@ def about_of(now: Snapshot) -> dict[str, Any]:
         "columns": columns_of(now),
         "filter_values": common_values(now),
     }
-    return now.about
+    return now.library_info
 
 
-def _notices(now: Snapshot) -> list[shapes.Error]:
+def _notices(now: Snapshot) -> list[schemas.Error]:
     """What is not broken and still good to know."""
     found = []
-    if now.index is not None and not now.listening.users:
+    if now.index is not None and not now.service.history.users:
         message = "nobody's listening is known: import a history for recommendations"
-        found.append(shapes.Error(code="no_listeners", message=message))
+        found.append(schemas.Error(code="no_listeners", message=message))
     artists = now.tracks[ARTIST].drop_nulls().n_unique()
     if artists == 1 and now.tracks.height > 1:
         found.append(
-            shapes.Error(
+            schemas.Error(
                 code="one_artist",
                 message="all tracks are by one artist: a limit per artist hides most",
             )
@@ -105,7 +103,7 @@ def _notices(now: Snapshot) -> list[shapes.Error]:
     missing = [path for path in looked if not audio_path(now.library.folder, path).is_file()]
     if missing:
         message = f"{len(missing)} of {len(looked)} audio files looked for are not where they were; scan again"
-        found.append(shapes.Error(code="files_moved", message=message))
+        found.append(schemas.Error(code="files_moved", message=message))
     return found
 
 
@@ -115,8 +113,8 @@ def tracks(
     where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
     text: Annotated[str, Query(max_length=500)] = "",
     offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
-    k: Annotated[int, Query(ge=1, le=asks.MAX_K)] = 50,
-) -> shapes.Tracks:
+    k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 50,
+) -> schemas.Tracks:
     """Tracks that pass the filters and hold `text` in their title, artist or album, in the
     catalogue's order.
     """
@@ -124,7 +122,7 @@ def tracks(
 
 
 @router.get("/api/tracks/{track_id:id}", summary="All that is known of a track")
-def track(now: Now, track_id: TrackInPath) -> shapes.TrackDetails:
+def track(now: Now, track_id: TrackInPath) -> schemas.TrackDetails:
     """A track with every column but where its file lies, and its lyrics."""
     return track_details(now, track_id)
 
@@ -133,21 +131,21 @@ def track(now: Now, track_id: TrackInPath) -> shapes.TrackDetails:
 def listeners(
     now: Now,
     offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
-    k: Annotated[int, Query(ge=1, le=asks.MAX_K)] = 100,
-) -> shapes.Listeners:
+    k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 100,
+) -> schemas.Listeners:
     """Listeners, those who like most tracks first."""
-    listening = now.listening
-    order = np.argsort(-listening.n_liked, kind="stable")[offset : offset + k]
-    n_events = np.diff(listening.starts)
-    return shapes.Listeners(
+    history = now.service.history
+    order = np.argsort(-history.n_liked, kind="stable")[offset : offset + k]
+    n_events = np.diff(history.starts)
+    return schemas.Listeners(
         listeners=[
-            shapes.Listener(
-                user_id=listening.users[number],
-                n_liked=int(listening.n_liked[number]),
+            schemas.Listener(
+                user_id=history.users[number],
+                n_liked=int(history.n_liked[number]),
                 n_events=int(n_events[number]),
             )
             for number in order
         ],
-        n_total=len(listening.users),
-        simulated=listening.is_simulated,
+        n_total=len(history.users),
+        simulated=history.is_simulated,
     )

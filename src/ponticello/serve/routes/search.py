@@ -1,28 +1,21 @@
-"""The routes that answer with ranked lists, and what explains them."""
+"""The routes that return ranked lists, and what explains them."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from ponticello.errors import PonticelloError
-from ponticello.search.user_history import best_listeners
-from ponticello.serve import schemas as asks
-from ponticello.serve import schemas as shapes
+from ponticello.search import service as search_service
+from ponticello.search.ranking import Result
+from ponticello.search.service import QueryTerm, ResolvedQuery
+from ponticello.serve import schemas
 from ponticello.serve.catalog import tracks_of
 from ponticello.serve.errors import APIError, api_error_from
-from ponticello.serve.routes.paths import path_between
-from ponticello.serve.service import (
-    ResolvedQuery,
-    SearchService,
-    best_segment,
-    one_result,
-    require_blend,
-    require_track,
-)
 from ponticello.serve.snapshot import Snapshot
 
 
@@ -45,142 +38,238 @@ router = APIRouter(prefix="/api")
 
 
 def snapshot_of(request: Request) -> Snapshot:
-    """What this request is answered from, to its end."""
+    """Returns the snapshot that this request is answered from, to its end."""
     snapshot: Snapshot = request.app.state.live.now()
     return snapshot
 
 
-def search_service_of(request: Request) -> SearchService:
-    """Where questions are answered."""
-    desk: SearchService = request.app.state.desk
-    return desk
+class SearchRoutes:
+    """A snapshot with the uploads that the terms of a query may name."""
+
+    def __init__(self, request: Request) -> None:
+        self.snapshot = snapshot_of(request)
+        self.service = self.snapshot.service
+        self._uploads = request.app.state.uploads
+
+    def search(self, request: schemas.SearchRequest) -> schemas.RankedList:
+        """Returns the tracks that match a query of several terms."""
+        started = time.perf_counter()
+        return self._ranked_list(self.resolve_terms(request), request, started)
+
+    def recommend(self, request: schemas.RecommendRequest) -> schemas.RankedList:
+        """Returns the tracks for a user of the log, or of the recent tracks."""
+        started = time.perf_counter()
+        query = self.resolve_user(request.user_id, request.recent, request.exclude)
+        return self._ranked_list(query, request, started)
+
+    def resolve_terms(self, request: schemas.SearchRequest) -> ResolvedQuery:
+        """Encodes the terms of a query."""
+        terms = []
+        for term in request.terms:
+            sound = None
+            if term.upload_id is not None:
+                sound = self._uploads.snapshot_query(term.upload_id, self.snapshot)
+            fields = term.model_dump(exclude={"upload_id"})
+            terms.append(QueryTerm(**fields, sound=sound))
+        return self.service.resolve_terms(terms, request.exclude)
+
+    def resolve_user(
+        self, user_id: str | None, recent: Sequence[str] | None, exclude: Sequence[str] = ()
+    ) -> ResolvedQuery:
+        """Returns the profile of a user of the log, or of the recent tracks."""
+        if user_id is not None:
+            return self.service.resolve_user(user_id, exclude)
+        return self.service.resolve_recent(recent or (), exclude)
+
+    def results(
+        self, query: ResolvedQuery, results: Sequence[Result], blend: float
+    ) -> list[schemas.Result]:
+        """Returns results with all their fields and explanations."""
+        track_ids = [result.track_id for result in results]
+        fields = tracks_of(self.snapshot, track_ids)
+        explanations = self.service.explain(query, track_ids, blend)
+        found = []
+        for result, track, explanation in zip(results, fields, explanations, strict=True):
+            found.append(
+                schemas.Result(
+                    **track,
+                    rank=result.rank,
+                    score=result.score,
+                    semantic=result.semantic,
+                    preference=result.preference,
+                    why=_explanation(explanation),
+                )
+            )
+        return found
+
+    def _ranked_list(
+        self, query: ResolvedQuery, page: schemas.Page, started: float
+    ) -> schemas.RankedList:
+        results = self.service.rank(
+            query,
+            page.k,
+            page.blend,
+            offset=page.offset,
+            per_artist=page.per_artist,
+            where=page.where,
+        )
+        return schemas.RankedList(
+            results=self.results(query, results, results.blend),
+            k=page.k,
+            offset=page.offset,
+            has_more=results.has_more,
+            blend=results.blend,
+            generation=self.snapshot.generation or "",
+            duration_ms=round(1000 * (time.perf_counter() - started), 3),
+        )
+
+
+def _explanation(explanation: search_service.Explanation) -> schemas.Explanation:
+    components = []
+    for component in explanation.components:
+        components.append(
+            schemas.TermComponent(
+                term=component.source.term,
+                track_id=component.source.track_id,
+                title=component.title,
+                text=component.source.text,
+                weight=component.source.weight,
+                semantic=component.semantic,
+                preference=component.preference,
+            )
+        )
+    return schemas.Explanation(
+        components=components,
+        shared_tags=list(explanation.shared_tags),
+        n_listeners=explanation.n_listeners,
+    )
 
 
 Now = Annotated[Snapshot, Depends(snapshot_of)]
-AtDesk = Annotated[SearchService, Depends(search_service_of)]
+Searching = Annotated[SearchRoutes, Depends()]
 TrackInPath = Annotated[str, Path(max_length=500)]
 UserInPath = Annotated[str, Path(max_length=500)]
-KInQuery = Annotated[int, Query(ge=1, le=asks.MAX_K)]
-OffsetInQuery = Annotated[int, Query(ge=0, le=asks.MAX_OFFSET)]
+KInQuery = Annotated[int, Query(ge=1, le=schemas.MAX_K)]
+OffsetInQuery = Annotated[int, Query(ge=0, le=schemas.MAX_OFFSET)]
 BlendInQuery = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)]
-PerArtistInQuery = Annotated[int | None, Query(ge=1, le=asks.MAX_K)]
-WhereInQuery = Annotated[list[asks.Filter], Query(max_length=16)]
+PerArtistInQuery = Annotated[int | None, Query(ge=1, le=schemas.MAX_K)]
+WhereInQuery = Annotated[list[schemas.Filter], Query(max_length=16)]
 
 
-class PageOf:
-    """A `Page` out of a query string."""
-
-    def __init__(
-        self,
-        k: KInQuery = 10,
-        offset: OffsetInQuery = 0,
-        blend: BlendInQuery = None,
-        per_artist: PerArtistInQuery = None,
-        where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
-    ) -> None:
-        self.fields = {
-            "k": k,
-            "offset": offset,
-            "blend": blend,
-            "per_artist": per_artist,
-            "where": where,
-        }
+def page_fields(
+    k: KInQuery = 10,
+    offset: OffsetInQuery = 0,
+    blend: BlendInQuery = None,
+    per_artist: PerArtistInQuery = None,
+    where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
+) -> dict[str, Any]:
+    """Returns the fields of a `Page` out of a query string."""
+    return {
+        "k": k,
+        "offset": offset,
+        "blend": blend,
+        "per_artist": per_artist,
+        "where": where,
+    }
 
 
-InQuery = Annotated[PageOf, Depends()]
+PageInQuery = Annotated[dict[str, Any], Depends(page_fields)]
 
 
 @router.get("/search", summary="Search by words")
 def search(
-    now: Now,
-    desk: AtDesk,
-    page: InQuery,
+    searching: Searching,
+    page: PageInQuery,
     text: Annotated[str, Query(min_length=1, max_length=2_000)],
-) -> shapes.RankedList:
-    """The tracks that fit these words best."""
-    return desk.ask(now, asks.SearchRequest(terms=[asks.Term(text=text)], **page.fields))
+) -> schemas.RankedList:
+    """The tracks that match these words best."""
+    return searching.search(schemas.SearchRequest(terms=[schemas.Term(text=text)], **page))
 
 
 @router.post("/search", summary="Search by several terms")
-def compose(now: Now, desk: AtDesk, ask: asks.SearchRequest) -> shapes.RankedList:
-    """Words, tracks, parts of tracks and uploads together, each wanted or, with a negative weight,
-    not.
+def search_terms(searching: Searching, query: schemas.SearchRequest) -> schemas.RankedList:
+    """Words, tracks, segments of tracks and uploads together, each wanted or, with a negative
+    weight, not.
     """
-    return desk.ask(now, ask)
+    return searching.search(query)
 
 
 @router.post("/search/batch", summary="Several searches at once")
-def search_batch(now: Now, desk: AtDesk, batch: asks.SearchBatchRequest) -> shapes.RankedLists:
-    """One answer, or error, a question, all from the same generation."""
-    return shapes.RankedLists(
-        answers=[_or_error(partial(desk.ask, now, ask)) for ask in batch.questions]
-    )
+def search_batch(searching: Searching, batch: schemas.SearchBatchRequest) -> schemas.RankedLists:
+    """One answer, or error, per query, all from the same generation."""
+    answers = [_or_error(searching, partial(searching.search, query)) for query in batch.questions]
+    return schemas.RankedLists(answers=answers)
 
 
 @router.get("/tracks/{track_id:id}/similar", summary="Tracks like this one")
-def similar(now: Now, desk: AtDesk, page: InQuery, track_id: TrackInPath) -> shapes.RankedList:
-    """The tracks nearest to a track, itself and its copies left out."""
-    return desk.ask(now, asks.SearchRequest(terms=[asks.Term(track_id=track_id)], **page.fields))
+def similar(searching: Searching, page: PageInQuery, track_id: TrackInPath) -> schemas.RankedList:
+    """The tracks nearest to a track, without itself and its copies."""
+    terms = [schemas.Term(track_id=track_id)]
+    return searching.search(schemas.SearchRequest(terms=terms, **page))
 
 
 @router.get("/recommend/{user_id:id}", summary="For a listener of the log")
-def recommend(now: Now, desk: AtDesk, page: InQuery, user_id: UserInPath) -> shapes.RankedList:
-    """Tracks a listener has not met and would like."""
-    return desk.recommend(now, asks.RecommendRequest(user_id=user_id, **page.fields))
+def recommend(searching: Searching, page: PageInQuery, user_id: UserInPath) -> schemas.RankedList:
+    """Tracks that a listener has not played and would like."""
+    return searching.recommend(schemas.RecommendRequest(user_id=user_id, **page))
 
 
-@router.post("/recommend", summary="For a listener, or for whoever played these")
-def recommend_for(now: Now, desk: AtDesk, ask: asks.RecommendRequest) -> shapes.RankedList:
-    """As for a listener of the log; `recent` are the tracks somebody played or likes."""
-    return desk.recommend(now, ask)
+@router.post("/recommend", summary="For a listener, or for some recent tracks")
+def recommend_for(searching: Searching, query: schemas.RecommendRequest) -> schemas.RankedList:
+    """As for a listener of the log; `recent` are the tracks that somebody played or likes."""
+    return searching.recommend(query)
 
 
 @router.post("/recommend/batch", summary="Several listeners at once")
 def recommend_batch(
-    now: Now, desk: AtDesk, batch: asks.RecommendBatchRequest
-) -> shapes.RankedLists:
-    """One answer, or error, a listener, all from the same generation."""
-    return shapes.RankedLists(
-        answers=[_or_error(partial(desk.recommend, now, ask)) for ask in batch.questions]
-    )
+    searching: Searching, batch: schemas.RecommendBatchRequest
+) -> schemas.RankedLists:
+    """One answer, or error, per listener, all from the same generation."""
+    answers = [
+        _or_error(searching, partial(searching.recommend, query)) for query in batch.questions
+    ]
+    return schemas.RankedLists(answers=answers)
 
 
-@router.post("/explain", summary="Why a track scores as it does")
-def explain(now: Now, desk: AtDesk, body: asks.ExplainRequest) -> shapes.ExplanationResponse:
-    """The two parts of a track's score, what adds to them, and the ten seconds of it that fit best."""
-    asked: ResolvedQuery
-    if body.ask is not None:
-        asked, blend = desk.asked(now, body.ask), require_blend(now, body.ask.blend)
+@router.post("/explain", summary="Why a track has its score")
+def explain(searching: Searching, body: schemas.ExplainRequest) -> schemas.ExplanationResponse:
+    """The components of a track's score, and the ten seconds of the track that match best."""
+    service = searching.service
+    if body.query is not None:
+        query = searching.resolve_terms(body.query)
+        blend = service.resolve_blend(body.query.blend)
     else:
-        asked, blend = desk.taste(now, body.user_id, body.recent), require_blend(now, body.blend)
-    result = one_result(now, asked, blend, body.track_id)
-    return shapes.ExplanationResponse(
-        result=result, segment=best_segment(now, asked.question, blend, body.track_id)
+        query = searching.resolve_user(body.user_id, body.recent)
+        blend = service.resolve_blend(body.blend)
+    result = service.score_track(query, body.track_id, blend)
+    segment = service.best_segment(query, body.track_id, blend)
+    return schemas.ExplanationResponse(
+        result=searching.results(query, [result], blend)[0],
+        segment=None if segment is None else schemas.Segment(**vars(segment)),
     )
 
 
 @router.get("/tracks/{track_id:id}/audience", summary="Who would like this track")
 def audience(
     now: Now, track_id: TrackInPath, k: KInQuery = 20, blend: BlendInQuery = None
-) -> shapes.AudienceAnswer:
-    """The listeners of the log whose profile fits a track best, new to them or not."""
-    require_track(now, track_id)
-    numbers, profiles = now.gathered
-    best = best_listeners(
-        now.asked, now.listening, numbers, profiles, track_id, k, require_blend(now, blend)
-    )
+) -> schemas.AudienceAnswer:
+    """The listeners of the log whose profile matches a track best, whether they played it or not."""
+    service = now.service
+    service.require_track(track_id)
     listeners = [
-        shapes.FitListener(
-            user_id=each.user_id,
-            score=each.score,
-            semantic=each.semantic,
-            preference=each.preference,
-            has_met=each.has_met,
+        schemas.FitListener(
+            user_id=listener.user_id,
+            score=listener.score,
+            semantic=listener.semantic,
+            preference=listener.preference,
+            already_played=listener.already_played,
         )
-        for each in best
+        for listener in service.audience(track_id, k, blend)
     ]
-    return shapes.AudienceAnswer(
-        listeners=listeners, n_listeners=len(numbers), simulated=now.listening.is_simulated
+    return schemas.AudienceAnswer(
+        listeners=listeners,
+        n_listeners=len(service.audience_profiles[0]),
+        simulated=service.history.is_simulated,
     )
 
 
@@ -191,31 +280,32 @@ def path(
     end: Annotated[str, Query(alias="to", max_length=500)],
     n: Annotated[int, Query(ge=2, le=50)] = 8,
     blend: BlendInQuery = None,
-) -> shapes.Path:
+) -> schemas.Path:
     """Tracks that lead from one to another, each near the one before."""
-    found = path_between(now, start, end, n, require_blend(now, blend))
-    fields = tracks_of(now, [track_id for track_id, _ in found])
-    return shapes.Path(
-        tracks=[
-            shapes.Step(**each, similarity=near)
-            for each, (_, near) in zip(fields, found, strict=True)
-        ]
-    )
+    steps = now.service.path(start, end, n, blend)
+    fields = tracks_of(now, [track_id for track_id, _ in steps])
+    tracks = [
+        schemas.Step(**track, similarity=similarity)
+        for track, (_, similarity) in zip(fields, steps, strict=True)
+    ]
+    return schemas.Path(tracks=tracks)
 
 
-@router.get("/map", summary="Every track on two maps", response_model=shapes.Map)
+@router.get("/map", summary="Every track on two maps", response_model=schemas.Map)
 def maps(request: Request, now: Now) -> Response:
-    """Where every track lies by meaning and by taste; `ready` is false while the maps are being
-    drawn.
+    """Where every track lies by semantic and by preference similarity; `ready` is false while the
+    maps are being drawn.
     """
     return Response(request.app.state.maps.map_of(now), media_type="application/json")
 
 
-def _or_error(answer: Callable[[], shapes.RankedList]) -> shapes.RankedList | shapes.Error:
+def _or_error(
+    searching: SearchRoutes, respond: Callable[[], schemas.RankedList]
+) -> schemas.RankedList | schemas.Error:
     try:
-        return answer()
-    except APIError as failure:
-        return shapes.Error(code=failure.code, message=failure.message)
+        return respond()
+    except APIError as error:
+        return schemas.Error(code=error.code, message=error.message)
     except PonticelloError as error:
-        told = api_error_from(error)
-        return shapes.Error(code=told.code, message=told.message)
+        failure = api_error_from(error, searching.snapshot.library.folder.root)
+        return schemas.Error(code=failure.code, message=failure.message)

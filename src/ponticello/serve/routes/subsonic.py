@@ -12,10 +12,10 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from ponticello.search.ranking import rank_tracks
+from ponticello.errors import PonticelloError
+from ponticello.search.service import QueryTerm
 from ponticello.serve.catalog import tracks_of
 from ponticello.serve.errors import APIError
-from ponticello.serve.routes.paths import path_between, similarity
 from ponticello.serve.routes.search import Now
 from ponticello.serve.snapshot import Snapshot
 
@@ -102,14 +102,12 @@ def child(track: Mapping[str, Any]) -> Child:
 
 
 def matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
-    """These tracks, and how alike each is to the track `of`."""
-    return [
-        SonicMatch(
-            entry=child(track),
-            similarity=round(similarity(snapshot, of, track["track_id"], 0.0), 6),
-        )
-        for track in tracks_of(snapshot, track_ids)
-    ]
+    """Returns these tracks, and how alike each is to the track `of`."""
+    found = []
+    for track in tracks_of(snapshot, track_ids):
+        similarity = snapshot.service.similarity(of, track["track_id"], 0.0)
+        found.append(SonicMatch(entry=child(track), similarity=round(similarity, 6)))
+    return found
 
 
 class _Refused(Exception):
@@ -124,7 +122,7 @@ def _song(snapshot: Snapshot, name: str, track_id: str | None) -> str:
     """The id that the parameter `name` must be; `_Refused` if it is missing or unknown."""
     if not track_id:
         raise _Refused(MISSING, f"the parameter {name} is missing")
-    if track_id not in snapshot.asked.rows:
+    if track_id not in snapshot.service.index.rows:
         raise _Refused(NOT_FOUND, "there is no such song, or it is not in the index")
     return track_id
 
@@ -138,35 +136,30 @@ def _count(text: str | None, default: int, least: int, most: int) -> int:
 
 
 def _similar(snapshot: Snapshot, track_id: str | None, count: str | None) -> list[SonicMatch]:
-    track_id, k = _song(snapshot, "id", track_id), _count(count, 10, 1, MOST_SIMILAR)
-    index, config = snapshot.asked, snapshot.library.folder.config.search
-    query = index.track_query([track_id])
-    once = config.deduplicate_recordings
-    found = rank_tracks(
-        index, query, snapshot.placed, k=k, blend=0.0, excluded=[track_id], once=once
-    )
-    return matches(snapshot, [each.track_id for each in found], track_id)
+    track_id = _song(snapshot, "id", track_id)
+    k = _count(count, 10, 1, MOST_SIMILAR)
+    results = snapshot.service.search([QueryTerm(track_id=track_id)], k, 0.0)
+    return matches(snapshot, [result.track_id for result in results], track_id)
 
 
 def _path(
     snapshot: Snapshot, start: str | None, end: str | None, count: str | None
 ) -> list[SonicMatch]:
-    start, end = _song(snapshot, "startSongId", start), _song(snapshot, "endSongId", end)
+    start = _song(snapshot, "startSongId", start)
+    end = _song(snapshot, "endSongId", end)
     n = _count(count, 25, 2, MOST_STEPS)
-    found = (
-        [start]
-        if start == end
-        else [each for each, _ in path_between(snapshot, start, end, n, 0.0)]
-    )
-    return matches(snapshot, found, start)
+    if start == end:
+        return matches(snapshot, [start], start)
+    steps = snapshot.service.path(start, end, n, 0.0)
+    return matches(snapshot, [track_id for track_id, _ in steps], start)
 
 
-def _answered(found: Callable[[], list[SonicMatch]]) -> Envelope:
+def _respond(find_matches: Callable[[], list[SonicMatch]]) -> Envelope:
     try:
-        return Envelope(body=Body(sonicMatch=found()))
+        return Envelope(body=Body(sonicMatch=find_matches()))
     except _Refused as refused:
         error = refused.error
-    except APIError as failure:
+    except (APIError, PonticelloError) as failure:
         error = SubsonicError(code=GENERIC, message=failure.message)
     return Envelope(body=Body(status="failed", error=error))
 
@@ -178,7 +171,7 @@ _JSON: dict[str, Any] = {"response_model": Envelope, "response_model_exclude_non
 @router.get("/getSonicSimilarTracks.view", include_in_schema=False, **_JSON)
 def similar(now: Now, id: str | None = None, count: str | None = None) -> Envelope:
     """Up to `count` songs (10; 500 at most) most like the song `id`, most alike first."""
-    return _answered(lambda: _similar(now, id, count))
+    return _respond(lambda: _similar(now, id, count))
 
 
 @router.get("/findSonicPath", summary="Songs from one to another", **_JSON)
@@ -189,7 +182,7 @@ def path(
     """Up to `count` songs (25; 50 at most) from one to another, both included; similarity is to the
     first.
     """
-    return _answered(lambda: _path(now, startSongId, endSongId, count))
+    return _respond(lambda: _path(now, startSongId, endSongId, count))
 
 
 @router.get("/getOpenSubsonicExtensions", summary="What is spoken here", **_JSON)

@@ -7,7 +7,6 @@ Receives the one file of an upload's form, within limits of size, parts and time
 """
 
 import asyncio
-import logging
 import secrets
 import shutil
 import tempfile
@@ -39,9 +38,6 @@ from ponticello.serve.routes.search import Now
 from ponticello.serve.security import limited_body
 from ponticello.serve.snapshot import Snapshot
 
-logging.getLogger("python_multipart").setLevel(
-    logging.ERROR
-)  # it warns of each body that is no form
 FIELD = "file"
 MAX_PARTS = 8  # the file and what a browser's form may hold beside it
 MAX_FIELD_BYTES = 4096  # of each part that is not a file
@@ -171,9 +167,9 @@ router = APIRouter(tags=["uploads"])
 
 
 class UploadedSound(BaseModel):
-    """An uploaded sound: `upload` is its name in a term."""
+    """An uploaded sound: `upload_id` is its name in a term."""
 
-    upload: str
+    upload_id: str
     duration_s: float
     expires_s: float
 
@@ -250,37 +246,37 @@ class Uploads:
         with self._hearing:
             query = sound_query(models, sound.values)
         return UploadedSound(
-            upload=self.keep(query, spaces), duration_s=sound.duration_s, expires_s=KEPT_S
+            upload_id=self.keep(query, spaces), duration_s=sound.duration_s, expires_s=KEPT_S
         )
 
     def keep(self, query: Query, spaces: Sequence[str]) -> str:
-        """Remembers a query; the name by which it is found."""
-        upload = secrets.token_urlsafe(16)
+        """Remembers a query; returns its id."""
+        upload_id = secrets.token_urlsafe(16)
         now = self._clock()
         with self._lock:
             for name in [name for name, heard in self._kept.items() if heard.until <= now]:
                 del self._kept[name]
-            self._kept[upload] = _Heard(query, tuple(spaces), now + KEPT_S)
+            self._kept[upload_id] = _Heard(query, tuple(spaces), now + KEPT_S)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
-        return upload
+        return upload_id
 
-    def query(self, upload: str, spaces: Sequence[str]) -> Query:
+    def query(self, upload_id: str, spaces: Sequence[str]) -> Query:
         """What was uploaded as a query; Failure 404 upload_expired if it is gone, or was heard by
         other models.
         """
         with self._lock:
-            heard = self._kept.get(upload)
+            heard = self._kept.get(upload_id)
             if heard is not None and heard.until > self._clock() and heard.spaces == tuple(spaces):
-                self._kept.move_to_end(upload)
+                self._kept.move_to_end(upload_id)
                 return heard.query
         raise APIError(
             404, "upload_expired", "this upload is not known any more; send the file again"
         )
 
-    def sounds(self, upload: str, snapshot: Snapshot) -> Query:
+    def snapshot_query(self, upload_id: str, snapshot: Snapshot) -> Query:
         """As `query`, under the models of a snapshot."""
-        return self.query(upload, spaces_of(snapshot))
+        return self.query(upload_id, spaces_of(snapshot))
 
     def close(self) -> None:
         """Deletes the folder and ends the processes."""
@@ -293,7 +289,7 @@ class Uploads:
 
 def spaces_of(snapshot: Snapshot) -> list[str]:
     """The names of the spaces that vectors must be of."""
-    return [space.space_id for space in snapshot.asked.spaces]
+    return [space.space_id for space in snapshot.service.index.spaces]
 
 
 @contextmanager
@@ -326,13 +322,13 @@ _FORM: dict[str, Any] = {
 @router.post("/api/uploads", openapi_extra=_FORM, summary="Hear a sound that is not in the library")
 async def upload(request: Request, now: Now) -> UploadedSound:
     """The field `file`: mp3, flac, ogg, opus, wav or aiff. It is decoded, heard and deleted;
-    nothing is kept but its vectors, in memory, for an hour. Use the id as `{"upload": id}` in the
+    nothing is kept but its vectors, in memory, for an hour. Use the id as `{"upload_id": id}` in the
     terms of a question.
     """
     uploads: Uploads = request.app.state.uploads
     spaces = spaces_of(now)
     models = await run_in_threadpool(
-        lambda: now.models
+        lambda: now.service.encoder.models
     )  # before anything is received: without them it is in vain
     with _counted(request.app.state.metrics), uploads.place() as path:
         try:
