@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -353,3 +354,11 @@ def test_the_folder_is_for_its_owner_alone_and_goes_with_the_service(trained_roo
         folder: Path = app.state.uploads.folder
         assert folder.stat().st_mode & 0o777 == 0o700
     assert not folder.exists()
+
+
+def test_importing_the_uploads_changes_no_log_level_of_the_parser() -> None:
+    script = (
+        "import logging, ponticello.serve.app\n"
+        "assert logging.getLogger('python_multipart').level == logging.NOTSET"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -6,7 +6,6 @@ schemas        requests and responses
 errors         errors as JSON
 server         runs the application
 security       tokens, hosts, limits and headers
-service        from a request to a ranked list
 snapshot       the open library, reloaded when it changes
 catalog        rows of the catalogue for clients
 projection     two-dimensional maps

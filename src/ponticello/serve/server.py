@@ -1,6 +1,7 @@
 """Runs the service: a uvicorn server over one library."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ def run_service(
     port: 0 = any free one. on_start: called with the URL once the server listens.
     ConfigError for a public address without a token, LibraryError if there is no library.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of malformed bodies
     torch.set_num_threads(1)  # concurrent queries: more threads would wait for each other
     app = create_app(root, security_policy_for(host, token, allowed_hosts), settings)
     config = uvicorn.Config(
