@@ -12,7 +12,6 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ponticello.config import PairsConfig
-from ponticello.pairs.rules import LIKED_LIMIT
 from ponticello.storage.schema import EVENTS, POSITIVE_EVENTS
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
@@ -46,12 +45,17 @@ any_events = st.lists(
 )
 
 
-def plain_pairs(log: list[Event], config: PairsConfig, playlist_limit: int) -> list[Row]:
+def plain_pairs(log: list[Event], config: PairsConfig) -> list[Row]:
     """Returns the pairs of `mine_pairs`, with `min_played_s` at its default."""
 
     def found(events: list[Event]) -> Found:
-        playlists = _playlists(events, playlist_limit)
-        return [*_feedback(events), *_sessions(events, config), *playlists, *_cooccurrences(events)]
+        playlists = _playlists(events, config.max_playlist_tracks)
+        return [
+            *_feedback(events),
+            *_sessions(events, config),
+            *playlists,
+            *_cooccurrences(events, config),
+        ]
 
     pairs = _confirmed(log, found, config)
     likes = {(e["user_id"], e["track_id"]) for e in log if is_positive(e)}
@@ -168,12 +172,12 @@ def _playlists(events: list[Event], limit: int) -> Found:
     return found
 
 
-def _cooccurrences(events: list[Event]) -> Found:
+def _cooccurrences(events: list[Event], config: PairsConfig) -> Found:
     latest: dict[str, Event] = {}
     for event in sorted(filter(is_positive, events), key=lambda e: (e["played_at"], _weight(e))):
         latest[event["track_id"]] = event
     newest = sorted(latest.values(), key=lambda e: (START - e["played_at"], e["track_id"]))[
-        :LIKED_LIMIT
+        : config.max_liked_tracks
     ]
     liked = {event["track_id"]: event for event in newest}
     found: Found = []

@@ -8,16 +8,13 @@ from typing import Literal
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponticello.config import PairsConfig
 from ponticello.errors import ConfigError, DataError, LibraryError
-from ponticello.pairs import mine as pairs_module
-from ponticello.pairs import rules as evidence_module
 from ponticello.pairs.events import EVENTS_SCHEMA
 from ponticello.pairs.mine import PAIRS_SCHEMA, MiningFunnel, mine_pairs, read_pairs, write_pairs
-from ponticello.pairs.rules import LIKED_LIMIT, PLAYLIST_LIMIT
 from ponticello.storage.layout import create_library
 from ponticello.storage.schema import EVENTS
 from tests.plain_mining import Event, Row, any_events, event, plain_pairs
@@ -130,7 +127,7 @@ def test_of_two_tracks_of_one_moment_the_one_with_the_larger_id_says_the_weight(
 def test_a_playlist_over_the_limit_is_left_out_and_counted() -> None:
     """201 distinct tracks are too many; 200, one of them twice, give 200 * 199 / 2 pairs."""
     config = ALONE.model_copy(update={"max_pairs_per_user": 10**6, "max_pairs_per_track": 10**6})
-    tracks = [f"t{i:03}" for i in range(PLAYLIST_LIMIT + 1)]
+    tracks = [f"t{i:03}" for i in range(201)]
     long = [event("u", track, 0, "playlist", session_id="long") for track in tracks]
     full = [
         event("u", track, 0, "playlist", session_id="full") for track in [*tracks[:-1], tracks[0]]
@@ -139,7 +136,7 @@ def test_a_playlist_over_the_limit_is_left_out_and_counted() -> None:
         event("u", tracks[0], 0, "playlist", session_id=name) for name in ("short", "also short")
     ]
     found, funnel = mine_pairs(_log(*long, *full, *short), config)
-    assert len(found) == PLAYLIST_LIMIT * (PLAYLIST_LIMIT - 1) // 2
+    assert len(found) == 200 * 199 // 2
     assert dict(funnel.steps)["playlists left out, over 200 tracks"] == 1
 
 
@@ -291,9 +288,9 @@ def test_a_listener_who_likes_everything_gives_only_the_latest_tracks() -> None:
     not explain it.
     """
     config = PairsConfig(min_users=1, max_pairs_per_track=10**6, sources=("cooccurrence",))
-    events = [event("u", f"t{number:02}", number) for number in range(LIKED_LIMIT + 2)]
+    events = [event("u", f"t{number:02}", number) for number in range(42)]
     found = _mined(config, *events, event("v", "other", 0))
-    assert len(found) == LIKED_LIMIT * (LIKED_LIMIT - 1) // 2
+    assert len(found) == 40 * 39 // 2
     assert min(row[0] for row in found) == "t02"
     fewer = config.model_copy(update={"max_pairs_per_user": 600})
     assert len(_mined(fewer, *events, event("v", "other", 0))) == 600
@@ -302,6 +299,7 @@ def test_a_listener_who_likes_everything_gives_only_the_latest_tracks() -> None:
 configs = st.builds(
     PairsConfig,
     min_users=st.integers(1, 3),
+    max_playlist_tracks=st.just(4),
     max_pairs_per_user=st.sampled_from([1, 3, 1000]),
     max_pairs_per_track=st.sampled_from([1, 2, 50]),
     min_lift=st.sampled_from([0.0, 0.75, 1.0, 1.0, 1.25]),
@@ -309,15 +307,11 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(any_events, configs)
-def test_any_log_gives_what_plain_loops_give(
-    monkeypatch: pytest.MonkeyPatch, events: list[Event], config: PairsConfig
-) -> None:
-    for module in (evidence_module, pairs_module):
-        monkeypatch.setattr(module, "PLAYLIST_LIMIT", 4)
+def test_any_log_gives_what_plain_loops_give(events: list[Event], config: PairsConfig) -> None:
     found = mine_pairs(_log(*events), config)[0].rows()
-    assert found == plain_pairs(events, config, playlist_limit=4)
+    assert found == plain_pairs(events, config)
 
 
 def test_a_longer_log_gives_the_same_pairs_in_any_order() -> None:

@@ -84,7 +84,7 @@ def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
     has_affinity: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven rows by three, with repeats and a row without text."""
-    affinity = TasteAffinity(unit(9, 3, seed=5)) if has_affinity else None
+    affinity = TasteAffinity(unit(9, 3, seed=5), 4.0) if has_affinity else None
     left_n, right_n = numbers(0, 1, 0, 2, 3, 4, 5), numbers(6, 7, 8, 6, NO_TEXT, 2, 7)
     found = []
     for rows_at_once in (1024, 3):
@@ -216,7 +216,7 @@ def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
     Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing
     for the unknown.
     """
-    affinity = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]))
+    affinity = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]), 4.0)
     weights = affinity.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
     assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
     assert not weights[0, 2]
@@ -231,5 +231,6 @@ def test_a_graph_of_tracks_liked_by_the_same_listeners_tells_nothing(
 ) -> None:
     numbers = torch.arange(3)
     assert (
-        TasteAffinity(torch.tensor(factors)).between(numbers, numbers).tolist() == [[0.0] * 3] * 3
+        TasteAffinity(torch.tensor(factors), 4.0).between(numbers, numbers).tolist()
+        == [[0.0] * 3] * 3
     )

@@ -9,20 +9,19 @@ import polars as pl
 import pytest
 import torch
 
-from ponticello.config import Config
+from ponticello.config import Config, PreferenceConfig
 from ponticello.model.htcl import HTCL
 from ponticello.storage.schema import TRACK_ID, USER_ID
 from ponticello.train import preference_init as departure
 from ponticello.train.dataset import TrackTuples
 from ponticello.train.preference_init import (
-    LENGTH,
-    SMALL,
     init_preference_head,
     init_preference_head_randomly,
     listening_factors,
 )
 
 N_TRACKS, FRAME_SIZE = 60, 8
+SETTINGS = PreferenceConfig()
 
 
 class _Heard:
@@ -73,7 +72,7 @@ def test_factors_tell_the_crowds_apart_and_leave_out_what_few_know() -> None:
     """
     store = _Heard()
     dataset, likes = _dataset(store)
-    factors = listening_factors(dataset, likes, 4, min_users=3)
+    factors = listening_factors(dataset, likes, 4, min_users=3, shrinkage=0.3)
     assert factors.shape == (N_TRACKS, 4)
     assert not factors[-2:].any(), "two listeners and none are below three"
     sizes = factors[:-2, :2].abs().numpy()
@@ -81,7 +80,7 @@ def test_factors_tell_the_crowds_apart_and_leave_out_what_few_know() -> None:
         len({int(sizes[store.crowd[:-2] == crowd].sum(axis=0).argmax()) for crowd in (0, 1)}) == 2
     )
     assert (sizes.min(axis=1) < 1e-6).all()
-    again = listening_factors(dataset, likes.reverse(), 4, min_users=3)
+    again = listening_factors(dataset, likes.reverse(), 4, min_users=3, shrinkage=0.3)
     torch.testing.assert_close(again, factors)
 
 
@@ -93,7 +92,7 @@ def test_factors_by_hand() -> None:
     """
     likes = pl.DataFrame({USER_ID: ["a", "a", "b"], TRACK_ID: ["0", "1", "1"]})
     dataset = TrackTuples(_Heard(), {"0": "", "1": ""}, [("0", "1")])  # type: ignore[arg-type]
-    factors = listening_factors(dataset, likes, 3, min_users=1)
+    factors = listening_factors(dataset, likes, 3, min_users=1, shrinkage=0.3)
     assert float(factors.square().sum()) == pytest.approx(2 / (2.45 * 1.45) + 1 / 2.45**2, rel=1e-5)
     assert not factors[:, 2].any(), "more factors than tracks are zeros"
     gram = np.array(
@@ -107,9 +106,9 @@ def test_factors_by_hand() -> None:
 
 def test_a_large_matrix_gives_the_factors_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, likes = _dataset(_Heard())
-    dense = listening_factors(dataset, likes, 4, min_users=3)
+    dense = listening_factors(dataset, likes, 4, min_users=3, shrinkage=0.3)
     monkeypatch.setattr(departure, "_DENSE", 0)
-    sparse = listening_factors(dataset, likes, 4, min_users=3)
+    sparse = listening_factors(dataset, likes, 4, min_users=3, shrinkage=0.3)
     torch.testing.assert_close(sparse @ sparse.T, dense @ dense.T, rtol=1e-4, atol=1e-5)
 
 
@@ -129,14 +128,22 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
     dataset, table = _dataset(store)
     states = torch.randn(N_TRACKS + 1, 32, generator=torch.Generator().manual_seed(1))
     states[-1] = 0.0
-    init_preference_head(model, dataset, listening_factors(dataset, table, 4, min_users=3), states)
+    init_preference_head(
+        model,
+        dataset,
+        listening_factors(dataset, table, 4, min_users=3, shrinkage=0.3),
+        states,
+        SETTINGS,
+    )
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
     audio = model.encode_features(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)
     centre = taste[:-1].mean(axis=0)
     same, other = (taste[:-1][store.crowd[:-1] == crowd].mean(axis=0) - centre for crowd in (1, 0))
     assert (taste[-1] - centre) @ (same - other) * (1 if store.crowd[-1] else -1) > 0
-    assert np.sqrt((taste[:-1] ** 2).sum(axis=1).mean()) == pytest.approx(LENGTH, rel=0.05)
+    assert np.sqrt((taste[:-1] ** 2).sum(axis=1).mean()) == pytest.approx(
+        SETTINGS.residual_length, rel=0.05
+    )
     numbers = [dataset.text_numbers[f"{number:02}"] for number in range(N_TRACKS)]
     fused = model.encode_fused(frames, states[numbers].numpy())
     np.testing.assert_allclose(fused[::5], audio[::5], atol=1e-6)  # those without text
@@ -146,7 +153,9 @@ def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
 
 def test_without_listening_nothing_begins(model: HTCL) -> None:
     dataset, _ = _dataset(_Heard())
-    init_preference_head(model, dataset, torch.zeros(N_TRACKS, 4), torch.zeros(N_TRACKS + 1, 32))
+    init_preference_head(
+        model, dataset, torch.zeros(N_TRACKS, 4), torch.zeros(N_TRACKS + 1, 32), SETTINGS
+    )
     assert not model.audio_head.residual.weight.any()
     assert float(model.audio_head.radius) == 1.0
 
@@ -154,10 +163,12 @@ def test_without_listening_nothing_begins(model: HTCL) -> None:
 def test_a_beginning_at_random_is_small_has_a_slope_and_is_the_same_with_text(model: HTCL) -> None:
     store = _Heard()
     frames = [store.read(f"{number:02}") for number in range(N_TRACKS)]
-    init_preference_head_randomly(model)
+    init_preference_head_randomly(model, SETTINGS)
     audio = model.encode_features(frames)
     taste = audio[:, 8:12] * float(model.audio_head.radius)
-    assert np.sqrt((taste**2).sum(axis=1).mean()) == pytest.approx(SMALL, rel=0.5)
+    assert np.sqrt((taste**2).sum(axis=1).mean()) == pytest.approx(
+        SETTINGS.random_residual_length, rel=0.5
+    )
     fused = model.encode_fused(frames, np.ones((N_TRACKS, 32), dtype=np.float32))
     np.testing.assert_allclose(fused, audio, atol=1e-6)
     mel = torch.from_numpy(np.stack(frames[:4]))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ponticello.config import PreferenceConfig
 from ponticello.model.htcl import HTCL
 from ponticello.train.selection import (
     SelectionResult,
@@ -51,7 +52,7 @@ def chosen(
         told = {kind: {"R@10": (meaning or {}).get(alpha, 0.4)} for kind in ("audio", "fused")}
         return ValidationScores(told, {k: float(v.mean()) for k, v in own.items()}, own)
 
-    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, max_semantic_drop=0.01)
+    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, PreferenceConfig())
     return position(kept), selection
 
 
@@ -144,7 +145,7 @@ def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HT
         return ValidationScores({"audio": {}}, {"audio": float(own["audio"].mean())}, own)
 
     kept, selection = select_weights(
-        start, {"trained": start, "initial": initial}, score, max_semantic_drop=0.01
+        start, {"trained": start, "initial": initial}, score, PreferenceConfig()
     )
     assert (position(kept), selection.endpoint, selection.alpha) == (0.5, "initial", 0.5)
     assert selection.sentence().startswith(
@@ -159,12 +160,12 @@ def test_what_stands_out_is_told_by_the_one_sided_t_test() -> None:
     Nine such gains, three of each: deviation 1.146, standard error 0.382, t = 1.31 against 1.06.
     """
     gains = np.array([-1.0, 1.0, 1.5])
-    assert not is_significant_gain(gains, np.zeros(3))
-    assert is_significant_gain(np.repeat(gains, 3), np.zeros(9))
-    assert not is_significant_gain(np.zeros(9), np.repeat(gains, 3))
+    assert not is_significant_gain(gains, np.zeros(3), 0.84)
+    assert is_significant_gain(np.repeat(gains, 3), np.zeros(9), 0.84)
+    assert not is_significant_gain(np.zeros(9), np.repeat(gains, 3), 0.84)
 
 
 def test_one_listener_and_missing_listeners_prove_nothing() -> None:
-    assert not is_significant_gain(np.array([1.0]), np.array([0.0]))
-    assert not is_significant_gain(np.array([1.0, np.nan]), np.array([0.0, 0.0]))
-    assert not is_significant_gain(np.full(3, 0.5), np.full(3, 0.5))
+    assert not is_significant_gain(np.array([1.0]), np.array([0.0]), 0.84)
+    assert not is_significant_gain(np.array([1.0, np.nan]), np.array([0.0, 0.0]), 0.84)
+    assert not is_significant_gain(np.full(3, 0.5), np.full(3, 0.5), 0.84)

@@ -13,7 +13,6 @@ from ponticello.config import PairsConfig
 from ponticello.pairs.engine import Engine
 from ponticello.pairs.events import AT, EncodedLog
 from ponticello.pairs.rules import (
-    LIKED_LIMIT,
     SOURCES,
     cooccurrence_events,
     feedback_events,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
 IS_WITHIN_CAP = "is_within_cap"
-_LIKED_PAIRS = LIKED_LIMIT * (LIKED_LIMIT - 1) // 2  # the most that one user's liked tracks make
 _END = "end"
 _PARTNER = "partner"
 _ANCHOR_FACTOR = 31  # spreads the pairs of one anchor over the partitions
@@ -79,12 +77,14 @@ def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple["ir.Table", Minin
         positives = positive_events(events, config.min_played_s)
         counts["events"] += engine.count_rows(events)
         counts["positive"] += engine.count_rows(positives)
-        liked = engine.materialize(liked_tracks(positives), f"liked-{number}")
+        liked = liked_tracks(positives, config.max_liked_tracks)
+        liked = engine.materialize(liked, f"liked-{number}")
         liked_files.append(engine.work / f"liked-{number}.parquet")
         members = playlist_members(events)
         if "playlist" in config.sources:
             members = engine.materialize(members, f"members-{number}")
-            counts["too long"] += engine.count_rows(too_long_playlists(members))
+            too_long = too_long_playlists(members, config.max_playlist_tracks)
+            counts["too long"] += engine.count_rows(too_long)
         candidates = _candidates(events, liked, members, config)
         partition = candidates[ANCHOR_ID].cast("int64") * _ANCHOR_FACTOR + candidates[POSITIVE_ID]
         names.append(f"pairs-{number}")
@@ -125,10 +125,11 @@ def _candidates(
             pair_events = session_events(events, config.min_played_s, config.session_gap_min)
             candidates = _aggregate_per_user(pair_events)
         elif source == "playlist":
-            candidates = _aggregate_per_user(playlist_events(members))
+            pair_events = playlist_events(members, config.max_playlist_tracks)
+            candidates = _aggregate_per_user(pair_events)
         else:  # one row per user and pair already
             candidates = cooccurrence_events(liked).select(USER_ID, *PAIR, AT, WEIGHT)
-        tables.append(mark_within_cap(candidates, source, config.max_pairs_per_user))
+        tables.append(mark_within_cap(candidates, source, config))
     return _union(tables).select(*PAIR, WEIGHT, IS_WITHIN_CAP)
 
 
@@ -140,14 +141,18 @@ def _aggregate_per_user(pair_events: "ir.Table") -> "ir.Table":
     return candidates.select(USER_ID, *PAIR, AT, WEIGHT)
 
 
-def mark_within_cap(candidates: "ir.Table", source: str, limit: int) -> "ir.Table":
-    """Adds `is_within_cap`: true for the latest `limit` pairs of each user; ids break ties.
+def mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":
+    """Adds `is_within_cap`: true for the latest `max_pairs_per_user` pairs of each user.
+
+    Ids break ties.
 
     candidates: of one source.
     """
     import ibis
 
-    if source == "cooccurrence" and limit >= _LIKED_PAIRS:  # no user has more: skip the sort
+    limit = config.max_pairs_per_user
+    n_liked_pairs = config.max_liked_tracks * (config.max_liked_tracks - 1) // 2
+    if source == "cooccurrence" and limit >= n_liked_pairs:  # no user has more: skip the sort
         return candidates.mutate(**{IS_WITHIN_CAP: ibis.literal(True)})
     latest = ibis.window(group_by=[USER_ID, SOURCE], order_by=[candidates[AT].desc(), *PAIR])
     return candidates.mutate(**{IS_WITHIN_CAP: ibis.row_number().over(latest) < limit})

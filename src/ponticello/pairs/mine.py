@@ -32,7 +32,7 @@ from ponticello.pairs.events import (
     fill_columns,
     mentioned_tracks,
 )
-from ponticello.pairs.rules import PLAYLIST_LIMIT, SOURCES
+from ponticello.pairs.rules import SOURCES
 from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import (
     Splits,
@@ -240,7 +240,9 @@ def _counted_steps(counts: MiningCounts, config: PairsConfig) -> list[tuple[str,
         if source in config.sources:
             steps.append((f"{source} candidates", counts.by_source[source]))
     if "playlist" in config.sources:
-        steps.append((f"playlists left out, over {PLAYLIST_LIMIT} tracks", counts.n_too_long))
+        steps.append(
+            (f"playlists left out, over {config.max_playlist_tracks} tracks", counts.n_too_long)
+        )
     steps.append(("candidates", counts.by_source.total()))
     steps.append(("within the cap per user", counts.n_within_cap))
     steps.append(("pairs", counts.n_pairs))

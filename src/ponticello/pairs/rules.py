@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 # Sorted by name, like the pairs; the encoded source is the position here.
 SOURCES = ("cooccurrence", "feedback", "playlist", "session")
-PLAYLIST_LIMIT = 200  # tracks; longer ones are archives, and pairs grow with the square
-LIKED_LIMIT = 40  # latest liked tracks of a user, which make 780 pairs
 _MICROSECONDS_PER_MINUTE = 60_000_000
 _LISTENING_SESSION = "listening_session"
 
@@ -105,21 +103,21 @@ def playlist_members(log: "ir.Table") -> "ir.Table":
     return members.mutate(n_tracks=members[TRACK_ID].count().over(by_playlist))
 
 
-def playlist_events(members: "ir.Table") -> "ir.Table":
-    """Pairs the tracks of each playlist of at most PLAYLIST_LIMIT tracks."""
-    short = members.filter(members["n_tracks"] <= PLAYLIST_LIMIT)
+def playlist_events(members: "ir.Table", max_tracks: int) -> "ir.Table":
+    """Pairs the tracks of each playlist of at most `max_tracks` tracks."""
+    short = members.filter(members["n_tracks"] <= max_tracks)
     left = short.select(USER_ID, SESSION_ID, TRACK_ID, AT, WEIGHT)
     return _all_pairs(left, [USER_ID, SESSION_ID], "playlist")
 
 
-def too_long_playlists(members: "ir.Table") -> "ir.Table":
+def too_long_playlists(members: "ir.Table", max_tracks: int) -> "ir.Table":
     """Returns (user_id, session_id) of the playlists that `playlist_events` leaves out."""
-    long = members.filter(members["n_tracks"] > PLAYLIST_LIMIT)
+    long = members.filter(members["n_tracks"] > max_tracks)
     return long.select(USER_ID, SESSION_ID).distinct()
 
 
-def liked_tracks(positives: "ir.Table") -> "ir.Table":
-    """Returns the last `LIKED_LIMIT` tracks each user liked: (user_id, track_id, at, weight).
+def liked_tracks(positives: "ir.Table", max_tracks: int) -> "ir.Table":
+    """Returns the last `max_tracks` tracks each user liked: (user_id, track_id, at, weight).
 
     at and weight are those of the latest positive event of the track.
     """
@@ -132,7 +130,7 @@ def liked_tracks(positives: "ir.Table") -> "ir.Table":
     latest = ranked.filter(ranked["rank"] == 0).select(USER_ID, TRACK_ID, AT, WEIGHT)
     newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
     ranked = latest.mutate(rank=ibis.row_number().over(newest_first))
-    return ranked.filter(ranked["rank"] < LIKED_LIMIT).drop("rank")
+    return ranked.filter(ranked["rank"] < max_tracks).drop("rank")
 
 
 def cooccurrence_events(liked: "ir.Table") -> "ir.Table":

@@ -21,8 +21,6 @@ from ponticello.train.distributed import gather_rows, rank
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
 ROWS_AT_ONCE = 256  # of a table of logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
 LEAST_SHARE = 1e-5  # of the length of the factors of liked tracks: differing by less, they are one
-# how much more the closest of the other tracks count as matches; ours, 2 was as good by trial
-CLARITY = 4.0
 
 
 class TasteAffinity:
@@ -35,7 +33,8 @@ class TasteAffinity:
         listening.
     """
 
-    def __init__(self, factors: Tensor) -> None:
+    def __init__(self, factors: Tensor, scale: float) -> None:
+        self.scale = scale
         known = factors.any(dim=1)
         centred = factors - factors[known].mean(dim=0) if known.any() else factors
         whole, size = (own[known].square().sum(dim=1).mean().sqrt() for own in (factors, centred))
@@ -51,7 +50,7 @@ class TasteAffinity:
         (C,) numbers.
         """
         factors, known = self.factors.to(left.device), self.known.to(left.device)
-        likeness = CLARITY * factors[left] @ factors[right].T
+        likeness = self.scale * factors[left] @ factors[right].T
         weights: Tensor = (
             (likeness - likeness.amax(dim=1, keepdim=True)).exp()
             * known[left][:, None]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
-from ponticello.config import Config
+from ponticello.config import Config, PreferenceConfig
 from ponticello.errors import LibraryError
 from ponticello.listening.log import is_positive, scan_interactions
 from ponticello.model.htcl import HTCL
@@ -89,18 +89,20 @@ def train_preference(
     require_rows("preference", data)
     likes = likes_to_learn(folder, data.splits)
     factors = listening_factors(
-        data.training, likes, config.heads.preference_dim, config.pairs.min_users
+        data.training,
+        likes,
+        config.heads.preference_dim,
+        config.pairs.min_users,
+        settings.factor_shrinkage,
     )
-    affinity = TasteAffinity(factors) if settings.multi_positive else None
+    affinity = TasteAffinity(factors, settings.affinity_scale) if settings.multi_positive else None
     set_seed(settings.seed)
     model = _initial_model(config, start_folder, data.training, factors)
     teacher = teacher_vectors(model, data.training) if settings.distillation_weight else None
     select = None
     if scorer is not None:
         initial = deepcopy(model).cpu() if model.uses_frozen_features else None
-        select = partial(
-            _select, initial, start_folder, scorer=scorer, budget=settings.max_semantic_drop
-        )
+        select = partial(_select, initial, start_folder, scorer=scorer, settings=settings)
     if launch_info()[0] == 0:
         note_listening(folder, run, read_sha256)
     return run_training(
@@ -161,11 +163,11 @@ def _initial_model(
         model.reset_heads()
     if model.uses_frozen_features and settings.init == "random":
         # Drawn before the move: the same on every device.
-        init_preference_head_randomly(model)
+        init_preference_head_randomly(model, settings)
     model.to(training_device(settings))
     if model.uses_frozen_features and settings.init == "ridge":
         text_states = compute_text_states(model, training)[:, 0]
-        init_preference_head(model, training, factors, text_states)
+        init_preference_head(model, training, factors, text_states, settings)
     return model
 
 
@@ -182,7 +184,12 @@ def teacher_vectors(model: HTCL, dataset: TrackTuples) -> Tensor:
 
 
 def _select(
-    initial: HTCL | None, start_folder: Path, trained: HTCL, *, scorer: Scorer, budget: float
+    initial: HTCL | None,
+    start_folder: Path,
+    trained: HTCL,
+    *,
+    scorer: Scorer,
+    settings: PreferenceConfig,
 ) -> tuple[HTCL, SelectionResult]:
     """Returns the model to save, and how it was chosen. initial: stage two before its first step."""
     stage_one = HTCL.from_pretrained(start_folder)
@@ -191,6 +198,6 @@ def _select(
     if initial is not None:
         initial.to(trained.device)
         endpoints["initial"] = initial
-    selected, selection = select_weights(stage_one, endpoints, scorer, budget)
+    selected, selection = select_weights(stage_one, endpoints, scorer, settings)
     selected.config.vector = selection.vector
     return selected, selection

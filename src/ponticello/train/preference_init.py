@@ -15,27 +15,23 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
+from ponticello.config import PreferenceConfig
 from ponticello.model.adapter import AdapterFusion, AdapterHead
 from ponticello.model.htcl import HTCL
 from ponticello.storage.schema import TRACK_ID, USER_ID
 from ponticello.train.dataset import TrackTuples
 
-# docs/benchmarks.md, "Where the departure begins"
-# of the mean number of likes, added to each track's and listener's: few make no factor of their own
-SHRINKAGE = 0.3
-RIDGE = 1.0  # against vectors of length 1
-LENGTH = 2.0  # of the departure, root mean square over the training tracks; what is heard has 1
-SMALL = 0.5  # the same, where it begins at random
-ROOM = 1.7  # the radius over the longest training vector: what is longer is cut
-
 _DENSE = 1_000_000  # cells of the matrix below which all factors are computed at once
 
 
-def listening_factors(dataset: TrackTuples, likes: pl.DataFrame, k: int, min_users: int) -> Tensor:
+def listening_factors(
+    dataset: TrackTuples, likes: pl.DataFrame, k: int, min_users: int, shrinkage: float
+) -> Tensor:
     """(n, k) float32 by track number: the leading factors of who likes what; zeros where too few
     listeners do.
 
-    likes: as `inputs.likes_to_learn`. min_users: that a track needs. Where there are fewer
+    likes: as `likes_to_learn`. min_users: that a track needs. shrinkage: of the mean number of
+    likes, added to each track's and listener's number. Where there are fewer
     tracks or listeners than factors, the rest are zeros. Busy listeners and popular tracks are
     scaled down; the first factor is how much a track is liked at all. Cost: k leading singular
     vectors of a sparse matrix.
@@ -53,7 +49,7 @@ def listening_factors(dataset: TrackTuples, likes: pl.DataFrame, k: int, min_use
     liked = csr_matrix((np.ones(len(known)), (rows, columns)), shape=(len(listeners), len(tracks)))
     for axis, side in ((1, "listener"), (0, "track")):
         degrees = np.asarray((liked != 0).sum(axis=axis)).ravel().astype(np.float64)
-        scale = diags(1 / np.sqrt(degrees + SHRINKAGE * degrees.mean()))
+        scale = diags(1 / np.sqrt(degrees + shrinkage * degrees.mean()))
         liked = scale @ liked if side == "listener" else liked @ scale
     numbers = [dataset.track_numbers[track_id] for track_id in tracks]
     found = _leading(liked.tocsr(), min(k, *liked.shape))
@@ -78,7 +74,11 @@ def _leading(matrix: csr_matrix, k: int) -> np.ndarray:
 
 @torch.no_grad()
 def init_preference_head(
-    model: HTCL, dataset: TrackTuples, factors: Tensor, text_states: Tensor
+    model: HTCL,
+    dataset: TrackTuples,
+    factors: Tensor,
+    text_states: Tensor,
+    settings: PreferenceConfig,
 ) -> None:
     """Sets the departures of `model`, of audio alone and of audio with text, and the radius of its
     space.
@@ -103,7 +103,7 @@ def init_preference_head(
     told = text_states[[dataset.text_numbers[track_id] for track_id in track_ids]].numpy()
     has_text = told.any(axis=1)
     wanted = factors[known].numpy().astype(np.float64)
-    audio = _Regression(heard, wanted, np.ones(head.n_axes))
+    audio = _Regression(heard, wanted, np.ones(head.n_axes), settings)
     moved = [audio.set(head.residual, heard)]
     if has_text.any():
         both = np.concatenate([heard, told], axis=1)[has_text]
@@ -113,13 +113,14 @@ def init_preference_head(
         units = np.concatenate(
             [np.ones(head.n_axes), np.full(told.shape[1], 1 / max(float(spread), 1e-12))]
         )
-        moved.append(_Regression(both, wanted[has_text], units).set(fusion.residual, both))
+        regression = _Regression(both, wanted[has_text], units, settings)
+        moved.append(regression.set(fusion.residual, both))
     longest = max(float((part**2).sum(axis=1).max()) for part in moved)
-    head.radius.fill_(ROOM * np.sqrt(1 + longest))
+    head.radius.fill_(settings.radius_margin * np.sqrt(1 + longest))
 
 
 @torch.no_grad()
-def init_preference_head_randomly(model: HTCL) -> None:
+def init_preference_head_randomly(model: HTCL, settings: PreferenceConfig) -> None:
     """Sets small departures drawn from torch's global generator, the same for audio alone and with
     text.
 
@@ -128,24 +129,32 @@ def init_preference_head_randomly(model: HTCL) -> None:
     head, fusion = model.audio_head, model.fusion_head
     assert isinstance(head, AdapterHead)
     assert isinstance(fusion, AdapterFusion)
-    torch.nn.init.normal_(head.residual.weight, std=SMALL / head.residual.out_features**0.5)
+    std = settings.random_residual_length / head.residual.out_features**0.5
+    torch.nn.init.normal_(head.residual.weight, std=std)
     fusion.residual.weight.zero_()
     fusion.residual.weight[:, : head.n_axes] = head.residual.weight
-    head.radius.fill_(ROOM * (1 + LENGTH**2) ** 0.5)
+    head.radius.fill_(settings.radius_margin * (1 + settings.residual_length**2) ** 0.5)
 
 
 class _Regression:
-    """Ridge regression from inputs (m, i) to factors (m, k), its outputs scaled to `LENGTH`. units:
+    """Ridge regression from inputs (m, i) to factors (m, k), scaled to `residual_length`. units:
     (i,) of inputs.
     """
 
-    def __init__(self, inputs: np.ndarray, factors: np.ndarray, units: np.ndarray) -> None:
+    def __init__(
+        self,
+        inputs: np.ndarray,
+        factors: np.ndarray,
+        units: np.ndarray,
+        settings: PreferenceConfig,
+    ) -> None:
         self.middle = inputs.mean(axis=0, dtype=np.float64)
         scaled = (inputs - self.middle) * units
-        gram = scaled.T @ scaled + RIDGE * np.eye(len(units))
+        gram = scaled.T @ scaled + settings.residual_l2 * np.eye(len(units))
         slope = np.linalg.solve(gram, scaled.T @ (factors - factors.mean(axis=0)))
         length = np.sqrt(((scaled @ slope) ** 2).sum(axis=1).mean())
-        self.slope = units[:, None] * slope * (LENGTH / max(float(length), 1e-12))  # (i, k)
+        scale = settings.residual_length / max(float(length), 1e-12)
+        self.slope = units[:, None] * slope * scale  # (i, k)
 
     def set(self, layer: torch.nn.Linear, inputs: np.ndarray) -> np.ndarray:
         """Makes `layer` this regression; (m, k) what it then gives."""

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import t as student
 
+from ponticello.config import PreferenceConfig
 from ponticello.model.htcl import HTCL
 from ponticello.model.interpolate import interpolate_weights
 
-ALPHAS = (0.25, 0.5, 0.75, 1.0)  # 0 = stage one, 1 = stage two
 TRAINED = "trained"
-CONFIDENCE = 0.84  # one-sided, of one gain: about one standard error; docs/ladder.md
 
 
 @dataclass(frozen=True)
@@ -98,16 +97,18 @@ class SelectionResult:
 
 
 def select_weights(
-    stage_one: HTCL, endpoints: Mapping[str, HTCL], scorer: Scorer, max_semantic_drop: float
+    stage_one: HTCL, endpoints: Mapping[str, HTCL], scorer: Scorer, settings: PreferenceConfig
 ) -> tuple[HTCL, SelectionResult]:
     """Returns the selected model and how it was selected; of equal candidates the first.
 
     endpoints: stage two as "trained", and as "initial" where its first step already differs from
         stage one.
-    Cost: one call of `scorer` for stage one, and one for each of `ALPHAS` and endpoint.
+    Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
     """
     points = [(TRAINED, 0.0)]
-    points += [(endpoint, alpha) for endpoint in endpoints for alpha in ALPHAS]
+    points += [
+        (endpoint, alpha) for endpoint in endpoints for alpha in settings.interpolation_alphas
+    ]
     baseline = scorer(stage_one)
     candidates = []
     best = None
@@ -119,18 +120,24 @@ def select_weights(
             semantic = scores.semantic[vector]
             candidate = CandidateScores(endpoint, alpha, vector, semantic, preference)
             candidates.append(candidate)
-            if not _keeps_semantics(semantic, baseline.semantic["audio"], max_semantic_drop):
+            if not _keeps_semantics(
+                semantic, baseline.semantic["audio"], settings.max_semantic_drop
+            ):
                 continue
-            if not is_significant_gain(scores.by_user[vector], baseline.by_user["audio"]):
+            if not is_significant_gain(
+                scores.by_user[vector], baseline.by_user["audio"], settings.gain_confidence
+            ):
                 continue
             if best is None or preference > best.preference:
                 best = candidate
     n_users = len(baseline.by_user.get("audio", ()))
     if best is None:
-        result = SelectionResult(TRAINED, 0.0, "audio", candidates, max_semantic_drop, n_users)
+        result = SelectionResult(
+            TRAINED, 0.0, "audio", candidates, settings.max_semantic_drop, n_users
+        )
         return stage_one, result
     result = SelectionResult(
-        best.endpoint, best.alpha, best.vector, candidates, max_semantic_drop, n_users
+        best.endpoint, best.alpha, best.vector, candidates, settings.max_semantic_drop, n_users
     )
     if best.alpha == 0:
         return stage_one, result
@@ -147,8 +154,8 @@ def _keeps_semantics(
     return all(value >= baseline[name] - max_drop for name, value in semantic.items())
 
 
-def is_significant_gain(scores: np.ndarray, baseline: np.ndarray) -> bool:
-    """Returns whether the mean of scores - baseline is above 0 with one-sided `CONFIDENCE`.
+def is_significant_gain(scores: np.ndarray, baseline: np.ndarray, confidence: float) -> bool:
+    """Returns whether the mean of scores - baseline is above 0 with one-sided `confidence`.
 
     scores, baseline: (n,), row i of the same user; rows with a nan are left out. False for fewer
     than two rows.
@@ -159,4 +166,4 @@ def is_significant_gain(scores: np.ndarray, baseline: np.ndarray) -> bool:
     if len(gains) < 2:
         return False
     standard_error = gains.std(ddof=1) / np.sqrt(len(gains))
-    return bool(gains.mean() > student.ppf(CONFIDENCE, len(gains) - 1) * standard_error)
+    return bool(gains.mean() > student.ppf(confidence, len(gains) - 1) * standard_error)
