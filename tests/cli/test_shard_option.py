@@ -23,7 +23,9 @@ def test_commands_do_parts_while_the_library_is_held_and_then_the_index(
         shutil.rmtree(folder.run(name) / "vectors")
     with folder.lock():
         said = [out("embed", "--shard", f"{number}/2", "-L", folder.root) for number in (1, 2)]
-    tail = "; when all shards have ended, run: ponticello embed --merge-shards 2\n"
+    tail = (
+        f"; when all shards have ended, run: ponticello embed --merge-shards 2 -L {folder.root}\n"
+    )
     assert said == [
         f"shard 1 of 2: 120 vectors, 120 new{tail}",
         f"shard 2 of 2: 0 vectors, 0 new{tail}",
@@ -49,7 +51,7 @@ def test_sounds_prepared_in_parts_are_those_of_one_process(trained_copy: Library
     shutil.rmtree(folder.mels)
     first = out("prepare", "--workers", "1", "--shard", "1/2", "-L", folder.root)
     assert first.startswith("shard 1 of 2: ")
-    assert first.endswith("when all shards have ended, run: ponticello prepare --merge-shards 2\n")
+    assert first.endswith(f"run: ponticello prepare --merge-shards 2 -L {folder.root}\n")
     message = error(LibraryError, "prepare", "--merge-shards", "2", "-L", folder.root)
     assert "shards 2/2 are not finished; run those jobs again" in message
     out("prepare", "--workers", "1", "--shard", "2/2", "-L", folder.root)

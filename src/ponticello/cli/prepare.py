@@ -85,7 +85,7 @@ def prepare(
         typer.echo(
             f"shard {job[0]} of {job[1]}: {result.n_new:,} tracks prepared, {result.n_kept:,} "
             f"unchanged, {len(result.skipped):,} skipped; when all shards have ended, run: "
-            f"ponticello prepare --merge-shards {job[1]}"
+            f"ponticello prepare --merge-shards {job[1]} -L {library}"
         )
     else:
         _print_preparation(result, opened.folder)

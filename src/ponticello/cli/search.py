@@ -91,7 +91,7 @@ def embed(
     else:
         typer.echo(
             f"shard {job[0]} of {job[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-            f"when all shards have ended, run: ponticello embed --merge-shards {job[1]}"
+            f"when all shards have ended, run: ponticello embed --merge-shards {job[1]} -L {library}"
         )
 
 
