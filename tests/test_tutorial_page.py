@@ -22,7 +22,7 @@ def _said(lines: list[str]) -> list[str]:
     anywhere.
     """
     plain = [re.sub(r"index/[0-9a-f]{16}", "index/#", line) for line in lines]
-    return [re.sub(r"\d[\d,.]*", "#", line.split("commonest:")[0]) for line in plain]
+    return [re.sub(r"\d[\d,.]*", "#", line.split("most frequent:")[0]) for line in plain]
 
 
 @pytest.mark.slow
