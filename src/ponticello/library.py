@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from ponticello.errors import ConfigError
+from ponticello.errors import ConfigError, PonticelloError
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.storage.schema import TRACK_ID
@@ -114,12 +114,18 @@ class Library:
     def __repr__(self) -> str:
         n_tracks = _n_rows(self.folder.tracks)
         n_events = _n_rows(self.folder.interactions)
-        has_index = (self.folder.index / "CURRENT").is_file()
-        spaces = [space.run for space in self.index.spaces] if has_index else []
         return (
             f"Library({str(self.folder.root)!r}: {n_tracks:,} tracks, {n_events:,} events, "
-            f"spaces {', '.join(spaces) or 'none'})"
+            f"spaces {self._space_names()})"
         )
+
+    def _space_names(self) -> str:
+        if not (self.folder.index / "CURRENT").is_file():
+            return "none"
+        try:
+            return ", ".join(space.run for space in self.index.spaces)
+        except PonticelloError as error:
+            return f"unreadable: {error}"
 
     def __len__(self) -> int:
         return _n_rows(self.folder.tracks)
