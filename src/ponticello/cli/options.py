@@ -123,7 +123,7 @@ def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
+        BarColumn(bar_width=10),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),

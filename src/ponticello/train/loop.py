@@ -211,7 +211,7 @@ class ProgressCallback(TrainerCallback):
         if logs and "loss" in logs:
             self.loss = f"  loss {logs['loss']:.3f}"
         if logs and "eval_mrr" in logs:
-            self.validation = f"  validation MRR {logs['eval_mrr']:.3f}"
+            self.validation = f"  MRR {logs['eval_mrr']:.3f}"
 
     def _report(self, state: Any) -> None:
         text = f"{self.title}{self.loss}{self.validation}"
