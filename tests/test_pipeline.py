@@ -74,6 +74,10 @@ def test_library_goes_from_files_to_recommendations_without_the_command(
     assert len(recommended) == 10
     assert not recommended & played
     assert len(library.audience(track_id, k=3)) == 3
+    evaluation = library.evaluate(labels=["tags"], on_progress=lambda *step: steps.append(step))
+    assert evaluation.page.is_file()
+    assert evaluation.summary.figures
+    assert steps[-1][1:] == (0, 0)
     assert library.export_vectors(tmp_path / "tracks.parquet").height == 60
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from ponticello.datasets.registry import ImportedSet
+    from ponticello.evaluate.results import Evaluation
     from ponticello.features.prepare import PrepareResult, TaggingResult
     from ponticello.features.store import FeatureStore
     from ponticello.listening.importers.run import HistoryImport
@@ -707,7 +708,43 @@ class Library:
         """The models of the index's spaces; CheckpointError if a run was trained again since."""
         return self.service.encoder.models
 
-    # Exports
+    # Evaluation and exports
+
+    def evaluate(
+        self,
+        semantic_run: str = "semantic",
+        preference_run: str = "preference",
+        *,
+        labels: Sequence[str] | None = None,
+        vectors: Mapping[str, str | Path] | None = None,
+        n_seeds: int = 1,
+        command: str = "Library.evaluate",
+        on_progress: OnProgress | None = None,
+    ) -> "Evaluation":
+        """Measures both stages beside baselines on held-out tracks and events; writes the report.
+
+        A run that is not finished is left out. labels: columns of the catalogue to read off the
+        vectors; None = genres, tags and machine tags. vectors: {name: file} of other encoders.
+        n_seeds: reads the runs that `seed_number` 1 to n trained. command: shown in the report.
+        LibraryError if no track is held out yet, or a seed's run is missing; DataError if a
+        held-out track is in the training pairs or has a copy in training.
+        """
+        from ponticello.evaluate.run import evaluate_library
+
+        def report(step: str) -> None:
+            if on_progress is not None:
+                on_progress(step, 0, 0)
+
+        return evaluate_library(
+            self.folder,
+            semantic_run,
+            preference_run,
+            labels=labels,
+            vectors=vectors,
+            n_seeds=n_seeds,
+            command=command,
+            on_step=report,
+        )
 
     def track_vectors(self) -> "pl.DataFrame":
         """Returns the index as a table, a row per track: vectors and the ids of their spaces."""

@@ -150,7 +150,9 @@ def test_whatever_comes_from_the_listeners_says_that_they_are_simulated(
         assert 0 <= parts[step].index("SIMULATED") < parts[step].index(first_number)
     assert "SIMULATED listeners" in (root / "report" / "evaluation.md").read_text(encoding="utf-8")
     last = result.stdout.splitlines()[-1]
-    assert re.fullmatch(r"done in \d+ s\. The taste figures come from SIMULATED listeners\.", last)
+    assert re.fullmatch(
+        r"done in \d+ s\. The preference figures come from SIMULATED listeners\.", last
+    )
     assert read_interactions(open_library(root))[USER_ID].str.starts_with("simulated-").all()
 
 

@@ -72,7 +72,7 @@ def test_parts_the_file_lacks_are_named(tmp_path: Path) -> None:
         "",
     )
     assert printed.endswith(
-        f"{tmp_path / 'model'}; not in the file, so fresh: fusion_head, logit_scales\n"
+        f"{tmp_path / 'model'}; not in the file, so newly initialised: fusion_head, logit_scales\n"
     )
 
 

@@ -108,7 +108,7 @@ def test_command_prints_every_part(root: Path) -> None:
     assert said.exit_code == 0, said.output
     first, *_, last = said.stdout.splitlines()
     assert first.startswith("at most 7 steps of ")
-    assert last == "nothing was written"
+    assert last == "the library was not changed"
     found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert set(found) == {*TrainingEstimate.__dataclass_fields__, "n_runs"}
     assert (found["n_steps"], found["n_runs"]) == (7, 1)

@@ -113,9 +113,7 @@ def test_embed_says_that_meaning_is_the_starters(untagged: Library) -> None:
         CliRunner().invoke(app, ["embed", "-L", str(untagged.folder.root), *more]).stdout
         for more in ([], ["--json"])
     )
-    assert printed.startswith(
-        "6 tracks ready to ask (meaning by the starter model that comes with Ponticello: train"
-    )
+    assert printed.startswith("6 tracks embedded (semantic, by the starter model; `train semantic`")
     assert json.loads(record)["semantic"] == "starter"
 
 

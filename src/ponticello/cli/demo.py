@@ -56,8 +56,6 @@ def demo(
     Example:
     ponticello demo --library demo-library
     """
-    from ponticello.evaluate.run import evaluate_library
-
     started = time.monotonic()
     opened = _open(library, data)
     folder = opened.folder
@@ -78,9 +76,7 @@ def demo(
     _print_step("5/6", "vectors, and their quality on tracks and days that training never saw")
     with progress("tracks") as report:
         opened.embed("semantic", "preference", on_progress=report)
-    evaluation = evaluate_library(
-        folder, labels=LABELS, command="ponticello demo", on_step=print_step
-    )
+    evaluation = opened.evaluate(labels=LABELS, command="ponticello demo", on_progress=print_step)
     print_evaluation(evaluation)
     _print_step("6/6", "five searches")
     for text in SEARCHES:

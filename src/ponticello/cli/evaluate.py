@@ -13,7 +13,7 @@ from ponticello.cli.options import (
     JsonOption,
     LibraryOption,
     SetOption,
-    open_folder,
+    open_library,
     print_json,
 )
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Adds this file's command."""
+    """Adds the command of this file."""
     app.command("evaluate")(evaluate)
 
 
@@ -37,14 +37,14 @@ def evaluate(
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="A column of labels to read off the vectors; several may be given.",
+            help="A column of labels to read off the vectors; may be repeated.",
             show_default="genres, tags, machine_tags",
         ),
     ] = None,
     vectors: Annotated[
         list[str] | None,
         typer.Option(
-            help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); several may be given."
+            help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); may be repeated."
         ),
     ] = None,
     seeds: Annotated[
@@ -64,17 +64,15 @@ def evaluate(
     ponticello evaluate -L my-library --vectors mert=mert.npz
     """
     from ponticello.evaluate.report.data import as_record
-    from ponticello.evaluate.run import evaluate_library
 
-    evaluation = evaluate_library(
-        open_folder(library, settings),
+    evaluation = open_library(library, settings).evaluate(
         semantic,
         preference,
         labels=label or None,
         vectors=_named_files(vectors or ()),
         n_seeds=seeds,
         command=shlex.join(["ponticello", *sys.argv[1:]]),
-        on_step=print_step,
+        on_progress=print_step,
     )
     if as_json:
         print_json(as_record(evaluation.summary))
@@ -101,8 +99,8 @@ def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def print_step(step: str) -> None:
-    """Prints what an evaluation is doing, to standard error."""
+def print_step(step: str, *_: int) -> None:
+    """Prints the step of an evaluation to standard error."""
     print(step, file=sys.stderr)
 
 

@@ -70,11 +70,6 @@ def open_library(library: Path, settings: Sequence[str] | None = None) -> "Libra
     return Library.open(library, settings or ())
 
 
-def open_folder(library: Path, settings: Sequence[str] | None = None) -> "LibraryPaths":
-    """Opens the library's folder with the settings of the command line on top."""
-    return open_library(library, settings).folder
-
-
 def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
     """Returns `["track_id=id"]` as {"track_id": "id"}; ConfigError for anything else."""
     from ponticello.errors import ConfigError
