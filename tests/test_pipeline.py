@@ -1,4 +1,4 @@
-"""The whole pipeline with `ponticello.Library` alone: from a folder of sounds to recommendations."""
+"""The whole pipeline with `Library` alone: from a folder of sounds to recommendations."""
 
 import subprocess
 import sys

@@ -37,7 +37,8 @@ def test_init_makes_a_library_of_the_preset_and_says_what_is_next(
 ) -> None:
     root = tmp_path / "lib"
     assert out("init", root, "--preset", preset) == (
-        f"created {root} with preset {preset}; next: ponticello scan FOLDER (or import-tracks TABLE) -L {root}\n"
+        f"created {root} with preset {preset}; "
+        f"next: ponticello scan FOLDER (or import-tracks TABLE) -L {root}\n"
     )
     assert open_library(root).config.preset == preset
 
@@ -132,7 +133,8 @@ def test_missing_column_is_named_with_the_option_that_helps(
 ) -> None:
     table = _write(tmp_path / "t.csv", "id,song", "7,Blue Hour")
     assert error(PonticelloError, "import-tracks", table, "-L", folder.root) == (
-        "t.csv: column 'track_id' is missing; found 'id', 'song'; rename it or pass --columns track_id=id"
+        "t.csv: column 'track_id' is missing; found 'id', 'song'; "
+        "rename it or pass --columns track_id=id"
     )
 
 

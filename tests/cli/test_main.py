@@ -228,7 +228,10 @@ def test_interrupt_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_every_command_says_that_a_folder_is_no_library(
     run: Run, tmp_path: Path, arguments: list[str]
 ) -> None:
-    wanted = f"error: {tmp_path} is not a library (ponticello.toml is missing); run: ponticello init {tmp_path}\n"
+    wanted = (
+        f"error: {tmp_path} is not a library (ponticello.toml is missing); "
+        f"run: ponticello init {tmp_path}\n"
+    )
     assert run(*arguments, "-L", str(tmp_path)) == (1, "", wanted)
 
 

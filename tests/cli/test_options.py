@@ -1,4 +1,4 @@
-"""What commands share: results, JSON, bars and columns, and that no title can rewrite a terminal."""
+"""Shared output of commands: results, JSON, bars, columns; no title can rewrite a terminal."""
 
 import json
 import unicodedata

@@ -51,8 +51,8 @@ def test_forget_user_tells_what_is_gone_and_mines_again(mined: LibraryPaths) -> 
     )
     n_pairs = len(read_pairs(mined))
     assert (
-        last
-        == f"{n_events:,} events removed from {mined.interactions}; {n_pairs:,} pairs mined without them"
+        last == f"{n_events:,} events removed from {mined.interactions}; "
+        f"{n_pairs:,} pairs mined without them"
     )
     assert user not in read_interactions(mined)["user_id"]
     assert f"listener '{user}' is in no table" in error(

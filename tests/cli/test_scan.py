@@ -49,7 +49,8 @@ def test_scan_tells_what_moved_went_and_is_there_twice(folder: LibraryPaths, mus
         f"1 files no longer exist; their tracks are kept (see {folder.skipped})\n"
         f"2 tracks share a recording (see {folder.duplicates})\n"
         "1 files that are not sound ignored (1 .csv)\n"
-        f"1 tracks new, 0 updated, 1 moved, 1 unchanged, 1 skipped (see {folder.skipped}); 4 in {folder.tracks}; "
+        f"1 tracks new, 0 updated, 1 moved, 1 unchanged, 1 skipped (see {folder.skipped}); "
+        f"4 in {folder.tracks}; "
         f"next: ponticello prepare -L {folder.root}\n"
     )
 

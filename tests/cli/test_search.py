@@ -56,7 +56,8 @@ def test_embedding_again_says_that_nothing_was_new(trained_copy: Library) -> Non
     printed = out("embed", "-L", folder.root)
     generation = (folder.index / "CURRENT").read_text(encoding="utf-8").strip()
     assert printed == (
-        f"60 tracks embedded (semantic and preference), 0 vectors new; in {folder.index / generation}\n"
+        "60 tracks embedded (semantic and preference), 0 vectors new; "
+        f"in {folder.index / generation}\n"
     )
 
 

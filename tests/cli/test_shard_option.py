@@ -1,6 +1,4 @@
-"""--shard and --merge-shards: a job's part from the command line, without the library's lock, and what
-wrong ones say.
-"""
+"""--shard and --merge-shards: a job's share from the command line, without the library's lock."""
 
 import shutil
 

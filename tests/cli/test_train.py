@@ -158,7 +158,8 @@ def test_a_library_without_frames_is_told_what_comes_first(tmp_path: Path) -> No
     result = _run("train", "semantic", "-L", root)
     assert result.exit_code == 1
     assert result.stderr.splitlines()[:2] == [
-        "to learn from: 0 training tracks with audio, 0 with text, 0 with both; 0 listeners, 0 with two or more liked "
+        "to learn from: 0 training tracks with audio, 0 with text, 0 with both; 0 listeners, "
+        "0 with two or more liked "
         "(median 0), 0 pairs; for validation 0 tracks, 0 pairs",
         "No training track has audio or text yet: run `ponticello prepare`, `tag` and `pairs` first.",
     ]

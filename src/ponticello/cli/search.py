@@ -91,7 +91,8 @@ def embed(
     else:
         typer.echo(
             f"shard {job[0]} of {job[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-            f"when all shards have ended, run: ponticello embed --merge-shards {job[1]} -L {library}"
+            "when all shards have ended, run: "
+            f"ponticello embed --merge-shards {job[1]} -L {library}"
         )
 
 
