@@ -1,4 +1,4 @@
-"""`pairs` on a bounded engine, and `forget-user`: what they print and write."""
+"""`mine-pairs` on a bounded engine, and `forget-user`: what they print and write."""
 
 import json
 from collections.abc import Callable

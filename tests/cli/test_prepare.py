@@ -129,7 +129,7 @@ def test_senseless_number_of_workers_is_a_usage_error(folder: LibraryPaths, work
 def mined(
     make_library: Callable[[Path], Library], tmp_path_factory: pytest.TempPathFactory
 ) -> LibraryPaths:
-    """A library with a listening log; every call of `pairs` mines it anew."""
+    """A library with a listening log; every call of `mine-pairs` mines it anew."""
     return make_library(tmp_path_factory.mktemp("pairs") / "library").folder
 
 

@@ -145,7 +145,7 @@ def test_a_play_counts_as_liked_from_the_configured_length_on(filled: LibraryPat
 def test_missing_tables_count_nothing(empty: LibraryPaths) -> None:
     assert count_data(empty) == DataStats(front_end="logmel")
     assert describe_readiness(count_data(empty)) == [
-        "No training track has audio or text yet: run `ponticello prepare`, `tag` and `pairs` first."
+        "No training track has audio or text yet: run `ponticello prepare`, `tag` and `mine-pairs` first."
     ]
 
 

@@ -90,7 +90,8 @@ def describe_readiness(supply: DataStats) -> list[str]:
     """One to five plain sentences: what is too little for what, and what answers instead."""
     if not supply.n_tracks_with_audio and not supply.n_tracks_with_text:
         return [
-            "No training track has audio or text yet: run `ponticello prepare`, `tag` and `pairs` first."
+            "No training track has audio or text yet: "
+            "run `ponticello prepare`, `tag` and `mine-pairs` first."
         ]
     if not supply.n_tracks_with_text:
         return [
