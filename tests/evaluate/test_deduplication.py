@@ -31,7 +31,9 @@ def test_a_recording_scores_as_its_best_copy_and_is_relevant_if_one_is() -> None
     assert rank_task(found.task, scores, 10).metrics["MRR"] == pytest.approx([1 / 2, 1.0])
 
 
-def test_who_has_met_a_copy_has_met_them_all_and_a_query_left_with_nothing_is_dropped() -> None:
+def test_who_already_played_a_copy_already_played_them_all_and_a_query_left_with_nothing_is_dropped() -> (
+    None
+):
     """u met a and likes its copy c later, which is nothing new; v met a and likes d, a copy of b."""
     found = deduplicate_task(_task([[2], [3]], [[0], [0]]), RECORDINGS)
     assert found.task.queries == found.tracks.queries == ["v"]
@@ -88,7 +90,9 @@ def test_first_places_are_those_that_serving_shows() -> None:
     for row in range(5):
         excluded = [ids[column] for column in met[row]]
         query = Query(asking[row : row + 1], None, "text")
-        shown = rank_tracks(index, query, tracks, k=10, blend=0.0, excluded=excluded, once=True)
+        shown = rank_tracks(
+            index, query, tracks, k=10, blend=0.0, excluded=excluded, deduplicate_recordings=True
+        )
         by_name = {track_id: recordings[column] for column, track_id in enumerate(ids)}
         ranked = [by_name[found.task.candidates[column]] for column in lists[row] if column >= 0]
         assert [by_name[result.track_id] for result in shown] == ranked

@@ -5,8 +5,7 @@ import torch
 
 from ponticello.library import Library
 from ponticello.model.htcl import HTCL
-from ponticello.search.queries import share_text_encoder
-from ponticello.search.service import text_query
+from ponticello.search.service import share_text_encoder, text_query
 
 
 def test_the_same_text_encoder_is_kept_once_and_gives_the_same_query(trained: Library) -> None:

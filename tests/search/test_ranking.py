@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ponticello.errors import DataError
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, VectorSpace
 from ponticello.search.ranking import Result, rank_tracks
 
@@ -82,15 +81,6 @@ def test_excluded_tracks_and_those_without_a_vector_are_never_returned() -> None
     assert _ids(rank_tracks(index, QUERY, tracks, k=5, blend=0.0, excluded=["a", "e", "z"])) == "bc"
 
 
-def test_one_excluded_id_alone_is_not_taken_for_its_letters() -> None:
-    with pytest.raises(
-        DataError, match=r"excluded must be a list, such as \['ab'\]; found one str alone"
-    ):
-        rank_tracks(
-            _index([0.9, 0.8], [0.0] * 2), QUERY, _tracks([None] * 2), k=5, blend=0.0, excluded="ab"
-        )
-
-
 def test_fewer_candidates_than_k_gives_them_all_and_none_gives_none() -> None:
     index = _index([0.9, 0.8], [0.0] * 2)
     tracks = _tracks([None] * 2)
@@ -107,7 +97,7 @@ def _copied(semantic: list[float], recordings: str) -> EmbeddingIndex:
 
 def test_of_copies_the_best_is_returned_and_the_next_recording_moves_up() -> None:
     index, tracks = _copied([0.9, 0.8, 0.7, 0.6, 0.5], "xyxxz"), _tracks([None] * 5)
-    found = rank_tracks(index, QUERY, tracks, k=3, blend=0.0, once=True)
+    found = rank_tracks(index, QUERY, tracks, k=3, blend=0.0, deduplicate_recordings=True)
     assert _ids(found) == "abe"
     assert [result.rank for result in found] == [1, 2, 3]
     assert [result.score for result in found] == pytest.approx([0.9, 0.8, 0.5], abs=1e-6)
@@ -118,7 +108,15 @@ def test_copies_of_what_is_excluded_are_not_returned_either() -> None:
     index, tracks = _copied([0.9, 0.8, 0.7, 0.6], "xyxy"), _tracks([None] * 4)
     assert (
         _ids(
-            rank_tracks(index, QUERY, tracks, k=4, blend=0.0, excluded=["c", "unknown"], once=True)
+            rank_tracks(
+                index,
+                QUERY,
+                tracks,
+                k=4,
+                blend=0.0,
+                excluded=["c", "unknown"],
+                deduplicate_recordings=True,
+            )
         )
         == "b"
     )
@@ -129,10 +127,20 @@ def test_copies_of_what_is_excluded_are_not_returned_either() -> None:
 
 def test_a_copy_that_a_filter_leaves_out_does_not_hide_the_other() -> None:
     index, tracks = _copied([0.9, 0.8], "xx"), _tracks([None] * 2)
-    assert _ids(rank_tracks(index, QUERY, tracks[1:], k=2, blend=0.0, once=True)) == "b"
+    assert (
+        _ids(rank_tracks(index, QUERY, tracks[1:], k=2, blend=0.0, deduplicate_recordings=True))
+        == "b"
+    )
 
 
 def test_a_copy_under_another_artist_does_not_use_up_that_artists_places() -> None:
     """b is a's recording, credited to Bo: c is Bo's first track in the answer."""
     index, tracks = _copied([0.9, 0.8, 0.7], "xxy"), _tracks(["Ada", "Bo", "Bo"])
-    assert _ids(rank_tracks(index, QUERY, tracks, k=3, blend=0.0, per_artist=1, once=True)) == "ac"
+    assert (
+        _ids(
+            rank_tracks(
+                index, QUERY, tracks, k=3, blend=0.0, per_artist=1, deduplicate_recordings=True
+            )
+        )
+        == "ac"
+    )

@@ -13,7 +13,7 @@ from ponticello.library import Library
 from ponticello.listening.log import is_positive, read_interactions
 from ponticello.search import service as service_module
 from ponticello.search.index import Calibration, EmbeddingIndex, VectorSpace
-from ponticello.search.service import SearchService
+from ponticello.search.service import QueryTerm, SearchService
 from ponticello.search.user_history import ListeningHistory
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.storage.schema import INTERACTIONS, PLAYED_AT, TRACK_ID, TRACKS, USER_ID
@@ -72,7 +72,7 @@ def test_audience_holds_the_listeners_recommend_would_give_the_track_to(trained:
         query = trained.index.profile_query(seeds, config.profile_l2, config.hub_correction)
         expected = trained.index.scores(query, 0.5)[0, trained.index.rows[track]]
         assert abs(each.score - expected) < 1e-3
-        assert each.has_met == (track in met)
+        assert each.already_played == (track in met)
         assert abs(each.semantic + each.preference - each.score) < 1e-9
 
 
@@ -162,3 +162,11 @@ def test_the_log_is_read_once_and_again_after_it_changed(
     pl.concat([log, play]).write_parquet(trained_copy.folder.interactions)
     assert played not in [result.track_id for result in trained_copy.recommend(user, k=60)]
     assert len(reads) == 2
+
+
+def test_one_excluded_id_alone_is_not_taken_for_its_letters(tmp_path: Path) -> None:
+    service = _service(tmp_path, EVENTS)
+    with pytest.raises(
+        DataError, match=r"exclude must be a list, such as \['ab'\]; found one str alone"
+    ):
+        service.search([QueryTerm(track_id="old")], exclude="ab")

@@ -11,8 +11,7 @@ import pytest
 
 from ponticello.library import Library
 from ponticello.search import service as service_module
-from ponticello.search.queries import load_models
-from ponticello.search.service import SearchService
+from ponticello.search.service import SearchService, share_text_encoder
 from ponticello.search.user_history import load_audience
 from ponticello.serve.snapshot import LibraryWatcher
 from ponticello.storage.layout import create_library
@@ -58,15 +57,15 @@ def test_many_who_ask_at_once_load_the_models_and_profiles_once(
 
         return slow
 
-    for run in (load_models, load_audience):
-        monkeypatch.setattr(service_module, run.__name__, slowly(run))
+    monkeypatch.setattr(service_module, "load_audience", slowly(load_audience))
+    monkeypatch.setattr(service_module, "share_text_encoder", slowly(share_text_encoder))
 
     def load(number: int) -> object:
         return service.encoder.models if number % 2 else service.audience_profiles
 
     with ThreadPoolExecutor(8) as pool:
         loaded = list(pool.map(load, range(8)))
-    assert sorted(calls) == ["load_audience", "load_models"]
+    assert sorted(calls) == ["load_audience", "share_text_encoder"]
     assert all(result is loaded[number % 2] for number, result in enumerate(loaded))
 
 

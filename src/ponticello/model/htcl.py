@@ -354,7 +354,8 @@ class HTCL(PreTrainedModel):
         """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for
         one text alone.
         """
-        return self.encode_text_from_states(self.encode_text_states(texts, batch_size))
+        states = self.encode_text_states(require_list(texts, "texts"), batch_size)
+        return self.encode_text_from_states(states)
 
     def encode_text_from_states(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
@@ -380,9 +381,7 @@ class HTCL(PreTrainedModel):
             has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
             return self._states([texts[row] for row in rows]) * has_text[:, None]
 
-        return batched_forward(
-            self, project, [len(text) for text in require_list(texts, "texts")], batch_size, size
-        )
+        return batched_forward(self, project, [len(text) for text in texts], batch_size, size)
 
     def _states(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:

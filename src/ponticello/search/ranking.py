@@ -34,13 +34,12 @@ _FILTER = re.compile(r"\s*(\w+)\s*(<=|>=|!=|=|<|>|~)\s*(.+?)\s*")
 
 
 def filter_mask(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
-    """The rows of `tracks` that pass every filter `column OP value`, OP one of = != < <= > >= ~
-    (contains).
+    """Returns the rows of `tracks` that pass every filter `column OP value`, OP one of
+    = != < <= > >= ~ (contains).
 
-    Text is compared without regard to case; a list column matches if one of its entries does (with
-    !=, if none is equal); a missing value or NaN matches nothing. DataError names a filter that
-    cannot be read or a column that is not there, or says that there is one filter where a list of
-    them belongs.
+    Text is compared case-insensitively. A list column matches if one of its entries does (with !=:
+    if none is equal). A missing value or NaN never matches. DataError for a filter that cannot be
+    read, an unknown column, or one filter in place of a list.
     """
     for text in require_list(filters, "where"):
         match = _FILTER.fullmatch(text)
@@ -53,9 +52,8 @@ def filter_mask(tracks: pl.DataFrame, filters: Sequence[str]) -> pl.DataFrame:
             raise DataError(
                 f"filter {text!r}: there is no column {column!r}; found {', '.join(tracks.columns)}"
             )
-        tracks = tracks.filter(
-            _condition(tracks.schema[column], column, operator, value).fill_null(value=False)
-        )
+        condition = _condition(tracks.schema[column], column, operator, value)
+        tracks = tracks.filter(condition.fill_null(value=False))
     return tracks
 
 
@@ -71,34 +69,32 @@ def _condition(kind: pl.DataType, column: str, operator: str, value: str) -> pl.
             ) from None
     if not isinstance(kind, pl.List):
         return _compare(pl.col(column), operator, wanted)
-    found = (
-        pl.col(column)
-        .list.eval(_compare(pl.element(), operator.replace("!=", "="), wanted))
-        .list.any()
-    )
-    return ~found if operator == "!=" else found
+    entry_matches = _compare(pl.element(), operator.replace("!=", "="), wanted)
+    has_match = pl.col(column).list.eval(entry_matches).list.any()
+    return ~has_match if operator == "!=" else has_match
 
 
-def _compare(side: pl.Expr, operator: str, value: str | float) -> pl.Expr:
+def _compare(cell: pl.Expr, operator: str, value: str | float) -> pl.Expr:
     if isinstance(value, str):
-        side, value = side.cast(pl.String).str.to_lowercase(), value.lower()
+        cell = cell.cast(pl.String).str.to_lowercase()
+        value = value.lower()
         if operator == "~":
-            return side.str.contains(value, literal=True)
+            return cell.str.contains(value, literal=True)
     else:
-        side = side.cast(pl.Float64).fill_nan(None)
-    compared: dict[str, pl.Expr] = {
-        "=": side == value,
-        "!=": side != value,
-        "<": side < value,
-        "<=": side <= value,
-        ">": side > value,
-        ">=": side >= value,
-        "~": side == value,
+        cell = cell.cast(pl.Float64).fill_nan(None)
+    comparisons: dict[str, pl.Expr] = {
+        "=": cell == value,
+        "!=": cell != value,
+        "<": cell < value,
+        "<=": cell <= value,
+        ">": cell > value,
+        ">=": cell >= value,
+        "~": cell == value,
     }
-    return compared[operator]
+    return comparisons[operator]
 
 
-FURTHER = 4  # times as many are asked for where filters among the best leave too few
+LIMIT_GROWTH = 4  # when exclusions leave too few of the best rows
 
 
 @dataclass(frozen=True)
@@ -207,72 +203,61 @@ def rank_tracks(
     blend: float,
     excluded: Collection[str] = (),
     per_artist: int | None = None,
-    once: bool = False,
+    deduplicate_recordings: bool = False,
     root: Path = Path(),
 ) -> list[Result]:
-    """The `k` best of `tracks` (those that pass the filters) for `query`, of one row, best first;
-    ties by track id.
+    """Returns the `k` best of `tracks` (those that pass the filters) for `query`, of one row, best
+    first; ties by track id.
 
-    excluded: ids never returned. per_artist: at most so many tracks an artist (a track without
-    artist counts alone).
-    once: of the copies of a recording only the best that passes is returned, and none of what is
-    `excluded`.
+    excluded: ids that are never returned. per_artist: the most tracks per artist; tracks without
+    artist are not limited.
+    deduplicate_recordings: of the copies of a recording only the best that passes is returned, and
+    none of what is `excluded`.
     """
     table = index.placed(tracks)
-    places = table[ROW].to_numpy()
-    allowed = None if len(places) == len(index.track_ids) else places
-    left_out = {
-        index.rows[track_id]
-        for track_id in require_list(excluded, "excluded")
-        if track_id in index.rows
-    }
-    n_asked = k + len(left_out)
-    while True:  # until enough of them may stay, or there are no more
-        rows = index.top(query, blend, n_asked, allowed)
-        positions = np.searchsorted(places, rows)
-        recordings = [index.recordings[row] for row in rows] if once else None
-        heard = {index.recordings[row] for row in left_out} if once else set()
-        chosen = _chosen(
-            [row in left_out for row in rows],
-            table[ARTIST].gather(positions).to_list(),
-            recordings,
-            heard,
-            k,
-            per_artist,
-        )
-        if len(chosen) == k or len(rows) < n_asked:
+    index_rows = table[ROW].to_numpy()
+    allowed = None if len(index_rows) == len(index.track_ids) else index_rows
+    excluded_rows = {index.rows[track_id] for track_id in excluded if track_id in index.rows}
+    limit = k + len(excluded_rows)
+    while True:
+        rows = index.top(query, blend, limit, allowed)
+        positions = np.searchsorted(index_rows, rows)
+        artists = table[ARTIST].gather(positions).to_list()
+        recordings = [index.recordings[row] for row in rows] if deduplicate_recordings else None
+        selected = _select(rows.tolist(), artists, recordings, excluded_rows, index, per_artist)[:k]
+        if len(selected) == k or len(rows) < limit:
             break
-        n_asked *= FURTHER
-    parts = index.parts(query, blend, rows[chosen])[0]  # (chosen, 2)
+        limit *= LIMIT_GROWTH
+    scores = index.parts(query, blend, rows[selected])[0]  # (selected, 2)
+    catalog_rows = table[positions[selected]].iter_rows(named=True)
     return [
-        build_result(table.row(int(positions[place]), named=True), number, parts[number - 1], root)
-        for number, place in enumerate(chosen, 1)
+        build_result(row, number + 1, scores[number], root)
+        for number, row in enumerate(catalog_rows)
     ]
 
 
-def _chosen(
-    are_left_out: list[bool],
+def _select(
+    rows: list[int],
     artists: list[str | None],
     recordings: list[str] | None,
-    heard: set[str],
-    k: int,
+    excluded_rows: set[int],
+    index: EmbeddingIndex,
     per_artist: int | None,
 ) -> list[int]:
-    """Which of the ranked tracks come into the answer, `k` at most. recordings: None = they may
-    repeat.
-    """
-    chosen: list[int] = []
+    """Returns which of the ranked rows may be returned. recordings: None = they may repeat."""
+    selected: list[int] = []
     counts: Counter[str] = Counter()
-    for place, (is_left_out, artist) in enumerate(zip(are_left_out, artists, strict=True)):
-        if is_left_out or (recordings is not None and recordings[place] in heard):
+    seen_recordings = {index.recordings[row] for row in excluded_rows}
+    for number, row in enumerate(rows):
+        if row in excluded_rows:
             continue
-        if per_artist is not None and (lead := lead_artist(artist)):
-            if counts[lead] >= per_artist:
-                continue
-            counts[lead] += 1
+        if recordings is not None and recordings[number] in seen_recordings:
+            continue
+        artist = lead_artist(artists[number]) if per_artist is not None else ""
+        if artist and counts[artist] == per_artist:
+            continue
+        counts[artist] += 1
         if recordings is not None:
-            heard.add(recordings[place])
-        chosen.append(place)
-        if len(chosen) == k:
-            break
-    return chosen
+            seen_recordings.add(recordings[number])
+        selected.append(number)
+    return selected
