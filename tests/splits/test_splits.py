@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -435,15 +433,6 @@ def test_hash_covers_everything_and_the_default_scheme_keeps_the_hash_it_always_
     )
     content = [[["a", "train"], ["b", "test"]], [START.isoformat()] * 2]
     assert splits_sha256(splits) == hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def test_a_file_from_before_there_were_schemes_is_read(tmp_path: Path) -> None:
-    folder = create_library(tmp_path, "tiny")
-    splits = Splits({"a": "train", "b": "test"}, START, START)
-    notes = {"moments": json.dumps([START.isoformat()] * 2), "sha256": splits_sha256(splits)}
-    table = pa.table({"track_id": ["a", "b"], "role": ["train", "test"]})
-    pa.parquet.write_table(table.replace_schema_metadata(notes), folder.splits)
-    assert load_splits(folder) == splits
 
 
 def test_splits_are_described_in_one_sentence() -> None:

@@ -1,10 +1,8 @@
-"""What is held out: tracks by role, and events by time. Written to disk once, and known by its
-hash.
+"""Held-out tracks and events: roles of tracks, and the moments that end training and validation.
 
-No code but this file looks at the moments: ask `window`, `before_test`, `before_validation` and
-`in_test`, which know both ways to hold out events.
-
-When the log is held out: one moment for all listeners, or the last sessions of each.
+`splits.parquet` keeps both with a hash. Only this module compares events with the moments, which
+are the same for all users or each user's own: use `window`, `before_test`, `before_validation` and
+`in_test`, or `training_window` and `window_before_test` for logs that are not in memory.
 """
 
 import hashlib
@@ -29,109 +27,34 @@ from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import read_stored_table
 from ponticello.tracks.names import artist_groups
 
-_MICROSECONDS_A_MINUTE = 60_000_000
-_LEAST_SESSIONS = 3  # one to train on, one to choose by, one to test on
-_EVENTS_AT_ONCE = 10_000_000  # sorted in memory, by whole listeners
+AGAIN = "make the splits again"
+_START_OVER = "delete splits.parquet, run `ponticello mine-pairs` and train again"
+_SESSION_GAP_MIN = PairsConfig().session_gap_min
+_MICROSECONDS_PER_MINUTE = 60_000_000
+_MIN_SESSIONS = 3  # one to train on, one to choose by, one to test on
+_MAX_SORTED_EVENTS = 10_000_000  # in memory at once, by whole users
+_N_NAMED = 3  # tracks that an error names
 _DAY = "day"
+_TIME = pl.Datetime("us", "UTC")
+_USER_MOMENTS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which events count: those before `until` (UTC), or each before the moment of its listener;
-    with neither, all.
+    """The events before `until` (UTC), or before each user's own moment; with neither, all events.
 
-    A listener whom `listeners` does not name has no event that counts.
+    With `listeners`, events of other users do not count.
     """
 
     until: datetime | None = None
     listeners: Mapping[str, datetime] | None = None
 
 
-def moment(events: pl.DataFrame | pl.LazyFrame, share: float) -> datetime | None:
-    """The moment with `share` of the events before it, fewer if others fall on the same moment;
-    None without events.
-
-    events: played_at. Days are counted first, and then only the events of one day sorted.
-    """
-    at = events.lazy().select(PLAYED_AT)
-    days = (
-        at.group_by(pl.col(PLAYED_AT).dt.date().alias(_DAY))
-        .agg(n=pl.len())
-        .sort(_DAY)
-        .collect(engine="streaming")
-    )
-    n = int(days["n"].sum())
-    if not n:
-        return None
-    place = min(int(share * n + 1e-9), n - 1)
-    before = (
-        days.with_columns(before=pl.col("n").cum_sum() - pl.col("n"))
-        .filter(pl.col("before") <= place)
-        .row(-1)
-    )
-    times = at.filter(pl.col(PLAYED_AT).dt.date() == before[0]).collect(engine="streaming")[
-        PLAYED_AT
-    ]
-    found: datetime = times.sort()[place - before[2]]
-    return found
-
-
-def last_sessions(
-    events: pl.DataFrame | pl.LazyFrame, gap_min: float
-) -> dict[str, tuple[datetime, datetime]]:
-    """By listener, the moments (UTC) at which the last session but one and the last session begin.
-
-    events: user_id and played_at. A session ends where the listener's next event of any kind comes
-    more than `gap_min` minutes later; a session_id is not looked at, because one may last for
-    months.
-    A listener with fewer than three sessions gets, twice, the first moment after all of them:
-    nothing is held out.
-    """
-    heard = events.lazy().select(USER_ID, PLAYED_AT)
-    n_parts = ceil(int(heard.select(pl.len()).collect().item()) / _EVENTS_AT_ONCE) or 1
-    found: dict[str, tuple[datetime, datetime]] = {}
-    for part in range(n_parts):
-        own = heard if n_parts == 1 else heard.filter(pl.col(USER_ID).hash() % n_parts == part)
-        found |= _last_sessions(own.collect(engine="streaming"), gap_min)
-    return dict(sorted(found.items()))
-
-
-def _last_sessions(heard: pl.DataFrame, gap_min: float) -> dict[str, tuple[datetime, datetime]]:
-    """`last_sessions` of events that hold all of their listeners'."""
-    gap = pl.duration(microseconds=round(gap_min * _MICROSECONDS_A_MINUTE))
-    heard = heard.sort(USER_ID, PLAYED_AT)
-    begins = (pl.col(PLAYED_AT).diff().over(USER_ID) > gap).fill_null(True)
-    sessions = heard.with_columns(begins=begins).group_by(USER_ID).agg(
-        n=pl.col("begins").sum(),
-        begins=pl.col(PLAYED_AT).filter("begins").tail(2),
-        after=pl.col(PLAYED_AT).max() + pl.duration(microseconds=1),
-    )  # fmt: skip
-    enough = pl.col("n") >= _LEAST_SESSIONS
-    moments = sessions.sort(USER_ID).select(
-        USER_ID,
-        pl.when(enough).then(pl.col("begins").list.first()).otherwise("after").alias("train_until"),
-        pl.when(enough)
-        .then(pl.col("begins").list.last())
-        .otherwise("after")
-        .alias("validation_until"),
-    )
-    return {
-        user: (train_until, validation_until)
-        for user, train_until, validation_until in moments.iter_rows()
-    }
-
-
-AGAIN = "make the splits again"
-_SESSION_GAP_MIN = PairsConfig().session_gap_min
-_N_NAMED = 3  # tracks an error names
-_TIME = pl.Datetime("us", "UTC")
-_LISTENERS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
-
-
 @dataclass(frozen=True)
 class Scheme:
-    """How tracks and events are held out, as in `SplitsConfig`; `column` is empty unless the tracks
-    go by one.
+    """How tracks and events are held out, as in `SplitsConfig`.
+
+    column: empty unless tracks are held out by one.
     """
 
     tracks: str = "artist"
@@ -139,33 +62,99 @@ class Scheme:
     events: str = "time"
 
     def __str__(self) -> str:
-        held = {
+        tracks = {
             "artist": "whole artists",
             "track": "single tracks",
             "column": f"the tracks of column {self.column!r}",
         }
-        when = {"time": "events by time", "last-session": "each listener's last session"}
-        return f"{held[self.tracks]} and {when[self.events]}"
+        events = {"time": "events by time", "last-session": "each listener's last session"}
+        return f"{tracks[self.tracks]} and {events[self.events]}"
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The role of every track, and the moments (UTC) before which an event is training or
-    validation.
+    """The role of every track, and the moments (UTC) that end training and validation.
+
+    roles: track_id -> "train", "validation" or "test"; tracks without a role are not used.
+    train_until, validation_until: None without a listening history, or if users have their own.
+    listeners: user_id -> the same two moments; None if all users share them.
+    n_without_role: tracks to which the scheme's column gives no role.
     """
 
-    roles: dict[
-        str, str
-    ]  # track_id -> "train", "validation" or "test"; a track without one is not used
-    train_until: (
-        datetime | None
-    )  # None: there was no listening history, or each listener has moments of their own
+    roles: dict[str, str]
+    train_until: datetime | None
     validation_until: datetime | None
-    listeners: dict[str, tuple[datetime, datetime]] | None = (
-        None  # user_id -> the same two; None: one for all
-    )
+    listeners: dict[str, tuple[datetime, datetime]] | None = None
     scheme: Scheme = Scheme()
-    n_without_role: int = 0  # tracks, all of a column that names no role for them
+    n_without_role: int = 0
+
+
+def moment(events: pl.DataFrame | pl.LazyFrame, share: float) -> datetime | None:
+    """Returns the moment with `share` of the events before it; None without events.
+
+    Fewer events are before it if several fall on that moment. events: played_at. Days are counted
+    first, so that only the events of one day are sorted.
+    """
+    times = events.lazy().select(PLAYED_AT)
+    by_day = times.group_by(pl.col(PLAYED_AT).dt.date().alias(_DAY)).agg(n=pl.len()).sort(_DAY)
+    days = by_day.collect(engine="streaming")
+    n_events = int(days["n"].sum())
+    if not n_events:
+        return None
+    position = min(int(share * n_events + 1e-9), n_events - 1)
+    days = days.with_columns(n_before=pl.col("n").cum_sum() - pl.col("n"))
+    day, _, n_before = days.filter(pl.col("n_before") <= position).row(-1)
+    times_of_day = times.filter(pl.col(PLAYED_AT).dt.date() == day).collect(engine="streaming")
+    result: datetime = times_of_day[PLAYED_AT].sort()[position - n_before]
+    return result
+
+
+def last_sessions(
+    events: pl.DataFrame | pl.LazyFrame, gap_min: float
+) -> dict[str, tuple[datetime, datetime]]:
+    """Returns the moments (UTC) at which each user's last two sessions begin, by user_id.
+
+    events: user_id and played_at. A session ends where the user's next event of any kind comes more
+    than `gap_min` minutes later; a session_id is ignored, as one may last for months. A user with
+    fewer than three sessions gets, twice, the first moment after them all: no session is held out.
+    """
+    columns = events.lazy().select(USER_ID, PLAYED_AT)
+    n_events = int(columns.select(pl.len()).collect().item())
+    n_partitions = ceil(n_events / _MAX_SORTED_EVENTS) or 1
+    moments: dict[str, tuple[datetime, datetime]] = {}
+    for number in range(n_partitions):
+        partition = columns
+        if n_partitions > 1:
+            partition = columns.filter(pl.col(USER_ID).hash() % n_partitions == number)
+        moments |= _last_sessions(partition.collect(engine="streaming"), gap_min)
+    return dict(sorted(moments.items()))
+
+
+def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[datetime, datetime]]:
+    """Returns `last_sessions` of all events of some users."""
+    gap = pl.duration(microseconds=round(gap_min * _MICROSECONDS_PER_MINUTE))
+    begins = (pl.col(PLAYED_AT).diff().over(USER_ID) > gap).fill_null(True)
+    sessions = (
+        events.sort(USER_ID, PLAYED_AT)
+        .with_columns(begins=begins)
+        .group_by(USER_ID)
+        .agg(
+            n=pl.col("begins").sum(),
+            begins=pl.col(PLAYED_AT).filter("begins").tail(2),
+            after=pl.col(PLAYED_AT).max() + pl.duration(microseconds=1),
+        )
+    )
+    has_enough = pl.when(pl.col("n") >= _MIN_SESSIONS)
+    moments = sessions.sort(USER_ID).select(
+        USER_ID,
+        train_until=has_enough.then(pl.col("begins").list.first()).otherwise("after"),
+        validation_until=has_enough.then(pl.col("begins").list.last()).otherwise("after"),
+    )
+    return _moments_by_user(moments)
+
+
+def _moments_by_user(moments: pl.DataFrame) -> dict[str, tuple[datetime, datetime]]:
+    return {user_id: (first, second) for user_id, first, second in moments.iter_rows()}
 
 
 def make_splits(
@@ -177,70 +166,87 @@ def make_splits(
     duplicates: pl.DataFrame | None = None,
     session_gap_min: float = _SESSION_GAP_MIN,
 ) -> Splits:
-    """Roles of tracks and moments of events, the same for the same rows in any order.
+    """Returns roles of tracks and moments of events, the same for the same rows in any order.
 
     Tracks, by `config.tracks`: `roles_by_group` of artists or of single tracks, or
-    `roles_by_column`. Events, by `config.events`: the moments with the configured shares of events
-    before them, or `last_sessions`.
-    previous: a track keeps the role it had. duplicates: as `near_duplicates` gives them; tracks of
-    one recording, by
-        these or by a MusicBrainz id or an ISRC they share, get the same one if they have none yet.
-        A column's roles are taken as they are.
+    `roles_by_column`. Events, by `config.events`: the moments of the configured quantiles, or
+    `last_sessions`.
 
-    ConfigError: a share, moment or column that cannot be used. LibraryError: `previous` was made
-    another way, or the column gives a track another role than it had.
+    previous: tracks keep these roles. duplicates: as from `near_duplicates`; tracks of one
+        recording, by these, a MusicBrainz id or an ISRC, get one role if they have none yet. The
+        roles of a column are taken as they are.
+
+    ConfigError: a share, quantile or column that cannot be used. LibraryError: `previous` was made
+    another way, or the column gives a track another role than before.
 
         splits = make_splits(read_tracks(folder), None, SplitsConfig())
     """
-    scheme = Scheme(
-        config.tracks, config.column if config.tracks == "column" else "", config.events
-    )
+    column = config.column if config.tracks == "column" else ""
+    scheme = Scheme(config.tracks, column, config.events)
     if previous and previous.roles and previous.scheme != scheme:
         raise LibraryError(
-            f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: {_start_over()}, or set them back"
+            f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: "
+            f"{_START_OVER}, or set them back"
         )
-    known = previous.roles if previous else {}
-    if config.tracks == "column":
-        roles = roles_by_column(tracks, config.column)
-        _refuse_moved(known, roles, config.column)
-    else:
-        singles = [f"track:{track_id}" for track_id in tracks[TRACK_ID]]
-        groups = artist_groups(tracks) if config.tracks == "artist" else singles
-        roles = roles_by_group(tracks, groups, duplicates, known, config)
+    roles = _make_roles(tracks, config, previous.roles if previous else {}, duplicates)
     n_without_role = tracks.height - len(roles)
     if config.events == "last-session":
-        listeners = (
-            None if interactions is None else last_sessions(interactions, session_gap_min) or None
-        )
+        listeners = None
+        if interactions is not None:
+            listeners = last_sessions(interactions, session_gap_min) or None
         return Splits(roles, None, None, listeners, scheme, n_without_role)
     if config.validation_time_quantile < config.train_time_quantile:
         raise ConfigError(
             "splits.validation_time_quantile must not be below splits.train_time_quantile; raise it"
         )
     events = pl.DataFrame(schema={PLAYED_AT: _TIME}) if interactions is None else interactions
-    moments = (
-        moment(events, config.train_time_quantile),
-        moment(events, config.validation_time_quantile),
-    )
-    return Splits(roles, *moments, None, scheme, n_without_role)
+    train_until = moment(events, config.train_time_quantile)
+    validation_until = moment(events, config.validation_time_quantile)
+    return Splits(roles, train_until, validation_until, None, scheme, n_without_role)
 
 
-_UNREADABLE = (pa.ArrowException, pl.exceptions.PolarsError, LibraryError)
+def _make_roles(
+    tracks: pl.DataFrame,
+    config: SplitsConfig,
+    previous: dict[str, str],
+    duplicates: pl.DataFrame | None,
+) -> dict[str, str]:
+    if config.tracks == "column":
+        roles = roles_by_column(tracks, config.column)
+        _refuse_changed_roles(previous, roles, config.column)
+        return roles
+    if config.tracks == "artist":
+        groups = artist_groups(tracks)
+    else:
+        groups = [f"track:{track_id}" for track_id in tracks[TRACK_ID]]
+    return roles_by_group(tracks, groups, duplicates, previous, config)
+
+
+def _refuse_changed_roles(previous: dict[str, str], roles: dict[str, str], column: str) -> None:
+    changed = []
+    for track_id, role in sorted(previous.items()):
+        if roles.get(track_id, role) != role:
+            changed.append(f"{track_id} was {role} and is {roles[track_id]}")
+    if changed:
+        raise LibraryError(
+            f"column {column!r} moves {len(changed)} tracks: {'; '.join(changed[:_N_NAMED])}; "
+            f"{_START_OVER}"
+        )
 
 
 def save_splits(folder: LibraryPaths, splits: Splits) -> None:
-    """Writes splits.parquet: track_id and role, with the rest and a SHA-256 of it all beside them.
+    """Writes splits.parquet: track_id and role, with the rest and a SHA-256 of all in its metadata.
 
-    Listeners' own moments go to splits-listeners.parquet, which the same SHA-256 covers.
+    Users' own moments go to splits-listeners.parquet, which the same SHA-256 covers.
     """
     rows = sorted(splits.roles.items())
     table = pa.table(
         {
-            TRACK_ID: pa.array([row[0] for row in rows], pa.string()),
-            "role": pa.array([row[1] for row in rows], pa.string()),
+            TRACK_ID: pa.array([track_id for track_id, _ in rows], pa.string()),
+            "role": pa.array([role for _, role in rows], pa.string()),
         }
     )
-    notes = {
+    metadata = {
         "moments": json.dumps(_moments(splits)),
         "scheme": json.dumps(astuple(splits.scheme)),
         "n_without_role": str(splits.n_without_role),
@@ -248,76 +254,86 @@ def save_splits(folder: LibraryPaths, splits: Splits) -> None:
     }
     if splits.listeners is not None:
         with atomic_write(_listeners_file(folder)) as temporary:
-            _listeners_table(splits.listeners).write_parquet(temporary, compression="zstd")
+            _user_moments(splits.listeners).write_parquet(temporary, compression="zstd")
     with atomic_write(folder.splits) as temporary:
-        pa.parquet.write_table(table.replace_schema_metadata(notes), temporary, compression="zstd")
+        table = table.replace_schema_metadata(metadata)
+        pa.parquet.write_table(table, temporary, compression="zstd")
     if splits.listeners is None:
         _listeners_file(folder).unlink(missing_ok=True)
 
 
 def load_splits(folder: LibraryPaths) -> Splits | None:
-    """What `save_splits` wrote, or None if it never did; DataError if a file was changed or damaged
-    since.
-
-    A file that names no scheme is of a version that had only the default one.
-    """
+    """Returns the saved splits, or None; DataError if a file was changed or damaged since."""
     if not folder.splits.is_file():
         return None
-    problem = DataError(f"{folder.splits.name} does not fit its own SHA-256; delete it and {AGAIN}")
     try:
-        table = pa.parquet.read_table(folder.splits)
-        notes = {
-            key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()
-        }
-        first, second = (
-            None if at is None else datetime.fromisoformat(at)
-            for at in json.loads(notes["moments"])
-        )
-        scheme = Scheme(*json.loads(notes["scheme"])) if "scheme" in notes else Scheme()
-        own = scheme.events == "last-session" and _listeners_file(folder).is_file()
-        rows = table.to_pydict()
-        splits = Splits(
-            dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
-            first,
-            second,
-            _read_listeners(_listeners_file(folder)) if own else None,
-            scheme,
-            int(notes.get("n_without_role", 0)),
-        )
-        whole = notes.get("sha256") == splits_sha256(splits)
-    except (*_UNREADABLE, OSError, KeyError, ValueError, TypeError, AttributeError):
-        raise problem from None
-    if not whole:
-        raise problem
+        splits, sha256 = _read_splits(folder)
+        is_unchanged = sha256 == splits_sha256(splits)
+    except (
+        pa.ArrowException,
+        pl.exceptions.PolarsError,
+        LibraryError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ):
+        is_unchanged = False
+    if not is_unchanged:
+        raise DataError(f"{folder.splits.name} does not fit its own SHA-256; delete it and {AGAIN}")
     return splits
 
 
+def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
+    """Returns the splits as they are on disk, and the SHA-256 that they should have."""
+    table = pa.parquet.read_table(folder.splits)
+    metadata = {}
+    for key, value in (table.schema.metadata or {}).items():
+        metadata[key.decode()] = value.decode()
+    train_until, validation_until = json.loads(metadata["moments"])
+    scheme = Scheme(*json.loads(metadata["scheme"]))
+    listeners = None
+    if scheme.events == "last-session" and _listeners_file(folder).is_file():
+        moments = read_stored_table(_listeners_file(folder))
+        listeners = _moments_by_user(moments.select(*_USER_MOMENTS))
+    rows = table.to_pydict()
+    splits = Splits(
+        roles=dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
+        train_until=_parse_time(train_until),
+        validation_until=_parse_time(validation_until),
+        listeners=listeners,
+        scheme=scheme,
+        n_without_role=int(metadata["n_without_role"]),
+    )
+    return splits, metadata.get("sha256")
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
 def splits_sha256(splits: Splits) -> str:
-    """The SHA-256, in hex, of everything in `splits`, whatever the order of tracks and listeners."""
+    """Returns the SHA-256 of all of `splits` in hex, whatever the order of tracks and users."""
     content: list[object] = [sorted(splits.roles.items()), _moments(splits)]
-    if (splits.listeners, splits.scheme, splits.n_without_role) != (
-        None,
-        Scheme(),
-        0,
-    ):  # the default keeps its hash
-        own = None if splits.listeners is None else sorted(splits.listeners.items())
-        content += [astuple(splits.scheme), own, splits.n_without_role]
+    is_default = splits.listeners is None and splits.scheme == Scheme()
+    if not is_default or splits.n_without_role:
+        listeners = None if splits.listeners is None else sorted(splits.listeners.items())
+        content += [astuple(splits.scheme), listeners, splits.n_without_role]
     return hashlib.sha256(json.dumps(content, default=datetime.isoformat).encode()).hexdigest()
 
 
 def describe(splits: Splits) -> str:
-    """One sentence for reports: what is held out, with counts and moments.
+    """Returns a sentence for reports: what is held out, with counts and moments.
 
-    >>> describe(Splits({"a": "train", "b": "test"}, None, None))
-    'Held out: whole artists and events by time; 1 train, 0 validation and 1 test tracks; no listening history.'
+    >>> describe(Splits({"a": "train", "b": "test"}, None, None))[:55]
+    'Held out: whole artists and events by time; 1 train, 0 '
     """
     counts = Counter(splits.roles.values())
     tracks = ", ".join(f"{counts[role]:,} {role}" for role in ("train", "validation"))
     unused = f" ({splits.n_without_role:,} more have no role)" if splits.n_without_role else ""
     if splits.listeners is not None:
-        n_held = sum(
-            train_until < test_from for train_until, test_from in splits.listeners.values()
-        )
+        n_held = sum(first < second for first, second in splits.listeners.values())
         moments = f"the last two sessions of {n_held:,} of {len(splits.listeners):,} listeners"
     elif splits.train_until is None or splits.validation_until is None:
         moments = "no listening history"
@@ -330,139 +346,103 @@ def describe(splits: Splits) -> str:
 
 
 def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
-    """(events.height,) "train", "validation" or "test" for each event's time, whatever its track;
-    null for nowhere.
+    """Returns "train", "validation" or "test" for the time of each event, whatever its track.
 
-    events: played_at, and user_id where listeners have moments of their own. A listener such splits
-    do not know, whose
-    events are newer than the splits, has none: null, so that no event is trained on that may be
-    measured later.
-    DataError: there are events, but the splits were made without a listening history.
+    events: played_at, and user_id where users have their own moments. A user that such splits do
+    not know is newer than them and gets null, so that no event is trained on that may be measured
+    later. DataError if there are events, but the splits were made without a listening history.
 
         test = interactions.filter(window(splits, interactions) == "test")
     """
     if splits.train_until is None and splits.listeners is None:
         if events.height:
             raise DataError(
-                f"the splits were made without a listening history, so no moment ends training; {AGAIN}"
+                "the splits were made without a listening history, so no moment ends training; "
+                f"{AGAIN}"
             )
         return pl.Series("window", dtype=pl.String)
-    at, known = pl.col(PLAYED_AT), pl.lit(True)
-    train_until, validation_until = (
-        pl.lit(splits.train_until, _TIME),
-        pl.lit(splits.validation_until, _TIME),
-    )
-    if splits.listeners is not None:
-        moments = _listeners_table(splits.listeners)
-        events = events.select(USER_ID, PLAYED_AT).join(
-            moments, on=USER_ID, how="left", maintain_order="left"
+    if splits.listeners is None:
+        moments = events.select(
+            PLAYED_AT,
+            train_until=pl.lit(splits.train_until, _TIME),
+            validation_until=pl.lit(splits.validation_until, _TIME),
         )
-        train_until, validation_until = pl.col("train_until"), pl.col("validation_until")
-        known = train_until.is_not_null()
-    when = (
-        pl.when(at < train_until)
+    else:
+        moments = events.select(USER_ID, PLAYED_AT).join(
+            _user_moments(splits.listeners), on=USER_ID, how="left", maintain_order="left"
+        )
+    name = (
+        pl.when(pl.col("train_until").is_null())
+        .then(None)
+        .when(pl.col(PLAYED_AT) < pl.col("train_until"))
         .then(pl.lit("train"))
-        .when(at < validation_until)
+        .when(pl.col(PLAYED_AT) < pl.col("validation_until"))
         .then(pl.lit("validation"))
+        .otherwise(pl.lit("test"))
     )
-    return events.select(window=pl.when(known).then(when.otherwise(pl.lit("test")))).to_series()
+    return moments.select(window=name).to_series()
 
 
 def before_validation(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
-    """The events of the training window, on any track; errors as `window`."""
+    """Returns the events of the training window, on any track; errors as `window`."""
     return events.filter(window(splits, events) == "train")
 
 
 def before_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
-    """The events of the training and the validation window, on any track; errors as `window`."""
+    """Returns the events before the test window, on any track; errors as `window`."""
     return events.filter(window(splits, events).is_in(["train", "validation"]))
 
 
 def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
-    """The events of the test window, on any track; errors as `window`."""
+    """Returns the events of the test window, on any track; errors as `window`."""
     return events.filter(window(splits, events) == "test")
 
 
 def training_window(splits: Splits) -> Window:
-    """What `before_validation` keeps, for logs that are not in memory."""
-    own = splits.listeners
-    return Window(
-        splits.train_until,
-        None if own is None else {user: first for user, (first, _) in own.items()},
-    )
+    """Returns the window of `before_validation`, for logs that are not in memory."""
+    if splits.listeners is None:
+        return Window(splits.train_until)
+    return Window(None, {user_id: first for user_id, (first, _) in splits.listeners.items()})
 
 
 def window_before_test(splits: Splits) -> Window:
-    """What `before_test` keeps, for logs that are not in memory."""
-    own = splits.listeners
-    return Window(
-        splits.validation_until,
-        None if own is None else {user: second for user, (_, second) in own.items()},
-    )
+    """Returns the window of `before_test`, for logs that are not in memory."""
+    if splits.listeners is None:
+        return Window(splits.validation_until)
+    return Window(None, {user_id: second for user_id, (_, second) in splits.listeners.items()})
 
 
 def one_window_earlier(splits: Splits) -> Splits:
-    """`splits` with the validation window in the place of the test window, to choose on as one
-    tests later.
+    """Returns `splits` with the validation window as the test window, to tune settings on.
 
-    To be asked only about events before the test window (`before_test`): it takes later ones for
-    its test window too.
+    Use it on events before the test window only: later ones fall into its test window too.
     """
-    own = splits.listeners
-    listeners = None if own is None else {user: (first, first) for user, (first, _) in own.items()}
+    listeners = None
+    if splits.listeners is not None:
+        listeners = {user_id: (first, first) for user_id, (first, _) in splits.listeners.items()}
     return replace(splits, validation_until=splits.train_until, listeners=listeners)
 
 
 def with_role(splits: Splits, *roles: str) -> list[str]:
-    """The ids of the tracks that have one of `roles`."""
+    """Returns the ids of the tracks that have one of `roles`."""
     return [track_id for track_id, role in splits.roles.items() if role in roles]
 
 
 def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
-    """The events a model may learn from: on train tracks, in the training window; DataError if that
-    is not known.
-    """
-    return before_validation(splits, interactions).filter(
-        pl.col(TRACK_ID).is_in(with_role(splits, "train"))
-    )
-
-
-def _start_over() -> str:
-    return "delete splits.parquet, run `ponticello mine-pairs` and train again"
-
-
-def _refuse_moved(known: dict[str, str], roles: dict[str, str], column: str) -> None:
-    """Refuses a column that came to give tracks another role than the one they had."""
-    moved = [
-        (track_id, role)
-        for track_id, role in sorted(known.items())
-        if roles.get(track_id, role) != role
-    ]
-    if moved:
-        named = "; ".join(
-            f"{track_id} was {role} and is {roles[track_id]}" for track_id, role in moved[:_N_NAMED]
-        )
-        raise LibraryError(f"column {column!r} moves {len(moved)} tracks: {named}; {_start_over()}")
+    """Returns the training events: of train tracks in the training window; errors as `window`."""
+    train_ids = with_role(splits, "train")
+    return before_validation(splits, interactions).filter(pl.col(TRACK_ID).is_in(train_ids))
 
 
 def _moments(splits: Splits) -> list[str | None]:
-    return [
-        None if at is None else at.isoformat()
-        for at in (splits.train_until, splits.validation_until)
-    ]
+    moments = (splits.train_until, splits.validation_until)
+    return [None if at is None else at.isoformat() for at in moments]
 
 
 def _listeners_file(folder: LibraryPaths) -> Path:
     return folder.splits.with_name("splits-listeners.parquet")
 
 
-def _listeners_table(listeners: dict[str, tuple[datetime, datetime]]) -> pl.DataFrame:
-    rows = [(user, *moments) for user, moments in sorted(listeners.items())]
-    return pl.DataFrame(rows, schema=_LISTENERS, orient="row")
-
-
-def _read_listeners(path: Path) -> dict[str, tuple[datetime, datetime]]:
-    return {
-        user: (first, second)
-        for user, first, second in read_stored_table(path).select(*_LISTENERS).iter_rows()
-    }
+def _user_moments(listeners: dict[str, tuple[datetime, datetime]]) -> pl.DataFrame:
+    rows = [(user_id, first, second) for user_id, (first, second) in sorted(listeners.items())]
+    return pl.DataFrame(rows, schema=_USER_MOMENTS, orient="row")
