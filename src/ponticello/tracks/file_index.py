@@ -298,7 +298,7 @@ class ScanTransaction:
             self._table.write_parquet(temporary, compression="zstd")
         self._batch = []
 
-    def gone(self) -> list[tuple[str, str]]:
+    def deleted_tracks(self) -> list[tuple[str, str]]:
         """(path, track_id) of the tracks whose file was under `root` and is no longer."""
         inside = f"{self._root}{os.sep}"
         away = [
@@ -310,7 +310,7 @@ class ScanTransaction:
             (path, row.track_id) for path, row in away if row.track_id and path.startswith(inside)
         ]
 
-    def bad(self) -> list[tuple[str, str, str]]:
+    def unreadable_files(self) -> list[tuple[str, str, str]]:
         """(path, track_id or "", why) of the files that could not be read, now or before, wholly or
         in part.
         """
