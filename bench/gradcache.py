@@ -76,7 +76,7 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
     states = torch.randn(batch, 1, TEXT["hidden_size"], generator=torch.Generator().manual_seed(0))  # type: ignore[call-overload]
     told = torch.ones(batch, dtype=torch.bool)
     rows = {
-        "mels": [noise[i : i + FRAMES] for i in range(batch)],
+        "unpadded_features": [noise[i : i + FRAMES] for i in range(batch)],
         "text_states": states,
         "has_text": told,
     }

@@ -107,7 +107,7 @@ def test_a_text_ranks_tracks_whatever_listening_added() -> None:
 
 def test_a_taste_longer_than_the_radius_lengthens_the_vector_and_stays_finite() -> None:
     _, head = _fitted()
-    long = head.beside(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[30.0, 0.0]]))
+    long = head.concat(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.tensor([[30.0, 0.0]]))
     assert long[0, :6].tolist() == [1.0, 0.0, 0.0, 0.0, 30.0, 0.0]
     assert 0 <= long[0, 6] < 1e-5
 

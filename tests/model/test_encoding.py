@@ -2,9 +2,7 @@
 input.
 """
 
-import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +15,7 @@ from transformers import AutoModel
 from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import Config
 from ponticello.datasets.synthetic import SyntheticCatalogue
-from ponticello.errors import AudioError, CheckpointError, DataError, ShapeError
+from ponticello.errors import AudioError, CheckpointError, ShapeError
 from ponticello.model.batching import pad_features, tokenize
 from ponticello.model.htcl import HTCL, SCALES
 from tests.small_htcl import (
@@ -59,7 +57,7 @@ def mels(config: Config) -> list[np.ndarray]:
 def inputs(model: HTCL, mels: list[np.ndarray], config: Config) -> dict[str, Tensor]:
     mel, mask = pad_features(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
     return {
-        "mel": mel,
+        "features": mel,
         "padding_mask": mask,
         **tokenize(TEXTS, model.tokenizer, config.text.max_tokens),
     }
@@ -179,7 +177,7 @@ def test_forward_with_text_states_equals_forward_with_tokens(
 ) -> None:
     with_tokens = model(**inputs)
     states = torch.from_numpy(model.encode_text_states(TEXTS))
-    with_states = model(inputs["mel"], inputs["padding_mask"], text_states=states)
+    with_states = model(inputs["features"], inputs["padding_mask"], text_states=states)
     assert_close(with_states.audio, with_tokens.audio)
     assert_close(with_states.text, with_tokens.text)
     assert_close(with_states.fused, with_tokens.fused)
@@ -219,7 +217,7 @@ def test_forward_without_texts_is_refused(model: HTCL, inputs: dict[str, Tensor]
         with pytest.raises(
             ShapeError, match="forward needs input_ids and attention_mask, or text_states"
         ):
-            model(inputs["mel"], inputs["padding_mask"], **given)
+            model(inputs["features"], inputs["padding_mask"], **given)
 
 
 def test_bad_input_is_refused(model: HTCL, tmp_path: Path) -> None:
@@ -234,22 +232,18 @@ def test_bad_input_is_refused(model: HTCL, tmp_path: Path) -> None:
         model.encode_audio([tmp_path / "none.wav"])
 
 
-@pytest.mark.parametrize(
-    ("one", "found"),
-    [
-        ("slow piano", "such as ['slow piano']; found one str alone"),
-        (Path("a.flac"), "such as ['a.flac']; found one"),
-        (np.zeros(16_000, dtype=np.float32), "such as [waveform]; found one array (16000,) alone"),
-        ("x" * 200, f"such as ['{'x' * 59}...]; found one str alone"),
-    ],
-    ids=["text", "path", "waveform", "long text"],
-)
-def test_one_thing_alone_is_refused_and_not_taken_apart(model: HTCL, one: Any, found: str) -> None:
-    with pytest.raises(DataError, match=re.escape(f"items must be a list, {found}")):
-        model.encode_audio(one)
+def test_a_single_item_gives_a_single_vector_as_in_sentence_transformers(
+    model: HTCL, catalogue: SyntheticCatalogue, tmp_path: Path
+) -> None:
+    """A str, a path or a waveform gives (d,), the row that a list of one gives."""
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, catalogue.waveforms[0], 16_000, subtype="FLOAT")
+    for item in (path, str(path), catalogue.waveforms[0]):
+        assert model.encode_audio(item).shape == (EMBED_DIM,)
+        np.testing.assert_array_equal(model.encode_audio(item), model.encode_audio([item])[0])
+    assert model.encode_text("slow piano").shape == (EMBED_DIM,)
     for encode in (model.encode_text, model.encode_text_states):
-        with pytest.raises(DataError, match=re.escape(f"texts must be a list, {found}")):
-            encode(one)
+        np.testing.assert_array_equal(encode("slow piano"), encode(["slow piano"])[0])
 
 
 def test_arrays_and_tuples_of_texts_are_lists_of_them(model: HTCL) -> None:

@@ -67,7 +67,7 @@ def mels(config: Config) -> list[np.ndarray]:
 def inputs(model: HTCL, mels: list[np.ndarray], config: Config) -> dict[str, Tensor]:
     mel, mask = pad_features(mels[: len(TEXTS)], config.mel, MIN_FRAMES)
     return {
-        "mel": mel,
+        "features": mel,
         "padding_mask": mask,
         **tokenize(TEXTS, model.tokenizer, config.text.max_tokens),
     }
@@ -169,12 +169,12 @@ def test_released_padding_lets_padding_into_the_vector(config: Config, model: HT
 
 @torch.no_grad()
 def test_cls_token_counts_in_the_pooled_mean(model: HTCL, inputs: dict[str, Tensor]) -> None:
-    tokens, mask = model.audio_encoder(inputs["mel"], inputs["padding_mask"])
+    tokens, mask = model.audio_encoder(inputs["features"], inputs["padding_mask"])
     pooled = torch.stack(
         [row[~padded].sum(0) / (~padded).sum() for row, padded in zip(tokens, mask, strict=True)]
     )
     assert_close(
-        model.project_audio(inputs["mel"], inputs["padding_mask"]), model.audio_head(pooled)
+        model.project_audio(inputs["features"], inputs["padding_mask"]), model.audio_head(pooled)
     )
     without_cls = model.audio_head(masked_mean(tokens[:, 1:], mask[:, 1:]))
     assert (model.audio_head(pooled) - without_cls).abs().max() > 1e-3

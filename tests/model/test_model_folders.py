@@ -298,7 +298,7 @@ def test_new_training_settings_are_taken_over_and_saved(
     fresh.use_settings(changed)
     assert fresh.settings.preference.epochs == 77
     fresh.save_pretrained(tmp_path)
-    assert HTCL.from_pretrained(tmp_path).parts == changed
+    assert HTCL.from_pretrained(tmp_path).settings == changed
 
 
 @pytest.mark.parametrize("change", ARCHITECTURE_CHANGES, ids=["mel", "audio", "text", "heads"])

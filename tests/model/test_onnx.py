@@ -121,7 +121,7 @@ def test_file_that_differs_is_not_left(
     whole: HTCL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tolerance of nothing at all stands for a wrong file."""
-    monkeypatch.setattr(onnx_export, "LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(onnx_export, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(
         CheckpointError, match=r"audio\.onnx differs from PyTorch by .* nothing was written"
     ):

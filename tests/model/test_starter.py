@@ -16,7 +16,7 @@ from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model import starter
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import (
-    PARTS,
+    PREFIXES,
     build_starter,
     load_starter_weights,
     starter_fits,
@@ -54,7 +54,7 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
         torch.isfinite(weight).all() and weight.dtype == torch.float32
         for weight in weights.values()
     )
-    assert all(name.startswith(PARTS) for name in weights)
+    assert all(name.startswith(PREFIXES) for name in weights)
 
 
 @pytest.mark.usefixtures("_read_anew")

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from ponticello.cli.main import main
-from ponticello.train.loop import LogFile, Patience
+from ponticello.train.loop import EarlyStopping, LogFile
 
 
 def die(step: int) -> None:
@@ -36,7 +36,7 @@ def tell() -> None:
             weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
             os.write(2, f"weights {hashlib.sha256(weights).hexdigest()}\n".encode())
 
-    Patience.on_step_end = on_step_end  # type: ignore[method-assign, assignment]
+    EarlyStopping.on_step_end = on_step_end  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -111,8 +111,8 @@ def test_pair_from_several_sources_is_one_row(store: FeatureStore) -> None:
 def test_row_holds_the_tracks_own_mel_and_text(store: FeatureStore) -> None:
     (anchor, positive) = pair_dataset(store, TEXTS, pairs(("c", "a")))[0]
     assert (anchor.texts, positive.texts) == (("warm",), ("slow low",))
-    np.testing.assert_array_equal(anchor.mel, store.read("c"))
-    np.testing.assert_array_equal(positive.mel, store.read("a"))
+    np.testing.assert_array_equal(anchor.features, store.read("c"))
+    np.testing.assert_array_equal(positive.features, store.read("a"))
 
 
 # Numbers
@@ -158,13 +158,13 @@ def test_batch_stacks_anchors_then_positives(
     assert batch["track_numbers"].tolist() == [2, 3, 1, 0, 1, 2]
     assert batch["text_numbers"].tolist() == [2, 1, 1, 0, 1, 2]
     mel, mask = pad_features([store.read(track_id) for track_id in order], MEL, 17)
-    assert torch.equal(batch["mel"], mel)
+    assert torch.equal(batch["features"], mel)
     assert torch.equal(batch["padding_mask"], mask)
     texts = tokenize([TEXTS[track_id] for track_id in order], tokenizer, 8)
     assert torch.equal(batch["input_ids"][:, 0], texts["input_ids"])
     assert torch.equal(batch["attention_mask"][:, 0], texts["attention_mask"])
     numbers = {"track_numbers", "text_numbers", "has_text"}
-    assert set(batch) == {"mel", "padding_mask", "input_ids", "attention_mask", *numbers}
+    assert set(batch) == {"features", "padding_mask", "input_ids", "attention_mask", *numbers}
 
 
 def test_batch_of_tracks_keeps_their_order(store: FeatureStore, collator: Collator) -> None:

@@ -60,7 +60,7 @@ def pairs(first: int, last: int) -> dict[str, torch.Tensor]:
     padding = torch.zeros(2 * N_PAIRS, 40, dtype=torch.bool)
     padding[3, 30:] = True
     batch = {
-        "mel": mel,
+        "features": mel,
         "padding_mask": padding,
         "input_ids": tokens,
         "attention_mask": torch.ones_like(tokens),

@@ -72,9 +72,9 @@ def test_both_stages_make_the_steps_that_were_estimated_and_leave_nothing_before
     )
     for found in (one, two):
         assert found.n_validations == 3
-        parts = found.seconds_before + 9 * found.seconds_a_step + 3 * found.seconds_a_validation
+        parts = found.seconds_before + 9 * found.seconds_per_step + 3 * found.seconds_per_validation
         assert found.seconds == pytest.approx(parts)
-        assert min(found.seconds_before, found.seconds_a_step, found.seconds_a_validation) > 0
+        assert min(found.seconds_before, found.seconds_per_step, found.seconds_per_validation) > 0
         assert found.vector_bytes == 60 * 64 * 4
         weights = (folder.run("semantic") / "model.safetensors").stat().st_size
         assert found.checkpoint_bytes > 2 * weights

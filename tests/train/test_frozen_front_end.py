@@ -20,7 +20,7 @@ from ponticello.features.musicnn_frontend import BLOCKS, musicnn_job
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
-from ponticello.model.adapter import LEAST_DEVIATION, AdapterHead
+from ponticello.model.adapter import MIN_DEVIATION, AdapterHead
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
 from ponticello.tracks.catalog import audio_files
@@ -76,7 +76,7 @@ def test_stage_one_keeps_what_the_front_end_hears(heard: Library) -> None:
     own = heard.index.vectors[[heard.index.rows[track_id] for track_id in training], :64]
     means = np.stack([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
     shares = np.concatenate([np.full(size, weight / size**0.5) for size, weight in BLOCKS])
-    wanted = (means - means.mean(axis=0)) / np.maximum(means.std(axis=0), LEAST_DEVIATION) * shares
+    wanted = (means - means.mean(axis=0)) / np.maximum(means.std(axis=0), MIN_DEVIATION) * shares
     left, sizes, _ = np.linalg.svd(wanted, full_matrices=False)
     assert len(training) == 39
     np.testing.assert_allclose(_cosines(own), _cosines(left[:, :19] * sizes[:19]), atol=1e-4)

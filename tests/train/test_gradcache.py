@@ -21,7 +21,7 @@ from ponticello.config import Config, MelConfig
 from ponticello.model.batching import pad_features
 from ponticello.model.config import HTCLConfig
 from ponticello.model.htcl import HTCL, Embeddings
-from ponticello.train.gradcache import SIDES, RngState, cached_backward
+from ponticello.train.gradcache import VECTOR_NAMES, RngState, cached_backward
 from ponticello.train.loop import LazyBatch
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from tests.logmel import with_changes
@@ -63,7 +63,7 @@ def batch_of(first: int, last: int, half: int) -> dict[str, Any]:
     told = torch.ones(2 * half, dtype=torch.bool)
     told[3] = False
     return {
-        "mels": [mels[row] for row in rows],
+        "unpadded_features": [mels[row] for row in rows],
         "input_ids": tokens[rows],
         "attention_mask": torch.ones_like(tokens)[rows],
         "has_text": told[rows],
@@ -96,7 +96,9 @@ def gradients(
     else:
         found = [model(**feed.rows(chunk)) for chunk in chunks]
         order = torch.cat(chunks).argsort()
-        joined = {side: torch.cat([getattr(one, side) for one in found])[order] for side in SIDES}
+        joined = {
+            side: torch.cat([getattr(one, side) for one in found])[order] for side in VECTOR_NAMES
+        }
         parts = loss(Embeddings(**joined, logit_scales=found[0].logit_scales))
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
     felt = {
@@ -151,14 +153,14 @@ def test_dropout_not_replayed_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_rows_of_like_length_share_a_chunk() -> None:
     batch = batch_of(0, 7, 7)
     batch.pop("numbers")
-    lengths = [len(mel) for mel in batch["mels"]]
+    lengths = [len(mel) for mel in batch["unpadded_features"]]
     feed = LazyBatch(
         batch, lambda mels: pad_features(mels, MelConfig(), 20), 0, torch.device("cpu")
     )
     chunks = feed.chunks(4)
     assert [len(chunk) for chunk in chunks] == [4, 4, 4, 2]
     assert [lengths[row] for chunk in chunks for row in chunk] == sorted(lengths)
-    assert feed.rows(chunks[0])["mel"].shape == (4, sorted(lengths)[3], 128)
+    assert feed.rows(chunks[0])["features"].shape == (4, sorted(lengths)[3], 128)
 
 
 def test_a_graph_is_held_for_one_chunk_at_a_time() -> None:

@@ -184,7 +184,7 @@ def test_a_rank_killed_on_another_host_ends_both_and_four_processes_go_on(
 
 
 def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponticello.train.distributed.WAIT_S", 0.0)
+    monkeypatch.setattr("ponticello.train.distributed.REPORT_WAIT_S", 0.0)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     line = r"^process 1 of 2 lost the others \(Connection closed by peer .*\); torchrun's report names the rank; start"

@@ -12,7 +12,7 @@ import torch
 from ponticello.config import Config, PreferenceConfig
 from ponticello.model.htcl import HTCL
 from ponticello.storage.schema import TRACK_ID, USER_ID
-from ponticello.train import preference_init as departure
+from ponticello.train import preference_init
 from ponticello.train.dataset import TrackTuples
 from ponticello.train.preference_init import (
     init_preference_head,
@@ -107,7 +107,7 @@ def test_factors_by_hand() -> None:
 def test_a_large_matrix_gives_the_factors_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, likes = _dataset(_Heard())
     dense = listening_factors(dataset, likes, 4, min_users=3, shrinkage=0.3)
-    monkeypatch.setattr(departure, "_DENSE", 0)
+    monkeypatch.setattr(preference_init, "MAX_DENSE_CELLS", 0)
     sparse = listening_factors(dataset, likes, 4, min_users=3, shrinkage=0.3)
     torch.testing.assert_close(sparse @ sparse.T, dense @ dense.T, rtol=1e-4, atol=1e-5)
 

@@ -16,13 +16,13 @@ from ponticello.pairs.mine import PAIRS_SCHEMA
 from ponticello.splits.splits import Scheme, Splits, save_splits
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.train.readiness import (
-    FEW_TEXTS,
-    LEAST_LISTENERS,
-    LEAST_PAIRS,
-    LEAST_TEXTS,
-    LEAST_VALIDATION_PAIRS,
-    LEAST_VALIDATION_TRACKS,
-    WORDS_FROM_DATA,
+    ENOUGH_TEXTS,
+    MIN_PAIRS,
+    MIN_TEXT_SHARE,
+    MIN_TEXTS,
+    MIN_USERS,
+    MIN_VALIDATION_PAIRS,
+    MIN_VALIDATION_TRACKS,
     DataStats,
     count_data,
     describe_readiness,
@@ -119,8 +119,8 @@ def test_counts_are_those_of_a_library_counted_by_hand(filled: LibraryPaths) -> 
         n_tracks_with_audio=3,
         n_tracks_with_text=3,
         n_tracks_with_both=2,
-        n_listeners=4,
-        n_listeners_with_two=2,
+        n_users=4,
+        n_users_with_two=2,
         median_liked=1.5,
         n_pairs=2,
         n_validation_tracks=1,
@@ -139,7 +139,7 @@ def test_audio_is_counted_by_the_frames_the_settings_ask_for(filled: LibraryPath
 def test_a_play_counts_as_liked_from_the_configured_length_on(filled: LibraryPaths) -> None:
     """At 29 s c speaks for listener one, too: 2, 2, 3 and 0 tracks."""
     supply = count_data(open_library(filled.root, ['front_end="logmel"', "pairs.min_played_s=29"]))
-    assert (supply.n_listeners_with_two, supply.median_liked) == (3, 2.0)
+    assert (supply.n_users_with_two, supply.median_liked) == (3, 2.0)
 
 
 def test_missing_tables_count_nothing(empty: LibraryPaths) -> None:
@@ -162,7 +162,7 @@ def test_missing_tables_count_nothing(empty: LibraryPaths) -> None:
                 "n_validation_pairs",
             ],
         ),
-        ("interactions", ["n_listeners", "n_listeners_with_two", "median_liked"]),
+        ("interactions", ["n_users", "n_users_with_two", "median_liked"]),
         ("pairs", ["n_pairs"]),
         ("validation_pairs", ["n_validation_pairs"]),
     ],
@@ -178,7 +178,7 @@ def test_a_missing_table_takes_only_its_own_counts(
 def test_a_log_that_came_after_the_splits_counts_no_listener(filled: LibraryPaths) -> None:
     save_splits(filled, Splits(ROLES, None, None))
     supply = count_data(filled)
-    assert (supply.n_listeners, supply.n_listeners_with_two, supply.median_liked) == (0, 0, 0.0)
+    assert (supply.n_users, supply.n_users_with_two, supply.median_liked) == (0, 0, 0.0)
     assert supply.n_tracks_with_both == 2
 
 
@@ -191,7 +191,7 @@ def test_listeners_with_moments_of_their_own_are_counted_by_those(filled: Librar
     }
     save_splits(filled, Splits(ROLES, None, None, moments, Scheme(events="last-session")))
     supply = count_data(filled)
-    assert (supply.n_listeners, supply.n_listeners_with_two, supply.median_liked) == (2, 1, 1.5)
+    assert (supply.n_users, supply.n_users_with_two, supply.median_liked) == (2, 1, 1.5)
 
 
 def test_a_damaged_table_is_named(filled: LibraryPaths) -> None:
@@ -248,11 +248,11 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
             "from pretrained taggers.",
         ),
         (
-            {"n_listeners": 0, "n_listeners_with_two": 0, "n_pairs": 0},
+            {"n_users": 0, "n_users_with_two": 0, "n_pairs": 0},
             "There is no listening to train stage two on: stage one answers alone.",
         ),
         (
-            {"n_listeners_with_two": 49},
+            {"n_users_with_two": 49},
             "Stage two has little to learn from 49 listeners who liked two or more tracks (under 50): expect stage "
             "one's neighbours.",
         ),
@@ -261,7 +261,7 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
             "Stage two has little to learn from 199 pairs (under 200): expect stage one's neighbours.",
         ),
         (
-            {"n_listeners_with_two": 3, "n_pairs": 0},
+            {"n_users_with_two": 3, "n_pairs": 0},
             "Stage two has little to learn from 3 listeners who liked two or more tracks (under 50) and 0 pairs (under "
             "200): expect stage one's neighbours.",
         ),
@@ -316,18 +316,18 @@ def test_at_twenty_thousand_tracks_neither_front_end_is_spoken_against(front_end
 def test_a_count_at_its_threshold_is_enough() -> None:
     least = replace(
         PLENTY,
-        n_tracks_with_audio=round(WORDS_FROM_DATA / FEW_TEXTS),
-        n_tracks_with_both=WORDS_FROM_DATA,
-        n_listeners_with_two=LEAST_LISTENERS,
-        n_pairs=LEAST_PAIRS,
-        n_validation_tracks=LEAST_VALIDATION_TRACKS,
-        n_validation_pairs=LEAST_VALIDATION_PAIRS,
+        n_tracks_with_audio=round(ENOUGH_TEXTS / MIN_TEXT_SHARE),
+        n_tracks_with_both=ENOUGH_TEXTS,
+        n_users_with_two=MIN_USERS,
+        n_pairs=MIN_PAIRS,
+        n_validation_tracks=MIN_VALIDATION_TRACKS,
+        n_validation_pairs=MIN_VALIDATION_PAIRS,
     )
     assert describe_readiness(least) == ["No count is below what the two stages need."]
     (only,) = describe_readiness(
-        replace(least, n_tracks_with_audio=LEAST_TEXTS, n_tracks_with_both=LEAST_TEXTS)
+        replace(least, n_tracks_with_audio=MIN_TEXTS, n_tracks_with_both=MIN_TEXTS)
     )
-    assert only.startswith(f"{LEAST_TEXTS} training tracks (under 1,000)")
+    assert only.startswith(f"{MIN_TEXTS} training tracks (under 1,000)")
 
 
 @pytest.mark.parametrize("front_end", ["musicnn", "logmel"])

@@ -193,7 +193,7 @@ def test_checkpoint_that_is_not_what_was_written_is_passed_over(
     else:
         (checkpoint / "weights").unlink()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
-    assert "of checkpoint-12 is not what was written; going on from before it" in caplog.text
+    assert "of checkpoint-12 is damaged; using the one before" in caplog.text
 
 
 @pytest.mark.slow

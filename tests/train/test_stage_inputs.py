@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ponticello.config import StageConfig
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
-from ponticello.model import htcl
+from ponticello.model.htcl import HTCL
 from ponticello.train.loop import training_arguments, training_device
 from ponticello.train.preference import train_preference
 from ponticello.train.runs import TrainedRun
@@ -32,13 +31,13 @@ def test_texts_and_teacher_are_computed_where_the_stage_trains(
     """
     computed: list[tuple[str, int]] = []
 
-    def in_batches(
-        model: nn.Module, _: Any, sizes: list[int], __: int, n_columns: int
-    ) -> np.ndarray:
-        computed.append((next(model.parameters()).device.type, len(sizes)))
-        return np.zeros((len(sizes), n_columns), dtype=np.float32)
+    def encode(model: HTCL, items: list[Any]) -> np.ndarray:
+        computed.append((model.device.type, len(items)))
+        size = 64 if isinstance(items[0], np.ndarray) else model.text_encoder.config.hidden_size
+        return np.zeros((len(items), size), dtype=np.float32)
 
-    monkeypatch.setattr(htcl, "batched_forward", in_batches)
+    monkeypatch.setattr(HTCL, "encode_features", encode)
+    monkeypatch.setattr(HTCL, "encode_text_states", encode)
     monkeypatch.setattr(f"ponticello.train.{stage}.training_device", lambda _: torch.device("meta"))
     folder = Library.open(trained_copy.folder.root, ["preference.distillation_weight=1"]).folder
     two = partial(train_preference, start="semantic")

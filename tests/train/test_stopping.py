@@ -15,7 +15,7 @@ from ponticello.errors import DataError, Stopped
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.train import loop
-from ponticello.train.loop import Patience
+from ponticello.train.loop import EarlyStopping
 from ponticello.train.runs import COMPLETE, is_finished
 from ponticello.train.semantic import train_semantic
 from tests.train.test_semantic_and_preference import log_of, train
@@ -86,5 +86,5 @@ def test_patience_counts_validations_since_the_first_best_one(
     """Two in a row without a better one are enough; an equal one is no better."""
     state = SimpleNamespace(log_history=[{"loss": 9.0}, *({"eval_mrr": value} for value in values)])
     control = SimpleNamespace(should_training_stop=False)
-    Patience(2, "eval_mrr").on_evaluate(None, state, control)
+    EarlyStopping(2, "eval_mrr").on_evaluate(None, state, control)
     assert control.should_training_stop is is_over

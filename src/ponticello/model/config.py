@@ -1,4 +1,4 @@
-"""What a model folder's config.json holds."""
+"""The configuration of a model folder (config.json)."""
 
 import json
 from pathlib import Path
@@ -11,26 +11,18 @@ from ponticello.errors import CheckpointError
 from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model.saving import saved_config
 
-MODEL_SECTIONS = (
-    "front_end",
-    "features",
-    "mel",
-    "audio",
-    "text",
-    "heads",
-)  # settings that say what a model is
+# Sections and settings that decide what a model is.
+MODEL_SECTIONS = ("front_end", "features", "mel", "audio", "text", "heads")
 
 
 class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """All that is needed to rebuild an `HTCL`: our `Config` as a dict, and the text encoder's own
-    configuration.
+    """All that is needed to rebuild an `HTCL`.
 
-    vector: what stands for a track that has a text, "audio" alone or "fused" with it, as validation
-    chose.
-    frame_size: numbers a frame of the frozen front end; None = as many as MusiCNN's, 0 where there
-    is none.
-    front_end_weights: the weights its frames were made with (`FeatureStore.weights`), "" where the
-    key alone says it.
+    settings: our `Config` as a dict. text_config: the text encoder's own configuration.
+    vector: the one that is served for tracks with text, "audio" or "fused", chosen on validation.
+    frame_size: features a frame of the frozen front end; None = MusiCNN's, 0 where there is none.
+    front_end_weights: the weights its features were made with (`FeatureStore.weights`), "" where
+        the settings identify them.
     """
 
     model_type = "htcl"
@@ -47,30 +39,31 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.settings = settings or Config().model_dump(mode="json")
         self.text_config = text_config or {}
         self.vector = vector
-        is_musicnn = self.settings.get("front_end") == "musicnn"
-        self.frame_size = frame_size if frame_size is not None else FRAME_SIZE if is_musicnn else 0
+        if frame_size is None:
+            frame_size = FRAME_SIZE if self.settings.get("front_end") == "musicnn" else 0
+        self.frame_size = frame_size
         self.front_end_weights = front_end_weights
         super().__init__(**options)
 
     @property
     def checked_settings(self) -> Config:
-        """The settings, checked."""
+        """The settings as a checked `Config`."""
         return saved_config(self.settings, "config.json")
 
 
 def check_kind(config: Path) -> None:
-    """CheckpointError unless `config` is the config.json of an HTCL whose settings this version
-    knows.
-    """
+    """Raises CheckpointError unless `config` is an HTCL's config.json with known settings."""
     if not config.is_file():
         raise CheckpointError(
             f"{config.parent} holds no model (config.json is missing); train one, or check the path"
         )
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-        kind, settings = found.get("model_type"), found.get("settings")
+        content = json.loads(config.read_text(encoding="utf-8"))
+        kind = content.get("model_type")
+        settings = content.get("settings")
     except (ValueError, AttributeError, RecursionError):
-        kind, settings = "damaged", None
+        kind = "damaged"
+        settings = None
     if kind != "htcl":
         raise CheckpointError(
             f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'"

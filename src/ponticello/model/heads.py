@@ -1,4 +1,4 @@
-"""The projection heads: from a tower's vector, or from both, into the joint space.
+"""The projection and fusion heads of the paper.
 
 Source: HTCL (arXiv 2505.23298), projection and fusion heads.
 """
@@ -18,7 +18,7 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """vectors: (B, sizes[0]) -> (B, sizes[-1]), not normalised."""
+        """Returns (B, sizes[-1]), not normalised; vectors: (B, sizes[0])."""
         for linear in self.linears[:-1]:
             vectors = self.dropout(linear(vectors).relu())
         last: Tensor = self.linears[-1](vectors)

@@ -1,9 +1,11 @@
 """HTCL: the two towers, their heads and the fusion, as one Hugging Face model.
 
-Dimensions: B rows, T frames, F mel bands, L tokens, d joint dimensions.
+Dimensions: B rows, T frames, F features a frame (mel bands), L tokens, n items, d joint dimensions,
+D size of the text encoder.
 Source: HTCL (arXiv 2505.23298).
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +19,20 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from ponticello.audio.mel import log_mel, mel_of_file
-from ponticello.checks import require_list
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.features.frontend import FeatureExtractor, feature_extractor
+from ponticello.features.quiet import hide_transformers_output
 from ponticello.model.adapter import AdapterFusion, AdapterHead, FeaturePooling
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
-from ponticello.model.batching import all_crops, batched_forward, pad_features, pad_frames, tokenize
+from ponticello.model.batching import (
+    all_crops,
+    batches_by_length,
+    eval_mode,
+    pad_features,
+    pad_frames,
+    tokenize,
+)
 from ponticello.model.config import MODEL_SECTIONS, HTCLConfig, check_kind
 from ponticello.model.heads import MLP
 from ponticello.model.saving import (
@@ -44,7 +53,7 @@ SCALES = ("audio_text", "audio_audio", "audio_fusion")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What one forward pass gives: (B, d) each, not normalised, and the log scale of each loss."""
+    """The vectors of one forward pass, (B, d) each, not normalised, and the log scales."""
 
     audio: Tensor
     text: Tensor
@@ -53,62 +62,66 @@ class Embeddings:
 
 
 class HTCL(PreTrainedModel):
-    """An audio encoder and a pretrained BERT that meet in one space.
+    """An audio tower and a pretrained text encoder with one joint space.
 
-    Vectors are (n, d) float32, of unit length; `HTCL.from_pretrained("my-library/runs/preference")`
-    gives a model:
+    The `encode_` methods return unit vectors, float32: (n, d) for a list, (d,) for a single item.
 
-        audio, text = model.encode_audio(["a.flac", "b.mp3"]), model.encode_text(["slow piano at
-        night"])
+        model = HTCL.from_pretrained("my-library/runs/preference")
+        audio = model.encode_audio(["a.flac", "b.mp3"])   # (2, d)
+        text = model.encode_text("slow piano at night")   # (d,)
+        audio @ text                                      # cosine similarities (2,)
     """
 
     config_class = HTCLConfig
-    main_input_name = "mel"
+    main_input_name = "features"
 
     def __init__(self, config: HTCLConfig) -> None:
         super().__init__(config)
         self.settings = config.checked_settings
-        audio, heads = self.settings.audio, self.settings.heads
-        self.audio_encoder: (
-            Any  # AudioEncoder with MLPs as heads, or FrameEncoder with anchored ones
-        )
+        heads = self.settings.heads
+        # AudioEncoder with MLPs as heads, or FeaturePooling with an adapter.
+        self.audio_encoder: Any
         self.audio_head: Any
         self.fusion_head: Any
-        if self.settings.front_end == "logmel":
-            self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
-            if 0 < self.crop_frames < self.audio_encoder.min_frames:
-                raise ConfigError(
-                    f"audio.crop_seconds {audio.crop_seconds:g} makes {self.crop_frames} frames; the convolutions need "
-                    f"{self.audio_encoder.min_frames}"
-                )
-            self.audio_head = MLP(
-                (audio.hidden_size, *heads.hidden_sizes, heads.embed_dim), heads.dropout
-            )
-            self.fusion_head = MLP(
-                (2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim), heads.dropout
-            )
-        else:
+        text_dim = heads.embed_dim
+        if self.uses_frozen_features:
             self.audio_encoder = FeaturePooling(config.frame_size)
             self.audio_head = AdapterHead(
                 config.frame_size, heads.embed_dim, heads.preference_dim, heads.dropout
             )
+            text_dim = self.audio_head.n_axes
+        else:
+            audio = self.settings.audio
+            self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
+            self._check_crop_frames()
+            audio_sizes = (audio.hidden_size, *heads.hidden_sizes, heads.embed_dim)
+            self.audio_head = MLP(audio_sizes, heads.dropout)
+            fusion_sizes = (2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim)
+            self.fusion_head = MLP(fusion_sizes, heads.dropout)
         self.text_encoder = build_text_encoder(config.text_config)
-        text_size, meeting_size = self.text_encoder.config.hidden_size, heads.embed_dim
+        text_size = self.text_encoder.config.hidden_size
         if self.uses_frozen_features:
-            meeting_size = self.audio_head.n_axes
             self.fusion_head = AdapterFusion(
-                meeting_size, text_size, heads.preference_dim, heads.dropout
+                text_dim, text_size, heads.preference_dim, heads.dropout
             )
-        self.text_head = MLP((text_size, *heads.hidden_sizes, meeting_size), heads.dropout)
+        self.text_head = MLP((text_size, *heads.hidden_sizes, text_dim), heads.dropout)
         self.logit_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES}
         )
         self.tokenizer: Any = None
         self.post_init()  # type: ignore[no-untyped-call]
 
+    def _check_crop_frames(self) -> None:
+        if 0 < self.crop_frames < self.audio_encoder.min_frames:
+            raise ConfigError(
+                f"audio.crop_seconds {self.settings.audio.crop_seconds:g} makes "
+                f"{self.crop_frames} frames; the convolutions need {self.audio_encoder.min_frames}"
+            )
+
     def _init_weights(self, module: nn.Module) -> None:
-        """PyTorch's own initialisation, each layer on its own draw."""
-        if callable(reset := getattr(module, "reset_parameters", None)):
+        """Initialises a layer as PyTorch does, each on its own draw."""
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
             reset()
 
     @classmethod
@@ -119,81 +132,86 @@ class HTCL(PreTrainedModel):
         frame_size: int | None = None,
         front_end_weights: str = "",
     ) -> "HTCL":
-        """A model with a pretrained text tower and everything else fresh, drawn from torch's global
-        generator.
+        """Returns a model with a pretrained text encoder and other weights drawn at random.
 
-        frame_size, front_end_weights: of the frames it will read, as `HTCLConfig`.
+        frame_size, front_end_weights: of the features it will read, as in `HTCLConfig`.
         """
         encoder, tokenizer = load_text_encoder(
             config.text.name, allow_download, config.text.max_tokens
         )
-        settings, text_config = config.model_dump(mode="json"), encoder.config.to_dict()
-        model = cls(
-            HTCLConfig(
-                settings, text_config, frame_size=frame_size, front_end_weights=front_end_weights
-            )
+        model_config = HTCLConfig(
+            config.model_dump(mode="json"),
+            encoder.config.to_dict(),
+            frame_size=frame_size,
+            front_end_weights=front_end_weights,
         )
+        model = cls(model_config)
         model.text_encoder.load_state_dict(encoder.state_dict())
         model.tokenizer = tokenizer
         return model
 
     @classmethod
-    def from_pretrained(cls, place: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
-        """The model and tokenizer saved at `place`, in eval mode; CheckpointError if it holds no
-        whole HTCL.
+    def from_pretrained(cls, path: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
+        """Loads the model and tokenizer of a folder, in eval mode.
+
+        Raises CheckpointError if it holds no complete HTCL.
         """
-        if (place := Path(place)).is_dir() or options.get("local_files_only", True):
-            check_kind(place / "config.json")
-            check_checksums(place)
-        options = {
-            "local_files_only": True,
-            "use_safetensors": True,
-            **options,
-            "output_loading_info": True,
-        }
+        path = Path(path)
+        if path.is_dir() or options.get("local_files_only", True):
+            check_kind(path / "config.json")
+            check_checksums(path)
+        options.setdefault("local_files_only", True)
+        options.setdefault("use_safetensors", True)
+        options["output_loading_info"] = True
         try:
-            loaded: Any = super().from_pretrained(str(place), *args, **options)
-            model: HTCL = loaded[0]
-            if (place / "tokenizer_config.json").is_file():
-                model.tokenizer = load_tokenizer(place, model.text_encoder)
+            with hide_transformers_output():
+                loaded: Any = super().from_pretrained(str(path), *args, **options)
+                model: HTCL = loaded[0]
+                if (path / "tokenizer_config.json").is_file():
+                    model.tokenizer = load_tokenizer(path, model.text_encoder)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise CheckpointError(
-                f"{place} cannot be loaded: {str(error).splitlines()[0]}"
+                f"{path} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
-        wrong = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
-        if wrong:
+        differences = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
+        if differences:
             raise CheckpointError(
-                f"{place} does not hold the weights its config.json asks for: {', '.join(wrong[:5])}"
+                f"{path} does not hold the weights its config.json asks for: "
+                f"{', '.join(differences[:5])}"
             )
         return model
 
-    def save_pretrained(self, place: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
-        """Writes config, weights, tokenizer, hashes; CheckpointError if a weight is not finite, or
-        the disk full.
+    def save_pretrained(self, path: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
+        """Writes config, weights, tokenizer and hashes.
+
+        Raises CheckpointError if a weight is not finite or the disk is full.
         """
-        require_finite(options.get("state_dict") or self.state_dict(), place)
-        with report_write_errors(place):
-            super().save_pretrained(str(place), *args, **options)
-            describe_saved(
-                Path(place),
-                [] if self.tokenizer is None else self.tokenizer.save_pretrained(str(place)),
-            )
+        require_finite(options.get("state_dict") or self.state_dict(), path)
+        with report_write_errors(path), hide_transformers_output():
+            super().save_pretrained(str(path), *args, **options)
+            tokenizer_files = []
+            if self.tokenizer is not None:
+                tokenizer_files = self.tokenizer.save_pretrained(str(path))
+            describe_saved(Path(path), tokenizer_files)
 
     def use_settings(self, config: Config) -> None:
-        """Takes over how `config` trains and searches; CheckpointError if it describes another
-        model.
+        """Takes the training and search settings of `config`.
+
+        Raises CheckpointError if `config` describes another model.
         """
-        for part in MODEL_SECTIONS:
-            here, there = getattr(self.settings, part), getattr(config, part)
-            if here != there:
+        for section in MODEL_SECTIONS:
+            saved = getattr(self.settings, section)
+            wanted = getattr(config, section)
+            if saved != wanted:
                 raise CheckpointError(
-                    f"the model was made with [{part}] {here}; the settings now say {there}"
+                    f"the model was made with [{section}] {saved}; the settings now say {wanted}"
                 )
-        self.settings, self.config.settings = config, config.model_dump(mode="json")
+        self.settings = config
+        self.config.settings = config.model_dump(mode="json")
 
     @property
     def uses_frozen_features(self) -> bool:
-        """Whether the audio tower stands over a frozen front end whose vector is kept."""
+        """Whether the audio tower is an adapter over a frozen front end."""
         return self.settings.front_end != "logmel"
 
     @property
@@ -203,43 +221,49 @@ class HTCL(PreTrainedModel):
 
     @property
     def crop_frames(self) -> int:
-        """How many frames of a log-mel the tower hears at once; 0 = all there are."""
-        mel, seconds = self.settings.mel, self.settings.audio.crop_seconds
-        if self.settings.front_end != "logmel" or not seconds:
+        """The most log-mel frames that the tower takes at once; 0 = no limit."""
+        mel = self.settings.mel
+        seconds = self.settings.audio.crop_seconds
+        if self.uses_frozen_features or not seconds:
             return 0
         return 1 + int(seconds * mel.sample_rate) // mel.hop_length
 
     def reset_heads(self) -> None:
-        """Fresh projection heads and scales, as the released code starts stage two."""
+        """Initialises projection heads and scales anew, as the released code starts stage two."""
         for head in (self.audio_head, self.text_head, self.fusion_head):
             head.apply(self._init_weights)
         for scale in self.logit_scales.values():
             nn.init.constant_(scale, self.settings.heads.logit_scale)
 
-    def project_audio(self, mel: Tensor, padding_mask: Tensor) -> Tensor:
-        """mel: (B, T, F) normalised; padding_mask: (B, T), True = padding -> (B, d), not
-        normalised.
+    def project_audio(self, features: Tensor, padding_mask: Tensor) -> Tensor:
+        """Returns audio vectors (B, d), not normalised.
 
-        A track longer than `crop_frames` is the mean of its crops' vectors; see `all_crops`.
+        features: (B, T, F), as `pad_features` or `pad_frames` returns them; padding_mask: (B, T),
+        True = padding. A track longer than `crop_frames` is the mean of its crops' vectors
+        (`all_crops`).
         """
-        if not self.crop_frames or mel.shape[1] <= self.crop_frames:
-            vectors: Tensor = self.audio_head(masked_mean(*self.audio_encoder(mel, padding_mask)))
-            return vectors
-        crops, mask, row = all_crops(mel, padding_mask, self.crop_frames)
-        vectors = self.audio_head(masked_mean(*self.audio_encoder(crops, mask)))  # (N, d)
-        is_of = F.one_hot(row, len(mel)).T.to(vectors.dtype)  # (B, N)
+        if not self.crop_frames or features.shape[1] <= self.crop_frames:
+            return self._project_crops(features, padding_mask)
+        crops, mask, row = all_crops(features, padding_mask, self.crop_frames)
+        vectors = self._project_crops(crops, mask)  # (N, d)
+        is_of = F.one_hot(row, len(features)).T.to(vectors.dtype)  # (B, N)
         return is_of @ vectors / is_of.sum(dim=1, keepdim=True)
 
+    def _project_crops(self, features: Tensor, padding_mask: Tensor) -> Tensor:
+        tokens, token_mask = self.audio_encoder(features, padding_mask)
+        vectors: Tensor = self.audio_head(masked_mean(tokens, token_mask))
+        return vectors
+
     def project_text(self, text_states: Tensor) -> Tensor:
-        """text_states: (B, D) as `text_states` gives them -> (B, d), not normalised."""
+        """Returns text vectors (B, d), not normalised, of `text_states` (B, D)."""
         vectors: Tensor = self.text_head(text_states)
-        return vectors if not self.uses_frozen_features else self.audio_head.of_text(vectors)
+        return self.audio_head.of_text(vectors) if self.uses_frozen_features else vectors
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
-        """A track's audio and text in one, (B, d), not normalised: the audio alone where has_text
-        (B,) is False.
+        """Returns vectors of audio and text together (B, d), not normalised.
 
-        audio: (B, d) as `project_audio` gives it; text_states: (B, D) as `text_states`.
+        audio: (B, d) as `project_audio` returns it; text_states: (B, D). Where has_text (B,) is
+        False the result is the audio vector.
         """
         if self.uses_frozen_features:
             fused = self.fusion_head(self.audio_head, audio, text_states)
@@ -248,148 +272,158 @@ class HTCL(PreTrainedModel):
         return torch.where(has_text[:, None], fused, audio)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the text encoder says, before the head. input_ids, attention_mask: (B, L), 1 = real
-        -> (B, D).
+        """Returns the text encoder's vectors (B, D), before the head.
+
+        input_ids, attention_mask: (B, L), 1 = real.
         """
         output = self.text_encoder(input_ids=input_ids, attention_mask=attention_mask)
         return text_vector(output, attention_mask, self.settings.text.pooling)
 
     def forward(
         self,
-        mel: Tensor,
+        features: Tensor,
         padding_mask: Tensor,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         text_states: Tensor | None = None,
         has_text: Tensor | None = None,
     ) -> Embeddings:
-        """Both towers and the fusion over matched rows; texts as tokens, or as the encoder's states
-        (B, D).
+        """Returns the vectors of both towers and the fusion over matched rows.
 
-        has_text: (B,) bool; None = all rows have one. Without text a row's text vector says
-        nothing.
-        The scales leave through here, never read outside: under DDP a parameter used outside
-        `forward` breaks.
+        Texts are given as tokens (B, L) or as `text_states` (B, D). has_text: (B,) bool; None = all
+        rows have one. The text vector of a row without text is meaningless. The scales are returned
+        too: under DDP a parameter must be used inside `forward`.
         """
-        audio = self.project_audio(mel, padding_mask)
+        audio = self.project_audio(features, padding_mask)
         if text_states is None:
             if input_ids is None or attention_mask is None:
                 raise ShapeError("forward needs input_ids and attention_mask, or text_states")
             text_states = self.text_states(input_ids, attention_mask)
-        told = (
-            torch.ones(len(audio), dtype=torch.bool, device=audio.device)
-            if has_text is None
-            else has_text
-        )
-        fused = self.fuse(audio, text_states, told)
-        return Embeddings(
-            audio, self.project_text(text_states), fused, dict(self.logit_scales.items())
-        )
+        if has_text is None:
+            has_text = torch.ones(len(audio), dtype=torch.bool, device=audio.device)
+        fused = self.fuse(audio, text_states, has_text)
+        text = self.project_text(text_states)
+        return Embeddings(audio, text, fused, dict(self.logit_scales.items()))
 
     def encode_audio(
-        self, items: Sequence[str | Path | np.ndarray], batch_size: int = 32
+        self,
+        items: str | Path | np.ndarray | Sequence[str | Path | np.ndarray],
+        batch_size: int = 32,
     ) -> np.ndarray:
-        """Unit vectors (n, d) float32. items: audio files, or mono waveforms (n,) at
-        `mel.sample_rate` Hz.
+        """Returns unit vectors of audio files or waveforms: (n, d), or (d,) for a single one.
 
-        CheckpointError where the front end takes no sound (`features`) or its encoder is gone;
-        DataError for one item.
+        items: paths, or mono waveforms (n_samples,) at `mel.sample_rate` Hz.
+        Raises CheckpointError if the front end takes no audio (`features`) or its encoder is
+        missing, AudioError for a file that cannot be read.
         """
-        return self.encode_features(
-            [self.extract_features(item) for item in require_list(items, "items")], batch_size
-        )
+        if isinstance(items, str | os.PathLike) or _is_waveform(items):
+            single: Any = items
+            return np.asarray(self.encode_audio([single], batch_size)[0])
+        return self.encode_features([self.extract_features(item) for item in items], batch_size)
 
     def extract_features(self, item: str | Path | np.ndarray) -> np.ndarray:
-        """What the audio tower reads of a file or a waveform, as `encode_features` takes it; errors as
-        `encode_audio`.
-        """
-        mel, front_end = self.settings.mel, self.front_end
-        sound = item if isinstance(item, np.ndarray) else Path(item)
+        """Returns what the audio tower reads of a file or a waveform; errors as `encode_audio`."""
+        audio = item if isinstance(item, np.ndarray) else Path(item)
+        mel = self.settings.mel
+        front_end = self.front_end
         if front_end is not None:
-            return front_end.extract(sound, mel.sample_rate)
-        return (
-            log_mel(sound, mel).astype(np.float16)
-            if isinstance(sound, np.ndarray)
-            else mel_of_file(sound, mel)
-        )
+            return front_end.extract(audio, mel.sample_rate)
+        if isinstance(audio, Path):
+            return mel_of_file(audio, mel)
+        return log_mel(audio, mel).astype(np.float16)
 
-    def encode_features(self, mels: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32 of what the audio tower reads: log-mels (t, F) in dB, or a
-        front end's frames.
+    @torch.no_grad()
+    def encode_features(self, features: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+        """Returns unit vectors (n, d) of what the audio tower reads.
+
+        features: (t, F) each, log-mels in dB or a front end's features.
         """
+        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
+        with eval_mode(self):
+            for rows in batches_by_length(features, batch_size):
+                vectors[rows] = _unit_rows(self._project_features([features[row] for row in rows]))
+        return vectors
 
-        def project(rows: list[int]) -> Tensor:
-            return F.normalize(self._project_tracks([mels[row] for row in rows]), dim=-1)
-
-        return batched_forward(
-            self, project, [len(mel) for mel in mels], batch_size, self.settings.heads.embed_dim
-        )
-
+    @torch.no_grad()
     def encode_fused(
-        self, mels: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32
+        self, features: Sequence[np.ndarray], text_states: np.ndarray, batch_size: int = 32
     ) -> np.ndarray:
-        """Unit vectors (n, d) float32 of audio and text together. mels: as `encode_features`.
+        """Returns unit vectors (n, d) of audio and text together.
 
-        text_states: (n, D) as `encode_text_states` gives them; a track whose row is zeros has no
-        text, and gets its audio vector.
+        features: as in `encode_features`. text_states: (n, D) as `encode_text_states` returns them;
+        a track with a row of zeros has no text and gets its audio vector.
         """
+        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
+        with eval_mode(self):
+            for rows in batches_by_length(features, batch_size):
+                audio = self._project_features([features[row] for row in rows])
+                states = torch.from_numpy(text_states[rows]).to(self.device)
+                vectors[rows] = _unit_rows(self.fuse(audio, states, states.any(dim=1)))
+        return vectors
 
-        def project(rows: list[int]) -> Tensor:
-            audio = self._project_tracks([mels[row] for row in rows])
-            states = torch.from_numpy(text_states[rows]).to(self.device)
-            return F.normalize(self.fuse(audio, states, states.any(dim=1)), dim=-1)
-
-        return batched_forward(
-            self, project, [len(mel) for mel in mels], batch_size, self.settings.heads.embed_dim
-        )
-
-    def _project_tracks(self, tracks: list[np.ndarray]) -> Tensor:
-        if self.settings.front_end == "logmel":
-            mel, mask = pad_features(tracks, self.settings.mel, self.audio_encoder.min_frames)
+    def _project_features(self, features: list[np.ndarray]) -> Tensor:
+        if self.uses_frozen_features:
+            padded, mask = pad_frames(features)
         else:
-            mel, mask = pad_frames(tracks)
-        return self.project_audio(mel.to(self.device), mask.to(self.device))
+            min_frames = self.audio_encoder.min_frames
+            padded, mask = pad_features(features, self.settings.mel, min_frames)
+        return self.project_audio(padded.to(self.device), mask.to(self.device))
 
-    def encode_text(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Unit vectors (n, d) float32; CheckpointError if the model has no tokenizer, DataError for
-        one text alone.
+    def encode_text(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Returns unit vectors of texts: (n, d), or (d,) for a single string.
+
+        Raises CheckpointError if the model has no tokenizer.
         """
-        states = self.encode_text_states(require_list(texts, "texts"), batch_size)
-        return self.encode_text_from_states(states)
+        if isinstance(texts, str):
+            return np.asarray(self.encode_text([texts], batch_size)[0])
+        return self.encode_text_from_states(self.encode_text_states(texts, batch_size))
 
+    @torch.no_grad()
     def encode_text_from_states(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
-        """As `encode_text`, of texts whose `encode_text_states` are known: (n, D) -> (n, d)."""
+        """Returns the unit vectors (n, d) of texts from their `encode_text_states` (n, D)."""
+        vectors = np.empty((len(text_states), self.settings.heads.embed_dim), dtype=np.float32)
+        with eval_mode(self):
+            for start in range(0, len(text_states), batch_size):
+                rows = slice(start, start + batch_size)
+                states = torch.from_numpy(text_states[rows]).to(self.device)
+                vectors[rows] = _unit_rows(self.project_text(states))
+        return vectors
 
-        def project(rows: list[int]) -> Tensor:
-            return F.normalize(
-                self.project_text(torch.from_numpy(text_states[rows]).to(self.device)), dim=-1
-            )
+    @torch.no_grad()
+    def encode_text_states(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Returns the text encoder's vectors before the head: (n, D), or (D,) for a single string.
 
-        return batched_forward(
-            self, project, [0] * len(text_states), batch_size, self.settings.heads.embed_dim
-        )
-
-    def encode_text_states(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """The text encoder's own vectors (n, D) float32, before the head: fixed while the encoder
-        is frozen.
-
-        Zeros for an empty text.
+        They are fixed while the encoder is frozen; zeros for an empty text.
         """
-        size = self.text_encoder.config.hidden_size
+        if isinstance(texts, str):
+            return np.asarray(self.encode_text_states([texts], batch_size)[0])
+        states = np.zeros((len(texts), self.text_encoder.config.hidden_size), dtype=np.float32)
+        with eval_mode(self):
+            for rows in batches_by_length(texts, batch_size):
+                batch = [texts[row] for row in rows]
+                has_text = torch.tensor([bool(text) for text in batch], device=self.device)
+                encoded = self._encode_tokens(batch) * has_text[:, None]
+                states[rows] = encoded.float().cpu().numpy()
+        return states
 
-        def project(rows: list[int]) -> Tensor:
-            has_text = torch.tensor([bool(texts[row]) for row in rows], device=self.device)
-            return self._states([texts[row] for row in rows]) * has_text[:, None]
-
-        return batched_forward(self, project, [len(text) for text in texts], batch_size, size)
-
-    def _states(self, texts: list[str]) -> Tensor:
+    def _encode_tokens(self, texts: list[str]) -> Tensor:
         if self.tokenizer is None:
             raise CheckpointError(
                 "this model has no tokenizer; save one beside it (tokenizer.save_pretrained)"
             )
         tokens = tokenize(texts, self.tokenizer, self.settings.text.max_tokens)
-        return self.text_states(**{name: ids.to(self.device) for name, ids in tokens.items()})
+        return self.text_states(
+            tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
+        )
+
+
+def _is_waveform(items: object) -> bool:
+    return isinstance(items, np.ndarray) and items.ndim == 1 and items.dtype.kind in "fiu"
+
+
+def _unit_rows(vectors: Tensor) -> np.ndarray:
+    rows: np.ndarray = F.normalize(vectors, dim=-1).float().cpu().numpy()
+    return rows
 
 
 AutoConfig.register("htcl", HTCLConfig)

@@ -1,4 +1,4 @@
-"""A model between two others: their weights, mixed."""
+"""Interpolates the weights of two models."""
 
 from copy import deepcopy
 
@@ -6,33 +6,26 @@ from ponticello.errors import CheckpointError
 from ponticello.model.htcl import HTCL
 
 
-def interpolate_weights(one: HTCL, two: HTCL, alpha: float) -> HTCL:
-    """A new model with the weights (1 - alpha) `one` + alpha `two`, in eval mode; 0 gives `one`, 1
-    gives `two`.
+def interpolate_weights(start: HTCL, end: HTCL, alpha: float) -> HTCL:
+    """Returns a new model with the weights (1 - alpha) `start` + alpha `end`, in eval mode.
 
-    It lies where `two` does: what was just trained may be on a GPU, and what it began with is read
-    from the disk.
-
-    CheckpointError if the two are not of the same layout.
+    It is on the device of `end`. Raises CheckpointError if the two have different layouts.
     Source: Wortsman et al. 2022, robust fine-tuning by weight interpolation.
     """
-    start, end = one.state_dict(), two.state_dict()
-    shapes = [
-        {name: tuple(weight.shape) for name, weight in state.items()} for state in (start, end)
-    ]
-    if shapes[0] != shapes[1]:
-        differing = sorted(name for name, _ in set(shapes[0].items()) ^ set(shapes[1].items()))
-        raise CheckpointError(
-            f"models of different layouts cannot be mixed; they differ in {differing[0]}"
-        )
-    mixed = deepcopy(two)
-    mixed.load_state_dict(
-        {
-            name: weight.to(end[name].device).lerp(end[name], alpha)
-            if weight.is_floating_point()
-            else end[name]
-            for name, weight in start.items()
-        }
-    )
-    mixed.train(False)
-    return mixed
+    start_weights = start.state_dict()
+    end_weights = end.state_dict()
+    for name in sorted(start_weights.keys() | end_weights.keys()):
+        is_shared = name in start_weights and name in end_weights
+        if not is_shared or start_weights[name].shape != end_weights[name].shape:
+            raise CheckpointError(
+                f"models of different layouts cannot be mixed; they differ in {name}"
+            )
+    weights = {}
+    for name, weight in start_weights.items():
+        weights[name] = end_weights[name]
+        if weight.is_floating_point():
+            weights[name] = weight.to(end_weights[name].device).lerp(end_weights[name], alpha)
+    model = deepcopy(end)
+    model.load_state_dict(weights)
+    model.train(False)
+    return model

@@ -1,20 +1,20 @@
-"""Both towers as ONNX files, for whoever serves vectors without PyTorch.
+"""Exports both towers as ONNX files, for programs that serve vectors without PyTorch.
 
     FOLDER/
       audio.onnx      frames (B, T, F) float32, padding_mask (B, T) bool   -> vector (B, d) float32
       text.onnx       input_ids (B, L) int64, attention_mask (B, L) int64  -> vector (B, d) float32
-      tokenizer/      what makes a text input_ids
-      ponticello.json what goes in and what comes out
+      tokenizer/      turns a text into input_ids
+      ponticello.json describes inputs and outputs
 
-B, T and L are free. What the exporter records is one run, so the files are run beside PyTorch at
-other sizes before they are let out. (TorchScript's older exporter takes the length of that one run
-for the length of all.)
+B, T and L are free. The exporter records one run, so the files are compared with PyTorch at other
+sizes before they are kept. (TorchScript's older exporter fixes the length of that run.)
 """
 
 import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,28 +27,26 @@ from torch import Tensor, nn
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.features.frontend import features_key
 from ponticello.model.audio_encoder import masked_mean
-from ponticello.model.batching import all_crops
+from ponticello.model.batching import all_crops, eval_mode
 from ponticello.model.htcl import HTCL
 from ponticello.storage.files import atomic_write
 
 OPSET = 18  # the exporter's own; a lower one is converted to
-LARGEST_DIFFERENCE = 1e-4
-AUDIO, TEXT, RECORD, TOKENIZER = "audio.onnx", "text.onnx", "ponticello.json", "tokenizer"
-SIZES = (
-    (1, 0),
-    (2, 7),
-    (5, 40),
-    (3, 120),
-)  # rows, and units above the shortest input, of what is tried
+MAX_DIFFERENCE = 1e-4
+AUDIO = "audio.onnx"
+TEXT = "text.onnx"
+TOKENIZER = "tokenizer"
+RECORD = "ponticello.json"
+# (rows, units above the shortest input) of the inputs that are compared with PyTorch.
+SIZES = ((1, 0), (2, 7), (5, 40), (3, 120))
 
 Run = Callable[..., np.ndarray]
+Inputs = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What `export_onnx` wrote: its folder, and the largest difference from PyTorch in a coordinate
-    of each tower.
-    """
+class OnnxExport:
+    """The written folder, and each tower's largest difference from PyTorch in a coordinate."""
 
     folder: Path
     audio_difference: float
@@ -56,18 +54,17 @@ class Exported:
 
 
 class _AudioTower(nn.Module):
-    """Frames to unit vectors; to vectors not yet normalised where the model hears a track in crops."""
+    """Frames to unit vectors; to vectors not normalised where the model takes crops."""
 
     def __init__(self, model: HTCL) -> None:
         super().__init__()
-        self.encoder, self.head, self.is_cropped = (
-            model.audio_encoder,
-            model.audio_head,
-            model.crop_frames > 0,
-        )
+        self.encoder = model.audio_encoder
+        self.head = model.audio_head
+        self.is_cropped = model.crop_frames > 0
 
     def forward(self, frames: Tensor, padding_mask: Tensor) -> Tensor:
-        vectors: Tensor = self.head(masked_mean(*self.encoder(frames, padding_mask)))
+        tokens, token_mask = self.encoder(frames, padding_mask)
+        vectors: Tensor = self.head(masked_mean(tokens, token_mask))
         return vectors if self.is_cropped else F.normalize(vectors, dim=-1)
 
 
@@ -77,18 +74,16 @@ class _TextTower(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return F.normalize(
-            self.model.project_text(self.model.text_states(input_ids, attention_mask)), dim=-1
-        )
+        states = self.model.text_states(input_ids, attention_mask)
+        return F.normalize(self.model.project_text(states), dim=-1)
 
 
-def export_onnx(model: HTCL, folder: Path, space_id: str) -> Exported:
-    """Writes both towers to a new `folder`, once they have given PyTorch's vectors to 1e-4 at
-    several sizes.
+def export_onnx(model: HTCL, folder: Path, space_id: str) -> OnnxExport:
+    """Writes both towers to a new `folder` if their vectors equal PyTorch's to 1e-4.
 
-    space_id: names the space the vectors lie in, for the record. ConfigError without the extra
-    `onnx` or where `folder` holds something; CheckpointError where the model has no tokenizer, or a
-    file's vectors differ: then nothing is left.
+    space_id: of the vectors' space, for the record.
+    Raises ConfigError without the extra `onnx` or if `folder` is not empty; CheckpointError if the
+    model has no tokenizer or a file's vectors differ. Then nothing is written.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -101,53 +96,34 @@ def export_onnx(model: HTCL, folder: Path, space_id: str) -> Exported:
         raise CheckpointError(
             "this model has no tokenizer; save one beside it (tokenizer.save_pretrained)"
         )
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(False)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # its fused layer cannot be exported
-    try:
-        with atomic_write(folder) as place, torch.no_grad():
-            place.mkdir(parents=True)
-            generator = torch.Generator().manual_seed(0)
-            _write(
-                _AudioTower(model),
-                place / AUDIO,
-                next(_some_frames(model, generator, ((2, 30),))),
-                ("frames", "padding_mask"),
-            )
-            _write(
-                _TextTower(model),
-                place / TEXT,
-                next(_some_tokens(model, generator, ((2, 5),))),
-                ("input_ids", "attention_mask"),
-            )
-            model.tokenizer.save_pretrained(str(place / TOKENIZER))
-            audio = _largest_difference(
-                place / AUDIO, _AudioTower(model), _some_frames(model, generator, SIZES)
-            )
-            text = _largest_difference(
-                place / TEXT, _TextTower(model), _some_tokens(model, generator, SIZES)
-            )
-            (place / RECORD).write_text(
-                json.dumps(_record(model, space_id), indent=1) + "\n", encoding="utf-8"
-            )
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes:
-            module.training = mode
-    return Exported(folder, audio, text)
+    generator = torch.Generator().manual_seed(0)
+    audio_tower = _AudioTower(model)
+    text_tower = _TextTower(model)
+    with eval_mode(model), _plain_attention(), torch.no_grad(), atomic_write(folder) as temporary:
+        temporary.mkdir(parents=True)
+        frames = _random_frames(model, generator, 2, 30)
+        _write(audio_tower, temporary / AUDIO, frames, ("frames", "padding_mask"))
+        tokens = _random_tokens(model, generator, 2, 5)
+        _write(text_tower, temporary / TEXT, tokens, ("input_ids", "attention_mask"))
+        model.tokenizer.save_pretrained(str(temporary / TOKENIZER))
+        inputs = [_random_frames(model, generator, n_rows, extra) for n_rows, extra in SIZES]
+        audio_difference = _max_difference(temporary / AUDIO, audio_tower, inputs)
+        inputs = [_random_tokens(model, generator, n_rows, extra) for n_rows, extra in SIZES]
+        text_difference = _max_difference(temporary / TEXT, text_tower, inputs)
+        record = json.dumps(_record(model, space_id), indent=1)
+        (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
+    return OnnxExport(folder, audio_difference, text_difference)
 
 
 def run_onnx(path: Path) -> Run:
-    """A function from a file's two inputs, as arrays, to its vectors (B, d) float32, on one thread
-    of the CPU.
-    """
+    """Returns a function from a file's two inputs to its vectors (B, d), on one CPU thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    names = [given.name for given in session.get_inputs()]
+    names = [session_input.name for session_input in session.get_inputs()]
 
     def run(*inputs: np.ndarray) -> np.ndarray:
         vectors: np.ndarray = session.run(None, dict(zip(names, inputs, strict=True)))[0]
@@ -157,25 +133,31 @@ def run_onnx(path: Path) -> Run:
 
 
 def crops_of(frames: np.ndarray, n_frames: int) -> np.ndarray:
-    """frames: (T, F) of one track, T > n_frames -> the crops (N, n_frames, F) whose mean vector is
-    the track's.
-    """
-    whole = torch.from_numpy(frames)[None]
-    crops: np.ndarray = all_crops(whole, torch.zeros(1, len(frames), dtype=torch.bool), n_frames)[
-        0
-    ].numpy()
-    return crops
+    """Returns the crops (N, n_frames, F) of a track (T, F), whose mean vector is the track's."""
+    mask = torch.zeros(1, len(frames), dtype=torch.bool)
+    crops, _, _ = all_crops(torch.from_numpy(frames)[None], mask, n_frames)
+    rows: np.ndarray = crops.numpy()
+    return rows
 
 
-def _write(
-    tower: nn.Module, path: Path, inputs: tuple[Tensor, Tensor], names: tuple[str, str]
-) -> None:
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Turns off the fused attention layer, which cannot be exported."""
+    is_fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_fast)
+
+
+def _write(tower: nn.Module, path: Path, inputs: Inputs, names: tuple[str, str]) -> None:
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    said = logging.getLogger("torch.onnx")
-    level = said.level
-    said.setLevel(logging.ERROR)  # that torchvision is not there, which nothing here needs
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)  # it warns that torchvision is missing
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of PyTorch about itself: nothing a user could change
+        warnings.simplefilter("ignore")  # of PyTorch about itself
         torch.onnx.export(
             tower,
             inputs,
@@ -188,115 +170,118 @@ def _write(
             output_names=["vector"],
             dynamic_shapes=(free, free),
         )
-    said.setLevel(level)
+    exporter_log.setLevel(level)
 
 
-def _some_frames(
-    model: HTCL, generator: torch.Generator, sizes: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Noise with padding at the end of every row but the first."""
+def _random_frames(model: HTCL, generator: torch.Generator, n_rows: int, extra: int) -> Inputs:
+    """Returns noise with padding at the end of every row but the first."""
     shortest = model.audio_encoder.min_frames
-    size = model.config.frame_size if model.uses_frozen_features else model.settings.mel.n_mels
-    for n_rows, more in sizes:
-        n_frames = shortest + (
-            min(more, model.crop_frames - shortest) if model.crop_frames else more
-        )
-        n_real = torch.randint(shortest, n_frames + 1, (n_rows,), generator=generator)
-        n_real[0] = n_frames
-        mask = torch.arange(n_frames)[None, :] >= n_real[:, None]
-        yield (
-            torch.randn(n_rows, n_frames, size, generator=generator).masked_fill(
-                mask[..., None], 0.0
-            ),
-            mask,
-        )
+    n_features = model.settings.mel.n_mels
+    if model.uses_frozen_features:
+        n_features = model.config.frame_size
+    n_frames = shortest + extra
+    if model.crop_frames:
+        n_frames = min(n_frames, model.crop_frames)
+    n_real = torch.randint(shortest, n_frames + 1, (n_rows,), generator=generator)
+    n_real[0] = n_frames
+    mask = torch.arange(n_frames)[None, :] >= n_real[:, None]
+    frames = torch.randn(n_rows, n_frames, n_features, generator=generator)
+    return frames.masked_fill(mask[..., None], 0.0), mask
 
 
-def _some_tokens(
-    model: HTCL, generator: torch.Generator, sizes: tuple[tuple[int, int], ...]
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _random_tokens(model: HTCL, generator: torch.Generator, n_rows: int, extra: int) -> Inputs:
+    """Returns random tokens with padding at the end of every row but the first."""
     n_words = model.text_encoder.config.vocab_size
-    for n_rows, more in sizes:
-        n_tokens = min(2 + more, model.settings.text.max_tokens)
-        n_real = torch.randint(2, n_tokens + 1, (n_rows,), generator=generator)
-        n_real[0] = n_tokens
-        mask = (torch.arange(n_tokens)[None, :] < n_real[:, None]).long()
-        yield torch.randint(0, n_words, (n_rows, n_tokens), generator=generator) * mask, mask
+    n_tokens = min(2 + extra, model.settings.text.max_tokens)
+    n_real = torch.randint(2, n_tokens + 1, (n_rows,), generator=generator)
+    n_real[0] = n_tokens
+    mask = (torch.arange(n_tokens)[None, :] < n_real[:, None]).long()
+    tokens = torch.randint(0, n_words, (n_rows, n_tokens), generator=generator)
+    return tokens * mask, mask
 
 
-def _largest_difference(
-    path: Path, tower: nn.Module, tried: Iterator[tuple[Tensor, Tensor]]
-) -> float:
-    """Between the file's vectors and PyTorch's, brought to length 1; CheckpointError above
-    `LARGEST_DIFFERENCE`.
+def _max_difference(path: Path, tower: nn.Module, inputs: list[Inputs]) -> float:
+    """Returns the largest difference between the file's unit vectors and PyTorch's.
+
+    Raises CheckpointError above `MAX_DIFFERENCE`.
     """
-    run, largest = run_onnx(path), 0.0
-    for inputs in tried:
+    run = run_onnx(path)
+    largest = 0.0
+    for left, right in inputs:
+        shape = tuple(left.shape)
         try:
-            found = torch.from_numpy(run(*(given.numpy() for given in inputs)))
-        except Exception as error:  # the runtime's own kinds share no parent
-            first = str(error).splitlines()[0]
+            vectors = torch.from_numpy(run(left.numpy(), right.numpy()))
+        except Exception as error:  # the runtime's exceptions share no parent
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{path.name} does not run on {shape}: {reason}") from None
+        expected = tower(left, right)
+        if vectors.shape != expected.shape:
             raise CheckpointError(
-                f"{path.name} does not run on {tuple(inputs[0].shape)}: {first}"
-            ) from None
-        wanted = tower(*inputs)
-        gap = (
-            (F.normalize(found, dim=-1) - F.normalize(wanted, dim=-1)).abs().max()
-            if found.shape == wanted.shape
-            else None
-        )
-        if gap is None or not float(gap) <= LARGEST_DIFFERENCE:
-            raise CheckpointError(
-                f"{path.name} differs from PyTorch by {'its shape' if gap is None else f'{float(gap):.1e}'} on "
-                f"{tuple(inputs[0].shape)}; at most {LARGEST_DIFFERENCE:.0e} is allowed, so nothing was written"
+                f"{path.name} differs from PyTorch by its shape on {shape}, so nothing was written"
             )
-        largest = max(largest, float(gap))
+        gaps = F.normalize(vectors, dim=-1) - F.normalize(expected, dim=-1)
+        difference = float(gaps.abs().max())
+        if not difference <= MAX_DIFFERENCE:  # also if it is nan
+            raise CheckpointError(
+                f"{path.name} differs from PyTorch by {difference:.1e} on {shape}; "
+                f"at most {MAX_DIFFERENCE:.0e} is allowed, so nothing was written"
+            )
+        largest = max(largest, difference)
     return largest
 
 
 def _record(model: HTCL, space_id: str) -> dict[str, Any]:
-    """What a program needs beside the two files."""
-    parts, crop = model.settings, model.crop_frames
-    if model.uses_frozen_features:
-        size, make = (
-            model.config.frame_size,
-            f"frames of front end {parts.front_end}, as they are, float32",
-        )
-    else:
-        size = parts.mel.n_mels
-        make = (
-            "log-mels in dB by the settings under mel, brought to mean 0 and deviation 1 over all of a track's frames"
-            if not parts.mel.released_padding
-            else "log-mels in dB by the settings under mel, padded with their floor (loudest minus top_db) to "
-            "max_frames, then brought to mean 0 and deviation 1; nothing masked"
-        )
+    """Returns what a program needs to know about the two files."""
+    settings = model.settings
+    vector = "(B, d) float32, unit length"
     audio: dict[str, Any] = {
         "file": AUDIO,
-        "frames": f"(B, T, {size}) float32: {make}; zeros where padded",
+        "frames": _describe_frames(model),
         "padding_mask": "(B, T) bool, True = padding, at the end of a row only",
         "shortest": model.audio_encoder.min_frames,
-        "vector": "(B, d) float32, unit length",
+        "vector": vector,
     }
-    if crop:
+    if model.crop_frames:
+        crop = model.crop_frames
         audio["crop_frames"] = crop
         audio["vector"] = (
-            f"(B, d) float32, not normalised: a track above {crop} frames goes in as crops of {crop}, no more of them "
-            "than it takes, the last ending where it ends; the mean of their vectors over its length is the track's"
+            f"(B, d) float32, not normalised: a track above {crop} frames goes in as crops of "
+            f"{crop}, no more of them than it takes, the last ending where it ends; the mean of "
+            "their vectors over its length is the track's"
         )
+    text = {
+        "file": TEXT,
+        "tokenizer": TOKENIZER,
+        "max_tokens": settings.text.max_tokens,
+        "vector": vector,
+    }
+    key = features_key(settings, model.config.front_end_weights)
     return {
         "space_id": space_id,
-        "embed_dim": parts.heads.embed_dim,
+        "embed_dim": settings.heads.embed_dim,
         "opset": OPSET,
         "audio": audio,
-        "text": {
-            "file": TEXT,
-            "tokenizer": TOKENIZER,
-            "max_tokens": parts.text.max_tokens,
-            "vector": "(B, d) float32, unit length",
-        },
-        "front_end": {
-            "name": parts.front_end,
-            "key": features_key(parts, model.config.front_end_weights),
-        },
-        "mel": parts.mel.model_dump(mode="json"),
+        "text": text,
+        "front_end": {"name": settings.front_end, "key": key},
+        "mel": settings.mel.model_dump(mode="json"),
     }
+
+
+def _describe_frames(model: HTCL) -> str:
+    mel = model.settings.mel
+    if model.uses_frozen_features:
+        n_features = model.config.frame_size
+        content = f"frames of front end {model.settings.front_end}, as they are, float32"
+    elif mel.released_padding:
+        n_features = mel.n_mels
+        content = (
+            "log-mels in dB by the settings under mel, padded with their floor (loudest minus "
+            "top_db) to max_frames, then brought to mean 0 and deviation 1; nothing masked"
+        )
+    else:
+        n_features = mel.n_mels
+        content = (
+            "log-mels in dB by the settings under mel, brought to mean 0 and deviation 1 over all "
+            "of a track's frames"
+        )
+    return f"(B, T, {n_features}) float32: {content}; zeros where padded"

@@ -27,30 +27,29 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 
 Frames = FeatureStore | PooledFeatures
-NO_TEXT = -1  # the number of a text that is not there
+NO_TEXT = -1  # the text number of tracks without text
 
 
 @dataclass(frozen=True)
 class TrackItem:
-    """What one track brings to a batch.
+    """One track of a batch.
 
-    track_number: stands for the track, so that a repeated track is never its own negative.
-    text_number: stands for the text; tracks with the same words share it. `NO_TEXT` = there is
-    none.
-    texts: the track's text, and other wordings of it for training.
+    track_number, text_number: equal for the same track or text, so that neither is its own
+        negative; `NO_TEXT` = without text.
+    features: (t, F), log-mels in dB or a front end's features.
+    texts: the track's text, then other wordings of it.
     """
 
     track_number: int
     text_number: int
-    mel: np.ndarray  # (t, F); log-mels in dB, or a front end's frames
+    features: np.ndarray
     texts: tuple[str, ...]
 
 
 class TrackTuples(Dataset[tuple[TrackItem, ...]]):
-    """Rows of one or two tracks, read from the store when asked for.
+    """Rows of one or two tracks, read from the store on access.
 
-    texts: by track id, "" = none. variants: further wordings of each text, equally many for every
-    track.
+    texts: by track id, "" = none. variants: other wordings, equally many for each track.
     """
 
     def __init__(
@@ -60,30 +59,32 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
         rows: Sequence[tuple[str, ...]],
         variants: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.store, self.texts, self.rows, self.variants = store, texts, rows, variants or {}
+        self.store = store
+        self.texts = texts
+        self.rows = rows
+        self.variants = variants or {}
         self.track_numbers = {track_id: number for number, track_id in enumerate(sorted(texts))}
-        first_with: dict[str, int] = {"": NO_TEXT}
-        self.text_numbers = {
-            track_id: first_with.setdefault(texts[track_id], number)
-            for track_id, number in self.track_numbers.items()
-        }
+        self.text_numbers: dict[str, int] = {}
+        number_of = {"": NO_TEXT}  # of each text: the first track's that has it
+        for track_id, number in self.track_numbers.items():
+            self.text_numbers[track_id] = number_of.setdefault(texts[track_id], number)
 
     def wordings(self, track_id: str) -> tuple[str, ...]:
-        """The track's text, then its variants."""
+        """Returns the track's text, then its variants."""
         return (self.texts[track_id], *self.variants.get(track_id, ()))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, row: int) -> tuple[TrackItem, ...]:
-        return tuple(
-            TrackItem(
-                self.track_numbers[track_id],
-                self.text_numbers[track_id],
-                self.store.read(track_id),
-                self.wordings(track_id),
-            )
-            for track_id in self.rows[row]
+        return tuple(self._item(track_id) for track_id in self.rows[row])
+
+    def _item(self, track_id: str) -> TrackItem:
+        return TrackItem(
+            self.track_numbers[track_id],
+            self.text_numbers[track_id],
+            self.store.read(track_id),
+            self.wordings(track_id),
         )
 
 
@@ -93,80 +94,73 @@ def track_dataset(
     track_ids: Sequence[str],
     variants: Mapping[str, Sequence[str]] | None = None,
 ) -> TrackTuples:
-    """One row for each of `track_ids` that has both audio and text, in the given order."""
+    """Returns one row for each of `track_ids` that has audio and text, in order."""
     usable = {track_id: text for track_id, text in texts.items() if text and track_id in store}
-    return TrackTuples(
-        store, usable, [(track_id,) for track_id in track_ids if track_id in usable], variants
-    )
+    rows = [(track_id,) for track_id in track_ids if track_id in usable]
+    return TrackTuples(store, usable, rows, variants)
 
 
 def pair_dataset(store: Frames, texts: Mapping[str, str], pairs: pl.DataFrame) -> TrackTuples:
-    """One row for each distinct (anchor, positive) whose two tracks have audio, in table order."""
+    """Returns one row for each distinct pair of tracks with audio, in table order."""
     usable = {track_id: text for track_id, text in texts.items() if track_id in store}
-    distinct = pairs.select(ANCHOR_ID, POSITIVE_ID).unique(maintain_order=True).rows()
-    return TrackTuples(
-        store, usable, [pair for pair in distinct if pair[0] in usable and pair[1] in usable]
-    )
+    unique_pairs = pairs.select(ANCHOR_ID, POSITIVE_ID).unique(maintain_order=True).rows()
+    rows = [pair for pair in unique_pairs if usable.keys() >= set(pair)]
+    return TrackTuples(store, usable, rows)
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Tuples of tracks as one batch; picklable, for loader workers.
+    """Makes a batch of tuples of tracks; picklable, for loader workers.
 
-    text_states: (n, V, D) what a frozen text encoder says of each text number's V wordings, so that
-    no step encodes
-        them again; the last row is for `NO_TEXT`.
-    teacher: (n, d) the unit vector stage one gave each track number, for stage two to stay close
-    to.
+    mel: None = features of a frozen front end, taken as they are.
+    text_states: (n, V, D) the frozen text encoder's vectors of each text number's V wordings; the
+        last row is for `NO_TEXT`. None = texts are tokenised.
+    teacher: (n, d) each track number's unit vector when stage two began, for distillation.
     """
 
     tokenizer: Tokenizer
-    mel: MelConfig | None  # None: frames of another front end, taken as they are
+    mel: MelConfig | None
     min_frames: int
     max_tokens: int
     text_states: Tensor | None = None
     teacher: Tensor | None = None
 
     def __call__(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Tensor]:
-        """`mel`, `padding_mask`, the texts, `has_text` and the rows' numbers.
+        """Returns `features`, `padding_mask`, the texts, `has_text` and the rows' numbers.
 
-        The texts are `input_ids` and `attention_mask`, (B, V, L), or `text_states`, (B, V, D): V
-        wordings of each.
+        The texts are `input_ids` and `attention_mask`, (B, V, L), or `text_states`, (B, V, D).
         """
         batch = self.unpadded(rows)
-        mel, padding_mask = self.pad(batch.pop("mels"))
-        return {"mel": mel, "padding_mask": padding_mask, **batch}
+        features, padding_mask = self.pad(batch.pop("unpadded_features"))
+        return {"features": features, "padding_mask": padding_mask} | batch
 
-    def pad(self, mels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """What the audio tower takes of tracks as the store gives them: (B, T, F) and its mask (B,
-        T).
-        """
-        return pad_features(mels, self.mel, self.min_frames) if self.mel else pad_frames(mels)
+    def pad(self, features: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Returns features as the audio tower takes them, (B, T, F), and their mask (B, T)."""
+        if self.mel is None:
+            return pad_frames(features)
+        return pad_features(features, self.mel, self.min_frames)
 
     def unpadded(self, rows: Sequence[tuple[TrackItem, ...]]) -> dict[str, Any]:
-        """A batch with `mels`, views of the store, for `pad` to take so many of at a time: no sound
-        is read yet.
-        """
-        items = [item for column in zip(*rows, strict=True) for item in column]
-        text_numbers = torch.tensor([item.text_number for item in items])
-        if self.text_states is None:
-            told = [text for item in items for text in item.texts]
-            tokens = tokenize(told, self.tokenizer, self.max_tokens)
-            texts = {
-                name: ids.reshape(len(items), -1, ids.shape[1]) for name, ids in tokens.items()
-            }
-        else:
-            texts = {"text_states": self.text_states[text_numbers]}
+        """Returns a batch with `unpadded_features`: a list of unread views of the store."""
+        items = list(chain.from_iterable(zip(*rows, strict=True)))
         track_numbers = torch.tensor([item.track_number for item in items])
-        taught = {} if self.teacher is None else {"teacher": self.teacher[track_numbers]}
-        return {
-            "mels": [item.mel for item in items],
-            **texts,
+        text_numbers = torch.tensor([item.text_number for item in items])
+        batch: dict[str, Any] = {
+            "unpadded_features": [item.features for item in items],
             "has_text": text_numbers != NO_TEXT,
             "track_numbers": track_numbers,
             "text_numbers": text_numbers,
-            **taught,
         }
+        if self.teacher is not None:
+            batch["teacher"] = self.teacher[track_numbers]
+        if self.text_states is not None:
+            batch["text_states"] = self.text_states[text_numbers]
+            return batch
+        texts = list(chain.from_iterable(item.texts for item in items))
+        tokens = tokenize(texts, self.tokenizer, self.max_tokens)
+        for name, values in tokens.items():
+            batch[name] = values.reshape(len(items), -1, values.shape[1])
+        return batch
 
 
 @dataclass(frozen=True)
@@ -202,7 +196,7 @@ def open_training_frames(folder: LibraryPaths, weights: str = "") -> Frames:
 
 
 def compute_text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
-    """Returns the frozen text encoder's vectors (n + 1, V, D) of the V wordings of each text number.
+    """Returns the frozen text encoder's vectors of each text number's V wordings, (n + 1, V, D).
 
     Rows of unused numbers are zeros, and so is the last one, for `NO_TEXT`.
     """
@@ -216,8 +210,9 @@ def compute_text_states(model: HTCL, dataset: TrackTuples) -> Tensor:
         return states
     # In order of first use: which texts share a batch decides the last digits.
     unique_texts = list(dict.fromkeys(chain.from_iterable(wordings.values())))
-    row_of = {text: row for row, text in enumerate(unique_texts)}
-    unique_states = torch.from_numpy(model.encode_text_states(unique_texts))
+    encoded = torch.from_numpy(model.encode_text_states(unique_texts))
+    state_of = dict(zip(unique_texts, encoded, strict=True))
     for number, texts in wordings.items():
-        states[number] = unique_states[[row_of[text] for text in texts]]
+        for variant, text in enumerate(texts):
+            states[number, variant] = state_of[text]
     return states

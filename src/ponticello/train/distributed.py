@@ -1,14 +1,9 @@
-"""What a training process does when it is told to stop, and one readable line when another one is
-gone.
+"""Training with several processes: gathering rows, and a readable end when a process stops.
 
-`torchrun` ends the other processes of its machine within a second, by SIGTERM, and says whose end
-was the cause. A process on another machine only notices that its connection is closed. What is lost
-is the steps since the last checkpoint. Whether others are gone or all are to stop, a process cannot
-tell from the signal: it is given time to end by itself, with a checkpoint, and is ended where it
-waits for one that is gone.
-
-Rows of every process in one tensor, with gradients that come out as if one process had seen them
-all.
+When a process of `torchrun` ends, `torchrun` sends SIGTERM to the others of its machine and reports
+the cause; a process on another machine only sees its connection closed. A process cannot tell
+whether SIGTERM means that others are gone or that all should stop. So it gets time to end by
+itself, with a checkpoint, and is then ended, even while it waits for a lost process.
 """
 
 import os
@@ -28,39 +23,42 @@ from torch import Tensor
 
 from ponticello.errors import PonticelloError
 
-LONGEST_WAIT = timedelta(
-    days=7
-)  # for the first process; any other collective gives up after half an hour
+MAX_WAIT = timedelta(days=7)  # for the main process; other collectives time out after 30 minutes
+REPORT_WAIT_S = 5.0  # for torchrun to see which process ended first
+GRACE_S = 20.0  # after SIGTERM, for the step and its checkpoint; torchrun and Slurm kill after 30
+DONE = b"\0"
+HOW_TO_RESUME = (
+    "torchrun's report names the rank; start the same command again: the run goes on at its last "
+    "checkpoint"
+)
 
 
 def launch_info() -> tuple[int, int]:
-    """(rank, processes) as `torchrun` announces them, also before the processes have met; (0, 1)
-    without it.
-    """
+    """Returns (rank, processes) as `torchrun` set them; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def world_size() -> int:
-    """How many processes have met to train together; 1 if this one is alone."""
+    """Returns the number of connected processes; 1 for a single one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of the processes that have met this is, from 0."""
+    """Returns this process's number among the connected ones, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Around what only the first process does: the others wait at the end for as long as it takes.
+    """Wraps what only the main process does; the others wait at the end as long as it takes.
 
-    All have to come in and out. One that fails does not wait; a connection closed by its end is
-    noticed at once.
+    All processes must enter and leave. One that fails does not wait; the others notice its closed
+    connection.
     """
     if world_size() == 1:
         yield
         return
-    group = dist.new_group(timeout=LONGEST_WAIT)
+    group = dist.new_group(timeout=MAX_WAIT)
     dist.barrier(group)  # NCCL connects in the first collective, and waits half an hour for that
     yield
     dist.barrier(group)
@@ -73,9 +71,7 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 
 
 class _GatherRows(torch.autograd.Function):
-    """all_gather forwards; backwards each process gets the sum of what all of them felt for its
-    rows.
-    """
+    """all_gather; its backward returns each process the summed gradient of its rows."""
 
     @staticmethod
     def forward(_: Any, rows: Tensor) -> Tensor:
@@ -91,12 +87,11 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """(B, ...) on each of W processes -> (W * B, ...) on all, in order of rank. B must be the same
-    everywhere.
+    """Returns the rows (B, ...) of all W processes as (W * B, ...), in order of rank.
 
-    With the mean of the local losses as the loss, DDP's average of the gradients equals the
-    gradient of one process with the joint batch. (The released code gathers without gradient, which
-    scales the encoders' gradient by 1/W.)
+    B must be the same on each. With the mean of the local losses as the loss, DDP's average of the
+    gradients equals the gradient of one process with the joint batch. (The released code gathers
+    without gradient, which scales the encoders' gradient by 1/W.)
     """
     if world_size() == 1:
         return rows
@@ -104,79 +99,80 @@ def gather_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
-WAIT_S = 5.0  # for torchrun to see whose end came first: who ends later is not named as the cause
-GRACE_S = 20.0  # after SIGTERM, for the step and its checkpoint; torchrun and Slurm kill after 30
-DONE = b"\0"
-
-
 @contextmanager
-def terminate_gracefully(tell: Callable[..., None]) -> Iterator[None]:
-    """Around training: SIGTERM calls `tell`, and the end of another process ends this one with a
-    line on how to go on.
+def terminate_gracefully(handler: Callable[..., None]) -> Iterator[None]:
+    """Wraps training: SIGTERM calls `handler`, and a lost process ends this one with a clear line.
 
-    PonticelloError where a connection to another process was lost or timed out. Of several
-    processes one that has not ended `GRACE_S` after SIGTERM says the line on stderr and ends with 1
-    at once, also from within a collective. Outside the main thread, where Python allows no
-    handlers, SIGTERM does what it did.
+    Raises PonticelloError if the connection to another process was lost or timed out. Of several
+    processes, one that has not ended `GRACE_S` after SIGTERM prints how to resume and exits with 1,
+    also from within a collective. Outside the main thread SIGTERM is not handled: Python allows no
+    handlers there.
     """
-    process, n_processes = launch_info()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, tell)
-    if n_processes == 1:
-        try:
+    previous_handler = signal.signal(signal.SIGTERM, handler)
+    try:
+        if launch_info()[1] == 1:
             yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return
+        else:
+            with _watchdog(), _readable_connection_errors():
+                yield
+    finally:
+        signal.signal(signal.SIGTERM, previous_handler)
+
+
+@contextmanager
+def _watchdog() -> Iterator[None]:
+    """Ends the process in time after SIGTERM.
+
+    Python runs handlers between its own instructions, and a process may wait long in a collective:
+    so a thread waits for the signal's number.
+    """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    # Python runs handlers between its own instructions, and a process may wait in a collective for
-    # long: so a thread
-    # waits for the signal's number.
-    other = signal.set_wakeup_fd(writing)
-    threading.Thread(
-        target=_end_when_told, args=(reading, process, n_processes), daemon=True
-    ).start()
+    previous_fd = signal.set_wakeup_fd(writing)
+    threading.Thread(target=_exit_after_grace, args=(reading,), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous_fd)
+        os.write(writing, DONE)
+
+
+@contextmanager
+def _readable_connection_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error).lower()):
             raise
-        time.sleep(WAIT_S)
+        time.sleep(REPORT_WAIT_S)
+        process, n_processes = launch_info()
         reason = str(error).splitlines()[0].rpartition("] ")[2]
         raise PonticelloError(
-            f"process {process} of {n_processes} lost the others ({reason[:120]}); {_how_to_go_on()}"
+            f"process {process} of {n_processes} lost the others ({reason[:120]}); {HOW_TO_RESUME}"
         ) from None
-    finally:
-        signal.set_wakeup_fd(other)
-        signal.signal(signal.SIGTERM, before)
-        os.write(writing, DONE)
 
 
-def _end_when_told(reading: int, process: int, n_processes: int) -> None:
-    """Waits for SIGTERM, and then for the end of training; if that does not come in time, it ends
-    the process.
-    """
-    while (told := os.read(reading, 1)) != DONE:
-        if told[0] == signal.SIGTERM:
-            until = time.monotonic() + GRACE_S
-            while (left := until - time.monotonic()) > 0 and select.select([reading], [], [], left)[
-                0
-            ]:
-                if os.read(reading, 1) == DONE:
-                    return
-            if (
-                int(os.environ.get("LOCAL_RANK", "0")) < 2
-            ):  # the first may be the one that is gone; not all need say it
-                line = f"error: process {process} of {n_processes} was told to stop, as when another has ended; "
-                os.write(
-                    sys.__stderr__.fileno() if sys.__stderr__ else 2,
-                    f"{line}{_how_to_go_on()}\n".encode(),
-                )
-            os._exit(1)
-
-
-def _how_to_go_on() -> str:
-    return "torchrun's report names the rank; start the same command again: the run goes on at its last checkpoint"
+def _exit_after_grace(reading: int) -> None:
+    """Waits for SIGTERM, then for the end of training; after `GRACE_S` exits the process."""
+    while True:
+        byte = os.read(reading, 1)
+        if byte == DONE:
+            return
+        if byte[0] == signal.SIGTERM:
+            break
+    deadline = time.monotonic() + GRACE_S
+    while select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if os.read(reading, 1) == DONE:
+            return
+    # Two processes of a machine print, since the first may be the lost one.
+    if int(os.environ.get("LOCAL_RANK", "0")) < 2:
+        process, n_processes = launch_info()
+        line = (
+            f"error: process {process} of {n_processes} was told to stop, as when another has "
+            f"ended; {HOW_TO_RESUME}\n"
+        )
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
+    os._exit(1)

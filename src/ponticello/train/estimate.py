@@ -1,8 +1,7 @@
-"""What a training run would take: a few of its real steps, timed, on a model that is thrown away.
+"""Estimates a training run: a few of its real steps are timed on a model that is thrown away.
 
-The run is begun as `train` would begin it, in a stand-in for the library: a temporary folder with
-links to everything but the runs. So nothing here knows how many steps a stage makes; it asks the
-run.
+The run starts as `train` would start it, in a temporary library of links to everything but the
+runs. So the estimate always has the run's own number of steps.
 """
 
 import math
@@ -26,74 +25,72 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.train.distributed import launch_info
 from ponticello.train.runs import COMPLETE
 
-STEPS = 5  # timed; one more before them warms up
-KEPT = 2  # checkpoints a run keeps beside each other (`training_arguments`)
+TIMED_STEPS = 5  # after one that warms up
+MAX_CHECKPOINTS = 2  # on disk at once (`training_arguments`)
 
 Train = Callable[[LibraryPaths, list[TrainerCallback]], Any]
-"""(the stand-in, callbacks) -> trains there: `train_semantic` or `train_preference` with all else filled in."""
+"""Trains a temporary library with callbacks: `train_semantic` or `train_preference`."""
 
 
 @dataclass(frozen=True)
 class TrainingEstimate:
-    """What a run would take at most: early stopping may end it before. Bytes are of disk, but for
-    the memory's.
+    """The most that a run can take; early stopping may end it before. Bytes are of disk.
 
-    seconds_before: reading, and what is computed once before the first step. seconds: all of it,
-    validation and checkpoints included. memory_bytes: the most this process held, on the GPU where
-    it trains there.
+    seconds_before: of reading and of computations before the first step. seconds: of the whole run.
+    memory_bytes: the peak of this process, on the GPU if it trains there.
     """
 
     n_steps: int
     n_validations: int
     seconds_before: float
-    seconds_a_step: float
-    seconds_a_validation: float
+    seconds_per_step: float
+    seconds_per_validation: float
     seconds: float
     memory_bytes: int
     checkpoint_bytes: int
     vector_bytes: int
 
     def lines(self) -> list[str]:
-        """One readable line a part."""
+        """Returns the estimate as readable lines."""
         return [
-            f"at most {self.n_steps:,} steps of {self.seconds_a_step:.3g} s and {self.n_validations:,} validations "
-            f"with checkpoints of {self.seconds_a_validation:.3g} s, after {self.seconds_before:.3g} s of reading",
-            f"about {_duration(self.seconds)} on this machine, less where patience ends it; stage two then still "
-            "chooses its balance on validation",
-            f"memory at its height {self.memory_bytes / 1e9:.2f} GB; disk {self.checkpoint_bytes / 1e6:,.1f} MB for "
-            f"checkpoints while it trains, {self.vector_bytes / 1e6:,.1f} MB for vectors once embedded",
+            f"at most {self.n_steps:,} steps of {self.seconds_per_step:.3g} s and "
+            f"{self.n_validations:,} validations with checkpoints of "
+            f"{self.seconds_per_validation:.3g} s, after {self.seconds_before:.3g} s of reading",
+            f"about {_duration(self.seconds)} on this machine, less with early stopping; stage two "
+            "then also selects its weights on validation",
+            f"peak memory {self.memory_bytes / 1e9:.2f} GB; disk "
+            f"{self.checkpoint_bytes / 1e6:,.1f} MB for checkpoints during training, "
+            f"{self.vector_bytes / 1e6:,.1f} MB for vectors after `ponticello embed`",
         ]
 
 
 def estimate_training(
     folder: LibraryPaths, train: Train, start: str | None = None
 ) -> TrainingEstimate:
-    """Begins a run, stops it after a few steps and one validation, and reckons the rest; the
-    library stays as it is.
+    """Starts a run, stops it after a few steps and one validation, and computes its total.
 
-    start: the stage-one run that `train` reads. ConfigError under torchrun, for one process cannot
-    speak for many.
-    Errors: as of the training. Cost: six steps, one validation, one checkpoint in the system's
-    temporary folder.
+    The library is not changed. start: the stage-one run that `train` reads.
+    Raises ConfigError under torchrun, and the errors of the training.
+    Cost: six steps, one validation, one checkpoint in the system's temporary folder.
     """
     if launch_info()[1] > 1:
         raise ConfigError("--dry-run measures one process; start it without torchrun")
-    clock = _Clock()
+    timer = _Timer()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    with _stand_in(folder, start) as library, suppress(_EnoughSteps):
-        train(library, [clock])
-    return clock.estimate(len(open_features(folder, folder.config)))
+    with _linked_library(folder, start) as library, suppress(_EnoughSteps):
+        train(library, [timer])
+    return timer.estimate(n_tracks=len(open_features(folder, folder.config)))
 
 
 @contextmanager
-def _stand_in(folder: LibraryPaths, start: str | None) -> Iterator[LibraryPaths]:
-    """A library in a temporary folder that reads what `folder` holds; of its runs only `start`."""
-    with tempfile.TemporaryDirectory(prefix="ponticello-dry-run-") as place:
-        root = Path(place)
-        for held in folder.root.iterdir():
-            if held.name != "runs" and not held.name.startswith("."):
-                (root / held.name).symlink_to(held)
+def _linked_library(folder: LibraryPaths, start: str | None) -> Iterator[LibraryPaths]:
+    """Yields a temporary library of links to `folder`; of its runs only to `start`."""
+    with tempfile.TemporaryDirectory(prefix="ponticello-dry-run-") as temporary:
+        root = Path(temporary)
+        for path in folder.root.iterdir():
+            if path.name != "runs" and not path.name.startswith("."):
+                (root / path.name).symlink_to(path)
         (root / "runs").mkdir()
         if start is not None and folder.run(start).is_dir():
             (root / "runs" / start).symlink_to(folder.run(start))
@@ -101,70 +98,71 @@ def _stand_in(folder: LibraryPaths, start: str | None) -> Iterator[LibraryPaths]
 
 
 class _EnoughSteps(Exception):
-    """Ends the run when everything has been measured."""
+    """Ends the run once everything has been measured."""
 
 
-class _Clock(TrainerCallback):
+class _Timer(TrainerCallback):
     """Times steps, then one validation and one checkpoint."""
 
     def __init__(self) -> None:
-        self.begun = self.first = self.mark = time.perf_counter()
-        self.steps: list[float] = []
-        self.validation, self.found = 0.0, {"n_steps": 0, "every": 1, "checkpoint": 0, "vectors": 0}
+        self.created_at = time.perf_counter()
+        self.started_at = self.created_at
+        self.last_mark = self.created_at
+        self.step_s: list[float] = []
+        self.validation_s = 0.0
+        self.n_steps = 0
+        self.eval_steps = 1
+        self.checkpoint_bytes = 0
+        self.bytes_per_vector = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.first = time.perf_counter()
-        self.found |= {"n_steps": state.max_steps, "every": int(args.eval_steps)}
+        self.started_at = time.perf_counter()
+        self.n_steps = state.max_steps
+        self.eval_steps = int(args.eval_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self.steps:
-            self.mark = time.perf_counter()
+        if not self.step_s:
+            self.last_mark = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """From the end of one step to the end of the next, so that the loader's time counts too."""
+        """Times from the end of the step before, so that the loader's time counts too."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        self.steps.append(now - self.mark)
-        self.mark = now
-        is_last = len(self.steps) > STEPS or state.global_step >= state.max_steps
-        control.should_evaluate = control.should_save = is_last
+        self.step_s.append(now - self.last_mark)
+        self.last_mark = now
+        is_last = len(self.step_s) > TIMED_STEPS or state.global_step >= state.max_steps
+        control.should_evaluate = is_last
+        control.should_save = is_last
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self.validation = time.perf_counter() - self.mark
-        files = [
-            file
-            for file in Path(args.output_dir).rglob("*")
-            if file.is_file() and file.name != COMPLETE
-        ]
-        self.found["checkpoint"] = sum(file.stat().st_size for file in files)
-        self.found["vectors"] = 4 * model.settings.heads.embed_dim
+        self.validation_s = time.perf_counter() - self.last_mark
+        for path in Path(args.output_dir).rglob("*"):
+            if path.is_file() and path.name != COMPLETE:
+                self.checkpoint_bytes += path.stat().st_size
+        self.bytes_per_vector = 4 * model.settings.heads.embed_dim
         raise _EnoughSteps
 
     def estimate(self, n_tracks: int) -> TrainingEstimate:
-        """n_tracks: that will have a vector."""
-        n_steps, n_validations = (
-            self.found["n_steps"],
-            math.ceil(self.found["n_steps"] / self.found["every"]),
-        )
-        a_step, before = median(self.steps[1:] or self.steps), self.first - self.begun
+        """Returns the estimate of the whole run. n_tracks: that will have a vector."""
+        n_validations = math.ceil(self.n_steps / self.eval_steps)
+        step_s = median(self.step_s[1:] or self.step_s)
+        before_s = self.started_at - self.created_at
         return TrainingEstimate(
-            n_steps=n_steps,
+            n_steps=self.n_steps,
             n_validations=n_validations,
-            seconds_before=before,
-            seconds_a_step=a_step,
-            seconds_a_validation=self.validation,
-            seconds=before + n_steps * a_step + n_validations * self.validation,
+            seconds_before=before_s,
+            seconds_per_step=step_s,
+            seconds_per_validation=self.validation_s,
+            seconds=before_s + self.n_steps * step_s + n_validations * self.validation_s,
             memory_bytes=_peak_memory(),
-            checkpoint_bytes=min(n_validations, KEPT) * self.found["checkpoint"],
-            vector_bytes=n_tracks * self.found["vectors"],
+            checkpoint_bytes=min(n_validations, MAX_CHECKPOINTS) * self.checkpoint_bytes,
+            vector_bytes=n_tracks * self.bytes_per_vector,
         )
 
 
 def _peak_memory() -> int:
-    """The most bytes that were held: by the GPU if there is one, else by this process since it
-    began.
-    """
+    """Returns the peak bytes of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -174,4 +172,6 @@ def _peak_memory() -> int:
 def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"

@@ -1,20 +1,7 @@
-"""One thin `transformers.Trainer` for both stages: two towers, several learning rates, losses that
-see embeddings.
+"""The training loop of both stages: a `transformers.Trainer`, its callbacks, the run's folder.
 
-Everything a `Trainer` does already (loop, DDP, schedule, resume) is left to it.
-
-A stage's settings in the words of `transformers.Trainer`.
-
-What of a batch the towers get: one wording of a text, one crop of a track, and only so many rows at
-a time.
-
-What a person sees while a model trains, and what stays on disk of it.
-
-When a run ends before its last step: it is told to (SIGTERM), or validation has not become better
-for long.
-
-Told to stop, as by Slurm, Kubernetes or a shutdown, it finishes its step, writes a checkpoint and
-ends with a line that says how to go on. Started again, it ends as if it had not been stopped.
+A run that gets SIGTERM finishes its step, writes a checkpoint and stops. Started again, it ends
+with the losses and weights of a run that was not stopped.
 """
 
 import hashlib
@@ -26,6 +13,7 @@ import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +33,9 @@ from ponticello.model.saving import report_write_errors
 from ponticello.splits.splits import with_role
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
-from ponticello.train.dataset import (
-    NO_TEXT,
-    Collator,
-    StageData,
-    TrackTuples,
-    compute_text_states,
-)
+from ponticello.train.dataset import NO_TEXT, Collator, StageData, TrackTuples, compute_text_states
 from ponticello.train.distributed import launch_info, main_process_first, terminate_gracefully
-from ponticello.train.gradcache import SIDES, cached_backward
+from ponticello.train.gradcache import VECTOR_NAMES, cached_backward
 from ponticello.train.runs import (
     RUN_FILE,
     STARTER,
@@ -71,40 +53,49 @@ from ponticello.train.stages import Stage, StageName, decays, learning_rate
 
 logger = logging.getLogger(__name__)
 
-LOG_EVERY = 5  # steps; the parts of the loss are means over them
-# not the loss: on few tracks it rises with confidence while the ranking still improves
+LOG_EVERY = 5  # steps; logged loss terms are means over them
+VALIDATION_ROWS = 2048  # at most; the validation loss contrasts all of them at once
+# Not the loss: with few tracks it rises with confidence while the ranking still improves.
 BEST_BY = "eval_mrr"
 ROW_NAMES = {
     "semantic": "tracks with audio and text",
     "preference": "pairs with audio and text on both sides",
 }
+TEXT_INPUTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...), V wordings a text
+LOSS_INPUTS = ("track_numbers", "text_numbers", "teacher")  # of a batch; the model takes the others
+
+RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
+"""(queries (n, d), items (m, d), targets (n,)) -> metrics with "mrr"; passed in, since `evaluate`
+imports this package."""
 
 
 def training_device(settings: StageConfig) -> torch.device:
-    """Where the Trainer will put the model of a stage: what is computed before its first step
-    belongs there, too.
-    """
+    """Returns the device that the Trainer will use for a stage."""
     return training_arguments(settings, Path(), batch_size=2, steps_per_epoch=1).device
 
 
 def training_arguments(
     settings: StageConfig, checkpoints: Path, batch_size: int, steps_per_epoch: int
 ) -> TrainingArguments:
-    """Our settings in the Trainer's words."""
-    too_few = settings.epochs * steps_per_epoch < settings.min_steps
+    """Returns a stage's settings as arguments of the Trainer."""
+    is_distributed = "WORLD_SIZE" in os.environ
+    has_gpu = torch.cuda.is_available()
+    max_steps = settings.max_steps
+    if max_steps < 1 and settings.epochs * steps_per_epoch < settings.min_steps:
+        max_steps = settings.min_steps
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=batch_size,
         num_train_epochs=settings.epochs,
-        max_steps=settings.min_steps if settings.max_steps < 1 and too_few else settings.max_steps,
+        max_steps=max_steps,
         learning_rate=settings.heads_lr,
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_share,
         lr_scheduler_type="cosine" if settings.schedule == "cosine" else "constant_with_warmup",
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.bf16,
-        # bf16 asks for it; and of several processes without it each would train alone, unsaid.
-        use_cpu=(settings.bf16 or "WORLD_SIZE" in os.environ) and not torch.cuda.is_available(),
+        # bf16 needs it; without it each of several processes would silently train alone.
+        use_cpu=(settings.bf16 or is_distributed) and not has_gpu,
         seed=settings.seed,
         data_seed=settings.seed,
         eval_strategy="steps",
@@ -118,44 +109,33 @@ def training_arguments(
         logging_steps=LOG_EVERY,
         logging_nan_inf_filter=False,
         dataloader_drop_last=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=has_gpu,
         ddp_find_unused_parameters=False,
-        ddp_backend="gloo"
-        if "WORLD_SIZE" in os.environ and not torch.cuda.is_available()
-        else None,
+        ddp_backend="gloo" if is_distributed and not has_gpu else None,
         remove_unused_columns=False,
         report_to="none",
         disable_tqdm=True,
     )
 
 
-TEXTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...): V wordings of each row's text
-
-
-def one_wording(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The texts of a batch, (B, V, ...), with one wording a row drawn from torch's global
-    generator: (B, ...).
-    """
-    texts = {name: batch[name] for name in TEXTS if name in batch}
+def draw_wordings(batch: dict[str, Any]) -> dict[str, Tensor]:
+    """Returns a batch's texts (B, V, ...) with one wording a row, (B, ...), drawn at random."""
+    texts = {name: batch[name] for name in TEXT_INPUTS if name in batch}
     n_rows, n_wordings = next(iter(texts.values())).shape[:2]
-    chosen = (
-        torch.randint(n_wordings, (n_rows,))
-        if n_wordings > 1
-        else torch.zeros(n_rows, dtype=torch.long)
-    )
-    return {name: value[torch.arange(n_rows), chosen] for name, value in texts.items()}
+    drawn = torch.zeros(n_rows, dtype=torch.long)
+    if n_wordings > 1:
+        drawn = torch.randint(n_wordings, (n_rows,))
+    return {name: value[torch.arange(n_rows), drawn] for name, value in texts.items()}
 
 
 class LazyBatch:
-    """A batch whose sound is read and padded when its rows are asked for, so that a chunk is all
-    that is held of it.
+    """A batch whose features are read and padded when rows are requested, one chunk at a time.
 
-    Wordings and crops are drawn once, when the feed is made, from torch's global generator and in
-    the order of an
-    unchunked step: asked twice, a row is the same.
+    Wordings and crops are drawn once, in the order of a step without chunks, so that a row is the
+    same each time.
 
-    batch: as `Collator.unpadded` gives it, without what is for the loss. pad: `Collator.pad`.
-    crop_frames: 0 = none.
+    batch: as `Collator.unpadded` returns it, without `LOSS_INPUTS`. pad: `Collator.pad`.
+    crop_frames: 0 = no crops.
     """
 
     def __init__(
@@ -165,26 +145,32 @@ class LazyBatch:
         crop_frames: int,
         device: torch.device,
     ) -> None:
-        self.mels: list[np.ndarray] = batch["mels"]
-        self.beside = {"has_text": batch["has_text"], **one_wording(batch)}
-        self.pad, self.crop_frames, self.device = pad, crop_frames, device
-        self.drawn = torch.rand(len(self.mels)) if crop_frames else torch.zeros(0)
+        self.features: list[np.ndarray] = batch["unpadded_features"]
+        self.texts = {"has_text": batch["has_text"]} | draw_wordings(batch)
+        self.pad = pad
+        self.crop_frames = crop_frames
+        self.device = device
+        self.crop_positions = torch.rand(len(self.features)) if crop_frames else torch.zeros(0)
 
     def chunks(self, size: int) -> list[Tensor]:
-        """Row numbers, at most `size` each, rows of like length together: little of a chunk is
-        padding.
-        """
-        n_frames = torch.tensor([len(mel) for mel in self.mels])
-        heard = n_frames.clamp(max=self.crop_frames) if self.crop_frames else n_frames
-        return list(torch.split(heard.argsort(stable=True), size))
-
-    def rows(self, chosen: Tensor) -> dict[str, Tensor]:
-        """The model's inputs for the rows `chosen`, (n,) numbers."""
-        mel, padding_mask = self.pad([self.mels[row] for row in chosen.tolist()])
+        """Returns row numbers, at most `size` each; rows of similar length share a chunk."""
+        n_frames = torch.tensor([len(features) for features in self.features])
         if self.crop_frames:
-            mel, padding_mask = random_crop(mel, padding_mask, self.crop_frames, self.drawn[chosen])
-        beside = {name: value[chosen.to(value.device)] for name, value in self.beside.items()}
-        return {"mel": mel.to(self.device), "padding_mask": padding_mask.to(self.device), **beside}
+            n_frames = n_frames.clamp(max=self.crop_frames)
+        return list(torch.split(n_frames.argsort(stable=True), size))
+
+    def rows(self, numbers: Tensor) -> dict[str, Tensor]:
+        """Returns the model's inputs for the row numbers (n,)."""
+        features, padding_mask = self.pad([self.features[row] for row in numbers.tolist()])
+        if self.crop_frames:
+            positions = self.crop_positions[numbers]
+            features, padding_mask = random_crop(
+                features, padding_mask, self.crop_frames, positions
+            )
+        inputs = {name: value[numbers.to(value.device)] for name, value in self.texts.items()}
+        inputs["features"] = features.to(self.device)
+        inputs["padding_mask"] = padding_mask.to(self.device)
+        return inputs
 
 
 class ProgressCallback(TrainerCallback):
@@ -210,8 +196,8 @@ class ProgressCallback(TrainerCallback):
         """Keeps the newest loss or validation for the next report."""
         if logs and "loss" in logs:
             self.loss = f"  loss {logs['loss']:.3f}"
-        if logs and "eval_mrr" in logs:
-            self.validation = f"  MRR {logs['eval_mrr']:.3f}"
+        if logs and BEST_BY in logs:
+            self.validation = f"  MRR {logs[BEST_BY]:.3f}"
 
     def _report(self, state: Any) -> None:
         text = f"{self.title}{self.loss}{self.validation}"
@@ -219,15 +205,13 @@ class ProgressCallback(TrainerCallback):
 
 
 class LogFile(TrainerCallback):
-    """log.jsonl: one line a logged step, every part of the loss and every validation; whole after
-    each checkpoint.
-    """
+    """Writes log.jsonl after each checkpoint: one line a logged step or validation."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Writes what has been logged up to this checkpoint."""
+        """Writes the log up to this checkpoint."""
         self._write(state)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -235,88 +219,70 @@ class LogFile(TrainerCallback):
         self._write(state)
 
     def _write(self, state: Any) -> None:
-        if state.is_world_process_zero:
-            with atomic_write(self.path) as temporary:
-                temporary.write_text(
-                    "".join(json.dumps(entry) + "\n" for entry in state.log_history),
-                    encoding="utf-8",
-                )
+        if not state.is_world_process_zero:
+            return
+        lines = [json.dumps(entry) + "\n" for entry in state.log_history]
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
 
 
 class StopRequest(TrainerCallback):
-    """Ends training after the step at which any process was told to (`tell`), with a checkpoint."""
+    """Ends training, with a checkpoint, after the step in which any process got a signal."""
 
     def __init__(self) -> None:
-        self._is_told = False
-        self._step: int | None = None  # after which it stopped
+        self._is_requested = False
+        self._last_step: int | None = None
 
-    def tell(self, *_: Any) -> None:
-        """Stop after this step; can be a signal's handler."""
-        self._is_told = True
+    def handle_signal(self, *_: Any) -> None:
+        """Requests the end; a signal handler."""
+        self._is_requested = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """All processes agree on the step, since a checkpoint takes all of them."""
-        told = torch.tensor(int(self._is_told), device=args.device)
+        """Agrees with all processes, since a checkpoint takes all of them."""
+        is_requested = torch.tensor(int(self._is_requested), device=args.device)
         if dist.is_initialized():
-            dist.all_reduce(told, dist.ReduceOp.MAX)
-        if told.item():
-            self._step = state.global_step
-            control.should_save = control.should_training_stop = True
+            dist.all_reduce(is_requested, dist.ReduceOp.MAX)
+        if is_requested.item():
+            self._last_step = state.global_step
+            control.should_save = True
+            control.should_training_stop = True
 
-    def require_end(self) -> None:
-        """Stopped if training ended because it was told to."""
-        if self._step is not None:
+    def raise_if_stopped(self) -> None:
+        """Raises Stopped if training ended on request."""
+        if self._last_step is not None:
             raise Stopped(
-                f"stopped after step {self._step}, with a checkpoint; run the same command again to go on from there"
+                f"stopped after step {self._last_step}, with a checkpoint; "
+                "run the same command again to go on from there"
             )
 
 
-class Patience(TrainerCallback):
+class EarlyStopping(TrainerCallback):
     """Ends training after `patience` validations in a row without a better one.
 
-    The Trainer's own counts anew in a run that goes on. This one counts in the log, which is in the
-    checkpoint.
+    Unlike the Trainer's own callback it counts in the log, which a resumed run still has.
     """
 
-    def __init__(self, patience: int, figure: str) -> None:
-        self._patience, self._figure = patience, figure
+    def __init__(self, patience: int, metric: str) -> None:
+        self._patience = patience
+        self._metric = metric
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After each validation, which the log holds already."""
+        """Runs after each validation, which is already in the log."""
         control.should_training_stop |= self.is_over(state)
 
     def is_over(self, state: Any) -> bool:
-        """Whether a run with this state has had enough."""
-        values = [entry[self._figure] for entry in state.log_history if self._figure in entry]
-        return len(values) - 1 - values.index(max(values)) >= self._patience if values else False
-
-
-def require_finite_loss(value: float, what: str, step: int) -> float:
-    """`value`; DataError if training has run away."""
-    if not math.isfinite(value):
-        raise DataError(
-            f"{what} is {value} in step {step}, and nothing of it was saved; lower the learning rates, and train under "
-            "another --name"
-        )
-    return value
-
-
-BESIDE = (
-    "track_numbers",
-    "text_numbers",
-    "teacher",
-)  # what a batch holds for the loss, and not for the model
-VALIDATION_ROWS = 2048  # at most: validation loss is one contrast over all of them
-
-RetrievalReport = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, float]]
-"""(queries (n, d), items (m, d), target (n,)) -> figures, "mrr" among them; passed in: metrics live in `evaluate`."""
+        """Returns whether a run with this state should end."""
+        values = [entry[self._metric] for entry in state.log_history if self._metric in entry]
+        if not values:
+            return False
+        n_since_best = len(values) - 1 - values.index(max(values))
+        return n_since_best >= self._patience
 
 
 class HTCLTrainer(Trainer):
     """A Trainer whose loss is a stage's own, over the embeddings of one forward pass.
 
-    unseen: the validation tracks; a validation row holds one of them, in stage two beside a
-    training track.
+    unseen: the validation tracks; a validation row holds one, in stage two with a training track.
     """
 
     def __init__(
@@ -331,94 +297,83 @@ class HTCLTrainer(Trainer):
         retrieval: RetrievalReport,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.htcl, self.stage, self.validation, self.unseen = model, stage, validation, unseen
-        self.retrieval, self.collator, self.batch_size = (
-            retrieval,
-            collator,
-            arguments.per_device_train_batch_size,
-        )
+        self.unwrapped_model = model
+        self.stage = stage
+        self.validation = validation
+        self.unseen = unseen
+        self.retrieval = retrieval
+        self.collator = collator
+        self.batch_size = arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
         # Not by the Trainer, whose name for it changes between versions.
         model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
-        if (
-            stage.settings.compile
-        ):  # not by the Trainer either: its flag outlives it, in the process's environment
-            # A shape at a time: inductor 2.13 fails on the convolutions where the length is a
-            # symbol.
+        if stage.settings.compile:
+            # Not by the Trainer: its flag stays in the process's environment. dynamic=False, since
+            # inductor 2.13 fails on the convolutions where the length is a symbol.
             model.audio_encoder.compile(dynamic=False)
-        self.parts: dict[str, list[float]] = defaultdict(list)
-        self.patience = Patience(stage.settings.early_stopping_patience, BEST_BY)
+        self.loss_terms: dict[str, list[float]] = defaultdict(list)
+        self.early_stopping = EarlyStopping(stage.settings.early_stopping_patience, BEST_BY)
         super().__init__(
             model=model,
             args=arguments,
             data_collator=collator.unpadded if stage.settings.chunk_size else collator,
             train_dataset=training,
             eval_dataset=validation,
-            callbacks=[self.patience, *callbacks],
+            callbacks=[self.early_stopping, *callbacks],
         )
         self.remove_callback(PrinterCallback)
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Trains, from a checkpoint if there is one: to the same losses and weights as without the
-        stop.
-        """
+        """Trains, from a checkpoint if there is one, to the weights of an uninterrupted run."""
         if checkpoint is None:
             self.train()
             return
         state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if (
-            state.best_model_checkpoint
-        ):  # as it was called when it was written: the library may have been moved
-            state.best_model_checkpoint = str(
-                checkpoint.parent / Path(state.best_model_checkpoint).name
-            )
-        if state.global_step < state.max_steps and not self.patience.is_over(state):
-            self.parts.update(read_unlogged(checkpoint))
+        if state.best_model_checkpoint:  # an absolute path; the library may have been moved
+            best = checkpoint.parent / Path(state.best_model_checkpoint).name
+            state.best_model_checkpoint = str(best)
+        if state.global_step < state.max_steps and not self.early_stopping.is_over(state):
+            self.loss_terms.update(read_unlogged(checkpoint))
             self.train(resume_from_checkpoint=str(checkpoint))
             return
+        # All steps were done; `train` would take one more.
         state.is_world_process_zero = self.is_world_process_zero()
-        self.state = state  # all steps were done: the Trainer would take one more
+        self.state = state
         self._load_best_model()
         self.callback_handler.on_train_end(self.args, state, self.control)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        """AdamW with a rate a tower and decay on matrices only; plain Adam where the decay is 0."""
-        rate, settings = learning_rate(self.stage.settings), self.stage.settings
-        groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
-        for name, parameter in (model or self.htcl).named_parameters():
+        """Creates AdamW with a learning rate for each tower and weight decay on matrices only."""
+        settings = self.stage.settings
+        rate = learning_rate(settings)
+        parameters: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+        for name, parameter in (model or self.unwrapped_model).named_parameters():
             if parameter.requires_grad:
                 decay = settings.weight_decay if decays(name, parameter) else 0.0
-                groups[rate(name), decay].append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": group, "lr": lr, "weight_decay": decay}
-                for (lr, decay), group in groups.items()
-            ],
-            fused=settings.fused_optimizer or None,
-        )
+                parameters[rate(name), decay].append(parameter)
+        groups = []
+        for (lr, decay), group in parameters.items():
+            groups.append({"params": group, "lr": lr, "weight_decay": decay})
+        self.optimizer = torch.optim.AdamW(groups, fused=settings.fused_optimizer or None)
         return self.optimizer
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """The sum of the stage's losses over the batch; its parts are kept for the log."""
+        """Returns the sum of the stage's loss terms over the batch, and keeps them for the log."""
         inputs = dict(inputs)
-        beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
-        # Drawn here and not in the loader: it reads ahead, and a resumed run could not draw the
-        # same numbers again.
-        inputs |= one_wording(inputs)
+        loss_inputs = _pop_loss_inputs(inputs)
+        # Drawn here, not in the loader: it reads ahead, so a resumed run would draw other numbers.
+        inputs |= draw_wordings(inputs)
         if self.crop_frames:
-            inputs["mel"], inputs["padding_mask"] = random_crop(
-                inputs["mel"], inputs["padding_mask"], self.crop_frames
+            inputs["features"], inputs["padding_mask"] = random_crop(
+                inputs["features"], inputs["padding_mask"], self.crop_frames
             )
         rows: Embeddings = model(**inputs)
-        sides = {
-            name: getattr(rows, name).float() for name in SIDES
-        }  # autocast leaves them in bfloat16
-        return self._keep_parts(self.stage.loss(replace(rows, **sides), **beside))
+        # Autocast leaves them in bfloat16.
+        vectors = {name: getattr(rows, name).float() for name in VECTOR_NAMES}
+        return self._sum_terms(self.stage.loss(replace(rows, **vectors), **loss_inputs))
 
     def training_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> Tensor:
-        """The loss of a step, its gradient added to the parameters': of the whole batch at once, or
-        in chunks.
-        """
+        """Returns the loss of a step and adds its gradients; in chunks if `chunk_size` is set."""
         if self.stage.settings.chunk_size:
             return self._step_in_chunks(model, inputs)
         loss: Tensor = super().training_step(model, inputs)
@@ -427,157 +382,167 @@ class HTCLTrainer(Trainer):
     def _step_in_chunks(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         model.train(True)
         inputs = dict(self._prepare_inputs(inputs))
-        beside = {name: inputs.pop(name) for name in BESIDE if name in inputs}
-        feed = LazyBatch(inputs, self.collator.pad, self.crop_frames, self.htcl.device)
+        loss_inputs = _pop_loss_inputs(inputs)
+        device = self.unwrapped_model.device
+        batch = LazyBatch(inputs, self.collator.pad, self.crop_frames, device)
 
         def encode(rows: Tensor) -> Embeddings:
-            embeddings: Embeddings = model(**feed.rows(rows))
+            embeddings: Embeddings = model(**batch.rows(rows))
             return embeddings
 
         def loss(rows: Embeddings) -> dict[str, Tensor]:
-            return self.stage.loss(rows, **beside)
+            return self.stage.loss(rows, **loss_inputs)
 
-        chunks = feed.chunks(self.stage.settings.chunk_size)
-        return self._keep_parts(
-            cached_backward(encode, chunks, loss, lambda: self.accelerator.no_sync(model))
-        )
+        chunks = batch.chunks(self.stage.settings.chunk_size)
+        no_sync = lambda: self.accelerator.no_sync(model)  # noqa: E731
+        return self._sum_terms(cached_backward(encode, chunks, loss, no_sync))
 
-    def _keep_parts(self, parts: dict[str, Tensor]) -> Tensor:
-        for name, part in parts.items():
-            value = require_finite_loss(
-                part.item(), f"stage {self.stage.name}: the {name} loss", self.state.global_step + 1
-            )
-            self.parts[name].append(value)
-        return torch.stack(list(parts.values())).sum()
+    def _sum_terms(self, terms: dict[str, Tensor]) -> Tensor:
+        step = self.state.global_step + 1
+        for name, term in terms.items():
+            value = term.item()
+            if not math.isfinite(value):
+                raise DataError(
+                    f"stage {self.stage.name}: the {name} loss is {value} in step {step}, and "
+                    "nothing of it was saved; lower the learning rates, and train under another "
+                    "--name"
+                )
+            self.loss_terms[name].append(value)
+        return torch.stack(list(terms.values())).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's log with the mean of every part of the loss beside it.
+        """Logs the mean of each loss term since the last line.
 
-        The Trainer's own means, and its last line, leave out what came before the checkpoint that a
-        run went on from.
+        The Trainer's own means and its last line miss the steps before a checkpoint.
         """
         if "train_runtime" in logs:
             return
         if "loss" in logs:
-            means = {f"loss_{name}": float(np.mean(values)) for name, values in self.parts.items()}
-            logs |= {"loss": sum(means.values()), **means}
-            self.parts.clear()
+            logs["loss"] = 0.0
+            for name, values in self.loss_terms.items():
+                logs[f"loss_{name}"] = float(np.mean(values))
+                logs["loss"] += logs[f"loss_{name}"]
+            self.loss_terms.clear()
         super().log(logs, start_time)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Validation loss and retrieval figures in eval mode, over the same rows each time, on
-        every process alike.
-        """
-        rows, tracks, texts = self._embed_validation()
-        alone = replace(self.stage.loss, gather_negatives=False)
-        parts = {name: part.item() for name, part in alone(rows, tracks, texts).items()}
-        metrics = {f"eval_loss_{name}": part for name, part in parts.items()}
-        metrics["eval_loss"] = sum(parts.values())
-        figures = self._retrieval(rows, texts)
-        metrics |= {f"eval_{name}": value for name, value in figures.items()}
-        metrics[BEST_BY] = float(
-            np.mean([value for name, value in figures.items() if name.endswith("_mrr")])
-        )
+        """Computes validation losses and retrieval metrics, the same on every process."""
+        rows, track_numbers, text_numbers = self._embed_validation()
+        loss = replace(self.stage.loss, gather_negatives=False)
+        terms = loss(rows, track_numbers, text_numbers)
+        metrics = {f"eval_loss_{name}": term.item() for name, term in terms.items()}
+        metrics["eval_loss"] = sum(metrics.values())
+        retrieval = self._retrieval(rows, text_numbers)
+        metrics |= _prefixed("eval_", retrieval)
+        reciprocal_ranks = [value for name, value in retrieval.items() if name.endswith("_mrr")]
+        metrics[BEST_BY] = float(np.mean(reciprocal_ranks))
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
-    def _validation_rows(self) -> list[tuple[str, ...]]:
-        """The same rows each time: all, or so many of them, spread evenly."""
+    def _validation_columns(self) -> list[tuple[str, ...]]:
+        """Returns the tracks, or anchors and positives, of evenly spread rows; always the same."""
         rows = self.validation.rows
-        return list(rows[:: math.ceil(len(rows) / VALIDATION_ROWS)])
+        step = math.ceil(len(rows) / VALIDATION_ROWS)
+        return list(zip(*rows[::step], strict=True))
 
     @torch.no_grad()
     def _embed_validation(self) -> tuple[Embeddings, Tensor, Tensor]:
-        """Embeddings, track numbers and text numbers of the validation rows, in the losses' order.
+        """Returns embeddings, track numbers and text numbers of the validation rows.
 
-        A track that stands in many rows is encoded once.
+        Anchors come first, then positives. A track in several rows is encoded once.
         """
-        columns = zip(*self._validation_rows(), strict=True)
-        track_ids = [track_id for column in columns for track_id in column]
-        place = {track_id: number for number, track_id in enumerate(dict.fromkeys(track_ids))}
-        singles = TrackTuples(
-            self.validation.store, self.validation.texts, [(track_id,) for track_id in place]
+        model = self.unwrapped_model
+        track_ids = list(chain.from_iterable(self._validation_columns()))
+        unique_ids = list(dict.fromkeys(track_ids))
+        singles = [(track_id,) for track_id in unique_ids]
+        dataset = TrackTuples(self.validation.store, self.validation.texts, singles)
+        size = self.stage.settings.chunk_size or self.batch_size
+        outputs = []
+        track_numbers = []
+        text_numbers = []
+        was_training = model.training
+        model.train(False)
+        for start in range(0, len(dataset), size):
+            stop = min(start + size, len(dataset))
+            batch = self.collator([dataset[row] for row in range(start, stop)])
+            batch.pop("teacher", None)
+            batch = {name: value.to(model.device) for name, value in batch.items()}
+            track_numbers.append(batch.pop("track_numbers"))
+            text_numbers.append(batch.pop("text_numbers"))
+            for name in batch.keys() & set(TEXT_INPUTS):
+                batch[name] = batch[name][:, 0]  # the first wording
+            outputs.append(model(**batch))
+        model.train(was_training)
+        row_of = {track_id: row for row, track_id in enumerate(unique_ids)}
+        rows = torch.tensor([row_of[track_id] for track_id in track_ids], device=model.device)
+        embeddings = Embeddings(
+            audio=torch.cat([output.audio for output in outputs])[rows],
+            text=torch.cat([output.text for output in outputs])[rows],
+            fused=torch.cat([output.fused for output in outputs])[rows],
+            logit_scales=outputs[0].logit_scales,
         )
-        was_training, size = self.htcl.training, self.stage.settings.chunk_size or self.batch_size
-        self.htcl.train(False)
-        outputs, numbers = [], []
-        for start in range(0, len(singles), size):
-            batch = self.collator(
-                [singles[row] for row in range(start, min(start + size, len(singles)))]
-            )
-            batch = {
-                name: value.to(self.htcl.device)
-                for name, value in batch.items()
-                if name != "teacher"
-            }
-            numbers.append((batch.pop("track_numbers"), batch.pop("text_numbers")))
-            outputs.append(
-                self.htcl(**batch | {name: batch[name][:, 0] for name in TEXTS if name in batch})
-            )
-        self.htcl.train(was_training)
-        rows = torch.tensor([place[track_id] for track_id in track_ids], device=self.htcl.device)
-        audio, text, fused = (
-            torch.cat([getattr(output, side) for output in outputs])[rows] for side in SIDES
-        )
-        track_numbers, text_numbers = (
-            torch.cat(column)[rows] for column in zip(*numbers, strict=True)
-        )
-        return Embeddings(audio, text, fused, outputs[0].logit_scales), track_numbers, text_numbers
+        return embeddings, torch.cat(track_numbers)[rows], torch.cat(text_numbers)[rows]
 
     def _retrieval(self, rows: Embeddings, text_numbers: Tensor) -> dict[str, float]:
-        """Among the unseen tracks: text to audio; where rows are pairs, also from the known track
-        to its partner.
+        """Returns metrics of retrieval among the unseen tracks.
+
+        By text, and in stage two from each pair's other track.
         """
-        audio, text = (
-            F.normalize(side, dim=-1).float().cpu().numpy() for side in (rows.audio, rows.text)
-        )
-        columns = list(zip(*self._validation_rows(), strict=True))
-        track_ids = [track_id for column in columns for track_id in column]
-        first = {track_id: row for row, track_id in enumerate(track_ids) if track_id in self.unseen}
-        items = list(first.values())
-        told = [place for place, row in enumerate(items) if text_numbers[row] != NO_TEXT]
-        figures = {}
-        if told:
-            figures["text"] = self.retrieval(
-                text[[items[place] for place in told]], audio[items], np.array(told)
-            )
+        audio = F.normalize(rows.audio, dim=-1).float().cpu().numpy()
+        text = F.normalize(rows.text, dim=-1).float().cpu().numpy()
+        columns = self._validation_columns()
+        unseen_rows = {}  # of the items that are searched
+        for row, track_id in enumerate(chain.from_iterable(columns)):
+            if track_id in self.unseen:
+                unseen_rows[track_id] = row
+        item_rows = list(unseen_rows.values())
+        items = audio[item_rows]
+        metrics: dict[str, float] = {}
+        targets = [item for item, row in enumerate(item_rows) if text_numbers[row] != NO_TEXT]
+        if targets:
+            queries = text[[item_rows[item] for item in targets]]
+            by_text = self.retrieval(queries, items, np.array(targets))
+            metrics |= _prefixed("text_", by_text)
         if self.stage.tracks_per_row == 2:
-            place = {track_id: number for number, track_id in enumerate(first)}
-            half = len(columns[0])
-            known = [
-                row if positive in place else row + half for row, positive in enumerate(columns[1])
-            ]
-            partner = [place[p if p in place else a] for a, p in zip(*columns, strict=True)]
-            figures["pair"] = self.retrieval(audio[known], audio[items], np.array(partner))
-        return {
-            f"{task}_{name}": value
-            for task, found in figures.items()
-            for name, value in found.items()
-        }
+            item_of = {track_id: item for item, track_id in enumerate(unseen_rows)}
+            query_rows = []
+            targets = []
+            for row, (anchor, positive) in enumerate(zip(*columns, strict=True)):
+                is_from_anchor = positive in item_of
+                query_rows.append(row if is_from_anchor else row + len(columns[0]))
+                targets.append(item_of[positive if is_from_anchor else anchor])
+            by_pair = self.retrieval(audio[query_rows], items, np.array(targets))
+            metrics |= _prefixed("pair_", by_pair)
+        return metrics
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
     ) -> None:
-        """The model folder only: the Trainer would add its arguments as a pickle."""
+        """Saves the model folder only: the Trainer would add its arguments as a pickle."""
         if self.args.should_save:
-            self.htcl.save_pretrained(
-                str(output_dir or self.args.output_dir), state_dict=state_dict
-            )
+            folder = str(output_dir or self.args.output_dir)
+            self.unwrapped_model.save_pretrained(folder, state_dict=state_dict)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """A checkpoint, then the mark that says it is whole: a killed run never resumes from half
-        of one.
-        """
+        """Saves a checkpoint and marks it complete: no run resumes from half of one."""
         with report_write_errors(str(self.args.output_dir)):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-            write_unlogged(checkpoint, self.parts)
+            write_unlogged(checkpoint, self.loss_terms)
             mark_complete(checkpoint)
+
+
+def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def _pop_loss_inputs(inputs: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: inputs.pop(name) for name in LOSS_INPUTS if name in inputs}
 
 
 def training_folder(folder: LibraryPaths, name: str) -> Path:
@@ -620,16 +585,15 @@ def run_training(
     select: returns the model to save; None saves the weights of the best validation.
     stage_one_space_id: the space of the stage one that a stage two starts from.
     """
-    is_main = launch_info()[0] == 0
     stop_request = StopRequest()
     callbacks = [LogFile(run / "log.jsonl"), stop_request, *callbacks]
     trainer = _build_trainer(run, stage, model, data, retrieval, callbacks, teacher)
-    if is_main:
+    if launch_info()[0] == 0:
         fingerprint = _fingerprint(stage, model, data.training)
-        start_run(run, {**fingerprint, "stage_one_space_id": stage_one_space_id})
-    with terminate_gracefully(stop_request.tell):
+        start_run(run, fingerprint | {"stage_one_space_id": stage_one_space_id})
+    with terminate_gracefully(stop_request.handle_signal):
         trainer.resume(last_checkpoint(run / "checkpoints"))
-    stop_request.require_end()
+    stop_request.raise_if_stopped()
     trainer.accelerator.wait_for_everyone()  # others may still read the best checkpoint
     record: dict[str, Any] = {
         "stage": stage.name,
@@ -644,8 +608,9 @@ def run_training(
         if trainer.args.should_save:
             if select is not None:
                 model, selection = select(model)
-                record["selection"] = {**asdict(selection), "sentence": selection.sentence()}
-            record = {**record, "stage_one_space_id": stage_one_space_id, "settings": settings}
+                record["selection"] = asdict(selection) | {"sentence": selection.sentence()}
+            record["stage_one_space_id"] = stage_one_space_id
+            record["settings"] = settings
             _save_run(run, model, record)
     return TrainedRun.from_record(run, record)
 

@@ -1,7 +1,6 @@
-"""The contrastive losses. They see embeddings and numbers that stand for tracks and texts, nothing
-else.
+"""The contrastive losses of both stages, over embeddings and the numbers of tracks and texts.
 
-Dimensions: B rows a process, W processes, d joint dimensions.
+Dimensions: B rows a process, W processes, C = W * B keys, d joint dimensions.
 """
 
 import math
@@ -19,44 +18,42 @@ from ponticello.train.dataset import NO_TEXT
 from ponticello.train.distributed import gather_rows, rank
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
-ROWS_AT_ONCE = 256  # of a table of logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
-LEAST_SHARE = 1e-5  # of the length of the factors of liked tracks: differing by less, they are one
+ROWS_AT_ONCE = 256  # of the logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
+MIN_RELATIVE_RMS = 1e-5  # of centred factors; below it all tracks are liked by the same users
 
 
 class TasteAffinity:
-    """Which tracks belong together, and how clearly, asked by track number: who likes what,
-    smoothed.
+    """How clearly two tracks belong together, from the factors of who likes what.
 
-    factors: (n, k) by track number, as `departure.listening_factors` gives them; rows of zeros are
-    tracks nobody knows.
-        Few listeners stand behind one pair: what factors say of two tracks rests on everybody's
-        listening.
+    factors: (n, k) by track number, as `listening_factors` returns them; rows of zeros are tracks
+        without users. Factors smooth over all users: a single pair has few.
+    scale: inverse temperature; larger = only the most similar tracks.
     """
 
     def __init__(self, factors: Tensor, scale: float) -> None:
         self.scale = scale
-        known = factors.any(dim=1)
-        centred = factors - factors[known].mean(dim=0) if known.any() else factors
-        whole, size = (own[known].square().sum(dim=1).mean().sqrt() for own in (factors, centred))
-        tells = bool(
-            size > LEAST_SHARE * whole
-        )  # else all are liked by the same listeners, which tells no two apart
-        self.factors, self.known = (
-            (centred / size, known) if tells else (factors, torch.zeros_like(known))
-        )
+        has_users = factors.any(dim=1)
+        centred = factors
+        if has_users.any():
+            centred = factors - factors[has_users].mean(dim=0)
+        rms = _rms(centred[has_users])
+        self.factors = factors
+        self.has_users = torch.zeros_like(has_users)
+        if rms > MIN_RELATIVE_RMS * _rms(factors[has_users]):
+            self.factors = centred / rms
+            self.has_users = has_users
 
     def between(self, left: Tensor, right: Tensor) -> Tensor:
-        """(B, C) float32: how clearly left[i] and right[j] belong together, 0 = not known. (B,) and
-        (C,) numbers.
-        """
-        factors, known = self.factors.to(left.device), self.known.to(left.device)
-        likeness = self.scale * factors[left] @ factors[right].T
-        weights: Tensor = (
-            (likeness - likeness.amax(dim=1, keepdim=True)).exp()
-            * known[left][:, None]
-            * known[right]
-        )
-        return weights
+        """Returns (B, C) float32 weights of track numbers left (B,) and right (C,); 0 = unknown."""
+        factors = self.factors.to(left.device)
+        has_users = self.has_users.to(left.device)
+        similarities = self.scale * factors[left] @ factors[right].T
+        weights: Tensor = (similarities - similarities.amax(dim=1, keepdim=True)).exp()
+        return weights * has_users[left][:, None] * has_users[right]
+
+
+def _rms(rows: Tensor) -> Tensor:
+    return rows.square().sum(dim=1).mean().sqrt()
 
 
 def contrastive_loss(
@@ -69,19 +66,16 @@ def contrastive_loss(
     gather_negatives: bool = True,
     affinity: TasteAffinity | None = None,
 ) -> Tensor:
-    """Symmetric InfoNCE over matched rows, as a scalar.
+    """Returns symmetric InfoNCE over matched rows, as a scalar.
 
-    left, right: (B, d), unit length; row i of `left` matches row i of `right`, every other row is a
-    negative unless
-        the numbers say that it is the same thing. B >= 2, or ShapeError.
+    left, right: (B, d), unit length; row i of `left` matches row i of `right`, every other row is
+        a negative unless the numbers show that it is the same track or text. B >= 2, or ShapeError.
     logit_scale: scalar, the log of the inverse temperature; clamped at ln 100.
-    left_numbers, right_numbers: (B,) integers; equal numbers stand for the same track or text. Rows
-    with `NO_TEXT` on a
-        side are no rows: neither asked with nor found.
-    gather_negatives: negatives come from all processes (training), or from these rows alone (validation).
-    affinity: how clearly other rows match too: a row's loss is then the mean over all its matches by
-    their weight, and a
-        track that stands in several rows counts as one candidate.
+    left_numbers, right_numbers: (B,) integers; equal numbers are the same track or text. Rows with
+        `NO_TEXT` are left out, as queries and as keys.
+    gather_negatives: take negatives from all processes (training), or from these rows (validation).
+    affinity: weights of other rows that match too: a row's loss is then the weighted mean over all
+        its matches, and a track in several rows counts as one key.
 
     Source: HTCL (arXiv 2505.23298), contrastive objective; the clamp follows CLIP; leaving out
     repeated tracks and texts is ours (the released code counts them as negatives); several matches
@@ -89,117 +83,93 @@ def contrastive_loss(
     """
     if left.shape != right.shape or left.ndim != 2 or len(left) < 2:
         raise ShapeError(
-            f"left and right must both be (B >= 2, d); found {tuple(left.shape)} and {tuple(right.shape)}"
+            f"left and right must both be (B >= 2, d); "
+            f"found {tuple(left.shape)} and {tuple(right.shape)}"
         )
     gather = gather_rows if gather_negatives else torch.nn.Identity()
-    target = torch.arange(len(left), device=left.device) + (
-        rank() * len(left) if gather_negatives else 0
-    )
+    first_row = rank() * len(left) if gather_negatives else 0
+    targets = torch.arange(len(left), device=left.device) + first_row
     scale = logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-    all_left, all_right = gather(left), gather(right)  # (W * B, d)
-    all_left_numbers, all_right_numbers = gather(left_numbers), gather(right_numbers)
-    told, all_told = (one != NO_TEXT for one in (left_numbers, all_left_numbers))
-    told, all_told = told & (right_numbers != NO_TEXT), all_told & (all_right_numbers != NO_TEXT)
-    share = told / all_told.float().mean().clamp(
-        min=1e-12
-    )  # (B,) of the mean over all rows of all processes
-    forward = _Candidates(all_right, all_right_numbers, all_left_numbers, all_told, affinity)
-    backward = _Candidates(all_left, all_left_numbers, all_right_numbers, all_told, affinity)
-    losses = forward.losses(scale * left, left_numbers, right_numbers, target)
-    losses = losses + backward.losses(scale * right, right_numbers, left_numbers, target)
-    return (losses * share).mean() / 2
+    all_left = gather(left)  # (C, d)
+    all_right = gather(right)
+    all_left_numbers = gather(left_numbers)  # (C,)
+    all_right_numbers = gather(right_numbers)
+    is_valid = (left_numbers != NO_TEXT) & (right_numbers != NO_TEXT)  # (B,)
+    all_is_valid = (all_left_numbers != NO_TEXT) & (all_right_numbers != NO_TEXT)  # (C,)
+    row_weight = is_valid / all_is_valid.float().mean().clamp(min=1e-12)
+    right_keys = _Keys(all_right, all_right_numbers, all_left_numbers, all_is_valid, affinity)
+    left_keys = _Keys(all_left, all_left_numbers, all_right_numbers, all_is_valid, affinity)
+    losses = right_keys.losses(scale * left, left_numbers, right_numbers, targets)
+    losses = losses + left_keys.losses(scale * right, right_numbers, left_numbers, targets)
+    return (losses * row_weight).mean() / 2
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """What rows are asked against, of all processes: vectors (C, d), their numbers, those of their
-    askers, and texts.
+class _Keys:
+    """The keys of all processes for one direction of the loss.
 
-    Rows are taken `ROWS_AT_ONCE`, and more of them are computed again for the gradient: a large
-    batch never holds its whole table of B x C.
+    vectors: (C, d). numbers, query_numbers: (C,) of each key and of the query it is paired with.
+    is_valid: (C,), False where a text is missing.
     """
 
-    keys: Tensor
+    vectors: Tensor
     numbers: Tensor
-    askers: Tensor
-    told: Tensor
+    query_numbers: Tensor
+    is_valid: Tensor
     affinity: TasteAffinity | None
 
-    def losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
-        """(B,) of scaled queries (B, d), their numbers, those of their matches, and where these are
-        (B,).
+    def losses(
+        self, queries: Tensor, numbers: Tensor, match_numbers: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Returns (B,) losses of scaled queries (B, d).
+
+        numbers, match_numbers: (B,) of each query and of its match. targets: (B,) the match's key.
+        The (B, C) logits are computed `ROWS_AT_ONCE` at a time with activation checkpointing.
         """
-        asked = queries, numbers, matches, target
+        inputs = (queries, numbers, match_numbers, targets)
         if len(queries) <= ROWS_AT_ONCE:
-            return self._losses(*asked)
-        parts = zip(*(torch.split(one, ROWS_AT_ONCE) for one in asked), strict=True)
-        return torch.cat(
-            [
-                checkpoint(self._losses, *p, use_reentrant=False, preserve_rng_state=False)
-                for p in parts
-            ]
-        )
+            return self._chunk_losses(*inputs)
+        losses = []
+        for start in range(0, len(queries), ROWS_AT_ONCE):
+            chunk = [rows[start : start + ROWS_AT_ONCE] for rows in inputs]
+            losses.append(
+                checkpoint(
+                    self._chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False
+                )
+            )
+        return torch.cat(losses)
 
-    def _losses(self, queries: Tensor, numbers: Tensor, matches: Tensor, target: Tensor) -> Tensor:
-        logits = queries @ self.keys.T  # (B, C)
-        same = _is_same(
-            numbers, matches, self.askers, self.numbers, target, self.affinity is not None
-        )
-        if self.affinity is not None:
-            logits = logits - _n_rows(self.numbers).log()
-        weights = _matches(numbers, self.numbers, target, self.affinity)
-        return _cross_entropy(logits, weights, same | ~self.told)
-
-
-def _cross_entropy(logits: Tensor, matches: Tensor, left_out: Tensor) -> Tensor:
-    """(B,) each row's weighted mean -log softmax at its matches, 0 if it has none. matches: (B, W *
-    B) weights.
-    """
-    matches = matches.masked_fill(left_out, 0.0)
-    total = matches.sum(dim=1)
-    logs = logits.masked_fill(left_out & (total > 0)[:, None], -math.inf).log_softmax(dim=1)
-    return -(logs.masked_fill(matches == 0, 0.0) * matches).sum(dim=1) / total.clamp(min=1e-12)
-
-
-def _matches(
-    query: Tensor, all_key: Tensor, target: Tensor, affinity: TasteAffinity | None
-) -> Tensor:
-    """(B, W * B) weights: of a row's own match, and of what else the affinity knows, gather_negatives among a
-    track's rows.
-    """
-    own = torch.zeros(len(query), len(all_key), device=query.device).scatter(
-        1, target[:, None], 1.0
-    )
-    if affinity is None:
-        return own
-    known = affinity.between(query, all_key)
-    return torch.where((own > 0) & (known == 0), own, known) / _n_rows(all_key)
+    def _chunk_losses(
+        self, queries: Tensor, numbers: Tensor, match_numbers: Tensor, targets: Tensor
+    ) -> Tensor:
+        logits = queries @ self.vectors.T  # (B, C)
+        weights = torch.zeros(logits.shape, device=logits.device).scatter(1, targets[:, None], 1.0)
+        is_excluded = self.numbers == numbers[:, None]
+        if self.affinity is None:
+            is_excluded = is_excluded | (self.numbers == match_numbers[:, None])
+            is_excluded = is_excluded | (self.query_numbers == numbers[:, None])
+        else:
+            counts = _repetitions(self.numbers)
+            logits = logits - counts.log()
+            similar = self.affinity.between(numbers, self.numbers)
+            weights = torch.where((weights > 0) & (similar == 0), weights, similar) / counts
+        is_excluded = is_excluded.scatter(1, targets[:, None], False)
+        return _weighted_cross_entropy(logits, weights, is_excluded | ~self.is_valid)
 
 
-def _n_rows(numbers: Tensor) -> Tensor:
-    """(n,) how many of all rows are of the same track."""
-    distinct, which = torch.unique(numbers, return_inverse=True)
-    return torch.bincount(which, minlength=len(distinct))[which].float()
+def _weighted_cross_entropy(logits: Tensor, weights: Tensor, is_excluded: Tensor) -> Tensor:
+    """Returns each row's weighted mean of -log softmax, (B,); 0 for rows without weights."""
+    weights = weights.masked_fill(is_excluded, 0.0)
+    total = weights.sum(dim=1)
+    logits = logits.masked_fill(is_excluded & (total > 0)[:, None], -math.inf)
+    logs = logits.log_softmax(dim=1).masked_fill(weights == 0, 0.0)
+    return -(logs * weights).sum(dim=1) / total.clamp(min=1e-12)
 
 
-def _is_same(
-    query: Tensor,
-    key: Tensor,
-    all_query: Tensor,
-    all_key: Tensor,
-    target: Tensor,
-    has_affinity: bool,
-) -> Tensor:
-    """(B, W * B) bool: candidates that are no true negatives of a row, its own match aside.
-
-    Candidate j is left out for row i if it is the thing asked with itself, the very match of i
-    again, or another known match of the same question; the last two are matches of row i too where
-    a affinity says so.
-    """
-    same = all_key == query[:, None]
-    if not has_affinity:
-        same = same | (all_key == key[:, None]) | (all_query == query[:, None])
-    return same.scatter(1, target[:, None], False)
+def _repetitions(numbers: Tensor) -> Tensor:
+    """Returns how often each number occurs among all, (n,) float32."""
+    unique, rows = torch.unique(numbers, return_inverse=True)
+    return torch.bincount(rows, minlength=len(unique))[rows].float()
 
 
 @dataclass(frozen=True)
@@ -211,31 +181,29 @@ class SemanticLoss:
     def __call__(
         self, rows: Embeddings, track_numbers: Tensor, text_numbers: Tensor
     ) -> dict[str, Tensor]:
-        """{"audio_text": scalar}; rows: (B, d) each, any length."""
-        audio, text = F.normalize(rows.audio, dim=-1), F.normalize(rows.text, dim=-1)
-        scale = rows.logit_scales["audio_text"]
-        return {
-            "audio_text": contrastive_loss(
-                audio,
-                text,
-                scale,
-                track_numbers,
-                text_numbers,
-                gather_negatives=self.gather_negatives,
-            )
-        }
+        """Returns {"audio_text": scalar}; rows: (B, d) each, any length."""
+        loss = contrastive_loss(
+            F.normalize(rows.audio, dim=-1),
+            F.normalize(rows.text, dim=-1),
+            rows.logit_scales["audio_text"],
+            track_numbers,
+            text_numbers,
+            gather_negatives=self.gather_negatives,
+        )
+        return {"audio_text": loss}
 
 
-EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "distillation": 0.0}  # paper
+# The paper weighs its three losses equally.
+EQUAL = {"audio_text": 1.0, "audio_audio": 1.0, "audio_fusion": 1.0, "distillation": 0.0}
 
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """Stage two: audio-text over all rows, audio against audio of a pair, and audio against the
-    other's fusion.
+    """Stage two: audio against text, against its partner's audio, and its partner's fusion.
 
-    weights: of each part; a part of weight 0 is not computed. "distillation" is the mean of 1 - cosine
-    between a track's vector and the one it had when stage two began.
+    weights: of each loss term; a term of weight 0 is not computed. "distillation" is the mean of
+        1 - cosine between a track's vector and the one it had when stage two began.
+    affinity: as in `contrastive_loss`, for the two terms over pairs.
 
     Source: HTCL (arXiv 2505.23298), the three equally weighted losses of preference fine-tuning;
     "distillation" is ours, after Romero et al. 2015 (a teacher's embedding as target).
@@ -252,39 +220,44 @@ class PreferenceLoss:
         text_numbers: Tensor,
         teacher: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """{"audio_text", "audio_audio", "audio_fusion", "distillation": weighted scalars}.
+        """Returns the weighted loss terms, scalars by name.
 
         rows: (2B, d), anchors first, then positives. teacher: (2B, d) unit vectors of the same
         tracks at the start.
         """
-        parts: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         if self.weights["audio_text"]:
-            parts |= SemanticLoss(self.gather_negatives)(rows, track_numbers, text_numbers)
+            terms |= SemanticLoss(self.gather_negatives)(rows, track_numbers, text_numbers)
         audio = F.normalize(rows.audio, dim=-1)
         anchor, positive = audio.chunk(2)
         anchors, positives = track_numbers.chunk(2)
         if self.weights["audio_audio"]:
             scale = rows.logit_scales["audio_audio"]
-            parts["audio_audio"] = self._contrast(anchor, positive, scale, anchors, positives)
+            terms["audio_audio"] = self._contrast(anchor, positive, scale, anchors, positives)
         if self.weights["audio_fusion"]:
             fused_anchor, fused_positive = F.normalize(rows.fused, dim=-1).chunk(2)
             scale = rows.logit_scales["audio_fusion"]
             to_positive = self._contrast(anchor, fused_positive, scale, anchors, positives)
             to_anchor = self._contrast(positive, fused_anchor, scale, positives, anchors)
-            parts["audio_fusion"] = (to_positive + to_anchor) / 2
+            terms["audio_fusion"] = (to_positive + to_anchor) / 2
         if self.weights["distillation"] and teacher is not None:
-            parts["distillation"] = (1 - (audio * teacher).sum(dim=1)).mean()
-        return {name: self.weights[name] * part for name, part in parts.items()}
+            terms["distillation"] = (1 - (audio * teacher).sum(dim=1)).mean()
+        return {name: self.weights[name] * term for name, term in terms.items()}
 
     def _contrast(
-        self, left: Tensor, right: Tensor, scale: Tensor, left_n: Tensor, right_n: Tensor
+        self,
+        left: Tensor,
+        right: Tensor,
+        scale: Tensor,
+        left_numbers: Tensor,
+        right_numbers: Tensor,
     ) -> Tensor:
         return contrastive_loss(
             left,
             right,
             scale,
-            left_n,
-            right_n,
+            left_numbers,
+            right_numbers,
             gather_negatives=self.gather_negatives,
             affinity=self.affinity,
         )

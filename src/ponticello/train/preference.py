@@ -164,7 +164,7 @@ def _initial_model(
     if model.uses_frozen_features and settings.init == "random":
         # Drawn before the move: the same on every device.
         init_preference_head_randomly(model, settings)
-    model.to(training_device(settings))
+    model.to(training_device(settings))  # type: ignore[arg-type]
     if model.uses_frozen_features and settings.init == "ridge":
         text_states = compute_text_states(model, training)[:, 0]
         init_preference_head(model, training, factors, text_states, settings)
@@ -191,12 +191,12 @@ def _select(
     scorer: Scorer,
     settings: PreferenceConfig,
 ) -> tuple[HTCL, SelectionResult]:
-    """Returns the model to save, and how it was chosen. initial: stage two before its first step."""
+    """Returns the model to save and how it was chosen. initial: stage two before any step."""
     stage_one = HTCL.from_pretrained(start_folder)
-    stage_one.to(trained.device)
+    stage_one.to(trained.device)  # type: ignore[arg-type]
     endpoints = {"trained": trained}
     if initial is not None:
-        initial.to(trained.device)
+        initial.to(trained.device)  # type: ignore[arg-type]
         endpoints["initial"] = initial
     selected, selection = select_weights(stage_one, endpoints, scorer, settings)
     selected.config.vector = selection.vector

@@ -1,17 +1,16 @@
-"""Where the departure from a frozen front end begins: a regression from sound and text to factors
-of listening.
+"""Initial weights of stage two over a frozen front end: ridge regression to factors of listening.
 
-Some hundred tracks and their pairs are too noisy to be learned one by one. The few leading factors
-of who likes what are less so, and ridge regression to those has little room for chance. The losses
-of stage two go on from there.
+A few hundred tracks and their pairs are too noisy to learn one by one. The leading factors of who
+likes what are less noisy, and ridge regression to them hardly overfits. Stage two's losses continue
+from there.
 
-Dimensions: n tracks, k factors, D size of the text encoder.
+Dimensions: n tracks, m training tracks with factors, k factors, D size of the text encoder.
 """
 
 import numpy as np
 import polars as pl
 import torch
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix, dia_matrix, diags
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
@@ -21,55 +20,57 @@ from ponticello.model.htcl import HTCL
 from ponticello.storage.schema import TRACK_ID, USER_ID
 from ponticello.train.dataset import TrackTuples
 
-_DENSE = 1_000_000  # cells of the matrix below which all factors are computed at once
+MAX_DENSE_CELLS = 1_000_000  # of the matrix, below which all factors are computed at once
 
 
 def listening_factors(
     dataset: TrackTuples, likes: pl.DataFrame, k: int, min_users: int, shrinkage: float
 ) -> Tensor:
-    """(n, k) float32 by track number: the leading factors of who likes what; zeros where too few
-    listeners do.
+    """Returns the leading factors of who likes what by track number, (n, k) float32.
 
-    likes: as `likes_to_learn`. min_users: that a track needs. shrinkage: of the mean number of
-    likes, added to each track's and listener's number. Where there are fewer
-    tracks or listeners than factors, the rest are zeros. Busy listeners and popular tracks are
-    scaled down; the first factor is how much a track is liked at all. Cost: k leading singular
-    vectors of a sparse matrix.
+    likes: as `likes_to_learn` returns it. Tracks with fewer than `min_users` users get zeros, as do
+    factors beyond the number of tracks or users. Busy users and popular tracks are scaled down; the
+    first factor is a track's popularity. shrinkage: of the mean number of likes, added to each
+    track's and user's number. Cost: k leading singular vectors of a sparse matrix.
 
     Source: PureSVD of Cremonesi et al. 2010, over the normalised matrix with regularised degrees of
     Chaudhuri et al. 2012.
     """
-    known = likes.filter(pl.col(TRACK_ID).is_in(list(dataset.track_numbers)))
-    known = known.filter(pl.len().over(TRACK_ID) >= min_users)
+    usable = likes.filter(pl.col(TRACK_ID).is_in(list(dataset.track_numbers)))
+    usable = usable.filter(pl.len().over(TRACK_ID) >= min_users)
     factors = torch.zeros(len(dataset.track_numbers), k)
-    if known.is_empty():
+    if usable.is_empty():
         return factors
-    listeners, rows = np.unique(known[USER_ID].to_numpy(), return_inverse=True)
-    tracks, columns = np.unique(known[TRACK_ID].to_numpy(), return_inverse=True)
-    liked = csr_matrix((np.ones(len(known)), (rows, columns)), shape=(len(listeners), len(tracks)))
-    for axis, side in ((1, "listener"), (0, "track")):
-        degrees = np.asarray((liked != 0).sum(axis=axis)).ravel().astype(np.float64)
-        scale = diags(1 / np.sqrt(degrees + shrinkage * degrees.mean()))
-        liked = scale @ liked if side == "listener" else liked @ scale
-    numbers = [dataset.track_numbers[track_id] for track_id in tracks]
-    found = _leading(liked.tocsr(), min(k, *liked.shape))
-    factors[numbers, : found.shape[1]] = torch.from_numpy(found.astype(np.float32))
+    user_ids, rows = np.unique(usable[USER_ID].to_numpy(), return_inverse=True)
+    track_ids, columns = np.unique(usable[TRACK_ID].to_numpy(), return_inverse=True)
+    shape = (len(user_ids), len(track_ids))
+    liked = csr_matrix((np.ones(len(usable)), (rows, columns)), shape=shape)
+    liked = _inverse_root_degrees(liked, 1, shrinkage) @ liked
+    liked = liked @ _inverse_root_degrees(liked, 0, shrinkage)
+    leading = _leading_factors(liked.tocsr(), min(k, *shape))
+    numbers = [dataset.track_numbers[track_id] for track_id in track_ids]
+    factors[numbers, : leading.shape[1]] = torch.from_numpy(leading.astype(np.float32))
     return factors
 
 
-def _leading(matrix: csr_matrix, k: int) -> np.ndarray:
-    """(n, k) the k leading right singular vectors of a matrix (m, n), times their values."""
+def _inverse_root_degrees(matrix: csr_matrix, axis: int, shrinkage: float) -> dia_matrix:
+    degrees = np.asarray((matrix != 0).sum(axis=axis)).ravel().astype(np.float64)
+    return diags(1 / np.sqrt(degrees + shrinkage * degrees.mean()))
+
+
+def _leading_factors(matrix: csr_matrix, k: int) -> np.ndarray:
+    """Returns (n, k) leading right singular vectors of a matrix (m, n), times their values."""
     m, n = matrix.shape
-    if m * n <= _DENSE or k >= min(m, n):
+    if m * n <= MAX_DENSE_CELLS or k >= min(m, n):
         _, values, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
     else:
-        _, values, vectors = svds(matrix, k=k, v0=np.full(min(m, n), 1 / np.sqrt(min(m, n))))
+        start = np.full(min(m, n), 1 / np.sqrt(min(m, n)))
+        _, values, vectors = svds(matrix, k=k, v0=start)
     order = np.argsort(-values)[:k]
-    scaled: np.ndarray = vectors[order].T * values[order]
-    scaled *= np.sign(
-        scaled[np.abs(scaled).argmax(axis=0), np.arange(len(order))]
-    )  # one sign, always
-    return scaled
+    factors: np.ndarray = vectors[order].T * values[order]
+    largest = factors[np.abs(factors).argmax(axis=0), np.arange(len(order))]
+    factors *= np.sign(largest)  # the same sign on every machine
+    return factors
 
 
 @torch.no_grad()
@@ -80,55 +81,52 @@ def init_preference_head(
     text_states: Tensor,
     settings: PreferenceConfig,
 ) -> None:
-    """Sets the departures of `model`, of audio alone and of audio with text, and the radius of its
-    space.
+    """Sets the residuals of `model`, of audio alone and with text, and its radius.
 
-    factors: (n, k) as `listening_factors`, k = heads.preference_dim; text_states: (n, D) by text number,
-    zeros = no text. Without any factor the model stays as it is. Cost: a (taste axes + D) square
-    solve.
+    factors: (n, k) as `listening_factors` returns them, k = heads.preference_dim. text_states:
+    (n, D) by text number, zeros = no text. Without any factor the model is not changed. Cost: a
+    square solve of size n_axes + D.
 
     Source: Gantner et al. 2010, the linear map from attributes to factors.
     """
-    head, fusion = model.audio_head, model.fusion_head
-    assert isinstance(head, AdapterHead)
-    assert isinstance(fusion, AdapterFusion)
-    by_number = {number: track_id for track_id, number in dataset.track_numbers.items()}
-    known = torch.nonzero(factors.any(dim=1)).ravel().tolist()
-    if not known:
+    head, fusion = _adapter(model)
+    has_factors = factors.any(dim=1).tolist()
+    numbers = []
+    text_rows = []
+    features = []
+    for track_id, number in dataset.track_numbers.items():
+        if has_factors[number]:
+            numbers.append(number)
+            text_rows.append(dataset.text_numbers[track_id])
+            features.append(dataset.store.read(track_id))
+    if not numbers:
         return
-    track_ids = [by_number[number] for number in known]
-    heard = model.encode_features([dataset.store.read(track_id) for track_id in track_ids])[
-        :, : head.n_axes
-    ]
-    told = text_states[[dataset.text_numbers[track_id] for track_id in track_ids]].numpy()
-    has_text = told.any(axis=1)
-    wanted = factors[known].numpy().astype(np.float64)
-    audio = _Regression(heard, wanted, np.ones(head.n_axes), settings)
-    moved = [audio.set(head.residual, heard)]
+    semantic = model.encode_features(features)[:, : head.n_axes]
+    targets = factors[numbers].numpy().astype(np.float64)
+    audio = _Regression(semantic, targets, np.ones(head.n_axes), settings)
+    residuals = [audio.set(head.residual, semantic)]
+    states = text_states[text_rows].numpy()
+    has_text = states.any(axis=1)
     if has_text.any():
-        both = np.concatenate([heard, told], axis=1)[has_text]
-        spread = np.sqrt(
-            told[has_text].var(axis=0).sum()
-        )  # so that text and sound are penalised alike
-        units = np.concatenate(
-            [np.ones(head.n_axes), np.full(told.shape[1], 1 / max(float(spread), 1e-12))]
-        )
-        regression = _Regression(both, wanted[has_text], units, settings)
-        moved.append(regression.set(fusion.residual, both))
-    longest = max(float((part**2).sum(axis=1).max()) for part in moved)
+        # Text is scaled by its spread, so that text and audio are penalised alike.
+        spread = float(np.sqrt(states[has_text].var(axis=0).sum()))
+        text_units = np.full(states.shape[1], 1 / max(spread, 1e-12))
+        inputs = np.concatenate([semantic, states], axis=1)[has_text]
+        units = np.concatenate([np.ones(head.n_axes), text_units])
+        fused = _Regression(inputs, targets[has_text], units, settings)
+        residuals.append(fused.set(fusion.residual, inputs))
+    longest = max(float((rows**2).sum(axis=1).max()) for rows in residuals)
     head.radius.fill_(settings.radius_margin * np.sqrt(1 + longest))
 
 
 @torch.no_grad()
 def init_preference_head_randomly(model: HTCL, settings: PreferenceConfig) -> None:
-    """Sets small departures drawn from torch's global generator, the same for audio alone and with
-    text.
+    """Sets small random residuals, the same for audio alone and with text.
 
-    At zero the losses have no slope: taste is only ever compared with taste.
+    At zero the losses have no slope: residuals are only compared with residuals. Draws from torch's
+    global generator.
     """
-    head, fusion = model.audio_head, model.fusion_head
-    assert isinstance(head, AdapterHead)
-    assert isinstance(fusion, AdapterFusion)
+    head, fusion = _adapter(model)
     std = settings.random_residual_length / head.residual.out_features**0.5
     torch.nn.init.normal_(head.residual.weight, std=std)
     fusion.residual.weight.zero_()
@@ -136,9 +134,16 @@ def init_preference_head_randomly(model: HTCL, settings: PreferenceConfig) -> No
     head.radius.fill_(settings.radius_margin * (1 + settings.residual_length**2) ** 0.5)
 
 
+def _adapter(model: HTCL) -> tuple[AdapterHead, AdapterFusion]:
+    assert isinstance(model.audio_head, AdapterHead)
+    assert isinstance(model.fusion_head, AdapterFusion)
+    return model.audio_head, model.fusion_head
+
+
 class _Regression:
-    """Ridge regression from inputs (m, i) to factors (m, k), scaled to `residual_length`. units:
-    (i,) of inputs.
+    """Ridge regression from inputs (m, i) to factors (m, k), scaled to `residual_length`.
+
+    units: (i,), multiplies the inputs.
     """
 
     def __init__(
@@ -148,8 +153,8 @@ class _Regression:
         units: np.ndarray,
         settings: PreferenceConfig,
     ) -> None:
-        self.middle = inputs.mean(axis=0, dtype=np.float64)
-        scaled = (inputs - self.middle) * units
+        self.mean = inputs.mean(axis=0, dtype=np.float64)
+        scaled = (inputs - self.mean) * units
         gram = scaled.T @ scaled + settings.residual_l2 * np.eye(len(units))
         slope = np.linalg.solve(gram, scaled.T @ (factors - factors.mean(axis=0)))
         length = np.sqrt(((scaled @ slope) ** 2).sum(axis=1).mean())
@@ -157,8 +162,8 @@ class _Regression:
         self.slope = units[:, None] * slope * scale  # (i, k)
 
     def set(self, layer: torch.nn.Linear, inputs: np.ndarray) -> np.ndarray:
-        """Makes `layer` this regression; (m, k) what it then gives."""
+        """Copies the regression into `layer`; returns its outputs (m, k)."""
         layer.weight.copy_(torch.from_numpy(self.slope.T.astype(np.float32)))
-        layer.bias.copy_(torch.from_numpy((-self.middle @ self.slope).astype(np.float32)))
-        given: np.ndarray = (inputs - self.middle) @ self.slope
-        return given
+        layer.bias.copy_(torch.from_numpy((-self.mean @ self.slope).astype(np.float32)))
+        outputs: np.ndarray = (inputs - self.mean) @ self.slope
+        return outputs

@@ -1,6 +1,4 @@
-"""Whether a library holds enough to train on: what there is, counted, and what that supports, said
-before training.
-"""
+"""Counts what a library has to train on, and reports what is too little for what."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,68 +14,68 @@ from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 from ponticello.tracks.text import track_texts
 
-# Rules of thumb; what each stage is worth on less and less: docs/ladder.md.
-# training tracks with audio and text; stage one learns what words sound like from nothing else
-LEAST_TEXTS = 20
-# of the same; below it a word stands for too few tracks to be told from what else they share
-WORDS_FROM_DATA = 1_000
-LEAST_LISTENERS = 50  # with two or more liked training tracks each: those a pair can come from
-LEAST_PAIRS = 200  # of training tracks
-# Best weights are chosen by a mean of n reciprocal ranks, whose standard error is at most 0.5 /
-# sqrt(n).
-LEAST_VALIDATION_TRACKS = 50  # at most 0.07
-LEAST_VALIDATION_PAIRS = 100  # at most 0.05, were they independent; but pairs share tracks
-# training tracks; from there on what log-mels teach may pass what pretrained taggers know
-SOUND_FROM_DATA = 20_000
-# share of the training tracks with audio; below it most of what could be learned from lies idle
-FEW_TEXTS = 0.5
+# Rules of thumb; docs/ladder.md shows what each stage is worth with less data. The first two count
+# training tracks with audio and text.
+MIN_TEXTS = 20
+ENOUGH_TEXTS = 1_000  # below it a word has too few tracks to be separated from what they share
+MIN_USERS = 50  # with two or more liked training tracks: only those give pairs
+MIN_PAIRS = 200  # of training tracks
+# The best weights have the highest mean of n reciprocal ranks; its standard error is at most
+# 0.5 / sqrt(n).
+MIN_VALIDATION_TRACKS = 50  # at most 0.07
+MIN_VALIDATION_PAIRS = 100  # at most 0.05 if they were independent; pairs share tracks
+ENOUGH_FOR_LOGMEL = 20_000  # training tracks with which log-mels may surpass pretrained taggers
+MIN_TEXT_SHARE = 0.5  # of the training tracks with audio
 
 
 @dataclass(frozen=True)
 class DataStats:
-    """What a library has to learn from. A track has audio if its frames are prepared, as its
-    settings want them.
+    """The data a library has to train on.
+
+    A track has audio if features of the configured front end are prepared.
     """
 
     n_tracks_with_audio: int = 0  # training tracks, these three
     n_tracks_with_text: int = 0
     n_tracks_with_both: int = 0
-    n_listeners: int = 0  # in the training window, on any track
-    n_listeners_with_two: int = 0  # of those, who liked two or more training tracks in it
-    median_liked: float = 0.0  # training tracks a listener of the training window liked in it
+    n_users: int = 0  # in the training window, on any track
+    n_users_with_two: int = 0  # of those, with two or more liked training tracks in it
+    median_liked: float = 0.0  # training tracks that a user of the window liked in it
     n_pairs: int = 0  # distinct, both tracks with audio and text; as the next two
     n_validation_tracks: int = 0
     n_validation_pairs: int = 0
-    front_end: str = "musicnn"  # as the setting; "logmel" has nothing pretrained to fall back on
+    front_end: str = "musicnn"  # the setting
 
     def line(self) -> str:
-        """The counts in one line."""
+        """Returns the counts in one line."""
         return (
-            f"to learn from: {self.n_tracks_with_audio:,} training tracks with audio, {self.n_tracks_with_text:,} with "
-            f"text, {self.n_tracks_with_both:,} with both; {_listeners(self.n_listeners)}, "
-            f"{self.n_listeners_with_two:,} with two or more liked (median {self.median_liked:g}), "
-            f"{self.n_pairs:,} pairs; for validation {self.n_validation_tracks:,} tracks, "
-            f"{self.n_validation_pairs:,} pairs"
+            f"to learn from: {self.n_tracks_with_audio:,} training tracks with audio, "
+            f"{self.n_tracks_with_text:,} with text, {self.n_tracks_with_both:,} with both; "
+            f"{_count_listeners(self.n_users)}, {self.n_users_with_two:,} with two or more liked "
+            f"(median {self.median_liked:g}), {self.n_pairs:,} pairs; for validation "
+            f"{self.n_validation_tracks:,} tracks, {self.n_validation_pairs:,} pairs"
         )
 
 
 def count_data(folder: LibraryPaths) -> DataStats:
-    """The counts of a library as it stands; what a missing table would hold counts 0.
+    """Counts the data of a library; a missing table counts 0.
 
-    Errors: of a table that is there but damaged, as its reader raises them. Cost: reads every table
-    once, seconds for some million events; no frames.
+    Raises the reader's error for a damaged table. Cost: reads every table once, seconds for a few
+    million events; no features.
     """
     splits = load_splits(folder) or Splits({}, None, None)
-    training, validation = set(with_role(splits, "train")), set(with_role(splits, "validation"))
-    heard, told = _heard(folder), _told(folder)
-    usable = heard & told
-    liked = _liked_by_listener(folder, splits)
+    training = set(with_role(splits, "train"))
+    validation = set(with_role(splits, "validation"))
+    with_audio = _tracks_with_features(folder)
+    with_text = _tracks_with_text(folder)
+    usable = with_audio & with_text
+    liked = _liked_by_user(folder, splits)
     return DataStats(
-        n_tracks_with_audio=len(training & heard),
-        n_tracks_with_text=len(training & told),
+        n_tracks_with_audio=len(training & with_audio),
+        n_tracks_with_text=len(training & with_text),
         n_tracks_with_both=len(training & usable),
-        n_listeners=len(liked),
-        n_listeners_with_two=int((liked >= 2).sum()),
+        n_users=len(liked),
+        n_users_with_two=int((liked >= 2).sum()),
         median_liked=float(np.median(liked)) if len(liked) else 0.0,
         n_pairs=_count_pairs(folder.pairs, usable),
         n_validation_tracks=len(validation & usable),
@@ -86,143 +84,143 @@ def count_data(folder: LibraryPaths) -> DataStats:
     )
 
 
-def describe_readiness(supply: DataStats) -> list[str]:
-    """One to five plain sentences: what is too little for what, and what answers instead."""
-    if not supply.n_tracks_with_audio and not supply.n_tracks_with_text:
+def describe_readiness(stats: DataStats) -> list[str]:
+    """Returns one to five sentences: what is too little, and what to expect or do instead."""
+    if not stats.n_tracks_with_audio and not stats.n_tracks_with_text:
         return [
             "No training track has audio or text yet: "
             "run `ponticello prepare`, `tag` and `mine-pairs` first."
         ]
-    if not supply.n_tracks_with_text:
+    if not stats.n_tracks_with_text:
         return [
-            "No training track has text, so neither stage has words to learn from: run `ponticello tag`."
+            "No training track has text, so neither stage has words to learn from: "
+            "run `ponticello tag`."
         ]
-    if not supply.n_tracks_with_audio:
+    if not stats.n_tracks_with_audio:
         return [
-            "No training track has prepared audio, so neither stage has anything to hear: run `ponticello prepare`."
+            "No training track has prepared audio, so neither stage has anything to hear: "
+            "run `ponticello prepare`."
         ]
-    found = (
-        _on_texts(supply),
-        _on_missing_texts(supply),
-        _on_size(supply),
-        _on_taste(supply),
-        _on_choice(supply),
-    )
-    return [sentence for sentence in found if sentence] or [
-        "No count is below what the two stages need."
+    sentences = [
+        _check_texts(stats),
+        _check_missing_texts(stats),
+        _check_size(stats),
+        _check_listening(stats),
+        _check_validation(stats),
     ]
+    sentences = [sentence for sentence in sentences if sentence]
+    return sentences or ["No count is below what the two stages need."]
 
 
-def _on_texts(supply: DataStats) -> str:
-    if supply.n_tracks_with_both >= LEAST_TEXTS:
+def _check_texts(stats: DataStats) -> str:
+    if stats.n_tracks_with_both >= MIN_TEXTS:
         return ""
-    taught = f"Stage one hardly learns words from {supply.n_tracks_with_both:,} training tracks with audio and text"
-    if supply.front_end == "logmel":
-        return f'{taught} (under {LEAST_TEXTS}): set front_end = "musicnn", whose taggers need no training.'
-    known = (
-        "taggers' own vectors and machine tags"
-        if supply.front_end == "musicnn"
-        else "front end's own vectors"
+    problem = (
+        f"Stage one hardly learns words from {stats.n_tracks_with_both:,} training tracks with "
+        f"audio and text (under {MIN_TEXTS})"
     )
-    return f"{taught} (under {LEAST_TEXTS}): the {known} answer."
+    if stats.front_end == "logmel":
+        return f'{problem}: set front_end = "musicnn", whose taggers need no training.'
+    if stats.front_end == "musicnn":
+        return f"{problem}: the taggers' own vectors and machine tags answer."
+    return f"{problem}: the front end's own vectors answer."
 
 
-def _on_missing_texts(supply: DataStats) -> str:
-    n_heard, n_both = supply.n_tracks_with_audio, supply.n_tracks_with_both
-    if n_both >= FEW_TEXTS * n_heard:
+def _check_missing_texts(stats: DataStats) -> str:
+    n_both = stats.n_tracks_with_both
+    n_audio = stats.n_tracks_with_audio
+    if n_both >= MIN_TEXT_SHARE * n_audio:
         return ""
     return (
-        f"Only {n_both:,} of {n_heard:,} training tracks with audio have text, and both stages learn from those alone: "
-        "`ponticello tag` writes machine tags for the others."
+        f"Only {n_both:,} of {n_audio:,} training tracks with audio have text, and both stages "
+        "learn from those alone: `ponticello tag` writes machine tags for the others."
     )
 
 
-def _on_size(supply: DataStats) -> str:
-    n_both, n_heard = supply.n_tracks_with_both, supply.n_tracks_with_audio
-    if supply.front_end == "musicnn" and n_heard > SOUND_FROM_DATA:
+def _check_size(stats: DataStats) -> str:
+    n_both = stats.n_tracks_with_both
+    n_audio = stats.n_tracks_with_audio
+    if stats.front_end == "musicnn" and n_audio > ENOUGH_FOR_LOGMEL:
         return (
-            f"{n_heard:,} training tracks with audio (over {SOUND_FROM_DATA:,}): learning sound from log-mels (preset "
-            '"base") is worth comparing.'
+            f"{n_audio:,} training tracks with audio (over {ENOUGH_FOR_LOGMEL:,}): learning sound "
+            'from log-mels (preset "base") is worth comparing.'
         )
-    if supply.front_end == "logmel" and LEAST_TEXTS <= n_both < SOUND_FROM_DATA:
-        few = f"{n_both:,} training tracks (under {SOUND_FROM_DATA:,})"
-        return f'{few} are few to learn sound from the beginning: front_end = "musicnn" starts from pretrained taggers.'
-    if not LEAST_TEXTS <= n_both < WORDS_FROM_DATA:
+    if n_both < MIN_TEXTS:
         return ""
-    few = f"{n_both:,} training tracks (under {WORDS_FROM_DATA:,})"
-    return f"{few}: words a track does not carry find it only as far as the front end knows them."
-
-
-def _on_taste(supply: DataStats) -> str:
-    if not supply.n_listeners:
-        return "There is no listening to train stage two on: stage one answers alone."
-    few = []
-    if supply.n_listeners_with_two < LEAST_LISTENERS:
-        few.append(
-            f"{_listeners(supply.n_listeners_with_two)} who liked two or more tracks (under {LEAST_LISTENERS})"
+    if stats.front_end == "logmel" and n_both < ENOUGH_FOR_LOGMEL:
+        return (
+            f"{n_both:,} training tracks (under {ENOUGH_FOR_LOGMEL:,}) are few to learn sound from "
+            'the beginning: front_end = "musicnn" starts from pretrained taggers.'
         )
-    if supply.n_pairs < LEAST_PAIRS:
-        few.append(f"{supply.n_pairs:,} pairs (under {LEAST_PAIRS})")
-    return (
-        f"Stage two has little to learn from {' and '.join(few)}: expect stage one's neighbours."
-        if few
-        else ""
-    )
+    if n_both < ENOUGH_TEXTS:
+        return (
+            f"{n_both:,} training tracks (under {ENOUGH_TEXTS:,}): words a track does not carry "
+            "find it only as far as the front end knows them."
+        )
+    return ""
 
 
-def _on_choice(supply: DataStats) -> str:
-    few = []
-    if supply.n_validation_tracks < LEAST_VALIDATION_TRACKS:
-        few.append(f"{supply.n_validation_tracks:,} tracks (under {LEAST_VALIDATION_TRACKS})")
-    if supply.n_pairs and supply.n_validation_pairs < LEAST_VALIDATION_PAIRS:
-        few.append(f"{supply.n_validation_pairs:,} pairs (under {LEAST_VALIDATION_PAIRS})")
-    return (
-        f"Validation has {' and '.join(few)}: which weights come out best is partly chance."
-        if few
-        else ""
-    )
+def _check_listening(stats: DataStats) -> str:
+    if not stats.n_users:
+        return "There is no listening to train stage two on: stage one answers alone."
+    problems = []
+    if stats.n_users_with_two < MIN_USERS:
+        listeners = _count_listeners(stats.n_users_with_two)
+        problems.append(f"{listeners} who liked two or more tracks (under {MIN_USERS})")
+    if stats.n_pairs < MIN_PAIRS:
+        problems.append(f"{stats.n_pairs:,} pairs (under {MIN_PAIRS})")
+    if not problems:
+        return ""
+    few = " and ".join(problems)
+    return f"Stage two has little to learn from {few}: expect stage one's neighbours."
 
 
-def _heard(folder: LibraryPaths) -> set[str]:
-    """The tracks with prepared frames, of the kind the settings ask for."""
-    prepared = folder.frames_of(folder.config.front_end)
-    return set(read_manifest(prepared)[TRACK_ID]) if (prepared / MANIFEST).is_file() else set()
+def _check_validation(stats: DataStats) -> str:
+    problems = []
+    if stats.n_validation_tracks < MIN_VALIDATION_TRACKS:
+        problems.append(f"{stats.n_validation_tracks:,} tracks (under {MIN_VALIDATION_TRACKS})")
+    if stats.n_pairs and stats.n_validation_pairs < MIN_VALIDATION_PAIRS:
+        problems.append(f"{stats.n_validation_pairs:,} pairs (under {MIN_VALIDATION_PAIRS})")
+    if not problems:
+        return ""
+    few = " and ".join(problems)
+    return f"Validation has {few}: which weights come out best is partly chance."
 
 
-def _told(folder: LibraryPaths) -> set[str]:
-    """The tracks with text."""
+def _tracks_with_features(folder: LibraryPaths) -> set[str]:
+    features = folder.frames_of(folder.config.front_end)
+    if not (features / MANIFEST).is_file():
+        return set()
+    return set(read_manifest(features)[TRACK_ID])
+
+
+def _tracks_with_text(folder: LibraryPaths) -> set[str]:
     if not folder.tracks.is_file():
         return set()
     tracks = read_tracks(folder)
-    return {
-        track_id
-        for track_id, text in zip(tracks[TRACK_ID], track_texts(tracks), strict=True)
-        if text
-    }
+    texts = zip(tracks[TRACK_ID], track_texts(tracks), strict=True)
+    return {track_id for track_id, text in texts if text}
 
 
-def _liked_by_listener(folder: LibraryPaths, splits: Splits) -> pl.Series:
-    """(listeners of the training window,) how many training tracks each of them liked in it."""
-    if not folder.interactions.is_file() or (
-        splits.train_until is None and splits.listeners is None
-    ):
-        return pl.Series(
-            dtype=pl.Int64
-        )  # without moments nothing says which events are for training
+def _liked_by_user(folder: LibraryPaths, splits: Splits) -> pl.Series:
+    """Returns how many training tracks each user of the training window liked in it."""
+    has_window = splits.train_until is not None or splits.listeners is not None
+    if not folder.interactions.is_file() or not has_window:
+        return pl.Series(dtype=pl.Int64)
     events = before_validation(splits, read_interactions(folder))
-    is_liked = is_positive(folder.config.pairs.min_played_s) & pl.col(TRACK_ID).is_in(
-        with_role(splits, "train")
-    )
+    is_training_track = pl.col(TRACK_ID).is_in(with_role(splits, "train"))
+    is_liked = is_positive(folder.config.pairs.min_played_s) & is_training_track
     return events.group_by(USER_ID).agg(n=pl.col(TRACK_ID).filter(is_liked).n_unique())["n"]
 
 
 def _count_pairs(pairs: Path, usable: set[str]) -> int:
-    """Distinct (anchor, positive) of a table with both in `usable`; LibraryError if it is damaged."""
+    """Counts the distinct pairs of a table with both tracks in `usable`."""
     if not pairs.is_file():
         return 0
-    both = pl.col(ANCHOR_ID).is_in(list(usable)) & pl.col(POSITIVE_ID).is_in(list(usable))
-    return read_stored_table(pairs).filter(both).select(ANCHOR_ID, POSITIVE_ID).n_unique()
+    track_ids = list(usable)
+    is_usable = pl.col(ANCHOR_ID).is_in(track_ids) & pl.col(POSITIVE_ID).is_in(track_ids)
+    return read_stored_table(pairs).filter(is_usable).select(ANCHOR_ID, POSITIVE_ID).n_unique()
 
 
-def _listeners(n: int) -> str:
+def _count_listeners(n: int) -> str:
     return f"{n:,} listener{'' if n == 1 else 's'}"

@@ -1,267 +1,258 @@
-"""Which checkpoint a run goes on from and what stands beside it; what is left when it is done, and
-its record.
-
-What a finished run leaves in its folder, and how one is told from a run that is not done.
-
-The model that comes with the package, as stage one of a library that has trained none.
-"""
+"""A run's folder: checkpoints to resume from, the record of a finished run, the starter's run."""
 
 import hashlib
 import json
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
 from ponticello.model.config import MODEL_SECTIONS
-from ponticello.model.saving import file_hash, saved_config
+from ponticello.model.saving import file_sha256, saved_config
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
 from ponticello.storage.files import atomic_write, fsync_paths
 from ponticello.storage.layout import LibraryPaths
 
 logger = logging.getLogger(__name__)
 
-LISTENING_FILE = "listening.json"  # in a run's folder: the log it was trained with
-COMPLETE = (
-    "complete.json"  # {file: SHA-256}, written when everything else of a checkpoint is on the disk
-)
-UNLOGGED = "unlogged.json"  # the losses of the steps since the last line of the log
-
-STARTED = "checkpoints/started.json"  # in a run's folder: settings and rows it was begun with
+STARTER = "starter"  # a run's name that no trained run may take
+LISTENING_FILE = "listening.json"  # in a run's folder: the hash of the log it was trained with
+RUN_FILE = "run.json"  # written last: a run that has it is finished
+STARTED = "checkpoints/started.json"  # in a run's folder: what must be unchanged to resume
+COMPLETE = "complete.json"  # {file: SHA-256}, written when the rest of a checkpoint is on disk
+UNLOGGED = "unlogged.json"  # loss terms since the last line of the log
+_RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")
+_MODEL_FILES = ("config.json", "model.safetensors")
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Notes that a checkpoint is whole, once the disk holds it, and what its files are."""
-    files = sorted(
-        file for file in checkpoint.rglob("*") if file.is_file() and file.name != COMPLETE
-    )
-    fsync_paths([*files, checkpoint])
-    hashes = {file.relative_to(checkpoint).as_posix(): file_hash(file) for file in files}
+    """Flushes a checkpoint to disk and then writes the hashes of its files."""
+    paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE]
+    paths.sort()
+    fsync_paths([*paths, checkpoint])
+    hashes = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in paths}
     with atomic_write(checkpoint / COMPLETE) as temporary:
         temporary.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest checkpoint that is as it was written; None if there is none. Half-written ones are
-    removed.
+    """Returns the newest undamaged checkpoint, or None. Incomplete ones are removed.
 
-    One whose files are others now is passed over with a warning. Cost: reads the one it takes.
+    A damaged one is skipped with a warning. Cost: reads the files of the one returned.
     """
-    whole = []
-    for folder in (each for each in checkpoints.glob("checkpoint-*") if _step(each).isdecimal()):
+    complete: list[tuple[int, Path]] = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if not step.isdecimal():
+            continue
         if (folder / COMPLETE).is_file():
-            whole.append(folder)
+            complete.append((int(step), folder))
         else:
-            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it too
-    for folder in sorted(whole, key=lambda folder: -int(_step(folder))):
-        if damaged := _damaged(folder):
-            logger.warning(
-                "%s of %s is not what was written; going on from before it", damaged, folder.name
-            )
-        else:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may remove it too
+    for _, folder in sorted(complete, reverse=True):
+        damaged = _damaged_file(folder)
+        if damaged is None:
             return folder
+        logger.warning("%s of %s is damaged; using the one before", damaged, folder.name)
     return None
 
 
-def _step(checkpoint: Path) -> str:
-    return checkpoint.name.removeprefix("checkpoint-")
-
-
-def _damaged(checkpoint: Path) -> str:
-    """The first file that is not what `mark_complete` saw; "" if all are."""
+def _damaged_file(checkpoint: Path) -> str | None:
+    """Returns the name of the first file that does not match its hash, or None."""
     try:
         hashes = dict(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
         return COMPLETE
-    there = ((name, checkpoint / name) for name in hashes)
-    return next(
-        (name for name, file in there if not file.is_file() or file_hash(file) != hashes[name]), ""
-    )
+    for name, expected in hashes.items():
+        path = checkpoint / name
+        if not path.is_file() or file_sha256(path) != expected:
+            return str(name)
+    return None
 
 
-def write_unlogged(checkpoint: Path, parts: Mapping[str, list[float]]) -> None:
-    """Keeps the losses by part of the steps that no line of the log tells yet."""
-    (checkpoint / UNLOGGED).write_text(json.dumps(parts), encoding="utf-8")
+def write_unlogged(checkpoint: Path, loss_terms: Mapping[str, list[float]]) -> None:
+    """Saves the loss terms of the steps that are not in the log yet."""
+    (checkpoint / UNLOGGED).write_text(json.dumps(loss_terms), encoding="utf-8")
 
 
 def read_unlogged(checkpoint: Path) -> dict[str, list[float]]:
-    """What `write_unlogged` kept; nothing if the checkpoint was written before it did."""
-    path = checkpoint / UNLOGGED
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    """Reads what `write_unlogged` saved."""
+    return dict(json.loads((checkpoint / UNLOGGED).read_text(encoding="utf-8")))
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Replaces a JSON file by `record` and its own SHA-256."""
+    """Writes a JSON file of `record` and its own SHA-256."""
+    content = json.dumps(dict(record, sha256=_hash(record)), indent=1) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(
-            json.dumps({**record, "sha256": _hash(record)}, indent=1) + "\n", encoding="utf-8"
-        )
+        temporary.write_text(content, encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What `write_record` wrote; CheckpointError if it is something else. One without its SHA-256
-    is taken as it is.
+    """Reads what `write_record` wrote; CheckpointError if it was changed.
+
+    A record without its SHA-256 is accepted.
     """
+    error = CheckpointError(f"{path} is not what was written; delete {path.parent} and train again")
     try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
+        record = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
-        found = {"sha256": ""}
-    written = found.pop("sha256", None)
-    if written not in (None, _hash(found)):
-        raise CheckpointError(
-            f"{path} is not what was written; delete {path.parent} and train again"
-        )
-    return found
+        raise error from None
+    expected = record.pop("sha256", None)
+    if expected not in (None, _hash(record)):
+        raise error
+    return record
 
 
 def _hash(record: Mapping[str, Any]) -> str:
-    """Of what JSON makes of it, whatever its spacing and order."""
-    plain = json.dumps(json.loads(json.dumps(record)), sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()
+    """Returns a hash that does not depend on spacing or the order of keys."""
+    canonical = json.dumps(json.loads(json.dumps(record)), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def start_run(run: Path, started: dict[str, Any]) -> None:
-    """Notes what a run starts from; CheckpointError if it was begun from something else and was
-    interrupted.
-    """
-    if last_checkpoint(run / "checkpoints") and (before := read_started(run)):
-        changed = ", ".join(key for key in started if before.get(key) != started[key])
+    """Writes what a run starts from; CheckpointError if it resumes one that started otherwise."""
+    if last_checkpoint(run / "checkpoints"):
+        previous = read_started(run)
+        changed = [key for key in started if previous and previous.get(key) != started[key]]
         if changed:
             raise CheckpointError(
-                f"run {run.name!r} was interrupted and cannot go on: {changed} changed since; choose another --name, "
-                f"or delete {run}"
+                f"run {run.name!r} was interrupted and cannot go on: {', '.join(changed)} changed "
+                f"since; choose another --name, or delete {run}"
             )
     with atomic_write(run / STARTED) as temporary:
         temporary.write_text(json.dumps(started), encoding="utf-8")
 
 
 def read_started(run: Path) -> dict[str, Any]:
-    """What `start_run` noted of a run that has not ended; nothing if it did not. CheckpointError if
-    that is damaged.
-    """
-    note = run / STARTED
-    if not note.is_file():
+    """Reads what `start_run` wrote; {} without it, CheckpointError if it is damaged."""
+    path = run / STARTED
+    if not path.is_file():
         return {}
     try:
-        return dict(json.loads(note.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError):
         raise CheckpointError(
-            f"{note} is not what was written, so that the run cannot go on; choose another --name, or delete {run}"
+            f"{path} is not what was written, so that the run cannot go on; "
+            f"choose another --name, or delete {run}"
         ) from None
 
 
 def finalize_run(model_folder: Path, run: Path) -> None:
-    """Moves the files of a finished model into its run's folder, weights last, and asks the disk to
-    hold them.
-    """
-    files = sorted(model_folder.iterdir(), key=lambda file: file.suffix == ".safetensors")
-    fsync_paths(files)
-    for file in files:
-        file.replace(run / file.name)
+    """Moves the files of a finished model into its run's folder, weights last, and flushes them."""
+    paths = sorted(model_folder.iterdir(), key=lambda path: path.suffix == ".safetensors")
+    fsync_paths(paths)
+    for path in paths:
+        path.replace(run / path.name)
     fsync_paths([run])
     model_folder.rmdir()
 
 
-STARTER = "starter"  # a run's name that no trained run may take
-RUN_FILE = "run.json"  # written last: its presence says that the run is finished
-_RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")  # in every version
-_MODEL = ("config.json", "model.safetensors")
-
-
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a finished run amounts to."""
+    """The result of a finished run."""
 
     folder: Path
     stage: str
     n_rows: int  # tracks or pairs trained on
     n_left_out: int  # rows without audio or text
     n_steps: int
-    best: dict[str, float]  # the validation the trained weights had
+    best: dict[str, float]  # the validation metrics of the trained weights
     selection: dict[str, Any] | None = None  # stage two: `SelectionResult` as a dict
 
     @classmethod
     def from_record(cls, folder: Path, record: Mapping[str, Any]) -> "TrainedRun":
         """Returns the run that a run.json record describes."""
-        names = [field.name for field in fields(cls) if field.name in record]
-        return cls(folder=folder, **{name: record[name] for name in names})
+        return cls(
+            folder,
+            record["stage"],
+            record["n_rows"],
+            record["n_left_out"],
+            record["n_steps"],
+            record["best"],
+            record.get("selection"),
+        )
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the run at `run` has ended and its model can be used."""
+    """Returns whether the run has ended and its model can be used."""
     return (run / RUN_FILE).is_file()
 
 
 def finished_run(
     run: Path, stage: str, config: Config | None, stage_one_space_id: str | None = None
 ) -> TrainedRun | None:
-    """The run at `run` if it is done; CheckpointError if it is damaged, of the other stage, or not
-    made with `config`.
+    """Returns the run if it is finished, else None.
 
-    stage_one_space_id: the space of the stage one that is asked for, which a stage two must have begun
-    from.
+    Raises CheckpointError if it is damaged, of another stage, made with other settings than
+    `config`, or if a stage two started from another stage one than that of `stage_one_space_id`.
     """
     if not is_finished(run):
         return None
     record = read_record(run / RUN_FILE)
-    lacking = [name for name in _RECORDED if name not in record]
-    if lacking:
+    missing = [name for name in _RECORDED if name not in record]
+    if missing:
         raise CheckpointError(
-            f"{run / RUN_FILE} does not say {', '.join(lacking)}; delete {run} and train again"
+            f"{run / RUN_FILE} does not say {', '.join(missing)}; delete {run} and train again"
         )
-    gone = [name for name in _MODEL if not (run / name).is_file()]
-    if gone:
-        raise CheckpointError(
-            f"run {run.name!r} is finished, but its {gone[0]} is gone; delete {run} and train again"
-        )
+    for name in _MODEL_FILES:
+        if not (run / name).is_file():
+            raise CheckpointError(
+                f"run {run.name!r} is finished, but its {name} is gone; "
+                f"delete {run} and train again"
+            )
     if record["stage"] != stage:
         raise CheckpointError(
             f"run {run.name!r} is of stage {record['stage']}; choose another --name"
         )
     if config is not None:
-        made_with = saved_config(record["settings"], run / RUN_FILE)
-        changed = [
-            part
-            for part in (stage, *MODEL_SECTIONS)
-            if getattr(config, part) != getattr(made_with, part)
-        ]
-        if changed:
-            raise CheckpointError(
-                f"run {run.name!r} is finished, with other settings in [{changed[0]}]; choose another --name, "
-                f"or delete {run}"
-            )
+        _require_same_settings(run, stage, config, record["settings"])
     if stage_one_space_id and record.get("stage_one_space_id") not in (None, stage_one_space_id):
         raise CheckpointError(
-            f"run {run.name!r} is finished, and began from another stage one; choose another --name, or delete {run}"
+            f"run {run.name!r} is finished, and began from another stage one; "
+            f"choose another --name, or delete {run}"
         )
     return TrainedRun.from_record(run, record)
 
 
-def starter_run(folder: LibraryPaths) -> Path:
-    """The starter model as a finished stage one of the library, named "starter": assembled when it
-    is not there yet.
+def _require_same_settings(
+    run: Path, stage: str, config: Config, settings: Mapping[str, Any]
+) -> None:
+    trained_with = saved_config(settings, run / RUN_FILE)
+    for section in (stage, *MODEL_SECTIONS):
+        if getattr(config, section) != getattr(trained_with, section):
+            raise CheckpointError(
+                f"run {run.name!r} is finished, with other settings in [{section}]; "
+                f"choose another --name, or delete {run}"
+            )
 
-    It is assembled anew where the package brings another one, or the settings ask for another
-    reading of the sound. CheckpointError as `build_starter`.
+
+def starter_run(folder: LibraryPaths) -> Path:
+    """Returns the starter model as the finished run "starter", which it builds if needed.
+
+    It is built again if the package brings another starter or the settings that it depends on
+    changed. Raises CheckpointError as `build_starter`.
     """
-    run, config = folder.run(STARTER), starter_settings(folder.config)
-    settings = {**config.model_dump(mode="json"), STARTER: SHA256}
-    if not is_finished(run) or read_record(run / RUN_FILE)["settings"] != settings:
-        (run / RUN_FILE).unlink(missing_ok=True)
-        build_starter(folder.config).save_pretrained(run / "finished")
-        finalize_run(run / "finished", run)
-        record = {
-            "stage": "semantic",
-            "n_rows": N_TRACKS,
-            "n_left_out": 0,
-            "n_steps": 0,
-            "best": {},
-        }
-        write_record(run / RUN_FILE, {**record, "settings": settings})
+    run = folder.run(STARTER)
+    settings = starter_settings(folder.config).model_dump(mode="json")
+    settings[STARTER] = SHA256
+    if is_finished(run) and read_record(run / RUN_FILE)["settings"] == settings:
+        return run
+    (run / RUN_FILE).unlink(missing_ok=True)
+    build_starter(folder.config).save_pretrained(run / "finished")
+    finalize_run(run / "finished", run)
+    record = {
+        "stage": "semantic",
+        "n_rows": N_TRACKS,
+        "n_left_out": 0,
+        "n_steps": 0,
+        "best": {},
+        "settings": settings,
+    }
+    write_record(run / RUN_FILE, record)
     return run
 
 
@@ -282,10 +273,7 @@ def note_listening(folder: LibraryPaths, run: Path, read_sha256: str | None) -> 
 
 def log_sha256(path: Path) -> str | None:
     """Returns the hash of a listening log; None where there is none."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path) if path.is_file() else None
 
 
 def seed_run(name: str, number: int) -> str:

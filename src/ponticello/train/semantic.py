@@ -1,5 +1,7 @@
 """Stage one: trains the text tower and the audio tower to agree, from a library's tables."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 from transformers import TrainerCallback, set_seed
@@ -9,7 +11,7 @@ from ponticello.features.frontend import feature_extractor
 from ponticello.model.adapter import fit_feature_projection
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import load_starter_weights, starter_fits
-from ponticello.splits.splits import with_role
+from ponticello.splits.splits import Splits, with_role
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
@@ -53,7 +55,7 @@ def train_semantic(
     require_rows("semantic", data)
     set_seed(config.semantic.seed)
     model = _build_model(config, data, allow_download)
-    model.to(training_device(config.semantic))
+    model.to(training_device(config.semantic))  # type: ignore[arg-type]
     return run_training(run, semantic_stage(config), model, data, retrieval, callbacks or [])
 
 
@@ -64,14 +66,18 @@ def _read_data(folder: LibraryPaths) -> StageData:
     settings = folder.config.semantic
     texts = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     variants = _text_variants(tracks, settings.text_variants, settings.seed)
-    train_ids = [track_id for track_id in texts if splits.roles.get(track_id) == "train"]
-    validation_ids = [track_id for track_id in texts if splits.roles.get(track_id) == "validation"]
+    train_ids = _with_role(texts, splits, "train")
+    validation_ids = _with_role(texts, splits, "validation")
     return StageData(
         training=track_dataset(frames, texts, train_ids, variants),
         validation=track_dataset(frames, texts, validation_ids, variants),
         splits=splits,
         n_candidates=len(with_role(splits, "train")),
     )
+
+
+def _with_role(track_ids: Iterable[str], splits: Splits, role: str) -> list[str]:
+    return [track_id for track_id in track_ids if splits.roles.get(track_id) == role]
 
 
 def _text_variants(tracks: pl.DataFrame, n: int, seed: int) -> dict[str, list[str]]:
@@ -91,8 +97,7 @@ def _build_model(config: Config, data: StageData, allow_download: bool) -> HTCL:
     if config.semantic.init_from_pretrained and starter_fits(config):
         load_starter_weights(model)
     elif front_end:
-        roles = data.splits.roles
-        train_ids = [track_id for track_id in frames.track_ids if roles.get(track_id) == "train"]
+        train_ids = _with_role(frames.track_ids, data.splits, "train")
         means = [frames.read(track_id).mean(axis=0, dtype=np.float64) for track_id in train_ids]
         blocks = front_end.blocks(frames.frame_size)
         fit_feature_projection(model.audio_encoder, model.audio_head, np.array(means), blocks)

@@ -1,6 +1,4 @@
-"""What differs between the two stages: the loss, and which parts of the model learn. All else is
-one trainer.
-"""
+"""What differs between the two stages: the loss, and which weights are trained."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +15,9 @@ StageName = Literal["semantic", "preference"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of HTCL. tracks_per_row: 1 = tracks, 2 = pairs. idle: parts the loss does not
-    reach.
+    """One stage of HTCL.
+
+    tracks_per_row: 1 = tracks, 2 = pairs. idle: prefixes of the weights that are not trained.
     """
 
     name: StageName
@@ -28,72 +27,61 @@ class Stage:
     idle: tuple[str, ...] = ()
 
     def freeze_idle(self, model: HTCL) -> None:
-        """Marks what this stage does not train, so that DDP and the optimiser leave it alone."""
-        idle = (*self.idle, *(() if model.settings.text.trainable else ("text_encoder.",)))
+        """Freezes the weights that this stage does not train; DDP and the optimiser skip them."""
+        idle = self.idle
+        if not model.settings.text.trainable:
+            idle = (*idle, "text_encoder.")
+        if model.settings.text.pooling == "mean":
+            idle = (*idle, "text_encoder.pooler.")  # BERT's pooler is not part of a mean
         for name, parameter in model.named_parameters():
-            # BERT's pooler has no part in a mean over tokens.
-            unused = model.settings.text.pooling == "mean" and name.startswith(
-                "text_encoder.pooler."
-            )
-            parameter.requires_grad_(not (unused or name.startswith(idle)))
+            parameter.requires_grad_(not name.startswith(idle))
 
 
 def semantic_stage(config: Config) -> Stage:
-    """Stage one: audio meets its text."""
-    # A frozen front end is left as it is: its texts come to meet it, and only listening may move
-    # it.
-    anchored = () if config.front_end == "logmel" else ("audio_head.",)
-    idle = (
-        "fusion_head.",
-        *anchored,
-        *(f"logit_scales.{name}" for name in SCALES if name != "audio_text"),
-    )
-    return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=idle)
+    """Returns stage one: audio against its text."""
+    idle = ["fusion_head."]
+    if config.front_end != "logmel":
+        idle.append("audio_head.")  # texts are trained to meet the frozen features
+    idle += [f"logit_scales.{name}" for name in SCALES if name != "audio_text"]
+    return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=tuple(idle))
 
 
 def preference_stage(config: Config, affinity: TasteAffinity | None = None) -> Stage:
-    """Stage two: pairs that listeners confirmed bend the space toward taste. affinity: how clearly
-    tracks match.
-    """
+    """Returns stage two: pairs mined from listening. affinity: weights of further positives."""
     settings = config.preference
     weights = {name: getattr(settings, f"{name}_loss_weight") for name in SCALES}
-    weights["distillation"] = settings.distillation_weight
     idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
     if not settings.audio_fusion_loss_weight:
         idle.append("fusion_head.")
-    # Beside a frozen front end taste has coordinates of its own: what texts meet stays as it is,
-    # unread by the fusion.
-    if config.front_end != "logmel" and not (
-        settings.reset_heads and settings.audio_text_loss_weight
-    ):
+    # Beside a frozen front end the text's coordinates stay as they are, unread by the fusion.
+    trains_text_head = settings.reset_heads and settings.audio_text_loss_weight
+    if config.front_end != "logmel" and not trains_text_head:
         idle.append("text_head.")
     if not (settings.audio_text_loss_weight or settings.audio_fusion_loss_weight):
         idle += ["text_head.", "text_encoder."]
+    weights["distillation"] = settings.distillation_weight
     loss = PreferenceLoss(weights=weights, affinity=affinity)
     return Stage("preference", settings, loss, tracks_per_row=2, idle=tuple(idle))
 
 
-LearningRate = Callable[[str], float]
+def learning_rate(settings: StageConfig) -> Callable[[str], float]:
+    """Returns a function from a parameter's name to its learning rate.
 
-
-def learning_rate(settings: StageConfig) -> LearningRate:
-    """The rate of a parameter by its name. Source: paper, one rate a tower and one for heads and
-    scales.
+    Source: paper, one rate for each tower and one for heads and scales.
     """
 
     def rate(name: str) -> float:
         if name.startswith("audio_encoder."):
             return settings.audio_lr
-        return settings.text_lr if name.startswith("text_encoder.") else settings.heads_lr
+        if name.startswith("text_encoder."):
+            return settings.text_lr
+        return settings.heads_lr
 
     return rate
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: to matrices and kernels, not to norms, biases, scales or the
-    CLS token.
-    """
-    is_scale = name.endswith(
-        "parametrizations.weight.original0"
-    )  # the length of a weight-normalised kernel
-    return parameter.ndim >= 2 and not is_scale and not name.endswith("cls_token")
+    """Returns whether weight decay applies: to matrices and kernels only."""
+    is_kernel_length = name.endswith("parametrizations.weight.original0")  # of weight_norm
+    is_matrix = parameter.ndim >= 2
+    return is_matrix and not is_kernel_length and not name.endswith("cls_token")
