@@ -247,11 +247,13 @@ def test_unknown_setting_in_a_folder_is_refused(copy: Path) -> None:
         ),
         (
             {"mel": 7},
-            "setting 'mel': Input should be a valid dictionary.*; found '7'; mend it, or train again",
+            "setting 'mel': Input should be a valid dictionary.*; found '7'; mend it, or train "
+            "again",
         ),
         (
             [1],
-            "setting 'all of them': Input should be a valid dictionary .*; found '.1.'; mend it, or train again",
+            "setting 'all of them': Input should be a valid dictionary .*; found '.1.'; mend it, "
+            "or train again",
         ),
     ],
     ids=["value", "part", "all"],

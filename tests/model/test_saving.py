@@ -76,7 +76,10 @@ def test_folder_saved_before_there_were_hashes_passes(folder: Path) -> None:
 
 def test_full_disk_is_one_line_whoever_writes() -> None:
     """/dev/full is a file that never has room."""
-    line = r"^here cannot be written: No space left on device \(os error 28\); make room, then run the same command again"
+    line = (
+        r"^here cannot be written: No space left on device \(os error 28\); make room, then "
+        r"run the same command again"
+    )
     with pytest.raises(CheckpointError, match=line), report_write_errors("here"):
         raise SafetensorError(
             "Error while serializing: I/O error: No space left on device (os error 28)"

@@ -194,7 +194,10 @@ def test_folder_without_a_tokenizer_is_refused(text_encoder_folder: Path, tmp_pa
 
 def test_texts_longer_than_the_encoder_reads_are_refused(text_encoder_folder: Path) -> None:
     load_text_encoder(str(text_encoder_folder), max_tokens=64)
-    line = r"text.max_tokens 65 is more than text encoder '.*' can read: it has positions for 64 .* to at most 64"
+    line = (
+        r"text.max_tokens 65 is more than text encoder '.*' can read: it has positions for 64 "
+        r".* to at most 64"
+    )
     with pytest.raises(ConfigError, match=line):
         load_text_encoder(str(text_encoder_folder), max_tokens=65)
     config = Config.from_preset(
@@ -235,7 +238,10 @@ def test_tokenizer_with_words_the_encoder_lacks_is_refused(
     _, tokenizer = load_text_encoder(str(tmp_path / "bert"))
     tokenizer.add_tokens(["harpsichord"])
     tokenizer.save_pretrained(str(tmp_path / "bert"))
-    line = r"the tokenizer of '.*bert' knows (\d+) tokens, the text encoder (\d+): they do not belong together"
+    line = (
+        r"the tokenizer of '.*bert' knows (\d+) tokens, the text encoder (\d+): they do not "
+        r"belong together"
+    )
     with pytest.raises(CheckpointError, match=line) as raised:
         load_text_encoder(str(tmp_path / "bert"))
     found = re.search(line, str(raised.value))

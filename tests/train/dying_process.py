@@ -1,5 +1,6 @@
-"""`ponticello` that ends as by `kill -9` after a step, on rank 1 or alone: python dying_process.py STEP
-train semantic ...
+"""`ponticello` that is killed after a step, on rank 1 or alone.
+
+python dying_process.py STEP train semantic ...
 
 Each rank that ends training says what its weights are.
 """

@@ -217,7 +217,8 @@ def half_a_batch(process: int, folder: str) -> None:
     dist.barrier()
     os._exit(
         0
-        # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the GIL
+        # now and then torch 2.13 waits for ever where it frees DDP and gloo: its threads need the
+        # GIL
         # it holds
     )
 

@@ -108,9 +108,12 @@ def test_repeated_row_does_not_change_the_others() -> None:
     left, right = unit(3, 4), unit(3, 4, seed=1)
     once = slow_loss(left, right, 1.0, [0, 1, 2], [0, 1, 2])
     twice = contrastive_loss(
-        torch.cat([left, left]), torch.cat([right, right]), torch.tensor(0.0), torch.arange(3).repeat(2),
+        torch.cat([left, left]),
+        torch.cat([right, right]),
+        torch.tensor(0.0),
         torch.arange(3).repeat(2),
-    )  # fmt: skip
+        torch.arange(3).repeat(2),
+    )
     doubled = slow_loss(
         torch.cat([left, left]), torch.cat([right, right]), 1.0, [0, 1, 2] * 2, [0, 1, 2] * 2
     )
@@ -147,9 +150,12 @@ def test_semantic_loss_is_the_contrast_of_audio_and_text() -> None:
     rows = embeddings(5)
     found = SemanticLoss()(rows, torch.arange(5), torch.arange(5))
     expected = contrastive_loss(
-        F.normalize(rows.audio, dim=-1), F.normalize(rows.text, dim=-1), torch.tensor(0.5), torch.arange(5),
+        F.normalize(rows.audio, dim=-1),
+        F.normalize(rows.text, dim=-1),
+        torch.tensor(0.5),
         torch.arange(5),
-    )  # fmt: skip
+        torch.arange(5),
+    )
     assert list(found) == ["audio_text"]
     assert found["audio_text"].item() == pytest.approx(expected.item(), abs=1e-6)
 

@@ -187,7 +187,10 @@ def test_a_lost_connection_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ponticello.train.distributed.REPORT_WAIT_S", 0.0)
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    line = r"^process 1 of 2 lost the others \(Connection closed by peer .*\); torchrun's report names the rank; start"
+    line = (
+        r"^process 1 of 2 lost the others \(Connection closed by peer .*\); torchrun's report "
+        r"names the rank; start"
+    )
     with pytest.raises(PonticelloError, match=line), terminate_gracefully(print):
         raise RuntimeError(
             "[../third_party/gloo/pair.cc:547] Connection closed by peer [127.0.0.1]:34121"

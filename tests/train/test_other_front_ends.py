@@ -76,7 +76,8 @@ def given_root(
     np.savez(root / "given.npz", ids=np.array(ids), vectors=vectors)
     library = _set_front_end(root, 'front_end = "features"\nfeatures = "given.npz"')
     assert _run("prepare", "-L", root).stdout == (
-        f"60 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); in {folder.frames / 'features'}\n"
+        f"60 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); "
+        f"in {folder.frames / 'features'}\n"
     )
     with library.folder.lock():
         mine_library(library.folder)
@@ -245,7 +246,10 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
     write_manifest(
         place, manifest.with_columns(pl.col("features_key").str.replace(own, "0123456789ab"))
     )
-    line = rf"prepared with hf:.* of weights 0123456789ab, the model was trained over weights {own}: put those back"
+    line = (
+        rf"prepared with hf:.* of weights 0123456789ab, the model was trained over weights "
+        rf"{own}: put those back"
+    )
     with pytest.raises(CheckpointError, match=line):
         train_preference(folder, "other", "semantic", retrieval_figures)
     with pytest.raises(CheckpointError, match=line):

@@ -145,7 +145,8 @@ def test_a_play_counts_as_liked_from_the_configured_length_on(filled: LibraryPat
 def test_missing_tables_count_nothing(empty: LibraryPaths) -> None:
     assert count_data(empty) == DataStats(front_end="logmel")
     assert describe_readiness(count_data(empty)) == [
-        "No training track has audio or text yet: run `ponticello prepare`, `tag` and `mine-pairs` first."
+        "No training track has audio or text yet: run `ponticello prepare`, `tag` and "
+        "`mine-pairs` first."
     ]
 
 
@@ -202,7 +203,8 @@ def test_a_damaged_table_is_named(filled: LibraryPaths) -> None:
 
 def test_line_tells_every_count() -> None:
     assert DataStats(1_234, 1_200, 1_199, 304, 290, 6.5, 8_120, 116, 160).line() == (
-        "to learn from: 1,234 training tracks with audio, 1,200 with text, 1,199 with both; 304 listeners, 290 with "
+        "to learn from: 1,234 training tracks with audio, 1,200 with text, 1,199 with both; 304 "
+        "listeners, 290 with "
         "two or more liked (median 6.5), 8,120 pairs; for validation 116 tracks, 160 pairs"
     )
 
@@ -216,35 +218,42 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
     [
         (
             {"n_tracks_with_text": 0, "n_tracks_with_both": 0},
-            "No training track has text, so neither stage has words to learn from: run `ponticello tag`.",
+            "No training track has text, so neither stage has words to learn from: run "
+            "`ponticello tag`.",
         ),
         (
             {"n_tracks_with_audio": 0, "n_tracks_with_both": 0},
-            "No training track has prepared audio, so neither stage has anything to hear: run `ponticello prepare`.",
+            "No training track has prepared audio, so neither stage has anything to hear: run "
+            "`ponticello prepare`.",
         ),
         (
             {"n_tracks_with_audio": 19, "n_tracks_with_both": 19},
-            "Stage one hardly learns words from 19 training tracks with audio and text (under 20): the taggers' own "
+            "Stage one hardly learns words from 19 training tracks with audio and text (under "
+            "20): the taggers' own "
             "vectors and machine tags answer.",
         ),
         (
             {"n_tracks_with_audio": 19, "n_tracks_with_both": 19, "front_end": "logmel"},
-            "Stage one hardly learns words from 19 training tracks with audio and text (under 20): set front_end = "
+            "Stage one hardly learns words from 19 training tracks with audio and text (under "
+            "20): set front_end = "
             '"musicnn", whose taggers need no training.',
         ),
         (
             {"n_tracks_with_both": 2_400},
-            "Only 2,400 of 5,000 training tracks with audio have text, and both stages learn from those alone: "
+            "Only 2,400 of 5,000 training tracks with audio have text, and both stages learn from "
+            "those alone: "
             "`ponticello tag` writes machine tags for the others.",
         ),
         (
             {"n_tracks_with_audio": 999, "n_tracks_with_both": 999},
-            "999 training tracks (under 1,000): words a track does not carry find it only as far as the front end "
+            "999 training tracks (under 1,000): words a track does not carry find it only as far "
+            "as the front end "
             "knows them.",
         ),
         (
             {"n_tracks_with_audio": 75, "n_tracks_with_both": 75, "front_end": "logmel"},
-            '75 training tracks (under 20,000) are few to learn sound from the beginning: front_end = "musicnn" starts '
+            "75 training tracks (under 20,000) are few to learn sound from the beginning: "
+            'front_end = "musicnn" starts '
             "from pretrained taggers.",
         ),
         (
@@ -253,31 +262,37 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
         ),
         (
             {"n_users_with_two": 49},
-            "Stage two has little to learn from 49 listeners who liked two or more tracks (under 50): expect stage "
+            "Stage two has little to learn from 49 listeners who liked two or more tracks (under "
+            "50): expect stage "
             "one's neighbours.",
         ),
         (
             {"n_pairs": 199},
-            "Stage two has little to learn from 199 pairs (under 200): expect stage one's neighbours.",
+            "Stage two has little to learn from 199 pairs (under 200): expect stage one's "
+            "neighbours.",
         ),
         (
             {"n_users_with_two": 3, "n_pairs": 0},
-            "Stage two has little to learn from 3 listeners who liked two or more tracks (under 50) and 0 pairs (under "
+            "Stage two has little to learn from 3 listeners who liked two or more tracks (under "
+            "50) and 0 pairs (under "
             "200): expect stage one's neighbours.",
         ),
         (
             {"n_tracks_with_audio": 19, "n_tracks_with_both": 19, "front_end": "features"},
-            "Stage one hardly learns words from 19 training tracks with audio and text (under 20): the front end's own "
+            "Stage one hardly learns words from 19 training tracks with audio and text (under "
+            "20): the front end's own "
             "vectors answer.",
         ),
         (
             {"n_tracks_with_audio": 20_001, "n_tracks_with_both": 20_001},
-            '20,001 training tracks with audio (over 20,000): learning sound from log-mels (preset "base") is worth '
+            "20,001 training tracks with audio (over 20,000): learning sound from log-mels "
+            '(preset "base") is worth '
             "comparing.",
         ),
         (
             {"n_tracks_with_audio": 19_999, "n_tracks_with_both": 19_999, "front_end": "logmel"},
-            '19,999 training tracks (under 20,000) are few to learn sound from the beginning: front_end = "musicnn" '
+            "19,999 training tracks (under 20,000) are few to learn sound from the beginning: "
+            'front_end = "musicnn" '
             "starts from pretrained taggers.",
         ),
         (
@@ -290,7 +305,8 @@ def test_a_large_library_is_told_that_nothing_is_short() -> None:
         ),
         (
             {"n_validation_tracks": 16, "n_validation_pairs": 0},
-            "Validation has 16 tracks (under 50) and 0 pairs (under 100): which weights come out best is partly "
+            "Validation has 16 tracks (under 50) and 0 pairs (under 100): which weights come out "
+            "best is partly "
             "chance.",
         ),
     ],

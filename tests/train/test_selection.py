@@ -75,7 +75,8 @@ def test_the_highest_taste_that_is_sure_is_kept(ends: tuple[HTCL, HTCL]) -> None
     alpha, selection = chosen(ends, along(STEADY, [2 * gain for gain in STEADY]))
     assert (alpha, selection.alpha, selection.vector, selection.n_users) == (1.0, 1.0, "fused", 5)
     assert selection.sentence() == (
-        "kept: 100% of the way to stage two, fused vectors; preference of 5 validation listeners 0.500 -> 0.700, "
+        "kept: 100% of the way to stage two, fused vectors; preference of 5 validation listeners "
+        "0.500 -> 0.700, "
         "R@10 0.400 -> 0.400"
     )
 
@@ -87,7 +88,8 @@ def test_a_gain_that_few_listeners_disagree_about_leaves_stage_one(ends: tuple[H
     alpha, selection = chosen(ends, along(SPLIT, SPLIT))
     assert (alpha, selection.alpha, selection.vector) == (0.0, 0.0, "audio")
     assert selection.sentence() == (
-        "kept: stage one, audio vectors; no gain in preference within max_semantic_drop exceeds one "
+        "kept: stage one, audio vectors; no gain in preference within max_semantic_drop exceeds "
+        "one "
         "standard error over 5 validation listeners (stage one 0.500, best 0.600)"
     )
 

@@ -460,9 +460,7 @@ class HTCLTrainer(Trainer):
         singles = [(track_id,) for track_id in unique_ids]
         dataset = TrackTuples(self.validation.store, self.validation.texts, singles)
         size = self.stage.settings.chunk_size or self.batch_size
-        outputs = []
-        track_numbers = []
-        text_numbers = []
+        chunks: dict[str, list[Tensor]] = defaultdict(list)
         was_training = model.training
         model.train(False)
         for start in range(0, len(dataset), size):
@@ -470,21 +468,21 @@ class HTCLTrainer(Trainer):
             batch = self.collator([dataset[row] for row in range(start, stop)])
             batch.pop("teacher", None)
             batch = {name: value.to(model.device) for name, value in batch.items()}
-            track_numbers.append(batch.pop("track_numbers"))
-            text_numbers.append(batch.pop("text_numbers"))
+            chunks["track_numbers"].append(batch.pop("track_numbers"))
+            chunks["text_numbers"].append(batch.pop("text_numbers"))
             for name in batch.keys() & set(TEXT_INPUTS):
                 batch[name] = batch[name][:, 0]  # the first wording
-            outputs.append(model(**batch))
+            output = model(**batch)
+            for name in VECTOR_NAMES:
+                chunks[name].append(getattr(output, name))
         model.train(was_training)
         row_of = {track_id: row for row, track_id in enumerate(unique_ids)}
         rows = torch.tensor([row_of[track_id] for track_id in track_ids], device=model.device)
-        embeddings = Embeddings(
-            audio=torch.cat([output.audio for output in outputs])[rows],
-            text=torch.cat([output.text for output in outputs])[rows],
-            fused=torch.cat([output.fused for output in outputs])[rows],
-            logit_scales=outputs[0].logit_scales,
-        )
-        return embeddings, torch.cat(track_numbers)[rows], torch.cat(text_numbers)[rows]
+        columns = {name: torch.cat(tensors)[rows] for name, tensors in chunks.items()}
+        track_numbers = columns.pop("track_numbers")
+        text_numbers = columns.pop("text_numbers")
+        embeddings = Embeddings(**columns, logit_scales=output.logit_scales)
+        return embeddings, track_numbers, text_numbers
 
     def _retrieval(self, rows: Embeddings, text_numbers: Tensor) -> dict[str, float]:
         """Returns metrics of retrieval among the unseen tracks.

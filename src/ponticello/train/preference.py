@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -173,7 +174,7 @@ def _initial_model(
 
 def teacher_vectors(model: HTCL, dataset: TrackTuples) -> Tensor:
     """Returns the unit vectors (n, d) by track number; zeros for tracks that are in no row."""
-    track_ids = sorted({track_id for row in dataset.rows for track_id in row})
+    track_ids = sorted(set(chain.from_iterable(dataset.rows)))
     vectors = torch.zeros(len(dataset.texts), model.settings.heads.embed_dim)
     for start in range(0, len(track_ids), TEACHER_BATCH):
         batch_ids = track_ids[start : start + TEACHER_BATCH]

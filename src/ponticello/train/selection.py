@@ -9,6 +9,7 @@ the result on listeners and tracks that took no part.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from scipy.stats import t as student
@@ -105,10 +106,7 @@ def select_weights(
         stage one.
     Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
     """
-    points = [(TRAINED, 0.0)]
-    points += [
-        (endpoint, alpha) for endpoint in endpoints for alpha in settings.interpolation_alphas
-    ]
+    points = [(TRAINED, 0.0), *product(endpoints, settings.interpolation_alphas)]
     baseline = scorer(stage_one)
     candidates = []
     best = None
