@@ -35,7 +35,7 @@ def _vectors(encoder: FeaturePooling, head: AdapterHead, tracks: np.ndarray) -> 
 
 
 def test_the_tower_begins_as_the_principal_components_of_standardised_tracks() -> None:
-    """With as many axes as directions, all cosines are those of the standardised tracks themselves."""
+    """With as many axes as directions, cosines are those of the standardised tracks."""
     found = _vectors(*_fitted(6), TRACKS)
     standardised = (TRACKS - TRACKS.mean(axis=0)) / np.maximum(TRACKS.std(axis=0), 1e-4)
 
@@ -113,7 +113,7 @@ def test_a_taste_longer_than_the_radius_lengthens_the_vector_and_stays_finite() 
 
 
 def test_a_block_counts_by_its_weight_however_many_numbers_it_has() -> None:
-    """Blocks of 4 and 2 numbers, the second weighing a half: it has 0.25 / 1.25 of all the spread."""
+    """Blocks of 4 and 2 numbers, the second with weight 0.5, has 0.25 / 1.25 of all the spread."""
     tracks = np.random.default_rng(1).standard_normal((400, 6))
     encoder, head = FeaturePooling(6), AdapterHead(6, 9, TASTE_DIM, 0.0)
     fit_feature_projection(encoder, head, tracks, ((4, 1.0), (2, 0.5)))

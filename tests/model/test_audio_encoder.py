@@ -38,7 +38,7 @@ def encoder() -> AudioEncoder:
 
 
 def batch(*n_frames: int, n_padded: int | None = None, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """Noise of the given lengths, zero where padded, and its mask; `n_padded` frames long in all."""
+    """Noise of the given lengths, zero where padded, and its mask; `n_padded` frames long."""
     generator = torch.Generator().manual_seed(seed)
     mel = torch.zeros(len(n_frames), n_padded or max(n_frames), N_MELS)
     for row, n in zip(mel, n_frames, strict=True):
@@ -108,7 +108,7 @@ def test_every_length_leaves_its_tokens_and_cls(encoder: AudioEncoder) -> None:
 
 @torch.no_grad()
 def test_mask_keeps_cls_and_the_tokens_of_real_frames(encoder: AudioEncoder) -> None:
-    """17 frames leave 1 token, 24 still 1 and 25 leave 2: (25 - 5) // 2 + 1 = 11, then 5, then 2."""
+    """17 frames give 1 token, 24 too, 25 give 2: (25 - 5) // 2 + 1 = 11, then 5, then 2."""
     _, mask = encoder(*batch(17, 24, 25, 33))
     assert (~mask).sum(1).tolist() == [2, 2, 3, 4]
     assert mask.tolist() == [[False] * n + [True] * (4 - n) for n in (2, 2, 3, 4)]

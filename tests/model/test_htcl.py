@@ -199,7 +199,7 @@ def cropping(model: HTCL) -> HTCL:
 def test_long_track_is_the_mean_of_its_crops_each_heard_alone(
     cropping: HTCL, model: HTCL, config: Config
 ) -> None:
-    """80 frames: those from 0, 32 and 48 on. The track is normalised as a whole before it is cut."""
+    """80 frames: those from 0, 32 and 48 on. The track is normalised before it is cut."""
     mel, mask = pad_features([random_mel(80, 5)], config.mel, MIN_FRAMES)
     parts = [
         model.project_audio(mel[:, start : start + 32], mask[:, start : start + 32])

@@ -103,7 +103,7 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 
 def paper_model() -> HTCL:
-    """The `paper` preset at full size, without memory for its weights; its text tower is cut down."""
+    """The `paper` preset at full size, without memory for its weights; its text tower is small."""
     with torch.device("meta"):
         return HTCL(HTCLConfig(Config.from_preset("paper").model_dump(mode="json"), SMALL_BERT))
 

@@ -52,7 +52,7 @@ def minilm() -> tuple[Any, Any]:
 
 @pytest.fixture
 def fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package in MiniLM's place that leaves a file when it is imported, and that has no weights."""
+    """A package in MiniLM's place that writes a file when it is imported and has no weights."""
     package = tmp_path / "site" / "fake_minilm"
     (package / "model").mkdir(parents=True)
     trapped = tmp_path / "trapped"

@@ -103,7 +103,7 @@ def test_options_reach_the_trainer(tmp_path: Path) -> None:
 
 
 def test_checkpointed_layers_save_less_for_the_backward_pass() -> None:
-    """Numbers that autograd keeps of a tower of four layers, and the gradients of the same dropout."""
+    """Numbers that autograd keeps of a tower of four layers, and gradients of the same dropout."""
     from ponticello.config import AudioEncoderConfig
     from ponticello.model.audio_encoder import AudioEncoder
 

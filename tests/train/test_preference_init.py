@@ -123,7 +123,7 @@ def model(text_encoder_folder: Path) -> HTCL:
 
 
 def test_the_departure_begins_where_crowds_come_apart(model: HTCL) -> None:
-    """A track nobody knows lands with its crowd, by sound alone and with a text that says nothing."""
+    """A track nobody knows lands with its crowd, by sound alone and with a neutral text."""
     store = _Heard()
     dataset, table = _dataset(store)
     states = torch.randn(N_TRACKS + 1, 32, generator=torch.Generator().manual_seed(1))

@@ -50,7 +50,7 @@ def _heard(library: Library) -> Library:
 
 @pytest.fixture(scope="module")
 def untagged_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six real excerpts of which the library knows nothing but the sound, embedded without a run."""
+    """Six real excerpts without any text, embedded without a run."""
     root = tmp_path_factory.mktemp("untagged") / "library"
     library = Library.create(root, "tiny")
     names = METAL + QUIET
