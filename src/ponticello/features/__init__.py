@@ -8,6 +8,7 @@ musicnn           the MusiCNN taggers
 musicnn_frontend  MusiCNN as a front end, and machine tags
 huggingface       Hugging Face audio encoders as a front end
 precomputed       vectors of other programs as a front end
+quiet             hides progress bars and log lines of transformers
 fingerprint       tracks that hold the same recording
 ray_tasks         tasks on a Ray cluster
 """

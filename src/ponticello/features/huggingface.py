@@ -24,6 +24,7 @@ from transformers.utils.hub import cached_file
 from ponticello.audio.decode import load_audio, resample
 from ponticello.errors import CheckpointError, DataError, ShapeError
 from ponticello.features.extraction import ExtractionJob, waveform_of_track
+from ponticello.features.quiet import hide_transformers_output
 from ponticello.features.store import WEIGHTS_SEPARATOR, Features
 from ponticello.storage.layout import LibraryPaths
 from ponticello.tracks.catalog import audio_files
@@ -188,10 +189,11 @@ def _load_pretrained(name: str, allow_download: bool) -> tuple[Any, Any]:
     """Returns the model and its feature extractor; CheckpointError if a weight is missing."""
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
-        model, report = AutoModel.from_pretrained(
-            name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
-        )
+        with hide_transformers_output():
+            extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
+            model, report = AutoModel.from_pretrained(
+                name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
+            )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         hint = (
             ""
