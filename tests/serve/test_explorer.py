@@ -236,7 +236,7 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(
 def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(
     page: Page, address: str
 ) -> None:
-    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&blend=7&each=-1&view=nope"
+    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&blend=7&per_artist=-1&view=nope"
     open_explorer(page, address, f"{odd}&where=tags%3Dslow")
     expect(page.locator("#chips .chip > span")).to_have_text(["“slow~er”"])
     expect(page.locator("#filters .chip")).to_have_text(["tags=slow"])

@@ -247,7 +247,7 @@ def test_one_artist_is_noticed_and_a_limit_an_artist_still_answers(
         trained_copy, lambda tracks: tracks.with_columns(artist=pl.lit("Only One"))
     )
     with running(make_app(root)) as address, page_of(browser) as (page, seen):
-        open_explorer(page, address, "ask=1~text~slow&each=1")
+        open_explorer(page, address, "ask=1~text~slow&per_artist=1")
         expect(page.locator("#notices")).to_contain_text("one artist")
         expect(page.locator("#list .song")).to_have_count(1)
         assert seen == Seen()

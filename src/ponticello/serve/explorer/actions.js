@@ -1,22 +1,22 @@
-// What can be done with a song, once, for the list, the maps, the keys and the player alike.
+// The actions on songs, shared by the list, the maps, the keys and the player.
 
 import { clock, nameOf } from "./dom.js";
 import { change, state } from "./state.js";
 
 export const MOST_TERMS = 32;
 
-const known = new Map();
+const tracks = new Map();
 
-/** Remembers a track that an answer brought, so that chips and lists can name it. */
-export const remember = (track) => known.set(track.track_id, { ...known.get(track.track_id), ...track });
+/** Stores a track of an answer, so that chips and lists can name it. */
+export const remember = (track) => tracks.set(track.track_id, { ...tracks.get(track.track_id), ...track });
 
-/** What is known of a track; at least its id. */
-export const recall = (track_id) => known.get(track_id) ?? { track_id, title: null, artist: null };
+/** The stored fields of a track; at least its id. */
+export const recall = (track_id) => tracks.get(track_id) ?? { track_id, title: null, artist: null };
 
-/** Has anything brought this track yet? */
-export const isKnown = (track_id) => known.has(track_id);
+/** Whether a track is stored. */
+export const isKnown = (track_id) => tracks.has(track_id);
 
-/** What a term of the question is called. */
+/** The displayed name of a term of the question. */
 export function termName(term) {
   if (term.kind === "text") return `“${term.text}”`;
   if (term.kind === "upload") return term.name;
@@ -31,19 +31,19 @@ const same = (a, b) =>
   a.upload === b.upload &&
   a.start_s === b.start_s;
 
-/** Asks with this term alone. */
+/** Searches with this term alone. */
 export const askOnly = (term) => change({ terms: [{ weight: 1, ...term }], listener: null });
 
-/** Adds a term to the question, or turns the one that is there; weight below 0: away from it. */
+/** Adds a term to the question, or changes its weight; below 0: songs unlike it. */
 export function askAlso(term, weight = 1) {
-  const others = state.terms.filter((one) => !same(one, term));
+  const others = state.terms.filter((kept) => !same(kept, term));
   change({ terms: [...others, { ...term, weight }].slice(-MOST_TERMS), listener: null });
 }
 
-/** Songs similar to this one. */
+/** Searches for songs similar to this one. */
 export const askSimilar = (track_id) => askOnly({ kind: "track", track_id });
 
-/** Changes or, with null, removes the term at a place of the question. */
+/** Changes the weight of a term of the question; null removes it. */
 export function reweigh(at, weight) {
   const terms = state.terms.flatMap((term, place) =>
     place !== at ? [term] : weight === null ? [] : [{ ...term, weight }],
@@ -51,7 +51,7 @@ export function reweigh(at, weight) {
   change({ terms });
 }
 
-/** Marks a song on list, maps and table; not a step of the history. */
+/** Selects a song on list, maps and table, without a history entry. */
 export const select = (track_id) => change({ selected: track_id }, false);
 
 /** Opens one of the views. */

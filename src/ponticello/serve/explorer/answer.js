@@ -1,4 +1,4 @@
-// From the state to songs: which call answers it, one at a time, the last one asked for wins.
+// Requests the songs for the current state; only the answer to the latest request is shown.
 
 import { throttled } from "./dom.js";
 import { Refused, isAborted } from "./service.js";
@@ -8,7 +8,7 @@ import { asTerm, state, watch } from "./state.js";
 export const PAGE = 30;
 const ASKING = ["terms", "listener", "blend", "per_artist", "where"];
 
-/** What is on the list. mode: all (the catalogue), asked, listener. results: of "all" without score. */
+/** The list. mode: all (the catalogue, without scores), asked or listener. */
 export const answer = {
   mode: "all",
   results: [],
@@ -19,7 +19,7 @@ export const answer = {
   problem: null,
 };
 const watchers = [];
-let asked = null;
+let current = null;
 
 /** Calls `run()` whenever `answer` has changed. */
 export const onAnswer = (run) => watchers.push(run);
@@ -37,7 +37,7 @@ const question = (offset) => ({
   where: state.where,
 });
 
-/** What POST /api/explain is asked about: the question on the screen; null where there is none. */
+/** The question on the screen, for POST /api/explain; null if there is none. */
 export function questionNow() {
   if (state.listener) return { user_id: state.listener, blend: state.blend };
   return state.terms.length ? { query: { terms: state.terms.map(asTerm), ...question(0) } } : null;
@@ -54,17 +54,17 @@ async function fetchPage(offset, signal) {
   return { mode: "all", results: tracks, n_total, has_more: offset + tracks.length < n_total };
 }
 
-/** Asks for the first page, or for the one after what is shown. */
+/** Requests the first page, or the next one. */
 export async function ask(further = false) {
-  asked?.abort();
-  const own = (asked = new AbortController());
+  current?.abort();
+  const request = (current = new AbortController());
   const offset = further ? answer.results.length : 0;
   publish({ is_loading: true });
   try {
-    const page = await fetchPage(offset, own.signal);
-    if (asked !== own) return;
-    const known = new Set(further ? answer.results.map((result) => result.track_id) : []);
-    const results = page.results.filter((result) => !known.has(result.track_id));
+    const page = await fetchPage(offset, request.signal);
+    if (current !== request) return;
+    const listedIds = new Set(further ? answer.results.map((result) => result.track_id) : []);
+    const results = page.results.filter((result) => !listedIds.has(result.track_id));
     publish({
       n_total: null,
       ...page,
@@ -73,13 +73,13 @@ export async function ask(further = false) {
       problem: null,
     });
   } catch (error) {
-    if (isAborted(error) || asked !== own) return;
+    if (isAborted(error) || current !== request) return;
     const problem = error instanceof Refused ? error : new Refused("internal", String(error.message));
     publish({ is_loading: false, problem, ...(further ? {} : { results: [], has_more: false, n_total: null }) });
   }
 }
 
-/** Asks, once for many calls in a row; the last state counts. */
+/** Requests an answer, once for many calls in a row; the last state counts. */
 export const askSoon = throttled(() => ask(), 70);
 
 watch((changed) => {

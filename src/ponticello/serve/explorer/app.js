@@ -1,4 +1,4 @@
-// Starts the page: meet the library, read the address, ask.
+// Starts the page: loads the library's description, reads the address, searches.
 
 import { askSoon } from "./answer.js";
 import { startDetails } from "./details.js";

@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 
-/** The reach of some scores: how far their parts go below and above zero, never both 0. */
+/** The range of some scores' components below and above zero, never both 0. */
 export function reachOf(results) {
   let low = 0;
   let high = 0.001;
@@ -19,13 +19,13 @@ const signed = (value) => value.toFixed(2).replace("-", "−");
 export const sum = ({ score, semantic, preference }) =>
   `${signed(score)} = ${signed(semantic)} ${preference < 0 ? "−" : "+"} ${Math.abs(preference).toFixed(2)}`;
 
-/** A bar to be filled by `fillBar`. */
+/** An empty bar for `fillBar`. */
 export function newBar() {
   const [semantic, preference, zero] = ["part semantic", "part preference", "zero"].map((name) => el("span", { class: name }));
   return el("span", { class: "bar", "aria-hidden": "true" }, semantic, preference, zero);
 }
 
-/** Draws a score's parts into a bar, on the scale of `reach`. */
+/** Draws a score's components into a bar, on the scale of `reach`. */
 export function fillBar(bar, { semantic, preference }, reach) {
   const [semanticBar, preferenceBar, zero] = bar.children;
   const whole = reach.low + reach.high;

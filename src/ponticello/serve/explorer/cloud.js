@@ -1,6 +1,6 @@
-// The songs as two clouds of points, and a grid over each that finds what is near a place without looking at all.
+// The points of one space, with a grid that finds near ones without visiting all.
 
-const CELLS = 128; // a side of the grid: some three songs a cell at 50,000
+const CELLS = 128; // per side of the grid: about three songs per cell at 50,000
 
 /** One space: xs, ys (n) in 0 .. 1, and its grid. flat: x0, y0, x1, y1 .. in 0 .. 65535. */
 export class Cloud {
@@ -34,7 +34,7 @@ export class Cloud {
     for (let row = 0; row < this.n; row++) this.rows[next[cells[row]]++] = row;
   }
 
-  /** Calls `visit(row)` for every song in a box, and some around it. */
+  /** Calls `visit(row)` for every song in a box, and for some around it. */
   around(x0, y0, x1, y1, visit) {
     const [first, last] = [this.#cell(x0, y0), this.#cell(x1, y1)];
     const [left, right] = [first % CELLS, last % CELLS];
@@ -43,7 +43,7 @@ export class Cloud {
     }
   }
 
-  /** The row nearest to a place, at most `reach` away; -1 where there is none. */
+  /** The row nearest to a point, at most `reach` away; -1 if there is none. */
   nearest(x, y, reach) {
     let best = -1;
     let least = reach * reach;
@@ -57,15 +57,15 @@ export class Cloud {
   /** Rows inside a polygon [[x, y], ..], by the even-odd rule. */
   inside(polygon) {
     const [xs, ys] = [polygon.map((point) => point[0]), polygon.map((point) => point[1])];
-    const found = [];
+    const rows = [];
     this.around(Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys), (row) => {
-      if (isInside(this.xs[row], this.ys[row], polygon)) found.push(row);
+      if (isInside(this.xs[row], this.ys[row], polygon)) rows.push(row);
     });
-    return found;
+    return rows;
   }
 }
 
-/** Is a place inside a polygon? */
+/** Whether a point is inside a polygon. */
 export function isInside(x, y, polygon) {
   let inside = false;
   for (let at = 0, before = polygon.length - 1; at < polygon.length; before = at++) {

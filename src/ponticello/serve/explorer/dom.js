@@ -1,9 +1,9 @@
-// Building the page from data: text is only ever text, so nothing in a tag of a file can become markup.
+// Builds the page from data: values are set as text, so that a file's tags cannot become markup.
 
 /** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** A new element. Options: class, text, on: {event: handler}, dataset, and any attribute; null and false leave it out. */
+/** A new element. Options: class, text, on: {event: handler}, dataset, and attributes; null and false omit one. */
 export function el(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
@@ -26,7 +26,7 @@ const SHAPES = {
   close: "M6.5 5.1 12 10.6l5.5-5.5 1.4 1.4-5.5 5.5 5.5 5.5-1.4 1.4-5.5-5.5-5.5 5.5-1.4-1.4 5.5-5.5-5.5-5.5z",
 };
 
-/** A small drawing named in SHAPES; the button around it carries the words. */
+/** An icon named in SHAPES; the button around it has the label. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
@@ -37,7 +37,7 @@ export function icon(name) {
   return svg;
 }
 
-/** A button with words on it. */
+/** A button with a text label. */
 export const button = (text, onClick, options = {}) =>
   el("button", { type: "button", class: "quiet", text, on: { click: onClick }, ...options });
 
@@ -65,12 +65,12 @@ export function throttled(run, wait_ms) {
   };
 }
 
-/** Does the reader ask for less movement? */
+/** Whether the user prefers reduced motion. */
 export const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const wide = matchMedia("(min-width: 62rem)"); // as in style.css
 
-/** Do the list and what is beside it fit next to each other? */
+/** Whether the list and the side panel fit next to each other. */
 export const isWide = () => wide.matches;
 
 /** Calls `run()` when that changes. */
@@ -79,7 +79,7 @@ export const onWidth = (run) => wide.addEventListener("change", run);
 /** A colour of the style sheet by its name, such as "semantic". */
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-/** Seconds as 3:05; nothing for what is unknown. */
+/** Seconds as 3:05; empty for an unknown duration. */
 export function clock(seconds) {
   if (!Number.isFinite(seconds)) return "";
   const whole = Math.max(0, Math.floor(seconds));
@@ -89,7 +89,7 @@ export function clock(seconds) {
 /** "1 song", "2,000 songs". */
 export const countOf = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
-/** What a song is called: its title, or that it has none with the end of its id. */
+/** The displayed name of a song: its title, or a note with the end of its id. */
 export const nameOf = (track) => track.title || `Untitled (${track.track_id})`;
 
 /** Artist and album in one line, as far as they are known. */

@@ -1,4 +1,4 @@
-// The same questions, answered from files that `ponticello export-explorer` wrote: no service behind the page.
+// Answers from the files that `ponticello export-explorer` wrote, without a service.
 // Neighbours are stored with the unweighted score of each space, so that every blend is exact.
 
 import { Refused } from "./service.js";
@@ -53,20 +53,20 @@ export async function track(track_id) {
 export async function tracks(text, k, offset) {
   const all = (await catalogue()).tracks;
   const wanted = text.toLowerCase();
-  const found = wanted
-    ? all.filter((one) => [one.title, one.artist, one.album].some((field) => field?.toLowerCase().includes(wanted)))
+  const matches = wanted
+    ? all.filter((track) => [track.title, track.artist, track.album].some((field) => field?.toLowerCase().includes(wanted)))
     : all;
-  return { tracks: found.slice(offset, offset + k), n_total: found.length };
+  return { tracks: matches.slice(offset, offset + k), n_total: matches.length };
 }
 
 export const similar = (track_id, k, blend) =>
   search({ terms: [{ track_id, weight: 1 }], k, offset: 0, blend, per_artist: null, where: [] });
 
-/** The answer to "like this one song"; anything else needs the service. */
+/** Songs similar to one song; other questions need the service. */
 export async function search(ask) {
   const about = await library();
   const [term] = ask.terms;
-  if (ask.terms.some((one) => one.text)) return refuse("searching by words");
+  if (ask.terms.some((term) => term.text)) return refuse("searching by words");
   if (ask.terms.length > 1) return refuse("asking with several songs");
   if (!term.track_id || term.start_s !== undefined || term.weight < 0) return refuse("this question");
   if (ask.where.length) return refuse("narrowing down");
@@ -107,7 +107,7 @@ function ranked(near, blend, tracks, term, seed) {
     };
   });
   results.sort((a, b) => b.score - a.score || (a.track_id < b.track_id ? -1 : 1));
-  const seen = new Set(); // of copies of a recording the best stays
+  const seen = new Set(); // of a recording's copies, the best is kept
   return results.filter(({ recording }) => !seen.has(recording) && seen.add(recording)).slice(0, 30);
 }
 
@@ -120,7 +120,7 @@ function counted(results, per_artist) {
   });
 }
 
-/** A list as a file, made here. A playlist of files to play needs the service, as the copy has no sound. */
+/** A playlist as a file. M3U8 needs the service, since an export has no audio. */
 export async function exported(format, title, track_ids) {
   if (format === "m3u8") return refuse("a playlist for players");
   const { tracks, rows } = await catalogue();

@@ -1,4 +1,4 @@
-// Single keys for the whole page, a list of them, and a switch for those whose speech or hands press keys by accident.
+// Single-key shortcuts, their list, and a switch that turns them off.
 
 import { askSimilar, select } from "./actions.js";
 import { answer } from "./answer.js";
@@ -12,7 +12,7 @@ import { showSongs } from "./tabs.js";
 const SWITCH = "ponticello-keys";
 const help = byId("help");
 
-/** The song that a key means: the row in focus, else the chosen one, else the one that plays. */
+/** The song a key acts on: the focused row, else the selected one, else the playing one. */
 const meant = () => rowInFocus() ?? state.selected ?? nowPlaying().track_id;
 
 const withMeant = (run) => () => {
@@ -22,7 +22,7 @@ const withMeant = (run) => () => {
 
 function go(by) {
   const isLast = state.selected !== null && state.selected === answer.results.at(-1)?.track_id;
-  if (by > 0 && isLast && answer.has_more) return byId("more").click(); // goes on with the first of the new ones
+  if (by > 0 && isLast && answer.has_more) return byId("more").click(); // continues with the first new row
   const track_id = step(by);
   if (track_id && track_id !== state.selected) {
     showSongs();
@@ -42,7 +42,7 @@ const KEYS = {
   "?": () => help.showModal(),
 };
 
-/** Is something written here, or does this control need the key itself? */
+/** Whether the element is a text field, or needs the key itself. */
 const takesText = (node) =>
   node.matches?.("input:not([type=range]):not([type=checkbox]), textarea, select, [contenteditable]");
 const takesSpace = (node) =>
@@ -78,7 +78,7 @@ function pressed(event) {
 export function startKeys() {
   document.addEventListener("keydown", pressed);
   document.querySelector(".skip").addEventListener("click", (event) => {
-    event.preventDefault(); // following it would put #songs in the place of the question
+    event.preventDefault(); // the link would replace the question in the address by #songs
     showSongs();
     byId("songs").focus();
   });
@@ -89,7 +89,7 @@ export function startKeys() {
     try {
       localStorage.setItem(SWITCH, target.checked ? "on" : "off");
     } catch {
-      // not kept, then; the keys stay as they were
+      // storage is blocked: the choice lasts as long as the page
     }
   });
 }

@@ -14,7 +14,7 @@ import { showExplanation } from "./explanation.js";
 const rows = new Map(); // track id -> {item, result, parts of the row}
 const SLIDE_MS = 260;
 
-/** A song that can be dragged onto the question or onto an end of a path. */
+/** Makes a song draggable onto the question or an end of a path. */
 export function makeDraggable(node, track_id) {
   node.draggable = true;
   node.addEventListener("dragstart", (event) => {
@@ -25,103 +25,103 @@ export function makeDraggable(node, track_id) {
 }
 
 function newRow(track_id) {
-  const own = { bar: newBar(), rank: el("span", { class: "rank" }), title: el("span", { class: "title" }) };
-  own.artist = el("span", { class: "artist" });
-  own.sum = el("span", { class: "sum" });
-  own.play = el(
+  const row = { bar: newBar(), rank: el("span", { class: "rank" }), title: el("span", { class: "title" }) };
+  row.artist = el("span", { class: "artist" });
+  row.sum = el("span", { class: "sum" });
+  row.play = el(
     "button",
     { type: "button", class: "round small play", on: { click: () => toggle(track_id) } },
     icon("play"),
   );
-  own.choose = el(
+  row.choose = el(
     "button",
     { type: "button", class: "choose", "aria-expanded": "false", on: { click: () => choose(track_id) } },
-    own.title,
-    own.artist,
+    row.title,
+    row.artist,
   );
-  own.like = el(
+  row.like = el(
     "button",
     { type: "button", class: "like", on: { click: () => toggleListed(track_id) } },
     icon("heart"),
   );
-  own.score = el("span", { class: "score" }, own.bar, own.sum);
-  own.more = el("div", { class: "more-about", hidden: true });
-  own.item = el(
+  row.score = el("span", { class: "score" }, row.bar, row.sum);
+  row.more = el("div", { class: "more-about", hidden: true });
+  row.item = el(
     "li",
     { class: "song", dataset: { id: track_id } },
-    own.rank,
-    own.play,
-    own.choose,
-    own.score,
-    own.like,
-    own.more,
+    row.rank,
+    row.play,
+    row.choose,
+    row.score,
+    row.like,
+    row.more,
   );
-  makeDraggable(own.item, track_id);
-  return own;
+  makeDraggable(row.item, track_id);
+  return row;
 }
 
 function choose(track_id) {
   select(state.selected === track_id ? null : track_id);
 }
 
-function fill(own, result, reach) {
-  own.result = result;
+function fill(row, result, reach) {
+  row.result = result;
   const name = nameOf(result);
-  own.rank.textContent = result.rank ?? "";
-  own.title.textContent = name;
-  own.artist.textContent = [byLine(result), clock(result.duration_s ?? NaN)].filter(Boolean).join(" · ");
-  own.score.hidden = result.score === undefined;
+  row.rank.textContent = result.rank ?? "";
+  row.title.textContent = name;
+  row.artist.textContent = [byLine(result), clock(result.duration_s ?? NaN)].filter(Boolean).join(" · ");
+  row.score.hidden = result.score === undefined;
   if (result.score !== undefined) {
-    fillBar(own.bar, result, reach);
-    own.sum.textContent = sum(result);
+    fillBar(row.bar, result, reach);
+    row.sum.textContent = sum(result);
     const { semantic, preference } = result;
-    own.sum.setAttribute(
+    row.sum.setAttribute(
       "aria-label",
       `score ${sum(result)}: meaning ${semantic.toFixed(2)}, taste ${preference.toFixed(2)}`,
     );
-    own.sum.setAttribute("role", "img");
+    row.sum.setAttribute("role", "img");
   }
-  own.play.disabled = source.isFolder || !result.has_audio;
-  own.play.title = source.isFolder ? "Sound needs the service" : result.has_audio ? "" : "No audio file";
-  markPlaying(own);
-  markListed(own);
+  row.play.disabled = source.isFolder || !result.has_audio;
+  row.play.title = source.isFolder ? "Sound needs the service" : result.has_audio ? "" : "No audio file";
+  markPlaying(row);
+  markListed(row);
 }
 
-function markPlaying(own) {
+function markPlaying(row) {
   const { track_id, isPlaying } = nowPlaying();
-  const isThis = track_id === own.item.dataset.id;
-  own.item.classList.toggle("is-playing", isThis);
-  own.play.replaceChildren(icon(isThis && isPlaying ? "pause" : "play"));
-  own.play.setAttribute("aria-label", `${isThis && isPlaying ? "Pause" : "Play"} ${nameOf(own.result)}`);
+  const isThis = track_id === row.item.dataset.id;
+  row.item.classList.toggle("is-playing", isThis);
+  row.play.replaceChildren(icon(isThis && isPlaying ? "pause" : "play"));
+  row.play.setAttribute("aria-label", `${isThis && isPlaying ? "Pause" : "Play"} ${nameOf(row.result)}`);
 }
 
-function markListed(own) {
-  const listed = isListed(own.item.dataset.id);
-  own.like.setAttribute("aria-pressed", String(listed));
-  own.like.setAttribute("aria-label", `${nameOf(own.result)}: in the playlist`);
-  own.like.title = listed ? "Take out of the playlist (l)" : "Into the playlist (l)";
+function markListed(row) {
+  const listed = isListed(row.item.dataset.id);
+  row.like.setAttribute("aria-pressed", String(listed));
+  row.like.setAttribute("aria-label", `${nameOf(row.result)}: in the playlist`);
+  row.like.title = listed ? "Take out of the playlist (l)" : "Into the playlist (l)";
 }
 
 function markSelected() {
-  for (const [track_id, own] of rows) {
+  for (const [track_id, row] of rows) {
     const isIt = track_id === state.selected;
-    if (own.item.classList.contains("is-selected") === isIt && !isIt) continue;
-    own.item.classList.toggle("is-selected", isIt);
-    own.choose.setAttribute("aria-expanded", String(isIt));
-    own.more.hidden = !isIt;
-    if (isIt) fillMore(own);
-    else own.more.replaceChildren();
+    if (row.item.classList.contains("is-selected") === isIt && !isIt) continue;
+    row.item.classList.toggle("is-selected", isIt);
+    row.choose.setAttribute("aria-expanded", String(isIt));
+    row.more.hidden = !isIt;
+    if (isIt) fillMore(row);
+    else row.more.replaceChildren();
   }
 }
 
-function fillMore(own) {
-  const { track_id } = own.result;
+function fillMore(row) {
+  const { track_id } = row.result;
   const term = { kind: "track", track_id };
   const path = (at) => change({ path: at ? [state.path[0], track_id] : [track_id, state.path[1]], tab: "path" });
-  own.more.replaceChildren(
+  row.more.replaceChildren(
     el(
       "div",
-      { class: "doings", role: "group", "aria-label": `With ${nameOf(own.result)}` },
+      { class: "doings", role: "group", "aria-label": `With ${nameOf(row.result)}` },
       button("Similar", () => askSimilar(track_id), { "aria-keyshortcuts": "s" }),
       button("+ more like it", () => askAlso(term, 1)),
       button("− less like it", () => askAlso(term, -1)),
@@ -131,10 +131,10 @@ function fillMore(own) {
     ),
     el("div", { class: "explanation" }),
   );
-  showExplanation(own.more.lastChild, own.result);
+  showExplanation(row.more.lastChild, row.result);
 }
 
-/** Where every row stands, to slide it from there to its new place. */
+/** The position of every row, from which it slides to its new one. */
 const placesNow = () => new Map([...rows].map(([id, { item }]) => [id, item.getBoundingClientRect().top]));
 
 function slide(before) {
@@ -164,15 +164,15 @@ function render() {
   for (const result of answer.results) {
     remember(result);
     if (!rows.has(result.track_id)) rows.set(result.track_id, newRow(result.track_id));
-    const own = rows.get(result.track_id);
-    fill(own, result, reach);
-    if (own.item === place) place = place.nextElementSibling;
-    else list.insertBefore(own.item, place);
+    const row = rows.get(result.track_id);
+    fill(row, result, reach);
+    if (row.item === place) place = place.nextElementSibling;
+    else list.insertBefore(row.item, place);
   }
   slide(before);
   markSelected();
   describe();
-  if (held && !wanted.has(held)) byId("songs").focus({ preventScroll: true }); // the row with the focus is gone
+  if (held && !wanted.has(held)) byId("songs").focus({ preventScroll: true }); // the focused row is gone
 }
 
 function describe() {
@@ -192,7 +192,7 @@ function describe() {
   showEmptyState(byId("songs-empty"));
 }
 
-/** Moves the focus `by` rows down (or up), choosing the first where none has it; returns that row's track id. */
+/** Moves the focus `by` rows down (or up), or to the first row; returns that row's track id. */
 export function step(by) {
   const order = answer.results.map((result) => result.track_id);
   if (!order.length) return null;
@@ -205,7 +205,7 @@ export function step(by) {
 /** Puts the focus on a song of the list. */
 export const focusRow = (track_id) => rows.get(track_id)?.choose.focus();
 
-/** The song whose row holds the focus. */
+/** The song of the focused row. */
 export const rowInFocus = () => document.activeElement?.closest?.("li.song")?.dataset.id ?? null;
 
 /** Connects the list. */

@@ -17,7 +17,7 @@ const STACKED_PX = 520; // narrower stages put one map above the other
 const GAP_PX = 10;
 
 let frame = 0;
-let isStale = true; // do the points need painting, or only what is drawn over them?
+let isStale = true; // whether the points need painting, or only the overlay
 
 /** Draws in the next frame. points: draws the points too, as after moving or zooming. */
 function redraw(points = true) {
@@ -107,7 +107,7 @@ async function load() {
     ["semantic", map.semantic],
     ["preference", map.preference],
   ].filter(([, flat]) => flat);
-  take([]); // rows of the maps before are other songs now
+  take([]); // the rows of the previous maps are other songs
   Object.assign(maps, {
     hover: -1,
     active: 0,

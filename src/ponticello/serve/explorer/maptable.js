@@ -1,4 +1,4 @@
-// The maps as a table: the songs in view, for those who cannot or do not want to look at dots.
+// The maps as a table of the songs in view, for screen readers and for reading.
 
 import { byId, countOf, el, nameOf } from "./dom.js";
 import { maps, trackOf } from "./map-state.js";
@@ -6,7 +6,7 @@ import { maps, trackOf } from "./map-state.js";
 const MOST = 40;
 let choose = () => {};
 
-/** "left, top" and the like: where on a map a song stands. */
+/** The region of a map that a song is in, such as "top left". */
 function region(cloud, row) {
   const third = (value, names) => names[Math.min(2, Math.floor(value * 3))];
   const [across, down] = [
@@ -18,11 +18,11 @@ function region(cloud, row) {
 
 function movedBy(row) {
   if (maps.panes.length < 2) return null;
-  const [one, other] = maps.panes.map((pane) => pane.cloud);
-  return Math.hypot(one.xs[row] - other.xs[row], one.ys[row] - other.ys[row]);
+  const [first, other] = maps.panes.map((pane) => pane.cloud);
+  return Math.hypot(first.xs[row] - other.xs[row], first.ys[row] - other.ys[row]);
 }
 
-/** The rows to show: the selected one, the list's, then what is nearest to the middle of the map in use. */
+/** The rows to show: the selected first, the list's, then the nearest to the middle of the active map. */
 function rowsToShow() {
   const pane = maps.panes[maps.active];
   const half = [pane.width / 2 / pane.scale, pane.height / 2 / pane.scale];
@@ -39,11 +39,11 @@ function rowsToShow() {
 
 function line(row) {
   const track = trackOf(row);
-  const [one, other] = maps.panes;
+  const [first, other] = maps.panes;
   const cells = [
     track.artist ?? "",
     String(maps.ranks.get(row) ?? ""),
-    region(one.cloud, row),
+    region(first.cloud, row),
     other ? region(other.cloud, row) : "",
     other ? `${Math.round(movedBy(row) * 100)} %` : "",
   ].map((text) => el("td", { text }));

@@ -1,10 +1,10 @@
-// What is wrong with the library or the service, said at the top of the page, and the way back when the service is gone.
+// Notices at the top of the page about the library or the service, and retries while the service is gone.
 
 import { ask, answer, onAnswer } from "./answer.js";
 import { button, byId, countOf, el } from "./dom.js";
 import { source } from "./source.js";
 
-/** What GET /api/library told; filled by `meetLibrary`, the same object for all. */
+/** The answer of GET /api/library, filled by `meetLibrary`; one shared object. */
 export const about = {
   problems: [],
   columns: [],
@@ -19,7 +19,7 @@ const RETRY_S = 4;
 const shown = new Map();
 let retry = 0;
 
-/** Shows a line at the top under a key, until it is dropped or replaced. */
+/** Shows a notice under a key, until it is dropped or replaced. */
 export function notice(key, message, { kind = "info", actions = [], canClose = true } = {}) {
   drop(key);
   const node = el(
@@ -33,13 +33,13 @@ export function notice(key, message, { kind = "info", actions = [], canClose = t
   byId("notices").append(node);
 }
 
-/** Takes a line away. */
+/** Removes a notice. */
 export function drop(key) {
   shown.get(key)?.remove();
   shown.delete(key);
 }
 
-/** Asks what library this is; throws Refused where nothing answers. */
+/** Loads the library's description; throws Refused if the service does not answer. */
 export async function meetLibrary() {
   Object.assign(about, await source.library());
   document.title = `${about.name} · Ponticello`;
@@ -58,7 +58,7 @@ export async function meetLibrary() {
     );
 }
 
-/** Says that the service is gone and tries again until it answers; `again` then runs once. */
+/** Shows that the service is gone and retries until it answers; `again` then runs once. */
 export function serviceGone(again) {
   if (shown.has("gone")) return;
   const tryNow = async () => {
@@ -76,7 +76,7 @@ export function serviceGone(again) {
   retry = setTimeout(tryNow, RETRY_S * 1000);
 }
 
-/** Says that something did not work; a service that is gone has its own line. */
+/** Shows an error; an unreachable service has its own notice. */
 export function failed(error, again = ask) {
   if (error.code === "gone" && !source.isFolder) serviceGone(again);
   else if (error.code === "unauthorized") {

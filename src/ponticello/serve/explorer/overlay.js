@@ -1,12 +1,12 @@
-// What is drawn over the points: names, the songs of the list, the chosen one, lines between the maps, the lasso.
+// Draws over the points: names, the songs of the list, the selected one, lines between the maps, the lasso.
 
 import { colour, nameOf } from "./dom.js";
 import { state } from "./state.js";
 import { about } from "./notices.js";
 import { maps, trackOf } from "./map-state.js";
 
-const N_LINES = 40; // songs that moved most, as lines at once
-const N_NAMED = 3; // songs of the list whose names stand on the maps
+const N_LINES = 40; // lines drawn at once, for the songs that moved most
+const N_NAMED = 3; // songs of the list whose names are drawn
 const FONT = "13px system-ui, sans-serif";
 
 /** "#rrggbb" as [r, g, b]. */
@@ -38,7 +38,7 @@ export function drawOverlay(canvas, ratio) {
   if (maps.lasso) outline(pen, maps.lasso, ink);
 }
 
-/** A frame and a title a map; the space with the larger share of the blend is drawn stronger. */
+/** A frame and a title per map; the space with the larger share of the blend is drawn stronger. */
 function frames(pen, ink) {
   const blend = about.has_preference ? (state.blend ?? about.blend ?? 0) : 0;
   maps.panes.forEach((pane, at) => {
@@ -68,17 +68,17 @@ function cross(pen, pane, ink) {
   pen.stroke();
 }
 
-/** Lines from a song's place on one map to that on the other. */
+/** Lines that join a song's points on both maps. */
 function lines(pen, ink) {
-  const [one, other] = maps.panes;
+  const [first, second] = maps.panes;
   const draw = (row, alpha, width) => {
-    const [from, to] = [one.at(row), other.at(row)];
-    if (!one.has(...from) || !other.has(...to)) return;
+    const [from, to] = [first.at(row), second.at(row)];
+    if (!first.has(...from) || !second.has(...to)) return;
     const fade = pen.createLinearGradient(...from, ...to);
     fade.addColorStop(0, ink.semantic);
     fade.addColorStop(1, ink.preference);
     Object.assign(pen, { strokeStyle: fade, globalAlpha: alpha, lineWidth: width });
-    const isAcross = one.top === other.top;
+    const isAcross = first.top === second.top;
     const [bendX, bendY] = isAcross ? [(to[0] - from[0]) / 2, 0] : [0, (to[1] - from[1]) / 2];
     pen.beginPath();
     pen.moveTo(...from);
@@ -134,7 +134,7 @@ function disc(pen, [x, y], radius) {
   pen.fill();
 }
 
-/** Names without overlap: those of the chosen and the hovered song first, then the list's by rank as far as there is room. */
+/** Names without overlap: the selected and the hovered song first, then the list's by rank. */
 function writeNames(pen, ink, named) {
   const taken = [];
   const isFree = (box) => taken.every(([x0, y0, x1, y1]) => box[2] < x0 || box[0] > x1 || box[3] < y0 || box[1] > y1);
@@ -149,7 +149,7 @@ function writeNames(pen, ink, named) {
   }
 }
 
-/** A name and where it begins, to the right of its point or, where that is the edge, to the left. */
+/** A name and its start: to the right of its point or, near the edge, to the left. */
 function nameAt(pen, pane, row, [x, y], isStrong) {
   const whole = nameOf(trackOf(row));
   const text = whole.length > 30 ? `${whole.slice(0, 28)}…` : whole;

@@ -1,8 +1,8 @@
-// One of the two maps: its place on the canvas, how far it is moved and zoomed, and its points painted pixel by pixel.
-// 50,000 points as canvas arcs take a tenth of a second; stamped into a bitmap they take a few milliseconds.
+// One of the two maps: its position on the canvas, its offset and zoom, and its points as pixels.
+// 50,000 points take 0.1 s as canvas arcs, and a few milliseconds as stamps in a bitmap.
 
-const CLOSEST = 400; // times the whole map fits into what is shown
-const MARGIN = 0.06; // of the pane, left free around the whole map
+const CLOSEST = 400; // largest zoom
+const MARGIN = 0.06; // share of the pane left free around the full map
 
 export class Pane {
   constructor(cloud, name) {
@@ -14,12 +14,12 @@ export class Pane {
     return this.name === "preference" ? "taste" : "meaning";
   }
 
-  /** Gives the pane its place, in CSS pixels. */
+  /** Sets the position and size, in CSS pixels. */
   place(left, top, width, height) {
     Object.assign(this, { left, top, width, height });
   }
 
-  /** CSS pixels that the whole map is wide at this zoom. */
+  /** The width of the full map at this zoom, in CSS pixels. */
   get scale() {
     return Math.min(this.width, this.height) * (1 - 2 * MARGIN) * this.zoom;
   }
@@ -28,7 +28,7 @@ export class Pane {
     return x >= this.left && x < this.left + this.width && y >= this.top && y < this.top + this.height;
   }
 
-  /** Where a song stands on the canvas. */
+  /** A song's point on the canvas. */
   at(row) {
     return [
       this.left + this.width / 2 + (this.cloud.xs[row] - this.x) * this.scale,
@@ -36,7 +36,7 @@ export class Pane {
     ];
   }
 
-  /** The place of the map under a place of the canvas. */
+  /** The point of the map under a point of the canvas. */
   under(x, y) {
     return [
       this.x + (x - this.left - this.width / 2) / this.scale,
@@ -44,7 +44,7 @@ export class Pane {
     ];
   }
 
-  /** The song nearest to a place of the canvas, at most so many pixels away; -1 where there is none. */
+  /** The song nearest to a point of the canvas, at most `reach_px` away; -1 if there is none. */
   nearest(x, y, reach_px) {
     return this.cloud.nearest(...this.under(x, y), reach_px / this.scale);
   }
@@ -58,7 +58,7 @@ export class Pane {
     this.y = Math.min(1.2, Math.max(-0.2, this.y - dy_px / this.scale));
   }
 
-  /** Zooms by a factor, keeping the place of the map under (x, y) where it is. */
+  /** Zooms by a factor around the canvas point (x, y). */
   zoomBy(factor, x = this.left + this.width / 2, y = this.top + this.height / 2) {
     const [mapX, mapY] = this.under(x, y);
     this.zoom = Math.min(CLOSEST, Math.max(0.7, this.zoom * factor));
@@ -72,20 +72,20 @@ export class Pane {
     Object.assign(this, { x: 0.5, y: 0.5, zoom: 1 });
   }
 
-  /** Moves so that a song is in the middle, where it is not to be seen. */
+  /** Centres a song that is out of view. */
   bring(row) {
     if (this.isShown(row)) return;
     this.x = this.cloud.xs[row];
     this.y = this.cloud.ys[row];
   }
 
-  /** How large a point is, in CSS pixels: smaller the more songs there are to see. */
+  /** The radius of a point in CSS pixels, smaller with more songs in view. */
   get radius() {
     const seen = this.cloud.n / Math.max(1, this.zoom * this.zoom);
     return Math.min(4.5, Math.max(1, 0.2 * Math.sqrt((this.width * this.height) / Math.max(1, seen))));
   }
 
-  /** Paints all points in view onto a 2D context. rgb: [r, g, b]; ratio: device pixels a CSS pixel. */
+  /** Paints all points in view onto a 2D context. rgb: [r, g, b]; ratio: device pixels per CSS pixel. */
   paint(pen, rgb, ratio) {
     const [width, height] = [Math.max(1, Math.round(this.width * ratio)), Math.max(1, Math.round(this.height * ratio))];
     if (this.bitmap?.width !== width || this.bitmap?.height !== height) this.bitmap = new ImageData(width, height);

@@ -7,7 +7,7 @@ import { listAll } from "./playlist.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
 
-let asked = "";
+let current = "";
 
 function end(at, name) {
   const track_id = state.path[at];
@@ -82,10 +82,10 @@ async function render() {
       "Open a song of the list and press “Path from here”, then another and “Path to here”; or drag them onto the two ends.",
     );
   if (from === to) return void say("Both ends are the same song", "Choose another for one of them.");
-  const own = (asked = `${from} ${to} ${state.blend} ${byId("path-steps").value}`);
+  const request = (current = `${from} ${to} ${state.blend} ${byId("path-steps").value}`);
   try {
     const { tracks } = await source.path(from, to, Number(byId("path-steps").value), state.blend);
-    if (own !== asked) return;
+    if (request !== current) return;
     const track_ids = tracks.map((track) => track.track_id);
     body.replaceChildren(
       el("ol", { class: "plain steps", "aria-label": "The path" }, ...tracks.map(stepRow)),
@@ -97,7 +97,7 @@ async function render() {
     );
     renderEnds();
   } catch (error) {
-    if (own === asked) say("No path", error.message);
+    if (request === current) say("No path", error.message);
   }
 }
 

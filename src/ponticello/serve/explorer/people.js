@@ -1,4 +1,4 @@
-// Listeners: who would like a song (audience), and what a listener never played but is close to their taste (rediscover).
+// The listeners of a song (audience), and songs near a listener's preference that they never played (rediscover).
 
 import { recall } from "./actions.js";
 import { fillBar, newBar, reachOf, sum } from "./bars.js";
@@ -8,12 +8,12 @@ import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
 
 const N_AUDIENCE = 20; // listeners shown
-const N_LOOKED_AT = 100; // and asked for, so that there are some who have not heard the song
+const N_LOOKED_AT = 100; // requested, so that some of them have not played the song
 const N_LISTENERS = 100;
-let asked = "";
-let isNewOnly = false; // of the audience, only who has not heard the song
+let current = "";
+let isNewOnly = false; // shows only listeners who have not played the song
 
-/** "Simulated listeners", wherever that is what they are. */
+/** "listeners" or "simulated listeners". */
 const simulatedNote = (isSimulated) =>
   isSimulated
     ? el("p", { class: "simulated boxed", text: "These listeners are simulated: nobody real is behind them." })
@@ -54,10 +54,10 @@ async function renderAudience() {
     return void body.replaceChildren(
       empty("No song chosen", "Choose a song of the list or the maps; the key a opens its audience."),
     );
-  const own = (asked = `${track_id} ${state.blend}`);
+  const request = (current = `${track_id} ${state.blend}`);
   try {
     const { listeners, simulated } = await source.audience(track_id, N_LOOKED_AT, state.blend);
-    if (own !== asked) return;
+    if (request !== current) return;
     const track = recall(track_id);
     const shown = listeners.filter((listener) => !isNewOnly || !listener.already_played).slice(0, N_AUDIENCE);
     const reach = reachOf(shown);
@@ -81,7 +81,7 @@ async function renderAudience() {
     );
     if (hadFocus) only.focus();
   } catch (error) {
-    if (own === asked) body.replaceChildren(empty("The audience is not known", error.message));
+    if (request === current) body.replaceChildren(empty("The audience is not known", error.message));
   }
 }
 

@@ -11,7 +11,7 @@ import { drawWave, startWave } from "./wave.js";
 const audio = byId("audio");
 const N_PEAKS = 400;
 const MOMENT_S = 10;
-const NEAR = 40; // neighbours looked at for the next song
+const NEAR = 40; // neighbours considered for the next song
 
 const played = new Set();
 const watchers = [];
@@ -19,7 +19,7 @@ let current = null;
 let peaks = [];
 let length_s = 0;
 
-/** Calls `run()` when another song plays, or it stops or goes on. */
+/** Calls `run()` when another song plays, or playback stops or resumes. */
 export const onPlayer = (run) => watchers.push(run);
 
 /** {track_id or null, isPlaying}. */
@@ -57,12 +57,12 @@ function tick() {
 async function drawPeaks(track_id) {
   peaks = [];
   try {
-    const told = await source.waveform(track_id, N_PEAKS);
+    const waveform = await source.waveform(track_id, N_PEAKS);
     if (current?.track_id !== track_id) return;
-    peaks = told.peaks;
-    length_s = told.duration_s;
+    peaks = waveform.peaks;
+    length_s = waveform.duration_s;
   } catch {
-    // without a waveform the line stays flat and can still be sought in; a file that is gone is told by the audio itself
+    // without a waveform the line stays flat, and seeking works; the audio element reports a missing file
   }
   tick();
 }
@@ -70,8 +70,8 @@ async function drawPeaks(track_id) {
 async function refused(track_id) {
   try {
     const response = await fetch(source.audioUrl(track_id), { headers: { Range: "bytes=0-0" } });
-    const told = response.ok ? { message: "The browser cannot play this kind of file." } : await response.json();
-    notice("audio", `${nameOf(recall(track_id))}: ${told.message}`, { kind: "bad" });
+    const failure = response.ok ? { message: "The browser cannot play this kind of file." } : await response.json();
+    notice("audio", `${nameOf(recall(track_id))}: ${failure.message}`, { kind: "bad" });
   } catch {
     failed({ code: "gone" }, () => {});
   }
@@ -100,10 +100,10 @@ export function toggle(track_id) {
   return audio.paused ? audio.play().catch(() => refused(track_id)) : audio.pause();
 }
 
-/** Pauses, goes on, or begins with `track_id` where nothing was played yet. */
+/** Pauses, resumes, or starts `track_id` if no song was played yet. */
 export const toggleAny = (track_id) => (current ? toggle(current.track_id) : track_id && toggle(track_id));
 
-/** Plays a song from a place in it. */
+/** Plays a song from a position in seconds. */
 export const playFrom = (track_id, from_s) => start(track_id, from_s);
 
 /** The nearest song not yet played, at the current blend; the next of the list if the song has no neighbours. */

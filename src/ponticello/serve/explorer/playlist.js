@@ -1,4 +1,4 @@
-// The playlist: what was liked, in order, kept in this browser, and taken out as a file.
+// The playlist: liked songs in order, stored in this browser and exported as a file.
 
 import { recall, remember, select } from "./actions.js";
 import { button, byId, byLine, clock, el, icon, nameOf } from "./dom.js";
@@ -20,13 +20,13 @@ function changed() {
   try {
     localStorage.setItem(key(), JSON.stringify(list));
   } catch {
-    // a browser that keeps nothing: the list lasts as long as the page
+    // storage is blocked: the list lasts as long as the page
   }
   render();
   for (const run of watchers) run();
 }
 
-/** Puts songs at the end; those that are there stay where they are. Returns how many are new. */
+/** Appends songs that are not listed yet; returns how many. */
 export function listAll(track_ids) {
   const fresh = [...new Set(track_ids)].filter((id) => !isListed(id)).slice(0, MOST - list.tracks.length);
   const kept = ({ track_id, title, artist, album, duration_s }) => ({ track_id, title, artist, album, duration_s });
@@ -35,7 +35,7 @@ export function listAll(track_ids) {
   return fresh.length;
 }
 
-/** Into the list, or out of it. */
+/** Adds a song to the list, or removes it. */
 export function toggleListed(track_id) {
   if (!isListed(track_id)) return listAll([track_id]);
   list.tracks = list.tracks.filter((track) => track.track_id !== track_id);
@@ -132,7 +132,7 @@ function render() {
     .join(", ");
 }
 
-/** Builds the panel, with the list that this browser kept for this library. */
+/** Builds the panel, with the list stored in this browser for this library. */
 export function startPlaylist() {
   const name = el("input", {
     id: "playlist-name",
@@ -169,7 +169,7 @@ export function startPlaylist() {
     if (Array.isArray(kept?.tracks))
       list = { title: String(kept.title), tracks: kept.tracks.filter((track) => typeof track?.track_id === "string") };
   } catch {
-    // what another version kept is not read
+    // the list of another version is ignored
   }
   list.tracks.forEach(remember);
   name.value = list.title;

@@ -4,14 +4,14 @@ import { byId } from "./dom.js";
 import { describe, maps, pick } from "./map-state.js";
 import { take } from "./selection.js";
 
-const REACH_PX = 14; // how near the pointer must be to a song
-const CLICK_PX = 5; // less movement than this is a click
+const REACH_PX = 14; // largest distance of the pointer to a song
+const CLICK_PX = 5; // less movement is a click
 const STEP_PX = 40;
-const KEY_REACH_PX = 80; // and to the cross, for keys
+const KEY_REACH_PX = 80; // largest distance of the cross to a song, for keys
 const LASSO_STEP_PX = 3;
 
 const fingers = new Map(); // pointer id -> [x, y]
-let pane = null; // the map that holds the pointer
+let pane = null; // the map that captured the pointer
 let travelled = 0;
 let redraw = () => {};
 
@@ -19,7 +19,7 @@ const placeOf = (event) => {
   const box = byId("overlay").getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 };
-const paneAt = ([x, y]) => maps.panes.find((one) => one.has(x, y)) ?? null;
+const paneAt = ([x, y]) => maps.panes.find((candidate) => candidate.has(x, y)) ?? null;
 
 function hover(row) {
   if (row === maps.hover) return;
@@ -62,11 +62,11 @@ function move(event) {
   return redraw();
 }
 
-/** Two fingers: the map follows their middle and zooms by how far they spread. */
+/** Two fingers: the map follows their middle and zooms with their distance. */
 function pinch(moving, before, place) {
-  const [, other] = [...fingers].find(([id]) => id !== moving);
-  const spread = ([x, y]) => Math.max(1, Math.hypot(x - other[0], y - other[1]));
-  const middle = ([x, y]) => [(x + other[0]) / 2, (y + other[1]) / 2];
+  const [, fixed] = [...fingers].find(([id]) => id !== moving);
+  const spread = ([x, y]) => Math.max(1, Math.hypot(x - fixed[0], y - fixed[1]));
+  const middle = ([x, y]) => [(x + fixed[0]) / 2, (y + fixed[1]) / 2];
   const [from, to] = [middle(before), middle(place)];
   pane.moveBy(to[0] - from[0], to[1] - from[1]);
   pane.zoomBy(spread(place) / spread(before), ...to);

@@ -1,4 +1,4 @@
-// The question: words, songs by their name, chips with + and -, files and songs that are dropped.
+// The question: words, songs by name, chips with + and -, dropped files and songs.
 
 import { askAlso, askOnly, isKnown, remember, reweigh, termName } from "./actions.js";
 import { byId, debounced, el, icon, nameOf } from "./dom.js";
@@ -17,7 +17,7 @@ function askWords(how, weight = 1) {
   suggest();
   showSongs();
   how({ kind: "text", text }, weight);
-  byId("songs").focus({ preventScroll: true }); // so that j and k walk the answer; / leads back
+  byId("songs").focus({ preventScroll: true }); // j and k then move through the answer; / returns
   return undefined;
 }
 
@@ -71,18 +71,18 @@ function renderChips() {
   byId("chips").hidden = !chips.length;
 }
 
-/** Songs that the address names but nothing has brought yet: after a reload, or by a link. */
+/** Loads the songs in the address that are not stored yet: after a reload, or by a link. */
 async function learnNames() {
   const unknown = [...state.terms.map((term) => term.track_id), ...state.path, state.selected].filter(
     (id) => id && !isKnown(id),
   );
   if (!unknown.length) return;
-  const found = await Promise.allSettled([...new Set(unknown)].map((id) => source.track(id)));
-  const learned = found.filter((one) => one.status === "fulfilled");
+  const results = await Promise.allSettled([...new Set(unknown)].map((id) => source.track(id)));
+  const learned = results.filter((result) => result.status === "fulfilled");
   if (!learned.length) return;
   for (const one of learned) remember(one.value);
   renderChips();
-  change({ selected: state.selected }, "names"); // whoever shows a name has it now
+  change({ selected: state.selected }, "names"); // updates the displayed names
 }
 
 let naming = null;
@@ -91,9 +91,9 @@ const suggest = debounced(async () => {
   const box = byId("named");
   naming?.abort();
   if (text.length < 2) return void (box.hidden = true);
-  const own = (naming = new AbortController());
+  const request = (naming = new AbortController());
   try {
-    const { tracks } = await source.tracks(text, 5, 0, [], own.signal);
+    const { tracks } = await source.tracks(text, 5, 0, [], request.signal);
     if (words.value.trim() !== text) return;
     tracks.forEach(remember);
     const buttons = tracks.map((track) =>
@@ -107,7 +107,7 @@ const suggest = debounced(async () => {
     box.replaceChildren(el("span", { class: "note", text: "Like the song" }), ...buttons);
     box.hidden = !buttons.length;
   } catch (error) {
-    if (!isAborted(error)) box.hidden = true; // the search itself will say what is wrong
+    if (!isAborted(error)) box.hidden = true; // the search itself reports the error
   }
 }, 220);
 
@@ -168,7 +168,7 @@ function startDropping() {
   });
 }
 
-/** What of the question this library or copy cannot do, said beside it. */
+/** Shows which inputs this library or export does not support. */
 export function limitQuestion() {
   const canFile = about.can_hear && !source.isFolder;
   byId("upload").disabled = !canFile;

@@ -1,6 +1,6 @@
-// Everything the page asks of the service; docs/api.md has the calls.
+// The calls to the service, as in docs/api.md.
 
-/** An answer that is a refusal: code as in docs/api.md, or "gone" where nothing answered. */
+/** An error answer: code as in docs/api.md, or "gone" without an answer. */
 export class Refused extends Error {
   constructor(code, message, status = 0) {
     super(message);
@@ -8,7 +8,7 @@ export class Refused extends Error {
   }
 }
 
-/** Was the call given up by the page itself? */
+/** Whether the page itself aborted the call. */
 export const isAborted = (error) => error.name === "AbortError";
 
 async function call(path, options = {}) {
@@ -20,10 +20,10 @@ async function call(path, options = {}) {
     throw new Refused("gone", "The service does not answer. Is it still running?");
   }
   if (response.ok) return response;
-  const told = await response.json().catch(() => ({}));
+  const problem = await response.json().catch(() => ({}));
   throw new Refused(
-    told.code ?? "internal",
-    told.message ?? `The service answered with status ${response.status}.`,
+    problem.code ?? "internal",
+    problem.message ?? `The service answered with status ${response.status}.`,
     response.status,
   );
 }
@@ -81,6 +81,6 @@ export async function upload(file) {
   return (await call("api/uploads", { method: "POST", body: form })).json();
 }
 
-/** A list as a file of one of the formats m3u8, jspf, csv. */
+/** A playlist as a file in m3u8, jspf or csv. */
 export const exported = async (format, title, track_ids) =>
   (await send(`api/export/${format}`, { title, track_ids })).blob();

@@ -1,5 +1,5 @@
-// Where answers come from: the service behind the page, or the files of an exported folder.
+// The source of answers: the service, or the files of an export.
 
-const told = document.querySelector('meta[name="ponticello-source"]').content;
+const kind = document.querySelector('meta[name="ponticello-source"]').content;
 
-export const source = await import(told === "folder" ? "./folder.js" : "./service.js");
+export const source = await import(kind === "folder" ? "./folder.js" : "./service.js");

@@ -1,9 +1,9 @@
-// What is asked and shown, in one object that lives in the address: a link shares it, back and forward walk through it.
+// The state of the page, stored in the address: links share it, back and forward move through it.
 
 const START = {
   terms: [], // {kind: text|track|part|upload, weight, text, track_id, start_s, end_s, upload, name}
   listener: null,
-  blend: null, // null: the library's own
+  blend: null, // null: the library's default
   per_artist: null,
   where: [],
   tab: null, // null: songs where the page is narrow, maps where it is wide
@@ -17,7 +17,7 @@ const watchers = [];
 /** Calls `run(changed names)` after every change. */
 export const watch = (run) => watchers.push(run);
 
-const REWRITE_MS = 200; // browsers refuse a page that rewrites its address at every movement of a slider
+const REWRITE_MS = 200; // browsers limit how often a page may rewrite its address
 let rewriting = 0;
 
 function rewrite() {
@@ -26,7 +26,7 @@ function rewrite() {
   history.replaceState(null, "", `#${write(state)}`);
 }
 
-/** Changes the state. step: a new entry of the history, so that "back" undoes it; else the entry is rewritten. */
+/** Changes the state. step: adds a history entry, so that "back" undoes it; else rewrites the entry. */
 export function change(values, step = true) {
   if (rewriting && step !== false) rewrite();
   const before = write(state);
@@ -37,7 +37,7 @@ export function change(values, step = true) {
   for (const run of watchers) run(changed);
 }
 
-/** Takes the state from the address: at the start, and on back and forward. */
+/** Reads the state from the address: at the start, and on back and forward. */
 export function load() {
   clearTimeout(rewriting);
   rewriting = 0;
@@ -46,22 +46,22 @@ export function load() {
   change(Object.fromEntries(changed.map((name) => [name, loaded[name]])), "load");
 }
 
-/** A term as the service takes it. */
+/** A term in the form the service accepts. */
 export function asTerm(term) {
-  const own = { weight: term.weight };
-  if (term.kind === "text") return { ...own, text: term.text };
-  if (term.kind === "upload") return { ...own, upload_id: term.upload };
-  const track = { ...own, track_id: term.track_id };
+  const sent = { weight: term.weight };
+  if (term.kind === "text") return { ...sent, text: term.text };
+  if (term.kind === "upload") return { ...sent, upload_id: term.upload };
+  const track = { ...sent, track_id: term.track_id };
   return term.kind === "part" ? { ...track, start_s: term.start_s, end_s: term.end_s } : track;
 }
 
-/** The state as the text of an address; what is as at the start is left out. */
+/** The state as text of an address, without default values. */
 export function write(from) {
   const parts = new URLSearchParams();
   for (const term of from.terms) parts.append("ask", [term.weight, term.kind, ...fields(term)].join("~"));
   if (from.listener) parts.append("for", from.listener);
   if (from.blend !== null) parts.append("blend", String(from.blend));
-  if (from.per_artist) parts.append("each", String(from.per_artist));
+  if (from.per_artist) parts.append("per_artist", String(from.per_artist));
   for (const filter of from.where) parts.append("where", filter);
   if (from.tab) parts.append("view", from.tab);
   if (from.selected) parts.append("song", from.selected);
@@ -78,28 +78,28 @@ const fields = (term) =>
     upload: [term.upload, term.name],
   })[term.kind];
 
-/** The state an address tells; what cannot be read is left out, as anybody can write an address. */
+/** The state of an address; invalid values are ignored. */
 export function read(text) {
   const parts = new URLSearchParams(text);
-  const found = structuredClone(START);
-  found.terms = parts.getAll("ask").map(readTerm).filter(Boolean).slice(0, 32);
-  found.listener = parts.get("for");
-  if (found.listener) found.terms = []; // a question is one or the other
-  found.blend = number(parts.get("blend"), 0, 1);
-  found.per_artist = number(parts.get("each"), 1, 1000);
-  found.where = parts.getAll("where").slice(0, 16);
-  found.tab =
+  const parsed = structuredClone(START);
+  parsed.terms = parts.getAll("ask").map(readTerm).filter(Boolean).slice(0, 32);
+  parsed.listener = parts.get("for");
+  if (parsed.listener) parsed.terms = []; // a question has terms or a listener
+  parsed.blend = number(parts.get("blend"), 0, 1);
+  parsed.per_artist = number(parts.get("per_artist"), 1, 1000);
+  parsed.where = parts.getAll("where").slice(0, 16);
+  parsed.tab =
     ["songs", "maps", "playlist", "audience", "path", "rediscover"].find((tab) => tab === parts.get("view")) ?? null;
-  found.selected = parts.get("song");
-  found.path = [parts.get("from"), parts.get("to")];
-  return found;
+  parsed.selected = parts.get("song");
+  parsed.path = [parts.get("from"), parts.get("to")];
+  return parsed;
 }
 
 function readTerm(text) {
   const [weightText, kind, ...rest] = text.split("~");
   const weight = number(weightText, -10, 10);
   if (!weight || !rest[0]) return null;
-  const whole = rest.join("~"); // words and ids may hold a ~ of their own
+  const whole = rest.join("~"); // words and ids may contain a ~
   if (kind === "text") return { kind, weight, text: whole };
   if (kind === "track") return { kind, weight, track_id: whole };
   if (kind === "upload") return { kind, weight, upload: rest[0], name: rest.slice(1).join("~") || "a file" };

@@ -11,7 +11,7 @@ function place() {
   render();
 }
 
-/** Brings the list into view where it is one of the views; not a step of the history. */
+/** Shows the list if it is one of the views, without a history entry. */
 export function showSongs() {
   if (document.body.dataset.tab !== "songs" && !isWide()) change({ tab: "songs" }, false);
 }

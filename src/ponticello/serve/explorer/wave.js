@@ -1,11 +1,11 @@
-// A song's waveform as bars on a canvas, and the slider it is.
+// A song's waveform as bars on a canvas, which is also a slider.
 
 import { colour } from "./dom.js";
 
 const BAR_PX = 3; // a bar and the gap after it
 const STEP_S = 5;
 
-/** Draws the peaks, what was heard in full colour. share: 0 .. 1, how far the song is. */
+/** Draws the peaks, the played ones in full colour. share: 0 .. 1, position in the song. */
 export function drawWave(canvas, peaks, share) {
   const ratio = Math.min(devicePixelRatio, 2);
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
