@@ -11,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from ponticello.features.store import read_manifest, write_manifest
 from ponticello.library import Library
 from ponticello.serve.app import create_app
 from ponticello.serve.security import security_policy_for
@@ -50,14 +51,14 @@ def running(app: FastAPI) -> Iterator[str]:
         thread.join(30)
 
 
-def rename(library: Library, column: str, known: str, new: str) -> None:
-    """Gives a track (`TRACK_ID`) or a listener (`USER_ID`) another id wherever the library names
-    it; embeds anew.
-    """
+def rename(library: Library, column: str, old_id: str, new_id: str) -> None:
+    """Renames a track (`TRACK_ID`) or a listener (`USER_ID`) throughout the library, and embeds."""
     folder = library.folder
-    tables = [folder.tracks, folder.interactions, folder.mels / "manifest.parquet"]
-    for table in tables if column == TRACK_ID else tables[1:2]:
-        pl.read_parquet(table).with_columns(pl.col(column).replace({known: new})).write_parquet(
-            table
-        )
+    new_column = pl.col(column).replace({old_id: new_id})
+    tables = [folder.interactions]
+    if column == TRACK_ID:
+        tables.append(folder.tracks)
+        write_manifest(folder.mels, read_manifest(folder.mels).with_columns(new_column))
+    for table in tables:
+        pl.read_parquet(table).with_columns(new_column).write_parquet(table)
     library.embed("semantic", "preference")

@@ -397,9 +397,8 @@ def test_the_audience_of_the_chosen_song(page: Page, address: str, trained: Libr
     expect(page.locator("#audience-body li .choose")).to_have_text(expected)
     expect(page.locator("#audience-body .simulated")).to_contain_text("simulated")
     page.locator("#audience-new").check()
-    fresh = [each.user_id for each in trained.audience(chosen, k=100) if not each.already_played][
-        :20
-    ]
+    listeners = trained.audience(chosen, k=100)
+    fresh = [listener.user_id for listener in listeners if not listener.already_played][:20]
     assert fresh != expected
     expect(page.locator("#audience-body li .choose")).to_have_text(fresh)
 
