@@ -1,26 +1,16 @@
-"""files.parquet, each scanned file as it was read last, and what a scan does to it and to the
-catalogue.
+"""files.parquet: each scanned file as it was last read, and which track it is.
 
-The tags stand there as they were read, so that an edited cell of the catalogue can be told from a
-tag that has changed.
+The tags are stored as they were read, so that an edited cell of the catalogue can be told from a
+tag that has changed. A scanned file is the track of its path, the track whose sound it has (if that
+track's file is gone or was replaced), an imported track of the same path, or a new track.
 
-Which track a scanned file is: the one its place had, the one its sound had elsewhere, an imported
-one, or a new one.
-
-A row is free to be claimed where its file has gone, or where its place holds other sound now.
-Nothing else is guessed.
-
-Tracks that share a recording, by what their files say: the same sound, MusicBrainz recording or
-ISRC.
-
-They are reported in duplicates.csv and left as they are. What was encoded anew or cut otherwise is
-found by its mel, once prepared (`duplicates`).
+Tracks that share a recording according to their files (sound, MusicBrainz id or ISRC) are listed in
+duplicates.csv and not merged. `duplicates` finds other encodings by their prepared features.
 """
 
 import csv
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -40,14 +30,34 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
 from ponticello.storage.validation import DTYPES
 from ponticello.tracks.catalog import merge_tracks, read_stored_table, read_tracks
+from ponticello.tracks.names import slugify
 
 _SLUG_LENGTH = 40  # characters of a file's name in an id
 _HASH_LENGTH = 10  # hex digits of its sound's hash in an id
+AUDIO_HASH = "audio_hash"
+_INTEGERS = (file_tags.TRACK_NUMBER, file_tags.DISC_NUMBER)
+TAG_SCHEMA: dict[str, pl.DataType] = {
+    column: pl.Int64() if column in _INTEGERS else DTYPES[kind]
+    for column, kind in file_tags.KINDS.items()
+}
+SCHEMA: dict[str, pl.DataType] = {
+    PATH: pl.String(),  # as in the catalogue: relative to the library inside it, else absolute
+    "size": pl.Int64(),  # bytes
+    "mtime_ns": pl.Int64(),
+    "content_hash": pl.String(),
+    AUDIO_HASH: pl.String(),
+    TRACK_ID: pl.String(),  # null where the file never was a track
+    "reason": pl.String(),  # why the file or its tags cannot be read
+    **TAG_SCHEMA,
+}
+_LISTED_COLUMNS = (TRACK_ID, PATH, TITLE, ARTIST, DURATION_S)
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}\d{7}")
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """path: absolute, by the way it was found. size: bytes."""
+    """A sound file in a scanned folder. path: absolute, links not resolved. size: bytes."""
 
     path: str
     size: int
@@ -55,7 +65,7 @@ class AudioFile:
 
 
 class IndexedFile(NamedTuple):
-    """A file as it was read last, without its tags. track_id: None where it never was a track."""
+    """A file as it was last read, without tags. track_id: None if it never was a track."""
 
     size: int
     mtime_ns: int
@@ -66,9 +76,7 @@ class IndexedFile(NamedTuple):
 
 
 class TrackAssignment(NamedTuple):
-    """A file's track. kind: what became of the file. moved_from: the place it had, if that is
-    another.
-    """
+    """The track of a file. kind: new, updated, moved or unchanged. moved_from: its old path."""
 
     kind: str
     track_id: str
@@ -76,104 +84,99 @@ class TrackAssignment(NamedTuple):
 
 
 class FileMatcher:
-    """The files known before, by path, and what becomes of their tracks.
+    """Decides which track a scanned file is.
 
-    known: by path as stored; those that move are taken out. here: the paths that are there now.
-    imported: {path: id} of the catalogue. taken: ids that a new track may not have. is_there:
-    whether a file outside the scanned folder is.
+    A track can be claimed by another file if its own is gone, or has been replaced by other sound.
+
+    indexed: files of earlier scans by stored path; those that move are removed. present: the paths
+    found now. imported: {path: id} of the catalogue. used_ids: ids that no new track may get.
+    may_exist: whether a file outside the scanned folder may exist.
     """
 
     def __init__(
         self,
-        known: dict[str, IndexedFile],
-        here: Set[str],
+        indexed: dict[str, IndexedFile],
+        present: Set[str],
         imported: Mapping[str, str],
-        taken: set[str],
-        is_there: Callable[[str], bool],
+        used_ids: set[str],
+        may_exist: Callable[[str], bool],
     ) -> None:
-        self.known, self._imported, self._taken, self._is_there = known, imported, taken, is_there
-        self._free: dict[str, IndexedFile] = {}
-        self._by_hash: dict[str, list[str]] = {}
+        self.indexed = indexed
+        self._imported = imported
+        self._used_ids = used_ids
+        self._may_exist = may_exist
+        self._claimable: dict[str, IndexedFile] = {}
+        self._paths_by_hash: dict[str, list[str]] = {}
         self._replaced: set[str] = set()
-        self._moved: set[str] = set()  # ids
-        for path, row in sorted(known.items()):
-            if path not in here and row.track_id and row.audio_hash:
-                self._set_free(path, row)
+        self._moved_ids: set[str] = set()
+        for path, row in sorted(indexed.items()):
+            if path not in present and row.track_id and row.audio_hash:
+                self._make_claimable(path, row)
 
     def is_replaced(self, path: str, facts: FileFacts) -> bool:
-        """Whether this place held a track with other sound, which may now be elsewhere; its row is
-        then free.
-        """
-        row = self.known.get(path)
+        """Returns whether the path held a track with other sound, and makes that claimable."""
+        row = self.indexed.get(path)
         if row is None or row.track_id is None or row.audio_hash in (None, facts.audio_hash):
             return False
         self._replaced.add(path)
-        self._set_free(path, row)
+        self._make_claimable(path, row)
         return True
 
-    def moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
-        """The free track with this file's content, else with its sound; of several one whose file
-        had this name.
+    def find_moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
+        """Returns the claimable track with this content, else with this sound.
+
+        Of several, one whose file has the same name is preferred.
         """
-        for name in (facts.content_hash, f"audio {facts.audio_hash}"):
-            free = [old for old in self._by_hash.get(name, ()) if old in self._free and old != path]
-            for old in sorted(free, key=lambda old: Path(old).name != Path(path).name):
-                if old in self._replaced or not self._is_there(old):
-                    if old not in self._replaced:
-                        del self.known[old]
-                    track_id = str(self._free.pop(old).track_id)
-                    self._moved.add(track_id)
-                    return TrackAssignment("moved", track_id, old)
+        for file_hash in (facts.content_hash, _audio_key(facts.audio_hash)):
+            candidates = []
+            for old_path in self._paths_by_hash.get(file_hash, ()):
+                if old_path in self._claimable and old_path != path:
+                    candidates.append(old_path)
+            candidates.sort(key=lambda old_path: Path(old_path).name != Path(path).name)
+            for old_path in candidates:
+                is_replaced = old_path in self._replaced
+                if not is_replaced and self._may_exist(old_path):
+                    continue
+                if not is_replaced:
+                    del self.indexed[old_path]
+                track_id = str(self._claimable.pop(old_path).track_id)
+                self._moved_ids.add(track_id)
+                return TrackAssignment("moved", track_id, old_path)
         return None
 
-    def settled(self, path: str, facts: FileFacts) -> TrackAssignment:
-        """The track of a file that has not moved: its place's, an imported one, or a new one."""
-        row = self._free.pop(path, None) if path in self._replaced else self.known.get(path)
+    def assign_unmoved(self, path: str, facts: FileFacts) -> TrackAssignment:
+        """Returns the track of the path, an imported track of the same path, or a new one."""
+        row = self.indexed.get(path)
+        if path in self._replaced:
+            row = self._claimable.pop(path, None)
         if row is not None and row.track_id:
-            return TrackAssignment(
-                "unchanged" if row.content_hash == facts.content_hash else "updated", row.track_id
-            )
-        imported = self._imported.get(path)
-        if imported is not None and imported not in self._moved:
-            return TrackAssignment("updated", imported)
+            is_unchanged = row.content_hash == facts.content_hash
+            return TrackAssignment("unchanged" if is_unchanged else "updated", row.track_id)
+        imported_id = self._imported.get(path)
+        if imported_id is not None and imported_id not in self._moved_ids:
+            return TrackAssignment("updated", imported_id)
         return TrackAssignment("new", self._new_id(path, facts.audio_hash))
 
-    def _set_free(self, path: str, row: IndexedFile) -> None:
-        self._free[path] = row
-        for name in (str(row.content_hash), f"audio {row.audio_hash}"):
-            self._by_hash.setdefault(name, []).append(path)
+    def _make_claimable(self, path: str, row: IndexedFile) -> None:
+        self._claimable[path] = row
+        for file_hash in (str(row.content_hash), _audio_key(row.audio_hash)):
+            self._paths_by_hash.setdefault(file_hash, []).append(path)
 
     def _new_id(self, path: str, audio_hash: str) -> str:
-        name = unicodedata.normalize("NFC", Path(path).stem).casefold()
-        slug = re.sub(r"[\W_]+", "-", name).strip("-")[:_SLUG_LENGTH].strip("-")
+        slug = slugify(Path(path).stem, _SLUG_LENGTH)
         track_id = f"{slug}-{audio_hash[:_HASH_LENGTH]}".lstrip("-")
-        while track_id in self._taken:  # the same sound under the same name
+        while track_id in self._used_ids:  # the same sound under the same name
             track_id += "-" + blake2b(path.encode(), digest_size=3).hexdigest()
-        self._taken.add(track_id)
+        self._used_ids.add(track_id)
         return track_id
 
 
-AUDIO_HASH = "audio_hash"
-TAG_SCHEMA: dict[str, pl.DataType] = {
-    column: pl.Int64()
-    if column in (file_tags.TRACK_NUMBER, file_tags.DISC_NUMBER)
-    else DTYPES[kind]
-    for column, kind in file_tags.KINDS.items()
-}
-SCHEMA: dict[str, pl.DataType] = {
-    PATH: pl.String(),  # as in the catalogue: relative to the library inside it, else absolute
-    "size": pl.Int64(),  # bytes
-    "mtime_ns": pl.Int64(),
-    "content_hash": pl.String(),
-    AUDIO_HASH: pl.String(),
-    TRACK_ID: pl.String(),  # null where the file never was a track
-    "reason": pl.String(),  # why it cannot be read, or what of it
-    **TAG_SCHEMA,
-}
+def _audio_key(audio_hash: str | None) -> str:
+    return f"audio {audio_hash}"
 
 
 def read_files(folder: LibraryPaths) -> pl.DataFrame:
-    """files.parquet, empty if nothing was scanned yet; LibraryError if it is damaged."""
+    """Returns files.parquet, empty before the first scan; LibraryError if it is damaged."""
     if not folder.files.is_file():
         return pl.DataFrame(schema=SCHEMA)
     table = read_stored_table(folder.files)
@@ -185,222 +188,222 @@ def read_files(folder: LibraryPaths) -> pl.DataFrame:
 
 
 @dataclass
-class _Taken:
-    """A file that was read. tags: None where they could not be. before: its tags as they were read
-    the last time.
+class _ReadFile:
+    """A file that was read now.
+
+    tags: None if they cannot be read. previous: its row of files.parquet before.
     """
 
     path: str
     row: IndexedFile
     tags: Mapping[str, Any] | None
     moved_from: str | None = None
-    before: Mapping[str, Any] | None = None
+    previous: Mapping[str, Any] | None = None
 
 
 class ScanTransaction:
-    """Takes what was read of each changed file under `root`, and brings files.parquet and the
-    catalogue in line.
+    """Takes the facts of each changed file under `root`; updates files.parquet and the catalogue.
 
-    changed: the files to read, in the order in which `take` wants them. counts: of files, by what
-    became of them (new, updated, moved, unchanged).
+    changed: the files to read, in the order that `take` expects. counts: of files, by
+    `TrackAssignment.kind`.
     """
 
-    def __init__(self, folder: LibraryPaths, root: Path, found: Sequence[AudioFile]) -> None:
-        self._folder, self._root = folder, root
+    def __init__(self, folder: LibraryPaths, root: Path, files: Sequence[AudioFile]) -> None:
+        self._folder = folder
+        self._root = root
         self._table = read_files(folder)
-        self._here = {self._stored(file.path) for file in found}
-        self._ids, imported = self._catalogue()
+        self._present = {self._stored_path(file.path) for file in files}
+        self._track_ids, imported = self._read_catalogue()
         rows = self._table.select(PATH, *IndexedFile._fields).iter_rows()
-        self._known = {path: IndexedFile(*values) for path, *values in rows}
-        taken = self._ids | {row.track_id for row in self._known.values() if row.track_id}
-        self._identities = FileMatcher(
-            self._known, self._here, imported, taken, lambda path: _may_be_there(folder.root / path)
+        self._indexed = {row[0]: IndexedFile(*row[1:]) for row in rows}
+        track_paths = {path for path, row in self._indexed.items() if row.track_id}
+        used_ids = {str(self._indexed[path].track_id) for path in track_paths}
+        self._matcher = FileMatcher(
+            self._indexed,
+            self._present,
+            imported,
+            used_ids | self._track_ids,
+            lambda path: _may_exist(folder.root / path),
         )
-        # Places of tracks come first: what they held may turn up in another.
-        changed = [file for file in found if self._has_changed(file)]
-        places = {path for path, row in self._known.items() if row.track_id}
-        self.changed = sorted(changed, key=lambda file: self._stored(file.path) not in places)
-        n_places = sum(self._stored(file.path) in places for file in changed)
-        self._n_to_settle = (
-            n_places  # files after which those that wait for each other can be settled
-        )
-        unchanged = self._here - {self._stored(file.path) for file in changed}
-        self.counts: Counter[str] = Counter(
-            unchanged=sum(self._known[path].track_id is not None for path in unchanged)
-        )
-        self._batch: list[_Taken] = []
-        self._waiting: dict[
-            str, tuple[AudioFile, FileFacts]
-        ] = {}  # other sound in the place of a track
-        self._replaced: dict[str, Mapping[str, Any]] = {}  # the rows that these places had
-        self._passing: list[
-            tuple[str, str, str]
-        ] = []  # trouble that may be over next time, and is not kept
+        # Paths of tracks come first: their sound may appear at the path of another.
+        changed = [file for file in files if self._has_changed(file)]
+        first = [file for file in changed if self._stored_path(file.path) in track_paths]
+        others = [file for file in changed if self._stored_path(file.path) not in track_paths]
+        self.changed = first + others
+        self._n_before_settling = len(first)
+        self.counts: Counter[str] = Counter()
+        for path in self._present - {self._stored_path(file.path) for file in changed}:
+            if self._indexed[path].track_id is not None:
+                self.counts["unchanged"] += 1
+        self._batch: list[_ReadFile] = []
+        # Files with other sound at the path of a track, and the rows that these paths had.
+        self._waiting: dict[str, tuple[AudioFile, FileFacts]] = {}
+        self._replaced: dict[str, Mapping[str, Any]] = {}
+        # Failures that may not happen again, which are not stored.
+        self._passing_failures: list[tuple[str, str, str]] = []
 
     @property
     def n_tracks(self) -> int:
-        """How many tracks the catalogue has now."""
-        return len(self._ids)
+        """The number of tracks in the catalogue now."""
+        return len(self._track_ids)
 
     def take(self, file: AudioFile, result: FileFacts | TaskFailure) -> None:
-        """What was read of one of `changed`, in their order: its facts, or why there are none."""
-        path = self._stored(file.path)
-        self._n_to_settle -= 1
-        if isinstance(result, FileFacts):
-            if self._identities.is_replaced(path, result):
-                self._waiting[path] = (file, result)
-                self._replaced |= self._rows(self._table, PATH, [path])
-            else:
-                self._assign(
-                    file,
-                    result,
-                    self._moved(path, result) or self._identities.settled(path, result),
-                )
+        """Takes the facts of the next file of `changed`, or why it could not be read."""
+        path = self._stored_path(file.path)
+        self._n_before_settling -= 1
+        if isinstance(result, TaskFailure):
+            self._take_failure(file, result)
+        elif self._matcher.is_replaced(path, result):
+            self._waiting[path] = (file, result)
+            self._replaced |= _rows_by(self._table, PATH, [path])
         else:
-            self._take_trouble(file, result)
-        if self._n_to_settle == 0:
-            for path, (file, facts) in list(self._waiting.items()):
-                if claim := self._identities.moved(path, facts):
-                    del self._waiting[path]
-                    self._assign(file, facts, claim)
+            row = self._indexed.get(path)
+            assignment = None
+            if row is None or not row.track_id:
+                assignment = self._matcher.find_moved(path, result)
+            self._assign(file, result, assignment or self._matcher.assign_unmoved(path, result))
+        if self._n_before_settling == 0:  # every track that moved among these paths is known
+            for waiting_path, (waiting, facts) in list(self._waiting.items()):
+                if assignment := self._matcher.find_moved(waiting_path, facts):
+                    del self._waiting[waiting_path]
+                    self._assign(waiting, facts, assignment)
 
     def settle(self) -> None:
-        """Decides what waited for the others; after the last `take`, for any file may hold what
-        moved away.
-        """
+        """Assigns the files that waited; after the last `take`, since any may hold a moved track."""
         for path, (file, facts) in self._waiting.items():
-            claim = self._identities.moved(path, facts) or self._identities.settled(path, facts)
-            self._assign(file, facts, claim)
+            assignment = self._matcher.find_moved(path, facts)
+            self._assign(file, facts, assignment or self._matcher.assign_unmoved(path, facts))
         self._waiting = {}
 
     def publish(self) -> None:
-        """Writes what was taken since the last time; first the catalogue, so that a kill in between
-        loses nothing.
+        """Writes what was taken since the last call.
+
+        The catalogue is written first, so that a kill in between loses no track.
         """
         if not self._batch:
             return
-        moved_from = {taken.moved_from for taken in self._batch if taken.moved_from}
-        paths = {taken.path for taken in self._batch}
-        before = {**self._rows(self._table, PATH, paths | moved_from), **self._replaced}
-        for taken in self._batch:
-            taken.before = before.get(taken.moved_from or taken.path)
-        self._publish_tracks([taken for taken in self._batch if taken.tags is not None])
-        new = [
-            {PATH: taken.path, **taken.row._asdict(), **_last_tags(taken)} for taken in self._batch
-        ]
-        # A place whose sound was replaced has its new row, here or before, unless it waits: then it
-        # has none until it
-        # is read anew, should the scan stop here, for its track is elsewhere.
-        left = {path for path in moved_from if path in self._waiting or path not in self._replaced}
-        rest = self._table.filter(~pl.col(PATH).is_in([*paths, *left]))
-        self._table = pl.concat([rest, pl.DataFrame(new, schema=SCHEMA)])
+        moved_from = {file.moved_from for file in self._batch if file.moved_from}
+        paths = {file.path for file in self._batch}
+        previous = {**_rows_by(self._table, PATH, paths | moved_from), **self._replaced}
+        rows = []
+        for file in self._batch:
+            file.previous = previous.get(file.moved_from or file.path)
+            rows.append({PATH: file.path, **file.row._asdict(), **_last_tags(file)})
+        self._publish_tracks([file for file in self._batch if file.tags is not None])
+        # A replaced path has a new row, in this batch or before, unless it waits: then it has none
+        # until it is read again, should the scan stop now, for its track is elsewhere.
+        removed = set(paths)
+        for path in moved_from:
+            if path in self._waiting or path not in self._replaced:
+                removed.add(path)
+        kept = self._table.filter(~pl.col(PATH).is_in(list(removed)))
+        self._table = pl.concat([kept, pl.DataFrame(rows, schema=SCHEMA)])
         with atomic_write(self._folder.files) as temporary:
             self._table.write_parquet(temporary, compression="zstd")
         self._batch = []
 
     def deleted_tracks(self) -> list[tuple[str, str]]:
-        """(path, track_id) of the tracks whose file was under `root` and is no longer."""
-        inside = f"{self._root}{os.sep}"
-        away = [
-            (str(self._folder.root / path), row)
-            for path, row in self._known.items()
-            if path not in self._here
-        ]
-        return [
-            (path, row.track_id) for path, row in away if row.track_id and path.startswith(inside)
-        ]
+        """Returns (path, track_id) of the tracks whose file under `root` is gone."""
+        deleted = []
+        for stored_path, row in self._indexed.items():
+            path = str(self._folder.root / stored_path)
+            is_inside = path.startswith(f"{self._root}{os.sep}")
+            if is_inside and row.track_id and stored_path not in self._present:
+                deleted.append((path, row.track_id))
+        return deleted
 
     def unreadable_files(self) -> list[tuple[str, str, str]]:
-        """(path, track_id or "", why) of the files that could not be read, now or before, wholly or
-        in part.
-        """
-        known = ((path, self._known[path]) for path in self._here if path in self._known)
-        kept = [
-            (str(self._folder.root / path), row.track_id or "", row.reason)
-            for path, row in known
-            if row.reason
-        ]
-        return [*self._passing, *kept]
+        """Returns (path, track_id or "", reason) of files that are unreadable in whole or part."""
+        unreadable = list(self._passing_failures)
+        for stored_path in self._present:
+            row = self._indexed.get(stored_path)
+            if row is not None and row.reason:
+                path = str(self._folder.root / stored_path)
+                unreadable.append((path, row.track_id or "", row.reason))
+        return unreadable
 
-    def _stored(self, path: str) -> str:
-        inside = f"{self._folder.root}{os.sep}"
-        return Path(path.removeprefix(inside) if path.startswith(inside) else path).as_posix()
+    def _stored_path(self, path: str) -> str:
+        return Path(path.removeprefix(f"{self._folder.root}{os.sep}")).as_posix()
 
-    def _catalogue(self) -> tuple[set[str], dict[str, str]]:
-        """The ids of the catalogue, and {path: id}; DataError if a column of it cannot take tags."""
+    def _read_catalogue(self) -> tuple[set[str], dict[str, str]]:
+        """Returns the track ids and {path: id}; DataError if a column cannot hold tags."""
         if not self._folder.tracks.is_file():
             return set(), {}
         tracks = read_stored_table(self._folder.tracks)
         for column, dtype in TAG_SCHEMA.items():
-            found = tracks.schema.get(column, dtype)
-            if found not in (dtype, pl.Null()) and (found.is_nested() or dtype.is_nested()):
-                message = (
-                    f"{self._folder.tracks}: column {column!r} is {found}, and scan writes {dtype}"
+            old_type = tracks.schema.get(column, dtype)
+            is_nested = old_type.is_nested() or dtype.is_nested()
+            if is_nested and old_type not in (dtype, pl.Null()):
+                raise DataError(
+                    f"{self._folder.tracks}: column {column!r} is {old_type}, and scan writes "
+                    f"{dtype}; give yours another name"
                 )
-                raise DataError(f"{message}; give yours another name")
-        paths = (
-            tracks.select(PATH, TRACK_ID).drop_nulls() if PATH in tracks.columns else pl.DataFrame()
-        )
+        paths = pl.DataFrame()
+        if PATH in tracks.columns:
+            paths = tracks.select(PATH, TRACK_ID).drop_nulls()
         return set(tracks[TRACK_ID]), dict(paths.iter_rows())
 
     def _has_changed(self, file: AudioFile) -> bool:
-        known = self._known.get(self._stored(file.path))
-        if known is None or (known.size, known.mtime_ns) != (file.size, file.mtime_ns):
+        row = self._indexed.get(self._stored_path(file.path))
+        if row is None or (row.size, row.mtime_ns) != (file.size, file.mtime_ns):
             return True
-        return known.track_id is not None and known.track_id not in self._ids  # its row was lost
+        return row.track_id is not None and row.track_id not in self._track_ids
 
-    def _moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
-        known = self._known.get(path)
-        return None if known and known.track_id else self._identities.moved(path, facts)
+    def _assign(self, file: AudioFile, facts: FileFacts, assignment: TrackAssignment) -> None:
+        path = self._stored_path(file.path)
+        self.counts[assignment.kind] += 1
+        self._track_ids.add(assignment.track_id)
+        row = IndexedFile(
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            content_hash=facts.content_hash,
+            audio_hash=facts.audio_hash,
+            track_id=assignment.track_id,
+            reason=facts.note or None,
+        )
+        self._indexed[path] = row
+        self._batch.append(_ReadFile(path, row, facts.tags, assignment.moved_from))
 
-    def _assign(self, file: AudioFile, facts: FileFacts, claim: TrackAssignment) -> None:
-        path = self._stored(file.path)
-        self.counts[claim.kind] += 1
-        self._ids.add(claim.track_id)
-        hashes = (facts.content_hash, facts.audio_hash)
-        row = IndexedFile(file.size, file.mtime_ns, *hashes, claim.track_id, facts.note or None)
-        self._known[path] = row
-        self._batch.append(_Taken(path, row, facts.tags, claim.moved_from))
-
-    def _take_trouble(self, file: AudioFile, trouble: TaskFailure) -> None:
-        path = self._stored(file.path)
-        known = self._known.get(path)
-        track_id = known.track_id if known else None
-        reason = trouble.reason.removeprefix(f"{printable_path(Path(file.path))}: ")
-        if not trouble.is_final:
-            self._passing.append((file.path, track_id or "", reason))
+    def _take_failure(self, file: AudioFile, failure: TaskFailure) -> None:
+        path = self._stored_path(file.path)
+        old_row = self._indexed.get(path)
+        track_id = old_row.track_id if old_row else None
+        reason = failure.reason.removeprefix(f"{printable_path(Path(file.path))}: ")
+        if not failure.is_final:
+            self._passing_failures.append((file.path, track_id or "", reason))
             return
-        self._known[path] = IndexedFile(file.size, file.mtime_ns, None, None, track_id, reason)
-        self._batch.append(_Taken(path, self._known[path], None))
+        row = IndexedFile(file.size, file.mtime_ns, None, None, track_id, reason)
+        self._indexed[path] = row
+        self._batch.append(_ReadFile(path, row, None))
 
-    def _rows(
-        self, table: pl.DataFrame, column: str, values: Collection[str]
-    ) -> dict[str, dict[str, Any]]:
-        found = table.filter(pl.col(column).is_in(list(values)))
-        return {row[column]: row for row in found.iter_rows(named=True)}
-
-    def _publish_tracks(self, read: Sequence[_Taken]) -> None:
-        if not read:
+    def _publish_tracks(self, files: Sequence[_ReadFile]) -> None:
+        if not files:
             return
-        schema, now = dict(TAG_SCHEMA), {}
+        schema = dict(TAG_SCHEMA)
+        current: dict[str, dict[str, Any]] = {}
         if self._folder.tracks.is_file():
             tracks = read_stored_table(self._folder.tracks)
-            now = self._rows(tracks, TRACK_ID, [str(taken.row.track_id) for taken in read])
-            for column in TAG_SCHEMA:
-                if tracks.schema.get(column, pl.Null()) not in (TAG_SCHEMA[column], pl.Null()):
-                    schema[column] = (
-                        pl.String()
-                    )  # holds somebody's numbers and our text, or the reverse
-        new = []
-        for taken in read:
-            cells = dict(_cells(taken, now.get(str(taken.row.track_id)), schema))
-            new.append({TRACK_ID: taken.row.track_id, PATH: taken.path, **cells})
-        frame = pl.DataFrame(new, schema={TRACK_ID: pl.String(), PATH: pl.String(), **schema})
-        merge_tracks(self._folder, frame, "scan")
+            current = _rows_by(tracks, TRACK_ID, [str(file.row.track_id) for file in files])
+            for column, dtype in TAG_SCHEMA.items():
+                if tracks.schema.get(column, pl.Null()) not in (dtype, pl.Null()):
+                    schema[column] = pl.String()  # numbers of the user and our text, or reversed
+        rows = []
+        for file in files:
+            cells = _updated_cells(file, current.get(str(file.row.track_id)), schema)
+            rows.append({TRACK_ID: file.row.track_id, PATH: file.path, **cells})
+        table = pl.DataFrame(rows, schema={TRACK_ID: pl.String(), PATH: pl.String(), **schema})
+        merge_tracks(self._folder, table, "scan")
 
 
-def _may_be_there(path: Path) -> bool:
-    """Whether a file is there, or in a folder that cannot be looked into now."""
+def _rows_by(
+    table: pl.DataFrame, column: str, values: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    rows = table.filter(pl.col(column).is_in(list(values)))
+    return {row[column]: row for row in rows.iter_rows(named=True)}
+
+
+def _may_exist(path: Path) -> bool:
+    """Returns whether a file exists, or is in a folder that cannot be read now."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -410,97 +413,86 @@ def _may_be_there(path: Path) -> bool:
     return True
 
 
-def _last_tags(taken: _Taken) -> dict[str, Any]:
-    """The tags as they were read last: now, or before a file went bad."""
-    tags = taken.tags if taken.tags is not None else (taken.before or {})
+def _last_tags(file: _ReadFile) -> dict[str, Any]:
+    """Returns the tags as last read: now, or before the file became unreadable."""
+    tags = file.tags if file.tags is not None else (file.previous or {})
     return {column: tags.get(column) for column in TAG_SCHEMA}
 
 
-def _cells(
-    taken: _Taken, now: Mapping[str, Any] | None, schema: Mapping[str, pl.DataType]
-) -> Iterator[tuple[str, Any]]:
-    """(column, value) of a row of the catalogue: the tag where it is new or has changed, else what
-    stands there.
-    """
-    for column, tag in (taken.tags or {}).items():
+def _updated_cells(
+    file: _ReadFile, current: Mapping[str, Any] | None, schema: Mapping[str, pl.DataType]
+) -> dict[str, Any]:
+    """Returns a row's tag columns: the tag if it is new or has changed, else the current cell."""
+    cells = {}
+    for column, tag in (file.tags or {}).items():
         value = tag
-        if now is not None:
-            there = now.get(column)
-            is_kept = there is not None if taken.before is None else tag == taken.before[column]
-            value = there if is_kept else tag
-        yield (
-            column,
-            str(value) if schema[column] != TAG_SCHEMA[column] and value is not None else value,
-        )
+        if current is not None:
+            if file.previous is None:
+                is_kept = current.get(column) is not None
+            else:
+                is_kept = tag == file.previous[column]
+            value = current.get(column) if is_kept else tag
+        if schema[column] != TAG_SCHEMA[column] and value is not None:
+            value = str(value)
+        cells[column] = value
+    return cells
 
 
-_COLUMNS = (TRACK_ID, PATH, TITLE, ARTIST, DURATION_S)
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}\d{7}")
+def write_duplicates(folder: LibraryPaths, deleted_ids: Set[str]) -> int:
+    """Writes duplicates.csv, group by group; returns the number of tracks in it.
 
-
-def write_duplicates(folder: LibraryPaths, gone: Set[str]) -> int:
-    """Writes duplicates.csv, a group of tracks after the other, or removes it where there are none;
-    gives their number.
-
-    gone: ids of tracks without a file, which do not count. A track in several groups counts once.
+    deleted_ids: tracks without a file, which are left out. Without duplicates the file is removed.
     """
     if not folder.tracks.is_file():
         return 0
-    tracks = read_tracks(folder).filter(~pl.col(TRACK_ID).is_in(list(gone)))
+    tracks = read_tracks(folder).filter(~pl.col(TRACK_ID).is_in(list(deleted_ids)))
     reasons: dict[tuple[str, ...], list[str]] = {}
-    for reason, ids in _groups(folder, tracks):
-        reasons.setdefault(ids, []).append(reason)
+    for reason, track_ids in _duplicate_groups(folder, tracks):
+        reasons.setdefault(track_ids, []).append(reason)
     if not reasons:
         folder.duplicates.unlink(missing_ok=True)
         return 0
-    wanted = {track_id for ids in reasons for track_id in ids}
-    rows = {
-        row[0]: row
-        for row in tracks.select(_COLUMNS).filter(pl.col(TRACK_ID).is_in(list(wanted))).iter_rows()
-    }
+    listed_ids: set[str] = set().union(*reasons)
+    listed = tracks.select(_LISTED_COLUMNS).filter(pl.col(TRACK_ID).is_in(list(listed_ids)))
+    cells = {row[0]: [escape_csv_cell(value) for value in row] for row in listed.iter_rows()}
     with (
         atomic_write(folder.duplicates) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["group", "reason", *_COLUMNS])
-        for number, ids in enumerate(sorted(reasons), start=1):
-            reason = "; ".join(reasons[ids])
-            writer.writerows(
-                [number, reason, *(escape_csv_cell(cell) for cell in rows[track_id])]
-                for track_id in ids
-            )
-    return len(wanted)
+        writer.writerow(["group", "reason", *_LISTED_COLUMNS])
+        for number, track_ids in enumerate(sorted(reasons), start=1):
+            reason = "; ".join(reasons[track_ids])
+            for track_id in track_ids:
+                writer.writerow([number, reason, *cells[track_id]])
+    return len(listed_ids)
 
 
-def _groups(folder: LibraryPaths, tracks: pl.DataFrame) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(why, ids) of every two or more tracks that are one recording."""
-    files = (
-        read_files(folder)
-        .select(TRACK_ID, AUDIO_HASH)
-        .drop_nulls()
-        .join(tracks, on=TRACK_ID, how="semi")
-    )
-    for reason, rows in (
-        ("same sound", files.iter_rows()),
-        ("same MusicBrainz recording", tracks.select(TRACK_ID, MBID).drop_nulls().iter_rows()),
-        ("same ISRC", tracks.select(TRACK_ID, ISRC).drop_nulls().iter_rows()),
+def _duplicate_groups(
+    folder: LibraryPaths, tracks: pl.DataFrame
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yields (reason, track ids) of every two or more tracks that are one recording."""
+    sounds = read_files(folder).select(TRACK_ID, AUDIO_HASH).drop_nulls()
+    sounds = sounds.join(tracks, on=TRACK_ID, how="semi")
+    for reason, identifiers in (
+        ("same sound", sounds),
+        ("same MusicBrainz recording", tracks.select(TRACK_ID, MBID).drop_nulls()),
+        ("same ISRC", tracks.select(TRACK_ID, ISRC).drop_nulls()),
     ):
-        by_value: dict[str, set[str]] = {}
-        for track_id, value in rows:
-            if name := _identifier(reason, value):
-                by_value.setdefault(name, set()).add(track_id)
-        yield from ((reason, tuple(sorted(ids))) for ids in by_value.values() if len(ids) > 1)
+        groups: dict[str, set[str]] = {}
+        for track_id, value in identifiers.iter_rows():
+            if identifier := _normalize_identifier(reason, value):
+                groups.setdefault(identifier, set()).add(track_id)
+        for track_ids in groups.values():
+            if len(track_ids) > 1:
+                yield reason, tuple(sorted(track_ids))
 
 
-def _identifier(reason: str, value: str) -> str:
-    """A value as it can be compared; "" for one that is none, such as a comment in the ISRC's
-    place.
-    """
+def _normalize_identifier(reason: str, value: str) -> str:
+    """Returns an identifier in one spelling; "" for other text, such as a comment in its place."""
     if reason == "same MusicBrainz recording":
         return value.lower() if _UUID.fullmatch(value.lower()) else ""
     if reason == "same ISRC":
-        value = re.sub(r"[\s-]", "", value).upper()
-        return value if _ISRC.fullmatch(value) else ""
+        isrc = re.sub(r"[\s-]", "", value).upper()
+        return isrc if _ISRC.fullmatch(isrc) else ""
     return value
