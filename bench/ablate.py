@@ -23,9 +23,10 @@ import numpy as np
 
 from freemusic import prepared, world
 from measured import Asked, table, trained
-from ponticello.evaluate.baselines import beside_text, frame_means, mel_statistics, unit
+from ponticello.evaluate.baselines import beside_text, unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_on_validation
+from ponticello.evaluate.vectors import frame_means, mel_statistics
 from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL

@@ -33,9 +33,10 @@ from mixtures import draw_mixtures, mixed_rows, tag_scores, write_mixtures
 from ponticello.config import Config
 from ponticello.datasets.simulated import audible_traits, simulate_listeners
 from ponticello.errors import DataError
-from ponticello.evaluate.baselines import frame_means, unit
+from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_on_validation
+from ponticello.evaluate.vectors import frame_means
 from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGERS_SIZE
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
 from ponticello.listening.log import import_interactions

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.evaluate.baselines import frame_means, mel_statistics, popularity, random_vectors
+from ponticello.evaluate.baselines import popularity
+from ponticello.evaluate.vectors import frame_means, mel_statistics
 from ponticello.features.store import (
     MANIFEST_SCHEMA,
     FeatureStore,
@@ -87,12 +88,3 @@ def test_popularity_counts_every_event_and_cold_tracks_have_none() -> None:
     )
     assert popularity(events, ["b", "cold", "a"]).tolist() == [1.0, 0.0, 3.0]
     assert popularity(events.clear(), ["b"]).tolist() == [0.0]
-
-
-def test_random_vectors_are_seeded_unit_and_point_anywhere() -> None:
-    vectors = random_vectors(2000, 16, 0)
-    assert vectors.dtype == np.float32
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert np.linalg.norm(vectors.mean(axis=0)) < 0.1  # 2000 ** -0.5 = 0.022 on average
-    assert np.array_equal(vectors, random_vectors(2000, 16, 0))
-    assert not np.array_equal(vectors, random_vectors(2000, 16, 1))

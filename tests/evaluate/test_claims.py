@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ponticello.evaluate.claims import MEANING_MARGIN, derive_claims, is_kept
+from ponticello.evaluate.claims import SEMANTIC_MARGIN, derive_claims, is_kept
 from ponticello.evaluate.results import (
     RANDOM,
     STAGE_ONE,
@@ -324,7 +324,7 @@ def test_metrics_not_of_record_and_empty_evaluations_claim_nothing() -> None:
     assert derive_claims([], [], ABOUT) == []
 
 
-ends = st.floats(-0.2, 0.2) | st.sampled_from([0.0, -MEANING_MARGIN, NAN])
+ends = st.floats(-0.2, 0.2) | st.sampled_from([0.0, -SEMANTIC_MARGIN, NAN])
 p_values = st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.049, 0.05, NAN])
 
 

@@ -188,7 +188,6 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others(blocks: Any) -
     assert np.array_equal(first.users, same.users)
     assert np.array_equal(first.items, same.items)
     assert not np.allclose(first.items, different.items, atol=1e-3)
-    assert np.array_equal(first(np.array([3])), first.scores(np.array([3])))
 
 
 @pytest.mark.parametrize("name", FITS)

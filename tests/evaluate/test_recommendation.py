@@ -12,7 +12,7 @@ from ponticello.evaluate.recommendation import EvaluationListening, measure_pref
 from ponticello.evaluate.results import Measurements, Scores
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
-from ponticello.metrics.bootstrap import paired_difference
+from ponticello.metrics.bootstrap import bootstrap_mean
 from ponticello.pairs.mine import mine_test_pairs
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.tracks.names import lead_artists
@@ -88,9 +88,7 @@ def test_shuffled_interactions_land_inside_randoms_interval(trained: Library) ->
         found = _found(evaluation, task)
         for method, values in found.by_method.items():
             if method != "random":
-                mean, low, high = paired_difference(
-                    values, found.by_method["random"], None, 1000, 0
-                )
+                mean, low, high = bootstrap_mean(values - found.by_method["random"], None, 1000, 0)
                 assert low - (mean - low) <= 0 <= high + (high - mean), (
                     f"{method} on {task}: {mean} [{low}, {high}]"
                 )
@@ -101,9 +99,7 @@ def test_shuffled_interactions_land_inside_randoms_interval(trained: Library) ->
 def test_planted_taste_is_found_by_the_same_rule(evaluation: Measurements) -> None:
     """What the shuffled log cannot show: the test above would fail here."""
     found = _found(evaluation, "next_tracks_warm")
-    mean, low, _ = paired_difference(
-        found.by_method["als"], found.by_method["random"], None, 1000, 0
-    )
+    mean, low, _ = bootstrap_mean(found.by_method["als"] - found.by_method["random"], None, 1000, 0)
     assert low - (mean - low) > 0
 
 

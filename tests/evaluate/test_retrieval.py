@@ -8,9 +8,14 @@ from sklearn.metrics import ndcg_score
 
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate import retrieval as semantic
-from ponticello.evaluate.baselines import random_vectors
+from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.results import Scores
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures, retrieval_scores
+
+
+def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
+    """Returns (n, d) random unit vectors."""
+    return unit(np.random.default_rng(seed).standard_normal((n, d)))
 
 
 def _names(n: int, prefix: str = "track") -> list[str]:

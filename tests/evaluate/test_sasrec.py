@@ -140,8 +140,8 @@ def test_planted_next_track_is_found_far_above_popularity(model: SasRec) -> None
 def test_scores_are_states_times_track_vectors_for_the_rows_asked_for(model: SasRec) -> None:
     scores = model(np.array([6, 1]))
     assert scores.shape == (2, N_TRACKS)
-    assert scores.dtype == model.users.dtype == model.known.dtype == np.float64
-    assert np.allclose(scores, (model.users @ model.known.T)[[6, 1]], atol=1e-12)
+    assert scores.dtype == model.users.dtype == model.tracks.dtype == np.float64
+    assert np.allclose(scores, (model.users @ model.tracks.T)[[6, 1]], atol=1e-12)
 
 
 def test_a_later_track_leaves_earlier_states_unchanged(model: SasRec) -> None:
@@ -201,9 +201,9 @@ def test_same_seed_gives_the_same_scores_and_another_seed_others() -> None:
     sequences, _ = planted(20, 8)
     one, same, other = (FIT(sequences, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(one.users, same.users)
-    assert np.array_equal(one.known, same.known)
+    assert np.array_equal(one.tracks, same.tracks)
     assert one.losses == same.losses
-    assert not np.allclose(one.known, other.known, atol=1e-3)
+    assert not np.allclose(one.tracks, other.tracks, atol=1e-3)
 
 
 @pytest.mark.usefixtures("one_epoch")
@@ -239,7 +239,7 @@ def test_kept_weights_are_those_of_the_best_epoch(monkeypatch: pytest.MonkeyPatc
     best = int(np.argmin(whole.losses))
     assert len(whole.losses) == best + 1 + PATIENCE
     monkeypatch.setattr(sequence, "N_EPOCHS", best + 1)
-    assert np.array_equal(FIT(sequences).known, whole.known)
+    assert np.array_equal(FIT(sequences).tracks, whole.tracks)
 
 
 def test_content_reaches_a_track_nobody_played_like_the_one_that_follows() -> None:
@@ -254,14 +254,14 @@ def test_content_reaches_a_track_nobody_played_like_the_one_that_follows() -> No
     scores = found.users @ found.items(content + noise).T
     assert (scores.argmax(axis=1) == wanted).mean() > 0.8
     assert (found(np.arange(len(sequences))).argmax(axis=1) == wanted).mean() > 0.8
-    assert np.allclose(found.items(content), found.known, atol=1e-6)
+    assert np.allclose(found.items(content), found.tracks, atol=1e-6)
 
 
 @pytest.mark.usefixtures("one_epoch")
 def test_content_may_be_shifted_and_scaled_as_a_whole() -> None:
     sequences, content = planted(20, 8)[0], directions(N_TRACKS, 8)
     plain, moved = FIT(sequences, content=content), FIT(sequences, content=5 * content + 3)
-    assert np.allclose(moved.known, plain.known, atol=1e-4)
+    assert np.allclose(moved.tracks, plain.tracks, atol=1e-4)
 
 
 @pytest.mark.usefixtures("one_epoch")

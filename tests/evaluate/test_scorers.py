@@ -97,7 +97,7 @@ def test_closeness_is_the_cosine_to_the_one_seed() -> None:
     np.testing.assert_allclose(
         found, np.stack([VECTORS["t3"], VECTORS["t9"]]) @ matrix.T, rtol=0, atol=1e-6
     )
-    with pytest.raises(ShapeError, match="next: closeness needs one seed a query"):
+    with pytest.raises(ShapeError, match="next: similarity needs one seed per query"):
         score_by_similarity(TASK, VECTORS)
 
 

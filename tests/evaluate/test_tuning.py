@@ -3,18 +3,19 @@ missing.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from ponticello.config import Config
-from ponticello.evaluate import tuning as contenders
+from ponticello.evaluate import tuning
 from ponticello.evaluate.baselines import GRIDS
 from ponticello.evaluate.recommendation import EvaluationListening, preference_tasks
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM, Task, deduplicate_task, rank_task
-from ponticello.evaluate.tuning import ANSWERS, WITH_TEXT, TunedBaselines
+from ponticello.evaluate.tuning import BASELINES, WITH_TEXT, TunedBaselines
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
 from ponticello.splits.splits import Splits, before_test, load_splits
@@ -78,18 +79,18 @@ def scores(found: TunedBaselines, task: Task) -> dict[str, np.ndarray]:
 def test_every_declared_method_answers_its_tasks_with_finite_scores(
     trained: Library, splits: Splits
 ) -> None:
-    everyone = {name for names in ANSWERS.values() for name in names}
-    found = made(trained, splits, *sorted(everyone))
+    found = made(trained, splits, *BASELINES)
     for name, task in tasks(trained, splits).items():
         if not task.queries:
             continue
         by_method = scores(found, task)
         order = "activity" if name == AUDIENCE else "popularity"
-        assert set(by_method) == {"random", order, *ANSWERS.get(name, ())}
+        able = {method for method, baseline in BASELINES.items() if name in baseline.tasks}
+        assert set(by_method) == {"random", order} | able
         for table in by_method.values():
             assert table.shape == (len(task.queries), len(task.candidates))
             assert np.isfinite(table).all()
-    for method in everyone:
+    for method in BASELINES:
         assert any(
             note.startswith(f"{display_name(method)} cannot answer: ") for note in found.notes
         )
@@ -211,7 +212,7 @@ def test_pairs_are_ranked_beside_chance_and_popularity_alone(
 def test_missing_implicit_is_said_and_the_rest_is_measured(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "find_spec", lambda _: None)
+    monkeypatch.setattr(tuning, "find_spec", lambda _: None)
     found = made(trained, splits, "item_knn", "als", "vectors_to_factors")
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
         "random",
@@ -229,7 +230,8 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
 def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "LARGEST", {"ease": 5})
+    limited = replace(BASELINES["ease"], max_tracks=5)
+    monkeypatch.setitem(tuning.BASELINES, "ease", limited)
     warm = tasks(trained, splits)[WARM]
     found = made(trained, splits, "ease")
     assert "ease" not in found.scorers(deduplicate_task(warm, {}))
@@ -243,7 +245,7 @@ def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
 def test_settings_of_many_listeners_are_chosen_on_a_drawn_part_of_them(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contenders, "TUNING_LISTENERS", 5)
+    monkeypatch.setattr(tuning, "MAX_TUNING_USERS", 5)
     found = made(trained, splits, "item_knn")
     assert len(found.tuning[WARM].queries) == 5
     assert any(note.startswith("Settings are chosen on 5 of ") for note in found.notes)

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate import labels as tagging
-from ponticello.evaluate.baselines import random_vectors
+from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.labels import (
     accuracy_scores,
     ensemble,
@@ -22,6 +22,11 @@ from ponticello.evaluate.labels import (
 )
 
 LABELS = ["jazz", "metal", "pop"]
+
+
+def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
+    """Returns (n, d) random unit vectors."""
+    return unit(np.random.default_rng(seed).standard_normal((n, d)))
 
 
 def _names(n: int, prefix: str = "track") -> list[str]:

@@ -18,7 +18,6 @@ from ponticello.metrics.bootstrap import (
     bootstrap_mean,
     bootstrap_means,
     holm,
-    paired_difference,
     sign_flip_p,
 )
 
@@ -98,12 +97,6 @@ def test_bootstrap_leaves_nan_out_and_says_nan_where_it_cannot_know() -> None:
         tuple(bootstrap_mean(np.array([math.nan]), None, 100, 0)), (math.nan,) * 3
     )
     np.testing.assert_equal(tuple(bootstrap_mean(np.array([]), None, 100, 0)), (math.nan,) * 3)
-
-
-def test_a_paired_difference_uses_only_whole_pairs() -> None:
-    """Pairs (2, 1) and (5, 2): differences 1 and 3, mean 2."""
-    a, b = np.array([2.0, np.nan, 5.0, 4.0]), np.array([1.0, 7.0, 2.0, np.nan])
-    assert paired_difference(a, b, None, 400, 0) == (2.0, 1.0, 3.0)
 
 
 @pytest.mark.parametrize("block", [1, 100, intervals.BLOCK_COUNTS])
@@ -313,11 +306,6 @@ def test_holm_equals_a_plain_version_on_1000_random_cases() -> None:
         ),
         (lambda: bootstrap_mean(np.array([np.inf]), None, 9, 0), DataError, "values hold infinity"),
         (lambda: sign_flip_p(np.ones(2), np.ones(3, int), 9, 0), ShapeError, "clusters .3,."),
-        (
-            lambda: paired_difference(np.ones(2), np.ones(3), None, 9, 0),
-            ShapeError,
-            "compared row by row",
-        ),
         (lambda: holm(np.array([0.5, 1.5])), DataError, "must lie in .0, 1.; found 1.5"),
     ],
 )

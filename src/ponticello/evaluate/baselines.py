@@ -1,14 +1,6 @@
-"""Recommenders that read only who liked what: the baselines every taste figure has to stand beside.
+"""Recommenders to compare with: item-kNN, EASE, ALS, and two that rank cold tracks by content.
 
-Dimensions: U listeners, I warm tracks, b listeners asked about at once, f factors.
-
-The simple rows every figure stands beside: random, popularity, raw mel statistics, a pretrained
-tagger.
-
-Recommenders that also rank tracks without listeners, from the content of the tracks.
-
-Dimensions: U listeners, I known tracks, m candidates, b listeners asked about, f factors, d content
-vector size.
+Dimensions: U users, I known tracks, m candidates, b users of one block, f factors, d content size.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,161 +14,110 @@ import polars as pl
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
 from ponticello.errors import ConfigError, DataError, ShapeError
-from ponticello.features.store import FeatureStore
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import EMPTY, top_k
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
+# (U, I) float64: how often, or how strongly, each user liked each track
+Interactions: TypeAlias = csr_matrix
+# (b,) int rows of the Interactions -> (b, I) float64 scores
+Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
+S = TypeVar("S", bound=Scorer)
 
-def random_vectors(n: int, d: int, seed: int) -> np.ndarray:
-    """(n, d) float32 unit vectors that know nothing."""
-    return unit(np.random.default_rng(seed).standard_normal((n, d)))
+ALS_ITERATIONS = 15  # the default of `implicit`
+BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
+BLOCK_COSINES = 2**25  # cosines held at once by fit_content_knn: 128 MB of float32
 
-
-def mel_statistics(
-    store: FeatureStore, track_ids: list[str], reference_ids: list[str]
-) -> np.ndarray:
-    """(n, 2F) float32 unit vectors: mean and standard deviation of every mel band over time, in dB.
-
-    Each of the 2F numbers is standardised over `reference_ids` (the training tracks).
-    """
-
-    def describe(mel: np.ndarray) -> np.ndarray:
-        return np.concatenate([mel.mean(axis=0), mel.std(axis=0)])
-
-    return _standardised(store, track_ids, reference_ids, describe)
-
-
-def frame_means(
-    store: FeatureStore, track_ids: list[str], reference_ids: list[str], n_numbers: int
-) -> np.ndarray:
-    """(n, n_numbers) float32 unit vectors: the mean over a track's frames of the first numbers of
-    each.
-
-    Each number is standardised over `reference_ids`.
-    """
-    return _standardised(
-        store, track_ids, reference_ids, lambda frames: frames[:, :n_numbers].mean(axis=0)
-    )
+# What each baseline cannot answer.
+CANNOT = {
+    "item_knn": "a track nobody has played; a listener without events",
+    "ease": "a track nobody has played; a listener without events; "
+    "too many tracks for a matrix of all pairs",
+    "als": "a track nobody has played, except by a regression of its content; "
+    "a listener without events",
+}
+CANNOT_FROM_CONTENT = {
+    "content_knn": "a track whose content is unknown; a listener without events",
+    "vectors_to_factors": "a track whose content is unknown; a listener without events; "
+    "what no linear map can say",
+    "vectors_text_to_factors": "a track whose content is unknown; a listener without events; "
+    "what no linear map can say, and of a track without text more than the vectors tell",
+}
 
 
-def _standardised(
-    store: FeatureStore,
-    track_ids: list[str],
-    reference_ids: list[str],
-    describe: Callable[[np.ndarray], np.ndarray],
-) -> np.ndarray:
-    """(n, ...) unit vectors: what `describe` makes of each track's frames (T, F), less the
-    reference tracks' mean, in their deviations.
-    """
+def make_grid(**values: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Returns every combination of the values, as keyword arguments."""
+    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
-    def described(ids: list[str]) -> np.ndarray:
-        return np.stack(
-            [describe(np.asarray(store.read(track_id), dtype=np.float32)) for track_id in ids]
-        )
 
-    reference, asked = described(reference_ids), described(track_ids)
-    return unit((asked - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
+# Settings that `choose` tries on validation, as arguments of the fit functions: steps of four to
+# ten around common values. l2 and shrinkage are in squared matrix values; if an end of the grid
+# is chosen, look further out.
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "item_knn": make_grid(n_neighbours=(20, 100, 500), shrinkage=(0.0, 10.0, 100.0)),
+    "ease": make_grid(l2=(10.0, 50.0, 250.0, 1000.0, 4000.0)),
+    "als": make_grid(factors=(8, 32, 128), l2=(0.1, 1.0, 10.0), alpha=(1.0, 10.0)),
+}
+GRID_CONTENT_KNN = make_grid(n_neighbours=(20, 100, 500))
 
 
 def popularity(events: pl.DataFrame, candidates: list[str]) -> np.ndarray:
-    """(n,) how often each candidate was played in `events`; 0 for a cold track, about which
-    popularity says nothing.
-    """
+    """Returns (n,), how often each candidate was played in `events`; 0 for a cold track."""
     counts = dict(events.group_by(TRACK_ID).len().iter_rows())
     return np.array([counts.get(track_id, 0) for track_id in candidates], dtype=np.float64)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """(n, d) float32: each row at unit length; a row of zeros stays zeros."""
+    """Returns (n, d) float32 with rows of unit length; a row of zeros stays zeros."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     scaled: np.ndarray = (vectors / lengths).astype(np.float32)
     return scaled
 
 
-Interactions: TypeAlias = (
-    csr_matrix  # (U, I) float64: how often, or how strongly, each listener liked each track
-)
-Scorer: TypeAlias = Callable[
-    [np.ndarray], np.ndarray
-]  # (b,) int rows of the Interactions -> (b, I) float64 scores
-S = TypeVar("S", bound=Scorer)
-
-ALS_ITERATIONS = 15  # implicit's own defaults; the grids below vary what matters more
-BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
-
-CANNOT = {
-    "item_knn": "a track nobody has played; a listener without events",
-    "ease": "a track nobody has played; a listener without events; too many tracks for a matrix of all pairs",
-    "als": "a track nobody has played, except by a regression of its content; a listener without events",
-}
-
-
-def _grid(**values: tuple[float, ...]) -> list[dict[str, Any]]:
-    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
-
-
-# What `choose` tries on validation, by the parameter names of the fit_ functions. Small on purpose:
-# steps of about four
-# to ten around common settings. l2 and shrinkage are in squared matrix values, so where an end
-# wins, look further out.
-GRIDS: dict[str, list[dict[str, Any]]] = {
-    "item_knn": _grid(n_neighbours=(20, 100, 500), shrinkage=(0.0, 10.0, 100.0)),
-    "ease": _grid(l2=(10.0, 50.0, 250.0, 1000.0, 4000.0)),
-    "als": _grid(factors=(8, 32, 128), l2=(0.1, 1.0, 10.0), alpha=(1.0, 10.0)),
-}
-
-
 @dataclass(frozen=True)
 class ItemWeights:
-    """Scores as a weighted sum over what a listener liked; a Scorer.
+    """Scores a track by a weighted sum over the tracks that a user liked; a Scorer.
 
-    weights: (I, I), sparse or dense; weights[j, i] is what liking track j says for track i. With
-    (I, m) weights the scores, (b, m), are those of m other tracks.
+    weights: (I, I), sparse or dense; weights[j, i] is what liking track j adds to track i's score.
+    With (I, m) weights the scores, (b, m), are those of m other tracks.
     """
 
     interactions: Interactions
     weights: Any
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(b, I) float64; zeros for a listener without events. Cost, with dense weights: I a liked
-        track.
-        """
+        """Returns (b, I) float64; zeros for a user without events."""
         scores = self.interactions[rows] @ self.weights
         return np.asarray(scores.toarray() if issparse(scores) else scores, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Scores as dot products; a Scorer. users: (U, f), items: (I, f), float64.
+    """Scores by dot products; a Scorer. users: (U, f), items: (I, f), float64.
 
-    A listener without events and a track nobody liked are rows of zeros: their scores are 0 and say
-    nothing.
+    A user without events and a track without likes are rows of zeros, so their scores are 0.
     """
 
     users: np.ndarray
     items: np.ndarray
 
-    def scores(self, rows: np.ndarray) -> np.ndarray:
-        """(b, I) float64, the same as calling the object. Cost: b x I x f."""
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Returns (b, I) float64."""
         scores: np.ndarray = self.users[rows] @ self.items.T
         return scores
-
-    __call__ = scores
 
 
 def as_matrix(
     events: pl.DataFrame, users: list[str], track_ids: list[str], min_played_s: float
 ) -> Interactions:
-    """How many positive events (see `is_positive`) each listener has with each track; row u is
-    users[u].
+    """Returns how many positive events (see `is_positive`) each user has with each track.
 
-    events: columns of `INTERACTIONS`, already cut to the training window; other listeners and
-    tracks are left out. DataError if a name stands twice in `users` or `track_ids`.
+    Row u is users[u]. events: columns of `INTERACTIONS`, of the training window only; other users
+    and tracks are ignored. DataError if `users` or `track_ids` holds a name twice.
     """
     for kind, names in ((USER_ID, users), (TRACK_ID, track_ids)):
         if len(set(names)) < len(names):
-            repeated = next(name for place, name in enumerate(names) if name in names[:place])
+            repeated = next(name for row, name in enumerate(names) if name in names[:row])
             raise DataError(
                 f"{kind} {repeated!r} is listed twice; each needs one place in the matrix"
             )
@@ -188,39 +129,40 @@ def as_matrix(
         events.filter(is_positive(min_played_s)).join(rows, on=USER_ID).join(columns, on=TRACK_ID)
     )
     counts = liked.group_by("row", "column").len().sort("row", "column")
-    places = (counts["row"].to_numpy(), counts["column"].to_numpy())
-    return csr_matrix(
-        (counts["len"].to_numpy().astype(np.float64), places), shape=(len(users), len(track_ids))
-    )
+    positions = (counts["row"].to_numpy(), counts["column"].to_numpy())
+    values = counts["len"].to_numpy().astype(np.float64)
+    return csr_matrix((values, positions), shape=(len(users), len(track_ids)))
 
 
 def fit_item_knn(matrix: Interactions, n_neighbours: int, shrinkage: float) -> ItemWeights:
-    """Item-based nearest neighbours: liking j speaks for i by x_j x_i / (|x_j| |x_i| + shrinkage),
-    x the columns.
+    """Fits item-based nearest neighbours, weighted by x_j x_i / (|x_j| |x_i| + shrinkage).
 
-    Each i keeps its n_neighbours >= 1 best j, never itself; of equal ones, the earlier columns.
-    shrinkage >= 0, in squared matrix values, holds back tracks that few have liked. ConfigError
-    outside; DataError as `fit_ease`.
+    x are the columns of the matrix. Each track i keeps its n_neighbours >= 1 best other tracks j;
+    of equal ones, the earlier columns. shrinkage >= 0, in squared matrix values, lowers the weight
+    of tracks with few likes. ConfigError outside these ranges; DataError as `fit_ease`.
 
     Source: Sarwar et al. 2001; the shrunk cosine as in Ferrari Dacrema et al. 2019.
     """
-    _require("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
-    _require("shrinkage", shrinkage, shrinkage >= 0, "at least 0")
+    require_range("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
+    require_range("shrinkage", shrinkage, shrinkage >= 0, "at least 0")
     matrix = _checked(matrix)
-    n_tracks, by_track = matrix.shape[1], matrix.tocsc()
+    n_tracks = matrix.shape[1]
+    by_track = matrix.tocsc()
     norms = np.sqrt(np.asarray(matrix.power(2).sum(axis=0)).ravel())  # (I,)
-    neighbours, values = [], []
+    neighbours = []
+    values = []
     for start in range(0, n_tracks, BLOCK_TRACKS):
         overlaps = (matrix.T @ by_track[:, start : start + BLOCK_TRACKS]).tocsc()  # (I, block)
         for column in range(overlaps.shape[1]):
-            part = slice(overlaps.indptr[column], overlaps.indptr[column + 1])
-            others, track = overlaps.indices[part], start + column
-            cosines = overlaps.data[part] / (norms[others] * norms[track] + shrinkage)
-            best = np.lexsort((others, -cosines))
-            best = best[others[best] != track][:n_neighbours]
-            neighbours.append(others[best])
+            track = start + column
+            segment = slice(overlaps.indptr[column], overlaps.indptr[column + 1])
+            other_tracks = overlaps.indices[segment]
+            cosines = overlaps.data[segment] / (norms[other_tracks] * norms[track] + shrinkage)
+            order = np.lexsort((other_tracks, -cosines))
+            best = order[other_tracks[order] != track][:n_neighbours]
+            neighbours.append(other_tracks[best])
             values.append(cosines[best])
-    ends = np.cumsum([0, *(len(kept) for kept in neighbours)])
+    ends = np.cumsum([0] + [len(best_tracks) for best_tracks in neighbours])
     weights = csc_matrix(
         (np.concatenate(values), np.concatenate(neighbours), ends), shape=(n_tracks, n_tracks)
     )
@@ -228,8 +170,7 @@ def fit_item_knn(matrix: Interactions, n_neighbours: int, shrinkage: float) -> I
 
 
 def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
-    """The item weights with zero diagonal that rebuild the matrix best in least squares, in closed
-    form.
+    """Fits the item weights with zero diagonal that best reconstruct the matrix, in closed form.
 
     With P = (X'X + l2 I)^-1 they are -P_ij / P_jj off the diagonal. l2 > 0 (ConfigError). Cost: one
     inverse, I^3 time and three times 8 I^2 bytes: 10,000 tracks take 2.4 GB. DataError if the
@@ -237,7 +178,7 @@ def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
 
     Source: Steck 2019 (EASE^R), the closed form with P.
     """
-    _require("l2", l2, l2 > 0, "above 0")
+    require_range("l2", l2, l2 > 0, "above 0")
     matrix = _checked(matrix)
     gram = (matrix.T @ matrix).toarray()  # (I, I)
     gram[np.diag_indices_from(gram)] += l2
@@ -248,20 +189,18 @@ def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
 
 
 def fit_als(matrix: Interactions, factors: int, l2: float, alpha: float, seed: int) -> Factors:
-    """Fits weighted matrix factorisation: a track is wanted (1) or not (0), with confidence 1 +
-    alpha x matrix value.
+    """Fits weighted matrix factorisation with confidence 1 + alpha x matrix value.
 
-    factors >= 1, l2 > 0, alpha > 0; ConfigError outside, where training diverges, or where the
-    package implicit is
-        missing. DataError as `fit_ease`.
+    factors >= 1, l2 > 0, alpha > 0; ConfigError outside these ranges, if training diverges, or if
+    the package implicit is missing. DataError as `fit_ease`.
     Randomness: implicit's starting factors, from `seed`; one thread, float32 inside.
 
     Source: Hu, Koren and Volinsky 2008, solved with conjugate gradients (Takács et al. 2011) by
     `implicit`.
     """
-    _require("factors", factors, factors >= 1, "at least 1")
-    _require("l2", l2, l2 > 0, "above 0")
-    _require("alpha", alpha, alpha > 0, "above 0")
+    require_range("factors", factors, factors >= 1, "at least 1")
+    require_range("l2", l2, l2 > 0, "above 0")
+    require_range("alpha", alpha, alpha > 0, "above 0")
     confidence = _checked(matrix)
     confidence.data = 1.0 + alpha * confidence.data  # implicit's own alpha would leave out the 1
     try:
@@ -291,11 +230,10 @@ def fit_als(matrix: Interactions, factors: int, l2: float, alpha: float, seed: i
 def choose(
     candidates: Mapping[str, Callable[[], S]], measure: Callable[[S], float]
 ) -> tuple[str, S]:
-    """The label and the fitted model with the highest measure, say validation NDCG@10; of equal
-    ones, the first.
+    """Returns the label and the fitted model with the highest measure; of equal ones, the first.
 
-    Fits them in order and keeps only the best in memory. A measure of nan never wins; ConfigError
-    without candidates, DataError if all are nan.
+    Models are fitted in order, and only the best is kept in memory. A measure of nan never wins;
+    ConfigError without candidates, DataError if all are nan.
 
         choose({str(p): partial(fit_ease, matrix, **p) for p in GRIDS["ease"]}, validation_ndcg)
     """
@@ -307,7 +245,8 @@ def choose(
         model = fit()
         value = measure(model)
         if value > highest or (best is None and value == highest):
-            best, highest = (label, model), value
+            best = (label, model)
+            highest = value
     if best is None:
         raise DataError(
             f"the measure is nan for all of {', '.join(candidates)}: nobody has anything to find"
@@ -316,73 +255,56 @@ def choose(
 
 
 def _checked(matrix: Interactions) -> Interactions:
-    """A copy in our one format."""
+    """Returns a float64 copy; DataError unless it holds finite values above 0."""
     if matrix.nnz == 0:
         raise DataError(
-            f"a matrix of {matrix.shape[0]} listeners and {matrix.shape[1]} tracks holds no liked track"
+            f"a matrix of {matrix.shape[0]} listeners and {matrix.shape[1]} tracks "
+            "holds no liked track"
         )
     if not (np.isfinite(matrix.data) & (matrix.data > 0)).all():
         raise DataError("matrix values must be finite and above 0; leave out what was not liked")
     return csr_matrix(matrix, dtype=np.float64, copy=True)
 
 
-def _require(name: str, found: float, is_right: bool, wanted: str) -> None:
+def require_range(name: str, found: float, is_right: bool, wanted: str) -> None:
     if not is_right:
         raise ConfigError(f"{name} must be {wanted}; found {found}")
-
-
-BLOCK_COSINES = 2**25  # cosines held at once by fit_content_knn: 128 MB of float32
-
-CANNOT_FROM_CONTENT = {
-    "content_knn": "a track whose content is unknown; a listener without events",
-    "vectors_to_factors": "a track whose content is unknown; a listener without events; what no linear map can say",
-    "vectors_text_to_factors": "a track whose content is unknown; a listener without events; what no linear map "
-    "can say, and of a track without text more than the vectors tell",
-}
-
-GRID_CONTENT_KNN: list[dict[str, Any]] = _grid(
-    n_neighbours=(20, 100, 500)
-)  # as collaborative.GRIDS
 
 
 def fit_content_knn(
     matrix: Interactions, known: np.ndarray, candidates: np.ndarray | None, n_neighbours: int
 ) -> ItemWeights:
-    """Scores (b, m): a candidate gets max(cosine, 0) x matrix value of each liked track among its
-    closest known tracks.
+    """Fits nearest neighbours by content: liked tracks add max(cosine, 0) x matrix value.
 
     matrix: (U, I); known: (I, d) content of its columns; candidates: (m, d), or None for the known
-    tracks themselves,
-        none of which is then its own neighbour. Only directions count; a row of zeros is near
-        nothing.
-    Each candidate keeps its n_neighbours >= 1 (ConfigError) closest; of equal ones, the earlier
-    columns. The whole history speaks, not only its latest tracks. ShapeError if the arrays do not
-    fit together; DataError as `fit_ease`, or for content that is not finite. Products are float32,
-    the weights an (I, m) sparse float64 matrix.
+    tracks, none of which is then its own neighbour. Content is scaled to unit length; a row of
+    zeros has no neighbours. Each candidate keeps its n_neighbours >= 1 (ConfigError) closest known
+    tracks; of equal ones, the earlier columns. ShapeError if the arrays do not fit together;
+    DataError as `fit_ease`, or for content that is not finite. Products are float32, the weights
+    an (I, m) sparse float64 matrix.
 
     Cost: m x I x d, and up to 40 bytes a weight in passing. With 500 neighbours among 100,000
     tracks, d = 128: two minutes on one core and 2 GB.
     """
-    _require("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
-    offered = known if candidates is None else candidates
-    found = matrix.shape, known.shape, offered.shape
-    if (
-        not len(found[1]) == len(found[2]) == 2
-        or found[0][1] != found[1][0]
-        or found[1][1] != found[2][1]
-    ):
+    require_range("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
+    content = known if candidates is None else candidates
+    is_matching = known.ndim == content.ndim == 2 and known.shape[1] == content.shape[1]
+    if not is_matching or matrix.shape[1] != len(known):
         raise ShapeError(
-            "must be a (U, I) matrix, (I, d) and (m, d) content; found {}, {}, {}".format(*found)
+            "must be a (U, I) matrix, (I, d) and (m, d) content; "
+            f"found {matrix.shape}, {known.shape}, {content.shape}"
         )
-    if not (np.isfinite(known).all() and np.isfinite(offered).all()):
+    if not (np.isfinite(known).all() and np.isfinite(content).all()):
         raise DataError("content holds NaN or infinity; embed it again")
-    matrix, tracks, offered = _checked(matrix), unit(known), unit(offered)
+    matrix = _checked(matrix)
+    tracks = unit(known)
+    unit_content = unit(content)
     n_kept = min(n_neighbours, len(tracks))
-    closest = np.zeros((len(offered), n_kept), dtype=np.int32)
-    cosines = np.zeros((len(offered), n_kept), dtype=np.float32)  # 0 = no neighbour
+    closest = np.zeros((len(content), n_kept), dtype=np.int32)
+    cosines = np.zeros((len(content), n_kept), dtype=np.float32)  # 0 = no neighbour
     step = max(1, BLOCK_COSINES // len(tracks))
-    for start in range(0, len(offered), step):
-        block = offered[start : start + step] @ tracks.T  # (block, I)
+    for start in range(0, len(content), step):
+        block = unit_content[start : start + step] @ tracks.T  # (block, I)
         if candidates is None:
             block[np.arange(len(block)), np.arange(start, start + len(block))] = -np.inf
         block[block <= 0] = -np.inf
@@ -390,19 +312,19 @@ def fit_content_knn(
         rows = slice(start, start + len(block))
         closest[rows] = np.where(best == EMPTY, 0, best)
         cosines[rows] = np.where(best == EMPTY, 0, np.take_along_axis(block, best, axis=1))
-    ends = n_kept * np.arange(len(offered) + 1)
+    ends = n_kept * np.arange(len(content) + 1)
     weights = csc_matrix(
-        (cosines.ravel(), closest.ravel(), ends), shape=(len(tracks), len(offered))
+        (cosines.ravel(), closest.ravel(), ends), shape=(len(tracks), len(content))
     )
     weights.eliminate_zeros()
     return ItemWeights(matrix, weights.tocsr().astype(np.float64))
 
 
 def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """(n, d + D) float32: what a regression reads that is to know as much as a fused vector. (n,
-    d), (n, D): its parts.
+    """Returns (n, d + D) float32: content and text side by side, each scaled to equal length.
 
-    Unit rows count alike; a row of zeros in `texts` is a track without text.
+    A regression from them reads as much as a fused vector. content: (n, d); texts: (n, D), a row
+    of zeros for a track without text.
     """
     joined: np.ndarray = np.concatenate([unit(content), unit(texts)], axis=1) / np.sqrt(2.0)
     return joined.astype(np.float32)
@@ -411,31 +333,37 @@ def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:
 def content_to_factors(
     item_factors: np.ndarray, content: np.ndarray, new_content: np.ndarray, l2: float
 ) -> np.ndarray:
-    """(m, f) factors of tracks nobody has played, from their sound: `factors.users[rows] @ these.T`
-    are cold scores.
+    """Returns (m, f) factors of tracks without plays, by ridge regression from their content.
 
     item_factors: (I, f) of `fit_als`; content: (I, d) and new_content: (m, d), unit length.
-    ShapeError if they do not fit together. Ridge regression, l2 > 0 (ConfigError), with an
-    intercept that is not penalised. Rows of zero factors teach nothing and are left out; DataError
-    if no other is left.
+    ShapeError if they do not fit together. l2 > 0 (ConfigError); the intercept is not penalised.
+    Tracks with zero factors are left out; DataError if none is left.
 
     Source: Gantner et al. 2010, the linear map, fitted in least squares instead of to the ranking.
     """
-    _require("l2", l2, l2 > 0, "above 0")
-    factors, old, new = item_factors.shape, content.shape, new_content.shape
-    if not len(factors) == len(old) == len(new) == 2 or factors[0] != old[0] or old[1] != new[1]:
+    require_range("l2", l2, l2 > 0, "above 0")
+    are_matrices = item_factors.ndim == content.ndim == new_content.ndim == 2
+    if (
+        not are_matrices
+        or len(item_factors) != len(content)
+        or content.shape[1] != new_content.shape[1]
+    ):
         raise ShapeError(
-            f"must be (I, f) item factors, (I, d) and (m, d) content; found {factors}, {old}, {new}"
+            "must be (I, f) item factors, (I, d) and (m, d) content; "
+            f"found {item_factors.shape}, {content.shape}, {new_content.shape}"
         )
-    known = np.flatnonzero((item_factors != 0).any(axis=1))
-    if not len(known):
+    has_factors = (item_factors != 0).any(axis=1)
+    if not has_factors.any():
         raise DataError(
-            f"none of the {factors[0]} tracks has factors to learn from; fit_als needs tracks with listeners"
+            f"none of the {len(item_factors)} tracks has factors to learn from; "
+            "fit_als needs tracks with listeners"
         )
-    vectors, wanted = content[known].astype(np.float64), item_factors[known].astype(np.float64)
-    middle, intercept = vectors.mean(axis=0), wanted.mean(axis=0)
-    vectors = vectors - middle
-    ridge = vectors.T @ vectors + l2 * np.eye(vectors.shape[1])  # (d, d)
-    slope = np.linalg.solve(ridge, vectors.T @ (wanted - intercept))  # (d, f)
-    mapped: np.ndarray = (new_content - middle) @ slope + intercept
-    return mapped
+    vectors = content[has_factors].astype(np.float64)
+    targets = item_factors[has_factors].astype(np.float64)
+    mean = vectors.mean(axis=0)
+    intercept = targets.mean(axis=0)
+    centred = vectors - mean
+    gram = centred.T @ centred + l2 * np.eye(centred.shape[1])  # (d, d)
+    slope = np.linalg.solve(gram, centred.T @ (targets - intercept))  # (d, f)
+    factors: np.ndarray = (new_content - mean) @ slope + intercept
+    return factors

@@ -1,8 +1,8 @@
-"""Sentences a paper could print: only what the interval and the corrected test both allow.
+"""Sentences that the intervals and the corrected tests of an evaluation allow.
 
-Better or worse is said where Holm's p is below 0.05 and the 95 % interval excludes 0. That meaning
-is kept is never
-concluded from a test that found nothing: the interval must exclude a loss larger than the margin.
+A method is called better or worse if Holm's p is below 0.05 and the 95 % interval excludes 0. A
+test without a result never shows that meaning is kept: the interval must exclude a loss larger than
+the margin.
 """
 
 import math
@@ -22,11 +22,11 @@ from ponticello.evaluate.results import (
     Section,
 )
 
-MEANING_MARGIN = 0.01  # of the metric of record: the loss of meaning the project allows stage two
-FEW = 10  # independent queries below which a sentence says that they are few
+SEMANTIC_MARGIN = 0.01  # of the metric of record: the largest loss that counts as kept
+FEW = 10  # independent queries; a claim from fewer is marked
 
-Name: TypeAlias = tuple[Section, str, str, str]  # section, task, metric, method
-Figures: TypeAlias = Mapping[Name, Figure]
+FigureKey: TypeAlias = tuple[Section, str, str, str]  # section, task, metric, method
+Figures: TypeAlias = Mapping[FigureKey, Figure]
 
 
 def derive_claims(
@@ -35,109 +35,113 @@ def derive_claims(
     about: EvaluationInfo,
     n_clusters: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """What `differences` of metrics of record show, as sentences: first the verdict on both sides,
-    then task by task.
+    """Returns what the differences in metrics of record show: a verdict, then task by task.
 
-    figures: those of the methods that `differences` compare, at least. n_clusters: task ->
-    independent queries, where queries lie in clusters; without it every query counts. Nothing
-    compared gives no sentence.
+    figures: at least those of the methods that `differences` compare. n_clusters: the number of
+    independent queries by task, where queries have clusters; without it every query counts.
     """
-    by_name = {
-        (figure.section, figure.task, figure.metric, figure.method): figure for figure in figures
-    }
-    of_record = [change for change in differences if by_name[_key(change)].of_record]
-    stages = [
-        change for change in of_record if (change.method, change.against) == (STAGE_TWO, STAGE_ONE)
-    ]
+    by_key = {_figure_key(figure): figure for figure in figures}
+    of_record = [change for change in differences if by_key[_figure_key(change)].of_record]
+    stages = [change for change in of_record if _compares_stages(change)]
     few = {change.task: _few([change], n_clusters or {}) for change in stages}
     sentences = [_verdict(stages, about, few)] if stages else []
-    for _, group in groupby(
-        of_record, key=lambda change: (change.section, change.task, change.metric)
-    ):
+    for _, group in groupby(of_record, key=lambda change: _figure_key(change)[:3]):
         changes = list(group)
-        for change in changes:
-            if change in stages:
-                sentences.append(_stages_compared(change, by_name, about) + few[change.task])
-                if change.section == "semantic":
-                    sentences.append(_meaning_kept(change, about) + few[change.task])
+        for change in filter(_compares_stages, changes):
+            sentences.append(_stages_compared(change, by_key, about) + few[change.task])
+            if change.section == "semantic":
+                sentences.append(_semantic_kept(change, about) + few[change.task])
         rivals = [change for change in changes if change.against != STAGE_ONE]
         if rivals:
-            sentences.append(
-                _rivals_compared(rivals, by_name, about) + _few(rivals, n_clusters or {})
-            )
+            sentence = _rivals_compared(rivals, by_key, about)
+            sentences.append(sentence + _few(rivals, n_clusters or {}))
     return sentences
 
 
 def is_kept(difference: Difference) -> bool:
-    """Whether the interval excludes a loss larger than MEANING_MARGIN."""
-    return difference.low > -MEANING_MARGIN
+    """Whether the interval excludes a loss larger than SEMANTIC_MARGIN."""
+    return difference.low > -SEMANTIC_MARGIN
+
+
+def _figure_key(row: Figure | Difference) -> FigureKey:
+    return row.section, row.task, row.metric, row.method
+
+
+def _compares_stages(change: Difference) -> bool:
+    return (change.method, change.against) == (STAGE_TWO, STAGE_ONE)
 
 
 def _verdict(stages: Sequence[Difference], about: EvaluationInfo, few: Mapping[str, str]) -> str:
-    """One sentence on taste and meaning together. Each `kept` must hold by itself, so it needs no
-    correction.
+    """Returns one sentence on preference and semantic tasks together.
+
+    Each `kept` must hold by itself, so it needs no correction.
     """
-    taste = [change for change in stages if change.section == "preference"]
-    meaning = [change for change in stages if change.section == "semantic"]
-    whose = (
-        "taste of simulated listeners"
-        if any(_is_simulated(change, about) for change in taste)
-        else "taste"
+    preference = [change for change in stages if change.section == "preference"]
+    semantic = [change for change in stages if change.section == "semantic"]
+    taste = "taste"
+    if any(_is_simulated(change, about) for change in preference):
+        taste = "taste of simulated listeners"
+    gained = [change for change in preference if change.is_better]
+    lost = [change for change in preference if change.is_worse]
+    unclear = [change for change in preference if not change.is_better and not change.is_worse]
+    kept = [change for change in semantic if is_kept(change)]
+    not_kept = [change for change in semantic if not is_kept(change)]
+    semantic_lost = [change for change in not_kept if change.is_worse]
+    not_shown_kept = [change for change in not_kept if not change.is_worse]
+    kept_words = f"meaning kept within {SEMANTIC_MARGIN}"
+    shown = _listed(
+        [
+            (f"{taste} gained", gained),
+            (f"{taste} lost", lost),
+            (kept_words, kept),
+            ("meaning lost", semantic_lost),
+        ],
+        few,
     )
-    kept = f"meaning kept within {MEANING_MARGIN}"
-    lost = [change for change in meaning if change.is_worse and not is_kept(change)]
-    shown = [
-        (f"{whose} gained", [change for change in taste if change.is_better]),
-        (f"{whose} lost", [change for change in taste if change.is_worse]),
-        (kept, [change for change in meaning if is_kept(change)]),
-        ("meaning lost", lost),
-    ]
-    not_shown = [
-        (
-            f"{whose} gained or lost",
-            [change for change in taste if not change.is_better and not change.is_worse],
-        ),
-        (kept, [change for change in meaning if not is_kept(change) and change not in lost]),
-    ]
+    not_shown = _listed([(f"{taste} gained or lost", unclear), (kept_words, not_shown_kept)], few)
     seeds = f" (mean of {len(about.seeds)} seeds)" if len(about.seeds) > 1 else ""
-    parts = [f"Stage two against stage one{seeds}.", f"Shown: {_listed(shown, few) or 'nothing'}."]
-    parts += [f"Not shown: {_listed(not_shown, few)}."] if _listed(not_shown, few) else []
-    unmeasured = [side for side, changes in (("taste", taste), ("meaning", meaning)) if not changes]
-    parts += [f"Not measured: {side}." for side in unmeasured]
-    return " ".join(parts)
+    sentences = [f"Stage two against stage one{seeds}.", f"Shown: {shown or 'nothing'}."]
+    if not_shown:
+        sentences.append(f"Not shown: {not_shown}.")
+    if not preference:
+        sentences.append("Not measured: taste.")
+    if not semantic:
+        sentences.append("Not measured: meaning.")
+    return " ".join(sentences)
 
 
-def _listed(what: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, str]) -> str:
-    parts = []
-    for words, changes in what:
-        tasks = [
-            f'"{display_name(change.task)}"' + (" (little evidence)" if few[change.task] else "")
-            for change in changes
-        ]
-        parts += [f"{words} on {_and(tasks)}"] if tasks else []
-    return "; ".join(parts)
+def _listed(groups: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, str]) -> str:
+    phrases = []
+    for words, changes in groups:
+        tasks = []
+        for change in changes:
+            mark = " (little evidence)" if few[change.task] else ""
+            tasks.append(f'"{display_name(change.task)}"{mark}')
+        if tasks:
+            phrases.append(f"{words} on {_and(tasks)}")
+    return "; ".join(phrases)
 
 
 def _stages_compared(change: Difference, figures: Figures, about: EvaluationInfo) -> str:
-    two, one = (
-        figures[_key(change)],
-        figures[(change.section, change.task, change.metric, change.against)],
-    )
-    finds = "finds more than" if change.section == "preference" else "is better than"
-    values = f"{change.metric} {_number(two.value)} against {_number(one.value)}"
+    stage_two = figures[_figure_key(change)]
+    stage_one = figures[(change.section, change.task, change.metric, change.against)]
+    values = f"{change.metric} {_number(stage_two.value)} against {_number(stage_one.value)}"
     if change.is_better:
-        verdict = f"stage two {finds} stage one: {values}, a gain of {_interval(change)}"
+        gains = "finds more than" if change.section == "preference" else "is better than"
+        verdict = f"stage two {gains} stage one: {values}, a gain of {_interval(change)}"
     elif change.is_worse:
         verdict = f"stage two is worse than stage one: {values}, a loss of {_interval(change, -1)}"
     else:
-        direction = "" if two.higher_is_better else " (above 0 is better)"
-        verdict = f"no difference between stage two and stage one is shown: {values}, a change of {_interval(change)}"
-        verdict += direction
+        direction = "" if stage_two.higher_is_better else " (above 0 is better)"
+        verdict = (
+            f"no difference between stage two and stage one is shown: {values}, "
+            f"a change of {_interval(change)}{direction}"
+        )
     return f"{_on(change, about)}: {verdict}, {_p(change)}."
 
 
-def _meaning_kept(change: Difference, about: EvaluationInfo) -> str:
-    """The largest loss the interval does not exclude, rounded away from 0."""
+def _semantic_kept(change: Difference, about: EvaluationInfo) -> str:
+    """Returns a sentence on the largest loss that the interval does not exclude, rounded up."""
     start = (
         f"Meaning kept? {_on(change, about)}: the change of {change.metric} is {_interval(change)}"
     )
@@ -146,73 +150,78 @@ def _meaning_kept(change: Difference, about: EvaluationInfo) -> str:
     if change.low >= 0:
         bound = "a loss is excluded at 95 %"
     else:
-        loss = (
-            max(1, math.ceil(round(-1000 * change.low, 6))) / 1000
-        )  # round: 0.028 x 1000 is a little above 28
+        # Rounded first, as 0.028 x 1000 is a little above 28.
+        loss = max(1, math.ceil(round(-1000 * change.low, 6))) / 1000
         bound = f"a loss larger than {loss:.3f} is excluded at 95 %"
-    return f"{start}: {f'kept within {MEANING_MARGIN}, ' if is_kept(change) else ''}{bound}."
+    kept = f"kept within {SEMANTIC_MARGIN}, " if is_kept(change) else ""
+    return f"{start}: {kept}{bound}."
 
 
 def _rivals_compared(rivals: Sequence[Difference], figures: Figures, about: EvaluationInfo) -> str:
+    """Returns a sentence on one method against all others, in one task."""
     widest = max(rivals, key=lambda change: change.n)
-    method, parts = widest.method, []
-
-    def named(changes: Sequence[Difference]) -> str:
-        fewer = {
-            c.against: f" ({_counted(c.n, 'query', 'queries')})" for c in changes if c.n < widest.n
-        }
-        return _and([display_name(c.against) + fewer.get(c.against, "") for c in changes])
-
+    phrases = []
+    beaten = []
+    ahead = []
+    level = []
     for change in rivals:
+        name = display_name(change.against)
+        if change.n < widest.n:
+            name += f" ({_counted(change.n, 'query', 'queries')})"
         if change.against == RANDOM:
             is_shown = "is shown" if change.is_better or change.is_worse else "is not shown"
-            parts.append(f"it {is_shown} to be {'below' if change.is_worse else 'above'} chance")
-    others = [change for change in rivals if change.against != RANDOM]
-    beaten = [change for change in others if change.is_better]
-    ahead = [change for change in others if change.is_worse]
-    level = [change for change in others if not change.is_better and not change.is_worse]
-    parts += [f"it is shown to beat {named(beaten)}"] if beaten else []
-    parts += (
-        [f"{named(ahead)} {'is' if len(ahead) == 1 else 'are'} shown to beat it"] if ahead else []
-    )
-    parts += [f"it is not shown to differ from {named(level)}"] if level else []
-    has = f"{display_name(method)} has {widest.metric} {_number(figures[_key(widest)].value)}"
-    return f"{_on(widest, about)}: {has}; {'; '.join(parts)}."
-
-
-def _key(change: Difference) -> Name:
-    return change.section, change.task, change.metric, change.method
+            side = "below" if change.is_worse else "above"
+            phrases.append(f"it {is_shown} to be {side} chance")
+        elif change.is_better:
+            beaten.append(name)
+        elif change.is_worse:
+            ahead.append(name)
+        else:
+            level.append(name)
+    if beaten:
+        phrases.append(f"it is shown to beat {_and(beaten)}")
+    if ahead:
+        phrases.append(f"{_and(ahead)} {'is' if len(ahead) == 1 else 'are'} shown to beat it")
+    if level:
+        phrases.append(f"it is not shown to differ from {_and(level)}")
+    value = _number(figures[_figure_key(widest)].value)
+    has = f"{display_name(widest.method)} has {widest.metric} {value}"
+    return f"{_on(widest, about)}: {has}; {'; '.join(phrases)}."
 
 
 def _few(changes: Sequence[Difference], n_clusters: Mapping[str, int]) -> str:
+    """Returns a sentence if fewer than FEW independent queries are behind the changes."""
     n_queries = max(change.n for change in changes)
     n = min(n_queries, n_clusters.get(changes[0].task, n_queries))
-    what = (
-        _counted(n, "query", "queries")
-        if n == n_queries
-        else _counted(n, "independent group", "independent groups")
-    )
-    return f" Only {what}: this is little evidence." if n < FEW else ""
+    if n >= FEW:
+        return ""
+    if n == n_queries:
+        counted = _counted(n, "query", "queries")
+    else:
+        counted = _counted(n, "independent group", "independent groups")
+    return f" Only {counted}: this is little evidence."
 
 
 def _on(change: Difference, about: EvaluationInfo) -> str:
-    """`On next tracks, cold (312 queries, simulated listeners, mean of 5 seeds)`."""
-    parts = [_counted(change.n, "query", "queries")]
-    parts += ["simulated listeners"] if _is_simulated(change, about) else []
-    parts += [f"mean of {len(about.seeds)} seeds"] if len(about.seeds) > 1 else []
-    return f"On {display_name(change.task)} ({', '.join(parts)})"
-
-
-def _counted(n: int, one: str, several: str) -> str:
-    return f"{n} {one if n == 1 else several}"
+    """Returns `On next tracks, cold (312 queries, simulated listeners, mean of 5 seeds)`."""
+    details = [_counted(change.n, "query", "queries")]
+    if _is_simulated(change, about):
+        details.append("simulated listeners")
+    if len(about.seeds) > 1:
+        details.append(f"mean of {len(about.seeds)} seeds")
+    return f"On {display_name(change.task)} ({', '.join(details)})"
 
 
 def _is_simulated(change: Difference, about: EvaluationInfo) -> bool:
     return change.section == "preference" and (about.is_simulated or change.is_simulated)
 
 
+def _counted(n: int, singular: str, plural: str) -> str:
+    return f"{n} {singular if n == 1 else plural}"
+
+
 def _interval(change: Difference, sign: int = 1) -> str:
-    """`0.058 [0.028, 0.086]`; with sign -1 that of the loss."""
+    """Returns `0.058 [0.028, 0.086]`; with sign -1 that of the loss."""
     value = _number(sign * change.value)
     if math.isnan(change.low):
         return f"{value} (no interval)"
@@ -221,12 +230,12 @@ def _interval(change: Difference, sign: int = 1) -> str:
 
 
 def _number(value: float) -> str:
-    """Three decimals; fewer for large numbers, and one digit of what would otherwise look like 0."""
+    """Returns three decimals; one for large numbers, and one digit of very small ones."""
     if abs(value) >= 10:
         return f"{value:.1f}"
-    return (
-        f"{value:.1g}" if 0 < abs(value) < 0.0005 else f"{value + 0.0:.3f}"
-    )  # + 0.0 so that -0.0 has no sign
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1g}"
+    return f"{value + 0.0:.3f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _p(change: Difference) -> str:
@@ -235,13 +244,13 @@ def _p(change: Difference) -> str:
     if change.p_holm < 0.001:
         return "Holm p < 0.001"
     rounded = f"{change.p_holm:.3f}"
-    return (
-        f"Holm p < {SIGNIFICANT}"
-        if change.p_holm < SIGNIFICANT <= float(rounded)
-        else f"Holm p = {rounded}"
-    )
+    if change.p_holm < SIGNIFICANT <= float(rounded):
+        return f"Holm p < {SIGNIFICANT}"
+    return f"Holm p = {rounded}"
 
 
 def _and(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), *names[-1:]])
+    """Returns `a, b and c`."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

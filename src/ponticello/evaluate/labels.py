@@ -1,13 +1,7 @@
-"""Can a straight line read labels off the vectors? A linear probe: logistic regression on vectors
-left as they are.
+"""Labels of tracks: linear probes on frozen vectors, and zero-shot tagging by prompts.
 
-Dimensions: n tracks, N training tracks, d vector size, r dimensions the training vectors span, C
-labels.
-
-Which labels does a track carry? How well scores tell, and telling them without training, from a
-label's own words.
-
-Dimensions: n tracks, L labels, p prompts of a label, d vector size.
+Dimensions: n tracks, N training tracks, L labels, p prompts of a label, d vector size, r dimensions
+that the training vectors span.
 """
 
 from collections import Counter
@@ -28,31 +22,87 @@ from ponticello.metrics.beyond_accuracy import average_precision
 from ponticello.metrics.ranking import SAME_SCORE, Bools, Floats, Ints, auc
 from ponticello.storage.schema import GENRES, MACHINE_TAGS, TAGS
 
-LABEL_COLUMNS = (GENRES, TAGS, MACHINE_TAGS)  # measured where no others are named
+LABEL_COLUMNS = (GENRES, TAGS, MACHINE_TAGS)  # measured if no others are named
 TEMPLATES = ("{label}", "{label} music", "a piece of {label} music")
 CATEGORY_END = "---"  # as in "mood/theme---happy"
 
+MAJORITY = "majority"
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # inverse regularisation, scikit-learn's C
+DEFAULT_STRENGTH = 1.0  # where validation tracks cannot choose
+MIN_POSITIVES = 5  # training tracks of a label, where tracks carry several
+MAX_ITERATIONS = 1000  # a few dozen are usual
+GRADIENT_TOLERANCE = 1e-4  # in coordinates that give the loss a curvature near 1
+MIN_RELATIVE_SPREAD = 1e-12  # of the largest number: a smaller spread is rounding
+MIN_RELATIVE_EIGENVALUE = 1e-12  # of the largest: smaller ones are rounding
+
 
 def known_labels(labels: Sequence[Any]) -> tuple[list[set[str]], bool]:
-    """The labels of every track as a set, and whether the column may hold several a track.
+    """Returns each track's set of labels, and whether the column may hold several per track.
 
-    labels: a column's values. None, "" and [] = unlabelled, an empty set; a list = several;
-    anything else = one label, its text.
+    labels: a column's values. None, "" and [] = no label; a list = several; any other value = one
+    label, its text.
 
     >>> known_labels(["rock", None, ""])
     ([{'rock'}, set(), set()], False)
     """
-    several = any(isinstance(label, list) for label in labels)
-    lists = [label if isinstance(label, list) else [label] for label in labels]
+    has_several = any(isinstance(value, list) for value in labels)
+    label_sets = []
+    for value in labels:
+        names = value if isinstance(value, list) else [value]
+        label_sets.append({str(name) for name in names if name not in (None, "")})
+    return label_sets, has_several
+
+
+def is_learnable(carried: Bools) -> Bools:
+    """Returns (L,), True for labels that some but not all tracks carry. carried: (n, L) bool."""
+    return np.asarray(carried.any(axis=0) & ~carried.all(axis=0))
+
+
+def label_scores(
+    task: str, carried: Bools, by_method: Mapping[str, Floats], labels: list[str]
+) -> list[Scores]:
+    """Returns macro ROC-AUC (of record) and macro PR-AUC; each label is a query.
+
+    carried: (n, L) bool, whether a track carries a label; all labels are learnable (see
+    `is_learnable`). by_method: (n, L) scores, higher = more likely carried. PR-AUC is average
+    precision, as in scikit-learn. "random" is 0.5 in ROC-AUC and the share of tracks with the
+    label in PR-AUC, as for equal scores.
+    """
+
+    def per_label(metric: Callable[[Floats, Bools], float], scores: Floats) -> NDArray[np.float64]:
+        values = [metric(scores[:, column], carried[:, column]) for column in range(len(labels))]
+        return np.array(values)
+
+    roc_auc = {RANDOM: np.full(len(labels), 0.5)}
+    pr_auc = {RANDOM: carried.mean(axis=0)}
+    for method, scores in by_method.items():
+        roc_auc[method] = per_label(auc, scores)
+        pr_auc[method] = per_label(average_precision, scores)
     return [
-        {str(name) for name in names if name is not None and name != ""} for names in lists
-    ], several
+        Scores("semantic", task, "macro ROC-AUC", labels, None, roc_auc, of_record=True),
+        Scores("semantic", task, "macro PR-AUC", labels, None, pr_auc),
+    ]
+
+
+def accuracy_scores(
+    task: str,
+    hits: Mapping[str, Floats],
+    n_labels: int,
+    queries: list[str],
+    clusters: list[str],
+) -> list[Scores]:
+    """Returns accuracy (of record); each track is a query. hits: (n,) in [0, 1] by method.
+
+    "random" guesses evenly among the labels.
+    """
+    by_method = {RANDOM: np.full(len(queries), 1 / n_labels), **hits}
+    return [Scores("semantic", task, "accuracy", queries, clusters, by_method, of_record=True)]
 
 
 def prompts(labels: Sequence[str]) -> list[list[str]]:
-    """What to ask a text encoder for each label: its words in every one of TEMPLATES.
+    """Returns the texts for each label: its words in each of TEMPLATES.
 
-    Underscores become spaces, and of "mood/theme---happy" the last part is taken.
+    Underscores become spaces; of "mood/theme---happy" only the last part is used.
 
     >>> prompts(["genre---deep_house"])
     [['deep house', 'deep house music', 'a piece of deep house music']]
@@ -62,8 +112,7 @@ def prompts(labels: Sequence[str]) -> list[list[str]]:
 
 
 def ensemble(vectors: Floats) -> NDArray[np.float64]:
-    """(d,) the one unit vector of a label: the mean of its prompts' unit vectors, at unit length
-    again.
+    """Returns a label's unit vector (d,): the normalised mean of its prompts' unit vectors.
 
     vectors: (p, d), p at least 1, or ShapeError. DataError if they cancel out or are not finite.
     Source: the prompt ensembles of CLIP, Radford et al. 2021, section 3.1.4.
@@ -77,7 +126,8 @@ def ensemble(vectors: Floats) -> NDArray[np.float64]:
     length = float(np.linalg.norm(mean))
     if not length > SAME_SCORE or not np.isfinite(length):
         raise DataError(
-            f"the mean of {len(vectors)} prompt vectors has length {length:.4g}, and so no direction"
+            f"the mean of {len(vectors)} prompt vectors has length {length:.4g}, "
+            "and so no direction"
         )
     return np.asarray(mean / length)
 
@@ -85,168 +135,118 @@ def ensemble(vectors: Floats) -> NDArray[np.float64]:
 def zero_shot_scores(
     audio: Mapping[str, np.ndarray],
     prompt_vectors: Mapping[str, np.ndarray],
-    labels_of: list[set[str]],
+    label_sets: list[set[str]],
     labels: list[str],
     queries: list[str],
     clusters: list[str],
     column: str,
 ) -> tuple[list[Scores], list[str]]:
-    """How well the cosine with a label's prompt tells which test tracks carry it, and notes on what
-    was left out.
+    """Returns how well cosines with label prompts predict labels of test tracks, and notes.
 
-    audio: a method's (n, d) unit vectors of the test tracks, row i of track queries[i] of artist
-    clusters[i], which
-        carries labels_of[i]; prompt_vectors: its (L, d) unit vectors, row j of labels[j], as of
-        `ensemble`. ShapeError otherwise, DataError for a vector that is not finite. A method
-        without either is not measured.
-    labels: all of the column's, over all tracks of the table, whatever stands among the test
-    tracks; distinct. A label
-        that is not among them is not asked about. Unlabelled tracks are left out.
+    audio: (n, d) unit vectors by method; row i is of track queries[i] of artist clusters[i], which
+    carries label_sets[i]. prompt_vectors: (L, d) unit vectors by method, as of `ensemble`; row j is
+    of labels[j]. ShapeError otherwise, DataError for a vector that is not finite. A method without
+    both is not measured.
+    labels: all labels of the column in the catalogue, distinct. Tracks without one are left out.
 
-    Where no test track carries two labels: accuracy (of record) of the closest prompt, a query each
-    track; prompts that tie share the track. Otherwise `label_scores`, a query each label; a label
-    that no test track or every one of them carries is left out.
+    If no test track carries two labels: accuracy (of record) of the closest prompt, a query per
+    track; tied prompts share the hit. Otherwise `label_scores`, a query per label; a label that
+    all or none of the test tracks carry is left out.
     """
-    asked = [method for method in audio if method in prompt_vectors and method != RANDOM]
-    for method in asked:
-        _check(method, audio[method], prompt_vectors[method], len(labels), queries, clusters)
-    if len(labels_of) != len(queries):
+    methods = []
+    for method in audio:
+        if method in prompt_vectors and method != RANDOM:
+            methods.append(method)
+            check_rows(method, audio[method], queries, clusters)
+            _check_prompts(method, audio[method], prompt_vectors[method], len(labels))
+    if len(label_sets) != len(queries):
         raise ShapeError(
-            f"{len(labels_of)} sets of labels for {len(queries)} queries; give one each"
+            f"{len(label_sets)} sets of labels for {len(queries)} queries; give one each"
         )
-    task, name = f"zero_shot:{column}", f"Zero-shot tags of {column!r}"
-    several = any(len(found) > 1 for found in labels_of)
-    answerable = set().union(*labels_of) if several else set(labels)
-    rows = np.array(
-        [row for row, found in enumerate(labels_of) if found & answerable], dtype=np.int64
-    )
-    if not asked:
-        return [], [f"{name} are not measured: no method has vectors of both tracks and prompts."]
+    task = f"zero_shot:{column}"
+    title = f"Zero-shot tags of {column!r}"
+    has_several = any(len(label_set) > 1 for label_set in label_sets)
+    answers = set().union(*label_sets) if has_several else set(labels)
+    rows = [row for row, label_set in enumerate(label_sets) if label_set & answers]
+    if not methods:
+        return [], [f"{title} are not measured: no method has vectors of both tracks and prompts."]
     if len(labels) < 2 or len(rows) < 2:
         return [], [
-            f"{name} are not measured: {len(labels)} labels and {len(rows)} labelled test tracks."
+            f"{title} are not measured: {len(labels)} labels and {len(rows)} labelled test tracks."
         ]
-    cosines = {
-        method: audio[method][rows].astype(np.float64) @ prompt_vectors[method].T
-        for method in asked
-    }
-    carried = np.array([[label in labels_of[row] for label in labels] for row in rows])  # (rows, L)
-    if not several:
-        hits = {
-            method: _closest(found, carried.argmax(axis=1)) for method, found in cosines.items()
-        }
-        asked_of = [queries[row] for row in rows], [clusters[row] for row in rows]
-        note = f"{name}: {len(labels)} labels, one a track; prompts: {', '.join(TEMPLATES)}."
-        return accuracy_scores(task, hits, len(labels), *asked_of), [note]
+    cosines = {}
+    for method in methods:
+        cosines[method] = audio[method][rows].astype(np.float64) @ prompt_vectors[method].T
+    carried = _carried([label_sets[row] for row in rows], labels)
+    if not has_several:
+        hits = {}
+        for method, scores in cosines.items():
+            hits[method] = _closest_hits(scores, carried.argmax(axis=1))
+        row_queries = [queries[row] for row in rows]
+        row_clusters = [clusters[row] for row in rows]
+        scores = accuracy_scores(task, hits, len(labels), row_queries, row_clusters)
+        note = f"{title}: {len(labels)} labels, one a track; prompts: {', '.join(TEMPLATES)}."
+        return scores, [note]
+    return _several_labels_scores(task, title, carried, cosines, labels)
+
+
+def _several_labels_scores(
+    task: str, title: str, carried: Bools, cosines: Mapping[str, Floats], labels: list[str]
+) -> tuple[list[Scores], list[str]]:
+    """Returns `label_scores` of the learnable labels, and notes."""
     kept = np.flatnonzero(is_learnable(carried))
     if not len(kept):
+        n = len(carried)
         return [], [
-            f"{name} are not measured: each label is on all of {len(rows)} test tracks or on none."
+            f"{title} are not measured: each label is on all of {n} test tracks or on none."
         ]
-    notes = [f"{name}: {len(kept)} labels; prompts: {', '.join(TEMPLATES)}."]
+    notes = [f"{title}: {len(kept)} labels; prompts: {', '.join(TEMPLATES)}."]
     if len(kept) < len(labels):
-        left_out = f"{len(labels) - len(kept)} of {len(labels)} labels are left out"
-        notes.append(f"{name}: {left_out}: every test track carries them, or none.")
-    told = {method: found[:, kept] for method, found in cosines.items()}
-    return label_scores(task, carried[:, kept], told, [labels[number] for number in kept]), notes
-
-
-def label_scores(
-    task: str, carried: Bools, told: Mapping[str, Floats], labels: list[str]
-) -> list[Scores]:
-    """Macro ROC-AUC (of record) and macro PR-AUC, a query each label.
-
-    carried: (n, L) bool, True where a track carries a label; of each label both must be there
-    (`is_learnable`).
-    told: a method's (n, L) scores, higher = rather carried. PR-AUC is the average precision, as
-    scikit-learn has it. "random" is 0.5 in ROC-AUC, and in PR-AUC the share of tracks that carry
-    the label, which scores all alike reach.
-    """
-
-    def each(metric: Callable[[Floats, Bools], float], scores: Floats) -> NDArray[np.float64]:
-        return np.array(
-            [metric(scores[:, number], carried[:, number]) for number in range(len(labels))]
+        notes.append(
+            f"{title}: {len(labels) - len(kept)} of {len(labels)} labels are left out: "
+            "every test track carries them, or none."
         )
-
-    roc = {
-        RANDOM: np.full(len(labels), 0.5),
-        **{method: each(auc, scores) for method, scores in told.items()},
-    }
-    precision = {method: each(average_precision, scores) for method, scores in told.items()}
-    pr = {RANDOM: carried.mean(axis=0), **precision}
-    return [
-        Scores("semantic", task, "macro ROC-AUC", labels, None, roc, of_record=True),
-        Scores("semantic", task, "macro PR-AUC", labels, None, pr),
-    ]
+    kept_scores = {method: scores[:, kept] for method, scores in cosines.items()}
+    kept_labels = [labels[number] for number in kept]
+    return label_scores(task, carried[:, kept], kept_scores, kept_labels), notes
 
 
-def accuracy_scores(
-    task: str, hits: Mapping[str, Floats], n_labels: int, queries: list[str], clusters: list[str]
-) -> list[Scores]:
-    """Accuracy (of record), a query each track. hits: a method's (n,) in [0, 1]; "random" guesses
-    evenly.
-    """
-    by_method = {RANDOM: np.full(len(queries), 1 / n_labels), **hits}
-    return [Scores("semantic", task, "accuracy", queries, clusters, by_method, of_record=True)]
+def _carried(label_sets: list[set[str]], labels: list[str]) -> NDArray[np.bool_]:
+    """Returns (n, L), whether each track carries each label."""
+    column_of = {label: column for column, label in enumerate(labels)}
+    carried = np.zeros((len(label_sets), len(labels)), dtype=bool)
+    for row, label_set in enumerate(label_sets):
+        carried[row, [column_of[label] for label in label_set if label in column_of]] = True
+    return carried
 
 
-def is_learnable(carried: Bools) -> Bools:
-    """(L,) True for labels that some of the tracks carry and some do not. carried: (n, L) bool."""
-    return np.asarray(carried.any(axis=0) & ~carried.all(axis=0))
+def _closest_hits(cosines: Floats, true_labels: Ints) -> NDArray[np.float64]:
+    """Returns (n,), the chance that a random one of the closest labels is the true one."""
+    is_closest = cosines >= cosines.max(axis=1, keepdims=True) - SAME_SCORE
+    is_hit = is_closest[np.arange(len(true_labels)), true_labels]
+    return np.asarray(is_hit / is_closest.sum(axis=1))
 
 
-def _closest(cosines: Floats, own: Ints) -> NDArray[np.float64]:
-    """(n,) chance of naming each track's own label, when one of the closest is drawn. cosines: (n,
-    L).
-    """
-    best = cosines >= cosines.max(axis=1, keepdims=True) - SAME_SCORE
-    return np.asarray(best[np.arange(len(own)), own] / best.sum(axis=1))
-
-
-def _check(
-    method: str,
-    audio: Floats,
-    wanted: Floats,
-    n_labels: int,
-    queries: list[str],
-    clusters: list[str],
-) -> None:
-    check_rows(method, audio, queries, clusters)
-    if wanted.shape != (n_labels, audio.shape[1]):
-        raise ShapeError(
-            f"{method}: prompt vectors {wanted.shape} must be ({n_labels}, {audio.shape[1]})"
-        )
-    if not np.isfinite(wanted).all():
+def _check_prompts(method: str, audio: Floats, prompt_vectors: Floats, n_labels: int) -> None:
+    expected = (n_labels, audio.shape[1])
+    if prompt_vectors.shape != expected:
+        raise ShapeError(f"{method}: prompt vectors {prompt_vectors.shape} must be {expected}")
+    if not np.isfinite(prompt_vectors).all():
         raise DataError(f"{method}: prompt vectors hold NaN or infinity; embed them again")
-
-
-STRENGTHS = (
-    0.001,
-    0.01,
-    0.1,
-    1.0,
-    10.0,
-)  # inverse regularisation, scikit-learn's C; chosen on validation tracks only
-WITHOUT_VALIDATION = 1.0  # the strength where validation tracks cannot tell
-LEAST_POSITIVES = 5  # training tracks a label of several needs: fewer say nothing about a line
-MAJORITY = "majority"
-MAX_ITERATIONS = 1000  # a few dozen are the rule
-GRADIENT = 1e-4  # where a fit ends, in coordinates that give the loss a curvature near 1
-ALIKE = 1e-12  # of the largest number: a spread below is rounding errors
-SPANNED = 1e-12  # of the largest eigenvalue: directions below hold rounding errors
 
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """The rows a probe reads, and what it is asked.
+    """The labels and rows of a probe.
 
-    targets: (n, C) bool, which of `names` a track carries; exactly one, unless `require_list`.
-    rows: of "train", "validation" and "test", those that carry a label known from training.
+    targets: (n, L) bool, whether a track carries each of `names`; exactly one per row, unless
+    `has_several`. rows: of "train", "validation" and "test", those with a label known from
+    training.
     """
 
     names: list[str]
     targets: np.ndarray
-    several: bool
+    has_several: bool
     rows: dict[str, np.ndarray]
 
 
@@ -258,209 +258,216 @@ def probe_scores(
     clusters: list[str],
     column: str,
 ) -> tuple[list[Scores], list[str]]:
-    """Logistic regression from every method's frozen vectors to the labels of test tracks, and
-    notes on how.
+    """Returns the scores of a logistic regression from each method's vectors to labels, and notes.
 
-    vectors: a method's (n, d); row i of track queries[i] of artist clusters[i], whose part is
-    roles[i] ("train",
-        "validation", "test"; others are left out). ShapeError otherwise, DataError for a vector
-        that is not finite.
-    labels: as in `known_labels`. Tracks without any, and those of validation and test with only
-    labels never seen in
-        training, are left out. If nothing is left to measure there are no scores, and a note says
-        why.
+    vectors: (n, d) by method; row i is of track queries[i] of artist clusters[i], with roles[i]
+    ("train", "validation" or "test"; others are left out). ShapeError otherwise, DataError for a
+    vector that is not finite. labels: as in `known_labels`. Tracks without a label, and held-out
+    tracks with only labels that are not in training, are left out. If nothing can be measured, the
+    scores are empty and a note gives the reason.
 
-    Vectors are centred over the training tracks and scaled by one number, to a mean variance of 1 a
-    column: columns keep their proportions, so that vectors with the same cosines are read alike,
-    whatever axes they stand on. The line is fitted on training tracks alone. Its strength comes
-    from STRENGTHS by the same figure on validation tracks, the strongest regularisation of equal
-    ones; 1 where validation cannot tell. There is no second fit on training and validation tracks
-    together.
+    Vectors are centred over the training tracks and scaled by one number, to a mean variance of 1
+    per column; so vectors with the same cosines give the same probe. The fit is on training tracks
+    alone. Its strength comes from STRENGTHS by the same metric on validation tracks, the strongest
+    regularisation of equal ones; 1 if validation cannot choose. There is no second fit on training
+    and validation tracks together.
 
-    One label a track: accuracy (of record), a query each test track, beside "majority", which
-    always names the most frequent label of training. Several: `label_scores`, one line each label
-    that LEAST_POSITIVES training tracks carry and test tracks both carry and do not. "random"
-    guesses evenly; a method of that name is not asked.
-    Cost: as `_fit`.
+    One label per track: accuracy (of record), a query per test track, beside "majority", the most
+    frequent training label. Several: `label_scores`, for labels that MIN_POSITIVES training tracks
+    carry and that some but not all test tracks carry. Cost: as `_fit`.
     """
-    asked = {method: found for method, found in vectors.items() if method != RANDOM}
-    for method, found in asked.items():
-        check_rows(method, found, queries, clusters)
+    by_method = {method: matrix for method, matrix in vectors.items() if method != RANDOM}
+    for method, matrix in by_method.items():
+        check_rows(method, matrix, queries, clusters)
     if not len(labels) == len(roles) == len(queries):
         raise ShapeError(
             f"{len(labels)} labels and {len(roles)} roles for {len(queries)} queries; give one each"
         )
-    if not asked:
+    if not by_method:
         return [], [f"The probe on {column!r} is not measured: no method has vectors."]
-    told, strengths = {}, {}
+    predictions = {}
+    strengths = []
     try:
-        probe, left_out = _ask(labels, roles, f"Probe on {column!r}")
-        for method, found in asked.items():
-            told[method], strengths[method] = _tell(found, probe)
+        probe, notes = _probe_task(labels, roles, f"Probe on {column!r}")
+        for method, matrix in by_method.items():
+            predictions[method], strength = _predict(matrix, probe)
+            strengths.append(f"{display_name(method)} {strength:g}")
     except DataError as error:
         return [], [f"The probe on {column!r} is not measured: {error}."]
-    chosen = ", ".join(
-        f"{display_name(method)} {strength:g}" for method, strength in strengths.items()
-    )
-    n_train, n_validation = len(probe.rows["train"]), len(probe.rows["validation"])
     note = (
-        f"Probe on {column!r}: logistic regression on {n_train} training tracks, {len(probe.names)} labels; "
-        f"inverse regularisation chosen on {n_validation} validation tracks (1 where they cannot tell): {chosen}."
+        f"Probe on {column!r}: logistic regression on {len(probe.rows['train'])} training tracks, "
+        f"{len(probe.names)} labels; inverse regularisation chosen on "
+        f"{len(probe.rows['validation'])} validation tracks (1 where they cannot tell): "
+        f"{', '.join(strengths)}."
     )
-    task = f"probe:{column}"
-    scores = (
-        _several_scores(task, probe, told)
-        if probe.several
-        else _single_scores(task, probe, told, queries, clusters)
-    )
-    return scores, [note, *left_out]
+    scores = _test_scores(f"probe:{column}", probe, predictions, queries, clusters)
+    return scores, [note, *notes]
 
 
-def _single_scores(
+def _test_scores(
     task: str,
     probe: ProbeTask,
-    told: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
     queries: list[str],
     clusters: list[str],
 ) -> list[Scores]:
-    rows, truth = probe.rows["test"], probe.targets.argmax(axis=1)
-    most_frequent = np.bincount(truth[probe.rows["train"]]).argmax()  # of equals, the first by name
-    named = {MAJORITY: np.full(len(rows), most_frequent)} | {
-        m: scores.argmax(axis=1) for m, scores in told.items()
-    }
-    hits = {method: (number == truth[rows]).astype(np.float64) for method, number in named.items()}
-    tracks, artists = [queries[row] for row in rows], [clusters[row] for row in rows]
-    return accuracy_scores(task, hits, len(probe.names), tracks, artists)
-
-
-def _several_scores(task: str, probe: ProbeTask, told: Mapping[str, np.ndarray]) -> list[Scores]:
-    carried = probe.targets[probe.rows["test"]]
-    kept = np.flatnonzero(is_learnable(carried))
-    names = [probe.names[number] for number in kept]
-    return label_scores(
-        task, carried[:, kept], {method: scores[:, kept] for method, scores in told.items()}, names
+    test_rows = probe.rows["test"]
+    if probe.has_several:
+        carried = probe.targets[test_rows]
+        kept = np.flatnonzero(is_learnable(carried))
+        kept_scores = {method: scores[:, kept] for method, scores in predictions.items()}
+        names = [probe.names[number] for number in kept]
+        return label_scores(task, carried[:, kept], kept_scores, names)
+    return accuracy_scores(
+        task,
+        _hits(probe, predictions),
+        len(probe.names),
+        [queries[row] for row in test_rows],
+        [clusters[row] for row in test_rows],
     )
 
 
-def _ask(labels: list[Any], roles: list[str], name: str) -> tuple[ProbeTask, list[str]]:
-    """What a probe can be asked, and notes on what was left out; DataError, saying why, if nothing
-    can.
-    """
-    sets, several = known_labels(labels)
-    role = np.array(
-        [part if found else "" for part, found in zip(roles, sets, strict=True)], dtype=str
-    )
-    counts = Counter(label for row in np.flatnonzero(role == "train") for label in sets[row])
-    is_known = np.array([bool(found & counts.keys()) for found in sets], dtype=bool)
-    rows = {
-        part: np.flatnonzero((role == part) & is_known) for part in ("train", "validation", "test")
-    }
-    n_test, n_new = len(rows["test"]), int(((role == "test") & ~is_known).sum())
+def _probe_task(labels: list[Any], roles: list[str], title: str) -> tuple[ProbeTask, list[str]]:
+    """Returns what a probe can measure, and notes; DataError with the reason if nothing."""
+    label_sets, has_several = known_labels(labels)
+    counts: Counter[str] = Counter()
+    for role, label_set in zip(roles, label_sets, strict=True):
+        if role == "train":
+            counts.update(label_set)
+    rows: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    n_new = 0  # test tracks with only labels that are not in training
+    for row, (role, label_set) in enumerate(zip(roles, label_sets, strict=True)):
+        if role in rows and label_set & counts.keys():
+            rows[role].append(row)
+        elif role == "test" and label_set:
+            n_new += 1
+    n_train = len(rows["train"])
+    n_test = len(rows["test"])
     if len(counts) < 2 or n_test < 2:
         raise DataError(
             f"{len(counts)} labels in training and {n_test} test tracks carrying one of them"
         )
-    least = LEAST_POSITIVES if several else 1
-    names = sorted(label for label, n in counts.items() if least <= n < len(rows["train"]))
-    targets = np.array([[label in found for label in names] for found in sets], dtype=bool)
+    min_positives = MIN_POSITIVES if has_several else 1
+    names = sorted(label for label, n in counts.items() if min_positives <= n < n_train)
+    targets = _carried(label_sets, names)
     notes = []
     if n_new:
         notes.append(
-            f"{name}: {n_new} test tracks are left out: no training track carries any of their labels."
+            f"{title}: {n_new} test tracks are left out: "
+            "no training track carries any of their labels."
         )
-    n_lost = len(counts) - int(is_learnable(targets[rows["test"]]).sum())
-    why = f"fewer than {LEAST_POSITIVES} training tracks carry them, or all do, or all test tracks do, or none"
-    if several and n_lost == len(counts):
-        raise DataError(f"all {n_lost} labels are left out: {why}")
-    if several and n_lost:
-        notes.append(f"{name}: {n_lost} of {len(counts)} labels are left out: {why}.")
-    return ProbeTask(names, targets, several, rows), notes
+    n_excluded = len(counts) - int(is_learnable(targets[rows["test"]]).sum())
+    if has_several and n_excluded:
+        reason = (
+            f"fewer than {MIN_POSITIVES} training tracks carry them, or all do, "
+            "or all test tracks do, or none"
+        )
+        if n_excluded == len(counts):
+            raise DataError(f"all {n_excluded} labels are left out: {reason}")
+        notes.append(f"{title}: {n_excluded} of {len(counts)} labels are left out: {reason}.")
+    row_arrays = {role: np.array(role_rows, dtype=np.int64) for role, role_rows in rows.items()}
+    return ProbeTask(names, targets, has_several, row_arrays), notes
 
 
-def _tell(vectors: np.ndarray, probe: ProbeTask) -> tuple[np.ndarray, float]:
-    """(test tracks, C) scores of one method's probe, and its strength, chosen on validation tracks."""
+def _hits(probe: ProbeTask, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns (test tracks,) 1 where the label is right, by method and of the majority label."""
+    true_labels = probe.targets.argmax(axis=1)
+    test_labels = true_labels[probe.rows["test"]]
+    majority = np.bincount(true_labels[probe.rows["train"]]).argmax()  # of equals, first by name
+    hits = {MAJORITY: (test_labels == majority).astype(np.float64)}
+    for method, scores in predictions.items():
+        hits[method] = (scores.argmax(axis=1) == test_labels).astype(np.float64)
+    return hits
+
+
+def _predict(vectors: np.ndarray, probe: ProbeTask) -> tuple[np.ndarray, float]:
+    """Returns (test tracks, L) scores of one method's probe, and its strength."""
     training = vectors[probe.rows["train"]].astype(np.float64)
-    centre, spread = training.mean(axis=0), float(np.sqrt(training.var(axis=0).mean()))
-    if spread <= ALIKE * np.abs(training).max():
+    mean = training.mean(axis=0)
+    spread = float(np.sqrt(training.var(axis=0).mean()))
+    if spread <= MIN_RELATIVE_SPREAD * np.abs(training).max():
         spread = 1.0
-    scaled = {
-        part: (vectors[rows] - centre) / spread for part, rows in probe.rows.items() if len(rows)
-    }
-    lines = _fit(scaled["train"], probe.targets[probe.rows["train"]], probe.several)
-    best, strength = -np.inf, WITHOUT_VALIDATION
-    for candidate, (weights, offset) in lines.items():
-        if "validation" in scaled:
-            scores = scaled["validation"] @ weights + offset
-            figure = _figure(scores, probe.targets[probe.rows["validation"]], probe.several)
+    scaled = {role: (vectors[rows] - mean) / spread for role, rows in probe.rows.items()}
+    fits = _fit(scaled["train"], probe.targets[probe.rows["train"]], probe.has_several)
+    best = -np.inf
+    chosen = DEFAULT_STRENGTH
+    if len(scaled["validation"]):
+        carried = probe.targets[probe.rows["validation"]]
+        for strength, (weights, offsets) in fits.items():
+            scores = scaled["validation"] @ weights + offsets
+            figure = _validation_figure(scores, carried, probe.has_several)
             if figure > best:  # never with nan
-                best, strength = figure, candidate
-    weights, offset = lines[strength]
-    return scaled["test"] @ weights + offset, strength
+                best = figure
+                chosen = strength
+    weights, offsets = fits[chosen]
+    return scaled["test"] @ weights + offsets, chosen
 
 
-def _figure(scores: np.ndarray, carried: np.ndarray, several: bool) -> float:
-    """Accuracy or macro ROC-AUC; nan if no label can be told."""
-    if not several:
+def _validation_figure(scores: np.ndarray, carried: np.ndarray, has_several: bool) -> float:
+    """Returns accuracy or macro ROC-AUC; nan if no label is learnable."""
+    if not has_several:
         return float((scores.argmax(axis=1) == carried.argmax(axis=1)).mean())
-    found = [
-        auc(scores[:, number], carried[:, number])
-        for number in np.flatnonzero(is_learnable(carried))
-    ]
-    return float(np.mean(found)) if found else float("nan")
+    columns = np.flatnonzero(is_learnable(carried))
+    if not len(columns):
+        return float("nan")
+    return float(np.mean([auc(scores[:, column], carried[:, column]) for column in columns]))
 
 
 def _fit(
-    vectors: np.ndarray, targets: np.ndarray, several: bool
+    vectors: np.ndarray, targets: np.ndarray, has_several: bool
 ) -> dict[float, tuple[np.ndarray, np.ndarray]]:
-    """The lines of every strength: (d, C) weights and (C,) offsets, scores = vectors @ weights +
-    offsets.
+    """Returns (d, L) weights and (L,) offsets by strength; scores = vectors @ weights + offsets.
 
-    vectors: (N, d) centred, of mean variance 1; targets: (N, C) bool, every label carried by some
-    and not by all. One
-    label a track: a softmax over labels, or a sigmoid where there are two; `require_list`: a
-    sigmoid a label. They minimise the summed log loss + |weights|^2 / (2 strength), as
-    scikit-learn's LogisticRegression does, which takes each label by itself.
+    vectors: (N, d), centred, of mean variance 1; targets: (N, L) bool, of learnable labels. One
+    label per track: a softmax, or a sigmoid for two labels; several: a sigmoid per label. The fit
+    minimises the summed log loss + |weights|^2 / (2 strength), as scikit-learn's
+    LogisticRegression.
 
     All labels are fitted at once by L-BFGS, each strength from where the one before ended, in the
     principal axes of the vectors, scaled by the curvature there would be if every track had its
-    label's mean probability. It then ends after some dozen steps; DataError if MAX_ITERATIONS do
-    not suffice.
-    Cost: N x r x C a step. One core, 50 labels, all strengths: 0.2 s for 400 x 64, half a second
+    label's mean probability. This takes some dozen steps; DataError if MAX_ITERATIONS do not
+    suffice.
+    Cost: N x r x L a step. One core, 50 labels, all strengths: 0.2 s for 400 x 64, half a second
     for 400 x 1,251, 8 s for 14,000 x 64 and a minute for 14,000 x 1,251; the softmax takes three
     times as long.
     """
-    values, axes = np.linalg.eigh(vectors.T @ vectors)
-    spanned = values > SPANNED * values[-1]
-    values, axes = values[spanned], axes[:, spanned]  # (r,), (d, r)
-    turned, sizes = (
-        vectors @ axes,
-        np.r_[values, len(vectors)][:, None],
-    )  # (N, r), (r + 1, 1); below: the offsets
+    eigenvalues, axes = np.linalg.eigh(vectors.T @ vectors)
+    is_spanned = eigenvalues > MIN_RELATIVE_EIGENVALUE * eigenvalues[-1]
+    eigenvalues = eigenvalues[is_spanned]  # (r,)
+    axes = axes[:, is_spanned]  # (d, r)
+    rotated = vectors @ axes  # (N, r)
+    sizes = np.r_[eigenvalues, len(vectors)][:, None]  # (r + 1, 1); the last row is the offsets
     share = targets.mean(axis=0)
-    is_sigmoid = several or len(share) == 2
-    at = np.zeros((len(sizes), len(share)))
-    at[-1] = np.log(share / (1 - share)) if is_sigmoid else np.log(share)
+    is_sigmoid = has_several or len(share) == 2
+    point = np.zeros((len(sizes), len(share)))
+    point[-1] = np.log(share / (1 - share)) if is_sigmoid else np.log(share)
     options = {
         "maxiter": MAX_ITERATIONS,
         "maxfun": 2 * MAX_ITERATIONS,
-        "gtol": GRADIENT,
+        "gtol": GRADIENT_TOLERANCE,
         "ftol": 0.0,
     }
-    lines = {}
+    fits = {}
     for strength in STRENGTHS:
-        shrinkage = np.r_[np.full(len(values), 1 / strength), 0.0][:, None]  # the offsets are free
-        scale = 1 / np.sqrt(share * (1 - share) * sizes + shrinkage)  # (r + 1, C)
-        given = (turned, targets, scale, shrinkage, is_sigmoid)
-        found = minimize(
-            _loss, (at / scale).ravel(), given, method="L-BFGS-B", jac=True, options=options
+        # The offsets are not penalised.
+        penalty = np.r_[np.full(len(eigenvalues), 1 / strength), 0.0][:, None]
+        scale = 1 / np.sqrt(share * (1 - share) * sizes + penalty)  # (r + 1, L)
+        result = minimize(
+            _loss,
+            (point / scale).ravel(),
+            (rotated, targets, scale, penalty, is_sigmoid),
+            method="L-BFGS-B",
+            jac=True,
+            options=options,
         )
-        if not found.success:
+        if not result.success:
             raise DataError(
-                f"at strength {strength:g} the fit stopped after {found.nit} steps: {found.message}"
+                f"at strength {strength:g} the fit stopped after {result.nit} steps: "
+                f"{result.message}"
             )
-        at = found.x.reshape(scale.shape) * scale
-        lines[strength] = (axes @ at[:-1], at[-1])
-    return lines
+        point = result.x.reshape(scale.shape) * scale
+        fits[strength] = (axes @ point[:-1], point[-1])
+    return fits
 
 
 def _loss(
@@ -468,18 +475,19 @@ def _loss(
     vectors: np.ndarray,
     targets: np.ndarray,
     scale: np.ndarray,
-    shrinkage: np.ndarray,
+    penalty: np.ndarray,
     is_sigmoid: bool,
 ) -> tuple[float, np.ndarray]:
-    """What `_fit` minimises and its slope, both in lines / scale, flattened."""
-    at = flat.reshape(scale.shape) * scale  # (r + 1, C)
-    scores = vectors @ at[:-1] + at[-1]  # (N, C)
+    """Returns the loss of `_fit` and its gradient, both in weights / scale, flattened."""
+    point = flat.reshape(scale.shape) * scale  # (r + 1, L)
+    scores = vectors @ point[:-1] + point[-1]  # (N, L)
     if is_sigmoid:
-        total, chances = np.logaddexp(0.0, scores).sum(), expit(scores)
+        total = np.logaddexp(0.0, scores).sum()
+        probabilities = expit(scores)
     else:
-        total, chances = logsumexp(scores, axis=1).sum(), softmax(scores, axis=1)
-    wrong = chances - targets
-    slope = np.vstack([vectors.T @ wrong, wrong.sum(axis=0)]) + shrinkage * at
-    return float(total - scores[targets].sum() + (shrinkage * at**2).sum() / 2), (
-        slope * scale
-    ).ravel()
+        total = logsumexp(scores, axis=1).sum()
+        probabilities = softmax(scores, axis=1)
+    errors = probabilities - targets
+    gradient = np.vstack([vectors.T @ errors, errors.sum(axis=0)]) + penalty * point
+    loss = total - scores[targets].sum() + (penalty * point**2).sum() / 2
+    return float(loss), (gradient * scale).ravel()

@@ -1,6 +1,4 @@
-"""The taste side of the table: how well each method ranks what listeners want, and what its lists
-are like.
-"""
+"""Preference tasks: how well each method ranks what users like, and what its lists contain."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from ponticello.evaluate.tasks import (
     COLD,
     PAIRS,
     WARM,
+    DeduplicatedTask,
     RankingResult,
     Task,
     audience,
@@ -39,17 +38,16 @@ from ponticello.metrics.beyond_accuracy import (
 from ponticello.splits.splits import Splits
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
-POPULAR_SHARE = 0.2  # of the candidates, the most played: the head of the head-and-tail strata
+POPULAR_SHARE = 0.2  # of the candidates: those with the most plays are a stratum
 STRATUM_METRICS = ("NDCG", "Recall")
 
 
 @dataclass(frozen=True)
 class EvaluationListening:
-    """What the taste side reads. pairs: anchor_id, positive_id for `pair_ranking`; artists: by
-    track id, known ones.
+    """The listening data of an evaluation.
 
-    recordings: a name by track id where answers hold a recording once; empty where every track is
-    its own.
+    pairs: anchor_id, positive_id, for `pair_ranking`; artists: by track id, where known.
+    recordings: a recording's name by track id; empty if every track is ranked by itself.
     """
 
     interactions: pl.DataFrame
@@ -60,137 +58,141 @@ class EvaluationListening:
 
     @property
     def is_simulated(self) -> bool:
-        """Whether some listeners are made up."""
+        """Whether some listeners are simulated."""
         return bool(self.interactions[USER_ID].str.starts_with(USER_PREFIX).any())
 
 
 def preference_tasks(
     listening: EvaluationListening, usable: set[str], config: Config
 ) -> list[Task]:
-    """Every taste task of a library, in the order of the report; those nobody asks are there too."""
-    log, splits, artists = listening.interactions, listening.splits, listening.artists
-    warm, cold = next_tracks(log, splits, usable, config)
+    """Returns every preference task in the order of the report, those without queries included."""
+    interactions = listening.interactions
+    splits = listening.splits
     return [
-        warm,
-        cold,
-        pair_ranking(listening.pairs, splits, usable, artists),
-        *playlist_continuation(log, splits, usable),
-        audience(log, splits, usable, config, artists),
+        *next_tracks(interactions, splits, usable, config),
+        pair_ranking(listening.pairs, splits, usable, listening.artists),
+        *playlist_continuation(interactions, splits, usable),
+        audience(interactions, splits, usable, config, listening.artists),
     ]
 
 
 def measure_preference(
-    evaluation: Measurements,
+    measured: Measurements,
     listening: EvaluationListening,
     vectors: Mapping[str, Mapping[str, np.ndarray]],
     content: str,
     config: Config,
     seed: int,
-    say: Callable[[str], None],
+    on_step: Callable[[str], None],
     texts: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Full ranking by every method.
+    """Adds the full ranking of every task by every method.
 
-    vectors: unit vectors by method and track id, of the same tracks. content: the method whose
-    vectors carry what collaborative methods know to cold tracks. texts: as `TunedBaselines` takes
-    them.
+    vectors: unit vectors of the same tracks, by method and track id. content: the method whose
+    vectors extend collaborative models to cold tracks. texts: as for `TunedBaselines`.
     """
-    contenders = TunedBaselines(
+    baselines = TunedBaselines(
         listening.interactions, listening.splits, vectors[content], config, seed, texts
     )
-    for asked in preference_tasks(listening, set(vectors[content]), config):
-        collapsed = deduplicate_task(asked, listening.recordings)
-        task = collapsed.tracks
-        title = display_name(task.name)
-        if not task.queries:
-            evaluation.notes.append(
-                f"Taste, {title}: not measured, nothing held out is to be found."
-            )
+    for track_task in preference_tasks(listening, set(vectors[content]), config):
+        deduplicated = deduplicate_task(track_task, listening.recordings)
+        title = display_name(track_task.name)
+        if not deduplicated.tracks.queries:
+            measured.notes.append(f"Taste, {title}: not measured, nothing held out is to be found.")
             continue
-        say(f"taste: {title}, fitting the baselines")
-        scorers = contenders.scorers(collapsed)
-        for name, by_id in vectors.items():
-            profile = (
-                score_by_similarity(task, by_id)
-                if task.name == PAIRS
-                else score_by_profile(task, [(1.0, by_id)], config.search)
-            )
-            scorers[name] = collapsed.scorer(profile)
-        task, plays = collapsed.task, collapsed.plays(contenders.late.liked)
-        strata = _strata(task, listening, contenders.late.events, plays)
-        say(f"taste: {title}, {len(scorers)} methods")
-        ranked = {
-            method: rank_task(task, scorer, config.evaluate.k, strata)
-            for method, scorer in scorers.items()
-        }
-        _add_scores(evaluation, task, ranked, listening.is_simulated, config.evaluate.k)
+        on_step(f"taste: {title}, fitting the baselines")
+        scorers = baselines.scorers(deduplicated)
+        for method, by_id in vectors.items():
+            if track_task.name == PAIRS:
+                scorer = score_by_similarity(deduplicated.tracks, by_id)
+            else:
+                scorer = score_by_profile(deduplicated.tracks, [(1.0, by_id)], config.search)
+            scorers[method] = deduplicated.scorer(scorer)
+        task = deduplicated.task
+        plays = deduplicated.plays(baselines.late.liked)
+        strata = _strata(task, listening, baselines.late.events, plays)
+        on_step(f"taste: {title}, {len(scorers)} methods")
+        rankings = {}
+        for method, scorer in scorers.items():
+            rankings[method] = rank_task(task, scorer, config.evaluate.k, strata)
+        _add_scores(measured, task, rankings, listening.is_simulated, config.evaluate.k)
         if task.name in (WARM, COLD):
-            _describe_lists(evaluation, task, ranked, plays, listening, config)
-        counts = f"{len(task.queries):,} queries, {len(task.candidates):,} candidates, all of them ranked"
-        evaluation.notes.append(f"Taste, {title}: {counts}.")
-        if n_copies := len(collapsed.tracks.candidates) - len(task.candidates):
-            evaluation.notes.append(
-                f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once."
-            )
+            _describe_lists(measured, task, rankings, plays, listening, config.evaluate.k)
+        measured.notes += _task_notes(deduplicated)
+    for note in dict.fromkeys(baselines.notes):
+        measured.notes.append(
+            re.sub(r"^vectors (to|and)", f"{display_name(content)} vectors \\1", note)
+        )
+
+
+def _task_notes(deduplicated: DeduplicatedTask) -> list[str]:
+    task = deduplicated.task
+    title = display_name(task.name)
     notes = [
-        re.sub(r"^vectors (to|and)", f"{display_name(content)} vectors \\1", note)
-        for note in contenders.notes
+        f"Taste, {title}: {len(task.queries):,} queries, {len(task.candidates):,} candidates, "
+        "all of them ranked."
     ]
-    evaluation.notes += dict.fromkeys(notes)
+    n_copies = len(deduplicated.tracks.candidates) - len(task.candidates)
+    if n_copies:
+        notes.append(f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once.")
+    return notes
 
 
 def _strata(
     task: Task, listening: EvaluationListening, past: pl.DataFrame, plays: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Which candidates are often played, and which are by an artist that was played before; only
-    where both occur.
+    """Returns strata of candidates, (n,) bool each; none if one of them is empty.
+
+    Warm tasks: often played or not; cold tasks: by an artist with plays in `past` or not.
     """
-    found = {}
     if task.name == WARM:
         order = np.argsort(-plays, kind="stable")
-        popular = np.zeros(len(plays), dtype=bool)
-        popular[order[: max(1, round(POPULAR_SHARE * len(plays)))]] = True
-        found = {
-            "most_played": popular,
-            "less_played": ~popular,
-        }
+        is_popular = np.zeros(len(plays), dtype=bool)
+        is_popular[order[: max(1, round(POPULAR_SHARE * len(plays)))]] = True
+        strata = {"most_played": is_popular, "less_played": ~is_popular}
     elif task.name == COLD:
-        heard = {listening.artists.get(track_id) for track_id in past[TRACK_ID].unique()} - {None}
-        known = np.array([listening.artists.get(track_id) in heard for track_id in task.candidates])
-        found = {"known_artist": known, "new_artist": ~known}
-    return found if all(members.any() for members in found.values()) else {}
+        artists = listening.artists
+        played_artists = {artists.get(track_id) for track_id in past[TRACK_ID].unique()} - {None}
+        is_played = np.array([artists.get(item) in played_artists for item in task.candidates])
+        strata = {"known_artist": is_played, "new_artist": ~is_played}
+    else:
+        return {}
+    if not all(members.any() for members in strata.values()):
+        return {}
+    return strata
 
 
 def _add_scores(
-    evaluation: Measurements,
+    measured: Measurements,
     task: Task,
-    ranked: Mapping[str, RankingResult],
+    rankings: Mapping[str, RankingResult],
     is_simulated: bool,
     k: int,
 ) -> None:
-    first = next(iter(ranked.values()))
+    first = next(iter(rankings.values()))
     for metric in first.metrics:
-        by_method = {method: found.metrics[metric] for method, found in ranked.items()}
-        of_record = metric == f"NDCG@{k}"
-        evaluation.scores.append(
+        measured.scores.append(
             Scores(
                 "preference",
                 task.name,
                 metric,
                 task.queries,
                 task.clusters,
-                by_method,
-                of_record,
+                {method: ranking.metrics[metric] for method, ranking in rankings.items()},
+                of_record=metric == f"NDCG@{k}",
                 is_simulated=is_simulated,
             )
         )
-    for name in first.by_stratum:
-        for metric in (f"{start}@{k}" for start in STRATUM_METRICS):
-            by_method = {method: found.by_stratum[name][metric] for method, found in ranked.items()}
-            evaluation.scores.append(
+    for stratum in first.by_stratum:
+        for metric_name in STRATUM_METRICS:
+            metric = f"{metric_name}@{k}"
+            by_method = {}
+            for method, ranking in rankings.items():
+                by_method[method] = ranking.by_stratum[stratum][metric]
+            measured.scores.append(
                 Scores(
                     "preference",
-                    f"{task.name}:{name}",
+                    f"{task.name}:{stratum}",
                     metric,
                     task.queries,
                     task.clusters,
@@ -201,51 +203,34 @@ def _add_scores(
 
 
 def _describe_lists(
-    evaluation: Measurements,
+    measured: Measurements,
     task: Task,
-    ranked: Mapping[str, RankingResult],
+    rankings: Mapping[str, RankingResult],
     plays: np.ndarray,
     listening: EvaluationListening,
-    config: Config,
+    k: int,
 ) -> None:
-    """What is in the first k places: how much of the catalogue, how popular, whose, and how
-    unevenly.
-    """
-    k, name = config.evaluate.k, f"lists:{task.name}"
+    """Adds what the first k candidates are like: popularity, artists, coverage and hubness."""
     artist_of = listening.artists
     numbers = {artist: number for number, artist in enumerate(sorted(set(artist_of.values())))}
-    artists = np.array(
-        [numbers.get(artist_of.get(t, ""), EMPTY) for t in task.candidates], dtype=np.int64
+    candidate_artists = np.array(
+        [numbers.get(artist_of.get(item, ""), EMPTY) for item in task.candidates], dtype=np.int64
     )
-    known = [{numbers[artist_of[t]] for t in seeds if t in artist_of} for seeds in task.seeds]
-    each = {
-        f"mean plays@{k}": {
-            method: mean_popularity(found.lists, plays) for method, found in ranked.items()
-        },
-        f"same artist@{k}": {
-            method: same_artist_share(found.lists, artists, known)
-            for method, found in ranked.items()
-        },
-    }
-    for metric, by_method in each.items():
-        evaluation.scores.append(
-            Scores(
-                "integrity",
-                name,
-                metric,
-                task.queries,
-                task.clusters,
-                by_method,
-                is_simulated=listening.is_simulated,
-            )
-        )
-    for method, found in ranked.items():
-        n = len(task.candidates)
+    seed_artists = []
+    for seeds in task.seeds:
+        seed_artists.append({numbers[artist_of[item]] for item in seeds if item in artist_of})
+    n_candidates = len(task.candidates)
+    name = f"lists:{task.name}"
+    mean_plays = {}
+    same_artist = {}
+    for method, ranking in rankings.items():
+        mean_plays[method] = mean_popularity(ranking.lists, plays)
+        same_artist[method] = same_artist_share(ranking.lists, candidate_artists, seed_artists)
         for metric, value in (
-            (f"coverage@{k}", coverage(found.lists, n)),
-            (f"hubness@{k}", hubness(found.lists, n)),
+            (f"coverage@{k}", coverage(ranking.lists, n_candidates)),
+            (f"hubness@{k}", hubness(ranking.lists, n_candidates)),
         ):
-            evaluation.facts.append(
+            measured.facts.append(
                 ScalarMetric(
                     "integrity",
                     name,
@@ -256,3 +241,18 @@ def _describe_lists(
                     listening.is_simulated,
                 )
             )
+    for metric, by_method in (
+        (f"mean plays@{k}", mean_plays),
+        (f"same artist@{k}", same_artist),
+    ):
+        measured.scores.append(
+            Scores(
+                "integrity",
+                name,
+                metric,
+                task.queries,
+                task.clusters,
+                by_method,
+                is_simulated=listening.is_simulated,
+            )
+        )

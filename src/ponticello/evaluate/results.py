@@ -19,16 +19,14 @@ Section = Literal["semantic", "preference", "integrity", "tradeoff"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What every method got on each query of one task, in one metric.
+    """The scores of every method on each query of one task, in one metric.
 
     task: an identifier such as "next_tracks_cold", or "probe:genres" for a column of labels.
-    queries: what was asked, in order: ids of listeners, tracks or playlists, or labels; distinct.
-    clusters: (n,) names; queries of one cluster (an artist's tracks) are drawn together. None =
-    each alone.
-    by_method: (n,) float64 each; nan = not to be counted. A method that cannot answer the task is
-    not there.
-    of_record: the one metric of the task that is tested and claimed with. is_simulated: whether
-    the listeners behind the queries are simulated.
+    queries: distinct ids of users, tracks or playlists, or labels. clusters: (n,) names; queries of
+    one cluster (an artist's tracks) are resampled together. None = each alone.
+    by_method: (n,) float64 each; nan does not count. A method that cannot answer the task is
+    absent. of_record: whether this is the task's metric for tests and claims. is_simulated:
+    whether the listeners behind the queries are simulated.
     """
 
     section: Section
@@ -45,9 +43,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScalarMetric:
-    """One number of a whole, without queries behind it: coverage, effective rank. n = rows it is
-    about.
-    """
+    """A number without queries, such as coverage or effective rank. n: rows it is about."""
 
     section: Section
     task: str
@@ -60,7 +56,7 @@ class ScalarMetric:
 
 @dataclass
 class Measurements:
-    """All that was measured with one seed, and what a reader must know beside it."""
+    """Everything that one seed measured, and notes for the reader."""
 
     scores: list[Scores] = field(default_factory=list)
     facts: list[ScalarMetric] = field(default_factory=list)
@@ -71,10 +67,9 @@ class Measurements:
 class Figure:
     """One number of the table.
 
-    low, high: 95 % bootstrap interval over queries, nan where there is none; n: queries behind it,
-    or rows of a Fact.
-    seed_sd: standard deviation over seeds, nan with one seed; value and interval are of each
-    query's mean over seeds.
+    value, low, high: of each query's mean over seeds, with its 95 % bootstrap interval over
+    queries, nan if there is none. n: queries, or rows of a ScalarMetric. seed_sd: standard
+    deviation over seeds, nan with one seed.
     """
 
     section: Section
@@ -93,8 +88,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Difference:
-    """`method` minus `against`, paired by query, as `Figure`; the sign is turned so that above 0 is
-    better.
+    """`method` minus `against`, paired by query, as `Figure`; above 0 is better.
 
     p: of a paired sign-flip test over clusters; p_holm: after Holm's correction over all tested
     differences of the summary; both nan where not tested (only metrics of record are).
@@ -126,7 +120,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class EvaluationInfo:
-    """What data, split, seeds and command the numbers come from."""
+    """The data, split, seeds and command behind the numbers."""
 
     library: str
     version: str
@@ -144,7 +138,7 @@ class EvaluationInfo:
 
 @dataclass(frozen=True)
 class Summary:
-    """All a report shows. claims: sentences that say only what intervals and corrected tests allow."""
+    """The contents of a report. claims: sentences that intervals and corrected tests allow."""
 
     about: EvaluationInfo
     figures: list[Figure]

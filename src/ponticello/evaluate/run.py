@@ -1,4 +1,4 @@
-"""Evaluates a library: measures every method on held-out data, summarises, and writes the report."""
+"""Evaluates a library: measures every method on held-out data and writes the report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -359,7 +359,7 @@ def _measure_listening(
         )
     by_id = {method: vectors.by_id(method) for method in vectors.vectors}
     measure_preference(
-        measured, listening, by_id, vectors.content, config, seed, on_step, vectors.beside
+        measured, listening, by_id, vectors.content, config, seed, on_step, vectors.fused_texts
     )
     _, cold = next_tracks(listening.interactions, splits, set(vectors.ids), config)
     cold_recordings = deduplicate_task(cold, recordings)
@@ -391,7 +391,8 @@ def _measure_space(measured: Measurements, vectors: EvaluationVectors) -> None:
             )
         if health.is_collapsed:
             measured.notes.append(
-                f"COLLAPSED: the vectors of {display_name(method)} hardly differ; do not serve them."
+                f"COLLAPSED: the vectors of {display_name(method)} hardly differ; "
+                "do not serve them."
             )
     if {STAGE_ONE, STAGE_TWO} <= vectors.models.keys() and len(vectors.ids) > NEIGHBOURS:
         _measure_shifts(measured, vectors)

@@ -1,13 +1,12 @@
-"""From what every method got on every query, with every seed, to the figures, differences and
-claims of a report.
+"""Summarises the measurements of all seeds: means, intervals, differences, tests and claims.
 
-A query's scores are averaged over the seeds first; intervals and tests are then over queries, so
-they tell how far the numbers carry to other queries. How far they carry to other seeds is what
-`seed_sd` tells.
+A query's scores are averaged over the seeds first. Intervals and tests are over queries, so they
+show how far the numbers carry to other queries; `seed_sd` shows how they vary with the seed.
 
-Dimensions: n queries, S seeds that have a method.
+Dimensions: n queries, S seeds that measured a method.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -34,21 +33,18 @@ from ponticello.evaluate.results import (
 from ponticello.metrics.bootstrap import bootstrap_means, holm, sign_flip_p
 from ponticello.metrics.ranking import Ints
 
-SIGN_FLIP_ROUNDS = (
-    9_999  # of a test with too many clusters to try every flip: the smallest p is 1 / 10,000
-)
-COMPARED = (
-    "semantic",
-    "preference",
-)  # sections in which methods are better or worse than each other
+SIGN_FLIP_ROUNDS = 9_999  # if there are too many clusters to try every flip; smallest p: 1 / 10,000
+COMPARED = ("semantic", "preference")  # sections in which methods are compared
 
 Record = TypeVar("Record")
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Combined:
-    """Scores of all seeds. by_seed: method -> (S, n); mean: method -> (n,) over the seeds;
-    clusters: (n,) or None.
+    """The scores of all seeds. by_seed: (S, n) by method; mean: (n,) over seeds, by method.
+
+    scores: those of the first seed, for what does not depend on the seed. clusters: (n,) or None.
     """
 
     scores: Scores
@@ -56,64 +52,79 @@ class _Combined:
     mean: dict[str, NDArray[np.float64]]
     clusters: Ints | None
 
+    @property
+    def n_clusters(self) -> int:
+        """The number of clusters (or queries without one) in which any method has a value."""
+        if not self.mean:
+            return 0
+        n = len(self.scores.queries)
+        numbers = np.arange(n) if self.clusters is None else self.clusters
+        has_value = ~np.isnan(np.stack(list(self.mean.values()))).all(axis=0)
+        return len(np.unique(numbers[has_value]))
 
-def summarise(
-    evaluations: Sequence[Measurements], about: EvaluationInfo, config: Config
-) -> Summary:
-    """All figures, differences, claims and notes of `evaluations`, one a seed in the order of
-    about.seeds.
 
-    Figures come in the order in which their Scores first appear, then the Facts. Differences, in
-    the sections semantic and preference: stage two minus stage one in every metric; in the metric of record also stage two, or
-    stage one where there is no stage two, minus every other method. p is that of `sign_flip_p`,
+def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: Config) -> Summary:
+    """Returns the figures, differences, claims and notes of all seeds.
+
+    measured: one per seed, in the order of about.seeds. Figures are in the order in which their
+    Scores first appear, then the ScalarMetrics. Differences, in the sections semantic and
+    preference: stage two minus stage one in every metric; in the metric of record also stage two,
+    or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p`,
     corrected by `holm` over the whole summary. What only some seeds measured is summarised over
-    those, and a note says so. DataError if the evaluations are not one a seed, if two of them asked
-    different queries or treat a task differently, or if one holds the same task and metric twice.
-    Randomness: config.evaluate.seed, for every interval and test alike.
+    those, with a note. DataError if there is not one per seed, if seeds have other queries or treat
+    a task differently, or if one holds the same task and metric twice.
+    Randomness: config.evaluate.seed, for every interval and test.
     """
-    if len(evaluations) != len(about.seeds):
+    if len(measured) != len(about.seeds):
         raise DataError(
-            f"{len(evaluations)} evaluations for {len(about.seeds)} seeds; give one a seed, in order"
+            f"{len(measured)} evaluations for {len(about.seeds)} seeds; give one a seed, in order"
         )
     figures: list[Figure] = []
     differences: list[Difference] = []
-    notes = [note for evaluation in evaluations for note in evaluation.notes]
+    notes = [note for measurements in measured for note in measurements.notes]
     n_clusters: dict[str, int] = {}
-    for found in _by_key([e.scores for e in evaluations], lambda s: (s.section, s.task, s.metric)):
-        combined = _combine(found, about.seeds, notes)
-        own_figures, own_differences = _numbers(combined, config)
-        figures += own_figures
-        differences += own_differences
+    for scores in _by_key([seed.scores for seed in measured], _scores_key):
+        combined = _combine(scores, about.seeds, notes)
+        if not combined.mean:
+            continue
+        task_figures, task_differences = _numbers(combined, config)
+        figures += task_figures
+        differences += task_differences
         if combined.scores.of_record:
-            n_clusters[combined.scores.task] = _n_clusters(combined)
-    for facts in _by_key(
-        [e.facts for e in evaluations], lambda f: (f.section, f.task, f.metric, f.method)
-    ):
-        figures.append(_of_facts(facts, about.seeds, notes))
+            n_clusters[combined.scores.task] = combined.n_clusters
+    for facts in _by_key([seed.facts for seed in measured], _fact_key):
+        figures.append(_figure_of_facts(facts, about.seeds, notes))
     p_values = np.array([difference.p for difference in differences], dtype=np.float64)
-    n_tested = int((~np.isnan(p_values)).sum())
-    if n_tested / (1 + SIGN_FLIP_ROUNDS) >= SIGNIFICANT:
-        many = f"{n_tested} tests with {SIGN_FLIP_ROUNDS} sign flips each"
-        notes.append(f"{many}: Holm p can stay above {SIGNIFICANT} however large a difference is")
-    corrected = holm(p_values).tolist()
-    differences = [
-        replace(difference, p_holm=p) for difference, p in zip(differences, corrected, strict=True)
-    ]
-    said = derive_claims(figures, differences, about, n_clusters)
-    return Summary(about, figures, differences, said, list(dict.fromkeys(notes)))
+    n_tests = int((~np.isnan(p_values)).sum())
+    if n_tests / (1 + SIGN_FLIP_ROUNDS) >= SIGNIFICANT:
+        notes.append(
+            f"{n_tests} tests with {SIGN_FLIP_ROUNDS} sign flips each: "
+            f"Holm p can stay above {SIGNIFICANT} however large a difference is"
+        )
+    corrected = []
+    for difference, p in zip(differences, holm(p_values).tolist(), strict=True):
+        corrected.append(replace(difference, p_holm=p))
+    claims = derive_claims(figures, corrected, about, n_clusters)
+    return Summary(about, figures, corrected, claims, list(dict.fromkeys(notes)))
+
+
+def _scores_key(scores: Scores) -> Key:
+    return scores.section, scores.task, scores.metric
+
+
+def _fact_key(fact: ScalarMetric) -> Key:
+    return fact.section, fact.task, fact.metric, fact.method
 
 
 def _by_key(
-    per_seed: Sequence[Sequence[Record]], name: Callable[[Record], tuple[str, ...]]
+    per_seed: Sequence[Sequence[Record]], key_of: Callable[[Record], Key]
 ) -> list[list[Record | None]]:
-    """What belongs together, in order of first appearance: for each seed its record, or None where
-    it lacks one.
-    """
-    tables: list[dict[tuple[str, ...], Record]] = []
+    """Returns each key's records, one per seed or None, in order of first appearance."""
+    tables: list[dict[Key, Record]] = []
     for records in per_seed:
-        table: dict[tuple[str, ...], Record] = {}
+        table: dict[Key, Record] = {}
         for record in records:
-            key = name(record)
+            key = key_of(record)
             if key in table:
                 raise DataError(
                     f"{', '.join(key)}: stands twice in one evaluation; measure each once a seed"
@@ -124,177 +135,191 @@ def _by_key(
     return [[table.get(key) for table in tables] for key in keys]
 
 
-def _combine(found: Sequence[Scores | None], seeds: Sequence[int], notes: list[str]) -> _Combined:
-    present = {
-        seed: scores for seed, scores in zip(seeds, found, strict=True) if scores is not None
-    }
+def _combine(
+    per_seed: Sequence[Scores | None], seeds: Sequence[int], notes: list[str]
+) -> _Combined:
+    present = _present(per_seed, seeds)
     first = next(iter(present.values()))
-    where = f"{first.task}, {first.metric}"
+    name = f"{first.task}, {first.metric}"
     for seed, scores in present.items():
-        if scores.queries != first.queries:
-            raise DataError(
-                f"{where}: seed {seed} asked other queries than the first; give all seeds the same splits"
-            )
-        if replace(scores, by_method={}) != replace(first, by_method={}):
-            raise DataError(
-                f"{where}: seed {seed} has other clusters or another statistic than the first"
-            )
-        lengths = {
-            len(scores.queries),
-            *(len(names) for names in (scores.clusters,) if names is not None),
-        }
-        if lengths | {len(values) for values in scores.by_method.values()} != {len(scores.queries)}:
-            raise ShapeError(
-                f"{where}: {len(scores.queries)} queries need as many clusters and scores a method"
-            )
-    _note_missing(f"{display_name(first.task)}, {first.metric}", list(present), seeds, notes)
+        _check_same_task(name, seed, scores, first)
+    title = display_name(first.task)
+    _note_missing(f"{title}, {first.metric}", list(present), seeds, notes)
+    methods = dict.fromkeys(method for scores in present.values() for method in scores.by_method)
     by_seed = {}
-    for method in dict.fromkeys(
-        method for scores in present.values() for method in scores.by_method
-    ):
-        own = {
-            seed: scores.by_method[method]
-            for seed, scores in present.items()
-            if method in scores.by_method
-        }
-        if len(own) < len(present):
-            _note_missing(
-                f"{display_name(first.task)}, {display_name(method)}", list(own), seeds, notes
-            )
-        by_seed[method] = np.stack(list(own.values())).astype(np.float64)
-    clusters = None if first.clusters is None else np.unique(first.clusters, return_inverse=True)[1]
-    return _Combined(
-        first, by_seed, {method: _mean(rows) for method, rows in by_seed.items()}, clusters
-    )
+    mean = {}
+    for method in methods:
+        rows = {}
+        for seed, scores in present.items():
+            if method in scores.by_method:
+                rows[seed] = scores.by_method[method]
+        if len(rows) < len(present):
+            _note_missing(f"{title}, {display_name(method)}", list(rows), seeds, notes)
+        by_seed[method] = np.stack(list(rows.values())).astype(np.float64)
+        mean[method] = _mean(by_seed[method])
+    clusters = None
+    if first.clusters is not None:
+        clusters = np.unique(first.clusters, return_inverse=True)[1]
+    return _Combined(first, by_seed, mean, clusters)
+
+
+def _present(per_seed: Sequence[Record | None], seeds: Sequence[int]) -> dict[int, Record]:
+    present = {}
+    for seed, record in zip(seeds, per_seed, strict=True):
+        if record is not None:
+            present[seed] = record
+    return present
+
+
+def _check_same_task(name: str, seed: int, scores: Scores, first: Scores) -> None:
+    """Raises DataError or ShapeError unless a seed measured the same task as the first one."""
+    if scores.queries != first.queries:
+        raise DataError(
+            f"{name}: seed {seed} asked other queries than the first; "
+            "give all seeds the same splits"
+        )
+    if replace(scores, by_method={}) != replace(first, by_method={}):
+        raise DataError(
+            f"{name}: seed {seed} has other clusters or another statistic than the first"
+        )
+    n = len(scores.queries)
+    lengths = {len(values) for values in scores.by_method.values()}
+    if scores.clusters is not None:
+        lengths.add(len(scores.clusters))
+    if lengths - {n}:
+        raise ShapeError(f"{name}: {n} queries need as many clusters and scores a method")
 
 
 def _note_missing(what: str, having: Sequence[int], seeds: Sequence[int], notes: list[str]) -> None:
     if len(having) < len(seeds):
-        named = f"seed{'s' if len(having) > 1 else ''} {', '.join(map(str, having))}"
-        notes.append(f"{what}: measured with {named} only, of {len(seeds)} seeds")
+        names = f"seed{'s' if len(having) > 1 else ''} {', '.join(map(str, having))}"
+        notes.append(f"{what}: measured with {names} only, of {len(seeds)} seeds")
 
 
 def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Difference]]:
-    """The figure of each method, and the differences `summarise` promises, without Holm's
-    correction.
-    """
-    scores, mean = combined.scores, combined.mean
-    is_better = 1.0 if scores.higher_is_better else -1.0
-    pairs = _pairs(scores, list(mean))
-    changes = [is_better * (mean[method] - mean[against]) for method, against in pairs]
-    columns = [*mean.values(), *changes]
-    options = {"rounds": config.evaluate.bootstrap_rounds, "seed": config.evaluate.seed}
-    if not columns:
-        return [], []
-    if scores.statistic == "mean":
-        intervals = bootstrap_means(
-            np.stack(columns, axis=1), combined.clusters, **options
-        ).tolist()
-    else:
-        intervals = [
-            [_value(values, "median"), float("nan"), float("nan")] for values in mean.values()
-        ]
-    where = (scores.section, scores.task, scores.metric)
-    known = [int((~np.isnan(column)).sum()) for column in columns]
+    """Returns the figure of each method, and the differences without Holm's correction."""
+    scores = combined.scores
+    pairs = _compared_pairs(scores, list(combined.mean))
+    sign = 1.0 if scores.higher_is_better else -1.0
+    columns = list(combined.mean.values())
+    for method, against in pairs:
+        columns.append(sign * (combined.mean[method] - combined.mean[against]))
+    intervals = _intervals(columns, combined, config)
+    counts = [int((~np.isnan(column)).sum()) for column in columns]
     figures = []
-    for method, interval, n in zip(mean, intervals, known, strict=False):
-        sd = _sd([_value(row, scores.statistic) for row in combined.by_seed[method]])
-        value, low, high = interval
+    for row, method in enumerate(combined.mean):
+        seed_values = [_value(values, scores.statistic) for values in combined.by_seed[method]]
         figures.append(
             Figure(
-                *where,
+                scores.section,
+                scores.task,
+                scores.metric,
                 method,
-                value,
-                low,
-                high,
-                n,
-                sd,
-                scores.of_record,
-                scores.higher_is_better,
-                scores.is_simulated,
+                *intervals[row],
+                n=counts[row],
+                seed_sd=_sd(seed_values),
+                of_record=scores.of_record,
+                higher_is_better=scores.higher_is_better,
+                is_simulated=scores.is_simulated,
             )
         )
     differences = []
-    for pair, change, interval, n in zip(
-        pairs, changes, intervals[len(mean) :], known[len(mean) :], strict=True
-    ):
-        value, low, high = interval
+    for row, (method, against) in enumerate(pairs, start=len(figures)):
         p = float("nan")
         if scores.of_record:
-            p = sign_flip_p(change, combined.clusters, SIGN_FLIP_ROUNDS, config.evaluate.seed)
+            seed = config.evaluate.seed
+            p = sign_flip_p(columns[row], combined.clusters, SIGN_FLIP_ROUNDS, seed)
         differences.append(
-            Difference(*where, *pair, value, low, high, n, p, float("nan"), scores.is_simulated)
+            Difference(
+                scores.section,
+                scores.task,
+                scores.metric,
+                method,
+                against,
+                *intervals[row],
+                n=counts[row],
+                p=p,
+                p_holm=float("nan"),
+                is_simulated=scores.is_simulated,
+            )
         )
     return figures, differences
 
 
-def _pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
-    """Returns (method, against), the two stages first; a median, which has no interval, is not
-    compared.
-    """
-    own = next((stage for stage in (STAGE_TWO, STAGE_ONE) if stage in methods), None)
-    if own is None or scores.section not in COMPARED or scores.statistic == "median":
+def _intervals(
+    columns: Sequence[NDArray[np.float64]], combined: _Combined, config: Config
+) -> list[tuple[float, float, float]]:
+    """Returns the value and interval of each column; a median has no interval."""
+    if combined.scores.statistic == "median":
+        return [(_value(column, "median"), float("nan"), float("nan")) for column in columns]
+    means = bootstrap_means(
+        np.stack(columns, axis=1),
+        combined.clusters,
+        rounds=config.evaluate.bootstrap_rounds,
+        seed=config.evaluate.seed,
+    )
+    return [(mean, low, high) for mean, low, high in means.tolist()]
+
+
+def _compared_pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
+    """Returns (method, against), stage one first; medians, without intervals, are not compared."""
+    if scores.section not in COMPARED or scores.statistic == "median":
         return []
-    others = sorted(
-        (method for method in methods if method != own), key=lambda method: method != STAGE_ONE
-    )
-    return [(own, other) for other in others if scores.of_record or other == STAGE_ONE]
+    if STAGE_TWO in methods:
+        stage = STAGE_TWO
+    elif STAGE_ONE in methods:
+        stage = STAGE_ONE
+    else:
+        return []
+    pairs = []
+    for method in sorted(methods, key=lambda method: method != STAGE_ONE):
+        if method != stage and (scores.of_record or method == STAGE_ONE):
+            pairs.append((stage, method))
+    return pairs
 
 
-def _of_facts(
-    found: Sequence[ScalarMetric | None], seeds: Sequence[int], notes: list[str]
+def _figure_of_facts(
+    per_seed: Sequence[ScalarMetric | None], seeds: Sequence[int], notes: list[str]
 ) -> Figure:
-    """The mean over seeds of one Fact; n is the smallest of theirs, and which way is better is not
-    known.
-    """
-    present = {seed: fact for seed, fact in zip(seeds, found, strict=True) if fact is not None}
+    """Returns the mean over seeds of a scalar metric; n is the smallest of the seeds'."""
+    present = _present(per_seed, seeds)
     first = next(iter(present.values()))
-    _note_missing(
-        f"{display_name(first.task)}, {display_name(first.method)}", list(present), seeds, notes
-    )
+    title = f"{display_name(first.task)}, {display_name(first.method)}"
+    _note_missing(title, list(present), seeds, notes)
     values = [fact.value for fact in present.values()]
-    n = min(fact.n for fact in present.values())
-    where = (first.section, first.task, first.metric, first.method)
-    value, sd = _value(np.array(values, dtype=np.float64), "mean"), _sd(values)
     return Figure(
-        *where,
-        value,
-        float("nan"),
-        float("nan"),
-        n,
-        sd,
+        first.section,
+        first.task,
+        first.metric,
+        first.method,
+        value=_value(np.array(values, dtype=np.float64), "mean"),
+        low=float("nan"),
+        high=float("nan"),
+        n=min(fact.n for fact in present.values()),
+        seed_sd=_sd(values),
         of_record=False,
         higher_is_better=True,
         is_simulated=first.is_simulated,
     )
 
 
-def _n_clusters(combined: _Combined) -> int:
-    """Clusters, or queries that stand alone, in which any method has a value."""
-    n = len(combined.scores.queries)
-    number = np.arange(n) if combined.clusters is None else combined.clusters
-    is_known = [~np.isnan(values) for values in combined.mean.values()]
-    return len(np.unique(number[np.any(is_known, axis=0)])) if is_known else 0
-
-
 def _mean(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(S, n) -> (n,): the mean over the seeds that have a value, nan where none has."""
-    known = ~np.isnan(rows)
+    """Returns (n,) of (S, n): the mean over the seeds with a value, nan without any."""
+    has_value = ~np.isnan(rows)
+    totals = np.where(has_value, rows, 0.0).sum(axis=0)
     mean: NDArray[np.float64] = np.full(rows.shape[1], np.nan)
-    np.divide(
-        np.where(known, rows, 0.0).sum(axis=0), known.sum(axis=0), out=mean, where=known.any(axis=0)
-    )
+    np.divide(totals, has_value.sum(axis=0), out=mean, where=has_value.any(axis=0))
     return mean
 
 
 def _value(values: NDArray[np.float64], statistic: str) -> float:
-    known = values[~np.isnan(values)]
-    if not len(known):
+    finite = values[~np.isnan(values)]
+    if not len(finite):
         return float("nan")
-    return float(np.median(known) if statistic == "median" else known.mean())
+    return float(np.median(finite) if statistic == "median" else finite.mean())
 
 
 def _sd(values: Sequence[float]) -> float:
-    """Over seeds, with N - 1; nan for fewer than two."""
-    known = [value for value in values if value == value]
-    return float(np.std(known, ddof=1)) if len(known) > 1 else float("nan")
+    """Returns the standard deviation with N - 1; nan for fewer than two values."""
+    finite = [value for value in values if not math.isnan(value)]
+    return float(np.std(finite, ddof=1)) if len(finite) > 1 else float("nan")

@@ -1,27 +1,17 @@
-"""What is ranked for whom: the questions of the taste side, each with its full list of candidates.
+"""Preference tasks: the queries, their scorers, and full ranking of all candidates.
 
-    next tracks, warm    a listener -> training tracks they have not played, what they like in the
-    test window next tracks, cold    a listener -> test tracks, in no training event and in no pair
-    pairs, cold          a training track -> test tracks that the same listeners like playlists,
-    cold      a playlist's training tracks -> the test tracks it also holds playlists, warm      the
-    first half of a playlist of the test window -> its second half audience, cold       a test track
-    -> the listeners who like it in the test window
+    next_tracks_warm  a listener -> training tracks not played before, liked in the test window
+    next_tracks_cold  a listener -> test tracks, which are in no training event and no pair
+    pairs_cold        a training track -> test tracks that the same listeners like
+    playlists_cold    a playlist's training tracks -> the test tracks it also holds
+    playlists_warm    the first half of a playlist of the test window -> its second half
+    audience_cold     a test track -> the listeners who like it in the test window
 
-Dimensions: q queries, n candidates.
+Ranking computes a block of queries at a time. Where answers hold a recording once
+(`search.deduplicate_recordings`), recordings are ranked instead of tracks.
 
-Full ranking, a block of queries at a time: never more scores in memory than one block of them.
-
-Dimensions: q queries, n candidates, b queries of one block, k places of a list.
-
-Rankings of recordings instead of tracks, as `search.deduplicate_recordings` answers: of copies only the
-best is shown.
-
-Dimensions: n candidate tracks, r recordings, b queries of one block.
-
-How vectors and factors answer a task: closeness to a track, a listener's profile, factors, one
-order, or chance.
-
-Dimensions: q queries, n candidates, b queries of one block, d vector size, f factors.
+Dimensions: q queries, n candidates, r recordings, b queries of one block, k positions of a list,
+d vector size, f factors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,20 +39,27 @@ from ponticello.storage.schema import (
     USER_ID,
 )
 
-Scorer: TypeAlias = Callable[
-    [np.ndarray], np.ndarray
-]  # (b,) int queries of a task -> (b, n) scores, higher = sooner
+WARM = "next_tracks_warm"
+COLD = "next_tracks_cold"
+PAIRS = "pairs_cold"
+PLAYLISTS = "playlists_cold"
+NEW_PLAYLISTS = "playlists_warm"
+AUDIENCE = "audience_cold"
 BLOCK_SCORES = 2**23  # of one block: 32 MB of float32, of which a scorer may need a few
+
+# (b,) int queries of a task -> (b, n) scores; the highest is ranked first
+Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Task:
     """Queries, each with its ranking of all candidates.
 
-    candidates: track ids, or listeners where tracks are the queries. relevant, excluded: columns a
-    query, ascending and disjoint; an excluded column is not in that query's ranking. seeds: track
-    ids that speak for each query, or for each candidate if `seeds_of_candidates`. clusters: names
-    of queries that are not independent; None = all are.
+    candidates: track ids, or user ids where tracks are the queries. relevant, excluded: one array
+    of columns per query, ascending and disjoint; an excluded column is not in that query's
+    ranking. seeds: the track ids that describe each query, or each candidate if
+    `seeds_of_candidates`. clusters: names; queries of one cluster are not independent. None = all
+    are.
     """
 
     name: str
@@ -74,229 +71,16 @@ class Task:
     seeds: list[list[str]]
     seeds_of_candidates: bool = False
 
-    def rows(self, chosen: np.ndarray) -> "Task":
-        """The task of some of its queries only."""
+    def rows(self, rows: np.ndarray) -> "Task":
+        """Returns the task with only these queries."""
         return replace(
             self,
-            queries=[self.queries[row] for row in chosen],
-            clusters=None if self.clusters is None else [self.clusters[row] for row in chosen],
-            relevant=[self.relevant[row] for row in chosen],
-            excluded=[self.excluded[row] for row in chosen],
-            seeds=self.seeds if self.seeds_of_candidates else [self.seeds[row] for row in chosen],
+            queries=[self.queries[row] for row in rows],
+            clusters=None if self.clusters is None else [self.clusters[row] for row in rows],
+            relevant=[self.relevant[row] for row in rows],
+            excluded=[self.excluded[row] for row in rows],
+            seeds=self.seeds if self.seeds_of_candidates else [self.seeds[row] for row in rows],
         )
-
-
-@dataclass(frozen=True)
-class RankingResult:
-    """Each query's metrics by name, (q,) each; the same within each stratum of candidates; the
-    first k places.
-    """
-
-    metrics: dict[str, np.ndarray]
-    by_stratum: dict[str, dict[str, np.ndarray]]
-    lists: np.ndarray  # (q, k) columns, -1 = no candidate left
-
-
-def rank_task(
-    task: Task, scorer: Scorer, k: int, strata: Mapping[str, np.ndarray] | None = None
-) -> RankingResult:
-    """Ranks every candidate for every query and measures where the relevant ones stand; ties as in
-    `hits`.
-
-    strata: (n,) bool by name; within one, only its own relevant candidates are asked for, and
-    relevant ones of other
-        strata are taken out of the ranking. A query with none there gets nan.
-    DataError names a query with a score that is not finite; ShapeError for a scorer that gives
-    other than (b, n).
-    Cost: one sort of n a query, and a block of at most `BLOCK_SCORES` scores, or one query's.
-    """
-    strata = strata or {}
-    n_queries, n = len(task.queries), len(task.candidates)
-    rows: list[dict[str, float]] = []
-    parts: dict[str, list[dict[str, float]]] = {name: [] for name in strata}
-    lists = np.full((n_queries, k), -1, dtype=np.int64)
-    step = block_size(n)
-    for start in range(0, n_queries, step):
-        block = np.arange(start, min(start + step, n_queries))
-        scores = scorer(block)
-        if scores.shape != (len(block), n):
-            raise ShapeError(
-                f"{task.name}: scores must be {(len(block), n)}, queries by candidates; found {scores.shape}"
-            )
-        for query, own in zip(block.tolist(), scores, strict=True):
-            _check_finite(own, task, query)
-            relevant, excluded = task.relevant[query], task.excluded[query]
-            kept = np.delete(own, excluded)
-            groups = group_ties(kept, own[relevant])
-            rows.append(all_metrics(groups, k))
-            for name, members in strata.items():
-                parts[name].append(
-                    all_metrics(restrict_to(groups, own[relevant], members[relevant]), k)
-                )
-            open_to = own.copy()
-            open_to[excluded] = -np.inf
-            lists[query] = top_k(open_to[None], k)[0]
-    return RankingResult(
-        _columns(rows), {name: _columns(found) for name, found in parts.items()}, lists
-    )
-
-
-def block_size(n_candidates: int) -> int:
-    """Queries of one block."""
-    return max(1, BLOCK_SCORES // max(1, n_candidates))
-
-
-def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {
-        name: np.array([row[name] for row in rows], dtype=np.float64)
-        for name in (rows[0] if rows else {})
-    }
-
-
-def _check_finite(scores: np.ndarray, task: Task, query: int) -> None:
-    if not np.isfinite(scores).all():
-        column = int(np.flatnonzero(~np.isfinite(scores))[0])
-        raise DataError(
-            f"{task.name}, {task.queries[query]}: the score of {task.candidates[column]} is {scores[column]}; "
-            "embed again, or leave that track out"
-        )
-
-
-@dataclass(frozen=True)
-class DeduplicatedTask:
-    """A task over recordings, `task`, and the same queries over tracks, `tracks`, to make scorers
-    for.
-    """
-
-    task: Task
-    tracks: Task
-    numbers: np.ndarray  # (n,) each track's recording, as a column of `task`
-
-    def plays(self, events: pl.DataFrame) -> np.ndarray:
-        """(r,) how often each recording was played in `events`, under any of its tracks' ids."""
-        counts = popularity(events, self.tracks.candidates)
-        return np.bincount(self.numbers, counts, minlength=len(self.task.candidates))
-
-    def scorer(self, of_tracks: Scorer) -> Scorer:
-        """A recording's score is that of its best copy. of_tracks: a scorer of `tracks`."""
-        if self.task is self.tracks:
-            return of_tracks
-        order = np.argsort(self.numbers, kind="stable")
-        starts = np.searchsorted(self.numbers[order], np.arange(len(self.task.candidates)))
-
-        def scores(rows: np.ndarray) -> np.ndarray:
-            best: np.ndarray = np.maximum.reduceat(of_tracks(rows)[:, order], starts, axis=1)
-            return best
-
-        return scores
-
-
-def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedTask:
-    """The task with one candidate a recording, named by its first track's id.
-
-    recordings: a name by track id; a track without one is a recording alone. A recording is
-    relevant if one of its
-    tracks is, and excluded if one of them is: who has met a copy has met them all. Queries that
-    have nothing relevant left are dropped. Where listeners are the candidates, or no two candidates
-    are copies, the task stays as it is.
-    """
-    names = [recordings.get(track_id, track_id) for track_id in task.candidates]
-    if task.seeds_of_candidates or len(set(names)) == len(names):
-        return DeduplicatedTask(task, task, np.arange(len(names)))
-    place = {name: column for column, name in enumerate(dict.fromkeys(names))}
-    numbers = np.array([place[name] for name in names], dtype=np.int64)
-    first = np.unique(numbers, return_index=True)[1]
-    excluded = [np.unique(numbers[columns]) for columns in task.excluded]
-    both = zip(task.relevant, excluded, strict=True)
-    relevant = [np.setdiff1d(numbers[columns], met) for columns, met in both]
-    kept = np.flatnonzero([len(columns) > 0 for columns in relevant])
-    candidates = [task.candidates[column] for column in first]
-    collapsed = replace(task, candidates=candidates, relevant=relevant, excluded=excluded)
-    return DeduplicatedTask(collapsed.rows(kept), task.rows(kept), numbers)
-
-
-def score_at_random(task: Task, seed: int) -> Scorer:
-    """Scores that know nothing; each query's depend on `seed` and its place alone."""
-
-    def scores(rows: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [np.random.default_rng([seed, int(row)]).random(len(task.candidates)) for row in rows]
-        )
-
-    return scores
-
-
-def score_by_order(values: np.ndarray) -> Scorer:
-    """The same (n,) scores for every query: popularity."""
-    return lambda rows: np.broadcast_to(values, (len(rows), len(values)))
-
-
-def score_by_factors(queries: np.ndarray, candidates: np.ndarray) -> Scorer:
-    """Dot products of (q, f) and (n, f)."""
-
-    def scores(rows: np.ndarray) -> np.ndarray:
-        found: np.ndarray = queries[rows] @ candidates.T
-        return found
-
-    return scores
-
-
-def score_by_similarity(task: Task, vectors: Mapping[str, np.ndarray]) -> Scorer:
-    """The cosine between each query's one seed and every candidate: what `similar` answers.
-
-    vectors: (d,) unit vectors by track id. ShapeError if a query has another number of seeds than
-    one.
-    """
-    if any(len(seeds) != 1 for seeds in task.seeds):
-        raise ShapeError(f"{task.name}: closeness needs one seed a query; use by_profile")
-    return score_by_factors(
-        _stack(vectors, [seeds[0] for seeds in task.seeds]), _stack(vectors, task.candidates)
-    )
-
-
-def score_by_profile(
-    task: Task, spaces: Sequence[tuple[float, Mapping[str, np.ndarray]]], search: SearchConfig
-) -> Scorer:
-    """What a listener with these seeds likes: what `recommend` answers.
-
-    spaces: a weight and (d,) unit vectors by track id, of the same tracks, for each space: one, or
-    both with the dial
-        between them. Profiles are fitted on all of those tracks, as in the index.
-    In `audience` the seeds are the candidates', and the tracks are the queries.
-    """
-    asking, answering = [], []
-    for weight, vectors in spaces:
-        track_ids = sorted(vectors)
-        place = {track_id: row for row, track_id in enumerate(track_ids)}
-        matrix = _stack(vectors, track_ids)
-        profiles = fit_profiles(matrix, search.profile_l2)
-        seeds = [np.array([place[track_id] for track_id in own]) for own in task.seeds]
-        asking.append(weight * score_directions(profiles, matrix, seeds))
-        tracks = task.queries if task.seeds_of_candidates else task.candidates
-        levelled = profiles.levels(matrix, search.hub_correction)[:, None] * (
-            matrix - profiles.mean
-        )
-        answering.append(levelled[[place[track_id] for track_id in tracks]])
-    listeners, offered = (
-        np.concatenate(side, axis=1).astype(np.float32) for side in (asking, answering)
-    )
-    return (
-        score_by_factors(offered, listeners)
-        if task.seeds_of_candidates
-        else score_by_factors(listeners, offered)
-    )
-
-
-def _stack(vectors: Mapping[str, np.ndarray], track_ids: list[str]) -> np.ndarray:
-    return np.stack([vectors[track_id] for track_id in track_ids]).astype(np.float32)
-
-
-WARM = "next_tracks_warm"
-COLD = "next_tracks_cold"
-PAIRS = "pairs_cold"
-PLAYLISTS = "playlists_cold"
-NEW_PLAYLISTS = "playlists_warm"
-AUDIENCE = "audience_cold"
 
 
 def next_tracks(
@@ -306,69 +90,77 @@ def next_tracks(
     config: Config,
     cold_role: str = "test",
 ) -> list[Task]:
-    """[warm, cold] for listeners with a seed, which is a training track liked before the test
-    window.
+    """Returns [warm, cold], for listeners who liked a training track before the test window.
 
-    usable: tracks that have vectors. cold_role: whose tracks are the cold ones; "validation" where
-    something is to be tuned. Warm leaves out what a listener has played before; cold tracks count
-    as released only now, and all are ranked.
+    usable: tracks that have vectors. cold_role: the role of cold tracks; "validation" for tuning.
+    Warm excludes the tracks that a listener played before. Cold tracks count as new, so all are
+    ranked.
     """
     log = interactions.filter(pl.col(TRACK_ID).is_in(list(usable)))
-    past, future = before_test(splits, log), in_test(splits, log)
-    training, cold = (role_tracks(splits, role, usable) for role in ("train", cold_role))
-    liked = is_positive(config.pairs.min_played_s)
-    seeds = _listeners_seeds(log, splits, usable, config)
-    played = _grouped(past, USER_ID, TRACK_ID)
-    wanted = _grouped(future.filter(liked), USER_ID, TRACK_ID)
+    past = before_test(splits, log)
+    liked = in_test(splits, log).filter(is_positive(config.pairs.min_played_s))
+    training = role_tracks(splits, "train", usable)
+    cold = role_tracks(splits, cold_role, usable)
+    seeds = _user_seeds(log, splits, usable, config)
+    played = _group(past, USER_ID, TRACK_ID)
+    relevant = _group(liked, USER_ID, TRACK_ID)
     return [
-        _task(WARM, training, seeds, wanted, played, None),
-        _task(COLD, cold, seeds, wanted, {}, None),
+        _build_task(WARM, training, seeds, relevant, played, None),
+        _build_task(COLD, cold, seeds, relevant, {}, None),
     ]
 
 
 def pair_ranking(
     pairs: pl.DataFrame, splits: Splits, usable: set[str], artists: Mapping[str, str]
 ) -> Task:
-    """`pairs`: anchor_id, positive_id, a training and a test track each; queries by one artist are
-    one cluster.
+    """Returns the task of pairs; queries by one artist are one cluster.
+
+    pairs: anchor_id, a training track, and positive_id, a test track.
     """
     cold = role_tracks(splits, "test", usable)
-    wanted = _grouped(pairs.filter(pl.col(ANCHOR_ID).is_in(list(usable))), ANCHOR_ID, POSITIVE_ID)
-    return _task(PAIRS, cold, {anchor: [anchor] for anchor in wanted}, wanted, {}, artists)
+    usable_pairs = pairs.filter(pl.col(ANCHOR_ID).is_in(list(usable)))
+    relevant = _group(usable_pairs, ANCHOR_ID, POSITIVE_ID)
+    seeds = {anchor: [anchor] for anchor in relevant}
+    return _build_task(PAIRS, cold, seeds, relevant, {}, artists)
 
 
 def playlist_continuation(
     interactions: pl.DataFrame, splits: Splits, usable: set[str]
 ) -> list[Task]:
-    """[cold, warm]. A playlist is the `playlist` events of one session of one listener, in order of
-    time.
+    """Returns [cold, warm]; playlists of one listener are one cluster.
 
-    cold: seeds are its training tracks before the test window, relevant its test tracks. warm:
+    A playlist is the `playlist` events of one session of one listener, in order of time. cold:
+    seeds are its training tracks before the test window, relevant are its test tracks. warm: only
     playlists that begin in the test window; seeds are the first half of their training tracks,
-    which are left out of the ranking, relevant the rest. Playlists of one listener are one cluster.
+    which are excluded from the ranking, relevant is the rest.
     """
+    is_entry = (pl.col(EVENT) == "playlist") & pl.col(TRACK_ID).is_in(list(usable))
+    name = pl.concat_str(USER_ID, pl.lit(" / "), pl.col(SESSION_ID).fill_null(""))
     entries = (
-        interactions.filter((pl.col(EVENT) == "playlist") & pl.col(TRACK_ID).is_in(list(usable)))
-        .with_columns(
-            playlist=pl.concat_str(USER_ID, pl.lit(" / "), pl.col(SESSION_ID).fill_null(""))
-        )
+        interactions.filter(is_entry)
+        .with_columns(playlist=name)
         .sort(PLAYED_AT, "playlist", TRACK_ID)
         .unique(["playlist", TRACK_ID], keep="first", maintain_order=True)
     )
     owners = dict(entries.select("playlist", USER_ID).unique().iter_rows())
-    training, cold = (role_tracks(splits, role, usable) for role in ("train", "test"))
-    early, late = before_test(splits, entries), in_test(splits, entries)
-    seeds = _grouped(early.filter(pl.col(TRACK_ID).is_in(training)), "playlist", TRACK_ID)
-    wanted = _grouped(entries.filter(pl.col(TRACK_ID).is_in(cold)), "playlist", TRACK_ID)
-    new = late.join(
+    training = role_tracks(splits, "train", usable)
+    cold = role_tracks(splits, "test", usable)
+    is_training = pl.col(TRACK_ID).is_in(training)
+    early = before_test(splits, entries)
+    seeds = _group(early.filter(is_training), "playlist", TRACK_ID)
+    relevant = _group(entries.filter(pl.col(TRACK_ID).is_in(cold)), "playlist", TRACK_ID)
+    new = in_test(splits, entries).join(
         early.select("playlist").unique(), on="playlist", how="anti", maintain_order="left"
     )
-    halves = _grouped(new.filter(pl.col(TRACK_ID).is_in(training)), "playlist", TRACK_ID)
-    first = {name: tracks[: (len(tracks) + 1) // 2] for name, tracks in halves.items()}
-    rest = {name: tracks[(len(tracks) + 1) // 2 :] for name, tracks in halves.items()}
+    first_halves = {}
+    second_halves = {}
+    for playlist, track_ids in _group(new.filter(is_training), "playlist", TRACK_ID).items():
+        middle = (len(track_ids) + 1) // 2
+        first_halves[playlist] = track_ids[:middle]
+        second_halves[playlist] = track_ids[middle:]
     return [
-        _task(PLAYLISTS, cold, seeds, wanted, {}, owners),
-        _task(NEW_PLAYLISTS, training, first, rest, first, owners),
+        _build_task(PLAYLISTS, cold, seeds, relevant, {}, owners),
+        _build_task(NEW_PLAYLISTS, training, first_halves, second_halves, first_halves, owners),
     ]
 
 
@@ -379,70 +171,272 @@ def audience(
     config: Config,
     artists: Mapping[str, str],
 ) -> Task:
-    """Test tracks as queries, every listener with a seed as a candidate; tracks of one artist are
-    one cluster.
+    """Returns the task whose queries are test tracks and whose candidates are listeners with seeds.
+
+    Tracks of one artist are one cluster.
     """
-    seeds = _listeners_seeds(interactions, splits, usable, config)
-    tracks = role_tracks(splits, "test", usable)
-    log = in_test(splits, interactions).filter(is_positive(config.pairs.min_played_s))
-    wanted = _grouped(log.filter(pl.col(TRACK_ID).is_in(tracks)), TRACK_ID, USER_ID)
-    listeners = sorted(seeds)
-    found = _task(AUDIENCE, listeners, {track_id: [] for track_id in tracks}, wanted, {}, artists)
-    return replace(
-        found, seeds=[seeds[listener] for listener in listeners], seeds_of_candidates=True
-    )
+    seeds = _user_seeds(interactions, splits, usable, config)
+    user_ids = sorted(seeds)
+    track_ids = role_tracks(splits, "test", usable)
+    liked = in_test(splits, interactions).filter(is_positive(config.pairs.min_played_s))
+    relevant = _group(liked.filter(pl.col(TRACK_ID).is_in(track_ids)), TRACK_ID, USER_ID)
+    no_seeds: dict[str, list[str]] = {track_id: [] for track_id in track_ids}
+    task = _build_task(AUDIENCE, user_ids, no_seeds, relevant, {}, artists)
+    return replace(task, seeds=[seeds[user_id] for user_id in user_ids], seeds_of_candidates=True)
 
 
 def role_tracks(splits: Splits, role: str, usable: set[str]) -> list[str]:
-    """The usable tracks of a role, by id."""
+    """Returns the usable tracks of a role, sorted by id."""
     return sorted(track_id for track_id in usable if splits.roles.get(track_id) == role)
 
 
-def _task(
+def _build_task(
     name: str,
     candidates: list[str],
     seeds: Mapping[str, list[str]],
-    wanted: Mapping[str, Sequence[str]],
-    played: Mapping[str, Sequence[str]],
+    relevant_ids: Mapping[str, Sequence[str]],
+    excluded_ids: Mapping[str, Sequence[str]],
     clusters: Mapping[str, str] | None,
 ) -> Task:
-    """The queries of `seeds` that have something relevant left, by name."""
-    place = {candidate: column for column, candidate in enumerate(candidates)}
+    """Returns the queries of `seeds`, by name, that have a relevant candidate left."""
+    column_of = {candidate: column for column, candidate in enumerate(candidates)}
 
-    def columns(names: Sequence[str]) -> np.ndarray:
-        return np.array(sorted({place[name] for name in names if name in place}), dtype=np.int64)
+    def columns(ids: Sequence[str]) -> np.ndarray:
+        distinct = {column_of[item_id] for item_id in ids if item_id in column_of}
+        return np.array(sorted(distinct), dtype=np.int64)
 
-    queries, relevant, excluded = [], [], []
+    queries = []
+    relevant = []
+    excluded = []
     for query in sorted(seeds):
-        out = columns(played.get(query, ()))
-        hits = np.setdiff1d(columns(wanted.get(query, ())), out)
-        if len(hits):
+        excluded_columns = columns(excluded_ids.get(query, ()))
+        relevant_columns = np.setdiff1d(columns(relevant_ids.get(query, ())), excluded_columns)
+        if len(relevant_columns):
             queries.append(query)
-            relevant.append(hits)
-            excluded.append(out)
+            relevant.append(relevant_columns)
+            excluded.append(excluded_columns)
     names = None if clusters is None else [clusters.get(query, query) for query in queries]
-    return Task(
-        name, queries, names, candidates, relevant, excluded, [seeds[query] for query in queries]
-    )
+    query_seeds = [seeds[query] for query in queries]
+    return Task(name, queries, names, candidates, relevant, excluded, query_seeds)
 
 
-def _listeners_seeds(
+def _user_seeds(
     interactions: pl.DataFrame, splits: Splits, usable: set[str], config: Config
 ) -> dict[str, list[str]]:
-    """{listener: the latest training tracks liked before the test window, newest first}."""
+    """Returns each user's latest liked training tracks before the test window, newest first."""
     training = role_tracks(splits, "train", usable)
-    liked = is_positive(config.pairs.min_played_s) & pl.col(TRACK_ID).is_in(training)
+    is_seed = is_positive(config.pairs.min_played_s) & pl.col(TRACK_ID).is_in(training)
     newest = (
         before_test(splits, interactions)
-        .filter(liked)
+        .filter(is_seed)
         .sort(PLAYED_AT, TRACK_ID, descending=[True, False])
+        .unique([USER_ID, TRACK_ID], keep="first", maintain_order=True)
     )
-    distinct = newest.unique([USER_ID, TRACK_ID], keep="first", maintain_order=True)
     latest = pl.col(TRACK_ID).head(config.search.n_seed_tracks)
-    return dict(distinct.group_by(USER_ID, maintain_order=True).agg(latest).iter_rows())
+    return dict(newest.group_by(USER_ID, maintain_order=True).agg(latest).iter_rows())
 
 
-def _grouped(events: pl.DataFrame, by: str, column: str) -> dict[str, list[str]]:
-    """{by: its distinct values of the column, in order of first appearance}."""
-    distinct = events.select(by, column).unique(maintain_order=True)
-    return dict(distinct.group_by(by, maintain_order=True).agg(column).iter_rows())
+def _group(events: pl.DataFrame, key: str, column: str) -> dict[str, list[str]]:
+    """Returns each key's distinct values of the column, in order of first appearance."""
+    distinct = events.select(key, column).unique(maintain_order=True)
+    return dict(distinct.group_by(key, maintain_order=True).agg(column).iter_rows())
+
+
+@dataclass(frozen=True)
+class DeduplicatedTask:
+    """A task over recordings, `task`, and its queries over tracks, `tracks`, for scorers.
+
+    numbers: (n,) each track's recording, as a column of `task`.
+    """
+
+    task: Task
+    tracks: Task
+    numbers: np.ndarray
+
+    def plays(self, events: pl.DataFrame) -> np.ndarray:
+        """Returns (r,), how often each recording was played in `events` as any of its tracks."""
+        counts = popularity(events, self.tracks.candidates)
+        return np.bincount(self.numbers, counts, minlength=len(self.task.candidates))
+
+    def scorer(self, track_scorer: Scorer) -> Scorer:
+        """Returns a scorer of recordings; a recording gets the score of its best track.
+
+        track_scorer: a scorer of `tracks`.
+        """
+        if self.task is self.tracks:
+            return track_scorer
+        order = np.argsort(self.numbers, kind="stable")
+        starts = np.searchsorted(self.numbers[order], np.arange(len(self.task.candidates)))
+
+        def scores(rows: np.ndarray) -> np.ndarray:
+            best: np.ndarray = np.maximum.reduceat(track_scorer(rows)[:, order], starts, axis=1)
+            return best
+
+        return scores
+
+
+def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedTask:
+    """Returns the task with one candidate per recording, named by its first track's id.
+
+    recordings: a recording's name by track id; a track without one is a recording of its own. A
+    recording is relevant if one of its tracks is, and excluded if one of them is. Queries without
+    a relevant recording are dropped. If users are the candidates, or no two candidates are copies,
+    the task is unchanged.
+    """
+    names = [recordings.get(track_id, track_id) for track_id in task.candidates]
+    if task.seeds_of_candidates or len(set(names)) == len(names):
+        return DeduplicatedTask(task, task, np.arange(len(names)))
+    column_of = {name: column for column, name in enumerate(dict.fromkeys(names))}
+    numbers = np.array([column_of[name] for name in names], dtype=np.int64)
+    first_tracks = np.unique(numbers, return_index=True)[1]
+    excluded = [np.unique(numbers[columns]) for columns in task.excluded]
+    relevant = []
+    for columns, excluded_columns in zip(task.relevant, excluded, strict=True):
+        relevant.append(np.setdiff1d(numbers[columns], excluded_columns))
+    deduplicated = replace(
+        task,
+        candidates=[task.candidates[column] for column in first_tracks],
+        relevant=relevant,
+        excluded=excluded,
+    )
+    kept = np.flatnonzero([len(columns) > 0 for columns in relevant])
+    return DeduplicatedTask(deduplicated.rows(kept), task.rows(kept), numbers)
+
+
+def score_at_random(task: Task, seed: int) -> Scorer:
+    """Returns a scorer of random numbers, which depend on `seed` and the query's row alone."""
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        n = len(task.candidates)
+        return np.stack([np.random.default_rng([seed, int(row)]).random(n) for row in rows])
+
+    return scores
+
+
+def score_by_order(values: np.ndarray) -> Scorer:
+    """Returns a scorer that gives every query the same (n,) scores, such as popularity."""
+    return lambda rows: np.broadcast_to(values, (len(rows), len(values)))
+
+
+def score_by_factors(queries: np.ndarray, candidates: np.ndarray) -> Scorer:
+    """Returns a scorer of dot products. queries: (q, f); candidates: (n, f)."""
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        products: np.ndarray = queries[rows] @ candidates.T
+        return products
+
+    return scores
+
+
+def score_by_similarity(task: Task, vectors: Mapping[str, np.ndarray]) -> Scorer:
+    """Returns a scorer of cosines between each query's seed and the candidates, as `similar`.
+
+    vectors: (d,) unit vectors by track id. ShapeError if a query does not have exactly one seed.
+    """
+    if any(len(seeds) != 1 for seeds in task.seeds):
+        raise ShapeError(f"{task.name}: similarity needs one seed per query")
+    seed_vectors = _stack(vectors, [seeds[0] for seeds in task.seeds])
+    return score_by_factors(seed_vectors, _stack(vectors, task.candidates))
+
+
+def score_by_profile(
+    task: Task, spaces: Sequence[tuple[float, Mapping[str, np.ndarray]]], search: SearchConfig
+) -> Scorer:
+    """Returns a scorer by the profile that the seeds give, as `recommend`.
+
+    spaces: a weight and (d,) unit vectors by track id for each space; all hold the same tracks.
+    Profiles are fitted on all of those tracks, as in the index. In `audience` the seeds are those
+    of the candidates, and the queries are tracks.
+    """
+    user_parts = []
+    track_parts = []
+    track_ids = task.queries if task.seeds_of_candidates else task.candidates
+    for weight, vectors in spaces:
+        row_of = {track_id: row for row, track_id in enumerate(sorted(vectors))}
+        matrix = _stack(vectors, list(row_of))
+        profiles = fit_profiles(matrix, search.profile_l2)
+        seed_rows = []
+        for seeds in task.seeds:
+            seed_rows.append(np.array([row_of[track_id] for track_id in seeds]))
+        user_parts.append(weight * score_directions(profiles, matrix, seed_rows))
+        levels = profiles.levels(matrix, search.hub_correction)[:, None]
+        levelled = levels * (matrix - profiles.mean)
+        track_parts.append(levelled[[row_of[track_id] for track_id in track_ids]])
+    users = np.concatenate(user_parts, axis=1).astype(np.float32)
+    tracks = np.concatenate(track_parts, axis=1).astype(np.float32)
+    if task.seeds_of_candidates:
+        return score_by_factors(tracks, users)
+    return score_by_factors(users, tracks)
+
+
+def _stack(vectors: Mapping[str, np.ndarray], track_ids: list[str]) -> np.ndarray:
+    return np.stack([vectors[track_id] for track_id in track_ids]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RankingResult:
+    """The metrics and lists of a ranked task.
+
+    metrics: (q,) each, by name; by_stratum: the same within each stratum of candidates. lists:
+    (q, k) columns of the first candidates, -1 = no candidate left.
+    """
+
+    metrics: dict[str, np.ndarray]
+    by_stratum: dict[str, dict[str, np.ndarray]]
+    lists: np.ndarray
+
+
+def rank_task(
+    task: Task, scorer: Scorer, k: int, strata: Mapping[str, np.ndarray] | None = None
+) -> RankingResult:
+    """Ranks every candidate for every query and measures the ranks of the relevant ones.
+
+    Ties as in `metrics.ranking`. strata: (n,) bool by name; within a stratum, only its relevant
+    candidates count, and relevant ones of other strata are taken out of the ranking. A query
+    without any gets nan.
+    DataError names a query with a score that is not finite; ShapeError if a scorer's result is not
+    (b, n).
+    Cost: one sort of n per query; memory for `BLOCK_SCORES` scores, or those of one query.
+    """
+    n_queries = len(task.queries)
+    rows: list[dict[str, float]] = []
+    stratum_rows: dict[str, list[dict[str, float]]] = {name: [] for name in strata or {}}
+    lists = np.full((n_queries, k), -1, dtype=np.int64)
+    step = max(1, BLOCK_SCORES // max(1, len(task.candidates)))
+    for start in range(0, n_queries, step):
+        block = np.arange(start, min(start + step, n_queries))
+        block_scores = _score_block(task, scorer, block)
+        for query, scores in zip(block.tolist(), block_scores, strict=True):
+            relevant = task.relevant[query]
+            excluded = task.excluded[query]
+            groups = group_ties(np.delete(scores, excluded), scores[relevant])
+            rows.append(all_metrics(groups, k))
+            for name, members in (strata or {}).items():
+                restricted = restrict_to(groups, scores[relevant], members[relevant])
+                stratum_rows[name].append(all_metrics(restricted, k))
+            allowed_scores = scores.copy()
+            allowed_scores[excluded] = -np.inf
+            lists[query] = top_k(allowed_scores[None], k)[0]
+    by_stratum = {name: _columns(metrics) for name, metrics in stratum_rows.items()}
+    return RankingResult(_columns(rows), by_stratum, lists)
+
+
+def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
+    scores = scorer(block)
+    expected = (len(block), len(task.candidates))
+    if scores.shape != expected:
+        raise ShapeError(
+            f"{task.name}: scores must be {expected}, queries by candidates; found {scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        row, column = np.argwhere(~np.isfinite(scores))[0].tolist()
+        raise DataError(
+            f"{task.name}, {task.queries[block[row]]}: the score of {task.candidates[column]} is "
+            f"{scores[row, column]}; embed again, or leave that track out"
+        )
+    return scores
+
+
+def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    names = rows[0] if rows else {}
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}

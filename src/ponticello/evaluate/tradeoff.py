@@ -1,9 +1,8 @@
-"""The front: meaning against taste, from stage one to stage two by mixing weights, and by the dial
-at asking time.
+"""Measures the trade-off between semantic and preference quality, from stage one to stage two.
 
-weights: the model with weights (1 - a) stage one + a stage two; each model between the two has to
-embed all tracks.
-dial: both vectors a track, the question scaled; what `--blend` does, and what the index serves.
+weights: models with interpolated weights, (1 - a) x stage one + a x stage two; the library is
+    embedded again by each.
+blend: both vectors of a track, with the query scaled by the blend, as the index serves them.
 """
 
 from collections.abc import Callable
@@ -22,128 +21,138 @@ from ponticello.search.index import calibrate
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SEMANTIC_METRIC = "text_to_audio:MRR"
-LARGEST_FRONT = 20_000  # tracks to embed again at each position between
+MAX_TRACKS = 20_000  # that are embedded again at each position between the stages
 
 
 @dataclass(frozen=True)
-class _Point:
-    """What stands at one position: texts (m, d) that ask, tracks (n, d) that answer, and each space
-    with its weight.
+class _Position:
+    """The vectors at one position between the stages.
+
+    texts: (m, d) of the test tracks' texts; tracks: (n, d); spaces: a weight and (n, d) vectors
+    for each space that profiles read.
     """
 
     texts: np.ndarray
-    answering: np.ndarray
+    tracks: np.ndarray
     spaces: list[tuple[float, np.ndarray]]
 
 
 def measure_tradeoff(
-    evaluation: Measurements,
-    materials: EvaluationVectors,
-    collapsed: DeduplicatedTask,
+    measured: Measurements,
+    vectors: EvaluationVectors,
+    cold_task: DeduplicatedTask,
     is_simulated: bool,
-    say: Callable[[str], None],
+    on_step: Callable[[str], None],
 ) -> None:
-    """Both curves at `POSITIONS`: mean reciprocal rank of a text's track, and NDCG@k on `next
-    tracks, cold`.
-    """
-    cold = collapsed.tracks
-    if not {STAGE_ONE, STAGE_TWO} <= materials.models.keys():
+    """Adds both curves at `POSITIONS`: mean reciprocal rank of texts, and NDCG@k of cold tracks."""
+    if not {STAGE_ONE, STAGE_TWO} <= vectors.models.keys():
         return
-    rows = [row for row in materials.rows_of("test") if materials.texts[row]]
-    if len(rows) < 2 or not cold.queries:
-        evaluation.notes.append(
-            "The front is not measured: it needs test tracks with texts, and listeners who like some."
+    rows = [row for row in vectors.rows_of("test") if vectors.texts[row]]
+    if len(rows) < 2 or not cold_task.tracks.queries:
+        measured.notes.append(
+            "The front is not measured: it needs test tracks with texts, "
+            "and listeners who like some."
         )
         return
-    if len(materials.ids) > LARGEST_FRONT:
-        evaluation.notes.append(
-            f"The front is not measured: more than {LARGEST_FRONT:,} tracks to embed again."
+    if len(vectors.ids) > MAX_TRACKS:
+        measured.notes.append(
+            f"The front is not measured: more than {MAX_TRACKS:,} tracks to embed again."
         )
         return
-    curves = {"weights": _mixed_weights, "blend": _dialled}
-    for name, points in curves.items():
-        meaning, taste = {}, {}
-        for position, point in points(materials, rows, say).items():
-            target = np.arange(len(rows))
-            meaning[position] = 1 / retrieval_ranks(point.texts, point.answering[rows], target)
-            spaces = [
-                (weight, dict(zip(materials.ids, side, strict=True)))
-                for weight, side in point.spaces
-            ]
-            scorer = score_by_profile(cold, spaces, materials.config.search)
-            taste[position] = rank_task(
-                collapsed.task, collapsed.scorer(scorer), materials.config.evaluate.k
-            ).metrics
-        queries = [materials.ids[row] for row in rows]
-        clusters = [materials.clusters[row] for row in rows]
-        ndcg = f"NDCG@{materials.config.evaluate.k}"
-        evaluation.scores.append(
-            Scores("tradeoff", name, SEMANTIC_METRIC, queries, clusters, meaning)
-        )
-        by_position = {position: metrics[ndcg] for position, metrics in taste.items()}
-        evaluation.scores.append(
-            Scores(
-                "tradeoff",
-                name,
-                f"{cold.name}:{ndcg}",
-                cold.queries,
-                cold.clusters,
-                by_position,
-                is_simulated=is_simulated,
-            )
-        )
+    for curve, positions in (
+        ("weights", _interpolated_weights(vectors, rows, on_step)),
+        ("blend", _blended_vectors(vectors, rows, on_step)),
+    ):
+        _measure_curve(measured, curve, positions, vectors, rows, cold_task, is_simulated)
 
 
-def _mixed_weights(
-    materials: EvaluationVectors, rows: list[int], say: Callable[[str], None]
-) -> dict[str, _Point]:
-    one, two = materials.models[STAGE_ONE], materials.models[STAGE_TWO]
-    texts = [materials.texts[row] for row in rows]
-    points = {}
-    for position in POSITIONS:
-        say(f"front: weights at {position:g}")
-        if position in (0.0, 1.0):
-            method = STAGE_TWO if position else STAGE_ONE
-            model, vectors = materials.models[method], materials.vectors[method]
+def _measure_curve(
+    measured: Measurements,
+    curve: str,
+    positions: dict[str, _Position],
+    vectors: EvaluationVectors,
+    rows: list[int],
+    cold_task: DeduplicatedTask,
+    is_simulated: bool,
+) -> None:
+    k = vectors.config.evaluate.k
+    cold = cold_task.tracks
+    targets = np.arange(len(rows))
+    reciprocal_ranks = {}
+    ndcg = {}
+    for name, position in positions.items():
+        reciprocal_ranks[name] = 1 / retrieval_ranks(position.texts, position.tracks[rows], targets)
+        spaces = []
+        for weight, matrix in position.spaces:
+            spaces.append((weight, dict(zip(vectors.ids, matrix, strict=True))))
+        scorer = cold_task.scorer(score_by_profile(cold, spaces, vectors.config.search))
+        ndcg[name] = rank_task(cold_task.task, scorer, k).metrics[f"NDCG@{k}"]
+    queries, clusters = vectors.queries(rows)
+    measured.scores.append(
+        Scores("tradeoff", curve, SEMANTIC_METRIC, queries, clusters, reciprocal_ranks)
+    )
+    measured.scores.append(
+        Scores(
+            "tradeoff",
+            curve,
+            f"{cold.name}:NDCG@{k}",
+            cold.queries,
+            cold.clusters,
+            ndcg,
+            is_simulated=is_simulated,
+        )
+    )
+
+
+def _interpolated_weights(
+    vectors: EvaluationVectors, rows: list[int], on_step: Callable[[str], None]
+) -> dict[str, _Position]:
+    texts = [vectors.texts[row] for row in rows]
+    positions = {}
+    for alpha in POSITIONS:
+        on_step(f"front: weights at {alpha:g}")
+        if alpha in (0.0, 1.0):
+            method = STAGE_TWO if alpha else STAGE_ONE
+            model = vectors.models[method]
+            tracks = vectors.vectors[method]
         else:
-            model = interpolate_weights(one, two, position)
-            vectors = _embed(model, materials)
-        points[f"{position:.2f}"] = _Point(model.encode_text(texts), vectors, [(1.0, vectors)])
-    return points
+            model = interpolate_weights(vectors.models[STAGE_ONE], vectors.models[STAGE_TWO], alpha)
+            tracks = _embed(model, vectors)
+        positions[f"{alpha:.2f}"] = _Position(model.encode_text(texts), tracks, [(1.0, tracks)])
+    return positions
 
 
-def _embed(model: HTCL, materials: EvaluationVectors) -> np.ndarray:
-    """(n, d), with the mels of `PART_SIZE` tracks in memory at once."""
-    store = materials.store
+def _embed(model: HTCL, vectors: EvaluationVectors) -> np.ndarray:
+    """Returns (n, d); the features of `PART_SIZE` tracks are in memory at once."""
+    store = vectors.store
     assert store is not None  # runs are embedded from it
-    parts = (
-        materials.ids[start : start + PART_SIZE]
-        for start in range(0, len(materials.ids), PART_SIZE)
-    )
-    return np.concatenate(
-        [model.encode_features([store.read(track_id) for track_id in part]) for part in parts]
-    )
+    batches = []
+    for start in range(0, len(vectors.ids), PART_SIZE):
+        track_ids = vectors.ids[start : start + PART_SIZE]
+        batches.append(model.encode_features([store.read(track_id) for track_id in track_ids]))
+    return np.concatenate(batches)
 
 
-def _dialled(
-    materials: EvaluationVectors, rows: list[int], say: Callable[[str], None]
-) -> dict[str, _Point]:
-    """Each space calibrated as in the index, the scale on the asking side."""
-    say("front: the dial")
-    sides = [materials.vectors[method] for method in (STAGE_ONE, STAGE_TWO)]
-    texts = [
-        materials.models[method].encode_text([materials.texts[row] for row in rows])
-        for method in (STAGE_ONE, STAGE_TWO)
-    ]
-    spreads = [calibrate(text, side).std for side, text in zip(sides, texts, strict=True)]
-    answering = np.concatenate(sides, axis=1)
-    points = {}
-    for position in POSITIONS:
-        shares = (1 - position, position)
-        words = [
-            share / spread * text
-            for share, spread, text in zip(shares, spreads, texts, strict=True)
-        ]
-        spaces = list(zip(shares, sides, strict=True))
-        points[f"{position:.2f}"] = _Point(np.concatenate(words, axis=1), answering, spaces)
-    return points
+def _blended_vectors(
+    vectors: EvaluationVectors, rows: list[int], on_step: Callable[[str], None]
+) -> dict[str, _Position]:
+    """Returns the positions of the blend; each space is calibrated as in the index."""
+    on_step("front: the dial")
+    texts = [vectors.texts[row] for row in rows]
+    matrices = []
+    scaled_texts = []
+    for method in (STAGE_ONE, STAGE_TWO):
+        matrix = vectors.vectors[method]
+        encoded = vectors.models[method].encode_text(texts)
+        matrices.append(matrix)
+        scaled_texts.append((calibrate(encoded, matrix).std, encoded))
+    tracks = np.concatenate(matrices, axis=1)
+    positions = {}
+    for blend in POSITIONS:
+        weights = (1 - blend, blend)
+        parts = []
+        for weight, (spread, encoded) in zip(weights, scaled_texts, strict=True):
+            parts.append(weight / spread * encoded)
+        spaces = list(zip(weights, matrices, strict=True))
+        positions[f"{blend:.2f}"] = _Position(np.concatenate(parts, axis=1), tracks, spaces)
+    return positions

@@ -1,12 +1,11 @@
-"""Everything that is ranked beside the two stages: who else could answer a taste task, tuned on
-validation only.
+"""The baselines that are ranked beside the encoders, tuned on validation data.
 
-Each method's settings come from its small declared grid, by NDCG@10 on the validation window; it is
-then fitted anew on all events before the test window. What a method cannot answer it is not asked,
-and a note says so.
+The settings of each come from a small grid, by NDCG@10 on the validation window; it is then fitted
+on all events before the test window. A note names the tasks that a baseline cannot answer.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -56,43 +55,56 @@ from ponticello.splits.splits import Splits, before_test, before_validation, one
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
 WITH_TEXT = "vectors_text_to_factors"
-RIDGES = [{"ridge": strength} for strength in (0.1, 1.0, 10.0, 100.0)]
-ANSWERS = {  # which method answers which task
-    WARM: ("item_knn", "ease", "als", "sasrec", "sasrec_content", "content_knn"),
-    COLD: ("vectors_to_factors", WITH_TEXT, "sasrec_content", "content_knn"),
-    AUDIENCE: ("vectors_to_factors", WITH_TEXT, "sasrec_content", "content_knn"),
+ON_FACTORS = ("vectors_to_factors", WITH_TEXT)  # regress the factors of ALS, as tuned for warm
+SASRECS = ("sasrec", "sasrec_content")
+NOT_KEPT = ("item_knn", "ease")  # their models of before validation are not needed after tuning
+L2_GRID = [{"l2": l2} for l2 in (0.1, 1.0, 10.0, 100.0)]
+MAX_TUNING_USERS = 2_000  # more are sampled; all candidates are ranked for them
+MAX_SEQUENCE = 1_000  # latest liked tracks of a user that SASRec learns from
+MIN_SEQUENCES = 2  # users with two liked tracks, without which SASRec has nothing to learn
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline's grid of settings, the tasks it can answer, and what it cannot.
+
+    max_tracks: of the catalogue; None = no limit.
+    """
+
+    grid: list[dict[str, Any]]
+    tasks: tuple[str, ...]
+    cannot: str
+    max_tracks: int | None = None
+
+
+# In the order in which a task's methods are reported.
+BASELINES = {
+    "item_knn": Baseline(GRIDS["item_knn"], (WARM,), CANNOT["item_knn"]),
+    # Three matrices of that many rows and columns must fit in memory.
+    "ease": Baseline(GRIDS["ease"], (WARM,), CANNOT["ease"], max_tracks=10_000),
+    "als": Baseline(GRIDS["als"], (WARM,), CANNOT["als"]),
+    "vectors_to_factors": Baseline(
+        L2_GRID, (COLD, AUDIENCE), CANNOT_FROM_CONTENT["vectors_to_factors"]
+    ),
+    WITH_TEXT: Baseline(L2_GRID, (COLD, AUDIENCE), CANNOT_FROM_CONTENT[WITH_TEXT]),
+    "sasrec": Baseline(GRID_SASREC, (WARM,), CANNOT_SASREC["sasrec"], max_tracks=LARGEST_SASREC),
+    "sasrec_content": Baseline(
+        GRID_SASREC,
+        (WARM, COLD, AUDIENCE),
+        CANNOT_SASREC["sasrec_content"],
+        max_tracks=LARGEST_SASREC,
+    ),
+    "content_knn": Baseline(
+        GRID_CONTENT_KNN, (WARM, COLD, AUDIENCE), CANNOT_FROM_CONTENT["content_knn"]
+    ),
 }
-ALL_GRIDS: dict[str, list[dict[str, Any]]] = {
-    **GRIDS,
-    "sasrec": GRID_SASREC,
-    "sasrec_content": GRID_SASREC,
-    "content_knn": GRID_CONTENT_KNN,
-    "vectors_to_factors": RIDGES,
-    WITH_TEXT: RIDGES,
-}
-LIMITS = {**CANNOT, **CANNOT_FROM_CONTENT, **CANNOT_SASREC}
-ON_FACTORS = ("vectors_to_factors", WITH_TEXT)  # they carry ALS's factors, as tuned for warm tracks
-NEED_IMPLICIT = ("als", *ON_FACTORS)
-ASKED_ONCE = (
-    "item_knn",
-    "ease",
-)  # of what they learn before validation, nothing is needed after tuning
-LARGEST = {  # tracks
-    "ease": 10_000,  # three matrices of that many rows and columns must fit in memory
-    "sasrec": LARGEST_SASREC,
-    "sasrec_content": LARGEST_SASREC,
-}
-LEAST_SEQUENCES = (
-    2  # listeners with something that follows something, without which SASRec has nothing to learn
-)
-TUNING_LISTENERS = 2_000  # drawn where there are more; all candidates are ranked for them
 
 
 class TunedBaselines:
-    """The other methods of one library's log, each fitted when first asked for.
+    """The baselines of one library's log, each fitted when it is first needed.
 
-    content: unit vectors by track id, from which cold tracks are reached. texts: the unit vector
-    of what fused vectors read beside the sound, by track id; empty where none are compared.
+    content: unit vectors by track id, which extend the baselines to cold tracks. texts: the unit
+    vector of the text in a fused vector, by track id; empty if no fused vectors are compared.
     Randomness: `seed`.
     """
 
@@ -105,58 +117,50 @@ class TunedBaselines:
         seed: int,
         texts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.config, self.content, self.seed = config, content, seed
+        self.config = config
+        self.content = content
+        self.seed = seed
         self.texts = texts or {}
         self.notes: list[str] = []
         past = before_test(splits, interactions)
         warm, cold = next_tracks(
             past, one_window_earlier(splits), set(content), config, cold_role="validation"
         )
-        self.early = TrainingMatrix(
-            before_validation(splits, interactions), warm.candidates, config
-        )
-        self.late = TrainingMatrix(past, warm.candidates, config)
-        self.tuning = {
-            WARM: self._sampled(warm),
-            COLD: self._sampled(cold),
-            AUDIENCE: self._sampled(cold),
-        }
-        self.models: dict[tuple[str, str, bool], Any] = {}
-        self.points: dict[tuple[str, str], dict[str, Any]] = {}
+        track_ids = warm.candidates
+        self.early = TrainingMatrix(before_validation(splits, interactions), track_ids, config)
+        self.late = TrainingMatrix(past, track_ids, config)
+        self.tuning = {WARM: self._sample(warm), COLD: self._sample(cold)}
+        self.models: dict[tuple[str, str, bool], Any] = {}  # name, settings, is fitted on late
+        self.settings: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def scorers(self, collapsed: DeduplicatedTask) -> dict[str, Scorer]:
-        """A scorer of recordings a method; only chance and popularity where no other is declared in
-        `ANSWERS`.
-        """
-        task = collapsed.tracks
-        counts = dict(self.late.events.group_by(USER_ID).len().iter_rows())
-        order = (
-            {
-                "activity": score_by_order(
-                    np.array([counts.get(user, 0) for user in task.candidates], dtype=np.float64)
-                )
-            }
-            if task.seeds_of_candidates
-            else {"popularity": score_by_order(collapsed.plays(self.late.liked))}
-        )
-        others = {name: collapsed.scorer(self._tuned(name, task)) for name in self._able(task)}
-        return {RANDOM: collapsed.scorer(score_at_random(task, self.seed)), **order, **others}
+    def scorers(self, deduplicated: DeduplicatedTask) -> dict[str, Scorer]:
+        """Returns a scorer of recordings by method: random, popularity (or activity), baselines."""
+        task = deduplicated.tracks
+        scorers = {RANDOM: deduplicated.scorer(score_at_random(task, self.seed))}
+        if task.seeds_of_candidates:
+            counts = dict(self.late.events.group_by(USER_ID).len().iter_rows())
+            activity = [counts.get(user_id, 0) for user_id in task.candidates]
+            scorers["activity"] = score_by_order(np.array(activity, dtype=np.float64))
+        else:
+            scorers["popularity"] = score_by_order(deduplicated.plays(self.late.liked))
+        for name in self._available(task):
+            scorer = self._scorer(name, self._tune(name, task.name), self.late, task)
+            scorers[name] = deduplicated.scorer(scorer)
+        return scorers
 
-    def _sampled(self, task: Task) -> Task:
-        if len(task.queries) <= TUNING_LISTENERS:
+    def _sample(self, task: Task) -> Task:
+        n = len(task.queries)
+        if n <= MAX_TUNING_USERS:
             return task
-        self.notes.append(
-            f"Settings are chosen on {TUNING_LISTENERS:,} of {len(task.queries):,} listeners."
-        )
-        drawn = np.random.default_rng(self.seed).choice(
-            len(task.queries), TUNING_LISTENERS, replace=False
-        )
-        return task.rows(np.sort(drawn))
+        self.notes.append(f"Settings are chosen on {MAX_TUNING_USERS:,} of {n:,} listeners.")
+        sample = np.random.default_rng(self.seed).choice(n, MAX_TUNING_USERS, replace=False)
+        return task.rows(np.sort(sample))
 
-    def _able(self, task: Task) -> list[str]:
-        able: list[str] = []
-        for name in ANSWERS.get(task.name, ()):
-            if name not in self.config.evaluate.baselines:
+    def _available(self, task: Task) -> list[str]:
+        """Returns the baselines that can answer the task; notes why others cannot."""
+        available = []
+        for name, baseline in BASELINES.items():
+            if task.name not in baseline.tasks or name not in self.config.evaluate.baselines:
                 continue
             reason = self._hindrance(name, task)
             if reason:
@@ -164,148 +168,163 @@ class TunedBaselines:
                     f"{display_name(name)} is not measured on {display_name(task.name)}: {reason}"
                 )
             else:
-                able.append(name)
-                self.notes.append(f"{display_name(name)} cannot answer: {LIMITS[name]}.")
-        return able
+                available.append(name)
+                self.notes.append(f"{display_name(name)} cannot answer: {baseline.cannot}.")
+        return available
 
     def _hindrance(self, name: str, task: Task) -> str:
+        """Returns why a baseline cannot be fitted to this library; "" if it can."""
         n_tracks = len(self.late.track_ids)
-        needed = (task.name, WARM) if name in ON_FACTORS else (task.name,)
+        max_tracks = BASELINES[name].max_tracks
+        tuning_tasks = [_tuning_task(task.name)]
+        if name in ON_FACTORS:
+            tuning_tasks.append(WARM)
         if name == WITH_TEXT and not self.texts:
             return "no vector that is compared holds a text."
-        if name in NEED_IMPLICIT and find_spec("implicit") is None:
+        if (name == "als" or name in ON_FACTORS) and find_spec("implicit") is None:
             return "it needs the package implicit; run: pip install implicit"
-        if n_tracks > LARGEST.get(name, n_tracks):
-            return f"{n_tracks:,} tracks are too many for it; {LARGEST[name]:,} are the most"
-        if any(not self.tuning[kind].queries for kind in needed) or not self.early.matrix.nnz:
+        if max_tracks is not None and n_tracks > max_tracks:
+            return f"{n_tracks:,} tracks are too many for it; {max_tracks:,} are the most"
+        has_queries = all(self.tuning[tuning_task].queries for tuning_task in tuning_tasks)
+        if not has_queries or not self.early.matrix.nnz:
             return "the validation window holds nothing to choose its settings by."
-        if (
-            name in ("sasrec", "sasrec_content")
-            and sum(len(liked) > 1 for liked in self.early.sequences()) < LEAST_SEQUENCES
-        ):
-            return f"fewer than {LEAST_SEQUENCES} listeners liked two tracks."
+        if name in SASRECS:
+            n_sequences = sum(len(liked) > 1 for liked in self.early.sequences())
+            if n_sequences < MIN_SEQUENCES:
+                return f"fewer than {MIN_SEQUENCES} listeners liked two tracks."
         return ""
 
-    def _tuned(self, name: str, task: Task) -> Scorer:
-        return self._scorer(name, self._point(name, task.name), self.late, task)
-
-    def _point(self, name: str, kind: str) -> dict[str, Any]:
-        """The grid point with the highest NDCG@10 on the validation window; searched for once."""
-        kind = COLD if kind == AUDIENCE else kind
-        if (name, kind) not in self.points:
-            grid, task = {str(point): point for point in ALL_GRIDS[name]}, self.tuning[kind]
-            fits = {
-                label: partial(self._scorer, name, point, self.early, task)
-                for label, point in grid.items()
-            }
-            best, _ = choose(
-                fits,
-                lambda scorer: float(np.nanmean(rank_task(task, scorer, 10).metrics["NDCG@10"])),
-            )
-            self.points[name, kind] = grid[best]
-            self._forget(name, grid[best])
-            shown = ", ".join(f"{key} {value:g}" for key, value in grid[best].items())
-            self.notes.append(
-                f"{display_name(name)}, {kind.rpartition('_')[2]}: {shown}, chosen on the validation window."
-            )
-        return self.points[name, kind]
+    def _tune(self, name: str, task_name: str) -> dict[str, Any]:
+        """Returns the settings with the highest NDCG@10 on the validation window."""
+        tuning_task = _tuning_task(task_name)
+        if (name, tuning_task) in self.settings:
+            return self.settings[name, tuning_task]
+        task = self.tuning[tuning_task]
+        grid = {str(point): point for point in BASELINES[name].grid}
+        fits = {}
+        for label, point in grid.items():
+            fits[label] = partial(self._scorer, name, point, self.early, task)
+        best, _ = choose(
+            fits, lambda scorer: float(np.nanmean(rank_task(task, scorer, 10).metrics["NDCG@10"]))
+        )
+        self.settings[name, tuning_task] = grid[best]
+        for key in list(self.models):
+            if key[0] == name and key[1] != best:
+                del self.models[key]  # of settings that were not chosen
+        values = ", ".join(f"{key} {value:g}" for key, value in grid[best].items())
+        self.notes.append(
+            f"{display_name(name)}, {tuning_task.rpartition('_')[2]}: {values}, "
+            "chosen on the validation window."
+        )
+        return grid[best]
 
     def _scorer(
-        self, name: str, point: dict[str, Any], fits: "TrainingMatrix", task: Task
+        self, name: str, settings: dict[str, Any], training: "TrainingMatrix", task: Task
     ) -> Scorer:
-        """The method with the settings of `point`, fitted on `fits`, as asked by `task`."""
-        listeners = fits.rows(task.candidates if task.seeds_of_candidates else task.queries)
-        tracks = task.queries if task.seeds_of_candidates else task.candidates
+        """Returns the baseline with these settings, fitted on `training`, as a scorer of `task`."""
+        track_ids = task.queries if task.seeds_of_candidates else task.candidates
+        users = training.rows(task.candidates if task.seeds_of_candidates else task.queries)
         if name == "content_knn":
-            new = None if task.name == WARM else self._contents(tracks)
-            weights = fit_content_knn(fits.matrix, self._contents(fits.track_ids), new, **point)
-            if not task.seeds_of_candidates:
-                return lambda rows: weights(listeners[rows])
-            own, by_track = fits.matrix[listeners], weights.weights.tocsc()
-            return lambda rows: np.asarray((own @ by_track[:, rows]).toarray().T)
-        model = self._model(name, point, fits)
+            return self._content_knn_scorer(settings, training, task, users, track_ids)
+        model = self._model(name, settings, training)
         if task.name == WARM:
-            return lambda rows: model(listeners[rows])
-        users = model.users[listeners]
-        items = self._cold_items(name, model, point, fits, tracks)
-        return (
-            score_by_factors(items, users)
-            if task.seeds_of_candidates
-            else score_by_factors(users, items)
+            return lambda rows: model(users[rows])
+        items = self._cold_items(name, model, settings, training, track_ids)
+        if task.seeds_of_candidates:
+            return score_by_factors(items, model.users[users])
+        return score_by_factors(model.users[users], items)
+
+    def _content_knn_scorer(
+        self,
+        settings: dict[str, Any],
+        training: "TrainingMatrix",
+        task: Task,
+        users: np.ndarray,
+        track_ids: list[str],
+    ) -> Scorer:
+        new_content = None if task.name == WARM else self._content(track_ids)
+        weights = fit_content_knn(
+            training.matrix, self._content(training.track_ids), new_content, **settings
         )
+        if not task.seeds_of_candidates:
+            return lambda rows: weights(users[rows])
+        matrix = training.matrix[users]
+        weights_by_track = weights.weights.tocsc()
+        return lambda rows: np.asarray((matrix @ weights_by_track[:, rows]).toarray().T)
 
     def _cold_items(
         self,
         name: str,
         model: Any,
-        point: dict[str, Any],
-        fits: "TrainingMatrix",
-        tracks: list[str],
+        settings: dict[str, Any],
+        training: "TrainingMatrix",
+        track_ids: list[str],
     ) -> np.ndarray:
-        """(m, f) of tracks that nobody has played."""
-        if name in ("vectors_to_factors", WITH_TEXT):
-            read = self._contents_and_texts if name == WITH_TEXT else self._contents
+        """Returns (m, f), the factors of tracks without plays."""
+        if name in ON_FACTORS:
+            read = self._content_and_texts if name == WITH_TEXT else self._content
             return content_to_factors(
-                model.items, read(fits.track_ids), read(tracks), point["ridge"]
+                model.items, read(training.track_ids), read(track_ids), **settings
             )
-        items: np.ndarray = model.items(self._contents(tracks))
+        items: np.ndarray = model.items(self._content(track_ids))
         return items
 
-    def _model(self, name: str, point: dict[str, Any], fits: "TrainingMatrix") -> Any:
+    def _model(self, name: str, settings: dict[str, Any], training: "TrainingMatrix") -> Any:
         if name in ON_FACTORS:
-            return self._model("als", self._point("als", WARM), fits)
-        if name in ASKED_ONCE and fits is self.early:
-            return self._fit(name, point, fits)
-        key = (name, str(point), fits is self.late)
+            return self._model("als", self._tune("als", WARM), training)
+        if name in NOT_KEPT and training is self.early:
+            return self._fit(name, settings, training)
+        key = (name, str(settings), training is self.late)
         if key not in self.models:
-            self.models[key] = self._fit(name, point, fits)
+            self.models[key] = self._fit(name, settings, training)
         return self.models[key]
 
-    def _forget(self, name: str, kept: dict[str, Any]) -> None:
-        """Drops the models of settings that were not chosen."""
-        for key in [key for key in self.models if key[0] == name and key[1] != str(kept)]:
-            del self.models[key]
-
-    def _fit(self, name: str, point: dict[str, Any], fits: "TrainingMatrix") -> Any:
+    def _fit(self, name: str, settings: dict[str, Any], training: "TrainingMatrix") -> Any:
         match name:
             case "item_knn":
-                return fit_item_knn(fits.matrix, **point)
+                return fit_item_knn(training.matrix, **settings)
             case "ease":
-                return fit_ease(fits.matrix, **point)
+                return fit_ease(training.matrix, **settings)
             case "als":
-                return fit_als(fits.matrix, **point, seed=self.seed)
-        content = None if name == "sasrec" else self._contents(fits.track_ids)
+                return fit_als(training.matrix, **settings, seed=self.seed)
+        content = None if name == "sasrec" else self._content(training.track_ids)
+        n_tracks = len(training.track_ids)
         return fit_sasrec(
-            fits.sequences(), len(fits.track_ids), **point, seed=self.seed, content=content
+            training.sequences(), n_tracks, **settings, seed=self.seed, content=content
         )
 
-    def _contents(self, track_ids: list[str]) -> np.ndarray:
+    def _content(self, track_ids: list[str]) -> np.ndarray:
         return np.stack([self.content[track_id] for track_id in track_ids])
 
-    def _contents_and_texts(self, track_ids: list[str]) -> np.ndarray:
-        nothing = np.zeros_like(next(iter(self.texts.values())))
-        texts = [self.texts.get(track_id, nothing) for track_id in track_ids]
-        return beside_text(self._contents(track_ids), np.stack(texts))
+    def _content_and_texts(self, track_ids: list[str]) -> np.ndarray:
+        no_text = np.zeros_like(next(iter(self.texts.values())))
+        texts = [self.texts.get(track_id, no_text) for track_id in track_ids]
+        return beside_text(self._content(track_ids), np.stack(texts))
+
+
+def _tuning_task(task_name: str) -> str:
+    """Returns the task of the validation window that a task's settings are chosen on."""
+    return WARM if task_name == WARM else COLD
 
 
 class TrainingMatrix:
-    """The log up to a moment, as methods are fitted on."""
+    """The log up to a moment, as baselines are fitted on."""
 
     def __init__(self, events: pl.DataFrame, track_ids: list[str], config: Config) -> None:
         self.events = events.filter(pl.col(TRACK_ID).is_in(track_ids))
-        self.track_ids, self.users = track_ids, sorted(self.events[USER_ID].unique())
-        self.place = {user: row for row, user in enumerate(self.users)}
+        self.track_ids = track_ids
+        self.users = sorted(self.events[USER_ID].unique())
+        self.row_of = {user_id: row for row, user_id in enumerate(self.users)}
         self.min_played_s = config.pairs.min_played_s
         self.liked = self.events.filter(is_positive(self.min_played_s))
         self.matrix = as_matrix(self.events, self.users, track_ids, self.min_played_s)
 
-    def rows(self, users: list[str]) -> np.ndarray:
-        """(U,) the matrix rows of `users`, all of whom have a past."""
-        return np.array([self.place[user] for user in users], dtype=np.int64)
+    def rows(self, user_ids: list[str]) -> np.ndarray:
+        """Returns (U,), the matrix rows of users, all of whom have events."""
+        return np.array([self.row_of[user_id] for user_id in user_ids], dtype=np.int64)
 
     def sequences(self) -> list[np.ndarray]:
-        """Returns the liked tracks of each listener in order, as column numbers."""
-        return as_sequences(self.events, self.users, self.track_ids, self.min_played_s, MAX_LENGTH)
-
-
-MAX_LENGTH = 1_000  # latest liked tracks of a listener that SASRec learns from
+        """Returns the liked tracks of each user in order, as column numbers."""
+        return as_sequences(
+            self.events, self.users, self.track_ids, self.min_played_s, MAX_SEQUENCE
+        )

@@ -1,121 +1,146 @@
-"""What a model is worth on validation, meaning and taste: decides how far stage two may go
-(`train/selection.py`).
-"""
+"""Scores a model on validation data: semantic and preference quality, for `train/selection.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from ponticello.errors import LibraryError
+from ponticello.config import Config
 from ponticello.evaluate.labels import LABEL_COLUMNS, known_labels
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures
-from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
+from ponticello.evaluate.tasks import Task, next_tracks, rank_task, score_by_profile
 from ponticello.features.frontend import open_features
+from ponticello.features.store import FeatureStore
 from ponticello.listening.log import read_interactions
 from ponticello.model.htcl import HTCL
-from ponticello.splits.splits import before_test, load_splits, one_window_earlier
+from ponticello.splits.splits import before_test, one_window_earlier
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts, track_texts
+from ponticello.train.dataset import require_splits
 from ponticello.train.selection import Scorer, ValidationScores
 
-MOST_LISTENERS = 500  # asked, drawn where there are more
+MAX_USERS = 500  # more are sampled
 
 
 def score_on_validation(folder: LibraryPaths) -> Scorer:
-    """Measures a model on the validation tracks and the validation window of the log, never on
-    test.
+    """Returns a function that scores a model on the validation tracks and window, never on test.
 
-    meaning: a text's track among the validation tracks (R@10 and MRR); same-label neighbours for
-    each of `LABEL_COLUMNS` that two tracks share; of audio and of fused vectors. taste: NDCG@k of
-    validation tracks nobody has played, each listener asking with a profile. The library is read
-    when a model is first judged; LibraryError then if nothing is held out or prepared.
+    semantic: text to audio among the validation tracks (R@10 and MRR), and same-label neighbours
+    for each of `LABEL_COLUMNS`; of audio and of fused vectors. preference: NDCG@k of validation
+    tracks, which have no plays, by each user's profile. The library is read when the first model
+    is scored; LibraryError then if nothing is held out or prepared.
     """
-    found: list[Scorer] = []
+    data: list[_ValidationData] = []
 
-    def judge(model: HTCL) -> ValidationScores:
-        if not found:
-            found.append(_judge(folder))
-        return found[0](model)
+    def score(model: HTCL) -> ValidationScores:
+        if not data:
+            data.append(_load(folder))
+        return data[0].score(model)
 
-    return judge
+    return score
 
 
-def _judge(folder: LibraryPaths) -> Scorer:
-    splits = load_splits(folder)
-    if splits is None:
-        raise LibraryError(
-            "nothing is held out yet",
-            code="no_splits",
-            remedy="ponticello mine-pairs",
-            library=folder.root,
-        )
-    store, config = open_features(folder, folder.config), folder.config
+@dataclass
+class _ValidationData:
+    """The validation tracks, their labels and the cold task; row i of all belongs to `ids[i]`.
+
+    rows: those of the validation tracks. label_sets: those tracks' labels by column. states: what
+    the frozen text encoder makes of `texts` and `fused_texts`, once computed.
+    """
+
+    config: Config
+    store: FeatureStore
+    ids: list[str]
+    texts: list[str]
+    fused_texts: list[str]
+    rows: list[int]
+    label_sets: Mapping[str, list[set[str]]]
+    cold: Task
+    states: tuple[np.ndarray, np.ndarray] | None = None
+
+    def score(self, model: HTCL) -> ValidationScores:
+        """Returns the model's scores, of audio and of fused vectors."""
+        if self.states is None or model.settings.text.trainable:
+            text_states = model.encode_text_states(self.texts)
+            self.states = (text_states, model.encode_text_states(self.fused_texts))
+        text_states, fused_states = self.states
+        frames = [self.store.read(track_id) for track_id in self.ids]
+        audio = model.encode_features(frames)
+        fused = model.encode_fused(frames, fused_states)
+        # Retrieval uses audio vectors for both kinds: a fused vector holds the text itself.
+        retrieval = self._score_retrieval(model, text_states, audio)
+        scores = ValidationScores({}, {}, {})
+        for kind, vectors in (("audio", audio), ("fused", fused)):
+            scores.semantic[kind] = retrieval | self._score_neighbours(vectors)
+            if self.cold.queries:
+                ndcg = self._score_users(vectors)
+                scores.by_user[kind] = ndcg
+                scores.preference[kind] = float(np.nanmean(ndcg))
+        return scores
+
+    def _score_retrieval(
+        self, model: HTCL, text_states: np.ndarray, audio: np.ndarray
+    ) -> dict[str, float]:
+        rows = [row for row in self.rows if self.texts[row]]
+        if len(rows) < 2:
+            return {}
+        texts = model.encode_text_from_states(text_states[rows])
+        figures = retrieval_figures(texts, audio[rows], np.arange(len(rows)))
+        return {"text to audio R@10": figures["recall@10"], "text to audio MRR": figures["mrr"]}
+
+    def _score_neighbours(self, vectors: np.ndarray) -> dict[str, float]:
+        track_ids = [self.ids[row] for row in self.rows]
+        by_method = {"model": vectors[self.rows]}
+        figures = {}
+        for column, label_sets in self.label_sets.items():
+            if sum(map(bool, label_sets)) < 2:
+                continue
+            scores = music_to_music_scores(by_method, label_sets, track_ids, track_ids, column)
+            if scores:  # empty if no two tracks share a label
+                figures[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
+        return figures
+
+    def _score_users(self, vectors: np.ndarray) -> np.ndarray:
+        """Returns each user's NDCG@k."""
+        space = dict(zip(self.ids, vectors, strict=True))
+        scorer = score_by_profile(self.cold, [(1.0, space)], self.config.search)
+        k = self.config.evaluate.k
+        return rank_task(self.cold, scorer, k).metrics[f"NDCG@{k}"]
+
+
+def _load(folder: LibraryPaths) -> _ValidationData:
+    splits = require_splits(folder)
+    config = folder.config
+    store = open_features(folder, config)
     tracks = read_tracks(folder).sort(TRACK_ID)
-    known = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
-    usable = {track_id for track_id in known if track_id in store}
+    texts = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
+    usable = {track_id for track_id in texts if track_id in store}
     past = before_test(splits, read_interactions(folder))
     _, cold = next_tracks(past, one_window_earlier(splits), usable, config, cold_role="validation")
-    if len(cold.queries) > MOST_LISTENERS:
-        cold = cold.rows(
-            np.sort(
-                np.random.default_rng(0).choice(len(cold.queries), MOST_LISTENERS, replace=False)
-            )
-        )
-    validation = [
-        track_id for track_id in sorted(usable) if splits.roles.get(track_id) == "validation"
-    ]
-    ids = sorted(
-        {*validation, *cold.candidates, *(track_id for seeds in cold.seeds for track_id in seeds)}
-    )
-    place = {track_id: row for row, track_id in enumerate(ids)}
+    if len(cold.queries) > MAX_USERS:
+        sample = np.random.default_rng(0).choice(len(cold.queries), MAX_USERS, replace=False)
+        cold = cold.rows(np.sort(sample))
+    validation = []
+    for track_id in sorted(usable):
+        if splits.roles.get(track_id) == "validation":
+            validation.append(track_id)
+    ids = sorted({*validation, *cold.candidates}.union(*cold.seeds))
+    row_of = {track_id: row for row, track_id in enumerate(ids)}
     fused = fused_texts(tracks, config.front_end)
-    texts, beside = [known[track_id] for track_id in ids], [fused[track_id] for track_id in ids]
-    rows = [place[track_id] for track_id in validation]
-    told = [row for row in rows if texts[row]]
-    own = tracks.filter(tracks[TRACK_ID].is_in(validation))
-    labels = {
-        column: known_labels(own[column].to_list())[0]
-        for column in LABEL_COLUMNS
-        if column in own.columns
-    }
-    states: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def judge(model: HTCL) -> ValidationScores:
-        if model.settings.text.trainable or not states:
-            states[:] = [(model.encode_text_states(texts), model.encode_text_states(beside))]
-        asked, fused_with = states[0]
-        frames = [store.read(track_id) for track_id in ids]
-        kinds = {
-            "audio": model.encode_features(frames),
-            "fused": model.encode_fused(frames, fused_with),
-        }
-        said: dict[str, float] = {}
-        if len(told) > 1:  # of the audio for both: a fused vector holds the text itself
-            found = retrieval_figures(
-                model.encode_text_from_states(asked[told]),
-                kinds["audio"][told],
-                np.arange(len(told)),
-            )
-            said = {"text to audio R@10": found["recall@10"], "text to audio MRR": found["mrr"]}
-        meaning: dict[str, dict[str, float]] = {kind: dict(said) for kind in kinds}
-        taste, by_listener = {}, {}
-        for kind, vectors in kinds.items():
-            for column, sets in labels.items():
-                if sum(bool(found) for found in sets) > 1:
-                    scores = music_to_music_scores(
-                        {"model": vectors[rows]}, sets, validation, validation, column
-                    )
-                    if scores:  # no two share one, else
-                        meaning[kind][f"same {column}"] = float(
-                            np.nanmean(scores[0].by_method["model"])
-                        )
-            if cold.queries:
-                scorer = score_by_profile(
-                    cold, [(1.0, dict(zip(ids, vectors, strict=True)))], config.search
-                )
-                metrics = rank_task(cold, scorer, config.evaluate.k).metrics
-                by_listener[kind] = metrics[f"NDCG@{config.evaluate.k}"]
-                taste[kind] = float(np.nanmean(by_listener[kind]))
-        return ValidationScores(meaning, taste, by_listener)
-
-    return judge
+    validation_tracks = tracks.filter(tracks[TRACK_ID].is_in(validation))
+    label_sets = {}
+    for column in LABEL_COLUMNS:
+        if column in validation_tracks.columns:
+            label_sets[column], _ = known_labels(validation_tracks[column].to_list())
+    return _ValidationData(
+        config=config,
+        store=store,
+        ids=ids,
+        texts=[texts[track_id] for track_id in ids],
+        fused_texts=[fused[track_id] for track_id in ids],
+        rows=[row_of[track_id] for track_id in validation],
+        label_sets=label_sets,
+        cold=cold,
+    )

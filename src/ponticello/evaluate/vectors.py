@@ -1,8 +1,4 @@
-"""What every part of an evaluation reads: the tracks all methods know, and each method's vectors of
-them.
-
-Vectors of any encoder, from a file, so that it can stand in the same table.
-"""
+"""The vectors that an evaluation compares: of runs, untrained encoders, files and the text."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +9,7 @@ import polars as pl
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.evaluate.baselines import frame_means, mel_statistics, unit
+from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
 from ponticello.features.frontend import open_features
@@ -30,83 +26,61 @@ from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import fused_texts, track_texts
 
-SHORTEST = 1e-12  # below, a vector has no direction
-
-
-@dataclass(frozen=True)
-class ExternalVectors:
-    """vectors: (d,) float32 unit vectors by track id; left_out: ids whose vector is not finite, or
-    zero.
-    """
-
-    vectors: dict[str, np.ndarray]
-    left_out: list[str]
-
-
-def read_vectors(path: Path) -> ExternalVectors:
-    """The vectors of a file as `read_vector_file` takes it, all of one length and scaled to unit
-    length.
-
-    Errors: as there, and DataError where their lengths differ.
-    """
-    ids, rows = read_vector_file(path)
-    lengths = sorted({len(row) for row in rows})
-    if len(lengths) > 1 or not lengths[0]:
-        raise DataError(
-            f"{path.name}: every row needs an id and a vector of the same length; found lengths {lengths}"
-        )
-    matrix = np.stack(rows)
-    with np.errstate(all="ignore"):
-        usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > SHORTEST)
-    scaled = unit(matrix[usable])
-    kept = [track_id for track_id, is_usable in zip(ids, usable, strict=True) if is_usable]
-    left_out = [track_id for track_id, is_usable in zip(ids, usable, strict=True) if not is_usable]
-    return ExternalVectors(dict(zip(kept, scaled, strict=True)), left_out)
-
-
-MEL, MUSICNN, FRONT_END, TEXT = "mel_statistics", "musicnn", "front_end", "text"
+MEL = "mel_statistics"
+MUSICNN = "musicnn"
+FRONT_END = "front_end"
+TEXT = "text"
 FUSED = "_fused"  # ends the name of a method whose vectors hold the text too
+MIN_LENGTH = 1e-12  # a shorter vector has no direction
+
+VectorsById = dict[str, np.ndarray]  # (d,) each, by track id
 
 
 @dataclass(frozen=True)
 class EvaluationVectors:
-    """Row i of everything belongs to `ids[i]`; ids are sorted."""
+    """The tracks that every method has a vector of, and those vectors.
+
+    Row i of everything belongs to `ids[i]`; ids are sorted.
+    roles: "new" for a track that is not in the splits. artists: by track id. vectors: (n, d) unit
+    vectors by method; those of `TEXT` are 0 for a track without text. models: by method of a run.
+    store: the features that the models read. fused_texts: (D,) by track id, the texts that fused
+    vectors hold; empty if no fused vectors are compared.
+    """
 
     config: Config
     tracks: pl.DataFrame
     ids: list[str]
-    roles: list[str]  # "new" where the splits do not know the track
+    roles: list[str]
     artists: dict[str, str]
     texts: list[str]
-    vectors: dict[
-        str, np.ndarray
-    ]  # (n, d) unit vectors by method; those of `TEXT` are 0 for a track without text
+    vectors: dict[str, np.ndarray]
     models: dict[str, HTCL]
-    store: FeatureStore | None  # what the models read
-    beside: dict[
-        str, np.ndarray
-    ]  # by track id, (D,): the text that fused vectors hold; empty if none is compared
+    store: FeatureStore | None
+    fused_texts: VectorsById
 
     @property
     def clusters(self) -> list[str]:
-        """The artist of every track, or the track itself: queries that are drawn together."""
+        """The artist of every track, or the track itself: the clusters of queries."""
         return [self.artists.get(track_id, track_id) for track_id in self.ids]
 
     @property
     def content(self) -> str:
-        """The method whose vectors carry collaborative models to cold tracks: the best that saw no
-        listening.
-        """
-        heard = [
-            method
-            for method in self.vectors
-            if method not in (MEL, MUSICNN, TEXT, STAGE_TWO, STAGE_TWO + FUSED)
-        ]
-        others = [method for method in (MUSICNN, MEL) if method in self.vectors]
-        return STAGE_ONE if STAGE_ONE in heard else [*heard, *others][0]
+        """The method whose vectors extend collaborative models to cold tracks.
 
-    def by_id(self, method: str) -> dict[str, np.ndarray]:
-        """Each track's vector under a method."""
+        Stage one if there is one, else the first external encoder or front end, else an untrained
+        one; never a method that was trained on listening.
+        """
+        if STAGE_ONE in self.vectors:
+            return STAGE_ONE
+        fallbacks = (MUSICNN, MEL)
+        trained_on_listening = (STAGE_TWO, STAGE_TWO + FUSED)
+        for method in self.vectors:
+            if method not in (TEXT, *fallbacks, *trained_on_listening):
+                return method
+        return next(method for method in fallbacks if method in self.vectors)
+
+    def by_id(self, method: str) -> VectorsById:
+        """Returns each track's vector under a method."""
         return dict(zip(self.ids, self.vectors[method], strict=True))
 
     def queries(self, rows: list[int]) -> tuple[list[str], list[str]]:
@@ -115,8 +89,18 @@ class EvaluationVectors:
         return [self.ids[row] for row in rows], [clusters[row] for row in rows]
 
     def rows_of(self, role: str) -> list[int]:
-        """The rows of the tracks with this role."""
-        return [row for row, found in enumerate(self.roles) if found == role]
+        """Returns the rows of the tracks with this role."""
+        return [row for row, track_role in enumerate(self.roles) if track_role == role]
+
+
+@dataclass(frozen=True)
+class _RunVectors:
+    """The vectors of runs, by method, with their models; texts: those that fused vectors hold."""
+
+    by_method: dict[str, VectorsById]
+    models: dict[str, HTCL]
+    store: FeatureStore | None
+    texts: dict[str, str]
 
 
 def load_vectors(
@@ -125,146 +109,254 @@ def load_vectors(
     files: Mapping[str, Path],
     splits: Splits,
     notes: list[str],
-    say: Callable[[str], None],
+    on_step: Callable[[str], None],
 ) -> EvaluationVectors:
-    """Embeds what is to be compared; tracks that some method has no vector of are left out for all,
-    with a note.
+    """Embeds the library with every method.
 
-    runs: run name by method; files: vectors from elsewhere by method. LibraryError if there is
-    nothing to compare.
+    runs: run name by method; files: file of external vectors by method. Tracks that a method has no
+    vector of are left out for all methods, with a note. LibraryError if there is no method;
+    DataError if fewer than two tracks are left.
     """
     tracks = read_tracks(folder).sort(TRACK_ID)
-    known = _unlearned(folder, tracks[TRACK_ID].to_list(), splits, notes, say)
+    by_method = _untrained_vectors(folder, tracks[TRACK_ID].to_list(), splits, notes, on_step)
     for method, path in files.items():
-        found = read_vectors(path)
-        known[method] = found.vectors
-        if found.left_out:
+        external = read_vectors(path)
+        by_method[method] = external.vectors
+        if external.left_out:
             notes.append(
-                f"{method}: {len(found.left_out):,} vectors are zero or not finite, such as {found.left_out[0]!r}."
+                f"{method}: {len(external.left_out):,} vectors are zero or not finite, "
+                f"such as {external.left_out[0]!r}."
             )
-    models: dict[str, HTCL] = {}
-    read: FeatureStore | None = None
-    fused_with: dict[str, str] = {}
-    for method, run in runs.items():
-        say(f"vectors: {display_name(method)}")
-        config = run_config(folder.run(run))
-        read = open_features(folder, config)
-        vectors, _ = embed_library(folder.run(run), read)
-        known[method] = dict(zip(vectors.track_ids, vectors.matrix, strict=True))
-        if served_vector_name(folder.run(run)) == "fused":
-            fused_with = fused_texts(tracks, config.front_end)
-            fused, _ = embed_library(folder.run(run), read, texts=fused_with)
-            known[f"{method}{FUSED}"] = dict(zip(fused.track_ids, fused.matrix, strict=True))
-            notes.append(
-                f"{display_name(method)} serves fused vectors (audio with text) where a track has a text."
-            )
-        models[method] = HTCL.from_pretrained(folder.run(run))
-    if not known:
+    of_runs = _run_vectors(folder, runs, tracks, notes, on_step)
+    by_method |= of_runs.by_method
+    if not by_method:
         raise LibraryError(
             "there is nothing to evaluate; run: ponticello prepare, or give --vectors"
         )
-    of_library = set(tracks[TRACK_ID])
-    everywhere = set.intersection(of_library, *(set(own) for own in known.values()))
-    somewhere = of_library & {track_id for own in known.values() for track_id in own}
-    for method, own in known.items():
-        if missing := len(somewhere - set(own)):
-            notes.append(
-                f"{display_name(method)} has no vector of {missing:,} tracks; they are left out for all."
-            )
-    tracks = tracks.filter(pl.col(TRACK_ID).is_in(list(everywhere)))
-    if tracks.height < 2:
-        raise DataError(
-            "fewer than two tracks of the catalogue have a vector in every method; check the ids"
-        )
+    tracks = _tracks_of_all(tracks, by_method, notes)
     ids = tracks[TRACK_ID].to_list()
-    matrices = {
-        method: np.stack([own[track_id] for track_id in ids]) for method, own in known.items()
-    }
+    matrices = {}
+    for method, vectors in by_method.items():
+        matrices[method] = np.stack([vectors[track_id] for track_id in ids])
     texts = track_texts(tracks)
-    told = [texts, [fused_with[track_id] for track_id in ids]] if fused_with else [texts]
-    read_texts = _text_vectors(folder.config, told, notes, say)
-    if read_texts:
-        matrices[TEXT] = read_texts[0]
+    encoder = _text_encoder(folder.config, texts, notes, on_step)
+    fused = {}
+    if encoder is not None:
+        matrices[TEXT] = _encode_texts(encoder, texts)
+        if of_runs.texts:
+            encoded = _encode_texts(encoder, [of_runs.texts[track_id] for track_id in ids])
+            fused = dict(zip(ids, encoded, strict=True))
     return EvaluationVectors(
-        folder.config,
-        tracks,
-        ids,
-        [splits.roles.get(track_id, "new") for track_id in ids],
-        lead_artists(tracks),
-        texts,
-        {method: matrices[method] for method in sorted(matrices, key=_place)},
-        models,
-        read,
-        {
-            track_id: vector
-            for found in read_texts[1:]
-            for track_id, vector in zip(ids, found, strict=True)
-        },
+        config=folder.config,
+        tracks=tracks,
+        ids=ids,
+        roles=[splits.roles.get(track_id, "new") for track_id in ids],
+        artists=lead_artists(tracks),
+        texts=texts,
+        vectors={method: matrices[method] for method in sorted(matrices, key=_report_position)},
+        models=of_runs.models,
+        store=of_runs.store,
+        fused_texts=fused,
     )
 
 
-def _unlearned(
+def _untrained_vectors(
     folder: LibraryPaths,
     track_ids: list[str],
     splits: Splits,
     notes: list[str],
-    say: Callable[[str], None],
-) -> dict[str, dict[str, np.ndarray]]:
-    """What can be heard without training, by method and track id: mel statistics, what the taggers
-    hear, and the library's own front end where it is neither.
+    on_step: Callable[[str], None],
+) -> dict[str, VectorsById]:
+    """Returns mel statistics, and means of the taggers' and of the library's front end's frames.
 
-    A row needs every track that the library's own front end (log-mels where that is MusiCNN) has
-    prepared; else a note says how many are missing.
+    A method is measured only if it has features of every track that the library's front end
+    (log-mels where that is MusiCNN) has prepared.
     """
     front_end = folder.config.front_end
-    is_other = front_end not in ("logmel", "musicnn")
-    places = {MEL: folder.mels, MUSICNN: folder.frames}
-    places |= {FRONT_END: folder.frames_of(front_end)} if is_other else {}
-    stores = {
-        method: FeatureStore(place)
-        for method, place in places.items()
-        if (place / MANIFEST).is_file()
-    }
-    own = stores.get(FRONT_END if is_other else MEL)
-    ids = [track_id for track_id in track_ids if own is not None and track_id in own]
+    has_other = front_end not in ("logmel", "musicnn")
+    paths = {MEL: folder.mels, MUSICNN: folder.frames}
+    if has_other:
+        paths[FRONT_END] = folder.frames_of(front_end)
+    stores = {}
+    for method, path in paths.items():
+        if (path / MANIFEST).is_file():
+            stores[method] = FeatureStore(path)
+    main_store = stores.get(FRONT_END if has_other else MEL)
+    if main_store is None:
+        return {}
+    ids = [track_id for track_id in track_ids if track_id in main_store]
     training = [track_id for track_id in ids if splits.roles.get(track_id) == "train"]
-    known = {}
+    by_method = {}
     for method, store in stores.items() if ids else ():
-        say(f"vectors: {display_name(method)}")
-        if missing := sum(track_id not in store for track_id in ids):
+        on_step(f"vectors: {display_name(method)}")
+        n_missing = sum(track_id not in store for track_id in ids)
+        if n_missing:
             remedy = "; run: ponticello tag" if method == MUSICNN else ""
             notes.append(
-                f"{display_name(method)} is not measured: it has not heard every track ({missing:,} are missing){remedy}."
+                f"{display_name(method)} is not measured: it has not heard every track "
+                f"({n_missing:,} are missing){remedy}."
             )
-        elif method == MEL:
-            known[method] = dict(zip(ids, mel_statistics(store, ids, training), strict=True))
+            continue
+        if method == MEL:
+            matrix = mel_statistics(store, ids, training)
         else:
             size = TAGGERS_SIZE if method == MUSICNN else store.frame_size
-            known[method] = dict(zip(ids, frame_means(store, ids, training, size), strict=True))
-    return known
+            matrix = frame_means(store, ids, training, size)
+        by_method[method] = dict(zip(ids, matrix, strict=True))
+    return by_method
 
 
-def _text_vectors(
-    config: Config, told: list[list[str]], notes: list[str], say: Callable[[str], None]
-) -> list[np.ndarray]:
-    """(n, D) of each list of texts by the pretrained text encoder; none, and a note, where it
-    cannot be had.
+def mel_statistics(
+    store: FeatureStore, track_ids: list[str], reference_ids: list[str]
+) -> np.ndarray:
+    """Returns (n, 2F) float32 unit vectors: mean and standard deviation of every mel band, in dB.
 
-    Rows of empty texts are 0; none at all where the first list holds nothing else.
+    Each of the 2F numbers is standardised over `reference_ids` (the training tracks).
     """
-    if not any(told[0]):
-        return []
-    say(f"vectors: {display_name(TEXT)}")
+
+    def describe(frames: np.ndarray) -> np.ndarray:
+        return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+
+    return _standardised(store, track_ids, reference_ids, describe)
+
+
+def frame_means(
+    store: FeatureStore, track_ids: list[str], reference_ids: list[str], size: int
+) -> np.ndarray:
+    """Returns (n, size) float32 unit vectors: each track's mean of the first numbers of its frames.
+
+    Each number is standardised over `reference_ids`.
+    """
+    return _standardised(
+        store, track_ids, reference_ids, lambda frames: frames[:, :size].mean(axis=0)
+    )
+
+
+def _standardised(
+    store: FeatureStore,
+    track_ids: list[str],
+    reference_ids: list[str],
+    describe: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Returns unit vectors of `describe(frames (T, F))`, standardised over the references."""
+
+    def describe_all(ids: list[str]) -> np.ndarray:
+        return np.stack(
+            [describe(np.asarray(store.read(track_id), dtype=np.float32)) for track_id in ids]
+        )
+
+    reference = describe_all(reference_ids)
+    described = describe_all(track_ids)
+    return unit((described - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
+
+
+@dataclass(frozen=True)
+class ExternalVectors:
+    """The vectors of a file: (d,) float32 unit vectors by track id.
+
+    left_out: ids whose vector is zero or not finite.
+    """
+
+    vectors: VectorsById
+    left_out: list[str]
+
+
+def read_vectors(path: Path) -> ExternalVectors:
+    """Reads a file of vectors, as `read_vector_file`, and scales them to unit length.
+
+    Errors as there; DataError if the vectors differ in length.
+    """
+    ids, rows = read_vector_file(path)
+    lengths = sorted({len(row) for row in rows})
+    if len(lengths) > 1 or not lengths[0]:
+        raise DataError(
+            f"{path.name}: every row needs an id and a vector of the same length; "
+            f"found lengths {lengths}"
+        )
+    matrix = np.stack(rows)
+    with np.errstate(all="ignore"):
+        is_usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > MIN_LENGTH)
+    usable_ids = [ids[row] for row in np.flatnonzero(is_usable)]
+    left_out = [ids[row] for row in np.flatnonzero(~is_usable)]
+    return ExternalVectors(dict(zip(usable_ids, unit(matrix[is_usable]), strict=True)), left_out)
+
+
+def _run_vectors(
+    folder: LibraryPaths,
+    runs: Mapping[str, str],
+    tracks: pl.DataFrame,
+    notes: list[str],
+    on_step: Callable[[str], None],
+) -> _RunVectors:
+    """Embeds the library with each run; with text too where the run serves fused vectors."""
+    by_method = {}
+    models = {}
+    store = None
+    texts: dict[str, str] = {}
+    for method, run in runs.items():
+        on_step(f"vectors: {display_name(method)}")
+        path = folder.run(run)
+        config = run_config(path)
+        store = open_features(folder, config)
+        audio, _ = embed_library(path, store)
+        by_method[method] = dict(zip(audio.track_ids, audio.matrix, strict=True))
+        if served_vector_name(path) == "fused":
+            texts = fused_texts(tracks, config.front_end)
+            fused, _ = embed_library(path, store, texts=texts)
+            by_method[method + FUSED] = dict(zip(fused.track_ids, fused.matrix, strict=True))
+            notes.append(
+                f"{display_name(method)} serves fused vectors (audio with text) "
+                "where a track has a text."
+            )
+        models[method] = HTCL.from_pretrained(path)
+    return _RunVectors(by_method, models, store, texts)
+
+
+def _tracks_of_all(
+    tracks: pl.DataFrame, by_method: Mapping[str, VectorsById], notes: list[str]
+) -> pl.DataFrame:
+    """Returns the tracks that every method has a vector of; notes how many a method lacks."""
+    catalogue = set(tracks[TRACK_ID])
+    of_any: set[str] = set()
+    of_all = catalogue
+    for vectors in by_method.values():
+        of_any |= catalogue & vectors.keys()
+        of_all = of_all & vectors.keys()
+    for method, vectors in by_method.items():
+        n_missing = len(of_any - vectors.keys())
+        if n_missing:
+            notes.append(
+                f"{display_name(method)} has no vector of {n_missing:,} tracks; "
+                "they are left out for all."
+            )
+    tracks = tracks.filter(pl.col(TRACK_ID).is_in(list(of_all)))
+    if tracks.height < 2:
+        raise DataError(
+            "fewer than two tracks of the catalogue have a vector in every method; check the ids"
+        )
+    return tracks
+
+
+def _text_encoder(
+    config: Config, texts: list[str], notes: list[str], on_step: Callable[[str], None]
+) -> HTCL | None:
+    """Returns a model with the pretrained text encoder; None if unavailable or without texts."""
+    if not any(texts):
+        return None
+    on_step(f"vectors: {display_name(TEXT)}")
     try:
-        model = HTCL.from_settings(config)
+        return HTCL.from_settings(config)
     except CheckpointError as error:
         notes.append(f"{display_name(TEXT)} is not measured: {error}.")
-        return []
-    return [
-        unit(model.encode_text_states(texts) * np.array([[bool(text)] for text in texts]))
-        for texts in told
-    ]
+        return None
 
 
-def _place(method: str) -> int:
-    return {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5}.get(method, 2)
+def _encode_texts(model: HTCL, texts: list[str]) -> np.ndarray:
+    """Returns (n, D) unit vectors; the rows of empty texts are 0."""
+    has_text = np.array([[bool(text)] for text in texts])
+    return unit(model.encode_text_states(texts) * has_text)
+
+
+def _report_position(method: str) -> int:
+    positions = {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5}
+    return positions.get(method, 2)

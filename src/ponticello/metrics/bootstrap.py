@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means and of differences, and sign-flip tests with Holm's correction.
+"""Bootstrap intervals of means, and sign-flip tests with Holm's correction.
 
 Queries of one cluster (an artist's tracks) are not independent, so whole clusters are drawn and
 whole clusters flip. A value that is nan does not count.
@@ -31,8 +31,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap_means(columns: Floats, clusters: Ints | None, rounds: int, seed: int) -> Floats:
-    """Computes each column's mean and the ends of its 95 % percentile bootstrap interval: (m, 3)
-    float64.
+    """Returns (m, 3) float64: each column's mean and 95 % percentile bootstrap interval.
 
     columns: (n, m), finite or nan (DataError); clusters: (n,) int, or None = each row alone. rounds
     >= 2 (ConfigError). A round draws as many clusters as there are, with replacement, the same for
@@ -70,9 +69,7 @@ def bootstrap_means(columns: Floats, clusters: Ints | None, rounds: int, seed: i
 
 
 def _interval_ends(sums: Floats, sizes: Floats, rounds: int, seed: int) -> Floats:
-    """Returns (m, 2), the ends of the 95 % intervals of sum / size over resampled clusters; sums,
-    sizes: (C, m).
-    """
+    """Returns (m, 2), the 95 % intervals of sum / size over resampled clusters, from (C, m)."""
     n_clusters = len(sums)
 
     def means(drawn: Ints, axis: int) -> Floats:
@@ -96,10 +93,9 @@ def _interval_ends(sums: Floats, sizes: Floats, rounds: int, seed: int) -> Float
 
 
 def bootstrap_mean(values: Floats, clusters: Ints | None, rounds: int, seed: int) -> Interval:
-    """The mean of `values` with its 95 % percentile bootstrap interval: `bootstrap_means` of one
-    column.
+    """Returns the mean of `values` with its interval, as `bootstrap_means` of one column.
 
-    values: (n,), nan left out; clusters, rounds, seed: as there.
+    values: (n,), nan is ignored; clusters, rounds, seed: as there.
 
     >>> bootstrap_mean(np.array([0.0, 1.0, 1.0, 1.0]), np.array([5, 9, 9, 9]), rounds=200, seed=0)
     Interval(mean=0.75, low=0.0, high=1.0)
@@ -109,21 +105,8 @@ def bootstrap_mean(values: Floats, clusters: Ints | None, rounds: int, seed: int
     return Interval(mean, low, high)
 
 
-def paired_difference(
-    a: Floats, b: Floats, clusters: Ints | None, rounds: int, seed: int
-) -> Interval:
-    """The mean of a - b with its interval, as `bootstrap_mean`; pairs where either is nan are left
-    out.
-
-    a, b: (n,), row i of both about the same query; ShapeError if they differ in length.
-    """
-    _check_pairs(a, b)
-    return bootstrap_mean(a.astype(np.float64) - b.astype(np.float64), clusters, rounds, seed)
-
-
 def sign_flip_p(differences: Floats, clusters: Ints | None, rounds: int, seed: int) -> float:
-    """Computes the two-sided p of the hypothesis that each cluster's sum of differences has a
-    random sign.
+    """Returns the two-sided p of the hypothesis that each cluster's sum has a random sign.
 
     differences: (n,), finite or nan (DataError), nan left out; clusters: as in `bootstrap_mean`;
     rounds >= 1. The statistic is the absolute sum. Up to 12 clusters whose sum is not 0, p is the
@@ -166,10 +149,10 @@ def sign_flip_p(differences: Floats, clusters: Ints | None, rounds: int, seed: i
 
 
 def holm(p_values: Floats) -> Floats:
-    """(n,) float64: p values corrected so that among those below 5 % even one false alarm has a
-    chance of at most 5 %.
+    """Returns (n,) float64, the p values with Holm's correction for multiple tests.
 
-    p_values: (n,) in [0, 1] (DataError); nan = not tested: it stays nan and is not counted.
+    Among corrected values below 5 %, the chance of a false positive is at most 5 %. p_values: (n,)
+    in [0, 1] (DataError); nan = not tested: it stays nan and does not count.
 
     Source: Holm 1979, step-down: the i-th smallest of N times N - i + 1, never below an earlier
     one, never above 1.
@@ -191,16 +174,17 @@ def holm(p_values: Floats) -> Floats:
 def _cluster_sums(
     columns: Floats, clusters: Ints | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum and number of the values of each cluster in each column, (C, m) each."""
-    known = ~np.isnan(columns)
-    values = np.where(known, columns, 0.0).astype(np.float64)
+    """Returns the sum and the number of the values of each cluster and column, (C, m) each."""
+    has_value = ~np.isnan(columns)
+    values = np.where(has_value, columns, 0.0).astype(np.float64)
     if clusters is None:
-        return values, known.astype(np.float64)
+        return values, has_value.astype(np.float64)
     number = np.unique(clusters, return_inverse=True)[1]
-    sums, sizes = np.zeros((2, int(number.max(initial=-1)) + 1, columns.shape[1]))
+    sums = np.zeros((int(number.max(initial=-1)) + 1, columns.shape[1]))
+    sizes = np.zeros_like(sums)
     for column in range(columns.shape[1]):
         sums[:, column] = np.bincount(number, values[:, column], len(sums))
-        sizes[:, column] = np.bincount(number, known[:, column], len(sums))
+        sizes[:, column] = np.bincount(number, has_value[:, column], len(sums))
     return sums, sizes
 
 
@@ -218,11 +202,4 @@ def _check_rows(name: str, values: Floats, clusters: Ints | None) -> None:
     if np.isinf(values).any():
         raise DataError(
             f"{name} hold infinity, which has no mean; give nan for what is not to be counted"
-        )
-
-
-def _check_pairs(a: Floats, b: Floats) -> None:
-    if a.shape != b.shape:
-        raise ShapeError(
-            f"a {a.shape} and b {b.shape} must have the same shape: they are compared row by row"
         )

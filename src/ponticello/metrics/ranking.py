@@ -1,16 +1,11 @@
-"""How good a ranking is, and how good a retrieval is.
+"""Ranking and retrieval metrics, with ties counted by their expected value.
 
-Ties: every ranking metric is its expected value under a uniformly random order among equal scores.
-The order of rows therefore never matters, and a model that scores everything alike gets what chance
-would give it.
+A metric is its expected value under a uniformly random order among equal scores, so the order of
+rows never matters, and equal scores get what chance would give. A query without relevant items
+gives nan and does not count.
 
-A query with nothing relevant gives nan: it cannot be ranked well or badly, so it must not count.
-
-Where a query's hits stand among equal scores, and every ranking metric drawn from that.
-
-A metric is its expected value under a uniformly random order among equal scores; nan if nothing is
-relevant. A query is placed with one sort; its metrics, also those of a part of its hits, then cost
-next to nothing.
+`group_ties` sorts a query's scores once; all metrics, also of a subset of the relevant items, are
+then computed from the groups.
 """
 
 from dataclasses import dataclass
@@ -21,34 +16,39 @@ from numpy.typing import NDArray
 
 from ponticello.errors import ConfigError, DataError, ShapeError
 
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer[Any]]
+
+BLOCK_SCORES = 2**22  # scores held at once by retrieval_ranks: 32 MB of float64
+# of |query| x |item|: above rounding of sums in another order, far below differences that matter
+SAME_SCORE = 1e-12
+
 
 @dataclass(frozen=True)
 class TieGroups:
-    """Where a query's relevant items stand: the groups of equal score that hold at least one, best
-    first.
+    """The groups of equal scores that hold a relevant item of one query, best first.
 
-    before, size, hits: (groups,) int: ranked items that score higher, items of that score, relevant
-    ones among them.
+    n_items: number of ranked items. before, size, hits: (groups,) int; the number of items with a
+    higher score, of items with that score, and of relevant ones among them.
     """
 
-    n_items: int  # ranked altogether
+    n_items: int
     before: NDArray[np.int64]
     size: NDArray[np.int64]
     hits: NDArray[np.int64]
 
     @property
     def n_relevant(self) -> int:
-        """How many hits there are in all."""
+        """The number of relevant items."""
         return int(self.hits.sum())
 
 
-def group_ties(
-    scores: NDArray[np.floating[Any]], hit_scores: NDArray[np.floating[Any]]
-) -> TieGroups:
-    """The groups of one query. scores: (n,) of all ranked items; hit_scores: (r,) of the relevant
-    ones among them.
+def group_ties(scores: Floats, hit_scores: Floats) -> TieGroups:
+    """Returns the groups of one query.
 
-    DataError for a NaN, which has no rank. Cost: one sort of n.
+    scores: (n,) of all ranked items; hit_scores: (r,) of the relevant ones among them. DataError
+    for a NaN, which has no rank. Cost: one sort of n.
     """
     ordered = np.sort(scores)
     if len(ordered) and np.isnan(ordered[-1]):  # NaN sorts last
@@ -56,104 +56,100 @@ def group_ties(
             f"score {int(np.isnan(scores).argmax())} is NaN and has no rank; leave that item out"
         )
     values, hits = np.unique(hit_scores, return_counts=True)
-    values, hits = values[::-1], hits[::-1]
+    values = values[::-1]
+    hits = hits[::-1]
     not_above = np.asarray(np.searchsorted(ordered, values, side="right"))
     size = not_above - np.asarray(np.searchsorted(ordered, values, side="left"))
     return TieGroups(len(ordered), np.asarray(len(ordered) - not_above), size, hits)
 
 
 def recall_of(groups: TieGroups, k: int) -> float:
-    """`recall_at_k` of placed hits."""
+    """Returns `recall_at_k` of grouped ties."""
     if not groups.n_relevant:
         return float("nan")
-    places = np.clip(k - groups.before, 0, groups.size)  # of the first k, those this group fills
-    return float((groups.hits * places / groups.size).sum() / min(k, groups.n_relevant))
+    n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
+    return float((groups.hits * n_in_top / groups.size).sum() / min(k, groups.n_relevant))
 
 
 def ndcg_of(groups: TieGroups, k: int) -> float:
-    """`ndcg_at_k` of placed hits."""
+    """Returns `ndcg_at_k` of grouped ties."""
     if not groups.n_relevant:
         return float("nan")
     k = min(k, groups.n_items)
-    worth = np.r_[0.0, np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))]  # of the first 0 to k places
-    first, past = np.minimum(groups.before, k), np.minimum(groups.before + groups.size, k)
-    return float(
-        (groups.hits * (worth[past] - worth[first]) / groups.size).sum()
-        / worth[min(k, groups.n_relevant)]
-    )
+    discounts = np.r_[0.0, np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))]  # sums of the first 0..k
+    first = np.minimum(groups.before, k)
+    end = np.minimum(groups.before + groups.size, k)
+    gains = groups.hits * (discounts[end] - discounts[first]) / groups.size
+    return float(gains.sum() / discounts[min(k, groups.n_relevant)])
 
 
 def reciprocal_rank_of(groups: TieGroups, k: int | None) -> float:
-    """`reciprocal_rank` of placed hits.
+    """Returns `reciprocal_rank` of grouped ties.
 
-    The first hit lies in the first group, at place j of its s places and r hits with p(j):
+    The first hit is in the first group, at position j of its s positions and r hits with p(j):
     p(1) = r / s and p(j + 1) / p(j) = (s - r - j + 1) / (s - j), the negative hypergeometric
     distribution; a product of factors in [0, 1] cannot overflow as binomials would.
     """
     if not groups.n_relevant:
         return float("nan")
-    before, size, hits = int(groups.before[0]), int(groups.size[0]), int(groups.hits[0])
+    before = int(groups.before[0])
+    size = int(groups.size[0])
+    hits = int(groups.hits[0])
     j = np.arange(1, size - hits + 1, dtype=np.float64)
-    chance = np.cumprod(np.r_[hits / size, (size - hits - j + 1) / (size - j)])
-    return float(
-        (chance / (before + np.arange(1, len(chance) + 1)))[
-            : None if k is None else max(0, k - before)
-        ].sum()
-    )
+    probabilities = np.cumprod(np.r_[hits / size, (size - hits - j + 1) / (size - j)])
+    expected = probabilities / (before + np.arange(1, len(probabilities) + 1))
+    end = None if k is None else max(0, k - before)
+    return float(expected[:end].sum())
 
 
 def auc_of(groups: TieGroups) -> float:
-    """`auc` of placed hits."""
-    n_others = groups.n_items - groups.n_relevant
-    if not groups.n_relevant or not n_others:
+    """Returns `auc` of grouped ties."""
+    n_irrelevant = groups.n_items - groups.n_relevant
+    if not groups.n_relevant or not n_irrelevant:
         return float("nan")
-    above = groups.before - (
-        np.cumsum(groups.hits) - groups.hits
-    )  # irrelevant ones that score higher
-    level = groups.size - groups.hits
-    return float(
-        (groups.hits * (n_others - above - level / 2)).sum() / (groups.n_relevant * n_others)
-    )
+    n_above = groups.before - (np.cumsum(groups.hits) - groups.hits)  # irrelevant, higher scores
+    n_tied = groups.size - groups.hits
+    n_below = n_irrelevant - n_above - n_tied / 2
+    return float((groups.hits * n_below).sum() / (groups.n_relevant * n_irrelevant))
 
 
 def hit_rate_of(groups: TieGroups, k: int) -> float:
-    """`hit_rate_at_k` of placed hits.
+    """Returns `hit_rate_at_k` of grouped ties.
 
-    The tie that the k-th place cuts is drawn from without replacement, so its misses are
+    The tie at the k-th position is drawn from without replacement, so its misses are
     hypergeometric.
     """
     if not groups.n_relevant:
         return float("nan")
-    size, hits = int(groups.size[0]), int(groups.hits[0])
-    places = min(max(0, k - int(groups.before[0])), size)
-    if places == 0 or places > size - hits:
-        return float(places > 0)
-    fewer, more = sorted(
-        (places, hits)
-    )  # C(size - hits, places) / C(size, places) is symmetric in the two
+    size = int(groups.size[0])
+    hits = int(groups.hits[0])
+    n_in_top = min(max(0, k - int(groups.before[0])), size)
+    if n_in_top == 0 or n_in_top > size - hits:
+        return float(n_in_top > 0)
+    # C(size - hits, n_in_top) / C(size, n_in_top) is symmetric in hits and n_in_top.
+    fewer, more = sorted((n_in_top, hits))
     return float(-np.expm1(np.log1p(-more / (size - np.arange(fewer))).sum()))
 
 
 def average_precision_of(groups: TieGroups, k: int) -> float:
-    """`average_precision_at_k` of placed hits."""
+    """Returns `average_precision_at_k` of grouped ties."""
     if not groups.n_relevant:
         return float("nan")
-    n_places = np.clip(k - groups.before, 0, groups.size)  # of the first k, those each group fills
-    group = np.repeat(np.arange(len(n_places)), n_places)
-    within = np.arange(len(group)) - np.repeat(
-        np.cumsum(n_places) - n_places, n_places
-    )  # from 0 in each group
-    size, hits = groups.size[group], groups.hits[group]
+    n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
+    group = np.repeat(np.arange(len(n_in_top)), n_in_top)
+    group_starts = np.repeat(np.cumsum(n_in_top) - n_in_top, n_in_top)
+    within = np.arange(len(group)) - group_starts  # from 0 in each group
+    size = groups.size[group]
+    hits = groups.hits[group]
     hits_above = (np.cumsum(groups.hits) - groups.hits)[group]
-    earlier = within * (hits - 1) / np.maximum(size - 1, 1)  # other hits of the same tie
-    precision = (hits_above + earlier + 1) / (
-        groups.before[group] + within + 1
-    )  # expected, if this place is a hit
+    tied_hits = within * (hits - 1) / np.maximum(size - 1, 1)  # expected before, in the same tie
+    positions = groups.before[group] + within + 1
+    precision = (hits_above + tied_hits + 1) / positions  # expected, if the item is a hit
     return float((hits / size * precision).sum() / min(k, groups.n_relevant))
 
 
 def all_metrics(groups: TieGroups, k: int) -> dict[str, float]:
-    """Every ranking metric of one query, by the name a table shows."""
+    """Returns every ranking metric of one query, by name."""
     return {
         f"NDCG@{k}": ndcg_of(groups, k),
         f"Recall@{k}": recall_of(groups, k),
@@ -164,36 +160,23 @@ def all_metrics(groups: TieGroups, k: int) -> dict[str, float]:
     }
 
 
-def restrict_to(
-    groups: TieGroups, hit_scores: NDArray[np.floating[Any]], is_member: NDArray[np.bool_]
-) -> TieGroups:
-    """`groups` with only those relevant items that are members; the others are taken out of the
-    ranking altogether.
+def restrict_to(groups: TieGroups, hit_scores: Floats, is_member: Bools) -> TieGroups:
+    """Returns `groups` without the relevant items that are not members.
 
     hit_scores: (r,) as given to `group_ties`; is_member: (r,).
     """
-    _, number = np.unique(
-        -hit_scores, return_inverse=True
-    )  # the group of each relevant item, best first
-    kept = np.bincount(number[is_member], minlength=len(groups.hits))
-    gone = groups.hits - kept
-    before, size = groups.before - (np.cumsum(gone) - gone), groups.size - gone
-    some = kept > 0
-    return TieGroups(groups.n_items - int(gone.sum()), before[some], size[some], kept[some])
-
-
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer[Any]]
-
-BLOCK_SCORES = 2**22  # scores held at once by retrieval_ranks: 32 MB of float64
-# of |query| x |item|: above what summing in another order changes, far below what vectors mean
-SAME_SCORE = 1e-12
+    group_of_hit = np.unique(-hit_scores, return_inverse=True)[1]  # best first
+    kept = np.bincount(group_of_hit[is_member], minlength=len(groups.hits))
+    removed = groups.hits - kept
+    before = groups.before - (np.cumsum(removed) - removed)
+    size = groups.size - removed
+    has_hits = kept > 0
+    n_items = groups.n_items - int(removed.sum())
+    return TieGroups(n_items, before[has_hits], size[has_hits], kept[has_hits])
 
 
 def recall_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Expected hits in the first k places, divided by min(k, number of relevant items); nan if
-    there are none.
+    """Returns the expected hits in the first k, divided by min(k, number of relevant items).
 
     scores: (n,), no NaN (DataError); relevant: (n,) bool. k >= 1 (ConfigError), and may exceed n.
     The denominator is what a perfect ranking would hit, so 1.0 can always be reached.
@@ -205,11 +188,10 @@ def recall_at_k(scores: Floats, relevant: Bools, k: int) -> float:
 
 
 def ndcg_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Normalised discounted cumulative gain of the first k places, each hit counting 1; nan if
-    nothing is relevant.
+    """Returns the normalised discounted cumulative gain of the first k; each hit counts 1.
 
-    scores, relevant, k: as in `recall_at_k`. Place i, from 1, is worth 1 / log2(i + 1); tied items
-    share the mean worth of their places.
+    scores, relevant, k: as in `recall_at_k`. Position i, from 1, has the discount 1 / log2(i + 1);
+    tied items share the mean discount of their positions.
 
     Source: Järvelin and Kekäläinen 2002 with the tie average of McSherry and Najork 2008, as in
     scikit-learn.
@@ -218,43 +200,38 @@ def ndcg_at_k(scores: Floats, relevant: Bools, k: int) -> float:
 
 
 def reciprocal_rank(scores: Floats, relevant: Bools, k: int | None = None) -> float:
-    """Expected 1 / rank of the first relevant item, 0 where that rank exceeds k; nan if nothing is
-    relevant.
+    """Returns the expected 1 / rank of the first relevant item, 0 if that rank exceeds k.
 
-    scores, relevant, k: as in `recall_at_k`; k = None never cuts.
+    scores, relevant, k: as in `recall_at_k`; k = None: no limit.
     """
     return reciprocal_rank_of(_hit_groups(scores, relevant), None if k is None else _checked_k(k))
 
 
 def auc(scores: Floats, relevant: Bools) -> float:
-    """Chance that a random relevant item outscores a random other one, a tie counting half.
+    """Returns the chance that a random relevant item outscores a random irrelevant one.
 
-    scores, relevant: as in `recall_at_k`. nan if nothing or everything is relevant.
+    A tie counts half. scores, relevant: as in `recall_at_k`. nan if no or every item is relevant.
     """
     return auc_of(_hit_groups(scores, relevant))
 
 
 def hit_rate_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Chance that at least one of the first k places holds a relevant item; nan if there are none.
+    """Returns the chance that at least one of the first k items is relevant.
 
     scores: (n,), no NaN (DataError); relevant: (n,) bool, or ShapeError, DataError. k >= 1
     (ConfigError), may exceed n.
-    Source: the tie that the k-th place cuts is drawn from without replacement, so its misses are
-    hypergeometric.
 
-    >>> round(hit_rate_at_k(np.array([0.5, 0.5, 0.5, 0.5]), np.array([True, True, False, False]), k=2), 4)
-    0.8333
+    >>> round(hit_rate_at_k(np.array([0.5, 0.5, 0.5]), np.array([True, False, False]), k=2), 4)
+    0.6667
     """
     return hit_rate_of(_hit_groups(scores, relevant), _checked_k(k))
 
 
 def average_precision_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Expected sum of the precision at each hit in the first k places, divided by min(k, number of
-    relevant items).
+    """Returns the expected precision at each hit in the first k, summed, over min(k, hits in all).
 
-    scores, relevant, k: as in `hit_rate_at_k`. nan if nothing is relevant. With that denominator, a
-    perfect ranking gets 1.0 whatever k is; others divide by the number of relevant items and cannot
-    compare values of k.
+    scores, relevant, k: as in `hit_rate_at_k`. With that denominator a perfect ranking gets 1.0 for
+    any k; other definitions divide by the number of relevant items.
 
     Source: McSherry and Najork 2008, average precision with ties, cut at k.
 
@@ -267,19 +244,17 @@ def average_precision_at_k(scores: Floats, relevant: Bools, k: int) -> float:
 def rank_metrics(
     scores: Floats, relevant: Bools, k: int, candidates: Bools | None = None
 ) -> dict[str, Floats]:
-    """Each user's metrics by the names of `hits.all_metrics`, arrays of (U,) float64.
+    """Returns each user's metrics, (U,) float64, by the names of `all_metrics`.
 
-    scores: (U, n); relevant, candidates: (U, n) bool, or ShapeError. An item whose candidate is
-    False is not in that
-        user's ranking at all (already played, say): its score may be NaN and its relevance is
-        ignored.
-    Cost: one sort a user; a second for 1,000 users and 10,000 items. Where the scores do not fit in
-    memory: `ranking.rank_task`.
+    scores: (U, n); relevant, candidates: (U, n) bool, or ShapeError. An item that is not a
+    candidate (already played, for example) is not in that user's ranking: its score may be NaN and
+    its relevance is ignored.
+    Cost: one sort per user; a second for 1,000 users and 10,000 items.
     """
     k = _checked_k(k)
     if scores.ndim != 2 or (candidates is not None and candidates.shape != scores.shape):
-        found = "" if candidates is None else f" and candidates {candidates.shape}"
-        raise ShapeError(f"scores {scores.shape}{found} must be (users, items), of equal shape")
+        also = "" if candidates is None else f" and candidates {candidates.shape}"
+        raise ShapeError(f"scores {scores.shape}{also} must be (users, items), of equal shape")
     _check_relevant(scores, relevant)
     rows = []
     for user in range(len(scores)):
@@ -290,13 +265,11 @@ def rank_metrics(
 
 
 def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
-    """Expected rank, from 1, of each query's target among all items by dot product; (n,) float64.
+    """Returns (n,) float64, the expected rank, from 1, of each query's target by dot product.
 
-    queries: (n, d); items: (m, d); unit length makes the dot product a cosine. target: (n,) int in
-    [0, m). DataError
-        for a target outside or a vector that is not finite, ShapeError for other shapes.
-    A tied item counts half; scores are tied when they differ by no more than float64 rounding
-    explains.
+    queries: (n, d); items: (m, d). target: (n,) int in [0, m). DataError for a target outside or a
+    vector that is not finite, ShapeError for other shapes. A tied item counts half; scores are tied
+    if they differ by no more than float64 rounding.
     Cost: n x m x d, with at most 32 MB of scores held at once, or one row of m.
     """
     _check_retrieval(queries, items, target)
@@ -308,11 +281,11 @@ def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
         scores = queries[block] @ items.T  # (block, m)
-        own = np.take_along_axis(scores, target[block, None], axis=1)
+        target_scores = np.take_along_axis(scores, target[block, None], axis=1)
         slack = SAME_SCORE * longest * np.linalg.norm(queries[block], axis=1, keepdims=True)
-        above = (scores > own + slack).sum(axis=1)
-        level = (scores >= own - slack).sum(axis=1) - above - 1  # the target itself does not count
-        ranks[block] = 1 + above + level / 2
+        n_above = (scores > target_scores + slack).sum(axis=1)
+        n_tied = (scores >= target_scores - slack).sum(axis=1) - n_above - 1  # without the target
+        ranks[block] = 1 + n_above + n_tied / 2
     return ranks
 
 
