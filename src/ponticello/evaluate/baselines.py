@@ -266,9 +266,10 @@ def _checked(matrix: Interactions) -> Interactions:
     return csr_matrix(matrix, dtype=np.float64, copy=True)
 
 
-def require_range(name: str, found: float, is_right: bool, wanted: str) -> None:
-    if not is_right:
-        raise ConfigError(f"{name} must be {wanted}; found {found}")
+def require_range(name: str, value: float, is_inside: bool, expected: str) -> None:
+    """Raises ConfigError unless a setting is inside its range."""
+    if not is_inside:
+        raise ConfigError(f"{name} must be {expected}; found {value}")
 
 
 def fit_content_knn(
