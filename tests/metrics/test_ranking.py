@@ -235,10 +235,10 @@ def test_no_query_has_no_rank() -> None:
         ),
         (lambda: auc(np.ones((2, 2)), np.ones((2, 2), bool)), ShapeError, "one query's"),
         (
-            lambda: auc(np.ones(2), np.ones(2)),
+            lambda: auc(np.ones(2), np.ones(2)),  # type: ignore[arg-type]
             DataError,
             "must be bool, one for each score; found float64",
-        ),  # type: ignore[arg-type]
+        ),
         (
             lambda: rank_metrics(np.ones(2), np.ones(2, bool), 1),
             ShapeError,

@@ -158,7 +158,7 @@ class TunedBaselines:
 
     def _available(self, task: Task) -> list[str]:
         """Returns the baselines that can answer the task; notes why others cannot."""
-        available = []
+        available: list[str] = []
         for name, baseline in BASELINES.items():
             if task.name not in baseline.tasks or name not in self.config.evaluate.baselines:
                 continue
