@@ -119,7 +119,7 @@ def test_repeats_in_a_row_count_once_and_the_latest_are_kept() -> None:
     ],
 )
 def test_sequences_refuse_a_name_given_twice(users: str, tracks: str, message: str) -> None:
-    with pytest.raises(DataError, match=f"{message}; each needs one place"):
+    with pytest.raises(DataError, match=f"{message}; list each once"):
         as_sequences(log(), list(users), list(tracks), 30.0, 10)
 
 
