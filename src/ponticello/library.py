@@ -86,7 +86,7 @@ class Library:
         library.search("slow piano at night", k=10)
 
     Methods that write hold the library's lock; LibraryError names the process that has it. Reading
-    needs no lock. What is read is kept in memory, and read again after a method has written.
+    needs no lock. Tables and the index stay in memory until a method writes.
     `len(library)` is the number of tracks, `library["track_id"]` the row of a track as a dict.
 
     blend: 0 = semantic similarity .. 1 = preference similarity.
@@ -158,7 +158,7 @@ class Library:
 
     @contextmanager
     def _writing(self, purpose: str) -> Iterator[None]:
-        """Holds the lock, and forgets afterwards what was read before."""
+        """Holds the lock; tables and the index are read again afterwards."""
         try:
             with self.folder.lock(purpose=purpose):
                 yield
@@ -317,7 +317,7 @@ class Library:
     ) -> "TaggingResult":
         """Tags every track by its sound (MusiCNN), in the column `machine_tags` of the catalogue.
 
-        What was analysed before is read from frames/. n_workers: processes; None = one per core.
+        Tracks analysed before are read from frames/. n_workers: processes; None = one per core.
         """
         from ponticello.features.prepare import tag_library
 
@@ -339,7 +339,7 @@ class Library:
             return mine_library(self.folder, options)
 
     def training_data(self) -> "DataStats":
-        """Counts what the library has to train on; a missing table counts 0."""
+        """Counts the tracks, pairs and listeners to train on; a missing table counts 0."""
         from ponticello.train.readiness import count_data
 
         return count_data(self.folder)

@@ -1,4 +1,4 @@
-"""init, scan, import-tracks, import-history, import-dataset: what a library is made from."""
+"""init, scan, import-tracks, import-history, import-dataset: fill a library."""
 
 from contextlib import nullcontext
 from dataclasses import asdict
