@@ -48,7 +48,7 @@ def test_claim_and_tables_are_printed_and_the_report_is_written(trained_copy: Li
     assert result.exit_code == 0, result.output
     report = trained_copy.folder.report
     record = _strict((report / "evaluation.json").read_text(encoding="utf-8"))
-    assert result.stdout.splitlines()[0].startswith("SIMULATED listeners: nobody real listened.")
+    assert result.stdout.splitlines()[0].startswith("SIMULATED listeners: no real person listened.")
     assert record["claims"][0] in result.stdout
     assert "\nmeaning, value [95 % interval]\n| method " in result.stdout
     n, m = len(record["figures"]), len(record["claims"])

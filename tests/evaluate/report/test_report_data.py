@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ponticello.evaluate.report.data import SCHEMA, as_cells, as_frame, as_record, write_queries
+from ponticello.evaluate.report.data import (
+    QUERIES_SCHEMA,
+    as_frame,
+    as_record,
+    write_figures,
+    write_queries,
+)
 from ponticello.evaluate.results import Figure, Measurements, Scores, Summary
 
 
@@ -38,7 +44,7 @@ def test_hostile_text_comes_back_from_json_as_it_is(hostile: Summary) -> None:
 
 
 def test_figures_come_back_exactly_from_csv(summary: Summary, tmp_path: Path) -> None:
-    as_cells(as_frame(summary.figures)).write_csv(tmp_path / "figures.csv")
+    write_figures(tmp_path / "figures.csv", summary.figures)
     with (tmp_path / "figures.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for figure, row in zip(summary.figures, rows, strict=True):
@@ -78,7 +84,7 @@ def test_every_score_of_every_query_comes_back(
 ) -> None:
     write_queries(tmp_path / "queries.parquet", (7, 8), evaluations)
     read = pl.read_parquet(tmp_path / "queries.parquet")
-    assert dict(read.schema) == SCHEMA
+    assert dict(read.schema) == QUERIES_SCHEMA
     wanted = _plain((7, 8), evaluations)
     assert len(wanted) == 2 * 2 * 2 * 12
     for row, expected in zip(read.rows(), wanted, strict=True):
@@ -102,9 +108,8 @@ def test_floats_of_any_size_come_back_from_csv_bit_for_bit(tmp_path: Path) -> No
         of_record=True,
         higher_is_better=True,
     )
-    as_cells(as_frame([replace(figure, value=value) for value in values.tolist()])).write_csv(
-        tmp_path / "f.csv"
-    )
+    figures = [replace(figure, value=value) for value in values.tolist()]
+    write_figures(tmp_path / "f.csv", figures)
     with (tmp_path / "f.csv").open(encoding="utf-8", newline="") as file:
         assert [float(row["value"]) for row in csv.DictReader(file)] == values.tolist()
 
@@ -114,5 +119,5 @@ def test_evaluations_without_scores_give_a_table_without_rows(tmp_path: Path) ->
     for evaluations in ([], [Measurements()], [Measurements([nothing])]):
         write_queries(tmp_path / "q.parquet", range(len(evaluations)), evaluations)
         read = pl.read_parquet(tmp_path / "q.parquet")
-        assert dict(read.schema) == SCHEMA
+        assert dict(read.schema) == QUERIES_SCHEMA
         assert read.is_empty()

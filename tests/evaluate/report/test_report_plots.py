@@ -89,7 +89,7 @@ def test_front_takes_meaning_from_the_first_metric_and_taste_from_the_second(
 ) -> None:
     front = tradeoff_curve(summary.figures)
     assert front is not None
-    assert (front.meaning_metric, front.taste_metric) == ("R@10", "NDCG@10")
+    assert (front.semantic_metric, front.preference_metric) == ("R@10", "NDCG@10")
     assert [curve.task for curve in front.curves] == ["weights", "blend"]
     assert front.curves[0].positions == ["0.00", "0.50", "1.00"]
     assert front.curves[0].points == [(0.5, 0.3), (0.48, 0.6), (0.4, 0.7)]

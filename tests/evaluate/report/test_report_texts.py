@@ -51,7 +51,7 @@ def test_every_text_says_that_simulated_listeners_are_simulated(
     for write in (as_markdown, model_card):
         assert SIMULATED in write(simulated)
         assert "SIMULATED" not in write(summary)
-    assert "SIMULATED listeners: nobody real listened" in as_latex(simulated)
+    assert "SIMULATED listeners: no real person listened" in as_latex(simulated)
     assert "SIMULATED" not in as_latex(summary)
 
 

@@ -95,6 +95,6 @@ def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:
 
 
 def test_number_of_evaluations_must_be_that_of_the_seeds(summary: Summary, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one evaluation a seed; found 1 for 2 seeds"):
+    with pytest.raises(DataError, match="one evaluation per seed; found 1 evaluations for 2 seeds"):
         write_report(tmp_path, summary, [Measurements()])
     assert not list(tmp_path.iterdir())

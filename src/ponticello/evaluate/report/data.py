@@ -1,11 +1,8 @@
-"""Every score of every query, one a row, so that anyone can test again. Written task by task: there
-may be millions.
+"""An evaluation as data: evaluation.json, figures.csv, and queries.parquet with every score."""
 
-The summary as data: plain lists and dicts for JSON, a table for CSV. Every number stays what it is.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,71 +11,58 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ponticello.evaluate.report.tables import finite_or_none
 from ponticello.evaluate.results import Difference, Figure, Measurements, Scores, Summary
 from ponticello.storage.files import escape_csv_cell
 
-SCHEMA = {
+QUERIES_SCHEMA = {
     "seed": pl.Int64,
     "section": pl.String,
     "task": pl.String,
     "metric": pl.String,
     "is_simulated": pl.Boolean,  # the listeners
     "query": pl.String,
-    "cluster": pl.String,  # null: the query stands alone
+    "cluster": pl.String,  # null: the query is a cluster of its own
     "method": pl.String,
     "score": pl.Float64,  # nan: not counted
 }
 
 
 def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Measurements]) -> None:
-    """Writes Parquet with the columns of SCHEMA, a row group per seed, task and metric; holds one
-    of them in memory.
+    """Writes Parquet with the columns of QUERIES_SCHEMA, a row group per seed, task and metric.
+
+    There may be millions of rows; one row group is in memory at a time.
     """
-    schema = pl.DataFrame(schema=SCHEMA).to_arrow().schema
+    schema = pa.schema(pl.DataFrame(schema=QUERIES_SCHEMA).to_arrow().schema)
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for frame in _frames(seeds, evaluations):
-            writer.write_table(frame.to_arrow().cast(pa.schema(schema)))
+        for seed, evaluation in zip(seeds, evaluations, strict=True):
+            for scores in evaluation.scores:
+                if scores.queries and scores.by_method:
+                    writer.write_table(_query_rows(seed, scores).to_arrow().cast(schema))
 
 
-def _frames(seeds: Sequence[int], evaluations: Sequence[Measurements]) -> Iterator[pl.DataFrame]:
-    for seed, evaluation in zip(seeds, evaluations, strict=True):
-        for scores in evaluation.scores:
-            if scores.queries and scores.by_method:
-                yield _frame(seed, scores)
-
-
-def _frame(seed: int, scores: Scores) -> pl.DataFrame:
-    """Method by method, queries in their order."""
-    n, methods = len(scores.queries), list(scores.by_method)
-    query = np.tile(np.arange(n), len(methods))
-    clusters: Sequence[str | None] = [None] * n if scores.clusters is None else scores.clusters
-    return pl.DataFrame(
-        {
-            "query": pl.Series(scores.queries, dtype=pl.String).gather(query),
-            "cluster": pl.Series(clusters, dtype=pl.String).gather(query),
-            "method": pl.Series(methods, dtype=pl.String).gather(
-                np.repeat(np.arange(len(methods)), n)
-            ),
-            "score": np.concatenate(
-                [np.asarray(scores.by_method[method], np.float64) for method in methods]
-            ),
+def _query_rows(seed: int, scores: Scores) -> pl.DataFrame:
+    """Returns a row per method and query, in that order."""
+    clusters = scores.clusters or [None] * len(scores.queries)
+    frames = []
+    for method, values in scores.by_method.items():
+        columns = {
+            "query": pl.Series(scores.queries, dtype=pl.String),
+            "cluster": pl.Series(clusters, dtype=pl.String),
+            "score": np.asarray(values, np.float64),
         }
-    ).select(
-        pl.lit(seed, pl.Int64).alias("seed"),
-        pl.lit(scores.section).alias("section"),
-        pl.lit(scores.task).alias("task"),
-        pl.lit(scores.metric).alias("metric"),
-        pl.lit(scores.is_simulated).alias("is_simulated"),
-        "query",
-        "cluster",
-        "method",
-        "score",
+        frames.append(pl.DataFrame(columns).with_columns(method=pl.lit(method)))
+    rows = pl.concat(frames).with_columns(
+        seed=pl.lit(seed, pl.Int64),
+        section=pl.lit(scores.section),
+        task=pl.lit(scores.task),
+        metric=pl.lit(scores.metric),
+        is_simulated=pl.lit(scores.is_simulated),
     )
+    return rows.select(list(QUERIES_SCHEMA))
 
 
 def as_record(summary: Summary) -> dict[str, object]:
-    """The summary as plain lists and dicts; a number that could not be measured is null."""
+    """Returns the summary as plain lists and dicts; a number that was not measured is None."""
     return {
         "about": {**asdict(summary.about), "seeds": list(summary.about.seeds)},
         "figures": [_plain(figure) for figure in summary.figures],
@@ -88,25 +72,26 @@ def as_record(summary: Summary) -> dict[str, object]:
     }
 
 
-def as_frame(figures: list[Figure]) -> pl.DataFrame:
+def as_frame(figures: Sequence[Figure]) -> pl.DataFrame:
     """Returns one row per figure, with columns named as the fields of `Figure`; nan stays nan."""
     types: dict[Any, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean}
     schema = {field.name: types.get(field.type, pl.String) for field in fields(Figure)}
-    return pl.DataFrame(
-        {name: [getattr(figure, name) for figure in figures] for name in schema}, schema
-    )
+    return pl.DataFrame([asdict(figure) for figure in figures], schema)
 
 
-def as_cells(frame: pl.DataFrame) -> pl.DataFrame:
-    """`frame` for a CSV that may be opened in a spreadsheet: no text of it is a formula there
-    (`escape_csv_cell`).
-    """
-    texts = [name for name, kind in frame.schema.items() if kind == pl.String]
-    return frame.with_columns(
-        pl.Series(name, [escape_csv_cell(cell) for cell in frame[name]], pl.String)
-        for name in texts
-    )
+def write_figures(path: Path, figures: Sequence[Figure]) -> None:
+    """Writes one row per figure as CSV; text that looks like a formula is escaped."""
+    frame = as_frame(figures)
+    for name, dtype in frame.schema.items():
+        if dtype == pl.String:
+            cells = [escape_csv_cell(cell) for cell in frame[name]]
+            frame = frame.with_columns(pl.Series(name, cells, pl.String))
+    frame.write_csv(path)
 
 
 def _plain(row: Figure | Difference) -> dict[str, object]:
-    return {name: finite_or_none(value) for name, value in asdict(row).items()}
+    record = asdict(row)
+    for name, value in record.items():
+        if isinstance(value, float) and not isfinite(value):
+            record[name] = None
+    return record

@@ -1,6 +1,7 @@
 """The metrics of record as LaTeX tables, one a side; the document needs \\usepackage{booktabs}."""
 
 import textwrap
+from math import isnan
 
 from ponticello.evaluate.report.tables import (
     SECTION_NAMES,
@@ -42,7 +43,7 @@ _ESCAPES = str.maketrans(
 
 
 def latex_text(text: str) -> str:
-    """Text from data as LaTeX that prints it as it is.
+    """Escapes text from data, so that LaTeX prints it unchanged.
 
     >>> latex_text("50 % of a_b")
     '50 \\\\% of a\\\\_b'
@@ -51,80 +52,81 @@ def latex_text(text: str) -> str:
 
 
 def as_latex(summary: Summary) -> str:
-    """One booktabs table for each of meaning and taste that has metrics of record; the best values
-    are bold.
-    """
-    parts = [r"% \usepackage{booktabs}"]
+    """Returns one booktabs table per section with metrics of record; the best values are bold."""
     tables = [table for table in tables_of(summary.figures) if table.record is not None]
+    blocks = [r"% \usepackage{booktabs}"]
     sections: tuple[Section, ...] = ("semantic", "preference")
     for section in sections:
-        of_section = [table for table in tables if table.section == section]
-        if of_section:
-            parts.append("\n".join(_float(section, of_section, summary)))
-    return "\n\n".join(parts) + "\n"
+        selected = [table for table in tables if table.section == section]
+        if selected:
+            blocks.append("\n".join(_float(section, selected, summary)))
+    return "\n\n".join(blocks) + "\n"
 
 
 def _float(section: Section, tables: list[Table], summary: Summary) -> list[str]:
-    known = dict(background(summary.about))
-    parts = [
-        f"{SECTION_NAMES[section].capitalize()}, metrics of record, with 95 % bootstrap intervals over queries",
-        f"{known['Library']}: {known['Data']}",
-        f"{known['Held out'].rstrip('.')}; splits {known['Splits, SHA-256'][:12]}",
-        known["Seeds"]
-        + ("; ± is the standard deviation over seeds" if len(summary.about.seeds) > 1 else ""),
-    ]
-    if summary.about.is_simulated and section == "preference":
-        parts.append(SIMULATED.rstrip("."))
+    has_spread = len(summary.about.seeds) > 1
+    n_abreast = min(len(tables), TASKS_ABREAST - 1 if has_spread else TASKS_ABREAST)
     lines = [
         r"\begin{table*}",
         r"\centering",
         r"\footnotesize",
-        f"\\caption{{{latex_text('. '.join(parts))}.}}",
+        f"\\caption{{{latex_text(_caption(section, summary))}}}",
+        f"\\begin{{tabular}}{{p{{3.4cm}}{'r' * n_abreast}}}",
+        r"\toprule",
     ]
-    n_abreast = min(
-        len(tables), TASKS_ABREAST if len(summary.about.seeds) < 2 else TASKS_ABREAST - 1
-    )
-    lines += [f"\\begin{{tabular}}{{p{{3.4cm}}{'r' * n_abreast}}}", r"\toprule"]
     for start in range(0, len(tables), n_abreast):
-        lines += [r"\midrule"] if start else []
+        if start:
+            lines.append(r"\midrule")
         lines += _panel(tables[start : start + n_abreast])
     return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
 
 
-def _panel(tables: list[Table]) -> list[str]:
-    """A few tasks across and all their methods down."""
-    columns = [
-        [figure for figure in table.figures if figure.metric == table.record] for table in tables
+def _caption(section: Section, summary: Summary) -> str:
+    facts = dict(background(summary.about))
+    title = SECTION_NAMES[section].capitalize()
+    sentences = [
+        f"{title}, metrics of record, with 95 % bootstrap intervals over queries",
+        f"{facts['Library']}: {facts['Data']}",
+        f"{facts['Held out'].rstrip('.')}; splits {facts['Splits, SHA-256'][:12]}",
+        facts["Seeds"],
     ]
-    best = [rank_methods(column) for column in columns]
-    found = [{figure.method: figure for figure in column} for column in columns]
-    lines = ["method & " + " & ".join(_heading(table) for table in tables) + r" \\", r"\midrule"]
-    for method in dict.fromkeys(method for table in tables for method in table.methods):
-        cells = [
-            _cell(figures[method], standing.get(method) == "best") if method in figures else "--"
-            for figures, standing in zip(found, best, strict=True)
-        ]
-        lines.append(f"{latex_text(display_name(method))} & {' & '.join(cells)} " + r"\\")
+    if len(summary.about.seeds) > 1:
+        sentences[-1] += "; ± is the standard deviation over seeds"
+    if summary.about.is_simulated and section == "preference":
+        sentences.append(SIMULATED.rstrip("."))
+    return ". ".join(sentences) + "."
+
+
+def _panel(tables: list[Table]) -> list[str]:
+    """Returns a few tasks across and all their methods down."""
+    headings = " & ".join(_heading(table) for table in tables)
+    lines = [f"method & {headings} " + r"\\", r"\midrule"]
+    standings = [rank_methods(table.column(table.record or "")) for table in tables]
+    methods = [method for table in tables for method in table.methods]
+    for method in dict.fromkeys(methods):
+        cells = [latex_text(display_name(method))]
+        for table, standing in zip(tables, standings, strict=True):
+            figure = table.cells.get((method, table.record or ""))
+            cells.append(_cell(figure, standing.get(method) == "best"))
+        lines.append(" & ".join(cells) + r" \\")
     return lines
 
 
 def _heading(table: Table) -> str:
-    wrapped = textwrap.wrap(strip_control_chars(display_task(table)), HEADING_WIDTH) or [""]
-    figures = [figure for figure in table.figures if figure.metric == table.record]
-    lines = [
-        *wrapped,
-        f"{strip_control_chars(display_metric(table.record or ''))}, n = {format_count(figures)}",
-    ]
+    lines = textwrap.wrap(strip_control_chars(display_task(table)), HEADING_WIDTH) or [""]
+    metric = table.record or ""
+    n = format_count(table.column(metric))
+    lines.append(f"{strip_control_chars(display_metric(metric))}, n = {n}")
     return r"\shortstack[r]{" + r" \\ ".join(latex_text(line) for line in lines) + "}"
 
 
-def _cell(figure: Figure, is_best: bool) -> str:
-    value = number(figure.value, figure.metric)
-    if value == "-":
+def _cell(figure: Figure | None, is_best: bool) -> str:
+    if figure is None or isnan(figure.value):
         return "--"
-    value = value.replace("-", "$-$")
-    rest = " ".join(part for part in (interval(figure), spread(figure)) if part)
-    printed = latex_text(rest).replace("-", "$-$")
-    return (rf"\textbf{{{value}}}" if is_best else value) + (
-        rf" {{\scriptsize {printed}}}" if printed else ""
-    )
+    value = number(figure.value, figure.metric).replace("-", "$-$")
+    if is_best:
+        value = rf"\textbf{{{value}}}"
+    details = " ".join(text for text in (interval(figure), spread(figure)) if text)
+    if not details:
+        return value
+    return rf"{value} {{\scriptsize {latex_text(details).replace('-', '$-$')}}}"

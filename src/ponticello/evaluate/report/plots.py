@@ -1,16 +1,7 @@
-"""The front: what meaning and taste become on the way from stage one (0) to stage two (1), one
-curve a way.
+"""The plots of a report: changes by stage two, one interval plot per task, and the trade-off.
 
-A drawing as SVG and PNG bytes, the same bytes for the same drawing, and as SVG that takes a page's
-colours.
-
-Drawings are as wide as one column of a paper or a phone. Text stays text in the SVG; the one font
-is matplotlib's own. matplotlib is imported by the report only, without pyplot and its global state.
-
-Dot-and-interval plots: one row a method or task, a mark at the value and a line over its 95 %
-interval.
-
-Which plots a summary has: what stage two changed, one a task of record, and the front.
+Each plot is as wide as one column of a paper or a phone, and the same figures give the same bytes.
+Text stays text in the SVG. matplotlib is used without pyplot and its global state.
 """
 
 import io
@@ -21,7 +12,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from math import isfinite, isnan
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -58,14 +48,14 @@ WIDTH_IN = 4.8
 DPI = 200  # of the PNG
 FONT_PT = 10.0
 INK, MUTED, RULE, PAPER = "#1d2126", "#5c636b", "#d5d3cc", "#ffffff"
-BLUE, ORANGE = "#0072b2", "#b8500c"  # told apart by colour-blind eyes, and by their shapes besides
-_VARIABLES = {
+BLUE, ORANGE = "#0072b2", "#b8500c"  # colour-blind readers can tell these apart
+CSS_COLOURS = {
     INK: "currentColor",
-    MUTED: "muted",
-    RULE: "rule",
-    PAPER: "card",
-    BLUE: "blue",
-    ORANGE: "orange",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    PAPER: "var(--card)",
+    BLUE: "var(--blue)",
+    ORANGE: "var(--orange)",
 }
 _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ponticello",
@@ -90,91 +80,64 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
 }
 
+# Interval plots
+ROW_IN = 0.33
+FRAME_IN = 0.5  # of the axis and its label below the rows
+LABEL_WIDTH = 24  # characters per line; longer names take a second line and are then cut
+CAPTION_WIDTH = 52
+Emphasis = Literal["first", "second", ""]
+_MARKS = {"first": (BLUE, "D", 6.0), "second": (ORANGE, "s", 6.0), "": (MUTED, "o", 5.0)}
+_METHOD_EMPHASIS: dict[str, Emphasis] = {STAGE_TWO: "first", STAGE_ONE: "second"}
+_VERDICT_EMPHASIS: dict[str, Emphasis] = {"better": "first", "worse": "second"}
+
+# The trade-off
+TRADEOFF_HEIGHT_IN = 4.4
+CURVE_NAMES = {"weights": "interpolating the weights", "blend": "blending the scores"}
+MIN_LABEL_DISTANCE_PT = 15
+LABEL_OFFSET_PT = 10
+_CURVE_STYLES = ((BLUE, "D"), (ORANGE, "s"))
+_END_NAMES = {0.0: STAGE_ONE, 1.0: STAGE_TWO}
+
+CHANGES, TRADEOFF = "changes", "tradeoff"
+Point = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Drawing:
-    """svg stands alone, on white; inline_svg is for a page whose CSS says --muted, --rule, --card,
-    --blue, --orange.
-    """
+    """svg is complete, on white; inline_svg takes its colours from a page's CSS variables."""
 
     svg: bytes
     png: bytes
     inline_svg: str
 
 
-def render(draw: Callable[[MplFigure], None], height_in: float, prefix: str, label: str) -> Drawing:
-    """What `draw` puts on an empty figure, WIDTH_IN wide.
+@dataclass(frozen=True)
+class Plot:
+    """name: of its files, without suffix; label: a description in words."""
 
-    prefix: begins every id of the inline SVG, so that several may stand on one page; label: read to
-    who cannot see it.
-    """
-    with (
-        matplotlib.style.context("default"),
-        matplotlib.rc_context(_STYLE),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from", category=UserWarning
-        )  # a box is drawn
-        figure = MplFigure(figsize=(WIDTH_IN, height_in), layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        svg, png = io.BytesIO(), io.BytesIO()
-        empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(svg, format="svg", metadata=empty)
-        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return Drawing(svg.getvalue(), png.getvalue(), _inline(svg.getvalue(), prefix, label))
+    name: str
+    label: str
+    drawing: Drawing
 
 
-def _inline(svg: bytes, prefix: str, label: str) -> str:
-    """The SVG as an element of an HTML page: no header, no namespaces, its own ids, the page's
-    colours and font.
-    """
-    root = defusedxml.ElementTree.fromstring(svg)
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag.endswith(
-                ("}style", "}metadata")
-            ):  # its rules would hold for the whole page
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.partition("}")[2]
-        found = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        element.attrib.clear()
-        element.attrib.update({name: _own(name, value, prefix) for name, value in found.items()})
-    used = "".join(
-        value for element in root.iter() for name, value in element.attrib.items() if name != "id"
-    )
-    for element in root.iter():
-        if f"#{element.get('id', '')}" not in used:
-            element.attrib.pop("id", None)
-    inner = "".join(ET.tostring(child, encoding="unicode") for child in root)
-    return f'<svg viewBox="{root.get("viewBox")}" role="img" aria-label={quoteattr(label)}>{inner}</svg>'
+@dataclass(frozen=True)
+class Plots:
+    """changes, front: None where there is no data for them; tasks: by (section, task)."""
 
+    changes: Plot | None
+    tasks: dict[tuple[Section, str], Plot]
+    front: Plot | None
 
-def _own(name: str, value: str, prefix: str) -> str:
-    if name == "id":
-        return f"{prefix}-{value}"
-    if name == "href":
-        return f"#{prefix}-{value.removeprefix('#')}"
-    value = value.replace("url(#", f"url(#{prefix}-").replace("'DejaVu Sans'", "inherit")
-    for colour, variable in _VARIABLES.items():
-        value = value.replace(
-            colour, variable if variable == "currentColor" else f"var(--{variable})"
-        )
-    return value
-
-
-ROW_IN, FRAME_IN = 0.33, 0.5  # height of a row; of the axis and its label below the rows
-LABEL_WIDTH = 24  # characters a line; longer names take a second line and are then cut
-CAPTION_WIDTH = 52
-Emphasis = Literal["first", "second", ""]
-_MARKS = {"first": (BLUE, "D", 6.0), "second": (ORANGE, "s", 6.0), "": (MUTED, "o", 5.0)}
+    @property
+    def all(self) -> list[Plot]:
+        """Every plot that exists."""
+        plots = [self.changes, *self.tasks.values(), self.front]
+        return [plot for plot in plots if plot is not None]
 
 
 @dataclass(frozen=True)
 class Dot:
-    """One row. low and high may be nan: then there is no line. is_open: drawn as an outline."""
+    """A row of an interval plot. low and high may be nan: no line. is_open: drawn as an outline."""
 
     label: str
     value: float
@@ -184,16 +147,191 @@ class Dot:
     is_open: bool = False
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The values at each position between stage one and stage two, in order of position."""
+
+    task: str
+    positions: list[str]
+    semantic: list[Figure]
+    preference: list[Figure]
+
+    @property
+    def points(self) -> list[Point]:
+        """(semantic, preference) at each position."""
+        pairs = zip(self.semantic, self.preference, strict=True)
+        return [(semantic.value, preference.value) for semantic, preference in pairs]
+
+
+@dataclass(frozen=True)
+class TradeoffCurve:
+    """All curves, on the same two metrics."""
+
+    semantic_metric: str
+    preference_metric: str
+    curves: list[Curve]
+
+
+def plots_of(summary: Summary) -> Plots:
+    """Draws all plots of a summary; about a quarter of a second each."""
+    tables = []
+    for table in tables_of(summary.figures):
+        if table.record is not None and table.section != "tradeoff" and _measured(table):
+            tables.append(table)
+    names = [f"{table.section} {table.task}" for table in tables]
+    tasks = {}
+    for table, slug in zip(tables, distinct_slugs(names, (CHANGES, TRADEOFF)), strict=True):
+        tasks[table.section, table.task] = _plot_task(table, slug)
+    return Plots(_plot_changes(summary), tasks, _plot_tradeoff(summary))
+
+
+def changes_of_record(summary: Summary) -> list[Difference]:
+    """Returns stage two minus stage one in every metric of record, semantic tasks first."""
+    of_record = set()
+    for figure in summary.figures:
+        if figure.of_record:
+            of_record.add((figure.section, figure.task, figure.metric))
+    changes = []
+    for difference in summary.differences:
+        if (difference.method, difference.against) != (STAGE_TWO, STAGE_ONE):
+            continue
+        key = (difference.section, difference.task, difference.metric)
+        if key in of_record and not isnan(difference.value):
+            changes.append(difference)
+    return sorted(changes, key=lambda difference: difference.section != "semantic")
+
+
+def figures_rise(table: Table) -> bool:
+    """Returns whether a higher value of the metric of record is better."""
+    return table.column(table.record or "")[0].higher_is_better
+
+
+def _measured(table: Table) -> list[Figure]:
+    return [figure for figure in table.column(table.record or "") if not isnan(figure.value)]
+
+
+def _plot_changes(summary: Summary) -> Plot | None:
+    differences = changes_of_record(summary)
+    if not differences:
+        return None
+    dots = []
+    for difference in differences:
+        word = verdict(difference)
+        name = strip_control_chars(f"{display_name(difference.task)}: {difference.metric}")
+        emphasis = _VERDICT_EMPHASIS.get(word, "")
+        ends = (difference.low, difference.high)
+        dots.append(Dot(name, difference.value, *ends, emphasis, word not in _VERDICT_EMPHASIS))
+    mark = " Taste is that of SIMULATED listeners." if summary.about.is_simulated else ""
+    caption = f"stage two minus stage one: right of 0 is better. Filled: significant.{mark}"
+    label = f"Stage two minus stage one in {len(dots)} tasks; the numbers are under Differences."
+    return Plot(CHANGES, label, _render_dots(dots, caption, 0.0, CHANGES, label))
+
+
+def _plot_task(table: Table, slug: str) -> Plot:
+    rises = figures_rise(table)
+    dots = []
+    chance = None
+    for figure in sorted(_measured(table), key=lambda figure: figure.value, reverse=rises):
+        emphasis = _METHOD_EMPHASIS.get(figure.method, "")
+        name = display_name(figure.method)
+        dots.append(Dot(name, figure.value, figure.low, figure.high, emphasis))
+        if figure.method == RANDOM:
+            chance = figure.value
+    subject = strip_control_chars(f"{table.record} on {display_task(table)}")
+    caption = f"{subject} ({'higher' if rises else 'lower'} is better)"
+    label = f"{caption}, {len(dots)} methods with their intervals; the numbers are in the table."
+    return Plot(slug, label, _render_dots(dots, caption, chance, slug, label))
+
+
+def _plot_tradeoff(summary: Summary) -> Plot | None:
+    tradeoff = tradeoff_curve(summary.figures)
+    if tradeoff is None:
+        return None
+    metrics = f"{display_metric(tradeoff.preference_metric)} against "
+    metrics += display_metric(tradeoff.semantic_metric)
+    label = f"{strip_control_chars(metrics)} between stage one and stage two."
+    draw = partial(draw_tradeoff, tradeoff=tradeoff, is_simulated=summary.about.is_simulated)
+    return Plot(TRADEOFF, label, render(draw, TRADEOFF_HEIGHT_IN, TRADEOFF, label))
+
+
+def _render_dots(
+    dots: Sequence[Dot], caption: str, reference: float | None, prefix: str, label: str
+) -> Drawing:
+    draw = partial(draw_dots, dots=dots, caption=caption, reference=reference)
+    return render(draw, dots_height(dots, caption), prefix, label)
+
+
+def render(draw: Callable[[MplFigure], None], height_in: float, prefix: str, label: str) -> Drawing:
+    """Returns the result of `draw` on an empty figure that is WIDTH_IN wide.
+
+    prefix: begins every id of the inline SVG, since a page may hold several; label: the accessible
+    name.
+    """
+    style = (matplotlib.style.context("default"), matplotlib.rc_context(_STYLE))
+    with style[0], style[1], warnings.catch_warnings():
+        # a character without a glyph is drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        figure = MplFigure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        svg = io.BytesIO()
+        png = io.BytesIO()
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(svg, format="svg", metadata=no_metadata)
+        figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    return Drawing(svg.getvalue(), png.getvalue(), _inline(svg.getvalue(), prefix, label))
+
+
+def _inline(svg: bytes, prefix: str, label: str) -> str:
+    """Returns the SVG as an element of an HTML page, with the page's colours and font."""
+    root = defusedxml.ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            # rules of a <style> would apply to the whole page
+            if child.tag.endswith(("}style", "}metadata")):
+                parent.remove(child)
+    references = []
+    for element in root.iter():
+        element.tag = element.tag.partition("}")[2]
+        attributes = dict(element.attrib)
+        element.attrib.clear()
+        for qualified, value in attributes.items():
+            name = qualified.rpartition("}")[2]
+            element.attrib[name] = _page_value(name, value, prefix)
+            if name != "id":
+                references.append(element.attrib[name])
+    used = "".join(references)
+    for element in root.iter():
+        if f"#{element.get('id', '')}" not in used:
+            element.attrib.pop("id", None)
+    inner = "".join(ET.tostring(child, encoding="unicode") for child in root)
+    name = quoteattr(label)
+    return f'<svg viewBox="{root.get("viewBox")}" role="img" aria-label={name}>{inner}</svg>'
+
+
+def _page_value(name: str, value: str, prefix: str) -> str:
+    """Returns an attribute's value with ids, colours and font of the page."""
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == "href":
+        return f"#{prefix}-{value.removeprefix('#')}"
+    value = value.replace("url(#", f"url(#{prefix}-").replace("'DejaVu Sans'", "inherit")
+    for colour, css_colour in CSS_COLOURS.items():
+        value = value.replace(colour, css_colour)
+    return value
+
+
 def dots_height(dots: Sequence[Dot], caption: str) -> float:
-    """Inches a plot of `dots` needs."""
+    """Returns the height of a plot of `dots` in inches."""
     return FRAME_IN + ROW_IN * len(dots) + 0.16 * len(_wrapped(caption, CAPTION_WIDTH, 3))
 
 
 def draw_dots(
     figure: MplFigure, dots: Sequence[Dot], caption: str, reference: float | None
 ) -> None:
-    """Rows from the top in the order of `dots`, all with finite values; reference: a dotted line
-    across all rows.
+    """Draws a row per dot from the top, with a mark at the value and a line over its interval.
+
+    dots: with finite values; reference: a dotted line across all rows.
     """
     axes = figure.add_subplot()
     if reference is not None:
@@ -201,19 +339,11 @@ def draw_dots(
     for row, dot in enumerate(dots):
         colour, marker, size = _MARKS[dot.emphasis]
         if isfinite(dot.low) and isfinite(dot.high):
-            axes.plot(
-                [dot.low, dot.high], [row, row], color=colour, linewidth=1.8, solid_capstyle="butt"
-            )
+            line = {"color": colour, "linewidth": 1.8, "solid_capstyle": "butt"}
+            axes.plot([dot.low, dot.high], [row, row], **line)
+        style = {"markersize": size, "markeredgewidth": 1.3}
         face = PAPER if dot.is_open else colour
-        axes.plot(
-            dot.value,
-            row,
-            marker,
-            color=colour,
-            markersize=size,
-            markerfacecolor=face,
-            markeredgewidth=1.3,
-        )
+        axes.plot(dot.value, row, marker, color=colour, markerfacecolor=face, **style)
     axes.set_ylim(len(dots) - 0.4, -0.6)
     labels = ["\n".join(_wrapped(dot.label, LABEL_WIDTH, 2)) for dot in dots]
     axes.set_yticks(range(len(dots)), labels, linespacing=1.05)
@@ -228,162 +358,107 @@ def draw_dots(
 
 
 def _wrapped(text: str, width: int, max_lines: int) -> list[str]:
-    return textwrap.wrap(
-        strip_control_chars(text), width, max_lines=max_lines, placeholder="…"
-    ) or [""]
-
-
-HEIGHT_IN = 4.4
-WAYS = {"weights": "between the weights", "blend": "by the dial, between the vectors"}
-APART_PT = 15  # labels of one curve stand at least this far apart
-LABEL_PT = 10  # between a point and its label
-_STYLES = ((BLUE, "D"), (ORANGE, "s"))
-_ENDS = {0.0: STAGE_ONE, 1.0: STAGE_TWO}
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One way from stage one to stage two, in order of position."""
-
-    task: str
-    positions: list[str]
-    meaning: list[Figure]
-    taste: list[Figure]
-
-    @property
-    def points(self) -> list[tuple[float, float]]:
-        """(meaning, taste), one a position."""
-        return [
-            (meaning.value, taste.value)
-            for meaning, taste in zip(self.meaning, self.taste, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class TradeoffCurve:
-    """All curves, on the same two metrics."""
-
-    meaning_metric: str
-    taste_metric: str
-    curves: list[Curve]
+    line = strip_control_chars(text)
+    return textwrap.wrap(line, width, max_lines=max_lines, placeholder="…") or [""]
 
 
 def tradeoff_curve(figures: Sequence[Figure]) -> TradeoffCurve | None:
-    """The front among all figures: section "tradeoff", the first metric is meaning and the second taste;
-    None without one.
+    """Returns the trade-off among all figures of the section "tradeoff"; None if there is none.
 
-    Methods are positions, "0.00" to "1.00"; a position that lacks one of the two values is not on
-    the curve.
+    The first metric is semantic, the second preference. Methods are positions, "0.00" to "1.00"; a
+    position that lacks one of the two values is not on the curve.
     """
-    of_front = [figure for figure in figures if figure.section == "tradeoff"]
-    metrics = list(dict.fromkeys(figure.metric for figure in of_front))
+    selected = [figure for figure in figures if figure.section == "tradeoff"]
+    metrics = list(dict.fromkeys(figure.metric for figure in selected))
     if len(metrics) < 2:
         return None
     curves = []
-    for table in tables_of(of_front):
-        values = [
-            [table.cells.get((position, metric)) for metric in metrics[:2]]
-            for position in table.methods
-        ]
-        points = [
-            (position, meaning, taste)
-            for position, (meaning, taste) in zip(table.methods, values, strict=True)
-            if meaning is not None
-            and taste is not None
-            and not math.isnan(meaning.value)
-            and not math.isnan(taste.value)
-        ]
-        points.sort(key=lambda point: float(point[0]))
-        if points:
-            names, meanings, tastes = (list(column) for column in zip(*points, strict=True))
-            curves.append(Curve(table.task, names, meanings, tastes))
+    for table in tables_of(selected):
+        curve = Curve(table.task, [], [], [])
+        for position in sorted(table.methods, key=float):
+            semantic = table.cells.get((position, metrics[0]))
+            preference = table.cells.get((position, metrics[1]))
+            if semantic is None or preference is None:
+                continue
+            if isnan(semantic.value) or isnan(preference.value):
+                continue
+            curve.positions.append(position)
+            curve.semantic.append(semantic)
+            curve.preference.append(preference)
+        if curve.positions:
+            curves.append(curve)
     return TradeoffCurve(metrics[0], metrics[1], curves) if curves else None
 
 
-def draw_tradeoff(drawn: MplFigure, front: TradeoffCurve, is_simulated: bool) -> None:
-    """All curves with their intervals as light crosses; better is right and up, whatever the
-    metrics are.
-    """
-    axes = drawn.add_subplot()
-    for curve, (colour, marker) in zip(front.curves, cycle(_STYLES), strict=False):
+def draw_tradeoff(figure: MplFigure, tradeoff: TradeoffCurve, is_simulated: bool) -> None:
+    """Draws all curves with their intervals as light crosses; better is right and up."""
+    axes = figure.add_subplot()
+    styles = [_CURVE_STYLES[i % len(_CURVE_STYLES)] for i in range(len(tradeoff.curves))]
+    for curve, (colour, marker) in zip(tradeoff.curves, styles, strict=True):
         _draw_curve(axes, curve, colour, marker)
     axes.margins(0.04)
-    if not front.curves[0].meaning[0].higher_is_better:
+    if not tradeoff.curves[0].semantic[0].higher_is_better:
         axes.invert_xaxis()
-    if not front.curves[0].taste[0].higher_is_better:
+    if not tradeoff.curves[0].preference[0].higher_is_better:
         axes.invert_yaxis()
-    for curve, (colour, _) in zip(front.curves, cycle(_STYLES), strict=False):
-        others = [
-            _on_paper(axes, point)
-            for other in front.curves
-            if other is not curve
-            for point in other.points
-        ]
-        _label_positions(axes, curve, colour, others)
-    _label_ends(axes, front)
-    axes.set_xlabel(
-        f"meaning: {strip_control_chars(display_metric(front.meaning_metric))}  (better to the right)"
-    )
-    whose = "taste of SIMULATED listeners" if is_simulated else "taste"
-    axes.set_ylabel(f"{whose}\n{strip_control_chars(display_metric(front.taste_metric))}")
+    for curve, (colour, _) in zip(tradeoff.curves, styles, strict=True):
+        other_points = []
+        for other_curve in tradeoff.curves:
+            if other_curve is not curve:
+                other_points += [_on_paper(axes, point) for point in other_curve.points]
+        _label_positions(axes, curve, colour, other_points)
+    _label_ends(axes, tradeoff)
+    semantic_metric = strip_control_chars(display_metric(tradeoff.semantic_metric))
+    preference_metric = strip_control_chars(display_metric(tradeoff.preference_metric))
+    axes.set_xlabel(f"meaning: {semantic_metric}  (better to the right)")
+    listeners = "taste of SIMULATED listeners" if is_simulated else "taste"
+    axes.set_ylabel(f"{listeners}\n{preference_metric}")
     axes.grid()
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.ticklabel_format(style="plain", useOffset=False)
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), frameon=False, borderaxespad=0.2)
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
-    for meaning, taste in zip(curve.meaning, curve.taste, strict=True):
-        axes.plot(
-            [meaning.low, meaning.high], [taste.value] * 2, color=colour, alpha=0.25, linewidth=0.8
-        )
-        axes.plot(
-            [meaning.value] * 2, [taste.low, taste.high], color=colour, alpha=0.25, linewidth=0.8
-        )
-    x, y = zip(*curve.points, strict=True)
-    name = WAYS.get(curve.task, strip_control_chars(curve.task))
+    light = {"color": colour, "alpha": 0.25, "linewidth": 0.8}
+    for semantic, preference in zip(curve.semantic, curve.preference, strict=True):
+        axes.plot([semantic.low, semantic.high], [preference.value] * 2, **light)
+        axes.plot([semantic.value] * 2, [preference.low, preference.high], **light)
     axes.plot(
-        x,
-        y,
+        [x for x, _ in curve.points],
+        [y for _, y in curve.points],
         marker=marker,
         color=colour,
         linewidth=1.6,
         markersize=5,
         markeredgecolor=PAPER,
-        label=name,
+        label=CURVE_NAMES.get(curve.task, strip_control_chars(curve.task)),
     )
 
 
-def _label_positions(
-    axes: Axes, curve: Curve, colour: str, others: Sequence[tuple[float, float]]
-) -> None:
-    """The position beside each point that is far enough from the last labelled one; the ends have
-    names instead.
+def _label_positions(axes: Axes, curve: Curve, colour: str, other_points: Sequence[Point]) -> None:
+    """Writes the position beside each point that is far enough from the last labelled one.
 
-    others: where the points of other curves lie; labels stand on the side of the curve that is away
-    from them.
+    other_points: of the other curves; labels are on the side of the curve away from them.
     """
-    places = [_on_paper(axes, point) for point in curve.points]
-    normals = [_normal(places, number) for number in range(len(places))]
+    points = [_on_paper(axes, point) for point in curve.points]
+    normals = [_normal(points, row) for row in range(len(points))]
     outward = 0.0
-    for place, normal in zip(places, normals, strict=True):
-        nearest = min(others, key=partial(math.dist, place), default=place)
-        outward += (place[0] - nearest[0]) * normal[0] + (place[1] - nearest[1]) * normal[1]
-    away = math.copysign(LABEL_PT, outward)
+    for point, normal in zip(points, normals, strict=True):
+        nearest = min(other_points, key=partial(math.dist, point), default=point)
+        outward += (point[0] - nearest[0]) * normal[0] + (point[1] - nearest[1]) * normal[1]
+    distance = math.copysign(LABEL_OFFSET_PT, outward)
     last = (math.inf, math.inf)
-    for position, at, place, normal in zip(
-        curve.positions, curve.points, places, normals, strict=True
-    ):
-        if float(position) in _ENDS or math.dist(place, last) < APART_PT:
+    for row, position in enumerate(curve.positions):
+        is_end = float(position) in _END_NAMES
+        if is_end or math.dist(points[row], last) < MIN_LABEL_DISTANCE_PT:
             continue
-        last = place
-        offset = (away * normal[0], away * normal[1])
-        label = f"{float(position):g}"
+        last = points[row]
         axes.annotate(
-            label,
-            at,
-            offset,
+            f"{float(position):g}",
+            curve.points[row],
+            (distance * normals[row][0], distance * normals[row][1]),
             textcoords="offset points",
             ha="center",
             va="center",
@@ -392,177 +467,48 @@ def _label_positions(
         )
 
 
-def _normal(places: Sequence[tuple[float, float]], number: int) -> tuple[float, float]:
-    """Unit length, at right angles to the way from the point before to the point after; upward
-    where they coincide.
-    """
-    before, after = places[max(0, number - 1)], places[min(len(places) - 1, number + 1)]
+def _normal(points: Sequence[Point], row: int) -> Point:
+    """Returns the unit normal of the curve at a point; upward where its neighbours coincide."""
+    before = points[max(0, row - 1)]
+    after = points[min(len(points) - 1, row + 1)]
     length = math.dist(before, after)
-    return (
-        ((after[1] - before[1]) / length, (before[0] - after[0]) / length) if length else (0.0, 1.0)
-    )
+    if length == 0:
+        return (0.0, 1.0)
+    return ((after[1] - before[1]) / length, (before[0] - after[0]) / length)
 
 
-def _label_ends(axes: Axes, front: TradeoffCurve) -> None:
-    """The names of the ends, once where curves share them, on the side away from the curves."""
-    places = [_on_paper(axes, point) for curve in front.curves for point in curve.points]
-    middle = sum(x for x, _ in places) / len(places)
-    found = dict.fromkeys(
-        (_ENDS[float(position)], point)
-        for curve in front.curves
-        for position, point in zip(curve.positions, curve.points, strict=True)
-        if float(position) in _ENDS
-    )
-    for name, point in found:
-        side = 1 if _on_paper(axes, point)[0] > middle else -1
-        axes.plot(
-            *point,
-            "o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=MUTED,
-            markeredgewidth=1.0,
-        )
+def _label_ends(axes: Axes, tradeoff: TradeoffCurve) -> None:
+    """Writes the names of the ends, once where curves share them, away from the curves."""
+    x_on_paper = []
+    ends: dict[tuple[str, Point], None] = {}
+    for curve in tradeoff.curves:
+        for position, point in zip(curve.positions, curve.points, strict=True):
+            x_on_paper.append(_on_paper(axes, point)[0])
+            if float(position) in _END_NAMES:
+                ends[_END_NAMES[float(position)], point] = None
+    middle = sum(x_on_paper) / len(x_on_paper)
+    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
+    for name, point in ends:
+        is_right = _on_paper(axes, point)[0] > middle
+        axes.plot(point[0], point[1], "o", markeredgecolor=MUTED, **ring)
         axes.annotate(
             display_name(name),
             point,
-            (9 * side, 0),
+            (9 if is_right else -9, 0),
             textcoords="offset points",
-            ha="left" if side > 0 else "right",
+            ha="left" if is_right else "right",
             va="center",
             weight="bold",
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
         )
 
 
-def _on_paper(axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
-    """About where a point comes to lie, in points; the layout is made later, so the size of the
-    axes is a guess.
+def _on_paper(axes: Axes, point: Point) -> Point:
+    """Returns about where a point will be, in pt; the size of the axes is a guess, as the layout
+    is computed later.
     """
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    width, height = 0.8 * WIDTH_IN * 72, 0.75 * HEIGHT_IN * 72
-    return (point[0] - left) / (right - left) * width, (point[1] - bottom) / (top - bottom) * height
-
-
-CHANGES, TRADEOFF = "changes", "tradeoff"
-_EMPHASIS: dict[str, Emphasis] = {STAGE_TWO: "first", STAGE_ONE: "second"}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """name: of its files, without suffix; label: what it shows, in words."""
-
-    name: str
-    label: str
-    drawing: Drawing
-
-
-@dataclass(frozen=True)
-class Plots:
-    """changes, front: None where there is nothing to show; tasks: by (section, task)."""
-
-    changes: Plot | None
-    tasks: dict[tuple[Section, str], Plot]
-    front: Plot | None
-
-    @property
-    def all(self) -> list[Plot]:
-        """Every plot that there is."""
-        return [
-            plot for plot in (self.changes, *self.tasks.values(), self.front) if plot is not None
-        ]
-
-
-def plots_of(summary: Summary) -> Plots:
-    """Draws all plots of a summary; about a quarter of a second each."""
-    tables = [
-        table
-        for table in tables_of(summary.figures)
-        if table.record is not None and table.section != "tradeoff"
-    ]
-    tables = [table for table in tables if _values(table)]
-    slugs = distinct_slugs(
-        [f"{table.section} {table.task}" for table in tables], taken=(CHANGES, TRADEOFF)
-    )
-    tasks = {
-        (table.section, table.task): _task(table, slug)
-        for table, slug in zip(tables, slugs, strict=True)
-    }
-    return Plots(_changes(summary), tasks, _front(summary))
-
-
-def changes_of_record(summary: Summary) -> list[Difference]:
-    """Stage two minus stage one in every metric of record that both have, meaning first."""
-    of_record = {
-        (figure.section, figure.task, figure.metric)
-        for figure in summary.figures
-        if figure.of_record
-    }
-    found = [
-        difference
-        for difference in summary.differences
-        if (difference.method, difference.against) == (STAGE_TWO, STAGE_ONE)
-        and (difference.section, difference.task, difference.metric) in of_record
-        and not isnan(difference.value)
-    ]
-    return sorted(found, key=lambda difference: difference.section != "semantic")
-
-
-def _changes(summary: Summary) -> Plot | None:
-    differences = changes_of_record(summary)
-    if not differences:
-        return None
-    dots = [_change(difference) for difference in differences]
-    listeners = " Taste is that of SIMULATED listeners." if summary.about.is_simulated else ""
-    caption = f"stage two minus stage one: right of 0 is better. Filled: shown.{listeners}"
-    label = f"Stage two minus stage one in {len(dots)} tasks; the numbers are under Differences."
-    return Plot(CHANGES, label, _drawn(dots, caption, 0.0, CHANGES, label))
-
-
-def _change(difference: Difference) -> Dot:
-    said = verdict(difference)
-    emphasis: dict[str, Emphasis] = {"better": "first", "worse": "second"}
-    label = strip_control_chars(f"{display_name(difference.task)}: {difference.metric}")
-    is_open = said not in emphasis
-    return Dot(
-        label, difference.value, difference.low, difference.high, emphasis.get(said, ""), is_open
-    )
-
-
-def _task(table: Table, slug: str) -> Plot:
-    figures = sorted(_values(table), key=lambda figure: figure.value, reverse=figures_rise(table))
-    dots = [
-        Dot(display_name(f.method), f.value, f.low, f.high, _EMPHASIS.get(f.method, ""))
-        for f in figures
-    ]
-    chance = [figure.value for figure in figures if figure.method == RANDOM]
-    direction = "higher" if figures_rise(table) else "lower"
-    caption = f"{strip_control_chars(table.record or '')} on {strip_control_chars(display_task(table))} ({direction} is better)"
-    label = f"{caption}, {len(dots)} methods with their intervals; the numbers are in the table."
-    return Plot(slug, label, _drawn(dots, caption, chance[0] if chance else None, slug, label))
-
-
-def figures_rise(table: Table) -> bool:
-    """Whether more is better in the metric of record."""
-    return table.column(table.record or "")[0].higher_is_better
-
-
-def _values(table: Table) -> list[Figure]:
-    return [figure for figure in table.column(table.record or "") if not isnan(figure.value)]
-
-
-def _drawn(
-    dots: Sequence[Dot], caption: str, reference: float | None, prefix: str, label: str
-) -> Drawing:
-    draw = partial(draw_dots, dots=dots, caption=caption, reference=reference)
-    return render(draw, dots_height(dots, caption), prefix, label)
-
-
-def _front(summary: Summary) -> Plot | None:
-    front = tradeoff_curve(summary.figures)
-    if front is None:
-        return None
-    metrics = [display_metric(front.taste_metric), display_metric(front.meaning_metric)]
-    label = f"{strip_control_chars(' against '.join(metrics))} between stage one and stage two."
-    draw = partial(draw_tradeoff, front=front, is_simulated=summary.about.is_simulated)
-    return Plot(TRADEOFF, label, render(draw, HEIGHT_IN, TRADEOFF, label))
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    x = (point[0] - left) / (right - left) * 0.8 * WIDTH_IN * 72
+    y = (point[1] - bottom) / (top - bottom) * 0.75 * TRADEOFF_HEIGHT_IN * 72
+    return (x, y)

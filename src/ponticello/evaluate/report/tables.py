@@ -1,20 +1,14 @@
-"""How numbers, verdicts and the background of an evaluation are put into words; every kind of file
-uses these.
+"""How figures are arranged and written in a report: names, tables, numbers, verdicts.
 
-Text that comes from data (names of libraries, tracks, labels) may hold anything.
-`strip_control_chars` makes it one printable line; each kind of file then escapes it in its own way.
-
-Names for files and anchors, made of text that may hold anything.
-
-Figures arranged to be read: one table a task, methods down, metrics across, and which values lead a
-column.
+Text from data (names of libraries, tracks, labels) may hold anything: `strip_control_chars` makes
+it one printable line, and each kind of file escapes it in its own way.
 """
 
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, isnan
+from math import isnan
 from typing import Literal
 
 from ponticello.evaluate.results import Difference, EvaluationInfo, Figure, Section
@@ -111,7 +105,7 @@ def display_task(row: "Figure | Difference | Table") -> str:
 
 
 def slug(text: str) -> str:
-    """Lower-case ASCII letters, digits and single hyphens, at most MAX_LENGTH of them, never none.
+    """Returns lower-case ASCII letters, digits and single hyphens, from 1 to MAX_LENGTH.
 
     >>> slug("preference next_tracks_cold")
     'preference-next-tracks-cold'
@@ -121,20 +115,23 @@ def slug(text: str) -> str:
 
 
 def distinct_slugs(texts: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """A slug for each text; one that is taken already gets a number.
+    """Returns a slug for each text; a slug that is taken already gets a number.
 
     >>> distinct_slugs(["a b", "a-b"])
     ['a-b', 'a-b-2']
     """
-    used, found = set(taken), []
+    used = set(taken)
+    slugs = []
     for text in texts:
-        start = name = slug(text)
-        number = 2
+        start = slug(text)
+        name = start
+        suffix = 2
         while name in used:
-            name, number = f"{start}-{number}", number + 1
+            name = f"{start}-{suffix}"
+            suffix += 1
         used.add(name)
-        found.append(name)
-    return found
+        slugs.append(name)
+    return slugs
 
 
 Standing = Literal["best", "level", ""]
@@ -142,8 +139,9 @@ Standing = Literal["best", "level", ""]
 
 @dataclass(frozen=True)
 class Table:
-    """All figures of one task; methods and metrics in order of first appearance, not every pair has
-    a figure.
+    """All figures of one task; methods and metrics in order of first appearance.
+
+    A pair of method and metric may lack a figure.
     """
 
     section: Section
@@ -174,95 +172,87 @@ class Table:
         ]
 
     def metric_heading(self, metric: str) -> str:
-        """The metric as it is written, marked where only some metrics are of simulated listeners."""
+        """Returns the metric's display text, marked where only some have simulated listeners."""
         is_marked = self.column(metric)[0].is_simulated and not self.is_simulated
         return display_metric(metric) + (SIMULATED_MARK if is_marked else "")
 
 
 def tables_of(figures: Sequence[Figure]) -> list[Table]:
-    """One table a (section, task), in order of first appearance."""
-    groups: dict[tuple[Section, str], list[Figure]] = {}
+    """Returns one table per (section, task), in order of first appearance."""
+    tables: dict[tuple[Section, str], Table] = {}
     for figure in figures:
-        groups.setdefault((figure.section, figure.task), []).append(figure)
-    return [
-        Table(
-            section,
-            task,
-            list(dict.fromkeys(figure.method for figure in group)),
-            list(dict.fromkeys(figure.metric for figure in group)),
-            {(figure.method, figure.metric): figure for figure in group},
-        )
-        for (section, task), group in groups.items()
-    ]
+        key = (figure.section, figure.task)
+        table = tables.setdefault(key, Table(figure.section, figure.task, [], [], {}))
+        if figure.method not in table.methods:
+            table.methods.append(figure.method)
+        if figure.metric not in table.metrics:
+            table.metrics.append(figure.metric)
+        table.cells[figure.method, figure.metric] = figure
+    return list(tables.values())
 
 
 def is_ranked(column: Sequence[Figure]) -> bool:
-    """True where values may be called better or worse: in the sections semantic and preference, two methods
-    with intervals.
+    """Returns whether the values of a column may be called better or worse.
 
-    A number of a whole (coverage, effective rank) has no interval, and more of it is not always
-    better.
+    True for the sections semantic and preference with at least two intervals. A number of a whole
+    (coverage, effective rank) has no interval, and more of it is not always better.
     """
-    return (
-        sum(
-            _has_interval(figure) and figure.section in ("semantic", "preference")
-            for figure in column
-        )
-        >= 2
-    )
+    n_intervals = 0
+    for figure in column:
+        if figure.section in ("semantic", "preference") and interval(figure):
+            n_intervals += 1
+    return n_intervals >= 2
 
 
 def rank_methods(column: Sequence[Figure]) -> dict[str, Standing]:
-    """Method -> "best" for the best value of one metric, "level" where the interval overlaps the
-    best one's.
+    """Returns {method: "best" or "level"} of one metric; empty where `is_ranked` is False.
 
-    "best" is what was measured, not a claim: a method that is level may be as good. Equal values
-    are all best. Where `is_ranked` is False, nobody stands anywhere.
+    "best" has the best measured value, which is no claim; equal values are all best. "level": the
+    interval overlaps that of the best.
     """
     if not is_ranked(column):
         return {}
     sign = 1.0 if column[0].higher_is_better else -1.0
-    ranked = [figure for figure in column if _has_interval(figure)]
-    best = max(ranked, key=lambda figure: sign * figure.value)
-    found: dict[str, Standing] = {}
-    for figure in ranked:
+    candidates = [figure for figure in column if interval(figure)]
+    best = max(candidates, key=lambda figure: sign * figure.value)
+    standings: dict[str, Standing] = {}
+    for figure in candidates:
         if figure.value == best.value:
-            found[figure.method] = "best"
+            standings[figure.method] = "best"
         elif figure.low <= best.high and figure.high >= best.low:
-            found[figure.method] = "level"
-    return found
-
-
-def _has_interval(figure: Figure) -> bool:
-    return not (isnan(figure.value) or isnan(figure.low) or isnan(figure.high))
+            standings[figure.method] = "level"
+    return standings
 
 
 NOT_MEASURED = "-"
-SIMULATED = "SIMULATED listeners: nobody real listened. What is found is the taste that was planted, and nothing else."
+SIMULATED = (
+    "SIMULATED listeners: no real person listened. The figures of taste show only the taste that "
+    "the simulation planted."
+)
 _UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
 
 
 def strip_control_chars(text: str) -> str:
-    """`text` on one line: control characters, lone surrogates and marks that turn the direction
-    become spaces.
+    """Replaces control characters, lone surrogates and direction marks by spaces.
 
-    >>> clean("two\\nlines")
+    >>> strip_control_chars("two\\nlines")
     'two lines'
     """
     return _UNPRINTABLE.sub(" ", text)
 
 
 def number(value: float, metric: str) -> str:
-    """`value` with three decimals, one for ranks and from 100 on; a dash for nan."""
+    """Formats `value` with three decimals; with one for ranks and from 100 on; a dash for nan."""
     if isnan(value):
         return NOT_MEASURED
-    return f"{value + 0.0:.{1 if metric == 'median rank' or abs(value) >= 100 else 3}f}"
+    n_decimals = 1 if metric == "median rank" or abs(value) >= 100 else 3
+    return f"{value + 0.0:.{n_decimals}f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def interval(figure: Figure | Difference) -> str:
-    """`[0.380, 0.441]` with the decimals of the value, or nothing where there is no interval."""
+    """Formats `[0.380, 0.441]` with the decimals of the value; "" where there is no interval."""
     if isnan(figure.value) or isnan(figure.low) or isnan(figure.high):
         return ""
     decimals = len(number(figure.value, figure.metric).partition(".")[2])
@@ -270,32 +260,30 @@ def interval(figure: Figure | Difference) -> str:
 
 
 def spread(figure: Figure | Difference) -> str:
-    """`± 0.012`, the standard deviation over seeds, or nothing with one seed."""
+    """Formats `± 0.012`, the standard deviation over seeds; "" with one seed."""
     if isinstance(figure, Difference) or isnan(figure.value) or isnan(figure.seed_sd):
         return ""
     return f"± {number(figure.seed_sd, figure.metric)}"
 
 
 def format_value(figure: Figure | Difference) -> str:
-    """`0.412 [0.380, 0.441] ± 0.012`: value, 95 % interval, spread over seeds; a dash for what was
-    not measured.
-    """
-    parts = (number(figure.value, figure.metric), interval(figure), spread(figure))
-    return " ".join(part for part in parts if part)
+    """Formats `0.412 [0.380, 0.441] ± 0.012`: value, 95 % interval, spread over seeds."""
+    texts = [number(figure.value, figure.metric), interval(figure), spread(figure)]
+    return " ".join(text for text in texts if text)
 
 
 def format_p(p: float) -> str:
-    """A p value with three decimals; a dash where nothing was tested."""
+    """Formats a p value with three decimals; a dash where no test was made."""
     if isnan(p):
         return NOT_MEASURED
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def verdict(difference: Difference) -> str:
-    """What the interval and the corrected test allow to say of a difference.
+    """Returns what the interval and the corrected test allow to claim about a difference.
 
     "better" and "worse" need an interval without 0 and, where it was tested, a Holm p below
-    `SIGNIFICANT`; where it was not tested, the word says so.
+    `SIGNIFICANT`; otherwise the verdict adds "not tested".
     """
     if isnan(difference.value) or isnan(difference.low) or isnan(difference.high):
         return "not known"
@@ -306,31 +294,28 @@ def verdict(difference: Difference) -> str:
     return f"{direction}, not tested" if isnan(difference.p_holm) else direction
 
 
-def format_count(figures: list[Figure]) -> str:
-    """How many queries or rows are behind `figures`: `312`, `290 to 312`."""
+def format_count(figures: Sequence[Figure]) -> str:
+    """Formats the number of queries or rows behind `figures`: `312`, `290 to 312`."""
     counts = sorted({figure.n for figure in figures})
-    return (
-        " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        if counts
-        else "0"
-    )
+    if not counts:
+        return "0"
+    if len(counts) == 1:
+        return f"{counts[0]:,}"
+    return f"{counts[0]:,} to {counts[-1]:,}"
 
 
 def format_seeds(about: EvaluationInfo) -> str:
-    """`seed 7`, or `mean of 3 seeds (1, 2, 3)`."""
-    listed = ", ".join(str(seed) for seed in about.seeds) or "not stated"
-    return (
-        f"seed {listed}" if len(about.seeds) < 2 else f"mean of {len(about.seeds)} seeds ({listed})"
-    )
+    """Formats `seed 7`, or `mean of 3 seeds (1, 2, 3)`."""
+    seeds = ", ".join(str(seed) for seed in about.seeds) or "not stated"
+    if len(about.seeds) < 2:
+        return f"seed {seeds}"
+    return f"mean of {len(about.seeds)} seeds ({seeds})"
 
 
 def background(about: EvaluationInfo) -> list[tuple[str, str]]:
-    """What is behind the numbers, as (name, text); the runs are apart, in `about.runs`."""
-    listeners = (
-        f"{about.n_listeners:,} SIMULATED listeners"
-        if about.is_simulated
-        else f"{about.n_listeners:,} listeners"
-    )
+    """Returns data, split, seeds and command as (name, text); `about.runs` has the runs."""
+    mark = "SIMULATED " if about.is_simulated else ""
+    listeners = f"{about.n_listeners:,} {mark}listeners"
     rows = [
         ("Library", about.library),
         ("Data", f"{about.n_tracks:,} tracks, {listeners}, {about.n_events:,} events"),
@@ -342,8 +327,3 @@ def background(about: EvaluationInfo) -> list[tuple[str, str]]:
         ("Command", about.command),
     ]
     return [(name, strip_control_chars(text)) for name, text in rows]
-
-
-def finite_or_none(value: object) -> object:
-    """nan and the infinities as None, which every format can hold; anything else as it is."""
-    return None if isinstance(value, float) and not isfinite(value) else value
