@@ -1,31 +1,29 @@
-"""One thing given where a list of things is asked for: refused, since Python would take a text for
-its letters.
-"""
+"""Checks of arguments."""
 
 import os
 from typing import Any, TypeVar
 
 from ponticello.errors import DataError
 
-Given = TypeVar("Given")
-_SHOWN = 60  # characters of what was given
+Items = TypeVar("Items")
+_MAX_SHOWN = 60  # characters of a value in a message
 
 
-def require_list(given: Given, what: str) -> Given:
-    """`given` as it is; DataError where it is one text, one path or one waveform (an array (n,) of
-    numbers).
+def require_list(items: Items, name: str) -> Items:
+    """Returns `items`; rejects a single string, path or waveform where a list is expected.
 
-    what: the parameter's name, for the message.
+    Iterating a str would silently yield its characters. name: of the parameter, for the message.
+    DataError for a str, bytes, a path, or an array (n,) of numbers.
     """
-    one: Any = given
-    if isinstance(one, str | bytes | os.PathLike):
-        found = repr(os.fspath(one))
-        shown = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}..."
+    value: Any = items
+    if isinstance(value, str | bytes | os.PathLike):
+        text = repr(os.fspath(value))
+        shown = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
         raise DataError(
-            f"{what} must be a list, such as [{shown}]; found one {type(one).__name__} alone"
+            f"{name} must be a list, such as [{shown}]; found one {type(value).__name__} alone"
         )
-    if getattr(one, "ndim", 0) == 1 and getattr(one.dtype, "kind", "") in ("f", "i", "u"):
+    if getattr(value, "ndim", 0) == 1 and getattr(value.dtype, "kind", "") in ("f", "i", "u"):
         raise DataError(
-            f"{what} must be a list, such as [waveform]; found one array {tuple(one.shape)} alone"
+            f"{name} must be a list, such as [waveform]; found one array {tuple(value.shape)} alone"
         )
-    return given
+    return items

@@ -481,8 +481,9 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     merged = dict(base)
     for key, value in overrides.items():
         section = merged.get(key)
-        is_section = isinstance(value, Mapping) and isinstance(section, Mapping)
-        merged[key] = _merge(section, value) if is_section else value
+        if isinstance(value, Mapping) and isinstance(section, Mapping):
+            value = _merge(section, value)
+        merged[key] = value
     return merged
 
 

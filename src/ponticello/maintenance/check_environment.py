@@ -1,4 +1,4 @@
-"""The machine: versions, what is installed, what can be decoded, and room on the disk."""
+"""Checks of this machine: versions, extras, decoders, the text encoder and disk space."""
 
 import platform
 import shutil
@@ -41,41 +41,47 @@ _EXTRAS = {
 
 
 def check_versions() -> Iterator[Finding]:
-    """Python, this package, torch, and everything installed below what the package asks for."""
+    """Reports versions, and required packages that are missing or too old."""
     import torch
 
     device = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"
-    own = f"Ponticello {version('ponticello')}, Python {platform.python_version()}, torch {torch.__version__}"
-    yield Finding("ok", f"{own}, {torch.get_num_threads()} threads, {device}", MACHINE)
+    versions = (
+        f"Ponticello {version('ponticello')}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+    yield Finding("ok", f"{versions}, {torch.get_num_threads()} threads, {device}", MACHINE)
     for text in requires("ponticello") or ():
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = version(wanted.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             yield Finding(
-                "error", f"{wanted.name} is not installed", MACHINE, f"pip install '{wanted.name}'"
+                "error",
+                f"{requirement.name} is not installed",
+                MACHINE,
+                f"pip install '{requirement.name}'",
             )
             continue
-        if not wanted.specifier.contains(found, prereleases=True):
-            what = f"{wanted.name} {found} is not {wanted.specifier}"
-            yield Finding("error", what, MACHINE, f"pip install '{wanted.name}{wanted.specifier}'")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            what = f"{requirement.name} {installed} is not {requirement.specifier}"
+            yield Finding(
+                "error", what, MACHINE, f"pip install '{requirement.name}{requirement.specifier}'"
+            )
 
 
 def check_extras() -> Iterator[Finding]:
-    """Which extras are there."""
-    there = [extra for extra, (module, _) in _EXTRAS.items() if find_spec(module) is not None]
-    yield Finding("ok", f"extras installed: {', '.join(there) or 'none'}", MACHINE)
-    for extra in [extra for extra in _EXTRAS if extra not in there]:
+    """Reports which extras are installed."""
+    installed = [extra for extra, (module, _) in _EXTRAS.items() if find_spec(module) is not None]
+    yield Finding("ok", f"extras installed: {', '.join(installed) or 'none'}", MACHINE)
+    for extra in [extra for extra in _EXTRAS if extra not in installed]:
         what = f"extra {extra!r} is not installed: it is for {_EXTRAS[extra][1]}"
         yield Finding("note", what, MACHINE, f"pip install 'ponticello[{extra}]', if you want that")
 
 
 def check_decoders() -> Iterator[Finding]:
-    """A second of a tone in each kind of file, written and read back: its pitch must be what it
-    was.
-    """
+    """Writes a second of a tone in each file format and checks the pitch that is read back."""
     good = []
     with tempfile.TemporaryDirectory(prefix="ponticello-doctor-") as place:
         kinds = _KINDS if find_spec("av") is None else (*_KINDS, _BY_PYAV)
@@ -108,9 +114,7 @@ def check_decoders() -> Iterator[Finding]:
 
 
 def check_text_encoder(name: str) -> Iterator[Finding]:
-    """Whether the text encoder of the settings is on this machine, where that can be told without
-    loading it.
-    """
+    """Checks that the text encoder is installed, as far as possible without loading it."""
     from ponticello.model.text_encoder import locate_text_encoder
 
     place = locate_text_encoder(name)  # CheckpointError says what to install
@@ -119,7 +123,7 @@ def check_text_encoder(name: str) -> Iterator[Finding]:
 
 
 def check_room(root: Path, needed: int, what: str) -> Iterator[Finding]:
-    """Room on the disk of a library. needed: bytes that `what` would still write."""
+    """Checks the free disk space. needed: bytes that `what` would still write."""
     free = shutil.disk_usage(root).free
     line = (
         f"{_size(free)} free; {what} would take some {_size(needed)}"

@@ -1,10 +1,7 @@
-"""The tables: what they name that is not there, files that moved, and what a stopped process left
-behind.
+"""Checks of a library: its tables, prepared features, training runs and index.
 
-Training runs: those that stopped, those that have to be trained again, and what they leave lying
-about.
-
-The index and the spaces in it: whole, of today's models and tracks, and not collapsed.
+Missing rows and files, damage, interrupted or outdated runs, an index that does not fit the models
+or the catalogue, and collapsed vector spaces.
 """
 
 import json
@@ -35,20 +32,18 @@ from ponticello.tracks.catalog import audio_path, read_stored_table, read_tracks
 from ponticello.tracks.text import track_texts
 from ponticello.train.runs import RUN_FILE, STARTER, finished_run, is_finished, read_started
 
-_WORTH_TELLING = 100 * 2**20  # bytes
+_MIN_REPORTED_BYTES = 100 * 2**20
 
 
 def check_runs(folder: LibraryPaths) -> Iterator[Finding]:
-    """Every run in the library."""
+    """Checks every training run."""
     runs = sorted(path for path in (folder.root / "runs").glob("*") if path.is_dir())
     if not [run for run in runs if run.name != STARTER] and folder.tracks.is_file():
         what = "nothing is trained yet: answers come from the starter model, where there are any"
         yield Finding("note", what, "runs/", "ponticello train semantic")
     for run in runs:
         where = f"runs/{run.name}/"
-        yield from run_check(
-            where, partial(_check_run, run, where)
-        )  # one that fails hides no other
+        yield from run_check(where, partial(_check_run, run, where))
 
 
 def _check_run(run: Path, where: str) -> Iterator[Finding]:
@@ -64,38 +59,34 @@ def _check_run(run: Path, where: str) -> Iterator[Finding]:
             return
         finished_run(run, _stage(run), None)
         check_checksums(run)
-        own = space_id(run)
+        space = space_id(run)
     except (PonticelloError, OSError, ValueError) as error:
         what = f"its model cannot be read: {error}" if is_finished(run) else str(error)
         yield Finding("error", what, where, f"delete {where}, then {train}, and ponticello embed")
         return
-    yield Finding("ok", f"finished, space {own}", where)
-    stale = [
-        path
-        for path in (run / "vectors").glob("*")
-        if path.is_dir() and path.name.split("-")[0] != own
-    ]
-    for path, what in [
-        *((path, "vectors of a model it no longer is") for path in stale),
-        *_checkpoints(run),
-    ]:
-        n_bytes = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-        if n_bytes >= _WORTH_TELLING:
-            told = f"{what}, {n_bytes / 2**20:,.0f} MB"
-            yield Finding(
-                "note", told, f"{where}{path.relative_to(run)}/", "delete it, if the room is wanted"
-            )
+    yield Finding("ok", f"finished, space {space}", where)
+    folders = {}
+    for path in (run / "vectors").glob("*"):
+        if path.is_dir() and path.name.split("-")[0] != space:
+            folders[path] = "vectors of a former model"
+    if (run / "checkpoints").is_dir():
+        folders[run / "checkpoints"] = "checkpoints of a finished run"
+    for path, what in folders.items():
+        n_bytes = _count_bytes(path)
+        if n_bytes >= _MIN_REPORTED_BYTES:
+            size = f"{what}, {n_bytes / 2**20:,.0f} MB"
+            name = f"{where}{path.relative_to(run)}/"
+            yield Finding("note", size, name, "delete it, if the room is wanted")
 
 
-def _checkpoints(run: Path) -> list[tuple[Path, str]]:
-    place = run / "checkpoints"
-    return [(place, "checkpoints of a run that has ended")] if place.is_dir() else []
+def _count_bytes(path: Path) -> int:
+    """Returns the size of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _why(note: Path) -> str:
-    """What a note says of how it came about, in brackets; nothing where it is damaged: that it is
-    there says enough.
-    """
+    """Returns the reason in a retraining note, in brackets; "" if the note is damaged."""
     try:
         return f" ({dict(json.loads(note.read_text(encoding='utf-8')))['why']})"
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -103,9 +94,7 @@ def _why(note: Path) -> str:
 
 
 def _stage(run: Path) -> str:
-    """As its record says, or what it began with, which names the settings of its stage; else as it
-    is called.
-    """
+    """Returns the stage of a run: from its record, its start settings, or its name."""
     try:
         stage = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["stage"]
     except (OSError, ValueError, LookupError, TypeError):
@@ -120,19 +109,16 @@ def _stage(run: Path) -> str:
     return "preference" if is_preference else "semantic"
 
 
-MOST_ROWS = 5_000  # vectors looked at, evenly drawn
-MOST_TEXTS = 200
-LEAST_ALIGNED = (
-    0.02  # by how much a text must lie nearer to its own track than to another, as squared distance
-)
-MANY_HUBS = 5.0  # skewness of how often tracks are near; music spaces lie at 1 to 3
+MAX_ROWS = 5_000  # vectors that are examined, evenly spaced
+MAX_TEXTS = 200
+# squared distance by which a text must be closer to its own track than to others
+LEAST_ALIGNED = 0.02
+MANY_HUBS = 5.0  # skewness of how often tracks are neighbours; music spaces have 1 to 3
 NAMES = ("semantic space", "preference space")
 
 
 def check_index(folder: LibraryPaths) -> Iterator[Finding]:
-    """The live index against its hashes, the catalogue and the models, and its spaces. It is read
-    once.
-    """
+    """Checks the live index against its hashes, the catalogue and the models, and its spaces."""
     if not (folder.index / "CURRENT").is_file():
         if folder.tracks.is_file():
             yield Finding(
@@ -158,40 +144,47 @@ def check_index(folder: LibraryPaths) -> Iterator[Finding]:
 
 
 def _check_tracks(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Finding]:
-    """The tracks of the index against the catalogue."""
+    """Compares the tracks of the index with the catalogue."""
     tracks = read_tracks(folder)
-    known, held = set(tracks[TRACK_ID]), set(index.track_ids)
-    if held - known:
-        what = f"{len(held - known):,} tracks of the index are not in the catalogue any more"
+    indexed_ids = set(index.track_ids)
+    deleted_ids = indexed_ids - set(tracks[TRACK_ID])
+    if deleted_ids:
+        what = f"{len(deleted_ids):,} tracks of the index are not in the catalogue any more"
         yield Finding(
             "note", what, "index/", "ponticello embed, once they are gone from what is prepared"
         )
-    lacking = set(tracks.drop_nulls(PATH)[TRACK_ID]) - held
-    if lacking:
-        what = f"{len(lacking):,} tracks with audio cannot be found by it"
+    missing_ids = set(tracks.drop_nulls(PATH)[TRACK_ID]) - indexed_ids
+    if missing_ids:
+        what = f"{len(missing_ids):,} tracks with audio are not in it"
         yield Finding("warning", what, "index/", "ponticello prepare, then ponticello embed")
 
 
 def _check_models(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Finding]:
-    """The runs behind the index against what they were when it was made."""
+    """Compares the runs behind the index with those it was made from."""
     for space in index.spaces:
         try:
             check_checksums(folder.run(space.run))
-            found = space_id(folder.run(space.run))
+            current_id = space_id(folder.run(space.run))
         except (PonticelloError, OSError) as error:
-            what = f"run {space.run!r} behind it cannot be read ({error}): words and sounds cannot be asked"
+            what = (
+                f"run {space.run!r} behind it cannot be read ({error}): "
+                "words and sounds cannot be searched"
+            )
             yield Finding("error", what, "index/", "ponticello train, then ponticello embed")
             continue
-        if found != space.space_id:
-            what = f"run {space.run!r} was trained anew: it is space {found}, the index holds {space.space_id}"
+        if current_id != space.space_id:
+            what = (
+                f"run {space.run!r} was trained anew: it is space {current_id}, "
+                f"the index holds {space.space_id}"
+            )
             yield Finding("error", what, "index/", "ponticello embed")
 
 
 def _check_spaces(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Finding]:
-    """Collapse, hubs and alignment of each space."""
+    """Checks each space for collapse, hubs and alignment."""
     if len(index.track_ids) < 2:
         return
-    rows = np.unique(np.linspace(0, len(index.track_ids) - 1, MOST_ROWS).round().astype(np.int64))
+    rows = np.unique(np.linspace(0, len(index.track_ids) - 1, MAX_ROWS).round().astype(np.int64))
     for number, name in enumerate(NAMES[: len(index.spaces)]):
         health = space_health(np.asarray(index.side(number)[rows]))
         run = index.spaces[number].run
@@ -199,7 +192,10 @@ def _check_spaces(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Findi
             what = f"{health.n_nan:,} vectors are not finite"
             yield Finding("error", what, name, f"delete runs/{run}/ and train it again")
         if health.is_collapsed:
-            what = f"it has collapsed: {health.effective_rank:.1f} dimensions in use, mean cosine {health.mean_cosine:.2f}"
+            what = (
+                f"it has collapsed: {health.effective_rank:.1f} dimensions in use, "
+                f"mean cosine {health.mean_cosine:.2f}"
+            )
             yield Finding(
                 "error",
                 what,
@@ -217,21 +213,22 @@ def _check_spaces(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Findi
 
 
 def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Finding]:
-    """Whether texts lie nearer to their own tracks than to others, in the semantic space."""
+    """Checks whether texts are closer to their own tracks than to others, in the semantic space."""
     tracks = read_tracks(folder)
     texts = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
-    told = [track_id for track_id in index.track_ids if texts.get(track_id)][:MOST_TEXTS]
-    if len(told) < 2:
+    with_text = [track_id for track_id in index.track_ids if texts.get(track_id)][:MAX_TEXTS]
+    if len(with_text) < 2:
         return
     run = folder.run(index.spaces[0].run)
     try:
         check_checksums(run)
         space_id(run)
     except (PonticelloError, OSError):
-        return  # `_check_models` has told
-    vectors = HTCL.from_pretrained(run).encode_text([texts[each] for each in told])
-    own = np.asarray(index.side(0)[[index.rows[each] for each in told]])
-    near, apart = alignment(own, vectors), alignment(own, np.roll(vectors, 1, axis=0))
+        return  # reported by `_check_models`
+    vectors = HTCL.from_pretrained(run).encode_text([texts[track_id] for track_id in with_text])
+    track_vectors = np.asarray(index.side(0)[[index.rows[track_id] for track_id in with_text]])
+    near = alignment(track_vectors, vectors)
+    apart = alignment(track_vectors, np.roll(vectors, 1, axis=0))
     if apart - near < LEAST_ALIGNED:
         what = f"texts lie no nearer to their own tracks ({near:.2f}) than to others ({apart:.2f})"
         yield Finding(
@@ -252,7 +249,7 @@ CHECKED_FRAMES = 200  # tracks whose prepared bytes are compared with their hash
 
 
 def check_tracks(folder: LibraryPaths) -> Iterator[Finding]:
-    """The catalogue, and whether its files are where it says."""
+    """Checks the catalogue and the paths of its files."""
     if not folder.tracks.is_file():
         yield Finding(
             "warning", "there are no tracks yet", "tracks.parquet", "ponticello scan FOLDER"
@@ -271,26 +268,32 @@ def check_tracks(folder: LibraryPaths) -> Iterator[Finding]:
     paths = tracks[PATH].drop_nulls()
     missing = [path for path in paths if not audio_path(folder, path).is_file()]
     if missing:
-        what = f"{len(missing):,} of {len(paths):,} audio files are not where they were, such as {missing[0]!r}"
+        what = (
+            f"{len(missing):,} of {len(paths):,} audio files are not where they were, "
+            f"such as {missing[0]!r}"
+        )
         yield Finding(
             "warning", what, "tracks.parquet", "ponticello scan FOLDER, where they are now"
         )
     untitled = tracks[TITLE].is_null().sum()
-    line = f"{tracks.height:,} tracks, {len(paths) - len(missing):,} with their audio file, {untitled:,} without a title"
+    line = (
+        f"{tracks.height:,} tracks, {len(paths) - len(missing):,} with their audio file, "
+        f"{untitled:,} without a title"
+    )
     yield Finding("ok", line, "tracks.parquet")
 
 
 def check_log(folder: LibraryPaths) -> Iterator[Finding]:
-    """The log, and whom it names that the catalogue does not know."""
+    """Checks the log for tracks that the catalogue does not have."""
     if not folder.interactions.is_file():
         what = "there is no listening history: stage two and recommendations need one"
         yield Finding("note", what, "interactions.parquet", "ponticello import-history FILE")
         return
     events = scan_interactions(folder)
-    known = read_tracks(folder).lazy().select(TRACK_ID)
+    catalog_ids = read_tracks(folder).lazy().select(TRACK_ID)
     with wrap_read_errors(folder.interactions):
         n_events = events.select(pl.len()).collect().item()
-        n_lost = events.join(known, on=TRACK_ID, how="anti").select(pl.len()).collect().item()
+        n_lost = events.join(catalog_ids, on=TRACK_ID, how="anti").select(pl.len()).collect().item()
     if n_lost:
         what = f"{n_lost:,} of {n_events:,} events name tracks that are not in the catalogue"
         yield Finding(
@@ -303,7 +306,7 @@ def check_log(folder: LibraryPaths) -> Iterator[Finding]:
 
 
 def check_pairs(folder: LibraryPaths) -> Iterator[Finding]:
-    """The splits' hash, and pairs that name what is not there or held out."""
+    """Checks the splits' hash, and pairs for missing or held-out tracks."""
     splits = load_splits(folder)  # DataError if changed since it was written
     if splits is not None:
         yield Finding("ok", "as they were written", "splits.parquet")
@@ -338,7 +341,7 @@ def _known_pairs(path: Path, tracks: pl.DataFrame) -> Iterator[Finding]:
 
 
 def check_frames(folder: LibraryPaths) -> Iterator[Finding]:
-    """What is prepared, whether a sample of it is what was written, and what still has to be."""
+    """Checks a sample of the prepared features, and whether tracks are not prepared."""
     place = folder.frames_of(folder.config.front_end)
     where = f"{place.relative_to(folder.root)}/"
     if not (place / "manifest.parquet").is_file():
@@ -349,7 +352,10 @@ def check_frames(folder: LibraryPaths) -> Iterator[Finding]:
     sample = store.track_ids[:: max(1, len(store) // CHECKED_FRAMES)]
     damaged = [track_id for track_id in sample if not store.is_intact(track_id)]
     if damaged:
-        what = f"{len(damaged):,} of {len(sample):,} tracks looked at are damaged, such as {damaged[0]!r}"
+        what = (
+            f"{len(damaged):,} of {len(sample):,} tracks looked at are damaged, "
+            f"such as {damaged[0]!r}"
+        )
         yield Finding("error", what, where, f"delete {where} and run: ponticello prepare")
     yield Finding(
         "ok", f"{len(store):,} tracks prepared, {len(sample):,} compared with their hash", where
@@ -368,11 +374,10 @@ def check_frames(folder: LibraryPaths) -> Iterator[Finding]:
 
 
 def bytes_to_write(folder: LibraryPaths) -> int:
-    """Bytes that `prepare` and `embed` would still write: tracks lacking, by what those before them
-    took.
+    """Returns the bytes that `prepare` and `embed` would still write.
 
-    Where nothing is prepared yet, log-mels are counted from the tracks' durations, and other frames
-    not at all.
+    Estimated from the prepared tracks; without any, log-mels from the durations, and other features
+    as 0.
     """
     if not folder.tracks.is_file():
         return 0
@@ -380,7 +385,7 @@ def bytes_to_write(folder: LibraryPaths) -> int:
         tracks = read_tracks(folder).drop_nulls(PATH)
         prepared, written = _prepared(folder.frames_of(folder.config.front_end))
     except (DataError, LibraryError):
-        return 0  # the checks of those tables have told
+        return 0  # reported by the checks of those tables
     lacking = tracks.filter(~pl.col(TRACK_ID).is_in(list(prepared)))
     vectors = (
         lacking.height * folder.config.heads.embed_dim * _BYTES_OF_A_NUMBER * _COPIES_OF_A_VECTOR
@@ -410,15 +415,13 @@ def _prepared(place: Path) -> tuple[set[str], int]:
 
 
 def check_left_over(folder: LibraryPaths) -> Iterator[Finding]:
-    """Half-written files of processes that have ended."""
-    found = [path for path in folder.root.rglob(".*.tmp") if is_left_over(path)]
-    if found:
-        n_bytes = sum(
-            each.stat().st_size
-            for path in found
-            for each in (path.rglob("*") if path.is_dir() else [path])
+    """Checks for half-written files of processes that have ended."""
+    paths = [path for path in folder.root.rglob(".*.tmp") if is_left_over(path)]
+    if paths:
+        n_bytes = sum(_count_bytes(path) for path in paths)
+        what = (
+            f"{len(paths):,} half-written files of processes that have ended, "
+            f"{n_bytes / 2**20:,.0f} MB"
         )
-        what = f"{len(found):,} half-written files of processes that have ended, {n_bytes / 2**20:,.0f} MB"
-        yield Finding(
-            "note", what, str(found[0].relative_to(folder.root)), "delete them: nothing reads them"
-        )
+        where = str(paths[0].relative_to(folder.root))
+        yield Finding("note", what, where, "delete them: no command reads them")

@@ -1,4 +1,4 @@
-"""Every check, in the order of what depends on what."""
+"""Runs every check of the machine and of a library."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ from ponticello.maintenance.check_library import (
 from ponticello.maintenance.findings import SEVERITIES, Check, Finding, run_check
 from ponticello.storage.layout import SETTINGS_FILE, LibraryPaths, open_library
 
-_OF_A_LIBRARY: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], ...] = (
+_LIBRARY_CHECKS: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], ...] = (
     ("tracks.parquet", check_tracks),
     ("interactions.parquet", check_log),
     ("pairs.parquet", check_pairs),
@@ -37,10 +37,10 @@ _OF_A_LIBRARY: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], ..
 
 
 def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]:
-    """Everything there is to say of this machine and, unless `root` is None, of the library there.
-    Changes nothing.
+    """Returns the findings on this machine and, unless `root` is None, on the library there.
 
-    A check that fails is a finding; nothing is raised. Cost: seconds, and reading the whole index.
+    Changes no file and raises no error: a check that fails is a finding. Cost: seconds, and reading
+    the whole index.
     """
     checks: list[tuple[str, Check]] = [
         ("versions", check_versions),
@@ -51,30 +51,26 @@ def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]
         try:
             folder = open_library(root, settings)
         except (PonticelloError, OSError) as error:
-            found = [finding for where, check in checks for finding in run_check(where, check)]
-            return [
-                *found,
-                Finding(
-                    "error",
-                    str(error),
-                    SETTINGS_FILE,
-                    "mend it: docs/config.md; or ponticello init",
-                ),
-            ]
+            do = "mend it: docs/config.md; or ponticello init"
+            return [*_run(checks), Finding("error", str(error), SETTINGS_FILE, do)]
         checks.append(("text encoder", partial(check_text_encoder, folder.config.text.name)))
-        checks += [(where, partial(check, folder)) for where, check in _OF_A_LIBRARY]
+        checks += [(where, partial(check, folder)) for where, check in _LIBRARY_CHECKS]
         checks.append(("disk", partial(_check_disk, folder)))
-    return _once([finding for where, check in checks for finding in run_check(where, check)])
+    return _run(checks)
 
 
-def _once(findings: Sequence[Finding]) -> list[Finding]:
-    """Without the errors that said the same before: what one file's damage keeps several checks
-    from looking at.
-    """
-    told: dict[object, Finding] = {}
-    for number, finding in enumerate(findings):
-        told.setdefault(finding.what if finding.severity == "error" else number, finding)
-    return list(told.values())
+def _run(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
+    """Returns all findings; an error that several checks report, such as one damaged file, once."""
+    findings: list[Finding] = []
+    errors: set[str] = set()
+    for where, check in checks:
+        for finding in run_check(where, check):
+            if finding.severity == "error" and finding.what in errors:
+                continue
+            if finding.severity == "error":
+                errors.add(finding.what)
+            findings.append(finding)
+    return findings
 
 
 def _check_disk(folder: LibraryPaths) -> Iterator[Finding]:
@@ -82,5 +78,5 @@ def _check_disk(folder: LibraryPaths) -> Iterator[Finding]:
 
 
 def worst(findings: Sequence[Finding]) -> str:
-    """The severest of the findings; `ok` if there are none."""
+    """Returns the highest severity of the findings; "ok" if there are none."""
     return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")
