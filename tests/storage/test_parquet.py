@@ -90,7 +90,7 @@ def test_an_engine_reads_the_file_that_is_named(tmp_path: Path, engine: str) -> 
         (tmp_path / name).mkdir()
         pl.DataFrame({"number": [number]}).write_parquet(tmp_path / name / "x.parquet")
     with open_engine(EngineOptions(engine)) as opened:
-        tables = [opened.to_polars(opened.read(tmp_path / name / "x.parquet")) for name in names]
+        tables = [opened.to_polars(opened.read([tmp_path / name / "x.parquet"])) for name in names]
     assert [table.rows() for table in tables] == [[(number,)] for number in range(len(names))]
 
 

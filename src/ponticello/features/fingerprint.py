@@ -185,7 +185,7 @@ def find_recordings(mels: Path, previous: pl.DataFrame | None, hop_s: float) -> 
     if previous is None:
         previous = pl.DataFrame(schema=RECORDINGS_SCHEMA)
     tracks = tracks.join(
-        previous.select(*RECORDINGS_SCHEMA),
+        previous.select(list(RECORDINGS_SCHEMA)),
         on=[TRACK_ID, MEL_SHA256],
         how="left",
         maintain_order="left",

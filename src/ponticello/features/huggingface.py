@@ -68,7 +68,7 @@ class HuggingFaceExtractor:
         return ((frame_size, 1.0),)
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
-        """Returns a job whose key contains the installed weights, and the catalogue's files.
+        """Returns a job with the installed weights in its key, and the catalogue's files.
 
         Workers only decode. The encoder stays in this process: it is large, and torch spreads its
         work over the cores.

@@ -133,7 +133,7 @@ def prepare_library(
         return log_mels
     if folder.config.front_end == "features":
         vectors = run.update(job, sources, "features")
-        return replace(vectors, skipped=[*log_mels.skipped, *vectors.skipped])
+        return replace(vectors, skipped=log_mels.skipped + vectors.skipped)
     unreadable = {row.value for row in log_mels.skipped}
     readable = {track_id: path for track_id, path in sources.items() if track_id not in unreadable}
     run.update(job, readable, "features")
@@ -201,8 +201,8 @@ def prepare_features(
     """Brings the features in `job.folder` in line with `sources` (track_id -> file).
 
     The caller holds `folder.lock()`. Files are read for tracks without features, with a changed
-    file (size or time) or with another key. A prepared track whose file has gone keeps its
-    features. Unreadable files are listed in skipped.csv. Tracks outside `sources` lose their
+    file (size or time) or with another key. A prepared track keeps its features if its
+    file has gone. Unreadable files are listed in skipped.csv. Tracks outside `sources` lose their
     features. Finished tracks are written a shard at a time, also when an error ends the run.
 
     job: None = the log-mels.
@@ -242,7 +242,7 @@ def prepare_features(
                     on_progress(n_done, len(todo))
     finally:
         writer.publish()
-    skipped = [*job.unusable, *failed]
+    skipped = list(job.unusable) + failed
     folder.record_skipped(job.step, skipped)
     n_removed = sum(track_id not in sources for track_id in manifest["track_id"])
     return PrepareResult(len(todo) - len(failed), len(kept), n_removed, skipped, job.folder)
@@ -439,7 +439,7 @@ def _ray_task(
 def _missing_sources(
     job: ExtractionJob, sources: Mapping[str, Path], shard: Shard
 ) -> dict[str, Path]:
-    """Returns the files of a share whose features `job.folder` lacks."""
+    """Returns the files of a share that have no features in `job.folder`."""
     number, n_shards = shard
     shard_sources = {}
     for track_id, path in sources.items():

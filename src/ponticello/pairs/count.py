@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
+_CANDIDATE = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE, AT, WEIGHT]
 IS_WITHIN_CAP = "is_within_cap"
 _END = "end"
 _PARTNER = "partner"
@@ -50,7 +51,7 @@ class MiningCounts:
 
     by_source: candidates of each source. n_within_cap: candidates within the cap per user.
     n_too_long: playlists left out. n_pairs: distinct pairs within the cap.
-    likes: (track_id, n), users who like each track. n_users: users who like any track.
+    likes: (track_id, n), users per liked track. n_users: users with a liked track.
     """
 
     n_events: int
@@ -94,7 +95,7 @@ def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple["ir.Table", Minin
         candidates = engine.read_partition(names, number, n_partitions)
         if candidates is not None:
             confirmed.append(_confirm(engine, candidates, config.min_users, number, counts))
-    all_liked = engine.read(*liked_files)
+    all_liked = engine.read(liked_files)
     likes = all_liked.group_by(TRACK_ID).agg(n=all_liked.count())
     users = engine.fetch_row(all_liked.aggregate(n=all_liked[USER_ID].nunique()))
     return _union(confirmed), MiningCounts(
@@ -128,17 +129,16 @@ def _candidates(
             pair_events = playlist_events(members, config.max_playlist_tracks)
             candidates = _aggregate_per_user(pair_events)
         else:  # one row per user and pair already
-            candidates = cooccurrence_events(liked).select(USER_ID, *PAIR, AT, WEIGHT)
+            candidates = cooccurrence_events(liked).select(_CANDIDATE)
         tables.append(mark_within_cap(candidates, source, config))
-    return _union(tables).select(*PAIR, WEIGHT, IS_WITHIN_CAP)
+    return _union(tables).drop(USER_ID, AT)
 
 
 def _aggregate_per_user(pair_events: "ir.Table") -> "ir.Table":
     """Returns one row per user and pair: the latest time, and the sum of the weights."""
-    candidates = pair_events.group_by([USER_ID, *PAIR]).agg(
-        **{AT: pair_events[AT].max(), WEIGHT: pair_events[WEIGHT].sum().cast("int64")}
-    )
-    return candidates.select(USER_ID, *PAIR, AT, WEIGHT)
+    weight = pair_events[WEIGHT].sum().cast("int64")
+    by_pair = pair_events.group_by([USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE])
+    return by_pair.agg({AT: pair_events[AT].max(), WEIGHT: weight})
 
 
 def mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":
@@ -153,9 +153,10 @@ def mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) ->
     limit = config.max_pairs_per_user
     n_liked_pairs = config.max_liked_tracks * (config.max_liked_tracks - 1) // 2
     if source == "cooccurrence" and limit >= n_liked_pairs:  # no user has more: skip the sort
-        return candidates.mutate(**{IS_WITHIN_CAP: ibis.literal(True)})
-    latest = ibis.window(group_by=[USER_ID, SOURCE], order_by=[candidates[AT].desc(), *PAIR])
-    return candidates.mutate(**{IS_WITHIN_CAP: ibis.row_number().over(latest) < limit})
+        return candidates.mutate({IS_WITHIN_CAP: ibis.literal(True)})
+    order = [candidates[AT].desc(), ANCHOR_ID, POSITIVE_ID]
+    latest = ibis.window(group_by=[USER_ID, SOURCE], order_by=order)
+    return candidates.mutate({IS_WITHIN_CAP: ibis.row_number().over(latest) < limit})
 
 
 def _confirm(
@@ -169,9 +170,8 @@ def _confirm(
         counts[SOURCES[row[SOURCE]]] += row["n"]
         counts["within cap"] += row["n_within_cap"]
     within_cap = candidates.filter(candidates[IS_WITHIN_CAP])
-    pairs = within_cap.group_by(PAIR).agg(
-        **{N_USERS: within_cap.count(), WEIGHT: within_cap[WEIGHT].sum().cast("int64")}
-    )
+    weight = within_cap[WEIGHT].sum().cast("int64")
+    pairs = within_cap.group_by(PAIR).agg({N_USERS: within_cap.count(), WEIGHT: weight})
     pairs = engine.materialize(pairs, f"counted-{number}")
     counts["pairs"] += engine.count_rows(pairs)
     confirmed = engine.materialize(pairs.filter(pairs[N_USERS] >= min_users), f"confirmed-{number}")
@@ -185,14 +185,14 @@ def filter_by_lift(
     """Drops co-occurrence pairs with a lift of at most `min_lift`; 1 = independent tracks.
 
     Lift: n_users of the pair * n_users / (likes of the anchor * likes of the positive).
-    likes: (track_id, n), users who like each track.
+    likes: (track_id, n), users per liked track.
     """
     joined = pairs
     for end in (ANCHOR_ID, POSITIVE_ID):
         n_likes = f"n_{end}"
-        counts = likes.select(**{end: likes[TRACK_ID], n_likes: likes["n"]})
+        counts = likes.select({end: likes[TRACK_ID], n_likes: likes["n"]})
         joined = joined.left_join(counts, end)
-        joined = joined.mutate(**{n_likes: joined[n_likes].fill_null(0)}).drop(f"{end}_right")
+        joined = joined.mutate({n_likes: joined[n_likes].fill_null(0)}).drop(f"{end}_right")
     product = joined[f"n_{ANCHOR_ID}"] * joined[f"n_{POSITIVE_ID}"]
     threshold = product if min_lift == 1 else product * min_lift  # 1: exact, in integers
     is_other_source = joined[SOURCE] != SOURCES.index("cooccurrence")
@@ -210,8 +210,8 @@ def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     """
     import ibis
 
-    left = pairs.mutate(**{_END: pairs[ANCHOR_ID], _PARTNER: pairs[POSITIVE_ID]})
-    right = pairs.mutate(**{_END: pairs[POSITIVE_ID], _PARTNER: pairs[ANCHOR_ID]})
+    left = pairs.mutate({_END: pairs[ANCHOR_ID], _PARTNER: pairs[POSITIVE_ID]})
+    right = pairs.mutate({_END: pairs[POSITIVE_ID], _PARTNER: pairs[ANCHOR_ID]})
     ends = left.union(right)
     totals = ends.group_by([_END, SOURCE]).agg(total=ends[N_USERS].sum().cast("float64"))
     ends = ends.join(totals.rename(**{_PARTNER: _END}), [_PARTNER, SOURCE])

@@ -35,7 +35,7 @@ _MEMORY = re.compile(r"[1-9]\d*(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
 class EngineOptions:
     """Where mining runs, and the resources it may use. No option changes the pairs.
 
-    engine: "duckdb", or a Spark master such as "local[*]" or "spark://host:7077", whose workers
+    engine: "duckdb", or a Spark master such as "local[*]" or "spark://host:7077". Its workers
         must see the library and `temp` under the same paths.
     memory: limit such as "4GB"; None = four fifths of the memory for DuckDB, Spark's default.
     threads: of DuckDB; None = one per core.
@@ -61,7 +61,7 @@ class Engine:
         """Returns the number of partitions for a table of `n_rows`."""
         return 1 if self.is_spark else max(1, math.ceil(n_rows / rows_per_partition))
 
-    def read(self, *paths: Path) -> "ir.Table":
+    def read(self, paths: Sequence[Path]) -> "ir.Table":
         """Returns a lazy table over Parquet files."""
         patterns = [self._escape(path) for path in paths]
         with warnings.catch_warnings():
@@ -78,12 +78,12 @@ class Engine:
     def upload(self, frame: pl.DataFrame, name: str) -> "ir.Table":
         """Returns a polars table as a table of the engine."""
         frame.write_parquet(self._file(name))
-        return self.read(self._file(name))
+        return self.read([self._file(name)])
 
     def materialize(self, expression: "ir.Table", name: str) -> "ir.Table":
         """Computes `expression` once, and returns the stored table."""
         self.connection.to_parquet(expression, str(self._file(name)))
-        return self.read(self._file(name))
+        return self.read([self._file(name)])
 
     def materialize_partitions(
         self, expression: "ir.Table", name: str, partition: "ir.Value", n_partitions: int
@@ -95,7 +95,7 @@ class Engine:
         if n_partitions == 1:
             self.connection.to_parquet(expression, str(self._file(name)))
             return
-        partitioned = expression.mutate(**{PARTITION: partition.cast("int32")})
+        partitioned = expression.mutate({PARTITION: partition.cast("int32")})
         self.connection.to_parquet(partitioned, str(self.work / name), partition_by=PARTITION)
         # An empty file, so that the table can be read where it has no rows.
         first = self.work / name / f"{PARTITION}=0"
@@ -107,18 +107,18 @@ class Engine:
     ) -> "ir.Table | None":
         """Returns one partition of several tables, concatenated; None if it has no rows."""
         if n_partitions == 1:
-            return self.read(*[self._file(name) for name in names])
+            return self.read([self._file(name) for name in names])
         files: list[Path] = []
         for name in names:
             folder = self.work / name / f"{PARTITION}={number}"
             files += sorted(folder.glob("*.parquet"))
-        return self.read(*files) if files else None
+        return self.read(files) if files else None
 
     def read_partitions(self, name: str, n_partitions: int) -> "ir.Table":
         """Returns all partitions of a table."""
         if n_partitions == 1:
-            return self.read(self._file(name))
-        return self.read(*sorted((self.work / name).glob("*/*.parquet")))
+            return self.read([self._file(name)])
+        return self.read(sorted((self.work / name).glob("*/*.parquet")))
 
     def delete(self, name: str) -> None:
         """Deletes a materialized table, to save disk space."""

@@ -45,7 +45,7 @@ EVENTS_SCHEMA = {
     CONTEXT_TRACK_ID: pl.String(),
     SESSION_ID: pl.String(),
 }
-_COLUMNS = (USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID)
+_COLUMNS = [USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID]
 _EVENTS_PER_PARTITION = 10_000_000  # sorting them takes the engine about 1 GB
 _TABLE = "log"
 _TRACK_NUMBER = "track_number"
@@ -71,11 +71,11 @@ class EncodedLog:
         for number in range(self.n_partitions):
             table = self.engine.read_partition([_TABLE], number, self.n_partitions)
             if table is not None:
-                yield table.select(*_COLUMNS)
+                yield table.select(_COLUMNS)
 
     def events(self) -> "ir.Table":
         """Returns all events."""
-        return self.engine.read_partitions(_TABLE, self.n_partitions).select(*_COLUMNS)
+        return self.engine.read_partitions(_TABLE, self.n_partitions).select(_COLUMNS)
 
 
 def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window) -> EncodedLog:
@@ -90,21 +90,21 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Wi
     """
     import ibis
 
-    events = events.select(*EVENTS_SCHEMA)
+    events = events.select(list(EVENTS_SCHEMA))
     n_partitions = engine.n_partitions(_check_events(engine, events), _EVENTS_PER_PARTITION)
     numbers = pl.int_range(len(tracks), dtype=pl.Int32, eager=True)
     track_numbers = engine.upload(
         pl.DataFrame({TRACK_ID: tracks, _TRACK_NUMBER: numbers}), "track-numbers"
     )
     encoded = events.mutate(
-        **{AT: engine.microseconds(events[PLAYED_AT]), WEIGHT: _millionths(events[WEIGHT])}
+        {AT: engine.microseconds(events[PLAYED_AT]), WEIGHT: _millionths(events[WEIGHT])}
     )
     encoded = encoded.drop(PLAYED_AT).join(track_numbers, TRACK_ID)
     encoded = _select_window(engine, encoded, window)
     users = encoded.select(USER_ID).distinct()
     user_number = ibis.row_number().over(ibis.window(order_by=users[USER_ID]))
     users = engine.materialize(
-        users.mutate(**{USER_NUMBER: user_number.cast("int32")}), "user-numbers"
+        users.mutate({USER_NUMBER: user_number.cast("int32")}), "user-numbers"
     )
     encoded = encoded.join(users, USER_ID)
     contexts = track_numbers.rename({_CONTEXT_ID: TRACK_ID, _CONTEXT_NUMBER: _TRACK_NUMBER})
@@ -139,7 +139,7 @@ def fill_columns(events: "ir.Table") -> "ir.Table":
             columns[name] = events[name]
         else:
             columns[name] = events[name].cast(kind)
-    return events.select(**columns)
+    return events.select(columns)
 
 
 def _check_events(engine: Engine, events: "ir.Table") -> int:

@@ -208,7 +208,7 @@ def mine_pairs(
         raise DataError(
             f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}"
         )
-    events = events.cast(EVENTS_SCHEMA).select(*EVENTS_SCHEMA)
+    events = events.cast(EVENTS_SCHEMA).select(list(EVENTS_SCHEMA))
     with open_engine(options) as engine:
         table = engine.upload(events, "events")
         log = encode_log(engine, table, mentioned_tracks(events), Window())
@@ -266,7 +266,7 @@ def _decode_pairs(encoded: pl.DataFrame, tracks: pl.Series) -> pl.DataFrame:
 
 def write_pairs(folder: LibraryPaths, pairs: pl.DataFrame) -> None:
     """Writes pairs.parquet atomically; equal rows in equal order give equal bytes."""
-    table = pairs.cast(PAIRS_SCHEMA).select(*PAIRS_SCHEMA).rechunk()
+    table = pairs.cast(PAIRS_SCHEMA).select(list(PAIRS_SCHEMA)).rechunk()
     with atomic_write(folder.pairs) as temporary:
         table.write_parquet(temporary, compression="zstd", row_group_size=2**17)
 
@@ -348,7 +348,7 @@ def encode_library_log(
     scan_interactions(folder)  # raises if the log is missing or damaged
     track_ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
     with wrap_read_errors(folder.interactions):
-        events = fill_columns(engine.read(folder.interactions))
+        events = fill_columns(engine.read([folder.interactions]))
         return encode_log(engine, events, track_ids, window)
 
 
@@ -361,8 +361,8 @@ def _last_events(log: EncodedLog) -> pl.DataFrame:
     last_at = events[AT].max()
     last_track = events[TRACK_ID].argmax(events[AT])
     last_user = events[USER_ID].argmax(events[AT])
-    of_users = events.group_by(USER_ID).agg(**{TRACK_ID: last_track, AT: last_at})
-    of_tracks = events.group_by(TRACK_ID).agg(**{USER_ID: last_user, AT: last_at})
+    of_users = events.group_by(USER_ID).agg({TRACK_ID: last_track, AT: last_at})
+    of_tracks = events.group_by(TRACK_ID).agg({USER_ID: last_user, AT: last_at})
     both = of_users.select(USER_ID, TRACK_ID, AT).union(of_tracks.select(USER_ID, TRACK_ID, AT))
     joined = both.join(log.users, both[USER_ID] == log.users[USER_NUMBER])
     rows = log.engine.to_polars(joined)

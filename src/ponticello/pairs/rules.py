@@ -85,7 +85,7 @@ def _assign_sessions(log: "ir.Table", gap_min: float) -> "ir.Table":
     until_now = ibis.range_window(preceding=None, following=0, group_by=USER_ID, order_by=AT)
     n_cuts = events["is_cut"].sum().over(until_now)
     number = events[SESSION_ID].isnull().ifelse(n_cuts, -1)
-    return events.mutate(**{_LISTENING_SESSION: number})
+    return events.mutate({_LISTENING_SESSION: number})
 
 
 def playlist_members(log: "ir.Table") -> "ir.Table":
@@ -143,12 +143,9 @@ def _all_pairs(tracks: "ir.Table", group: list[str], source: str) -> "ir.Table":
     partners = tracks.view()
     both = tracks.join(partners, [*group, tracks[TRACK_ID] < partners[TRACK_ID]])
     is_later = both[f"{AT}_right"] >= both[AT]
-    both = both.mutate(
-        **{
-            AT: is_later.ifelse(both[f"{AT}_right"], both[AT]),
-            WEIGHT: is_later.ifelse(both[f"{WEIGHT}_right"], both[WEIGHT]),
-        }
-    )
+    later_at = is_later.ifelse(both[f"{AT}_right"], both[AT])
+    later_weight = is_later.ifelse(both[f"{WEIGHT}_right"], both[WEIGHT])
+    both = both.mutate({AT: later_at, WEIGHT: later_weight})
     return _pair_events(both, both[TRACK_ID], both[f"{TRACK_ID}_right"], source)
 
 
