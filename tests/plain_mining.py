@@ -1,6 +1,4 @@
-"""The mining rules as plain loops over a log of dictionaries: what any engine must find, whatever
-the log.
-"""
+"""The mining rules as plain loops over a log of dictionaries, the reference for every engine."""
 
 import itertools
 from collections import Counter, defaultdict
@@ -18,12 +16,12 @@ START = datetime(2025, 3, 30, tzinfo=UTC)
 Event = dict[str, Any]
 Row = tuple[str, str, int, float, str]
 Pair = tuple[str, str, str]  # anchor, positive, source
-Found = list[tuple[str, str, str, Event]]  # a pair, and the event that says so
+Evidence = list[tuple[str, str, str, Event]]  # a pair and its event
 Counts = dict[Pair, tuple[int, float]]  # listeners, weight
 
 
 def event(user: str, track: str, minute: float, event: str = "like", **fields: Any) -> Event:
-    """A row of a log, null where `fields` do not say."""
+    """Returns a row of a log; columns outside `fields` are null."""
     at = START + timedelta(minutes=minute)
     empty = dict.fromkeys(("played_s", "weight", "context_track_id", "session_id"))
     return {**empty, "user_id": user, "track_id": track, "played_at": at, "event": event, **fields}
@@ -48,7 +46,7 @@ any_events = st.lists(
 def plain_pairs(log: list[Event], config: PairsConfig) -> list[Row]:
     """Returns the pairs of `mine_pairs`, with `min_played_s` at its default."""
 
-    def found(events: list[Event]) -> Found:
+    def find(events: list[Event]) -> Evidence:
         playlists = _playlists(events, config.max_playlist_tracks)
         return [
             *_feedback(events),
@@ -57,62 +55,62 @@ def plain_pairs(log: list[Event], config: PairsConfig) -> list[Row]:
             *_cooccurrences(events, config),
         ]
 
-    pairs = _confirmed(log, found, config)
+    pairs = _confirmed(log, find, config)
     likes = {(e["user_id"], e["track_id"]) for e in log if is_positive(e)}
     liked, n_listeners = Counter(track for _, track in likes), len({user for user, _ in likes})
 
     def is_likely(pair: Pair, n_users: int) -> bool:
-        one, other, source = pair
+        left, right, source = pair
         return (
             source != "cooccurrence"
-            or Fraction(n_users * n_listeners, liked[one] * liked[other]) > config.min_lift
+            or Fraction(n_users * n_listeners, liked[left] * liked[right]) > config.min_lift
         )
 
     pairs = {pair: counts for pair, counts in pairs.items() if is_likely(pair, counts[0])}
     pairs = _within(pairs, config.max_pairs_per_track)
     rows = [
-        (one, other, n_users, weight, source)
-        for (one, other, source), (n_users, weight) in pairs.items()
+        (left, right, n_users, weight, source)
+        for (left, right, source), (n_users, weight) in pairs.items()
     ]
     return sorted(rows, key=lambda row: (row[0], row[1], row[4]))
 
 
 def is_positive(event: Event) -> bool:
-    """Whether an event speaks for its track; a play from 30 s on."""
+    """Returns whether an event is positive; a play is from 30 s on."""
     lasted = event["played_s"] is None or event["played_s"] >= 30
     return event["event"] in POSITIVE_EVENTS or (event["event"] == "play" and lasted)
 
 
 def _confirmed(
-    log: list[Event], rule: Callable[[list[Event]], Found], config: PairsConfig
+    log: list[Event], rule: Callable[[list[Event]], Evidence], config: PairsConfig
 ) -> Counts:
-    """What enough listeners say, of each listener and source the latest pairs."""
-    said: dict[tuple[str, Pair], list[Event]] = defaultdict(list)
+    """Counts the latest pairs of each user and source; drops pairs of too few users."""
+    evidence: dict[tuple[str, Pair], list[Event]] = defaultdict(list)
     for user in {event["user_id"] for event in log}:
         events = sorted(
             (event for event in log if event["user_id"] == user), key=lambda e: e["played_at"]
         )
-        for one, other, source, event in rule(events):
-            if one != other and source in config.sources:
-                said[user, (one, other, source)].append(event)
-    last = {key: max(event["played_at"] for event in events) for key, events in said.items()}
+        for left, right, source, event in rule(events):
+            if left != right and source in config.sources:
+                evidence[user, (left, right, source)].append(event)
+    last = {key: max(event["played_at"] for event in events) for key, events in evidence.items()}
     table: dict[Pair, list[float]] = defaultdict(lambda: [0, 0.0])
-    for whose in {(user, pair[2]) for user, pair in said}:
-        theirs = sorted(
-            (key for key in said if (key[0], key[1][2]) == whose),
+    for group in {(user, pair[2]) for user, pair in evidence}:
+        ranked_keys = sorted(
+            (key for key in evidence if (key[0], key[1][2]) == group),
             key=lambda key: (START - last[key], key),
         )
-        for key in theirs[: config.max_pairs_per_user]:
+        for key in ranked_keys[: config.max_pairs_per_user]:
             table[key[1]][0] += 1
-            table[key[1]][1] += sum(_weight(event) for event in said[key])
+            table[key[1]][1] += sum(_weight(event) for event in evidence[key])
     return {pair: (int(n), weight) for pair, (n, weight) in table.items() if n >= config.min_users}
 
 
 def _within(pairs: Counts, limit: int) -> Counts:
     """Returns the pairs among the strongest `limit` of both their tracks, counted by source."""
     totals: Counter[tuple[str, str]] = Counter()
-    for (one, other, source), (n_users, _) in pairs.items():
-        totals.update({(one, source): n_users, (other, source): n_users})
+    for (left, right, source), (n_users, _) in pairs.items():
+        totals.update({(left, source): n_users, (right, source): n_users})
     lists: dict[tuple[str, str], list[tuple[Any, Pair]]] = defaultdict(list)
     for pair, (n_users, weight) in pairs.items():
         for end, partner in (pair[:2], pair[1::-1]):
@@ -126,13 +124,15 @@ def _weight(event: Event) -> float:
     return 1.0 if event["weight"] is None else float(event["weight"])
 
 
-def _feedback(events: list[Event]) -> Found:
-    said = [(e["context_track_id"], e["track_id"], "feedback", e) for e in events if is_positive(e)]
-    return [row for row in said if row[0] is not None]
+def _feedback(events: list[Event]) -> Evidence:
+    evidence = [
+        (e["context_track_id"], e["track_id"], "feedback", e) for e in events if is_positive(e)
+    ]
+    return [row for row in evidence if row[0] is not None]
 
 
 def _sittings(events: list[Event], config: PairsConfig) -> list[list[Event]]:
-    """All but playlist events, by sitting, in the order they came."""
+    """Returns all but playlist events, by session, in order of time."""
     sittings: dict[Any, list[Event]] = defaultdict(list)
     cuts, before = 0, None
     for event in [e for e in events if e["event"] != "playlist"]:
@@ -150,29 +150,29 @@ def _sittings(events: list[Event], config: PairsConfig) -> list[list[Event]]:
     return [sorted(sitting, key=order) for sitting in sittings.values()]
 
 
-def _sessions(events: list[Event], config: PairsConfig) -> Found:
-    found: Found = []
+def _sessions(events: list[Event], config: PairsConfig) -> Evidence:
+    rows: Evidence = []
     for sitting in _sittings(events, config):
         for earlier, later in itertools.pairwise(filter(is_positive, sitting)):
-            one, other = sorted([earlier["track_id"], later["track_id"]])
-            found.append((one, other, "session", later))
-    return found
+            left, right = sorted([earlier["track_id"], later["track_id"]])
+            rows.append((left, right, "session", later))
+    return rows
 
 
-def _playlists(events: list[Event], limit: int) -> Found:
+def _playlists(events: list[Event], limit: int) -> Evidence:
     members: dict[str, dict[str, Event]] = defaultdict(dict)
     for event in sorted(events, key=lambda e: (e["played_at"], _weight(e))):
         if event["event"] == "playlist" and event["session_id"] is not None:
             members[event["session_id"]][event["track_id"]] = event
-    found: Found = []
+    rows: Evidence = []
     for tracks in [tracks for tracks in members.values() if len(tracks) <= limit]:
-        for one, other in itertools.combinations(sorted(tracks), 2):
-            later = max(tracks[one], tracks[other], key=lambda e: (e["played_at"], e["track_id"]))
-            found.append((one, other, "playlist", later))
-    return found
+        for left, right in itertools.combinations(sorted(tracks), 2):
+            later = max(tracks[left], tracks[right], key=lambda e: (e["played_at"], e["track_id"]))
+            rows.append((left, right, "playlist", later))
+    return rows
 
 
-def _cooccurrences(events: list[Event], config: PairsConfig) -> Found:
+def _cooccurrences(events: list[Event], config: PairsConfig) -> Evidence:
     latest: dict[str, Event] = {}
     for event in sorted(filter(is_positive, events), key=lambda e: (e["played_at"], _weight(e))):
         latest[event["track_id"]] = event
@@ -180,8 +180,8 @@ def _cooccurrences(events: list[Event], config: PairsConfig) -> Found:
         : config.max_liked_tracks
     ]
     liked = {event["track_id"]: event for event in newest}
-    found: Found = []
-    for one, other in itertools.combinations(sorted(liked), 2):
-        later = max(liked[other], liked[one], key=lambda e: e["played_at"])
-        found.append((one, other, "cooccurrence", later))
-    return found
+    rows: Evidence = []
+    for left, right in itertools.combinations(sorted(liked), 2):
+        later = max(liked[right], liked[left], key=lambda e: e["played_at"])
+        rows.append((left, right, "cooccurrence", later))
+    return rows
