@@ -180,7 +180,9 @@ def split_patches(waveform: NDArray[np.floating]) -> Tensor:
 def musicnn_forward(patches: Tensor, tagger: Tagger) -> TaggerOutput:
     """Runs MusiCNN on patches (P, 187, 96). Cost: 1/70 of the sound's length on one core."""
     model = load_musicnn(tagger)
-    batches = [model(batch) for batch in patches.split(BATCH_PATCHES)]
+    batches = []
+    for start in range(0, len(patches), BATCH_PATCHES):
+        batches.append(model(patches[start : start + BATCH_PATCHES]))
     return TaggerOutput(
         taggram=torch.cat([batch.taggram for batch in batches]),
         penultimate=torch.cat([batch.penultimate for batch in batches]),

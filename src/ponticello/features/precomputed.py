@@ -196,8 +196,10 @@ def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             missing = {NPZ_IDS, NPZ_VECTORS} - set(arrays.files)
             if missing:
-                names = ", ".join(arrays.files)
-                raise DataError(f"{path.name}: array {min(missing)!r} is missing; found {names}")
+                raise DataError(
+                    f"{path.name}: array {min(missing)!r} is missing; "
+                    f"found {', '.join(arrays.files)}"
+                )
             ids = arrays[NPZ_IDS]
             matrix = arrays[NPZ_VECTORS]
     except (OSError, ValueError, zipfile.BadZipFile) as error:
@@ -215,10 +217,10 @@ def _read_npz(path: Path) -> tuple[list[str], list[np.ndarray]]:
             f"{path.name}: {len(ids)} ids and vectors of shape {matrix.shape}; "
             "wanted (n,) and (n, d)"
         )
-    names = []
+    track_ids = []
     for value in ids.tolist():
-        names.append(value.decode() if isinstance(value, bytes) else str(value))
-    return names, list(matrix.astype(np.float64))
+        track_ids.append(value.decode() if isinstance(value, bytes) else str(value))
+    return track_ids, list(matrix.astype(np.float64))
 
 
 def _read_parquet(path: Path) -> tuple[list[str], list[np.ndarray]]:

@@ -208,7 +208,7 @@ def mine_pairs(
         raise DataError(
             f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}"
         )
-    events = events.cast(EVENTS_SCHEMA).select(list(EVENTS_SCHEMA))
+    events = events.cast(pl.Schema(EVENTS_SCHEMA)).select(list(EVENTS_SCHEMA))
     with open_engine(options) as engine:
         table = engine.upload(events, "events")
         log = encode_log(engine, table, mentioned_tracks(events), Window())
@@ -266,7 +266,7 @@ def _decode_pairs(encoded: pl.DataFrame, tracks: pl.Series) -> pl.DataFrame:
 
 def write_pairs(folder: LibraryPaths, pairs: pl.DataFrame) -> None:
     """Writes pairs.parquet atomically; equal rows in equal order give equal bytes."""
-    table = pairs.cast(PAIRS_SCHEMA).select(list(PAIRS_SCHEMA)).rechunk()
+    table = pairs.cast(pl.Schema(PAIRS_SCHEMA)).select(list(PAIRS_SCHEMA)).rechunk()
     with atomic_write(folder.pairs) as temporary:
         table.write_parquet(temporary, compression="zstd", row_group_size=2**17)
 
