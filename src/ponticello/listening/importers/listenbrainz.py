@@ -23,7 +23,7 @@ from ponticello.listening.importers.records import (
 )
 from ponticello.listening.importers.sources import HistoryFile
 
-_SCORES = {1.0: "like", -1.0: "dislike"}
+_SCORES: dict[float | None, str] = {1.0: "like", -1.0: "dislike"}
 
 
 def read_listenbrainz(source: HistoryFile) -> Records:
@@ -38,16 +38,16 @@ def read_listenbrainz(source: HistoryFile) -> Records:
 
 
 def _read_item(item: dict[str, Any], line: int) -> Record:
-    event: str | None = "play"
+    event = "play"
     time_key = "listened_at"
     if "score" in item:
         score = parse_number(item["score"])
         if score == 0:
             return IgnoredRecord()
-        event = None if score is None else _SCORES.get(score)
-        time_key = "created"
-        if event is None:
+        if score not in _SCORES:
             return BadRecord(line, "score", item["score"], "is not 1, 0 or -1")
+        event = _SCORES[score]
+        time_key = "created"
     elif "pinned_until" in item or ("created" in item and "listened_at" not in item):
         event = "collect"
         time_key = "created"

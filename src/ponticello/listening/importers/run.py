@@ -262,8 +262,8 @@ def _assign_users(
     playlists = events.filter(is_playlist)[SESSION_ID].unique(maintain_order=True).to_list()
     playlist_ids = {name: pseudonym(folder, name, "playlist") for name in playlists}
     user_id = pl.when(is_kept).then(pl.col(USER_ID)).otherwise(pl.col(USER_ID).replace(new_ids))
-    session_id = pl.when(is_playlist).then(pl.col(SESSION_ID).replace(playlist_ids))
-    session_id = session_id.otherwise(pl.col(SESSION_ID))
+    playlist_id = pl.col(SESSION_ID).replace(playlist_ids)
+    session_id = pl.when(is_playlist).then(playlist_id).otherwise(pl.col(SESSION_ID))
     return events.with_columns(user_id.alias(USER_ID), session_id.alias(SESSION_ID))
 
 
