@@ -175,7 +175,7 @@ class LibraryPaths:
 
     def record_skipped(self, step: str, rows: Sequence[SkippedRow]) -> None:
         """Replaces the rows of `step` in skipped.csv; the rows of other steps stay."""
-        lines: list[list[object]] = []
+        lines: list[Sequence[object]] = []
         if self.skipped.exists():
             lines += [line for line in read_csv_rows(self.skipped)[1:] if line and line[0] != step]
         for row in rows:
