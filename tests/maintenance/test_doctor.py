@@ -352,7 +352,7 @@ def test_room_to_prepare_is_judged_by_what_was_prepared(trained_copy: Library) -
 def test_a_collapsed_space_is_an_error(trained_copy: Library) -> None:
     """All vectors of meaning nearly the same."""
     index = trained_copy.index
-    sides = [np.array(index.side(number)) for number in range(2)]
+    sides = [np.array(index.space_vectors(number)) for number in range(2)]
     sides[0] = sides[0][:1] + 1e-3 * sides[0]
     sides[0] /= np.linalg.norm(sides[0], axis=1, keepdims=True)
     both = [

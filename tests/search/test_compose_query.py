@@ -6,7 +6,7 @@ import pytest
 from ponticello.errors import DataError
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, VectorSpace
 from ponticello.search.queries import Term, compose_query, profile_query_terms, term_shares
-from ponticello.search.user_history import gather_audience
+from ponticello.search.user_history import build_audience
 
 SPACES = [
     VectorSpace("one", "aaaa", Calibration(0.2, 0.5), Calibration(-0.1, 0.25)),
@@ -91,9 +91,9 @@ def test_audience_scores_as_each_listener_alone(
 ) -> None:
     listeners = [["t1", "t2"], ["t5"], ["t9", "t0", "t30", "t31"]]
     seeds = [np.array([index.rows[track] for track in tracks]) for tracks in listeners]
-    audience = gather_audience(index, seeds, 0.1, hub_correction)
+    audience = build_audience(index, seeds, 0.1, hub_correction)
     for row in (0, 17):
-        parts = audience.parts(row, 0.4)
+        parts = audience.components(row, 0.4)
         for number, tracks in enumerate(listeners):
             query = index.profile_query(tracks, 0.1, hub_correction)
             np.testing.assert_allclose(
@@ -102,4 +102,4 @@ def test_audience_scores_as_each_listener_alone(
 
 
 def test_an_audience_of_nobody_is_empty(index: EmbeddingIndex) -> None:
-    assert gather_audience(index, [], 0.1, 0.0).parts(3, 0.5).shape == (0, 2)
+    assert build_audience(index, [], 0.1, 0.0).components(3, 0.5).shape == (0, 2)

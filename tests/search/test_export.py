@@ -16,8 +16,8 @@ def test_tracks_are_those_of_the_index_with_their_vectors(trained: Library) -> N
     table = trained.track_vectors()
     assert table.columns == [TRACK_ID, "semantic", "preference", "space_id"]
     assert table[TRACK_ID].to_list() == trained.index.track_ids
-    assert np.array_equal(table["semantic"].to_numpy(), trained.index.side(0))
-    assert np.array_equal(table["preference"].to_numpy(), trained.index.side(1))
+    assert np.array_equal(table["semantic"].to_numpy(), trained.index.space_vectors(0))
+    assert np.array_equal(table["preference"].to_numpy(), trained.index.space_vectors(1))
     assert np.abs(np.linalg.norm(table["preference"].to_numpy(), axis=1) - 1).max() < 1e-5
     assert table["space_id"].unique().to_list() == [
         "+".join(space.space_id for space in trained.index.spaces)
@@ -25,7 +25,9 @@ def test_tracks_are_those_of_the_index_with_their_vectors(trained: Library) -> N
 
 
 def test_before_stage_two_there_is_no_preference_column(trained: Library) -> None:
-    index = EmbeddingIndex(trained.index.track_ids, trained.index.side(0), trained.index.spaces[:1])
+    index = EmbeddingIndex(
+        trained.index.track_ids, trained.index.space_vectors(0), trained.index.spaces[:1]
+    )
     assert track_vector_table(index).columns == [TRACK_ID, "semantic", "space_id"]
 
 

@@ -45,7 +45,7 @@ def test_seeds_and_met_tracks_are_those_recommend_uses(trained: Library) -> None
     for number in (0, 7, len(listening.users) - 1):
         seeds, met = user_seeds(log, listening.users[number], trained.index.rows, 5, 30.0)
         assert [ids[row] for row in listening.seeds(number, 5)] == seeds
-        assert {ids[row] for row in listening.met(number)} == met & set(ids)
+        assert {ids[row] for row in listening.played_rows(number)} == met & set(ids)
 
 
 def test_listeners_are_counted_once_a_track(trained: Library) -> None:

@@ -186,7 +186,7 @@ def _check_spaces(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Findi
         return
     rows = np.unique(np.linspace(0, len(index.track_ids) - 1, MAX_ROWS).round().astype(np.int64))
     for number, name in enumerate(NAMES[: len(index.spaces)]):
-        health = space_health(np.asarray(index.side(number)[rows]))
+        health = space_health(np.asarray(index.space_vectors(number)[rows]))
         run = index.spaces[number].run
         if health.n_nan:
             what = f"{health.n_nan:,} vectors are not finite"
@@ -226,7 +226,7 @@ def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Fi
     except (PonticelloError, OSError):
         return  # reported by `_check_models`
     vectors = HTCL.from_pretrained(run).encode_text([texts[track_id] for track_id in with_text])
-    track_vectors = np.asarray(index.side(0)[[index.rows[track_id] for track_id in with_text]])
+    track_vectors = np.asarray(index.space_vectors(0)[[index.rows[track_id] for track_id in with_text]])
     near = alignment(track_vectors, vectors)
     apart = alignment(track_vectors, np.roll(vectors, 1, axis=0))
     if apart - near < LEAST_ALIGNED:

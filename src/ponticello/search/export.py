@@ -1,7 +1,7 @@
-"""An index as tables for other programs, a ranker above all: a row a track, a row a listener.
+"""Vectors and profiles as tables for other programs: a row per track, a row per user.
 
-Both carry `space_id`, the models behind the vectors: rows of different models must not meet, so
-join on it too.
+Both carry `space_id`, the models behind the vectors. Join on it too: vectors of different models
+cannot be compared.
 """
 
 from collections.abc import Sequence
@@ -14,54 +14,50 @@ from ponticello.search.index import EmbeddingIndex
 from ponticello.search.user_history import ListeningHistory, load_audience
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
-SIDES = ("semantic", "preference")
-SPACE_ID, N_LIKED = "space_id", "n_liked"
+SPACE_NAMES = ("semantic", "preference")
+SPACE_ID = "space_id"
+N_LIKED = "n_liked"
 
 
 def track_vector_table(index: EmbeddingIndex) -> pl.DataFrame:
-    """A row a track of the index: `track_id`, unit vectors (d,) `semantic` and, after stage two,
-    `preference`.
+    """Returns a row per track of the index: `track_id`, unit vectors (d,) `semantic` and, after
+    stage two, `preference`.
     """
-    sides = [index.side(number) for number in range(len(index.spaces))]
-    columns = [pl.Series(TRACK_ID, index.track_ids, dtype=pl.String), *_vectors(sides)]
-    return pl.DataFrame(columns).with_columns(_space(index))
+    vectors = [index.space_vectors(number) for number in range(len(index.spaces))]
+    columns = [pl.Series(TRACK_ID, index.track_ids, dtype=pl.String)]
+    return pl.DataFrame(columns + _vector_columns(vectors)).with_columns(_space_id(index))
 
 
 def listener_table(
-    index: EmbeddingIndex, listening: ListeningHistory, config: SearchConfig
+    index: EmbeddingIndex, history: ListeningHistory, config: SearchConfig
 ) -> pl.DataFrame:
-    """A row a listener who likes a track of the index, `MOST_LISTENERS` of them at most, by id:
-    their profile.
+    """Returns a row per user who likes a track of the index, `MAX_LISTENERS` at most, by id.
 
     `semantic`, `preference` (d,) and `semantic_offset`, `preference_offset`: a track with the
-    vector v has the parts `profile @ v - offset` of the score that `recommend` ranks by, each
-    before its share of the dial, and before `search.hub_correction`. `n_liked`: how many tracks of
+    vector v has the components `profile @ v - offset` of the score that `recommend` ranks by, each
+    before its share of the blend, and before `search.hub_correction`. `n_liked`: how many tracks of
     the index they like; the profile is of the latest.
     """
-    numbers, audience = load_audience(index, listening, config)
-    offsets = [
-        side @ own.mean.astype(np.float32)
-        for side, own in zip(audience.sides, audience.profiles, strict=True)
-    ]
+    numbers, audience = load_audience(index, history, config)
     columns = [
-        pl.Series(USER_ID, [listening.users[number] for number in numbers], dtype=pl.String),
-        pl.Series(N_LIKED, listening.n_liked[numbers], dtype=pl.Int64),
-        *_vectors(audience.sides),
-        *(
-            pl.Series(f"{name}_offset", offset)
-            for name, offset in zip(SIDES, offsets, strict=False)
-        ),
+        pl.Series(USER_ID, [history.users[number] for number in numbers], dtype=pl.String),
+        pl.Series(N_LIKED, history.n_liked[numbers], dtype=pl.Int64),
     ]
-    return pl.DataFrame(columns).with_columns(_space(index))
+    columns += _vector_columns(audience.directions)
+    for number, directions in enumerate(audience.directions):
+        offsets = directions @ audience.profiles[number].mean.astype(np.float32)
+        columns.append(pl.Series(f"{SPACE_NAMES[number]}_offset", offsets))
+    return pl.DataFrame(columns).with_columns(_space_id(index))
 
 
-def _vectors(sides: Sequence[np.ndarray]) -> list[pl.Series]:
-    """A column a space, each row an array of its size."""
-    return [
-        pl.Series(name, np.ascontiguousarray(side), dtype=pl.Array(pl.Float32, side.shape[1]))
-        for name, side in zip(SIDES, sides, strict=False)
-    ]
+def _vector_columns(vectors: Sequence[np.ndarray]) -> list[pl.Series]:
+    """Returns a column per space, of arrays of its size."""
+    columns = []
+    for number, matrix in enumerate(vectors):
+        dtype = pl.Array(pl.Float32, matrix.shape[1])
+        columns.append(pl.Series(SPACE_NAMES[number], np.ascontiguousarray(matrix), dtype=dtype))
+    return columns
 
 
-def _space(index: EmbeddingIndex) -> pl.Expr:
+def _space_id(index: EmbeddingIndex) -> pl.Expr:
     return pl.lit("+".join(space.space_id for space in index.spaces)).alias(SPACE_ID)

@@ -182,7 +182,7 @@ class EmbeddingIndex:
         """Each space's profiles and levels, kept once made."""
         key = ridge, hub_correction
         if key not in self._profiles:
-            sides = [self.side(number) for number in range(len(self.spaces))]
+            sides = [self.space_vectors(number) for number in range(len(self.spaces))]
             profiles = [fit_profiles(side, ridge) for side in sides]
             levels = [
                 own.levels(side, hub_correction) for own, side in zip(profiles, sides, strict=True)
@@ -190,7 +190,7 @@ class EmbeddingIndex:
             self._profiles[key] = profiles, tuple(level.astype(np.float32) for level in levels)
         return self._profiles[key]
 
-    def side(self, number: int) -> np.ndarray:
+    def space_vectors(self, number: int) -> np.ndarray:
         """(n, d) the vectors of one space."""
         side: np.ndarray = self.vectors[:, number * self.embed_dim : (number + 1) * self.embed_dim]
         return side
@@ -236,7 +236,7 @@ class EmbeddingIndex:
         """As `scores`, of a profile: a product for each space, as a track has a level in each."""
         found = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
         for number, (weight, calibration, side) in enumerate(self.weighted(query, blend)):
-            own = side @ self.side(number).T - np.float32(calibration.mean)
+            own = side @ self.space_vectors(number).T - np.float32(calibration.mean)
             found += np.float32(weight / calibration.std) * query.levels[number] * own
         return found
 

@@ -381,7 +381,7 @@ class SearchService:
                 code="no_likes",
             )
         liked = [self.index.track_ids[row] for row in rows]
-        played = {self.index.track_ids[row] for row in self.history.met(number)}
+        played = {self.index.track_ids[row] for row in self.history.played_rows(number)}
         return self._resolve_profile(liked, played.union(exclude))
 
     def resolve_recent(
@@ -690,7 +690,7 @@ class SearchService:
         weights = (1 - blend, blend) if self.index.has_preference else (1.0,)
         cosine = 0.0
         for number, weight in enumerate(weights):
-            vectors = self.index.side(number)
+            vectors = self.index.space_vectors(number)
             cosine += weight * float(
                 vectors[self.index.rows[left]] @ vectors[self.index.rows[right]]
             )

@@ -1,8 +1,6 @@
-"""Who would like a track: every listener's profile asked about one track, the same scores
-`recommend` ranks by.
+"""The log by user, and which users like a track by the scores that `recommend` ranks by.
 
-The log as questions need it: by listener, newest first, as rows of the index. Some ten bytes an
-event in memory.
+In memory it takes some ten bytes per event.
 """
 
 from collections.abc import Sequence
@@ -22,16 +20,20 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.storage.tables import wrap_read_errors
 
-LIKED, ROW = "liked", "row"
+LIKED = "liked"
+ROW = "row"
+
+
+MAX_LISTENERS = 100_000  # profiles kept, of those who like most tracks: 80 MB
 
 
 @dataclass(frozen=True)
 class ListeningHistory:
-    """Who met what. Events of tracks that the index does not hold are left out.
+    """The events of the log whose tracks are in the index, by user.
 
     users: ids, ascending; events `starts[i]` to `starts[i + 1]` are those of `users[i]`, newest
     first, ties by track.
-    rows: (e,) int32, the track of each event; liked: (e,) bool, whether it speaks for the track.
+    rows: (e,) int32, the track of each event; liked: (e,) bool, whether it is a positive event.
     """
 
     users: list[str]
@@ -42,91 +44,78 @@ class ListeningHistory:
 
     @cached_property
     def numbers(self) -> dict[str, int]:
-        """Each listener's number."""
+        """The number of each user."""
         return {user: number for number, user in enumerate(self.users)}
 
     @property
     def is_simulated(self) -> bool:
-        """Whether some listeners are made up (`ponticello demo`)."""
+        """Whether some users are simulated (`ponticello demo`)."""
         return any(user.startswith(USER_PREFIX) for user in self.users)
 
-    def met(self, number: int) -> np.ndarray:
-        """Rows of the tracks that a listener met, ascending."""
+    def played_rows(self, number: int) -> np.ndarray:
+        """Returns the rows of all tracks in a user's events, ascending."""
         return np.unique(self.rows[self.starts[number] : self.starts[number + 1]])
 
     def seeds(self, number: int, n_recent: int) -> np.ndarray:
-        """Rows of the listener's latest distinct liked tracks, newest first: as `user_seeds`."""
-        own = slice(self.starts[number], self.starts[number + 1])
-        rows = self.rows[own][self.liked[own]]
-        _, first = np.unique(rows, return_index=True)
-        latest: np.ndarray = rows[np.sort(first)[:n_recent]]
+        """Returns the rows of a user's latest distinct liked tracks, newest first."""
+        events = slice(self.starts[number], self.starts[number + 1])
+        rows = self.rows[events][self.liked[events]]
+        _, first_events = np.unique(rows, return_index=True)
+        latest: np.ndarray = rows[np.sort(first_events)[:n_recent]]
         return latest
 
     @cached_property
     def n_liked(self) -> np.ndarray:
-        """(m,) how many distinct tracks each listener likes."""
-        pairs = self._likes
-        return np.bincount(pairs[:, 0], minlength=len(self.users))
+        """(m,) how many distinct tracks each user likes."""
+        return np.bincount(self._likes[:, 0], minlength=len(self.users))
 
     @cached_property
     def n_listeners(self) -> np.ndarray:
-        """(n,) how many distinct listeners like each track of the index."""
+        """(n,) how many distinct users like each track of the index."""
         return np.bincount(self._likes[:, 1], minlength=self.n_tracks)
 
     @cached_property
     def _likes(self) -> np.ndarray:
-        """(p, 2) distinct (listener, row)."""
-        listener = np.repeat(np.arange(len(self.users)), np.diff(self.starts))
-        return np.unique(
-            np.stack([listener[self.liked], self.rows[self.liked]], axis=1).astype(np.int64), axis=0
-        )
+        """(p, 2) distinct pairs of a user's number and a row."""
+        users = np.repeat(np.arange(len(self.users)), np.diff(self.starts))
+        likes = np.stack([users[self.liked], self.rows[self.liked]], axis=1)
+        return np.unique(likes.astype(np.int64), axis=0)
 
 
 def load_listening_history(folder: LibraryPaths, index: EmbeddingIndex) -> ListeningHistory:
-    """The library's log; nobody, where there is none. LibraryError if it is damaged, DataError in
-    its rows.
+    """Returns the library's log by user; an empty one without a log.
+
+    LibraryError if it is damaged, DataError in its rows.
     """
     n_tracks = len(index.track_ids)
     if not folder.interactions.is_file():
-        nothing = np.zeros(0, dtype=np.int32)
-        return ListeningHistory(
-            [], np.zeros(1, dtype=np.int64), nothing, nothing.astype(bool), n_tracks
-        )
-    places = pl.LazyFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String}).with_row_index(
-        ROW
-    )
-    listened = (
+        no_rows = np.zeros(0, dtype=np.int32)
+        no_likes = np.zeros(0, dtype=bool)
+        return ListeningHistory([], np.zeros(1, dtype=np.int64), no_rows, no_likes, n_tracks)
+    is_liked = is_positive(folder.config.pairs.min_played_s).fill_null(False)
+    track_rows = pl.LazyFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String})
+    query = (
         scan_interactions(folder)
-        .select(
-            USER_ID,
-            TRACK_ID,
-            PLAYED_AT,
-            is_positive(folder.config.pairs.min_played_s).fill_null(False).alias(LIKED),
-        )
-        .join(places, on=TRACK_ID, how="inner")
+        .select(USER_ID, TRACK_ID, PLAYED_AT, is_liked.alias(LIKED))
+        .join(track_rows.with_row_index(ROW), on=TRACK_ID, how="inner")
         .sort(USER_ID, PLAYED_AT, TRACK_ID, descending=[False, True, False])
         .select(USER_ID, pl.col(ROW).cast(pl.Int32), LIKED)
     )
     with wrap_read_errors(folder.interactions):
-        events = listened.collect()
+        events = query.collect()
     counts = events.group_by(USER_ID, maintain_order=True).len()
     starts = np.concatenate([[0], counts["len"].to_numpy().cumsum()]).astype(np.int64)
+    users = counts[USER_ID].to_list()
     return ListeningHistory(
-        counts[USER_ID].to_list(),
-        starts,
-        events[ROW].to_numpy(),
-        events[LIKED].to_numpy(),
-        n_tracks,
+        users, starts, events[ROW].to_numpy(), events[LIKED].to_numpy(), n_tracks
     )
-
-
-MOST_LISTENERS = 100_000  # those who like most tracks, where there are more: 80 MB of profiles
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One listener a track would suit. `semantic` + `preference` = `score`; already_played: they played it
-    before.
+    """A listener of `audience`: `semantic` + `preference` = `score`.
+
+    already_played: whether the track is in their events.
     """
 
     rank: int
@@ -139,111 +128,90 @@ class Listener:
 
 @dataclass(frozen=True)
 class Audience:
-    """Many listeners' profiles, to be asked about any track. Made by `gather_audience`."""
+    """The profiles of many users, to score any track with.
+
+    directions: (m, d) float32, one array per space; row i is one user.
+    """
 
     index: EmbeddingIndex
-    sides: tuple[
-        np.ndarray, ...
-    ]  # (m, d) float32 directions, one array a space; row i is one listener
+    directions: tuple[np.ndarray, ...]
     profiles: tuple[UserProfiles, ...]
     levels: tuple[np.ndarray, ...]
 
-    def parts(self, row: int, blend: float) -> np.ndarray:
-        """(m, 2): the semantic and preference part of each listener's score of the index's row
-        `row`.
+    def components(self, row: int, blend: float) -> np.ndarray:
+        """Returns (m, 2): the semantic and the preference component of each user's score of a row
+        of the index.
         """
-        weights = (1 - blend, blend) if len(self.sides) == 2 else (1.0,)
-        parts = np.zeros((len(self.sides[0]), 2))
-        for number, (weight, side, profile) in enumerate(
-            zip(weights, self.sides, self.profiles, strict=True)
-        ):
-            offset = self.index.side(number)[row] - profile.mean
-            parts[:, number] = (
-                weight * (side @ offset) * (self.levels[number][row] if self.levels else 1.0)
-            )
-        return parts
+        weights = (1 - blend, blend) if len(self.directions) == 2 else (1.0,)
+        components = np.zeros((len(self.directions[0]), 2))
+        for number, weight in enumerate(weights):
+            offset = self.index.space_vectors(number)[row] - self.profiles[number].mean
+            level = self.levels[number][row] if self.levels else 1.0
+            components[:, number] = weight * (self.directions[number] @ offset) * level
+        return components
 
 
-def gather_audience(
+def build_audience(
     index: EmbeddingIndex, seeds: Sequence[np.ndarray], ridge: float, hub_correction: float
 ) -> Audience:
-    """The profiles of m listeners. seeds: each one's liked tracks as rows of the index, one array a
-    listener.
+    """Returns the profiles of m users, as `EmbeddingIndex.profile_query` does of one.
 
-    As `EmbeddingIndex.profile_query`, for all at once. Cost: m x d x d; memory m x D float32.
+    seeds: the rows of each user's liked tracks. Cost: m x d x d; memory m x D float32.
     """
     profiles, levels = index.profiles(ridge, hub_correction)
-    sides = [
-        score_directions(profile, index.side(number), seeds)
-        for number, profile in enumerate(profiles)
-    ]
-    return Audience(
-        index,
-        tuple(side.astype(np.float32) for side in sides),
-        tuple(profiles),
-        levels if hub_correction > 0 else (),
-    )
+    directions = []
+    for number, profile in enumerate(profiles):
+        space_directions = score_directions(profile, index.space_vectors(number), seeds)
+        directions.append(space_directions.astype(np.float32))
+    levels = levels if hub_correction > 0 else ()
+    return Audience(index, tuple(directions), tuple(profiles), levels)
 
 
 def load_audience(
-    index: EmbeddingIndex, listening: ListeningHistory, config: SearchConfig
+    index: EmbeddingIndex, history: ListeningHistory, config: SearchConfig
 ) -> tuple[np.ndarray, Audience]:
-    """The listeners who like something, `MOST_LISTENERS` at most, as numbers, ascending, and their
-    profiles.
+    """Returns the numbers, ascending, and profiles of at most `MAX_LISTENERS` users who like a
+    track.
     """
-    numbers = np.flatnonzero(listening.n_liked > 0)
-    if len(numbers) > MOST_LISTENERS:
-        order = np.argsort(-listening.n_liked[numbers], kind="stable")[:MOST_LISTENERS]
+    numbers = np.flatnonzero(history.n_liked > 0)
+    if len(numbers) > MAX_LISTENERS:
+        order = np.argsort(-history.n_liked[numbers], kind="stable")[:MAX_LISTENERS]
         numbers = np.sort(numbers[order])
-    seeds = [listening.seeds(number, config.n_seed_tracks) for number in numbers.tolist()]
-    return numbers, gather_audience(index, seeds, config.profile_l2, config.hub_correction)
+    seeds = [history.seeds(number, config.n_seed_tracks) for number in numbers.tolist()]
+    return numbers, build_audience(index, seeds, config.profile_l2, config.hub_correction)
 
 
 def best_listeners(
     index: EmbeddingIndex,
-    listening: ListeningHistory,
+    history: ListeningHistory,
     numbers: np.ndarray,
     audience: Audience,
-    track: str,
+    track_id: str,
     k: int,
     blend: float,
 ) -> list[Listener]:
-    """The `k` best of `load_audience` listeners for `track`, ties by id; DataError if the index
+    """Returns the `k` best users of `load_audience` for a track, ties by id; DataError if the index
     does not hold it.
     """
-    if track not in index.rows:
+    if track_id not in index.rows:
         raise DataError(
-            f"track {track!r} is not in the index; check the id, or run: ponticello embed",
+            f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
             code="unknown_track",
         )
-    row = index.rows[track]
-    parts = audience.parts(row, blend)
-    best = np.argsort(-parts.sum(axis=1), kind="stable")[:k]
-    return [
-        Listener(
-            rank=rank,
-            user_id=listening.users[numbers[place]],
-            score=float(parts[place].sum()),
-            semantic=float(parts[place, 0]),
-            preference=float(parts[place, 1]),
-            already_played=bool((listening.met(numbers[place]) == row).any()),
+    row = index.rows[track_id]
+    components = audience.components(row, blend)
+    best = np.argsort(-components.sum(axis=1), kind="stable")[:k]
+    listeners = []
+    for rank, position in enumerate(best, 1):
+        number = numbers[position]
+        listeners.append(
+            Listener(
+                rank=rank,
+                user_id=history.users[number],
+                score=float(components[position].sum()),
+                semantic=float(components[position, 0]),
+                preference=float(components[position, 1]),
+                already_played=bool((history.played_rows(number) == row).any()),
+            )
         )
-        for rank, place in enumerate(best, 1)
-    ]
-
-
-def find_listeners(
-    index: EmbeddingIndex,
-    listening: ListeningHistory,
-    track: str,
-    k: int,
-    blend: float,
-    config: SearchConfig,
-) -> list[Listener]:
-    """`load_audience` and `best_listeners` in one, for a single question; errors also as
-    `EmbeddingIndex.require_blend`.
-    """
-    index.require_blend(blend)
-    return best_listeners(
-        index, listening, *load_audience(index, listening, config), track, k, blend
-    )
+    return listeners

@@ -51,7 +51,7 @@ def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
     """Both maps of an index; the same every time. Cost: some 10 s a map, then n x ANCHORS x d."""
     n = len(index.track_ids)
     anchors = np.unique(np.linspace(0, n - 1, min(n, ANCHORS)).round().astype(np.int64))
-    sides = [index.side(number) for number in range(len(index.spaces))]
+    sides = [index.space_vectors(number) for number in range(len(index.spaces))]
     first = _plane(sides[0][anchors], None, seed)
     planes = [_between(sides[0], anchors, first)]
     if len(sides) == 2:
