@@ -151,7 +151,7 @@ class SearchResults(Sequence[Result]):
 
     def to_polars(self) -> pl.DataFrame:
         """Returns a table with one row per track and one column per field of `Result`."""
-        schema = {
+        schema: dict[str, Any] = {
             "rank": pl.Int64,
             "track_id": pl.String,
             "title": pl.String,
