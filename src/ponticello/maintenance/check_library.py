@@ -226,7 +226,9 @@ def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Fi
     except (PonticelloError, OSError):
         return  # reported by `_check_models`
     vectors = HTCL.from_pretrained(run).encode_text([texts[track_id] for track_id in with_text])
-    track_vectors = np.asarray(index.space_vectors(0)[[index.rows[track_id] for track_id in with_text]])
+    track_vectors = np.asarray(
+        index.space_vectors(0)[[index.rows[track_id] for track_id in with_text]]
+    )
     near = alignment(track_vectors, vectors)
     apart = alignment(track_vectors, np.roll(vectors, 1, axis=0))
     if apart - near < LEAST_ALIGNED:
