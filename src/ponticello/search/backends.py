@@ -1,6 +1,4 @@
-"""Which of the three ways a library is searched, as the setting `search.backend` and its size have
-it.
-"""
+"""Chooses how a library is searched, from the setting `search.backend` and the library's size."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -16,18 +14,18 @@ from ponticello.search.exact import ExactIndex, NeighborIndex
 from ponticello.search.faiss_index import LEAST_ROWS, build_clusters, open_clusters
 from ponticello.search.pgvector_index import PgvectorIndex, build_table, drop_tables
 
-EXACT_ROWS = 200_000  # rows up to which every one is looked at: 7 ms on one core
+EXACT_ROWS = 200_000  # rows up to which all of them are compared: 7 ms on one core
 INSTALL = "pip install 'ponticello[faiss]'"
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class VectorBackend:
-    """What finds rows in a generation, and how well: in its index.json.
+    """The backend of a generation, as its index.json describes it.
 
-    kind: of the FAISS index. table: on the server. probed, recall: by dial, clusters looked into,
-    and the share of the best ten that was found, measured against looking at every row; empty where
-    every row is looked at.
+    kind: of the FAISS index. table: on the server. probed: the clusters searched at each blend.
+    recall: the share of the exact ten best rows that the backend returned at each blend. Both are
+    empty for exact search.
     """
 
     backend: Literal["exact", "faiss", "postgres"]
@@ -40,12 +38,11 @@ class VectorBackend:
 def build_backend(
     backend: str, vectors: np.ndarray, track_ids: Sequence[str], n_spaces: int, folder: Path
 ) -> VectorBackend:
-    """Makes what finds rows of `vectors` (n, D) float32, its files in `folder`, and says how good
-    it is.
+    """Builds the backend for `vectors` (n, D) float32, with its files in `folder`.
 
-    backend: as the setting. `auto` is exact up to `EXACT_ROWS` and FAISS above, exact with a
-    warning where that is not installed; below `LEAST_ROWS` FAISS is exact, too. LibraryError if
-    FAISS is asked for and missing, or as `PgvectorIndex`.
+    backend: as the setting. `auto` is exact up to `EXACT_ROWS` and FAISS above; if FAISS is not
+    installed, it is exact and logs a warning. Below `LEAST_ROWS` `faiss` is exact, too.
+    LibraryError if `faiss` is set and not installed, or as `PgvectorIndex`.
     """
     if _is_url(backend):
         table, probed, recall = build_table(backend, vectors, track_ids, n_spaces)
@@ -69,15 +66,17 @@ def build_backend(
 def open_backend(
     finder: VectorBackend, backend: str, vectors: np.ndarray, n_spaces: int, folder: Path
 ) -> NeighborIndex:
-    """What finds rows in a generation. LibraryError if it was not written for the setting, or lacks
-    what it needs.
+    """Opens the backend of a generation.
+
+    LibraryError if the generation was written for another backend, or a package is missing.
     """
     if backend == "exact":
         return ExactIndex(vectors)
     if _is_url(backend) != (finder.backend == "postgres"):
         where = "on a server" if finder.backend == "postgres" else "on no server"
         raise LibraryError(
-            f"the index is {where}, and search.backend is {_shown(backend)}; change that, or run: ponticello embed"
+            f"the index is {where}, and search.backend is {_shown(backend)}; change that, or run: "
+            "ponticello embed"
         )
     if finder.backend == "postgres":
         return PgvectorIndex(backend, finder.table, vectors, n_spaces, finder.probed)
@@ -91,7 +90,7 @@ def open_backend(
 
 
 def remove_tables(backend: str, tables: Collection[str]) -> None:
-    """Takes the tables of former generations off the server, if the setting still names it."""
+    """Drops the tables of former generations, if the setting still names their server."""
     if tables and _is_url(backend):
         drop_tables(backend, tables)
 

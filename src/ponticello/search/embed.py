@@ -1,19 +1,15 @@
-"""Vectors of a whole library, one run at a time: resumable, never mixed between models, by one
-process or many jobs.
+"""Computes the vectors of a library under one run, by one process, by many jobs or by Ray.
 
-A track's vector depends, in its last bits, on the tracks that share its batch. So what is missing
-is cut into lots the
-same way by every job and by a single process: only what a whole call has taken in counts as done
-for the cut.
+An interrupted call can be resumed, and vectors of different models are kept apart. The last bits
+of a track's vector depend on the other tracks in its batch. So every job and a single process
+divide the missing tracks into the same lots: vectors written by jobs change the division only
+after `embed_library` has merged them. Each Ray worker loads the model once and embeds lot after
+lot.
 
-How a run's vectors lie on disk, in parts that are written once.
+The shards of a run are written once:
 
 runs/<name>/vectors/<space id>/part-00000-<sha256>.parquet    track_id, mel_sha256, vector
-runs/<name>/vectors/<space id>/jobs/part-...                  the same, by a job, until a whole call
-takes them in
-
-Embedding by Ray: each worker loads the model once and does lot after lot, as a job with a shard
-would.
+runs/<name>/vectors/<space id>/jobs/part-...                  the same, of jobs, until merged
 """
 
 import hashlib
@@ -40,27 +36,30 @@ from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts
 
 logger = logging.getLogger(__name__)
-JOBS = "jobs"  # a folder among the parts
+JOBS = "jobs"  # the folder of the jobs' shards
 PARTS = "part-*.parquet"
 
 
 class VectorFingerprints:
-    """What each track's vector is made of, as a hash: its frames, and its text where that counts."""
+    """A hash of each vector's inputs: the features of its track and, if fused, the text."""
 
     def __init__(self, store: FeatureStore, texts: Mapping[str, str] | None) -> None:
-        self.store, self.texts = store, texts
+        self.store = store
+        self.texts = texts
 
     def sha256(self, track_id: str) -> str:
-        """Hex; another where the vector has to be made again."""
-        own = self.store.sha256(track_id)
+        """Returns the hash in hex; it changes when the vector must be computed again."""
+        features_sha256 = self.store.sha256(track_id)
         if self.texts is None:
-            return own
-        return hashlib.sha256(f"{own} {self.texts.get(track_id, '')}".encode()).hexdigest()
+            return features_sha256
+        inputs = f"{features_sha256} {self.texts.get(track_id, '')}"
+        return hashlib.sha256(inputs.encode()).hexdigest()
 
 
 def read_vector_shards(parts: Path, sources: VectorFingerprints) -> dict[str, np.ndarray]:
-    """The vectors written so far that still belong to a track's present mel; a damaged part counts
-    as not written.
+    """Returns the vectors in a folder of shards that are still valid, by track id.
+
+    A vector is valid while its fingerprint is unchanged; damaged shards are ignored with a warning.
     """
     kept: dict[str, np.ndarray] = {}
     for part in sorted(parts.glob(PARTS)):
@@ -79,20 +78,20 @@ def read_vector_shards(parts: Path, sources: VectorFingerprints) -> dict[str, np
 
 
 def next_shard_number(parts: Path) -> int:
-    """The number after the highest among the parts; of jobs' parts none counts."""
-    return 1 + max((int(part.stem.split("-")[1]) for part in parts.glob(PARTS)), default=-1)
+    """Returns the number after the highest one among the shards; jobs' shards do not count."""
+    highest = -1
+    for part in parts.glob(PARTS):
+        highest = max(highest, int(part.stem.split("-")[1]))
+    return highest + 1
 
 
 def write_vector_shard(
     parts: Path, number: int, sources: VectorFingerprints, track_ids: list[str], matrix: np.ndarray
 ) -> None:
-    """Writes the vectors (n, d) float32 of `track_ids`, row by row, as one part."""
+    """Writes the vectors (n, d) float32 of `track_ids`, one row per track, as one shard."""
+    fingerprints = list(map(sources.sha256, track_ids))
     table = pl.DataFrame(
-        {
-            TRACK_ID: track_ids,
-            "mel_sha256": [sources.sha256(track_id) for track_id in track_ids],
-            "vector": matrix,
-        },
+        {TRACK_ID: track_ids, "mel_sha256": fingerprints, "vector": matrix},
         schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
     )
     data = io.BytesIO()
@@ -103,19 +102,17 @@ def write_vector_shard(
 
 
 def merge_vector_shards(parts: Path) -> None:
-    """Moves what jobs wrote among the other parts: they count as done from now on."""
+    """Moves the shards of jobs among the others: from now on their tracks count as done."""
     for part in sorted((parts / JOBS).glob(PARTS)):
         part.replace(parts / part.name)
 
 
-PART_SIZE = 512  # tracks embedded between two writes: what an interrupted run repeats at most
+PART_SIZE = 512  # tracks per shard: the most that an interrupted run repeats
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit vectors of tracks: row i of `matrix` (n, d) float32 belongs to `track_ids[i]`; ids are
-    sorted.
-    """
+    """Unit vectors of tracks, sorted: row i of `matrix` (n, d) float32 is `track_ids[i]`."""
 
     track_ids: list[str]
     matrix: np.ndarray
@@ -123,14 +120,12 @@ class Vectors:
 
 
 class EmbeddingBatches:
-    """What the vectors of a run lack, in lots of `lot_size` tracks (None: `PART_SIZE`): for every
-    job the same.
+    """The tracks of a run without a vector, in lots of `lot_size` (None: `PART_SIZE`) tracks.
 
-    texts: by track id; where the model serves fused vectors a track with a text gets its fused one.
-    Without `texts` all
-        vectors are of the audio alone.
-    kept: the vectors that there are; given: those that jobs have done of the lots. LibraryError if
-    the mels were prepared with other settings than the model's.
+    The lots are the same for every job. texts: by track id; if the model serves fused vectors, a
+    track with a text gets a fused one. Without `texts` all vectors are of the audio alone.
+    kept: the vectors that are merged; given: the vectors of the lots that jobs have computed.
+    LibraryError if the features were prepared with other settings than the model's.
     """
 
     def __init__(
@@ -142,46 +137,48 @@ class EmbeddingBatches:
         lot_size: int | None = None,
     ) -> None:
         store.require(features_key(run_config(run), front_end_weights(run)))
-        told = texts if texts is not None and served_vector_name(run) == "fused" else None
-        self.run, self.space_id, self.sources, self._batch_size = (
-            run,
-            space_id(run),
-            VectorFingerprints(store, told),
-            batch_size,
-        )
-        self.parts = run / "vectors" / (self.space_id if told is None else f"{self.space_id}-fused")
+        is_fused = texts is not None and served_vector_name(run) == "fused"
+        self.run = run
+        self.space_id = space_id(run)
+        self.sources = VectorFingerprints(store, texts if is_fused else None)
+        self._batch_size = batch_size
+        self.parts = run / "vectors" / (f"{self.space_id}-fused" if is_fused else self.space_id)
         self.kept = read_vector_shards(self.parts, self.sources)
         self.given = read_vector_shards(self.parts / JOBS, self.sources)
-        # Tracks of like length share a batch.
-        missing = sorted(
-            (track_id for track_id in store.track_ids if track_id not in self.kept),
-            key=store.n_frames,
-        )
-        size = self.lot_size = lot_size or PART_SIZE
-        self.lots = [missing[start : start + size] for start in range(0, len(missing), size)]
+        missing = [track_id for track_id in store.track_ids if track_id not in self.kept]
+        missing.sort(key=store.n_frames)  # tracks of similar length share a batch
+        self.lot_size = lot_size or PART_SIZE
+        self.lots: list[list[str]] = []
+        for start in range(0, len(missing), self.lot_size):
+            self.lots.append(missing[start : start + self.lot_size])
         self._first = next_shard_number(self.parts)
         self._model: HTCL | None = None
 
     def of_shard(self, shard: tuple[int, int]) -> list[int]:
-        """The lots of the i-th of n jobs, from 1."""
+        """Returns the lots of shard (i, n), i from 1."""
         return list(range(len(self.lots)))[shard[0] - 1 :: shard[1]]
 
     def is_given(self, lot: int) -> bool:
-        """Whether jobs have done all of it."""
-        return all(track_id in self.given for track_id in self.lots[lot])
+        """Returns whether jobs have computed all of a lot."""
+        return self.given.keys() >= set(self.lots[lot])
 
     def compute(self, lot: int, parts: Path) -> np.ndarray:
-        """The vectors (n, d) of a lot, written among `parts`; the model is loaded for the first."""
-        model = self._model = self._model or HTCL.from_pretrained(self.run)
-        track_ids, told = self.lots[lot], self.sources.texts
-        mels = [self.sources.store.read(track_id) for track_id in track_ids]
-        if told is None:
-            matrix = model.encode_features(mels, self._batch_size)
+        """Computes the vectors (n, d) of a lot and writes them to the folder `parts`.
+
+        The first call loads the model.
+        """
+        if self._model is None:
+            self._model = HTCL.from_pretrained(self.run)
+        model = self._model
+        track_ids = self.lots[lot]
+        texts = self.sources.texts
+        features = [self.sources.store.read(track_id) for track_id in track_ids]
+        if texts is None:
+            matrix = model.encode_features(features, self._batch_size)
         else:
-            words = model.encode_text_states(
-                [told.get(track_id, "") for track_id in track_ids], self._batch_size
-            )
-            matrix = model.encode_fused(mels, words, self._batch_size)
+            lot_texts = [texts.get(track_id, "") for track_id in track_ids]
+            states = model.encode_text_states(lot_texts, self._batch_size)
+            matrix = model.encode_fused(features, states, self._batch_size)
         write_vector_shard(parts, self._first + lot, self.sources, track_ids, matrix)
         return matrix
 
@@ -193,18 +190,20 @@ def embed_library(
     batch_size: int = 32,
     texts: Mapping[str, str] | None = None,
 ) -> tuple[Vectors, int]:
-    """Vectors of every prepared track under the model in `run`, and how many were computed now.
+    """Returns the vectors of all prepared tracks under the model in `run`, and how many are new.
 
-    texts: as of `EmbeddingBatches`. What an earlier, also an interrupted, call has written is kept;
-    a track whose mel, or text where it counts, changed is embedded again, and what jobs have done
-    (`embed_shard`) is taken in. Deterministic; a vector does not depend on the tracks beside it (to
-    1e-5). LibraryError as of `EmbeddingBatches`.
+    texts: as of `EmbeddingBatches`. Vectors that earlier calls have written are kept, also those
+    of interrupted calls, and vectors of jobs (`embed_shard`) are merged. A track is embedded again
+    when its features, or its text in a fused vector, have changed. Deterministic; a vector does not
+    depend on the other tracks in its batch (to 1e-5). LibraryError as of `EmbeddingBatches`.
     """
     lots = EmbeddingBatches(run, store, texts, batch_size)
-    done, n_new = dict(lots.kept), 0
+    done = dict(lots.kept)
+    n_new = 0
     for lot, track_ids in enumerate(lots.lots):
         if lots.is_given(lot):
-            done.update({track_id: lots.given[track_id] for track_id in track_ids})
+            for track_id in track_ids:
+                done[track_id] = lots.given[track_id]
         else:
             done.update(zip(track_ids, lots.compute(lot, lots.parts), strict=True))
             n_new += len(track_ids)
@@ -212,7 +211,8 @@ def embed_library(
             on_progress(len(done), len(store))
     merge_vector_shards(lots.parts)
     ids = sorted(done)
-    return Vectors(ids, np.stack([done[track_id] for track_id in ids]), lots.space_id), n_new
+    matrix = np.stack(list(map(done.__getitem__, ids)))
+    return Vectors(ids, matrix, lots.space_id), n_new
 
 
 def embed_shard(
@@ -223,17 +223,18 @@ def embed_shard(
     batch_size: int = 32,
     texts: Mapping[str, str] | None = None,
 ) -> tuple[int, int]:
-    """Does part `shard` (i, n), from 1, of what `embed_library` would; how many tracks that is, and
-    how many now.
+    """Embeds shard (i, n), i from 1; returns how many tracks it has and how many are new.
 
-    Any number of jobs may do their shards at once; `embed_library`, once they are done, takes them
-    in, does what is missing, and gives the bytes it would have given alone. Jobs get whole lots, so
-    that with more jobs than lots some have nothing to do.
+    Any number of jobs may embed their shards at once. `embed_library` then merges them, embeds the
+    missing tracks, and returns the same bytes as without jobs. Jobs get whole lots: with more jobs
+    than lots, some shards are empty.
     """
     lots = EmbeddingBatches(run, store, texts, batch_size)
-    own = lots.of_shard(shard)
-    n_tracks, n_done, n_new = sum(len(lots.lots[lot]) for lot in own), 0, 0
-    for lot in own:
+    shard_lots = lots.of_shard(shard)
+    n_tracks = _n_tracks(lots, shard_lots)
+    n_done = 0
+    n_new = 0
+    for lot in shard_lots:
         n_done += len(lots.lots[lot])
         if not lots.is_given(lot):
             lots.compute(lot, lots.parts / JOBS)
@@ -246,22 +247,27 @@ def embed_shard(
 def require_shards(
     run: Path, store: FeatureStore, n_shards: int, texts: Mapping[str, str] | None = None
 ) -> None:
-    """LibraryError that names the shards of `n_shards` whose jobs have not done all of theirs."""
+    """Raises LibraryError that names the incomplete ones of `n_shards` shards."""
     lots = EmbeddingBatches(run, store, texts)
-    lacking = {
-        number: [lot for lot in lots.of_shard((number, n_shards)) if not lots.is_given(lot)]
-        for number in range(1, n_shards + 1)
-    }
-    missing = [f"{number}/{n_shards}" for number, own in lacking.items() if own]
+    missing = []
+    n_tracks = 0
+    for number in range(1, n_shards + 1):
+        lacking = [lot for lot in lots.of_shard((number, n_shards)) if not lots.is_given(lot)]
+        if lacking:
+            missing.append(f"{number}/{n_shards}")
+            n_tracks += _n_tracks(lots, lacking)
     if not missing:
         return
-    n_tracks = sum(len(lots.lots[lot]) for own in lacking.values() for lot in own)
     others = {part.parent for part in run.glob(f"vectors/*/{JOBS}/{PARTS}")} - {lots.parts / JOBS}
     note = f"; what lies in {min(others)} was made with another model" if others else ""
     raise LibraryError(
-        f"run {run.name!r}: {n_tracks:,} vectors of shards {', '.join(missing)} are missing; run those jobs again, "
-        f"or ponticello embed alone to compute what is missing here{note}"
+        f"run {run.name!r}: {n_tracks:,} vectors of shards {', '.join(missing)} are missing; "
+        f"run those jobs again, or ponticello embed alone to compute what is missing here{note}"
     )
+
+
+def _n_tracks(batches: EmbeddingBatches, lots: list[int]) -> int:
+    return sum(len(batches.lots[lot]) for lot in lots)
 
 
 def embed_on_ray(
@@ -271,12 +277,11 @@ def embed_on_ray(
     texts: Mapping[str, str] | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Has Ray compute what the vectors of `run` lack, for `embed_library` to take in; how many
-    those were.
+    """Computes the missing vectors of `run` on Ray, for `embed_library` to merge; returns how many.
 
-    The caller holds `folder.lock()`; every worker must see the library under the same path. What
-    was done before an error is kept. Errors: as of `EmbeddingBatches`; ConfigError without Ray;
-    PonticelloError where a worker failed.
+    The caller holds `folder.lock()`; every worker must see the library under the same path.
+    Vectors that were written before an error are kept. Errors: as of `EmbeddingBatches`;
+    ConfigError without Ray; PonticelloError if a worker failed.
     """
     lots = EmbeddingBatches(folder.run(run), store, texts)
     todo = [lot for lot in range(len(lots.lots)) if not lots.is_given(lot)]
@@ -284,13 +289,14 @@ def embed_on_ray(
     for n_tracks in run_on_ray(partial(_begin, folder, run, lots.lot_size), todo):
         n_new += n_tracks
         if on_progress:
-            on_progress(n_new, sum(len(lots.lots[lot]) for lot in todo))
+            on_progress(n_new, _n_tracks(lots, todo))
     return n_new
 
 
 def _begin(folder: LibraryPaths, run: str, lot_size: int) -> Task:
-    """What a worker does with the number of a lot; gives how many tracks it has."""
+    """Returns a worker's function: it embeds the lot of a number and returns its track count."""
     config = run_config(folder.run(run))
-    store, texts = open_features(folder, config), fused_texts(read_tracks(folder), config.front_end)
+    store = open_features(folder, config)
+    texts = fused_texts(read_tracks(folder), config.front_end)
     lots = EmbeddingBatches(folder.run(run), store, texts, lot_size=lot_size)
     return lambda lot: len(lots.compute(lot, lots.parts / JOBS))

@@ -23,7 +23,7 @@ def track_vector_table(index: EmbeddingIndex) -> pl.DataFrame:
     """Returns a row per track of the index: `track_id`, unit vectors (d,) `semantic` and, after
     stage two, `preference`.
     """
-    vectors = [index.space_vectors(number) for number in range(len(index.spaces))]
+    vectors = list(map(index.space_vectors, range(len(index.spaces))))
     columns = [pl.Series(TRACK_ID, index.track_ids, dtype=pl.String)]
     return pl.DataFrame(columns + _vector_columns(vectors)).with_columns(_space_id(index))
 
@@ -31,7 +31,7 @@ def track_vector_table(index: EmbeddingIndex) -> pl.DataFrame:
 def listener_table(
     index: EmbeddingIndex, history: ListeningHistory, config: SearchConfig
 ) -> pl.DataFrame:
-    """Returns a row per user who likes a track of the index, `MAX_LISTENERS` at most, by id.
+    """Returns a row per user with a liked track in the index, by id; `MAX_LISTENERS` at most.
 
     `semantic`, `preference` (d,) and `semantic_offset`, `preference_offset`: a track with the
     vector v has the components `profile @ v - offset` of the score that `recommend` ranks by, each
@@ -40,7 +40,7 @@ def listener_table(
     """
     numbers, audience = load_audience(index, history, config)
     columns = [
-        pl.Series(USER_ID, [history.users[number] for number in numbers], dtype=pl.String),
+        pl.Series(USER_ID, history.users, dtype=pl.String).gather(numbers),
         pl.Series(N_LIKED, history.n_liked[numbers], dtype=pl.Int64),
     ]
     columns += _vector_columns(audience.directions)

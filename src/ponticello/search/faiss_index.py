@@ -1,17 +1,14 @@
-"""FAISS for large libraries: a question looks into the likeliest clusters, at 4 bits for two
-dimensions of a vector.
+"""Approximate search with FAISS for large libraries.
 
-What comes out best there, some hundred rows, is ranked again by the full vectors, so that scores
-are exact and only a row can be missed. How many are is measured when the files are made, at five
-positions of the dial (`recall.py`), and decides how many clusters are looked into.
+A query searches the most likely clusters, in codes of 4 bits for two dimensions of a vector. The
+best rows there, several hundred, are ranked again by the full vectors. So scores are exact, and the
+only error is a missing row. The recall against exact search is measured at five blends when the
+files are built, and decides how many clusters are searched.
 
-Why so: the parts of a product add up dimension by dimension, so one code serves any dial. Clusters
-do not: those of both spaces together tell little of who is close in one of them. So there is a file
-a space, whose clusters are of that space and whose codes are whole vectors, and a question goes to
-the one that its dial leans to. A graph (HNSW) is built for one kind of closeness, too, and takes
-several times as long to build.
-
-How many of the closest rows are found, at each position of the dial, against looking at every row.
+A dot product is a sum over dimensions, so one code serves all blends. Clusters do not: clusters of
+both spaces together separate one space poorly. So there is one file per space, with clusters of
+that space and codes of complete vectors, and a query uses the file of the space with more weight.
+A graph (HNSW) is built for one similarity, too, and takes several times as long to build.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,20 +25,19 @@ if TYPE_CHECKING:
 
 
 DIALS = (0.0, 0.25, 0.5, 0.75, 1.0)
-# of the best ten that must be found, at each dial: above what is promised, 0.98, as 2,000 places
-# tell
+# required at each blend, measured on 2,000 places; a margin above the documented 0.98
 RECALL = 0.99
-ASKED, PLACES = 200, 10  # tracks asked with, and places compared
+ASKED = 200  # tracks used as queries
+PLACES = 10  # places compared per query
 TRUTH_BLOCK_ROWS = 16_384
-GROWTH = 1.4  # how much more is looked at from one try to the next
+GROWTH = 1.4  # of the number of clusters, from one measurement to the next
 
 
 class RecallQueries:
-    """Tracks of the index as questions, at one position of the dial; each track itself is left out
-    of the comparison.
+    """Tracks of the index as queries at one blend; a query's own track is not compared.
 
-    vectors: (n, D) float32. dial: 0 = the first space alone .. 1 = the second alone; with one space
-    it says nothing.
+    vectors: (n, D) float32. dial: 0 = the first space alone .. 1 = the second alone; ignored with
+    one space.
     """
 
     def __init__(self, vectors: np.ndarray, n_spaces: int, dial: float) -> None:
@@ -49,20 +45,18 @@ class RecallQueries:
             len(vectors), min(ASKED, len(vectors)), replace=False
         )
         self.asked = query_at_blend(vectors[self.asking], n_spaces, dial)
-        self.wanted = [
-            found[found != own][:PLACES]
-            for own, found in zip(
-                self.asking, best_rows(vectors, self.asked, PLACES + 1), strict=True
-            )
-        ]
+        self.wanted: list[np.ndarray] = []
+        exact_rows = best_rows(vectors, self.asked, PLACES + 1)
+        for query_row, rows in zip(self.asking, exact_rows, strict=True):
+            self.wanted.append(rows[rows != query_row][:PLACES])
 
     def recall(self, neighbours: NeighborIndex) -> float:
-        """The share of the best rows that `neighbours` finds."""
+        """Returns the share of the best rows that `neighbours` returns."""
         hits = 0
-        for query, own, wanted in zip(self.asked, self.asking, self.wanted, strict=True):
-            found, _ = neighbours.top(query, PLACES + 1)
-            hits += len(np.intersect1d(found[found != own][:PLACES], wanted))
-        return hits / sum(len(wanted) for wanted in self.wanted)
+        for query, query_row, wanted in zip(self.asked, self.asking, self.wanted, strict=True):
+            rows, _ = neighbours.top(query, PLACES + 1)
+            hits += len(np.intersect1d(rows[rows != query_row][:PLACES], wanted))
+        return hits / sum(map(len, self.wanted))
 
 
 def min_probes(
@@ -72,23 +66,27 @@ def min_probes(
     first: int,
     most: int,
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """By dial, how many clusters to look into, the smallest tried that reaches `RECALL`, and the
-    recall then measured.
+    """Returns, by blend, the smallest tried number of clusters with `RECALL`, and its recall.
 
-    looking_into: what answers with so many of them, `first` to `most`.
+    looking_into: returns an index that searches that many clusters, `first` to `most`.
     """
-    probed, recall = {}, {}
+    probed = {}
+    recall = {}
     for dial in DIALS if n_spaces == 2 else DIALS[:1]:
-        questions, n = RecallQueries(vectors, n_spaces, dial), min(first, most)
-        while (found := questions.recall(looking_into(n))) < RECALL and n < most:
+        queries = RecallQueries(vectors, n_spaces, dial)
+        n = min(first, most)
+        measured = queries.recall(looking_into(n))
+        while measured < RECALL and n < most:
             n = min(int(np.ceil(GROWTH * n)), most)
-        probed[f"{dial:g}"], recall[f"{dial:g}"] = n, round(found, 4)
+            measured = queries.recall(looking_into(n))
+        probed[f"{dial:g}"] = n
+        recall[f"{dial:g}"] = round(measured, 4)
     return probed, recall
 
 
 def query_at_blend(vectors: np.ndarray, n_spaces: int, dial: float) -> np.ndarray:
-    """(q, D) float32: the vectors (q, D) as questions, the first space times 1 - dial, the second
-    times dial.
+    """Returns (q, D) float32 queries: the first space of `vectors` times 1 - dial, the second times
+    dial.
     """
     if n_spaces == 1:
         return np.ascontiguousarray(vectors, dtype=np.float32)
@@ -97,8 +95,9 @@ def query_at_blend(vectors: np.ndarray, n_spaces: int, dial: float) -> np.ndarra
 
 
 def blend_of(query: np.ndarray, n_spaces: int) -> float:
-    """Where a query (D,) stands between its spaces, by their lengths in it: `query_at_blend` of
-    unit vectors, undone.
+    """Returns the blend of a query (D,), from the lengths of its spaces.
+
+    The inverse of `query_at_blend` for unit vectors.
     """
     if n_spaces == 1:
         return 0.0
@@ -107,49 +106,48 @@ def blend_of(query: np.ndarray, n_spaces: int) -> float:
 
 
 def probes_for_recall(probed: Mapping[str, int], dial: float) -> int:
-    """How many clusters to look into at `dial`: the larger number of the two measured dials around
-    it.
+    """Returns the clusters to search at `dial`: the larger number of the two nearest measured
+    blends.
     """
-    known = sorted((float(measured), n) for measured, n in probed.items())
-    below = [n for measured, n in known if measured <= dial + 1e-6][-1:]
-    above = [n for measured, n in known if measured >= dial - 1e-6][:1]
-    return max(below + above)
+    measured = np.array(list(map(float, probed)))
+    order = np.argsort(measured)
+    n_clusters = np.array(list(probed.values()))[order]
+    below = n_clusters[measured[order] <= dial + 1e-6]
+    above = n_clusters[measured[order] >= dial - 1e-6]
+    return int(np.concatenate([below[-1:], above[:1]]).max())
 
 
 def best_rows(vectors: np.ndarray, asked: np.ndarray, k: int) -> list[np.ndarray]:
-    """For each of `asked` (q, D) the `k` rows of `vectors` (n, D) that come first, by looking at
-    all, many at once.
-    """
-    rows = [np.zeros(0, dtype=np.int64) for _ in asked]
-    held = [np.zeros(0, dtype=np.float32) for _ in asked]
+    """Returns the exact best `k` rows of `vectors` (n, D) for each query of `asked` (q, D)."""
+    rows = [np.zeros(0, dtype=np.int64)] * len(asked)
+    held = [np.zeros(0, dtype=np.float32)] * len(asked)
     bars = np.full(len(asked), -np.inf, dtype=np.float32)
     for start in range(0, len(vectors), TRUTH_BLOCK_ROWS):
-        found = asked @ vectors[start : start + TRUTH_BLOCK_ROWS].T
-        over = found >= bars[:, None]
+        products = asked @ vectors[start : start + TRUTH_BLOCK_ROWS].T
+        over = products >= bars[:, None]
         for number in np.flatnonzero(over.any(axis=1)):
             new = np.flatnonzero(over[number])
-            both = np.concatenate([held[number], found[number, new]])
+            both = np.concatenate([held[number], products[number, new]])
             names = np.concatenate([rows[number], start + new])
             order = np.argsort(-both, kind="stable")[:k]
-            held[number], rows[number] = both[order], names[order]
+            held[number] = both[order]
+            rows[number] = names[order]
             if len(order) == k:
                 bars[number] = both[order[-1]]
     return rows
 
 
-LEAST_ROWS = 1_000  # below, there is nothing to learn clusters and codes from
+LEAST_ROWS = 1_000  # fewer are too few to train clusters and codes
 FIRST_PROBED = 8  # clusters tried first
-CANDIDATES = 600  # rows at least that are ranked by their full vectors
-MOST_K = 2_000  # places asked for, above which every row is looked at
-NARROW_SHARE = 0.1  # of all rows: where a filter lets fewer through, those are looked at one by one
+CANDIDATES = 600  # rows ranked by their full vectors, at least
+MOST_K = 2_000  # places, above which search is exact
+NARROW_SHARE = 0.1  # of all rows: search is exact if a filter passes fewer
 ADD_BLOCK_ROWS = 65_536  # rows added at once
 
 
 @dataclass(frozen=True)
 class FaissClusters:
-    """How the files were made and how good they are. probed, recall: by dial, clusters looked into
-    and share found.
-    """
+    """How files were built. probed, recall: clusters searched and recall measured, by blend."""
 
     kind: str
     probed: Mapping[str, int]
@@ -157,10 +155,9 @@ class FaissClusters:
 
 
 class FaissIndex:
-    """`NeighborIndex` by FAISS, one index a space over the same `vectors`, (n, D) float32, as
-    `build_clusters` made them.
+    """Searches `vectors` (n, D) float32 with the FAISS indexes of `build_clusters`, one per space.
 
-    probed: clusters looked into, by dial.
+    probed: clusters searched, by blend.
     """
 
     def __init__(
@@ -169,15 +166,15 @@ class FaissIndex:
         vectors: np.ndarray,
         probed: Mapping[str, int],
     ) -> None:
-        self.indexes, self.vectors, self.probed = indexes, vectors, probed
+        self.indexes = indexes
+        self.vectors = vectors
+        self.probed = probed
         self.exact = ExactIndex(vectors)
 
     def top(
         self, query: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `NeighborIndex.top`; a row may be missed, as often as `FaissClusters.recall` says.
-        Narrow filters miss nothing.
-        """
+        """As `NeighborIndex.top`, with the recall of `FaissClusters`; exact under narrow filters."""
         share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
         if k > MOST_K or share <= NARROW_SHARE:
             return self.exact.top(query, k, allowed)
@@ -190,9 +187,7 @@ class FaissIndex:
     def _candidates(
         self, query: np.ndarray, n: int, allowed: np.ndarray | None, share: float
     ) -> np.ndarray:
-        """At most `n` rows that look best; under a filter as many more clusters are looked into as
-        it leaves out.
-        """
+        """Returns at most `n` candidates; the fewer rows a filter passes, the more clusters it searches."""
         import faiss
 
         dial = blend_of(query, len(self.indexes))
@@ -202,16 +197,15 @@ class FaissIndex:
         if allowed is not None:
             passing = np.zeros(len(self.vectors), dtype=bool)
             passing[allowed] = True
-            selector: Any = faiss.IDSelectorBitmap  # takes an array, whatever its stub says
+            selector: Any = faiss.IDSelectorBitmap  # accepts an array, unlike its stub
             settings.sel = selector(np.packbits(passing, bitorder="little"))
-        _, found = index.search(query[None], n, params=settings)
-        rows: np.ndarray = found[0][found[0] >= 0]
+        _, candidates = index.search(query[None], n, params=settings)
+        rows: np.ndarray = candidates[0][candidates[0] >= 0]  # -1 = fewer than n
         return rows
 
 
 def build_clusters(vectors: np.ndarray, n_spaces: int, files: Sequence[Path]) -> FaissClusters:
-    """Writes one FAISS file a space for `vectors` (n, D) float32 and says how they were made; n >=
-    `LEAST_ROWS`.
+    """Writes one FAISS file per space for `vectors` (n, D) float32, n >= `LEAST_ROWS`.
 
     Deterministic but for the order in which threads add numbers. Cost: n x D x clusters.
     """
@@ -222,10 +216,10 @@ def build_clusters(vectors: np.ndarray, n_spaces: int, files: Sequence[Path]) ->
     sample = min(len(vectors), max(SAMPLE_PER_LIST * n_lists, 16_384))
     rows = np.sort(np.random.default_rng(0).choice(len(vectors), sample, replace=False))
     sampled = np.ascontiguousarray(vectors[rows])
-    indexes = [
-        _trained(sampled, slice(number * size, (number + 1) * size), n_lists)
-        for number in range(n_spaces)
-    ]
+    indexes = []
+    for number in range(n_spaces):
+        space = slice(number * size, (number + 1) * size)
+        indexes.append(_trained(sampled, space, n_lists))
     for start in range(0, len(vectors), ADD_BLOCK_ROWS):
         block = np.ascontiguousarray(vectors[start : start + ADD_BLOCK_ROWS])
         for index in indexes:
@@ -245,33 +239,27 @@ def build_clusters(vectors: np.ndarray, n_spaces: int, files: Sequence[Path]) ->
 def open_clusters(
     files: Sequence[Path], vectors: np.ndarray, probed: Mapping[str, int]
 ) -> FaissIndex:
-    """The indexes in `files`, whose hashes were checked: FAISS itself takes a flipped byte without
-    a word.
-    """
+    """Opens `files`. The caller checks their hashes: FAISS does not notice a flipped byte."""
     import faiss
 
-    indexes: list[Any] = [faiss.read_index(str(file)) for file in files]
+    indexes: list[Any] = list(map(faiss.read_index, map(str, files)))
     return FaissIndex(indexes, vectors, probed)
 
 
-def _trained(sampled: np.ndarray, side: slice, n_lists: int) -> "faiss.IndexIVFPQFastScan":
-    """An empty index whose clusters are those of one side of the vectors and whose codes hold all
-    of a vector.
-    """
+def _trained(sampled: np.ndarray, space: slice, n_lists: int) -> "faiss.IndexIVFPQFastScan":
+    """Returns an empty index with clusters of one space and codes of complete vectors."""
     import faiss
 
     size = sampled.shape[1]
-    own = np.ascontiguousarray(sampled[:, side])
-    means = faiss.Kmeans(own.shape[1], n_lists, niter=10, spherical=True, seed=0)
-    means.train(own)
+    space_vectors = np.ascontiguousarray(sampled[:, space])
+    means = faiss.Kmeans(space_vectors.shape[1], n_lists, niter=10, spherical=True, seed=0)
+    means.train(space_vectors)
     centres = np.zeros((n_lists, size), dtype=np.float32)
-    centres[:, side] = means.centroids
+    centres[:, space] = means.centroids
     chooser = faiss.IndexFlatIP(size)
     chooser.add(centres)
     parts = size // 2 if size % 2 == 0 else size
     index = faiss.IndexIVFPQFastScan(chooser, size, n_lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
-    index.by_residual = (
-        True  # codes what is left after the centre; of a dot product that costs a question nothing
-    )
+    index.by_residual = True  # codes differences from the centre, free for dot products
     index.train(sampled)
     return index
