@@ -47,7 +47,10 @@ CANNOT_FROM_CONTENT = {
 
 def make_grid(**values: tuple[float, ...]) -> list[dict[str, Any]]:
     """Returns every combination of the values, as keyword arguments."""
-    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    grid = []
+    for point in product(*values.values()):
+        grid.append(dict(zip(values, point, strict=True)))
+    return grid
 
 
 # Settings that `choose` tries on validation, as arguments of the fit functions: steps of four to

@@ -6,6 +6,7 @@ the margin.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TypeAlias
@@ -35,15 +36,21 @@ def derive_claims(
     about: EvaluationInfo,
     n_clusters: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Returns what the differences in metrics of record show: a verdict, then task by task.
+    """Returns sentences on the differences in metrics of record: a verdict, then task by task.
 
     figures: at least those of the methods that `differences` compare. n_clusters: the number of
     independent queries by task, where queries have clusters; without it every query counts.
     """
     by_key = {_figure_key(figure): figure for figure in figures}
-    of_record = [change for change in differences if by_key[_figure_key(change)].of_record]
-    stages = [change for change in of_record if _compares_stages(change)]
-    few = {change.task: _few([change], n_clusters or {}) for change in stages}
+    of_record = []
+    stages = []
+    few = {}
+    for change in differences:
+        if by_key[_figure_key(change)].of_record:
+            of_record.append(change)
+            if _compares_stages(change):
+                stages.append(change)
+                few[change.task] = _few([change], n_clusters or {})
     sentences = [_verdict(stages, about, few)] if stages else []
     for _, group in groupby(of_record, key=lambda change: _figure_key(change)[:3]):
         changes = list(group)
@@ -76,38 +83,50 @@ def _verdict(stages: Sequence[Difference], about: EvaluationInfo, few: Mapping[s
 
     Each `kept` must hold by itself, so it needs no correction.
     """
-    preference = [change for change in stages if change.section == "preference"]
-    semantic = [change for change in stages if change.section == "semantic"]
     taste = "taste"
-    if any(_is_simulated(change, about) for change in preference):
+    if any(_is_simulated(change, about) for change in stages):
         taste = "taste of simulated listeners"
-    gained = [change for change in preference if change.is_better]
-    lost = [change for change in preference if change.is_worse]
-    unclear = [change for change in preference if not change.is_better and not change.is_worse]
-    kept = [change for change in semantic if is_kept(change)]
-    not_kept = [change for change in semantic if not is_kept(change)]
-    semantic_lost = [change for change in not_kept if change.is_worse]
-    not_shown_kept = [change for change in not_kept if not change.is_worse]
+    by_verdict: defaultdict[str, list[Difference]] = defaultdict(list)
+    sections = set()
+    for change in stages:
+        sections.add(change.section)
+        by_verdict[_verdict_on(change)].append(change)
     kept_words = f"meaning kept within {SEMANTIC_MARGIN}"
     shown = _listed(
         [
-            (f"{taste} gained", gained),
-            (f"{taste} lost", lost),
-            (kept_words, kept),
-            ("meaning lost", semantic_lost),
+            (f"{taste} gained", by_verdict["gained"]),
+            (f"{taste} lost", by_verdict["lost"]),
+            (kept_words, by_verdict["kept"]),
+            ("meaning lost", by_verdict["meaning lost"]),
         ],
         few,
     )
-    not_shown = _listed([(f"{taste} gained or lost", unclear), (kept_words, not_shown_kept)], few)
+    not_shown = _listed(
+        [
+            (f"{taste} gained or lost", by_verdict["unclear"]),
+            (kept_words, by_verdict["kept or lost"]),
+        ],
+        few,
+    )
     seeds = f" (mean of {len(about.seeds)} seeds)" if len(about.seeds) > 1 else ""
     sentences = [f"Stage two against stage one{seeds}.", f"Shown: {shown or 'nothing'}."]
     if not_shown:
         sentences.append(f"Not shown: {not_shown}.")
-    if not preference:
+    if "preference" not in sections:
         sentences.append("Not measured: taste.")
-    if not semantic:
+    if "semantic" not in sections:
         sentences.append("Not measured: meaning.")
     return " ".join(sentences)
+
+
+def _verdict_on(change: Difference) -> str:
+    if change.section == "preference":
+        if change.is_better:
+            return "gained"
+        return "lost" if change.is_worse else "unclear"
+    if is_kept(change):
+        return "kept"
+    return "meaning lost" if change.is_worse else "kept or lost"
 
 
 def _listed(groups: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ that the training vectors span.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy.special import expit, logsumexp, softmax
 
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import RANDOM, Scores
+from ponticello.evaluate.results import RANDOM, Scores, pick, without_random
 from ponticello.evaluate.retrieval import check_rows
 from ponticello.metrics.beyond_accuracy import average_precision
 from ponticello.metrics.ranking import SAME_SCORE, Bools, Floats, Ints, auc
@@ -68,20 +69,24 @@ def label_scores(
     precision, as in scikit-learn. "random" is 0.5 in ROC-AUC and the share of tracks with the
     label in PR-AUC, as for equal scores.
     """
-
-    def per_label(metric: Callable[[Floats, Bools], float], scores: Floats) -> NDArray[np.float64]:
-        values = [metric(scores[:, column], carried[:, column]) for column in range(len(labels))]
-        return np.array(values)
-
     roc_auc = {RANDOM: np.full(len(labels), 0.5)}
     pr_auc = {RANDOM: carried.mean(axis=0)}
     for method, scores in by_method.items():
-        roc_auc[method] = per_label(auc, scores)
-        pr_auc[method] = per_label(average_precision, scores)
+        roc_auc[method] = _per_label(auc, scores, carried)
+        pr_auc[method] = _per_label(average_precision, scores, carried)
     return [
         Scores("semantic", task, "macro ROC-AUC", labels, None, roc_auc, of_record=True),
         Scores("semantic", task, "macro PR-AUC", labels, None, pr_auc),
     ]
+
+
+def _per_label(
+    metric: Callable[[Floats, Bools], float], scores: Floats, carried: Bools
+) -> NDArray[np.float64]:
+    values = []
+    for column in range(carried.shape[1]):
+        values.append(metric(scores[:, column], carried[:, column]))
+    return np.array(values)
 
 
 def accuracy_scores(
@@ -107,8 +112,11 @@ def prompts(labels: Sequence[str]) -> list[list[str]]:
     >>> prompts(["genre---deep_house"])
     [['deep house', 'deep house music', 'a piece of deep house music']]
     """
-    words = [label.split(CATEGORY_END)[-1].replace("_", " ").strip() for label in labels]
-    return [[template.format(label=word) for template in TEMPLATES] for word in words]
+    texts = []
+    for label in labels:
+        words = label.split(CATEGORY_END)[-1].replace("_", " ").strip()
+        texts.append([template.format(label=words) for template in TEMPLATES])
+    return texts
 
 
 def ensemble(vectors: Floats) -> NDArray[np.float64]:
@@ -166,7 +174,7 @@ def zero_shot_scores(
     task = f"zero_shot:{column}"
     title = f"Zero-shot tags of {column!r}"
     has_several = any(len(label_set) > 1 for label_set in label_sets)
-    answers = set().union(*label_sets) if has_several else set(labels)
+    answers = set(chain.from_iterable(label_sets)) if has_several else set(labels)
     rows = [row for row, label_set in enumerate(label_sets) if label_set & answers]
     if not methods:
         return [], [f"{title} are not measured: no method has vectors of both tracks and prompts."]
@@ -177,14 +185,12 @@ def zero_shot_scores(
     cosines = {}
     for method in methods:
         cosines[method] = audio[method][rows].astype(np.float64) @ prompt_vectors[method].T
-    carried = _carried([label_sets[row] for row in rows], labels)
+    carried = _carried(pick(label_sets, rows), labels)
     if not has_several:
         hits = {}
         for method, scores in cosines.items():
             hits[method] = _closest_hits(scores, carried.argmax(axis=1))
-        row_queries = [queries[row] for row in rows]
-        row_clusters = [clusters[row] for row in rows]
-        scores = accuracy_scores(task, hits, len(labels), row_queries, row_clusters)
+        scores = accuracy_scores(task, hits, len(labels), pick(queries, rows), pick(clusters, rows))
         note = f"{title}: {len(labels)} labels, one a track; prompts: {', '.join(TEMPLATES)}."
         return scores, [note]
     return _several_labels_scores(task, title, carried, cosines, labels)
@@ -206,9 +212,17 @@ def _several_labels_scores(
             f"{title}: {len(labels) - len(kept)} of {len(labels)} labels are left out: "
             "every test track carries them, or none."
         )
-    kept_scores = {method: scores[:, kept] for method, scores in cosines.items()}
-    kept_labels = [labels[number] for number in kept]
-    return label_scores(task, carried[:, kept], kept_scores, kept_labels), notes
+    return _scores_of_labels(task, carried, cosines, labels, kept), notes
+
+
+def _scores_of_labels(
+    task: str, carried: Bools, by_method: Mapping[str, Floats], labels: list[str], kept: Ints
+) -> list[Scores]:
+    """Returns `label_scores` of the columns `kept` alone."""
+    kept_scores = {}
+    for method, scores in by_method.items():
+        kept_scores[method] = scores[:, kept]
+    return label_scores(task, carried[:, kept], kept_scores, pick(labels, kept))
 
 
 def _carried(label_sets: list[set[str]], labels: list[str]) -> NDArray[np.bool_]:
@@ -216,7 +230,7 @@ def _carried(label_sets: list[set[str]], labels: list[str]) -> NDArray[np.bool_]
     column_of = {label: column for column, label in enumerate(labels)}
     carried = np.zeros((len(label_sets), len(labels)), dtype=bool)
     for row, label_set in enumerate(label_sets):
-        carried[row, [column_of[label] for label in label_set if label in column_of]] = True
+        carried[row, pick(column_of, label_set & column_of.keys())] = True
     return carried
 
 
@@ -263,8 +277,8 @@ def probe_scores(
     vectors: (n, d) by method; row i is of track queries[i] of artist clusters[i], with roles[i]
     ("train", "validation" or "test"; others are left out). ShapeError otherwise, DataError for a
     vector that is not finite. labels: as in `known_labels`. Tracks without a label, and held-out
-    tracks with only labels that are not in training, are left out. If nothing can be measured, the
-    scores are empty and a note gives the reason.
+    tracks with only labels that are not in training, are left out. If there are too few labels or
+    tracks to measure, the scores are empty and a note gives the reason.
 
     Vectors are centred over the training tracks and scaled by one number, to a mean variance of 1
     per column; so vectors with the same cosines give the same probe. The fit is on training tracks
@@ -276,7 +290,7 @@ def probe_scores(
     frequent training label. Several: `label_scores`, for labels that MIN_POSITIVES training tracks
     carry and that some but not all test tracks carry. Cost: as `_fit`.
     """
-    by_method = {method: matrix for method, matrix in vectors.items() if method != RANDOM}
+    by_method = without_random(vectors)
     for method, matrix in by_method.items():
         check_rows(method, matrix, queries, clusters)
     if not len(labels) == len(roles) == len(queries):
@@ -301,7 +315,8 @@ def probe_scores(
         f"{', '.join(strengths)}."
     )
     scores = _test_scores(f"probe:{column}", probe, predictions, queries, clusters)
-    return scores, [note, *notes]
+    notes.insert(0, note)
+    return scores, notes
 
 
 def _test_scores(
@@ -315,20 +330,18 @@ def _test_scores(
     if probe.has_several:
         carried = probe.targets[test_rows]
         kept = np.flatnonzero(is_learnable(carried))
-        kept_scores = {method: scores[:, kept] for method, scores in predictions.items()}
-        names = [probe.names[number] for number in kept]
-        return label_scores(task, carried[:, kept], kept_scores, names)
+        return _scores_of_labels(task, carried, predictions, probe.names, kept)
     return accuracy_scores(
         task,
         _hits(probe, predictions),
         len(probe.names),
-        [queries[row] for row in test_rows],
-        [clusters[row] for row in test_rows],
+        pick(queries, test_rows),
+        pick(clusters, test_rows),
     )
 
 
 def _probe_task(labels: list[Any], roles: list[str], title: str) -> tuple[ProbeTask, list[str]]:
-    """Returns what a probe can measure, and notes; DataError with the reason if nothing."""
+    """Returns the labels and rows of a probe, and notes; DataError if there are too few."""
     label_sets, has_several = known_labels(labels)
     counts: Counter[str] = Counter()
     for role, label_set in zip(roles, label_sets, strict=True):
@@ -387,7 +400,9 @@ def _predict(vectors: np.ndarray, probe: ProbeTask) -> tuple[np.ndarray, float]:
     spread = float(np.sqrt(training.var(axis=0).mean()))
     if spread <= MIN_RELATIVE_SPREAD * np.abs(training).max():
         spread = 1.0
-    scaled = {role: (vectors[rows] - mean) / spread for role, rows in probe.rows.items()}
+    scaled = {}
+    for role, rows in probe.rows.items():
+        scaled[role] = (vectors[rows] - mean) / spread
     fits = _fit(scaled["train"], probe.targets[probe.rows["train"]], probe.has_several)
     best = -np.inf
     chosen = DEFAULT_STRENGTH
@@ -410,7 +425,7 @@ def _validation_figure(scores: np.ndarray, carried: np.ndarray, has_several: boo
     columns = np.flatnonzero(is_learnable(carried))
     if not len(columns):
         return float("nan")
-    return float(np.mean([auc(scores[:, column], carried[:, column]) for column in columns]))
+    return float(np.mean(_per_label(auc, scores[:, columns], carried[:, columns])))
 
 
 def _fit(

@@ -68,12 +68,11 @@ def preference_tasks(
     """Returns every preference task in the order of the report, those without queries included."""
     interactions = listening.interactions
     splits = listening.splits
-    return [
-        *next_tracks(interactions, splits, usable, config),
-        pair_ranking(listening.pairs, splits, usable, listening.artists),
-        *playlist_continuation(interactions, splits, usable),
-        audience(interactions, splits, usable, config, listening.artists),
-    ]
+    tasks = next_tracks(interactions, splits, usable, config)
+    tasks.append(pair_ranking(listening.pairs, splits, usable, listening.artists))
+    tasks += playlist_continuation(interactions, splits, usable)
+    tasks.append(audience(interactions, splits, usable, config, listening.artists))
+    return tasks
 
 
 def measure_preference(
@@ -88,8 +87,8 @@ def measure_preference(
 ) -> None:
     """Adds the full ranking of every task by every method.
 
-    vectors: unit vectors of the same tracks, by method and track id. content: the method whose
-    vectors extend collaborative models to cold tracks. texts: as for `TunedBaselines`.
+    vectors: unit vectors of the same tracks, by method and track id. content: the method that
+    extends collaborative models to cold tracks with its vectors. texts: as for `TunedBaselines`.
     """
     baselines = TunedBaselines(
         listening.interactions, listening.splits, vectors[content], config, seed, texts
@@ -152,7 +151,7 @@ def _strata(
         strata = {"most_played": is_popular, "less_played": ~is_popular}
     elif task.name == COLD:
         artists = listening.artists
-        played_artists = {artists.get(track_id) for track_id in past[TRACK_ID].unique()} - {None}
+        played_artists = set(map(artists.get, past[TRACK_ID].unique())) - {None}
         is_played = np.array([artists.get(item) in played_artists for item in task.candidates])
         strata = {"known_artist": is_played, "new_artist": ~is_played}
     else:
@@ -171,6 +170,9 @@ def _add_scores(
 ) -> None:
     first = next(iter(rankings.values()))
     for metric in first.metrics:
+        by_method = {}
+        for method, ranking in rankings.items():
+            by_method[method] = ranking.metrics[metric]
         measured.scores.append(
             Scores(
                 "preference",
@@ -178,7 +180,7 @@ def _add_scores(
                 metric,
                 task.queries,
                 task.clusters,
-                {method: ranking.metrics[metric] for method, ranking in rankings.items()},
+                by_method,
                 of_record=metric == f"NDCG@{k}",
                 is_simulated=is_simulated,
             )
@@ -210,7 +212,7 @@ def _describe_lists(
     listening: EvaluationListening,
     k: int,
 ) -> None:
-    """Adds what the first k candidates are like: popularity, artists, coverage and hubness."""
+    """Adds metrics of the first k candidates: popularity, artists, coverage and hubness."""
     artist_of = listening.artists
     numbers = {artist: number for number, artist in enumerate(sorted(set(artist_of.values())))}
     candidate_artists = np.array(

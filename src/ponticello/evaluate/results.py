@@ -5,9 +5,10 @@ summarising  Measurements of all seeds  ->  Summary: Figures, Differences, claim
 reporting    Summary and files  ->  Evaluation
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,17 @@ STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
 RANDOM = "random"
 SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
 Section = Literal["semantic", "preference", "integrity", "tradeoff"]
+Value = TypeVar("Value")
+
+
+def pick(values: Sequence[Value] | Mapping[Any, Value], keys: Iterable[Any]) -> list[Value]:
+    """Returns the values at these rows or keys, in this order."""
+    return [values[key] for key in keys]
+
+
+def without_random(vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the vectors of all methods except "random"."""
+    return {method: matrix for method, matrix in vectors.items() if method != RANDOM}
 
 
 @dataclass(frozen=True)

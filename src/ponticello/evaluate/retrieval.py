@@ -4,12 +4,13 @@ Dimensions: m tracks with a text, n tracks, d vector size, L labels, b queries o
 """
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from ponticello.errors import DataError, ShapeError
-from ponticello.evaluate.results import RANDOM, Scores
+from ponticello.evaluate.results import RANDOM, Scores, pick, without_random
 from ponticello.metrics.beyond_accuracy import graded_ndcg_at_k
 from ponticello.metrics.ranking import BLOCK_SCORES, recall_at_k, retrieval_ranks
 
@@ -24,12 +25,11 @@ def retrieval_figures(
 ) -> dict[str, float]:
     """Returns recall at 10, mean reciprocal rank and median rank of the targets."""
     ranks = retrieval_ranks(queries, items, target)
-    figures = {
-        "recall@10": (ranks <= 10).mean(),
-        "mrr": (1 / ranks).mean(),
-        "median_rank": np.median(ranks),
+    return {
+        "recall@10": float((ranks <= 10).mean()),
+        "mrr": float((1 / ranks).mean()),
+        "median_rank": float(np.median(ranks)),
     }
-    return {name: float(value) for name, value in figures.items()}
 
 
 def retrieval_scores(
@@ -57,10 +57,9 @@ def retrieval_scores(
         check_rows(method, texts[method], queries, clusters)
         text_to_audio[method] = retrieval_ranks(texts[method], audio[method], targets)
         audio_to_text[method] = retrieval_ranks(audio[method], texts[method], targets)
-    return [
-        *_rank_scores("text_to_audio", text_to_audio, queries, clusters),
-        *_rank_scores("audio_to_text", audio_to_text, queries, clusters),
-    ]
+    scores = _rank_scores("text_to_audio", text_to_audio, queries, clusters)
+    scores += _rank_scores("audio_to_text", audio_to_text, queries, clusters)
+    return scores
 
 
 def _rank_scores(
@@ -113,14 +112,14 @@ def music_to_music_scores(
     under a random order, that of equal vectors; a method of that name is ignored.
     Cost: n x n x d a method, 8 s for 10,000 tracks, with some arrays of 32 MB held at once.
     """
-    by_method = {method: rows for method, rows in vectors.items() if method != RANDOM}
+    by_method = without_random(vectors)
     for method, rows in by_method.items():
         check_rows(method, rows, queries, clusters)
     if len(labels) != len(queries):
         raise ShapeError(f"{len(labels)} sets of labels for {len(queries)} queries; give one each")
     if not by_method or len(labels) < 2:
         return []
-    has_labels = np.array([bool(label_set) for label_set in labels])
+    has_labels = np.array(list(map(len, labels))) > 0
     artists = np.unique(np.array(clusters, dtype=str), return_inverse=True)[1]
     overlap = _label_overlap(labels)
     ndcg = {}
@@ -142,11 +141,12 @@ def _label_overlap(labels: list[set[str]]) -> Callable[[slice], np.ndarray]:
 
     It is 0 for tracks without labels.
     """
-    numbers = {label: number for number, label in enumerate(sorted(set().union(*labels)))}
-    sizes = np.array([len(label_set) for label_set in labels])
+    names = sorted(set(chain.from_iterable(labels)))
+    numbers = {label: number for number, label in enumerate(names)}
+    sizes = np.array(list(map(len, labels)))
     columns: list[int] = []
     for label_set in labels:
-        columns += [numbers[label] for label in sorted(label_set)]
+        columns += pick(numbers, sorted(label_set))
     ends = np.concatenate([[0], np.cumsum(sizes)])
     marks = csr_matrix(
         (np.ones(len(columns)), np.array(columns, dtype=np.int64), ends),

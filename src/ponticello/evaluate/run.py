@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from ponticello.evaluate.results import (
     ScalarMetric,
     Scores,
     Summary,
+    pick,
 )
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_scores
 from ponticello.evaluate.summary import summarise
@@ -59,7 +61,7 @@ from ponticello.tracks.text import TEMPLATE
 from ponticello.train.dataset import require_splits
 from ponticello.train.runs import is_finished, seed_run
 
-NEIGHBOURS = 10  # of a track, whose change by stage two is measured
+NEIGHBOURS = 10  # of a track; measures how stage two changes them
 N_SHIFTED = 5  # tracks with the most changed neighbours that a note names
 OnStep = Callable[[str], None]
 
@@ -96,11 +98,13 @@ def evaluate_library(
     n_seeds: number of seeds that were trained; the i-th reads the runs that `train --seeds` named.
     command: shown in the report. on_step: called with one line per step.
 
-    Holds the library's lock. LibraryError if it is locked, nothing is held out, or a seed's run is
+    Holds the library's lock. LibraryError if it is locked, no track is held out, or a seed's run is
     missing; ConfigError if a name in `vectors` is that of another method; DataError if a held-out
     track is in the training pairs or has a copy in training.
     """
-    files = {name: Path(path) for name, path in (vectors or {}).items()}
+    files = {}
+    for name, path in (vectors or {}).items():
+        files[name] = Path(path)
     for name in files.keys() & METHOD_NAMES.keys():
         raise ConfigError(
             f"{files[name]} has the name of a method of the evaluation, {name!r}; "
@@ -127,12 +131,13 @@ def _runs_by_seed(
             on_step(f"{display_name(method)} is left out: run {run!r} is not finished")
     runs_by_seed = []
     for number in range(1, n_seeds + 1):
-        seed_runs = {method: seed_run(run, number) for method, run in runs.items()}
-        for method, run in seed_runs.items():
-            if not is_finished(folder.run(run)):
+        seed_runs = {}
+        for method, run in runs.items():
+            seed_runs[method] = seed_run(run, number)
+            if not is_finished(folder.run(seed_runs[method])):
                 stage = "semantic" if method == STAGE_ONE else "preference"
                 raise LibraryError(
-                    f"run {run!r} is not finished",
+                    f"run {seed_runs[method]!r} is not finished",
                     remedy=f"ponticello train {stage} --seeds {n_seeds}",
                     library=folder.root,
                 )
@@ -175,8 +180,11 @@ def _evaluation_info(
 ) -> EvaluationInfo:
     runs = {}
     for method in methods_by_seed[0].runs:
-        names = [methods.runs[method] for methods in methods_by_seed]
-        runs[method] = ", ".join(f"{run} (space {space_id(folder.run(run))})" for run in names)
+        descriptions = []
+        for methods in methods_by_seed:
+            run = methods.runs[method]
+            descriptions.append(f"{run} (space {space_id(folder.run(run))})")
+        runs[method] = ", ".join(descriptions)
     for method, path in methods_by_seed[0].files.items():
         runs[method] = path.name
     user_ids = pl.Series(dtype=pl.String)
@@ -230,25 +238,29 @@ def measure_library(
 
 def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> None:
     """Adds text-to-audio and audio-to-text retrieval among the test tracks that have a text."""
-    rows = [row for row in vectors.rows_of("test") if vectors.texts[row]]
+    rows = vectors.test_rows_with_text()
     if len(rows) < 2:
         measured.notes.append("Fewer than two test tracks have a text: retrieval is not measured.")
         return
     if not vectors.models:
         measured.notes.append("No method has a text tower: retrieval is not measured.")
         return
-    texts = [vectors.texts[row] for row in rows]
-    text_vectors = {method: model.encode_text(texts) for method, model in vectors.models.items()}
-    audio_vectors = {method: vectors.vectors[method][rows] for method in vectors.models}
+    texts = pick(vectors.texts, rows)
+    text_vectors = {}
+    for method, model in vectors.models.items():
+        text_vectors[method] = model.encode_text(texts)
     queries, clusters = vectors.queries(rows)
-    measured.scores += retrieval_scores(text_vectors, audio_vectors, queries, clusters)
+    measured.scores += retrieval_scores(text_vectors, vectors.of_models(rows), queries, clusters)
 
 
 def _label_columns(vectors: EvaluationVectors, columns: Sequence[str] | None) -> list[str]:
     tracks = vectors.tracks
     if columns is None:
-        present = [column for column in LABEL_COLUMNS if column in tracks.columns]
-        return [column for column in present if any(known_labels(tracks[column].to_list())[0])]
+        labelled = []
+        for column in LABEL_COLUMNS:
+            if column in tracks.columns and any(known_labels(tracks[column].to_list())[0]):
+                labelled.append(column)
+        return labelled
     for column in columns:
         if column not in tracks.columns:
             raise DataError(
@@ -277,32 +289,33 @@ def _measure_labels(
     measured.scores += scores
     measured.notes += notes
     rows = [row for row in vectors.rows_of("test") if label_sets[row]]
-    test_labels = [label_sets[row] for row in rows]
+    test_labels = pick(label_sets, rows)
     queries, clusters = vectors.queries(rows)
     if vectors.models and rows:
         on_step(f"meaning: {column}, prompts")
-        names = sorted(set().union(*label_sets))
+        names = sorted(set(chain.from_iterable(label_sets)))
         label_prompts = prompts(names)
         prompt_vectors = {}
         for method, model in vectors.models.items():
             encoded = [ensemble(model.encode_text(texts)) for texts in label_prompts]
             prompt_vectors[method] = np.stack(encoded)
-        audio_vectors = {method: vectors.vectors[method][rows] for method in vectors.models}
         scores, notes = zero_shot_scores(
-            audio_vectors, prompt_vectors, test_labels, names, queries, clusters, column
+            vectors.of_models(rows), prompt_vectors, test_labels, names, queries, clusters, column
         )
         measured.scores += scores
         measured.notes += notes
     if len(rows) > 1:
         on_step(f"meaning: {column}, neighbours")
-        test_vectors = {method: matrix[rows] for method, matrix in by_method.items()}
+        test_vectors = {}
+        for method, matrix in by_method.items():
+            test_vectors[method] = matrix[rows]
         measured.scores += music_to_music_scores(
             test_vectors, test_labels, queries, clusters, column
         )
 
 
 def _methods_with_labels(vectors: EvaluationVectors, column: str) -> tuple[set[str], list[str]]:
-    """Returns the methods whose vectors hold the labels themselves, and notes.
+    """Returns the methods with vectors that hold the labels themselves, and notes.
 
     These are the text encoder, fused vectors if the column is part of a track's text, and the
     taggers on their own tags.
@@ -344,8 +357,8 @@ def _measure_listening(
     config = vectors.config
     recordings = {}
     if config.search.deduplicate_recordings:
-        found = find_recordings(folder.mels, load_recordings(folder.index), config.mel.hop_s)
-        recordings = dict(found.select(TRACK_ID, RECORDING).iter_rows())
+        table = find_recordings(folder.mels, load_recordings(folder.index), config.mel.hop_s)
+        recordings = dict(table.select(TRACK_ID, RECORDING).iter_rows())
     listening = EvaluationListening(
         read_interactions(folder),
         splits,
@@ -369,7 +382,7 @@ def _measure_listening(
 def _measure_space(measured: Measurements, vectors: EvaluationVectors) -> None:
     """Adds the health of each encoder's space, and how far stage two moved neighbours."""
     with_text = [row for row, text in enumerate(vectors.texts) if text]
-    texts = [vectors.texts[row] for row in with_text]
+    texts = pick(vectors.texts, with_text)
     for method, matrix in vectors.vectors.items():
         if method == TEXT:
             continue

@@ -4,6 +4,7 @@ Dimensions: U users, I known tracks, m other tracks, B windows, T positions, D m
 content vector size.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.autograd import backward
 
 from ponticello.errors import ConfigError, DataError, ShapeError
 from ponticello.evaluate.baselines import make_grid, require_range
+from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
 
@@ -71,7 +73,7 @@ def as_sequences(
 
 
 class Network(nn.Module):
-    """A causal pre-norm Transformer whose inputs and outputs are the same track vectors; float32.
+    """A causal pre-norm Transformer with the same track vectors as inputs and outputs; float32.
 
     content: (I, d) behind each track, or None: the vectors are then learned track by track.
     """
@@ -243,16 +245,19 @@ def fit_sasrec(
 def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) -> list[float]:
     """Trains the network, leaving the best epoch's weights in it; returns the held-out losses."""
     with_next = [row for row, tracks in enumerate(sequences) if len(tracks) >= 2]
-    n_held_out = int(np.clip(round(HELD_OUT_SHARE * len(with_next)), *HELD_OUT_BOUNDS))
+    n_held_out = round(HELD_OUT_SHARE * len(with_next))
+    n_held_out = int(np.clip(n_held_out, HELD_OUT_BOUNDS[0], HELD_OUT_BOUNDS[1]))
     n_held_out = min(n_held_out, -(-len(with_next) // 2))
     sample = torch.randperm(len(with_next))[:n_held_out].tolist()
-    held_out = sorted(with_next[number] for number in sample)
+    held_out = sorted(pick(with_next, sample))
     training = list(sequences)
+    last_tracks = []
     for row in held_out:
         training[row] = sequences[row][:-1]
+        last_tracks.append(int(sequences[row][-1]))
     windows = _windows(training)
-    histories = [sequences[row][:-1] for row in held_out]
-    next_tracks = torch.tensor([int(sequences[row][-1]) for row in held_out])
+    histories = pick(training, held_out)
+    next_tracks = torch.tensor(last_tracks)
     optimiser = torch.optim.Adam(
         network.parameters(), lr=learning_rate, betas=(0.9, 0.98)
     )  # as the paper's code
@@ -266,7 +271,7 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
         network.train()
         for batch in torch.split(torch.randperm(len(windows)), BATCH_WINDOWS):
             optimiser.zero_grad()
-            backward(_next_track_loss(network, [windows[number] for number in batch]))
+            backward(_next_track_loss(network, pick(windows, batch)))
             optimiser.step()
         losses.append(_held_out_loss(network, histories, next_tracks))
         if not np.isfinite(losses[-1]):
@@ -275,7 +280,7 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
             )
         best_epoch = int(np.argmin(losses))
         if best_epoch == len(losses) - 1:
-            best = {name: value.clone() for name, value in network.state_dict().items()}
+            best = deepcopy(network.state_dict())
         elif best_epoch < len(losses) - PATIENCE:
             break
     network.load_state_dict(best)
@@ -324,7 +329,7 @@ def _states_after(network: Network, items: Tensor, sequences: list[np.ndarray]) 
 
 def _padded(windows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Returns (B, T) int64, padded with zeros to the longest window, and (B,) lengths."""
-    lengths = np.array([len(window) for window in windows])
+    lengths = np.array(list(map(len, windows)))
     padded = np.zeros((len(windows), lengths.max()), dtype=np.int64)
     for row, window in enumerate(windows):
         padded[row, : len(window)] = window

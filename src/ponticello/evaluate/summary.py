@@ -9,6 +9,7 @@ Dimensions: n queries, S seeds that measured a method.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -70,8 +71,8 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
     Scores first appear, then the ScalarMetrics. Differences, in the sections semantic and
     preference: stage two minus stage one in every metric; in the metric of record also stage two,
     or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p`,
-    corrected by `holm` over the whole summary. What only some seeds measured is summarised over
-    those, with a note. DataError if there is not one per seed, if seeds have other queries or treat
+    corrected by `holm` over the whole summary. Tasks and methods that only some seeds measured are
+    summarised over those, with a note. DataError if there is not one per seed, if seeds have other queries or treat
     a task differently, or if one holds the same task and metric twice.
     Randomness: config.evaluate.seed, for every interval and test.
     """
@@ -81,9 +82,15 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
         )
     figures: list[Figure] = []
     differences: list[Difference] = []
-    notes = [note for measurements in measured for note in measurements.notes]
+    notes: list[str] = []
+    scores_by_seed = []
+    facts_by_seed = []
+    for measurements in measured:
+        notes += measurements.notes
+        scores_by_seed.append(measurements.scores)
+        facts_by_seed.append(measurements.facts)
     n_clusters: dict[str, int] = {}
-    for scores in _by_key([seed.scores for seed in measured], _scores_key):
+    for scores in _by_key(scores_by_seed, _scores_key):
         combined = _combine(scores, about.seeds, notes)
         if not combined.mean:
             continue
@@ -92,7 +99,7 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
         differences += task_differences
         if combined.scores.of_record:
             n_clusters[combined.scores.task] = combined.n_clusters
-    for facts in _by_key([seed.facts for seed in measured], _fact_key):
+    for facts in _by_key(facts_by_seed, _fact_key):
         figures.append(_figure_of_facts(facts, about.seeds, notes))
     p_values = np.array([difference.p for difference in differences], dtype=np.float64)
     n_tests = int((~np.isnan(p_values)).sum())
@@ -131,8 +138,10 @@ def _by_key(
                 )
             table[key] = record
         tables.append(table)
-    keys = dict.fromkeys(key for table in tables for key in table)
-    return [[table.get(key) for table in tables] for key in keys]
+    rows = []
+    for key in dict.fromkeys(chain.from_iterable(tables)):
+        rows.append([table.get(key) for table in tables])
+    return rows
 
 
 def _combine(
@@ -145,10 +154,12 @@ def _combine(
         _check_same_task(name, seed, scores, first)
     title = display_name(first.task)
     _note_missing(f"{title}, {first.metric}", list(present), seeds, notes)
-    methods = dict.fromkeys(method for scores in present.values() for method in scores.by_method)
+    methods: list[str] = []
+    for scores in present.values():
+        methods += scores.by_method
     by_seed = {}
     mean = {}
-    for method in methods:
+    for method in dict.fromkeys(methods):
         rows = {}
         for seed, scores in present.items():
             if method in scores.by_method:
@@ -183,7 +194,7 @@ def _check_same_task(name: str, seed: int, scores: Scores, first: Scores) -> Non
             f"{name}: seed {seed} has other clusters or another statistic than the first"
         )
     n = len(scores.queries)
-    lengths = {len(values) for values in scores.by_method.values()}
+    lengths = set(map(len, scores.by_method.values()))
     if scores.clusters is not None:
         lengths.add(len(scores.clusters))
     if lengths - {n}:
@@ -205,17 +216,20 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
     for method, against in pairs:
         columns.append(sign * (combined.mean[method] - combined.mean[against]))
     intervals = _intervals(columns, combined, config)
-    counts = [int((~np.isnan(column)).sum()) for column in columns]
+    counts = (~np.isnan(np.stack(columns))).sum(axis=1).tolist()
     figures = []
     for row, method in enumerate(combined.mean):
         seed_values = [_value(values, scores.statistic) for values in combined.by_seed[method]]
+        value, low, high = intervals[row]
         figures.append(
             Figure(
                 scores.section,
                 scores.task,
                 scores.metric,
                 method,
-                *intervals[row],
+                value,
+                low,
+                high,
                 n=counts[row],
                 seed_sd=_sd(seed_values),
                 of_record=scores.of_record,
@@ -229,6 +243,7 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
         if scores.of_record:
             seed = config.evaluate.seed
             p = sign_flip_p(columns[row], combined.clusters, SIGN_FLIP_ROUNDS, seed)
+        value, low, high = intervals[row]
         differences.append(
             Difference(
                 scores.section,
@@ -236,7 +251,9 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
                 scores.metric,
                 method,
                 against,
-                *intervals[row],
+                value,
+                low,
+                high,
                 n=counts[row],
                 p=p,
                 p_holm=float("nan"),
@@ -251,7 +268,10 @@ def _intervals(
 ) -> list[tuple[float, float, float]]:
     """Returns the value and interval of each column; a median has no interval."""
     if combined.scores.statistic == "median":
-        return [(_value(column, "median"), float("nan"), float("nan")) for column in columns]
+        medians = []
+        for column in columns:
+            medians.append((_value(column, "median"), float("nan"), float("nan")))
+        return medians
     means = bootstrap_means(
         np.stack(columns, axis=1),
         combined.clusters,

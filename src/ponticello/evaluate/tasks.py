@@ -24,6 +24,7 @@ import polars as pl
 from ponticello.config import Config, SearchConfig
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate.baselines import popularity
+from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import top_k
 from ponticello.metrics.ranking import all_metrics, group_ties, restrict_to
@@ -75,11 +76,11 @@ class Task:
         """Returns the task with only these queries."""
         return replace(
             self,
-            queries=[self.queries[row] for row in rows],
-            clusters=None if self.clusters is None else [self.clusters[row] for row in rows],
-            relevant=[self.relevant[row] for row in rows],
-            excluded=[self.excluded[row] for row in rows],
-            seeds=self.seeds if self.seeds_of_candidates else [self.seeds[row] for row in rows],
+            queries=pick(self.queries, rows),
+            clusters=None if self.clusters is None else pick(self.clusters, rows),
+            relevant=pick(self.relevant, rows),
+            excluded=pick(self.excluded, rows),
+            seeds=self.seeds if self.seeds_of_candidates else pick(self.seeds, rows),
         )
 
 
@@ -171,7 +172,7 @@ def audience(
     config: Config,
     artists: Mapping[str, str],
 ) -> Task:
-    """Returns the task whose queries are test tracks and whose candidates are listeners with seeds.
+    """Returns the task with test tracks as queries and listeners with seeds as candidates.
 
     Tracks of one artist are one cluster.
     """
@@ -182,7 +183,7 @@ def audience(
     relevant = _group(liked.filter(pl.col(TRACK_ID).is_in(track_ids)), TRACK_ID, USER_ID)
     no_seeds: dict[str, list[str]] = {track_id: [] for track_id in track_ids}
     task = _build_task(AUDIENCE, user_ids, no_seeds, relevant, {}, artists)
-    return replace(task, seeds=[seeds[user_id] for user_id in user_ids], seeds_of_candidates=True)
+    return replace(task, seeds=pick(seeds, user_ids), seeds_of_candidates=True)
 
 
 def role_tracks(splits: Splits, role: str, usable: set[str]) -> list[str]:
@@ -216,8 +217,7 @@ def _build_task(
             relevant.append(relevant_columns)
             excluded.append(excluded_columns)
     names = None if clusters is None else [clusters.get(query, query) for query in queries]
-    query_seeds = [seeds[query] for query in queries]
-    return Task(name, queries, names, candidates, relevant, excluded, query_seeds)
+    return Task(name, queries, names, candidates, relevant, excluded, pick(seeds, queries))
 
 
 def _user_seeds(
@@ -287,15 +287,17 @@ def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedT
     if task.seeds_of_candidates or len(set(names)) == len(names):
         return DeduplicatedTask(task, task, np.arange(len(names)))
     column_of = {name: column for column, name in enumerate(dict.fromkeys(names))}
-    numbers = np.array([column_of[name] for name in names], dtype=np.int64)
+    numbers = np.array(pick(column_of, names), dtype=np.int64)
     first_tracks = np.unique(numbers, return_index=True)[1]
-    excluded = [np.unique(numbers[columns]) for columns in task.excluded]
     relevant = []
-    for columns, excluded_columns in zip(task.relevant, excluded, strict=True):
-        relevant.append(np.setdiff1d(numbers[columns], excluded_columns))
+    excluded = []
+    for relevant_tracks, excluded_tracks in zip(task.relevant, task.excluded, strict=True):
+        excluded_recordings = np.unique(numbers[excluded_tracks])
+        relevant.append(np.setdiff1d(numbers[relevant_tracks], excluded_recordings))
+        excluded.append(excluded_recordings)
     deduplicated = replace(
         task,
-        candidates=[task.candidates[column] for column in first_tracks],
+        candidates=pick(task.candidates, first_tracks),
         relevant=relevant,
         excluded=excluded,
     )
@@ -307,8 +309,11 @@ def score_at_random(task: Task, seed: int) -> Scorer:
     """Returns a scorer of random numbers, which depend on `seed` and the query's row alone."""
 
     def scores(rows: np.ndarray) -> np.ndarray:
-        n = len(task.candidates)
-        return np.stack([np.random.default_rng([seed, int(row)]).random(n) for row in rows])
+        blocks = []
+        for row in rows:
+            generator = np.random.default_rng([seed, int(row)])
+            blocks.append(generator.random(len(task.candidates)))
+        return np.stack(blocks)
 
     return scores
 
@@ -357,11 +362,11 @@ def score_by_profile(
         profiles = fit_profiles(matrix, search.profile_l2)
         seed_rows = []
         for seeds in task.seeds:
-            seed_rows.append(np.array([row_of[track_id] for track_id in seeds]))
+            seed_rows.append(np.array(pick(row_of, seeds)))
         user_parts.append(weight * score_directions(profiles, matrix, seed_rows))
         levels = profiles.levels(matrix, search.hub_correction)[:, None]
         levelled = levels * (matrix - profiles.mean)
-        track_parts.append(levelled[[row_of[track_id] for track_id in track_ids]])
+        track_parts.append(levelled[pick(row_of, track_ids)])
     users = np.concatenate(user_parts, axis=1).astype(np.float32)
     tracks = np.concatenate(track_parts, axis=1).astype(np.float32)
     if task.seeds_of_candidates:
@@ -370,7 +375,7 @@ def score_by_profile(
 
 
 def _stack(vectors: Mapping[str, np.ndarray], track_ids: list[str]) -> np.ndarray:
-    return np.stack([vectors[track_id] for track_id in track_ids]).astype(np.float32)
+    return np.stack(pick(vectors, track_ids)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -438,5 +443,7 @@ def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
 
 
 def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    names = rows[0] if rows else {}
-    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+    columns: dict[str, np.ndarray] = {}
+    for name in rows[0] if rows else ():
+        columns[name] = np.array([row[name] for row in rows], dtype=np.float64)
+    return columns

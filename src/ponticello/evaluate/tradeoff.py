@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Measurements, Scores
+from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Measurements, Scores, pick
 from ponticello.evaluate.tasks import DeduplicatedTask, rank_task, score_by_profile
 from ponticello.evaluate.vectors import EvaluationVectors
 from ponticello.metrics.ranking import retrieval_ranks
@@ -47,7 +47,7 @@ def measure_tradeoff(
     """Adds both curves at `POSITIONS`: mean reciprocal rank of texts, and NDCG@k of cold tracks."""
     if not {STAGE_ONE, STAGE_TWO} <= vectors.models.keys():
         return
-    rows = [row for row in vectors.rows_of("test") if vectors.texts[row]]
+    rows = vectors.test_rows_with_text()
     if len(rows) < 2 or not cold_task.tracks.queries:
         measured.notes.append(
             "The front is not measured: it needs test tracks with texts, "
@@ -107,7 +107,7 @@ def _measure_curve(
 def _interpolated_weights(
     vectors: EvaluationVectors, rows: list[int], on_step: Callable[[str], None]
 ) -> dict[str, _Position]:
-    texts = [vectors.texts[row] for row in rows]
+    texts = pick(vectors.texts, rows)
     positions = {}
     for alpha in POSITIONS:
         on_step(f"front: weights at {alpha:g}")
@@ -138,7 +138,7 @@ def _blended_vectors(
 ) -> dict[str, _Position]:
     """Returns the positions of the blend; each space is calibrated as in the index."""
     on_step("front: the dial")
-    texts = [vectors.texts[row] for row in rows]
+    texts = pick(vectors.texts, rows)
     matrices = []
     scaled_texts = []
     for method in (STAGE_ONE, STAGE_TWO):

@@ -29,7 +29,7 @@ from ponticello.evaluate.baselines import (
     fit_item_knn,
 )
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import RANDOM
+from ponticello.evaluate.results import RANDOM, pick
 from ponticello.evaluate.sasrec import (
     CANNOT_SASREC,
     GRID_SASREC,
@@ -66,7 +66,7 @@ MIN_SEQUENCES = 2  # users with two liked tracks, without which SASRec has nothi
 
 @dataclass(frozen=True)
 class Baseline:
-    """A baseline's grid of settings, the tasks it can answer, and what it cannot.
+    """A baseline's grid of settings, and the tasks that it can and cannot answer.
 
     max_tracks: of the catalogue; None = no limit.
     """
@@ -211,9 +211,11 @@ class TunedBaselines:
         for key in list(self.models):
             if key[0] == name and key[1] != best:
                 del self.models[key]  # of settings that were not chosen
-        values = ", ".join(f"{key} {value:g}" for key, value in grid[best].items())
+        settings = []
+        for setting, value in grid[best].items():
+            settings.append(f"{setting} {value:g}")
         self.notes.append(
-            f"{display_name(name)}, {tuning_task.rpartition('_')[2]}: {values}, "
+            f"{display_name(name)}, {tuning_task.rpartition('_')[2]}: {', '.join(settings)}, "
             "chosen on the validation window."
         )
         return grid[best]
@@ -294,7 +296,7 @@ class TunedBaselines:
         )
 
     def _content(self, track_ids: list[str]) -> np.ndarray:
-        return np.stack([self.content[track_id] for track_id in track_ids])
+        return np.stack(pick(self.content, track_ids))
 
     def _content_and_texts(self, track_ids: list[str]) -> np.ndarray:
         no_text = np.zeros_like(next(iter(self.texts.values())))
@@ -321,7 +323,7 @@ class TrainingMatrix:
 
     def rows(self, user_ids: list[str]) -> np.ndarray:
         """Returns (U,), the matrix rows of users, all of whom have events."""
-        return np.array([self.row_of[user_id] for user_id in user_ids], dtype=np.int64)
+        return np.array(pick(self.row_of, user_ids), dtype=np.int64)
 
     def sequences(self) -> list[np.ndarray]:
         """Returns the liked tracks of each user in order, as column numbers."""

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from ponticello.config import Config
 from ponticello.evaluate.labels import LABEL_COLUMNS, known_labels
+from ponticello.evaluate.results import pick
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures
 from ponticello.evaluate.tasks import Task, next_tracks, rank_task, score_by_profile
 from ponticello.features.frontend import open_features
@@ -30,7 +32,7 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
     semantic: text to audio among the validation tracks (R@10 and MRR), and same-label neighbours
     for each of `LABEL_COLUMNS`; of audio and of fused vectors. preference: NDCG@k of validation
     tracks, which have no plays, by each user's profile. The library is read when the first model
-    is scored; LibraryError then if nothing is held out or prepared.
+    is scored; LibraryError then if no track is held out or prepared.
     """
     data: list[_ValidationData] = []
 
@@ -91,7 +93,7 @@ class _ValidationData:
         return {"text to audio R@10": figures["recall@10"], "text to audio MRR": figures["mrr"]}
 
     def _score_neighbours(self, vectors: np.ndarray) -> dict[str, float]:
-        track_ids = [self.ids[row] for row in self.rows]
+        track_ids = pick(self.ids, self.rows)
         by_method = {"model": vectors[self.rows]}
         figures = {}
         for column, label_sets in self.label_sets.items():
@@ -126,7 +128,7 @@ def _load(folder: LibraryPaths) -> _ValidationData:
     for track_id in sorted(usable):
         if splits.roles.get(track_id) == "validation":
             validation.append(track_id)
-    ids = sorted({*validation, *cold.candidates}.union(*cold.seeds))
+    ids = sorted(set(validation).union(cold.candidates, chain.from_iterable(cold.seeds)))
     row_of = {track_id: row for row, track_id in enumerate(ids)}
     fused = fused_texts(tracks, config.front_end)
     validation_tracks = tracks.filter(tracks[TRACK_ID].is_in(validation))
@@ -138,9 +140,9 @@ def _load(folder: LibraryPaths) -> _ValidationData:
         config=config,
         store=store,
         ids=ids,
-        texts=[texts[track_id] for track_id in ids],
-        fused_texts=[fused[track_id] for track_id in ids],
-        rows=[row_of[track_id] for track_id in validation],
+        texts=pick(texts, ids),
+        fused_texts=pick(fused, ids),
+        rows=pick(row_of, validation),
         label_sets=label_sets,
         cold=cold,
     )

@@ -11,7 +11,7 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
+from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, pick
 from ponticello.features.frontend import open_features
 from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.precomputed import read_vector_file
@@ -65,7 +65,7 @@ class EvaluationVectors:
 
     @property
     def content(self) -> str:
-        """The method whose vectors extend collaborative models to cold tracks.
+        """The method that extends collaborative models to cold tracks with its vectors.
 
         Stage one if there is one, else the first external encoder or front end, else an untrained
         one; never a method that was trained on listening.
@@ -73,9 +73,8 @@ class EvaluationVectors:
         if STAGE_ONE in self.vectors:
             return STAGE_ONE
         fallbacks = (MUSICNN, MEL)
-        trained_on_listening = (STAGE_TWO, STAGE_TWO + FUSED)
         for method in self.vectors:
-            if method not in (TEXT, *fallbacks, *trained_on_listening):
+            if method not in (TEXT, MUSICNN, MEL, STAGE_TWO, STAGE_TWO + FUSED):
                 return method
         return next(method for method in fallbacks if method in self.vectors)
 
@@ -85,12 +84,20 @@ class EvaluationVectors:
 
     def queries(self, rows: list[int]) -> tuple[list[str], list[str]]:
         """Returns the ids and the clusters of some rows."""
-        clusters = self.clusters
-        return [self.ids[row] for row in rows], [clusters[row] for row in rows]
+        return pick(self.ids, rows), pick(self.clusters, rows)
 
     def rows_of(self, role: str) -> list[int]:
         """Returns the rows of the tracks with this role."""
-        return [row for row, track_role in enumerate(self.roles) if track_role == role]
+        rows: list[int] = np.flatnonzero(np.array(self.roles) == role).tolist()
+        return rows
+
+    def test_rows_with_text(self) -> list[int]:
+        """Returns the rows of the test tracks that have a text."""
+        return [row for row in self.rows_of("test") if self.texts[row]]
+
+    def of_models(self, rows: list[int]) -> dict[str, np.ndarray]:
+        """Returns the vectors of these rows, by method of a run."""
+        return {method: self.vectors[method][rows] for method in self.models}
 
 
 @dataclass(frozen=True)
@@ -137,14 +144,14 @@ def load_vectors(
     ids = tracks[TRACK_ID].to_list()
     matrices = {}
     for method, vectors in by_method.items():
-        matrices[method] = np.stack([vectors[track_id] for track_id in ids])
+        matrices[method] = np.stack(pick(vectors, ids))
     texts = track_texts(tracks)
     encoder = _text_encoder(folder.config, texts, notes, on_step)
     fused = {}
     if encoder is not None:
         matrices[TEXT] = _encode_texts(encoder, texts)
         if of_runs.texts:
-            encoded = _encode_texts(encoder, [of_runs.texts[track_id] for track_id in ids])
+            encoded = _encode_texts(encoder, pick(of_runs.texts, ids))
             fused = dict(zip(ids, encoded, strict=True))
     return EvaluationVectors(
         config=folder.config,
@@ -241,9 +248,10 @@ def _standardised(
     """Returns unit vectors of `describe(frames (T, F))`, standardised over the references."""
 
     def describe_all(ids: list[str]) -> np.ndarray:
-        return np.stack(
-            [describe(np.asarray(store.read(track_id), dtype=np.float32)) for track_id in ids]
-        )
+        rows = []
+        for track_id in ids:
+            rows.append(describe(np.asarray(store.read(track_id), dtype=np.float32)))
+        return np.stack(rows)
 
     reference = describe_all(reference_ids)
     described = describe_all(track_ids)
@@ -254,7 +262,7 @@ def _standardised(
 class ExternalVectors:
     """The vectors of a file: (d,) float32 unit vectors by track id.
 
-    left_out: ids whose vector is zero or not finite.
+    left_out: ids of vectors that are zero or not finite.
     """
 
     vectors: VectorsById
@@ -276,8 +284,8 @@ def read_vectors(path: Path) -> ExternalVectors:
     matrix = np.stack(rows)
     with np.errstate(all="ignore"):
         is_usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > MIN_LENGTH)
-    usable_ids = [ids[row] for row in np.flatnonzero(is_usable)]
-    left_out = [ids[row] for row in np.flatnonzero(~is_usable)]
+    usable_ids = pick(ids, np.flatnonzero(is_usable))
+    left_out = pick(ids, np.flatnonzero(~is_usable))
     return ExternalVectors(dict(zip(usable_ids, unit(matrix[is_usable]), strict=True)), left_out)
 
 
@@ -353,8 +361,8 @@ def _text_encoder(
 
 def _encode_texts(model: HTCL, texts: list[str]) -> np.ndarray:
     """Returns (n, D) unit vectors; the rows of empty texts are 0."""
-    has_text = np.array([[bool(text)] for text in texts])
-    return unit(model.encode_text_states(texts) * has_text)
+    has_text = np.array(list(map(bool, texts)))
+    return unit(model.encode_text_states(texts) * has_text[:, None])
 
 
 def _report_position(method: str) -> int:

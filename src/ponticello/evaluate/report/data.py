@@ -65,8 +65,8 @@ def as_record(summary: Summary) -> dict[str, object]:
     """Returns the summary as plain lists and dicts; a number that was not measured is None."""
     return {
         "about": {**asdict(summary.about), "seeds": list(summary.about.seeds)},
-        "figures": [_plain(figure) for figure in summary.figures],
-        "differences": [_plain(difference) for difference in summary.differences],
+        "figures": list(map(_plain, summary.figures)),
+        "differences": list(map(_plain, summary.differences)),
         "claims": summary.claims,
         "notes": summary.notes,
     }
@@ -76,7 +76,7 @@ def as_frame(figures: Sequence[Figure]) -> pl.DataFrame:
     """Returns one row per figure, with columns named as the fields of `Figure`; nan stays nan."""
     types: dict[Any, Any] = {float: pl.Float64, int: pl.Int64, bool: pl.Boolean}
     schema = {field.name: types.get(field.type, pl.String) for field in fields(Figure)}
-    return pl.DataFrame([asdict(figure) for figure in figures], schema)
+    return pl.DataFrame(list(map(asdict, figures)), schema)
 
 
 def write_figures(path: Path, figures: Sequence[Figure]) -> None:
@@ -84,7 +84,7 @@ def write_figures(path: Path, figures: Sequence[Figure]) -> None:
     frame = as_frame(figures)
     for name, dtype in frame.schema.items():
         if dtype == pl.String:
-            cells = [escape_csv_cell(cell) for cell in frame[name]]
+            cells = list(map(escape_csv_cell, frame[name]))
             frame = frame.with_columns(pl.Series(name, cells, pl.String))
     frame.write_csv(path)
 

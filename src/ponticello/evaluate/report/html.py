@@ -6,6 +6,7 @@ Text from data passes through the filter `printable`, and Jinja escapes every va
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from math import isnan
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -123,15 +124,20 @@ def _titles(summary: Summary, plots: Plots, sections: dict[Section, list[Table]]
         "differences": not summary.differences,
         "notes": not summary.notes,
     }
-    return {anchor: title for anchor, title in titles.items() if not is_empty.get(anchor, False)}
+    for anchor, is_left_out in is_empty.items():
+        if is_left_out:
+            del titles[anchor]
+    return titles
 
 
 def _anchors(sections: dict[Section, list[Table]]) -> dict[tuple[str, str], str]:
     """Returns a distinct anchor for each table, by (section, task)."""
-    tables = [table for group in sections.values() for table in group]
-    slugs = distinct_slugs([f"task {table.section} {table.task}" for table in tables])
-    keys = [(table.section, table.task) for table in tables]
-    return dict(zip(keys, slugs, strict=True))
+    keys = []
+    names = []
+    for table in chain.from_iterable(sections.values()):
+        keys.append((table.section, table.task))
+        names.append(f"task {table.section} {table.task}")
+    return dict(zip(keys, distinct_slugs(names), strict=True))
 
 
 def _task_name(difference: Difference) -> str:
@@ -155,11 +161,11 @@ def _methods_without_value(table: Table) -> list[str]:
 
 
 def _has_intervals(figures: Sequence[Figure]) -> bool:
-    return any(interval(figure) for figure in figures)
+    return any(map(interval, figures))
 
 
 def _has_spreads(figures: Sequence[Figure]) -> bool:
-    return any(spread(figure) for figure in figures)
+    return any(map(spread, figures))
 
 
 def _count_verdicts(differences: Sequence[Difference], word: str) -> int:

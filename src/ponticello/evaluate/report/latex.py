@@ -13,6 +13,7 @@ from ponticello.evaluate.report.tables import (
     display_task,
     format_count,
     interval,
+    methods_of,
     number,
     rank_methods,
     spread,
@@ -53,11 +54,14 @@ def latex_text(text: str) -> str:
 
 def as_latex(summary: Summary) -> str:
     """Returns one booktabs table per section with metrics of record; the best values are bold."""
-    tables = [table for table in tables_of(summary.figures) if table.record is not None]
+    tables = tables_of(summary.figures)
     blocks = [r"% \usepackage{booktabs}"]
     sections: tuple[Section, ...] = ("semantic", "preference")
     for section in sections:
-        selected = [table for table in tables if table.section == section]
+        selected = []
+        for table in tables:
+            if table.section == section and table.record is not None:
+                selected.append(table)
         if selected:
             blocks.append("\n".join(_float(section, selected, summary)))
     return "\n\n".join(blocks) + "\n"
@@ -78,7 +82,8 @@ def _float(section: Section, tables: list[Table], summary: Summary) -> list[str]
         if start:
             lines.append(r"\midrule")
         lines += _panel(tables[start : start + n_abreast])
-    return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+    return lines
 
 
 def _caption(section: Section, summary: Summary) -> str:
@@ -99,11 +104,10 @@ def _caption(section: Section, summary: Summary) -> str:
 
 def _panel(tables: list[Table]) -> list[str]:
     """Returns a few tasks across and all their methods down."""
-    headings = " & ".join(_heading(table) for table in tables)
+    headings = " & ".join(map(_heading, tables))
     lines = [f"method & {headings} " + r"\\", r"\midrule"]
     standings = [rank_methods(table.column(table.record or "")) for table in tables]
-    methods = [method for table in tables for method in table.methods]
-    for method in dict.fromkeys(methods):
+    for method in methods_of(tables):
         cells = [latex_text(display_name(method))]
         for table, standing in zip(tables, standings, strict=True):
             figure = table.cells.get((method, table.record or ""))
@@ -117,7 +121,7 @@ def _heading(table: Table) -> str:
     metric = table.record or ""
     n = format_count(table.column(metric))
     lines.append(f"{strip_control_chars(display_metric(metric))}, n = {n}")
-    return r"\shortstack[r]{" + r" \\ ".join(latex_text(line) for line in lines) + "}"
+    return r"\shortstack[r]{" + r" \\ ".join(map(latex_text, lines)) + "}"
 
 
 def _cell(figure: Figure | None, is_best: bool) -> str:
@@ -126,7 +130,7 @@ def _cell(figure: Figure | None, is_best: bool) -> str:
     value = number(figure.value, figure.metric).replace("-", "$-$")
     if is_best:
         value = rf"\textbf{{{value}}}"
-    details = " ".join(text for text in (interval(figure), spread(figure)) if text)
+    details = " ".join(filter(None, (interval(figure), spread(figure))))
     if not details:
         return value
     return rf"{value} {{\scriptsize {latex_text(details).replace('-', '$-$')}}}"

@@ -23,6 +23,7 @@ from ponticello.evaluate.report.tables import (
     format_count,
     format_p,
     format_value,
+    methods_of,
     strip_control_chars,
     tables_of,
     verdict,
@@ -89,7 +90,8 @@ def terminal_summary(summary: Summary) -> str:
     lines = []
     if summary.about.is_simulated:
         lines = [SIMULATED, ""]
-    lines += [strip_control_chars(claim) for claim in summary.claims[:1]]
+    if summary.claims:
+        lines.append(strip_control_chars(summary.claims[0]))
     tables = tables_of(summary.figures)
     for section in TERMINAL_SECTIONS:
         shown = [table for table in tables if table.section == section and table.record]
@@ -105,8 +107,10 @@ def figures_table(table: Table) -> str:
         header.append(markdown_text(table.metric_heading(metric)))
     rows = []
     for method in table.methods:
-        cells = [_value(table.cells.get((method, metric))) for metric in table.metrics]
-        rows.append([markdown_text(display_name(method)), *cells])
+        row = [markdown_text(display_name(method))]
+        for metric in table.metrics:
+            row.append(_value(table.cells.get((method, metric))))
+        rows.append(row)
     return markdown_table(header, rows)
 
 
@@ -145,15 +149,16 @@ def _aligned(tables: Sequence[Table]) -> str:
     for table in tables:
         header.append(strip_control_chars(f"{display_name(table.task)}: {table.record}"))
     rows = [header]
-    methods = [method for table in tables for method in table.methods]
-    for method in dict.fromkeys(methods):
-        cells = [_value(table.cells.get((method, table.record or ""))) for table in tables]
-        rows.append([strip_control_chars(display_name(method)), *cells])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    padded = []
-    for row in rows:
-        padded.append([cell.ljust(width) for cell, width in zip(row, widths, strict=True)])
-    return markdown_table(padded[0], padded[1:])
+    for method in methods_of(tables):
+        row = [strip_control_chars(display_name(method))]
+        for table in tables:
+            row.append(_value(table.cells.get((method, table.record or ""))))
+        rows.append(row)
+    for column in range(len(header)):
+        width = max(len(row[column]) for row in rows)
+        for row in rows:
+            row[column] = row[column].ljust(width)
+    return markdown_table(rows[0], rows[1:])
 
 
 def _value(figure: Figure | None) -> str:

@@ -19,6 +19,7 @@ from xml.sax.saxutils import quoteattr
 import defusedxml.ElementTree
 import matplotlib
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MplFigure
@@ -131,8 +132,12 @@ class Plots:
     @property
     def all(self) -> list[Plot]:
         """Every plot that exists."""
-        plots = [self.changes, *self.tasks.values(), self.front]
-        return [plot for plot in plots if plot is not None]
+        plots = list(self.tasks.values())
+        if self.changes is not None:
+            plots.insert(0, self.changes)
+        if self.front is not None:
+            plots.append(self.front)
+        return plots
 
 
 @dataclass(frozen=True)
@@ -175,10 +180,11 @@ class TradeoffCurve:
 def plots_of(summary: Summary) -> Plots:
     """Draws all plots of a summary; about a quarter of a second each."""
     tables = []
+    names = []
     for table in tables_of(summary.figures):
         if table.record is not None and table.section != "tradeoff" and _measured(table):
             tables.append(table)
-    names = [f"{table.section} {table.task}" for table in tables]
+            names.append(f"{table.section} {table.task}")
     tasks = {}
     for table, slug in zip(tables, distinct_slugs(names, (CHANGES, TRADEOFF)), strict=True):
         tasks[table.section, table.task] = _plot_task(table, slug)
@@ -219,8 +225,8 @@ def _plot_changes(summary: Summary) -> Plot | None:
         word = verdict(difference)
         name = strip_control_chars(f"{display_name(difference.task)}: {difference.metric}")
         emphasis = _VERDICT_EMPHASIS.get(word, "")
-        ends = (difference.low, difference.high)
-        dots.append(Dot(name, difference.value, *ends, emphasis, word not in _VERDICT_EMPHASIS))
+        is_open = word not in _VERDICT_EMPHASIS
+        dots.append(Dot(name, difference.value, difference.low, difference.high, emphasis, is_open))
     mark = " Taste is that of SIMULATED listeners." if summary.about.is_simulated else ""
     caption = f"stage two minus stage one: right of 0 is better. Filled: significant.{mark}"
     label = f"Stage two minus stage one in {len(dots)} tasks; the numbers are under Differences."
@@ -345,7 +351,9 @@ def draw_dots(
         face = PAPER if dot.is_open else colour
         axes.plot(dot.value, row, marker, color=colour, markerfacecolor=face, **style)
     axes.set_ylim(len(dots) - 0.4, -0.6)
-    labels = ["\n".join(_wrapped(dot.label, LABEL_WIDTH, 2)) for dot in dots]
+    labels = []
+    for dot in dots:
+        labels.append("\n".join(_wrapped(dot.label, LABEL_WIDTH, 2)))
     axes.set_yticks(range(len(dots)), labels, linespacing=1.05)
     for text, dot in zip(axes.get_yticklabels(), dots, strict=True):
         text.set_color(_MARKS[dot.emphasis][0] if dot.emphasis else INK)
@@ -405,7 +413,7 @@ def draw_tradeoff(figure: MplFigure, tradeoff: TradeoffCurve, is_simulated: bool
         other_points = []
         for other_curve in tradeoff.curves:
             if other_curve is not curve:
-                other_points += [_on_paper(axes, point) for point in other_curve.points]
+                other_points += _points_on_paper(axes, other_curve)
         _label_positions(axes, curve, colour, other_points)
     _label_ends(axes, tradeoff)
     semantic_metric = strip_control_chars(display_metric(tradeoff.semantic_metric))
@@ -425,9 +433,10 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
     for semantic, preference in zip(curve.semantic, curve.preference, strict=True):
         axes.plot([semantic.low, semantic.high], [preference.value] * 2, **light)
         axes.plot([semantic.value] * 2, [preference.low, preference.high], **light)
+    points = np.array(curve.points)
     axes.plot(
-        [x for x, _ in curve.points],
-        [y for _, y in curve.points],
+        points[:, 0],
+        points[:, 1],
         marker=marker,
         color=colour,
         linewidth=1.6,
@@ -442,7 +451,7 @@ def _label_positions(axes: Axes, curve: Curve, colour: str, other_points: Sequen
 
     other_points: of the other curves; labels are on the side of the curve away from them.
     """
-    points = [_on_paper(axes, point) for point in curve.points]
+    points = _points_on_paper(axes, curve)
     normals = [_normal(points, row) for row in range(len(points))]
     outward = 0.0
     for point, normal in zip(points, normals, strict=True):
@@ -501,6 +510,10 @@ def _label_ends(axes: Axes, tradeoff: TradeoffCurve) -> None:
             weight="bold",
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
         )
+
+
+def _points_on_paper(axes: Axes, curve: Curve) -> list[Point]:
+    return [_on_paper(axes, point) for point in curve.points]
 
 
 def _on_paper(axes: Axes, point: Point) -> Point:

@@ -167,9 +167,11 @@ class Table:
 
     def column(self, metric: str) -> list[Figure]:
         """The figures of one metric, in the order of methods."""
-        return [
-            self.cells[method, metric] for method in self.methods if (method, metric) in self.cells
-        ]
+        figures = []
+        for method in self.methods:
+            if (method, metric) in self.cells:
+                figures.append(self.cells[method, metric])
+        return figures
 
     def metric_heading(self, metric: str) -> str:
         """Returns the metric's display text, marked where only some have simulated listeners."""
@@ -266,10 +268,18 @@ def spread(figure: Figure | Difference) -> str:
     return f"± {number(figure.seed_sd, figure.metric)}"
 
 
+def methods_of(tables: Sequence[Table]) -> list[str]:
+    """Returns the methods of all tables, in order of first appearance."""
+    methods: list[str] = []
+    for table in tables:
+        methods += table.methods
+    return list(dict.fromkeys(methods))
+
+
 def format_value(figure: Figure | Difference) -> str:
     """Formats `0.412 [0.380, 0.441] ± 0.012`: value, 95 % interval, spread over seeds."""
     texts = [number(figure.value, figure.metric), interval(figure), spread(figure)]
-    return " ".join(text for text in texts if text)
+    return " ".join(filter(None, texts))
 
 
 def format_p(p: float) -> str:
@@ -280,7 +290,7 @@ def format_p(p: float) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """Returns what the interval and the corrected test allow to claim about a difference.
+    """Returns the claim about a difference that its interval and corrected test allow.
 
     "better" and "worse" need an interval without 0 and, where it was tested, a Holm p below
     `SIGNIFICANT`; otherwise the verdict adds "not tested".
@@ -306,7 +316,7 @@ def format_count(figures: Sequence[Figure]) -> str:
 
 def format_seeds(about: EvaluationInfo) -> str:
     """Formats `seed 7`, or `mean of 3 seeds (1, 2, 3)`."""
-    seeds = ", ".join(str(seed) for seed in about.seeds) or "not stated"
+    seeds = ", ".join(map(str, about.seeds)) or "not stated"
     if len(about.seeds) < 2:
         return f"seed {seeds}"
     return f"mean of {len(about.seeds)} seeds ({seeds})"

@@ -42,16 +42,21 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Measureme
         write_figures(temporary, summary.figures)
     with atomic_write(folder / "queries.parquet") as temporary:
         write_queries(temporary, seeds, evaluations)
-    names = [*texts, "figures.csv", "queries.parquet"]
-    return [*(folder / name for name in names), *_write_plots(folder / "plots", plots)]
+    paths = [folder / name for name in texts]
+    paths += [folder / "figures.csv", folder / "queries.parquet"]
+    paths += _write_plots(folder / "plots", plots)
+    return paths
 
 
 def _write_plots(folder: Path, plots: Plots) -> list[Path]:
     """Writes the plots to a new folder, so that no plot of an earlier report remains."""
-    contents = {f"{plot.name}.svg": plot.drawing.svg for plot in plots.all}
-    contents |= {f"{plot.name}.png": plot.drawing.png for plot in plots.all}
+    svgs = []
+    pngs = []
     with atomic_write(folder) as temporary:
         temporary.mkdir()
-        for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-    return [folder / name for name in contents]
+        for plot in plots.all:
+            (temporary / f"{plot.name}.svg").write_bytes(plot.drawing.svg)
+            (temporary / f"{plot.name}.png").write_bytes(plot.drawing.png)
+            svgs.append(folder / f"{plot.name}.svg")
+            pngs.append(folder / f"{plot.name}.png")
+    return svgs + pngs
