@@ -88,16 +88,20 @@ GAIN, LOSS, UNCLEAR = (0.058, 0.028, 0.086), (-0.058, -0.086, -0.028), (0.012, -
 
 def test_a_gain_in_taste_is_told_with_its_numbers() -> None:
     assert _said(_change(GAIN, 0.003)) == [
-        'Stage two against stage one. Shown: taste gained on "next tracks, cold". Not measured: meaning.',
-        "On next tracks, cold (312 queries): stage two finds more than stage one: NDCG@10 0.410 against 0.352, "
+        'Stage two against stage one. Shown: taste gained on "next tracks, cold". Not measured: '
+        "meaning.",
+        "On next tracks, cold (312 queries): stage two finds more than stage one: NDCG@10 0.410 "
+        "against 0.352, "
         "a gain of 0.058 [0.028, 0.086], Holm p = 0.003.",
     ]
 
 
 def test_a_loss_in_taste_is_told_as_plainly() -> None:
     assert _said(_change(LOSS, 0.0002)) == [
-        'Stage two against stage one. Shown: taste lost on "next tracks, cold". Not measured: meaning.',
-        "On next tracks, cold (312 queries): stage two is worse than stage one: NDCG@10 0.294 against 0.352, "
+        'Stage two against stage one. Shown: taste lost on "next tracks, cold". Not measured: '
+        "meaning.",
+        "On next tracks, cold (312 queries): stage two is worse than stage one: NDCG@10 0.294 "
+        "against 0.352, "
         "a loss of 0.058 [0.028, 0.086], Holm p < 0.001.",
     ]
 
@@ -110,7 +114,8 @@ def test_what_interval_or_test_does_not_allow_is_no_difference(
 ) -> None:
     said = _said(_change(value, p_holm))
     assert said[0] == (
-        'Stage two against stage one. Shown: nothing. Not shown: taste gained or lost on "next tracks, cold". '
+        'Stage two against stage one. Shown: nothing. Not shown: taste gained or lost on "next '
+        'tracks, cold". '
         "Not measured: meaning."
     )
     assert "no difference between stage two and stage one is shown: NDCG@10 " in said[1]
@@ -118,7 +123,8 @@ def test_what_interval_or_test_does_not_allow_is_no_difference(
 
 def test_no_difference_is_told_with_the_change_and_its_interval() -> None:
     assert _said(_change(UNCLEAR, 0.4))[1] == (
-        "On next tracks, cold (312 queries): no difference between stage two and stage one is shown: "
+        "On next tracks, cold (312 queries): no difference between stage two and stage one is "
+        "shown: "
         "NDCG@10 0.364 against 0.352, a change of 0.012 [-0.010, 0.034], Holm p = 0.400."
     )
 
@@ -135,10 +141,12 @@ def test_what_could_not_be_tested_shows_nothing() -> None:
 def test_meaning_is_kept_only_within_the_margin_the_interval_excludes() -> None:
     """A low end of -0.0098 lies above -0.01; the loss is rounded up."""
     assert _said(_change((0.001, -0.0098, 0.012), 0.9, TEXT, "semantic")) == [
-        'Stage two against stage one. Shown: meaning kept within 0.01 on "text to audio". Not measured: taste.',
+        'Stage two against stage one. Shown: meaning kept within 0.01 on "text to audio". Not '
+        "measured: taste.",
         "On text to audio (312 queries): no difference between stage two and stage one is shown: "
         "R@10 0.353 against 0.352, a change of 0.001 [-0.010, 0.012], Holm p = 0.900.",
-        "Meaning kept? On text to audio (312 queries): the change of R@10 is 0.001 [-0.010, 0.012]: "
+        "Meaning kept? On text to audio (312 queries): the change of R@10 is 0.001 [-0.010, "
+        "0.012]: "
         "kept within 0.01, a loss larger than 0.010 is excluded at 95 %.",
     ]
 
@@ -146,10 +154,12 @@ def test_meaning_is_kept_only_within_the_margin_the_interval_excludes() -> None:
 def test_a_wide_interval_does_not_show_that_meaning_is_kept() -> None:
     said = _said(_change((-0.012, -0.0501, 0.03), 1.0, TEXT, "semantic"))
     assert said[0].endswith(
-        'Shown: nothing. Not shown: meaning kept within 0.01 on "text to audio". Not measured: taste.'
+        'Shown: nothing. Not shown: meaning kept within 0.01 on "text to audio". Not measured: '
+        "taste."
     )
     assert said[2] == (
-        "Meaning kept? On text to audio (312 queries): the change of R@10 is -0.012 [-0.050, 0.030]: "
+        "Meaning kept? On text to audio (312 queries): the change of R@10 is -0.012 [-0.050, "
+        "0.030]: "
         "a loss larger than 0.051 is excluded at 95 %."
     )
 
@@ -199,9 +209,11 @@ def test_the_first_sentence_joins_both_sides_over_all_tasks() -> None:
     )
     assert said[0] == (
         "Stage two against stage one. "
-        'Shown: taste gained on "next tracks, cold", "next tracks, warm" and "audience"; taste lost on "playlists"; '
+        'Shown: taste gained on "next tracks, cold", "next tracks, warm" and "audience"; taste '
+        'lost on "playlists"; '
         'meaning kept within 0.01 on "audio to text". '
-        'Not shown: taste gained or lost on "similar tracks"; meaning kept within 0.01 on "text to audio".'
+        'Not shown: taste gained or lost on "similar tracks"; meaning kept within 0.01 on "text to '
+        'audio".'
     )
 
 
@@ -216,7 +228,8 @@ def test_rivals_are_sorted_by_what_is_shown_and_chance_stands_apart() -> None:
         _change(GAIN, 0.3, against="kNN"),
     )
     assert said == [
-        "On next tracks, cold (312 queries): stage two has NDCG@10 0.410; it is shown to be above chance; "
+        "On next tracks, cold (312 queries): stage two has NDCG@10 0.410; it is shown to be above "
+        "chance; "
         "it is shown to beat popularity and raw mel; EASE is shown to beat it; "
         "it is not shown to differ from ALS (11 queries), EASE and kNN."
     ]
@@ -243,7 +256,8 @@ def test_without_stage_two_stage_one_is_compared_with_the_rivals() -> None:
         _change(LOSS, 0.003, against="als", method=STAGE_ONE),
     )
     assert said == [
-        "On next tracks, cold (312 queries): stage one has NDCG@10 0.410; it is shown to be above chance; "
+        "On next tracks, cold (312 queries): stage one has NDCG@10 0.410; it is shown to be above "
+        "chance; "
         "EASE and ALS are shown to beat it."
     ]
 
@@ -313,8 +327,8 @@ def test_a_lower_metric_that_is_better_says_which_way_is_up() -> None:
     better = [_change((3.0, 1.0, 7.0), 0.001, TEXT, "semantic")]
     said = derive_claims(_figures(better, higher_is_better=False), better, ABOUT)
     assert (
-        "stage two is better than stage one: R@10 -2.648 against 0.352, a gain of 3.000 [1.000, 7.000]"
-        in said[1]
+        "stage two is better than stage one: R@10 -2.648 against 0.352, a gain of 3.000 [1.000, "
+        "7.000]" in said[1]
     )
 
 

@@ -91,7 +91,7 @@ def test_known_track_is_never_its_own_neighbour() -> None:
 
 
 def test_of_equally_close_tracks_the_earlier_are_kept() -> None:
-    """Of three equal tracks one neighbour is kept: the first, or for the first itself the second."""
+    """Of three equal tracks one neighbour is kept: the first, or the second for the first."""
     matrix, known = csr_matrix(np.array([[1.0, 10, 100]])), np.array([[1.0, 0]] * 3)
     assert fit_content_knn(matrix, known, known[:1], 1)(np.array([0])).tolist() == [[1]]
     assert fit_content_knn(matrix, known, known[:1], 2)(np.array([0])).tolist() == [[11]]

@@ -31,10 +31,8 @@ def test_a_recording_scores_as_its_best_copy_and_is_relevant_if_one_is() -> None
     assert rank_task(found.task, scores, 10).metrics["MRR"] == pytest.approx([1 / 2, 1.0])
 
 
-def test_who_already_played_a_copy_already_played_them_all_and_a_query_left_with_nothing_is_dropped() -> (
-    None
-):
-    """u met a and likes its copy c later, which is nothing new; v met a and likes d, a copy of b."""
+def test_a_played_copy_excludes_all_copies_and_a_query_without_relevant_ones_is_dropped() -> None:
+    """u met a and later likes its copy c, which is not new; v met a and likes d, a copy of b."""
     found = deduplicate_task(_task([[2], [3]], [[0], [0]]), RECORDINGS)
     assert found.task.queries == found.tracks.queries == ["v"]
     assert [columns.tolist() for columns in found.task.excluded] == [[0]]

@@ -71,7 +71,8 @@ def test_separable_classes_are_all_read() -> None:
     assert scores.queries == [f"track {row}" for row in range(60, 80)]
     assert scores.clusters == [f"artist {row}" for row in range(60, 80)]
     assert notes == [
-        "Probe on 'genre': logistic regression on 40 training tracks, 2 labels; inverse regularisation chosen on 20 "
+        "Probe on 'genre': logistic regression on 40 training tracks, 2 labels; inverse "
+        "regularisation chosen on 20 "
         "validation tracks (1 where they cannot tell): ours 0.001."
     ]
 
@@ -272,7 +273,8 @@ def test_test_labels_never_seen_in_training_are_left_out_and_noted() -> None:
     assert scores.by_method["random"].tolist() == [0.5] * 18
     assert (
         notes[1]
-        == "Probe on 'genre': 1 test tracks are left out: no training track carries any of their labels."
+        == "Probe on 'genre': 1 test tracks are left out: no training track carries any of their "
+        "labels."
     )
 
 
@@ -349,7 +351,8 @@ def test_labels_that_cannot_be_told_are_left_out_and_noted() -> None:
     )
     assert roc.by_method["random"].tolist() == [0.5, 0.5]
     assert notes[1:] == [
-        "Probe on 'genre': 4 of 6 labels are left out: fewer than 5 training tracks carry them, or all do, or all test "
+        "Probe on 'genre': 4 of 6 labels are left out: fewer than 5 training tracks carry them, or "
+        "all do, or all test "
         "tracks do, or none."
     ]
     lists[4 + 8].append("rare")  # a fifth one
@@ -388,12 +391,14 @@ def test_a_method_called_random_is_not_asked() -> None:
         ([None] * 80, "0 labels in training and 0 test tracks carrying one of them"),
         (
             [["a"] if row % 2 else ["b"] for row in range(60)] + [["a", "b"]] * 20,
-            "all 2 labels are left out: fewer than 5 training tracks carry them, or all do, or all test tracks do, or "
+            "all 2 labels are left out: fewer than 5 training tracks carry them, or all do, or all "
+            "test tracks do, or "
             "none",
         ),
         (
             [[f"label {row % 20}"] for row in range(80)],
-            "all 20 labels are left out: fewer than 5 training tracks carry them, or all do, or all test tracks do, or "
+            "all 20 labels are left out: fewer than 5 training tracks carry them, or all do, or "
+            "all test tracks do, or "
             "none",
         ),
     ],

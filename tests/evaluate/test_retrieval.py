@@ -73,9 +73,7 @@ def test_retrieval_equals_a_plain_sort_in_both_directions() -> None:
         ]
 
 
-def test_retrieval_names_side_queries_and_clusters_and_keeps_only_methods_with_both_kinds_of_vectors() -> (
-    None
-):
+def test_retrieval_names_queries_and_clusters_and_keeps_methods_with_both_vectors() -> None:
     one, two, three = (random_vectors(4, 3, seed) for seed in range(3))
     clusters = ["x", "x", "y", "z"]
     found = retrieval_scores(

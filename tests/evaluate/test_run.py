@@ -148,7 +148,7 @@ def test_notes_name_simulated_listeners_and_what_was_ranked(evaluation: Measurem
 
 
 def test_a_summary_knows_its_data_and_its_seeds(two_seeds: Seeds, trained: Library) -> None:
-    """Both seeds measured the same runs, so only what the baselines draw may differ between them."""
+    """Both seeds measured the same runs, so they may differ only in the baselines' random draws."""
     about = two_seeds[0].about
     splits = load_splits(trained.folder)
     assert splits is not None
@@ -269,8 +269,8 @@ def test_what_the_taggers_heard_has_its_own_row_but_not_on_their_own_tags(
     write_manifest(folder.frames, pl.DataFrame(rows[1:], schema=MANIFEST_SCHEMA, orient="row"))
     notes = measure_library(folder, compared, 0).notes
     assert (
-        "MusiCNN is not measured: it has not heard every track (1 are missing); run: ponticello tag."
-        in notes
+        "MusiCNN is not measured: it has not heard every track (1 are missing); run: ponticello "
+        "tag." in notes
     )
 
 

@@ -103,7 +103,7 @@ def test_sequences_hold_liked_tracks_in_order_of_time_then_of_track_id() -> None
 
 
 def test_repeats_in_a_row_count_once_and_the_latest_are_kept() -> None:
-    """a a b b a is a b a; a skip or an unnamed track between two plays of b does not make them two."""
+    """a a b b a is a b a; a skip or an unnamed track between two plays of b does not split them."""
     plays = [("ann", track, hour, "play", 40.0) for hour, track in enumerate("aabzba")]
     events = log(*plays, ("ann", "a", 3, "skip", 40.0), ("bob", "a", 9, "play", 40.0))
     for max_length, wanted in ((10, [0, 1, 0]), (2, [1, 0]), (1, [0])):
@@ -129,7 +129,7 @@ def test_sequences_refuse_no_length() -> None:
 
 
 def test_planted_next_track_is_found_far_above_popularity(model: SasRec) -> None:
-    """Every track is the follower of one other and about as popular, so popularity cannot know it."""
+    """Each track follows one other and all are about as popular, so popularity cannot help."""
     sequences, follower = planted()
     wanted = np.array([follower[tracks[-1]] for tracks in sequences])
     counts = np.bincount(np.concatenate(sequences), minlength=N_TRACKS)

@@ -1,4 +1,4 @@
-"""Seeds put together by hand, what is compared with what, what is noted, and the order of it all."""
+"""Seeds combined by hand, the compared pairs, the notes, and the order of figures."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -216,7 +216,7 @@ def test_an_audience_is_every_listener_with_a_seed() -> None:
 
 
 def test_last_sessions_are_the_test_window_of_each_listener() -> None:
-    """u1's own test window begins at hour 11: d, at hour 10, is validation, and was played before."""
+    """u1's own test window begins at hour 11: d, at hour 10, is validation and played before."""
     own = {"u1": (START + timedelta(hours=9), START + timedelta(hours=11))}
     splits = Splits(ROLES, None, None, own)
     warm, cold = next_tracks(_log(LOG), splits, USABLE, CONFIG)

@@ -97,7 +97,7 @@ def test_every_declared_method_answers_its_tasks_with_finite_scores(
 
 
 def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Splits) -> None:
-    """The log without its test window gives the same choices and the same scores for the same task."""
+    """The log without its test window gives the same choices and scores for the same task."""
     blind = before_test(splits, read_interactions(trained.folder))
     here, there = (
         made(trained, splits, "item_knn", "als", "vectors_to_factors", log=log)
@@ -180,8 +180,8 @@ def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measu
         "popularity",
     }
     assert (
-        f"{display_name(WITH_TEXT)} is not measured on {display_name(COLD)}: no vector that is compared holds a text."
-        in found.notes
+        f"{display_name(WITH_TEXT)} is not measured on {display_name(COLD)}: no vector that is "
+        "compared holds a text." in found.notes
     )
 
 
@@ -223,7 +223,10 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
         "random",
         "popularity",
     }
-    wanted = "ALS is not measured on next tracks, warm: it needs the package implicit; run: pip install implicit"
+    wanted = (
+        "ALS is not measured on next tracks, warm: it needs the package implicit; run: pip install "
+        "implicit"
+    )
     assert wanted in found.notes
 
 
@@ -237,8 +240,8 @@ def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     assert "ease" not in found.scorers(deduplicate_task(warm, {}))
     n = len(warm.candidates)
     assert (
-        f"EASE is not measured on {display_name(WARM)}: {n} tracks are too many for it; 5 are the most"
-        in found.notes
+        f"EASE is not measured on {display_name(WARM)}: {n} tracks are too many for it; 5 are the "
+        "most" in found.notes
     )
 
 

@@ -161,7 +161,8 @@ def test_zero_shot_of_several_labels_scores_the_cosine_with_each_prompt() -> Non
         assert scores.by_method["a"] == pytest.approx(plain.by_method["a"], abs=1e-6)
         assert scores.by_method["random"].tolist() == plain.by_method["random"].tolist()
     assert notes == [
-        "Zero-shot tags of 'tags': 3 labels; prompts: {label}, {label} music, a piece of {label} music."
+        "Zero-shot tags of 'tags': 3 labels; prompts: {label}, {label} music, a piece of {label} "
+        "music."
     ]
 
 
@@ -203,7 +204,8 @@ def test_zero_shot_of_one_label_a_track_takes_the_closest_prompt() -> None:
     assert scores.by_method["a"] == pytest.approx([1.0, 0.0, 0.5, 1 / 3])
     assert scores.by_method["random"] == pytest.approx(np.full(4, 1 / 3))
     assert notes == [
-        "Zero-shot tags of 'genre': 3 labels, one a track; prompts: {label}, {label} music, a piece of {label} music."
+        "Zero-shot tags of 'genre': 3 labels, one a track; prompts: {label}, {label} music, a "
+        "piece of {label} music."
     ]
 
 
@@ -245,7 +247,8 @@ def test_labels_no_test_track_or_every_one_carries_are_left_out_and_noted() -> N
     assert found[0].by_method["a"] == pytest.approx(alone[0].by_method["a"])
     assert (
         notes[1]
-        == "Zero-shot tags of 'x': 2 of 5 labels are left out: every test track carries them, or none."
+        == "Zero-shot tags of 'x': 2 of 5 labels are left out: every test track carries them, or "
+        "none."
     )
 
 
@@ -266,7 +269,8 @@ def test_only_methods_with_tracks_and_prompts_are_measured() -> None:
     assert refused == (
         [],
         [
-            "Zero-shot tags of 'x' are not measured: no method has vectors of both tracks and prompts."
+            "Zero-shot tags of 'x' are not measured: no method has vectors of both tracks and "
+            "prompts."
         ],
     )
 

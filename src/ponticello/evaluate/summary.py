@@ -72,8 +72,8 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
     preference: stage two minus stage one in every metric; in the metric of record also stage two,
     or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p`,
     corrected by `holm` over the whole summary. Tasks and methods that only some seeds measured are
-    summarised over those, with a note. DataError if there is not one per seed, if seeds have other queries or treat
-    a task differently, or if one holds the same task and metric twice.
+    summarised over those, with a note. DataError if there is not one per seed, if seeds have other
+    queries or treat a task differently, or if one holds the same task and metric twice.
     Randomness: config.evaluate.seed, for every interval and test.
     """
     if len(measured) != len(about.seeds):

@@ -5,7 +5,7 @@
     pairs_cold        a training track -> test tracks that the same listeners like
     playlists_cold    a playlist's training tracks -> the test tracks it also holds
     playlists_warm    the first half of a playlist of the test window -> its second half
-    audience_cold     a test track -> the listeners who like it in the test window
+    audience_cold     a test track -> the listeners that like it in the test window
 
 Ranking computes a block of queries at a time. Where answers hold a recording once
 (`search.deduplicate_recordings`), recordings are ranked instead of tracks.
@@ -91,7 +91,7 @@ def next_tracks(
     config: Config,
     cold_role: str = "test",
 ) -> list[Task]:
-    """Returns [warm, cold], for listeners who liked a training track before the test window.
+    """Returns [warm, cold], for listeners with a liked training track before the test window.
 
     usable: tracks that have vectors. cold_role: the role of cold tracks; "validation" for tuning.
     Warm excludes the tracks that a listener played before. Cold tracks count as new, so all are

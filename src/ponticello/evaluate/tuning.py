@@ -61,7 +61,7 @@ NOT_KEPT = ("item_knn", "ease")  # their models of before validation are not nee
 L2_GRID = [{"l2": l2} for l2 in (0.1, 1.0, 10.0, 100.0)]
 MAX_TUNING_USERS = 2_000  # more are sampled; all candidates are ranked for them
 MAX_SEQUENCE = 1_000  # latest liked tracks of a user that SASRec learns from
-MIN_SEQUENCES = 2  # users with two liked tracks, without which SASRec has nothing to learn
+MIN_SEQUENCES = 2  # users with two liked tracks, the least that SASRec can learn from
 
 
 @dataclass(frozen=True)

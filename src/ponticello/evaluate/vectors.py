@@ -30,7 +30,7 @@ MEL = "mel_statistics"
 MUSICNN = "musicnn"
 FRONT_END = "front_end"
 TEXT = "text"
-FUSED = "_fused"  # ends the name of a method whose vectors hold the text too
+FUSED = "_fused"  # ends the name of a method with vectors that hold the text too
 MIN_LENGTH = 1e-12  # a shorter vector has no direction
 
 VectorsById = dict[str, np.ndarray]  # (d,) each, by track id

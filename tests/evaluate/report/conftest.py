@@ -30,7 +30,10 @@ ABOUT = EvaluationInfo(
     command="ponticello evaluate -L my-library",
     is_simulated=False,
 )
-HOSTILE = "</td><script>alert('1')</script>\"|&amp;\\input{x}$x_1^2$ %#~ [a](b) ---\n: yes\u202e\x00\ud800 `c` *d* ünï 🎵"
+HOSTILE = (
+    "</td><script>alert('1')</script>\"|&amp;\\input{x}$x_1^2$ %#~ "
+    "[a](b) ---\n: yes\u202e\x00\ud800 `c` *d* ünï 🎵"
+)
 
 
 def figure(
@@ -162,7 +165,7 @@ def summary() -> Summary:
 
 @pytest.fixture
 def evaluations() -> list[Measurements]:
-    """Seeds 7 and 8: 12 queries of two methods, one score not counted, clusters in one task only."""
+    """Seeds 7 and 8: 12 queries of two methods, one score missing, clusters in one task only."""
     found = []
     for seed in ABOUT.seeds:
         generator = np.random.default_rng(seed)

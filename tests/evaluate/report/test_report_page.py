@@ -1,4 +1,4 @@
-"""The page: well formed, whole without network and script, honest about who listened, and readable."""
+"""The page: well formed, complete offline and without script, readable, and clear on simulation."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Plots: the same bytes again, text as text, marks where the numbers are, and colours of the page."""
+"""Plots: reproducible bytes, text as text, marks at the numbers, and the colours of the page."""
 
 import re
 import xml.etree.ElementTree as ET

@@ -81,7 +81,7 @@ def test_nothing_is_best_without_intervals_or_without_rivals() -> None:
 
 
 def test_tasks_and_metrics_of_simulated_listeners_are_marked_once(summary: Summary) -> None:
-    """A task whose every figure is simulated is marked in its title, a single metric in its heading."""
+    """A task is marked in its title if all its figures are simulated, a metric in its heading."""
     tradeoff = [figure for figure in summary.figures if figure.section == "tradeoff"]
     marked = [replace(figure, is_simulated=figure.metric == "NDCG@10") for figure in tradeoff]
     table = tables_of(marked)[0]

@@ -34,7 +34,10 @@ def test_markdown_is_claims_then_one_table_a_task_then_differences(summary: Summ
         "| stage two | 0.400 [0.330, 0.470] ± 0.010 | 2.5 [2.0, 3.0] ± 0.0 |",
     ]
     assert "| stage one | - | - |" in lines
-    wanted = "| meaning | text to audio | R@10 | stage two minus stage one | -0.100 [-0.150, -0.050] | <0.001 | 0.001 |"
+    wanted = (
+        "| meaning | text to audio | R@10 | stage two minus stage one | -0.100 [-0.150, -0.050] | "
+        "<0.001 | 0.001 |"
+    )
     assert f"{wanted} worse |" in lines
     assert "| Command | ponticello evaluate -L my-library |" in lines
     assert lines[-1] == "- A note."
