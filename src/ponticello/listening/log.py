@@ -35,6 +35,7 @@ _MOST_LISTED = 10_000  # rows of unknown tracks that skipped.csv lists one by on
 _PLAYLIST, _IS_COUNT = "playlist", "is_count"
 # Rows that are equal in all of these columns are one event.
 _EVENT_KEY = (USER_ID, TRACK_ID, PLAYED_AT, EVENT, _PLAYLIST, _IS_COUNT)
+_EVENT_ORDER = (PLAYED_AT, USER_ID, TRACK_ID, EVENT, _PLAYLIST, _IS_COUNT)
 _MINUTE_KEY = (USER_ID, TRACK_ID, PLAYED_S, "minute")
 _COUNT_KEY = (USER_ID, TRACK_ID, EVENT)
 # By how much the clocks of two services may differ; it also covers rounding to the minute.
@@ -137,7 +138,7 @@ def merge_interactions(
             old = _without_events(old, _with_event_key(replaced))
         new = _without_events(new, events_of_users(old, new[USER_ID]))
         rows = concat_tables(old, new, name)
-    rows = rows.sort(PLAYED_AT, *_EVENT_KEY, maintain_order=True).drop(_PLAYLIST, _IS_COUNT)
+    rows = rows.sort(_EVENT_ORDER, maintain_order=True).drop(_PLAYLIST, _IS_COUNT)
     with atomic_write(folder.interactions) as temporary:
         rows.write_parquet(temporary, compression="zstd")
     return new.height, rows.height
@@ -198,9 +199,9 @@ def drop_minute_rounded_duplicates(events: pl.DataFrame, existing: pl.DataFrame)
     plays = rows.filter(_IS_PLAY & _IS_EXPORTED)
     rounded = plays.filter("is_rounded")
     exact = plays.filter(~pl.col("is_rounded"))
-    known = existing.filter(_IS_PLAY).with_columns(minute, is_rounded)
-    any_play = pl.concat([exact.select(_MINUTE_KEY), known.select(_MINUTE_KEY)])
-    rounded_play = known.filter("is_rounded")
+    logged_plays = existing.filter(_IS_PLAY).with_columns(minute, is_rounded)
+    any_play = pl.concat([exact.select(_MINUTE_KEY), logged_plays.select(_MINUTE_KEY)])
+    rounded_play = logged_plays.filter("is_rounded")
     duplicates = pl.concat(
         [
             rounded.join(any_play, on=_MINUTE_KEY, how="semi", nulls_equal=True)["row"],
@@ -220,10 +221,10 @@ def drop_scrobbles_covered_by_plays(
     """
     rows = events.with_row_index("row")
     plays = rows.filter(_IS_PLAY & _IS_EXPORTED)
-    known = existing.filter(_IS_PLAY)
-    covered = _covered_scrobbles(plays, pl.concat([plays, known], how="diagonal"))
+    logged_plays = existing.filter(_IS_PLAY)
+    covered = _covered_scrobbles(plays, pl.concat([plays, logged_plays], how="diagonal"))
     rows = rows.filter(~pl.col("row").is_in(covered["row"].implode()))
-    return rows.drop("row"), _covered_scrobbles(known, plays)
+    return rows.drop("row"), _covered_scrobbles(logged_plays, plays)
 
 
 def drop_repeated_playlist_entries(events: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
@@ -231,9 +232,9 @@ def drop_repeated_playlist_entries(events: pl.DataFrame, existing: pl.DataFrame)
     key = (USER_ID, TRACK_ID, SESSION_ID)
     is_playlist = pl.col(EVENT) == "playlist"
     is_exported_entry = is_playlist & _IS_EXPORTED
-    known = existing.filter(is_playlist)
+    logged = existing.filter(is_playlist)
     entries = events.filter(is_exported_entry).unique(key, keep="first", maintain_order=True)
-    entries = entries.join(known, on=key, how="anti", nulls_equal=True, maintain_order="left")
+    entries = entries.join(logged, on=key, how="anti", nulls_equal=True, maintain_order="left")
     return pl.concat([events.filter(~is_exported_entry), entries])
 
 
@@ -246,12 +247,12 @@ def keep_larger_counts(
     """
     largest = counts.sort(N_TIMES, PLAYED_AT, descending=True)
     largest = largest.unique(_COUNT_KEY, keep="first", maintain_order=True)
-    known = existing.filter(pl.col(N_TIMES).is_not_null())
-    previous = known.select(*_COUNT_KEY, pl.col(N_TIMES).alias("previous"))
+    logged_counts = existing.filter(pl.col(N_TIMES).is_not_null())
+    previous = logged_counts.select(USER_ID, TRACK_ID, EVENT, previous=N_TIMES)
     largest = largest.join(previous, on=_COUNT_KEY, how="left", maintain_order="left")
     is_larger = pl.col("previous").is_null() | (pl.col(N_TIMES) > pl.col("previous"))
     largest = largest.filter(is_larger).drop("previous")
-    return largest, known.join(largest, on=_COUNT_KEY, how="semi")
+    return largest, logged_counts.join(largest, on=_COUNT_KEY, how="semi")
 
 
 def _covered_scrobbles(plays: pl.DataFrame, covering: pl.DataFrame) -> pl.DataFrame:
@@ -272,7 +273,9 @@ def _covered_scrobbles(plays: pl.DataFrame, covering: pl.DataFrame) -> pl.DataFr
         check_sortedness=False,
     )
     covered = next_plays.filter(pl.col("begins") <= pl.col(PLAYED_AT))
-    return covered.select(*plays.columns, "play_ends")
+    columns = plays.columns
+    columns.append("play_ends")
+    return covered.select(columns)
 
 
 def _with_event_key(events: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Matches an entry of a listening history to a track of the catalogue by id, file or name.
 
 The rules, in order: track_id, mbid, isrc, uri, path, title (artist and title, word by word),
-edition (as title, but for a remaster's label, if nothing closer exists). If a rule finds several
+edition (as title, but for a remaster's label, if no closer track exists). If a rule finds several
 tracks, album, duration (within 3 s) and spelling decide; if they do not, the entry stays unmatched.
 `unmatched.SuggestionIndex` adds a last, optional rule: fuzzy.
 
@@ -46,7 +46,7 @@ from ponticello.tracks.names import (
 RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
 MAX_SUGGESTIONS = 3  # tracks that are listed beside an entry without a match
 SAME_DURATION_S = 3.0
-EXCERPT_S = 61.0  # a shorter file may be an excerpt, whose duration is not the recording's
+EXCERPT_S = 61.0  # a shorter file may be an excerpt, with another duration than the recording
 _MIN_DIFFERENCE_S = 10.0
 _MIN_DIFFERENCE = 0.1  # a share; two durations this far apart are two versions
 _MAX_COMPARED = 32  # candidates up to which blocking saves no time
@@ -127,7 +127,7 @@ class CandidateGroup:
 
 @dataclass(frozen=True, slots=True)
 class _GroupColumns:
-    """What the n tracks of a group are compared by.
+    """The values by which the n tracks of a group are compared.
 
     codes: the number of each value, per column. values: (n, 9), numbers of the tracks' values.
     has: (n, 6), which fields a track has. durations_s: (n,), NaN where unknown.
@@ -143,14 +143,16 @@ def _group_columns(entries: list[CatalogEntry]) -> _GroupColumns:
     codes: list[dict[Hashable, int]] = []
     columns = []
     for column in zip(*map(_compared_values, entries), strict=True):
-        numbers = {value: number for number, value in enumerate(dict.fromkeys(column))}
+        numbers: dict[Hashable, int] = {}
+        columns.append([numbers.setdefault(value, len(numbers)) for value in column])
         codes.append(numbers)
-        columns.append([numbers[value] for value in column])
     has = []
     for entry in entries:
         is_excerpt = entry.duration_s is not None and entry.duration_s <= EXCERPT_S
         fields = (entry.title, entry.guests, entry.album_words, entry.mbid, entry.duration_s)
-        has.append([*map(bool, fields), is_excerpt])
+        has_fields = list(map(bool, fields))
+        has_fields.append(is_excerpt)
+        has.append(has_fields)
     durations_s = [np.nan if entry.duration_s is None else entry.duration_s for entry in entries]
     values = np.array(columns, np.int32).T
     return _GroupColumns(codes, values, np.array(has), np.array(durations_s, np.float64))

@@ -138,7 +138,7 @@ def pending_events_path(folder: LibraryPaths) -> Path:
 
 
 def unmatched_list_path(folder: LibraryPaths) -> Path:
-    """Returns the list of tracks that were heard and are not in the catalogue."""
+    """Returns the list of played tracks that are not in the catalogue."""
     return folder.root / LIST_FILE
 
 
@@ -198,7 +198,9 @@ def write_unmatched_list(
     counts_by_size = counts.agg(n=pl.col(N_TIMES).sum()).sort(
         "n", REFERENCE, descending=[True, False]
     )
-    header = ["events", *_LISTED_FIELDS, "reason"]
+    header = ["events"]
+    header.extend(_LISTED_FIELDS)
+    header.append("reason")
     for rank in range(1, MAX_SUGGESTIONS + 1):
         header += [f"near_{rank}", f"near_{rank}_id", f"not_{rank}"]
     with (
@@ -225,16 +227,20 @@ def _list_rows(
                 if entry.track_id not in refused_ids:
                     similar.append((entry, difference))
         cells: list[object] = [n_events]
-        cells += [getattr(references[index], name) for name in _LISTED_FIELDS]
+        for name in _LISTED_FIELDS:
+            cells.append(getattr(references[index], name))
         cells.append(matches[index].reason)
         for entry, difference in similar[:MAX_SUGGESTIONS]:
             cells += [entry.label, entry.track_id, difference]
         n_missing = MAX_SUGGESTIONS - len(similar[:MAX_SUGGESTIONS])
-        yield [*map(escape_csv_cell, cells), *[""] * (3 * n_missing)]
+        cells += [""] * (3 * n_missing)
+        yield list(map(escape_csv_cell, cells))
 
 
 def _first_of_each(events: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    return events.unique((*columns, REFERENCE), keep="first", maintain_order=True)
+    key = list(columns)
+    key.append(REFERENCE)
+    return events.unique(key, keep="first", maintain_order=True)
 
 
 def _folded_artist(entry: CatalogEntry) -> str:
@@ -262,7 +268,7 @@ def _is_same_but_for_accents(query: CatalogEntry, entry: CatalogEntry) -> bool:
 def _most_similar(name: str, names: list[str], minimum: float) -> list[tuple[str, float]]:
     """Returns the three most similar names from `minimum` of 100 on; of equal ones the first."""
     if not name:
-        return [(other, 0.0) for other in names[:MAX_SUGGESTIONS]]
+        return [(first_name, 0.0) for first_name in names[:MAX_SUGGESTIONS]]
     similarity = process.cdist(
         [name], names, scorer=fuzz.ratio, score_cutoff=minimum, dtype=np.float64
     )[0]

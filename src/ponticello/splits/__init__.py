@@ -2,5 +2,5 @@
 
 splits   makes, stores and loads a split
 assign   assigns tracks to a part of the split
-leakage  checks that nothing held out reaches training
+leakage  checks that no held-out track reaches training
 """

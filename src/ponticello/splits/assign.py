@@ -41,7 +41,7 @@ def roles_by_group(
     share of tracks, then to validation, then to train. A share above 0 gets the smallest group even
     if that is too large, as long as another is left to train on.
 
-    ConfigError: test and validation leave nothing to train on.
+    ConfigError: the shares of test and validation sum to 1 or more.
     """
     if config.validation_share + config.test_share >= 1:
         raise ConfigError(
@@ -55,7 +55,10 @@ def roles_by_group(
     roles = {track_id: previous[track_id] for track_id in track_ids if track_id in previous}
     new_groups = {}
     for group, ids in members.items():
-        counts = Counter(roles[track_id] for track_id in ids if track_id in roles)
+        counts: Counter[str] = Counter()
+        for track_id in ids:
+            if track_id in roles:
+                counts[roles[track_id]] += 1
         if not counts:
             new_groups[group] = len(ids)
             continue

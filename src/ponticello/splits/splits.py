@@ -239,11 +239,11 @@ def save_splits(folder: LibraryPaths, splits: Splits) -> None:
 
     Users' own moments go to splits-listeners.parquet, which the same SHA-256 covers.
     """
-    rows = sorted(splits.roles.items())
+    roles = dict(sorted(splits.roles.items()))
     table = pa.table(
         {
-            TRACK_ID: pa.array([track_id for track_id, _ in rows], pa.string()),
-            "role": pa.array([role for _, role in rows], pa.string()),
+            TRACK_ID: pa.array(list(roles), pa.string()),
+            "role": pa.array(list(roles.values()), pa.string()),
         }
     )
     metadata = {
@@ -292,11 +292,12 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
     for key, value in (table.schema.metadata or {}).items():
         metadata[key.decode()] = value.decode()
     train_until, validation_until = json.loads(metadata["moments"])
-    scheme = Scheme(*json.loads(metadata["scheme"]))
+    tracks_scheme, column, events_scheme = json.loads(metadata["scheme"])
+    scheme = Scheme(tracks_scheme, column, events_scheme)
     listeners = None
     if scheme.events == "last-session" and _listeners_file(folder).is_file():
         moments = read_stored_table(_listeners_file(folder))
-        listeners = _moments_by_user(moments.select(*_USER_MOMENTS))
+        listeners = _moments_by_user(moments.select(list(_USER_MOMENTS)))
     rows = table.to_pydict()
     splits = Splits(
         roles=dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
@@ -324,13 +325,16 @@ def splits_sha256(splits: Splits) -> str:
 
 
 def describe(splits: Splits) -> str:
-    """Returns a sentence for reports: what is held out, with counts and moments.
+    """Returns a sentence for reports: the scheme, with counts and moments.
 
     >>> describe(Splits({"a": "train", "b": "test"}, None, None))[:55]
     'Held out: whole artists and events by time; 1 train, 0 '
     """
     counts = Counter(splits.roles.values())
-    tracks = ", ".join(f"{counts[role]:,} {role}" for role in ("train", "validation"))
+    tracks = (
+        f"{counts['train']:,} train, {counts['validation']:,} validation "
+        f"and {counts['test']:,} test tracks"
+    )
     unused = f" ({splits.n_without_role:,} more have no role)" if splits.n_without_role else ""
     if splits.listeners is not None:
         n_held = sum(first < second for first, second in splits.listeners.values())
@@ -342,7 +346,7 @@ def describe(splits: Splits) -> str:
             f"training before {splits.train_until:%Y-%m-%d %H:%M} UTC, "
             f"test from {splits.validation_until:%Y-%m-%d %H:%M} UTC"
         )
-    return f"Held out: {splits.scheme}; {tracks} and {counts['test']:,} test tracks{unused}; {moments}."
+    return f"Held out: {splits.scheme}; {tracks}{unused}; {moments}."
 
 
 def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
@@ -435,8 +439,10 @@ def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
 
 
 def _moments(splits: Splits) -> list[str | None]:
-    moments = (splits.train_until, splits.validation_until)
-    return [None if at is None else at.isoformat() for at in moments]
+    moments: list[str | None] = []
+    for at in (splits.train_until, splits.validation_until):
+        moments.append(None if at is None else at.isoformat())
+    return moments
 
 
 def _listeners_file(folder: LibraryPaths) -> Path:

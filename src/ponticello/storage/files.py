@@ -60,8 +60,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def restore_directories(parent: Path, name: str = "*") -> None:
     """Gives directories their names back that a killed writer had moved aside.
 
-    name: a glob pattern. Only directories that a process of this host moved, which has ended, and
-    whose name is free. The caller is the writer of these directories: a reader must not call this.
+    name: a glob pattern. Skips directories that a running process or another host moved, and names
+    that are taken. The caller is the writer of these directories: a reader must not call this.
     """
     for aside in parent.glob(f".{name}.*.old.tmp"):
         match = _TEMPORARY.fullmatch(aside.name)
@@ -74,7 +74,7 @@ def restore_directories(parent: Path, name: str = "*") -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Returns whether `path` is a temporary of `atomic_write` whose process has ended.
+    """Returns whether `path` is a temporary that an ended process of `atomic_write` left.
 
     False for temporaries of other hosts: their processes cannot be seen from here.
     """
@@ -85,12 +85,12 @@ def is_left_over(path: Path) -> bool:
 
 
 def _host() -> str:
-    """The name of this host, without dots, which separate the fields of a temporary's name."""
+    """Returns the name of this host, without dots, which separate the fields of `_TEMPORARY`."""
     return re.sub(r"[^\w-]", "-", gethostname())[:64]
 
 
 def _is_process_alive(process: int) -> bool:
-    """Whether this host runs a process of this number; True where that cannot be seen."""
+    """Returns whether this host runs a process of this number; True if that is unknown."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -115,7 +115,7 @@ def fsync_paths(paths: Iterable[Path]) -> None:
 
 
 def file_hash(path: Path) -> str:
-    """Returns the SHA-256 of a file in hex; above 16 MiB, `16MiB:` and that of its blocks' SHA-256s.
+    """Returns the SHA-256 of a file in hex; above 16 MiB, `16MiB:` and that of its blocks' hashes.
 
     Blocks are hashed in parallel, fast enough to check a large index whenever it is opened.
     """
@@ -144,9 +144,7 @@ def _block_sha256(path: Path, start: int) -> bytes:
 
 
 def escape_csv_cell(value: object) -> object:
-    """Returns a cell that is safe in a spreadsheet: text is cut at 5,000 characters, and gets an
-    apostrophe in front if it looks like a formula.
-    """
+    """Cuts text at 5,000 characters, and puts an apostrophe before a formula of a spreadsheet."""
     if not isinstance(value, str):
         return value
     return ("'" if value.startswith(_FORMULA_STARTS) else "") + value[:_CELL_LENGTH]

@@ -135,7 +135,7 @@ class LibraryPaths:
         return self.root / "report"
 
     def run(self, name: str) -> Path:
-        """Returns the folder of a training run; LibraryError unless `name` is a plain folder name."""
+        """Returns the folder of a training run; LibraryError unless `name` is a folder name."""
         if not name or name != Path(name).name or name.startswith("."):
             raise LibraryError(f"run name {name!r} must be a plain folder name")
         return self.root / "runs" / name
@@ -146,10 +146,11 @@ class LibraryPaths:
 
         Directories that a killed writer of this host had moved aside get their names back first.
 
-        purpose: what the library is held for; shown to other processes that are refused.
+        purpose: shown to other processes that are refused.
         LibraryError (library_locked) if another process holds it for longer than `wait_s`.
         """
-        lock, holder = FileLock(self.root / ".lock", timeout=wait_s), self.root / ".lock.json"
+        lock = FileLock(self.root / ".lock", timeout=wait_s)
+        holder = self.root / ".lock.json"
         try:
             lock.acquire()
         except Timeout:
@@ -166,7 +167,8 @@ class LibraryPaths:
                 "since": datetime.now(UTC).isoformat(" ", "seconds"),
             }
             holder.write_text(json.dumps(record), encoding="utf-8")
-            for parent in (self.root, *self.root.glob("*/")):
+            restore_directories(self.root)
+            for parent in self.root.glob("*/"):
                 restore_directories(parent)
             yield
         finally:
@@ -189,8 +191,9 @@ class LibraryPaths:
             atomic_write(self.skipped) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            header = ["step", "file", "line", "field", "value", "reason"]
-            csv.writer(file).writerows([header, *lines])
+            writer = csv.writer(file)
+            writer.writerow(["step", "file", "line", "field", "value", "reason"])
+            writer.writerows(lines)
 
 
 def _describe_holder(holder: Path) -> str:
@@ -198,8 +201,8 @@ def _describe_holder(holder: Path) -> str:
         record = json.loads(holder.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # the other process has not written it yet, or has just ended
-    purpose, process, host = record["purpose"], record["process"], record["host"]
-    return f" ({purpose}, process {process} on {host}, since {record['since']})"
+    process = f"process {record['process']} on {record['host']}"
+    return f" ({record['purpose']}, {process}, since {record['since']})"
 
 
 def create_library(root: Path | str, preset: str = "small") -> LibraryPaths:

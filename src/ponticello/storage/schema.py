@@ -31,7 +31,7 @@ PLAYED_S = "played_s"
 WEIGHT = "weight"
 CONTEXT_TRACK_ID = "context_track_id"
 SESSION_ID = "session_id"
-N_TIMES = "n_times"  # of an event that stands for several plays; null for all others
+N_TIMES = "n_times"  # the number of plays that one event counts; null for a single play
 
 # pairs
 ANCHOR_ID = "anchor_id"

@@ -1,10 +1,7 @@
-"""Table files as they come: CSV, TSV, JSONL or Parquet in, raw columns and the line of every row
-out.
+"""Reads table files (CSV, TSV, JSONL, Parquet): their raw columns, and the line of every row.
 
-Nothing is judged here but the format; what the values mean is checked at the door, in `intake`.
-
-Parquet files, read by their own path and no other: `[ ] * ?` in a folder's name are letters, never
-a pattern.
+Only the format is checked here; `validation` checks the values. In the path of a Parquet file,
+`[ ] * ?` are letters, never a pattern.
 """
 
 import codecs
@@ -31,10 +28,10 @@ from ponticello.storage.schema import Kind
 def read_parquet(
     source: Path | bytes, name: str, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """The rows of a Parquet file or of its bytes; only `columns`, if they are given.
+    """Returns the rows of a Parquet file or of its bytes; only `columns`, if they are given.
 
-    DataError: it is missing, damaged or no Parquet file, or lacks a column. name: what the error
-    calls it.
+    DataError: it is missing, damaged or no Parquet file, or lacks a column. name: its name in the
+    error.
     """
     with _readable(name):
         with _opened(source) as file:
@@ -45,9 +42,7 @@ def read_parquet(
 
 
 def scan_parquet(path: Path) -> pl.LazyFrame:
-    """As `read_parquet`, without loading the rows; DataError if the file does not say what columns
-    it has.
-    """
+    """As `read_parquet`, without loading the rows; DataError if the footer cannot be read."""
     with _readable(path.name):
         with _opened(path):
             rows = pl.scan_parquet(path, glob=False)
@@ -69,11 +64,10 @@ def has_rows(path: Path) -> bool:
 
 @contextmanager
 def wrap_read_errors(path: Path) -> Iterator[None]:
-    """DataError if what goes wrong in the block is that `path` is damaged, which lazy rows tell
-    only as they are read.
+    """Raises DataError for an error of the block if `path` is damaged.
 
-    Every engine has errors of its own for it, and polars may panic; so where one says nothing of
-    Parquet, the file is read to see.
+    Lazy rows show damage only when they are read, each engine with errors of its own, and polars
+    may panic. If the error does not name Parquet, the file is read to find out.
     """
     try:
         yield
@@ -92,15 +86,15 @@ def wrap_read_errors(path: Path) -> Iterator[None]:
 
 
 def _opened(source: Path | bytes) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
-    )
+    file = pa.OSFile(str(source)) if isinstance(source, Path) else pa.BufferReader(source)
+    return pq.ParquetFile(file)
 
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """DataError for what pyarrow and polars raise. pyarrow reads first: at some damaged files
-    polars panics.
+    """Raises DataError for the errors of pyarrow and polars.
+
+    pyarrow reads first, since polars panics at some damaged files.
     """
     try:
         yield
@@ -208,9 +202,7 @@ def _read_parquet(content: Path | bytes, name: str) -> RawTable:
 
 
 def _read_plain_csv(data: bytes, delimiter: str) -> RawTable | None:
-    """The fast way, for a CSV without quotes or faults; None sends it to `_read_csv`, which says
-    what is wrong.
-    """
+    """Reads a CSV without quotes and faults fast; None for any other, which `_read_csv` reads."""
     end = data.find(b"\n")
     if end < 0 or b'"' in data:
         return None
@@ -233,14 +225,15 @@ def _read_plain_csv(data: bytes, delimiter: str) -> RawTable | None:
 
 
 def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
-    """The exact way: about 2 us a field, with every fault by its line."""
+    """Reads any CSV, with every fault by its line; about 2 us per field."""
     lines, not_utf8 = lines_of(data)
     records = _records(lines, delimiter)
     _, end, fields, problem = next(records)
     header = [field.strip() for field in fields]
     if problem or not_utf8 & set(range(1, end + 1)):
         raise DataError(
-            f"{name}: line 1 names the columns but {problem or 'is not UTF-8'}; save the file as UTF-8 CSV"
+            f"{name}: line 1 names the columns but {problem or 'is not UTF-8'}; "
+            "save the file as UTF-8 CSV"
         )
     if repeated := sorted({column for column in header if header.count(column) > 1}):
         raise DataError(f"{name}: column {repeated[0]!r} is there twice; rename or drop one")
@@ -249,22 +242,22 @@ def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
     numbers: list[int] = []
     skipped = []
     for line, end, fields, problem in records:
-        broken = (
-            min(not_utf8.intersection(range(line, end + 1)), default=None) if not_utf8 else None
-        )
-        if broken or problem:
-            skipped.append(
-                _bad_line(name, broken or line, lines, "is not UTF-8" if broken else problem)
-            )
+        broken = None
+        if not_utf8:
+            broken = min(not_utf8.intersection(range(line, end + 1)), default=None)
+        if broken is not None:
+            skipped.append(_bad_line(name, broken, lines, "is not UTF-8"))
+            continue
+        if problem:
+            skipped.append(_bad_line(name, line, lines, problem))
             continue
         rows.append(fields)
         numbers.append(line)
         if len(rows) == _CHUNK_ROWS:
             frames.append(_frame(header, rows))
             rows.clear()
-    return RawTable(
-        pl.concat([*frames, _frame(header, rows)]), pl.Series(numbers, dtype=pl.Int64), skipped
-    )
+    frames.append(_frame(header, rows))
+    return RawTable(pl.concat(frames), pl.Series(numbers, dtype=pl.Int64), skipped)
 
 
 def _frame(header: list[str], rows: list[list[str]]) -> pl.DataFrame:
@@ -275,12 +268,14 @@ def _frame(header: list[str], rows: list[list[str]]) -> pl.DataFrame:
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
-    """(first line, last line, fields, problem) of every record. A stray quote costs its own line,
-    not the file.
+    """Yields (first line, last line, fields, problem) of every record.
+
+    A stray quote costs its own line, not the file.
     """
     start = width = 0
     while start < len(lines):
-        base, problem = start, ""
+        base = start
+        problem = ""
         reader = csv.reader(
             map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True
         )
@@ -289,7 +284,9 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[
                 fields = next(reader)
                 end = base + reader.line_num
             except csv.Error as error:
-                fields, end, problem = [], start + 1, f"is not valid CSV: {error}"
+                fields = []
+                end = start + 1
+                problem = f"is not valid CSV: {error}"
             width = width or len(fields)
             if fields and len(fields) != width:
                 problem = f"has {len(fields)} fields, wanted {width}"
@@ -313,9 +310,8 @@ def _read_jsonl(data: bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
             continue
         for column, value in row.items():
             values = columns.setdefault(column, [])
-            values += [None] * (
-                len(numbers) - len(values)
-            )  # of the rows since that have no such key
+            n_lacking = len(numbers) - len(values)  # earlier rows without this key
+            values += [None] * n_lacking
             values.append(value)
         numbers.append(number)
     if not numbers:

@@ -1,5 +1,4 @@
-"""Checks a table at the door: good rows go on in their columns' types, every bad row is listed with
-its line.
+"""Checks the values of a table: returns good rows in their columns' types, lists bad ones by line.
 
 Each known column is cast to its kind. Casting is vectorised; only bad rows are visited one by one.
 """
@@ -38,7 +37,8 @@ FIRST_YEAR, LAST_YEAR = 1990, 2100  # a listening event outside is a clock or a 
 _NOT_NEGATIVE = (DURATION_S, PLAYED_S, WEIGHT)
 MILLISECONDS_FROM = 1e11  # as Unix seconds the year 5138, as milliseconds 1973
 _ISO_8601 = (
-    r"^(?<date>\d{4}-?\d\d-?\d\d)(?:[Tt ](?<hour>\d\d):?(?<minute>\d\d)(?::?(?<second>\d\d)(?:[.,](?<part>\d+))?)?)?"
+    r"^(?<date>\d{4}-?\d\d-?\d\d)"
+    r"(?:[Tt ](?<hour>\d\d):?(?<minute>\d\d)(?::?(?<second>\d\d)(?:[.,](?<part>\d+))?)?)?"
     r"\s*(?:[Zz]|(?<zone>[+-]\d\d):?(?<zone_minute>\d\d)?)?$"
 )
 _REASONS: dict[Kind, str] = {
@@ -51,9 +51,7 @@ _REASONS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What an import did, in rows: new, known before and replaced, left out, and in the library
-    now.
-    """
+    """The result of an import, in rows. n_updated: known before and replaced. n_total: now."""
 
     n_new: int
     n_updated: int
@@ -64,8 +62,7 @@ class ImportResult:
 def read_table(
     path: Path, table: Table, rename: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, list[SkippedRow]]:
-    """The good rows of a CSV, TSV, JSONL or Parquet file, and one `SkippedRow` for each bad row, by
-    line.
+    """Returns the good rows of a CSV, TSV, JSONL or Parquet file, and the bad ones by line.
 
     rename: our column name -> the file's own, as in {"track_id": "id"}.
     Known columns are cast to text (String), texts (List(String)), number (Float64, finite) or time
@@ -86,59 +83,58 @@ def read_table(
 def read_numbered(
     path: Path, table: Table, rename: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, pl.Series, list[SkippedRow]]:
-    """`read_table` with the line of every good row between the two, for callers that check further."""
+    """As `read_table`, with the lines of the good rows between the two."""
     return validate_table(read_raw(path, raw_kinds(table, rename)), path.name, table, rename)
 
 
 def raw_kinds(table: Table, rename: Mapping[str, str] | None) -> dict[str, Kind]:
-    """The kinds of a table's columns by the names that a file gives them."""
+    """Returns the kinds of a table's columns by their names in a file."""
     return {(rename or {}).get(column, column): kind for column, kind in table.kinds.items()}
 
 
 def validate_table(
     raw: RawTable, name: str, table: Table, rename: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, pl.Series, list[SkippedRow]]:
-    """`read_numbered` of a table that is in memory. name: what lists and errors call it."""
+    """As `read_numbered`, of a table in memory. name: its name in lists and errors."""
     frame = _renamed(raw.frame, table, rename or {}, name)
-    bad: dict[int, SkippedRow] = {}  # by row; the first problem found is the one told
-    for column in [column for column in table.kinds if column in frame.columns]:
+    bad: dict[int, SkippedRow] = {}  # by row, with its first problem
+    for column in table.kinds:
+        if column not in frame.columns:
+            continue
         before = _clean(frame[column])
         after = _cast(before, table.kinds[column], name)
         for is_bad, reason in _problems(before, after, table):
             for row in is_bad.arg_true().to_list():
-                bad.setdefault(
-                    row,
-                    SkippedRow(name, raw.lines[row], column, truncate_value(before[row]), reason),
-                )
+                value = truncate_value(before[row])
+                bad.setdefault(row, SkippedRow(name, raw.lines[row], column, value, reason))
         frame = frame.with_columns(after)
     if table.name == TRACKS.name:
         _refuse_repeated(frame[TRACK_ID], raw.lines, name, bad)
     good = pl.int_range(frame.height, eager=True)
     good = good.filter(~good.is_in(list(bad))) if bad else good
-    skipped = sorted([*raw.skipped, *bad.values()], key=lambda row: row.line or 0)
+    skipped = raw.skipped + list(bad.values())
+    skipped.sort(key=lambda row: row.line or 0)
     return frame[good], raw.lines[good], skipped
 
 
 def _renamed(
     frame: pl.DataFrame, table: Table, rename: Mapping[str, str], name: str
 ) -> pl.DataFrame:
-    """`frame` under our column names; DataError if a required one, or one that `rename` names, is
-    not there.
-    """
-    for ours, theirs in rename.items():
-        if theirs not in frame.columns:
+    """Renames columns to our names; DataError if one of `rename` or a required one is missing."""
+    for column, old in rename.items():
+        if old not in frame.columns:
             raise DataError(
-                f"{name}: column {theirs!r} is missing; {_found(frame.columns)}; correct --columns"
+                f"{name}: column {old!r} is missing; {_found(frame.columns)}; correct --columns"
             )
-        if ours != theirs and ours in frame.columns and ours not in rename.values():
+        if column != old and column in frame.columns and column not in rename.values():
             raise DataError(
-                f"{name}: column {ours!r} is there already; take {ours}={theirs} out of --columns"
+                f"{name}: column {column!r} is there already; take {column}={old} out of --columns"
             )
-    frame = frame.rename({theirs: ours for ours, theirs in rename.items()})
+    frame = frame.rename({old: column for column, old in rename.items()})
     for column in table.required:
         if column not in frame.columns:
-            others = [found for found in frame.columns if found not in table.kinds]
-            closest = difflib.get_close_matches(column, others, n=1, cutoff=0.0)
+            unknown = [present for present in frame.columns if present not in table.kinds]
+            closest = difflib.get_close_matches(column, unknown, n=1, cutoff=0.0)
             advice = f"rename it or pass --columns {column}={closest[0]}" if closest else "add it"
             raise DataError(
                 f"{name}: column {column!r} is missing; {_found(frame.columns)}; {advice}"
@@ -152,7 +148,7 @@ def _found(columns: list[str]) -> str:
 
 
 def _clean(values: pl.Series) -> pl.Series:
-    """The same values with text stripped; null where nothing is left."""
+    """Strips text; null where it is empty."""
     if isinstance(values.dtype, pl.List | pl.Array) and _is_textual(values.dtype.inner):
         part = pl.element().cast(pl.String).str.strip_chars()
         values = values.cast(pl.List(values.dtype.inner)).list.eval(part.filter(part != ""))
@@ -166,8 +162,8 @@ def _clean(values: pl.Series) -> pl.Series:
 
 
 def _cast(values: pl.Series, kind: Kind, name: str) -> pl.Series:
-    """The values in the type of their kind, null where that cannot be; DataError if the whole
-    column cannot.
+    """Casts values to the type of their kind, else to null; DataError if the column's type cannot
+    be cast.
     """
     dtype = values.dtype
     if dtype == pl.Null or (kind in ("text", "texts") and dtype == DTYPES[kind]):
@@ -191,8 +187,9 @@ def _is_textual(dtype: Any) -> bool:
 
 
 def _times(values: pl.Series) -> pl.Series:
-    """UTC moments from dates, ISO 8601 text, or Unix seconds or milliseconds; null outside 1990 to
-    2100.
+    """Returns UTC moments from dates, ISO 8601 text, or Unix seconds or milliseconds.
+
+    Null outside 1990 to 2100.
     """
     if values.dtype.is_temporal():
         times = values.cast(DTYPES["time"])
@@ -211,16 +208,24 @@ def _times(values: pl.Series) -> pl.Series:
 def _iso_times(values: pl.Series) -> pl.Series:
     part = values.str.extract_groups(_ISO_8601).struct
     date = part.field("date").str.replace_all("-", "", literal=True)
-    clock = [part.field(name).fill_null("00") for name in ("hour", "minute", "second", "part")]
-    zone = [part.field("zone").fill_null("+00"), part.field("zone_minute").fill_null("00")]
-    text = pl.select(pl.format("{}T{}:{}:{}.{}{}:{}", date, *clock, *zone)).to_series()
+    iso = pl.format(
+        "{}T{}:{}:{}.{}{}:{}",
+        date,
+        part.field("hour").fill_null("00"),
+        part.field("minute").fill_null("00"),
+        part.field("second").fill_null("00"),
+        part.field("part").fill_null("00"),
+        part.field("zone").fill_null("+00"),
+        part.field("zone_minute").fill_null("00"),
+    )
+    text = pl.select(iso).to_series()
     return text.str.to_datetime(
         "%Y%m%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False
     )
 
 
 def _problems(before: pl.Series, after: pl.Series, table: Table) -> Iterator[tuple[pl.Series, str]]:
-    """(which rows, why) of everything that can be wrong with one column."""
+    """Yields (which rows, why) of every problem of one column."""
     column = after.name
     if column in table.required:
         yield before.is_null(), "is missing"

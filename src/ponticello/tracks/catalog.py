@@ -150,11 +150,12 @@ def read_stored_table(path: Path, columns: Sequence[str] | None = None) -> pl.Da
 
 def fill_columns(frame: Frame, table: Table) -> Frame:
     """Adds the columns of `table` that `frame` lacks, filled with nulls."""
-    known = frame.collect_schema().names()
-    missing = [column for column in table.kinds if column not in known]
-    return frame.with_columns(
-        pl.lit(None, DTYPES[table.kinds[column]]).alias(column) for column in missing
-    )
+    columns = frame.collect_schema().names()
+    missing = []
+    for column, kind in table.kinds.items():
+        if column not in columns:
+            missing.append(pl.lit(None, DTYPES[kind]).alias(column))
+    return frame.with_columns(missing)
 
 
 def concat_tables(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -184,8 +185,8 @@ def merge_tracks(folder: LibraryPaths, tracks: pl.DataFrame, name: str) -> tuple
     """
     old = read_stored_table(folder.tracks) if folder.tracks.is_file() else tracks.clear()
     n_updated = tracks.join(old, on=TRACK_ID, how="semi").height
-    kept_columns = [column for column in old.columns if column not in tracks.columns]
-    updated = tracks.join(old.select(TRACK_ID, *kept_columns), on=TRACK_ID, how="left")
+    replaced_columns = [column for column in tracks.columns if column != TRACK_ID]
+    updated = tracks.join(old.drop(replaced_columns, strict=False), on=TRACK_ID, how="left")
     rows = concat_tables(old.join(updated, on=TRACK_ID, how="anti"), updated, name)
     order = pl.concat([old.select(TRACK_ID), tracks.select(TRACK_ID)]).unique(maintain_order=True)
     rows = order.join(rows, on=TRACK_ID, how="left", maintain_order="left")

@@ -1,8 +1,8 @@
 """files.parquet: each scanned file as it was last read, and which track it is.
 
 The tags are stored as they were read, so that an edited cell of the catalogue can be told from a
-tag that has changed. A scanned file is the track of its path, the track whose sound it has (if that
-track's file is gone or was replaced), an imported track of the same path, or a new track.
+tag that has changed. A scanned file is the track of its path, the track with the same sound (if
+that track's file is gone or was replaced), an imported track of the same path, or a new track.
 
 Tracks that share a recording according to their files (sound, MusicBrainz id or ISRC) are listed in
 duplicates.csv and not merged. `duplicates` finds other encodings by their prepared features.
@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "reason": pl.String(),  # why the file or its tags cannot be read
     **TAG_SCHEMA,
 }
+_DUPLICATE_COLUMNS = ("group", "reason")
 _LISTED_COLUMNS = (TRACK_ID, PATH, TITLE, ARTIST, DURATION_S)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ISRC = re.compile(r"[A-Z]{2}[A-Z0-9]{3}\d{7}")
@@ -125,7 +127,7 @@ class FileMatcher:
     def find_moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
         """Returns the claimable track with this content, else with this sound.
 
-        Of several, one whose file has the same name is preferred.
+        Of several, one with the same file name is preferred.
         """
         for file_hash in (facts.content_hash, _audio_key(facts.audio_hash)):
             candidates = []
@@ -214,27 +216,32 @@ class ScanTransaction:
         self._table = read_files(folder)
         self._present = {self._stored_path(file.path) for file in files}
         self._track_ids, imported = self._read_catalogue()
-        rows = self._table.select(PATH, *IndexedFile._fields).iter_rows()
-        self._indexed = {row[0]: IndexedFile(*row[1:]) for row in rows}
-        track_paths = {path for path, row in self._indexed.items() if row.track_id}
-        used_ids = {str(self._indexed[path].track_id) for path in track_paths}
+        self._indexed = _indexed_files(self._table)
+        track_paths = set()
+        used_ids = set(self._track_ids)
+        for path, row in self._indexed.items():
+            if row.track_id:
+                track_paths.add(path)
+                used_ids.add(row.track_id)
         self._matcher = FileMatcher(
             self._indexed,
             self._present,
             imported,
-            used_ids | self._track_ids,
+            used_ids,
             lambda path: _may_exist(folder.root / path),
         )
-        # Paths of tracks come first: their sound may appear at the path of another.
-        changed = [file for file in files if self._has_changed(file)]
-        first = [file for file in changed if self._stored_path(file.path) in track_paths]
-        others = [file for file in changed if self._stored_path(file.path) not in track_paths]
-        self.changed = first + others
-        self._n_before_settling = len(first)
         self.counts: Counter[str] = Counter()
-        for path in self._present - {self._stored_path(file.path) for file in changed}:
-            if self._indexed[path].track_id is not None:
+        track_files = []
+        other_files = []
+        for file in files:
+            path = self._stored_path(file.path)
+            if self._has_changed(file):
+                (track_files if path in track_paths else other_files).append(file)
+            elif self._indexed[path].track_id is not None:
                 self.counts["unchanged"] += 1
+        # Paths of tracks come first: their sound may appear at the path of another.
+        self.changed = track_files + other_files
+        self._n_before_settling = len(track_files)
         self._batch: list[_ReadFile] = []
         # Files with other sound at the path of a track, and the rows that these paths had.
         self._waiting: dict[str, tuple[AudioFile, FileFacts]] = {}
@@ -269,14 +276,14 @@ class ScanTransaction:
                     self._assign(waiting, facts, assignment)
 
     def settle(self) -> None:
-        """Assigns the files that waited; after the last `take`, since any may hold a moved track."""
+        """Assigns the waiting files; after the last `take`, since any may hold a moved track."""
         for path, (file, facts) in self._waiting.items():
             assignment = self._matcher.find_moved(path, facts)
             self._assign(file, facts, assignment or self._matcher.assign_unmoved(path, facts))
         self._waiting = {}
 
     def publish(self) -> None:
-        """Writes what was taken since the last call.
+        """Writes the files taken since the last call.
 
         The catalogue is written first, so that a kill in between loses no track.
         """
@@ -303,7 +310,7 @@ class ScanTransaction:
         self._batch = []
 
     def deleted_tracks(self) -> list[tuple[str, str]]:
-        """Returns (path, track_id) of the tracks whose file under `root` is gone."""
+        """Returns (path, track_id) of the tracks with a deleted file under `root`."""
         deleted = []
         for stored_path, row in self._indexed.items():
             path = str(self._folder.root / stored_path)
@@ -395,6 +402,17 @@ class ScanTransaction:
         merge_tracks(self._folder, table, "scan")
 
 
+def _indexed_files(table: pl.DataFrame) -> dict[str, IndexedFile]:
+    """Returns {path: file as it was last read} of files.parquet."""
+    indexed = {}
+    columns = [PATH]
+    columns.extend(IndexedFile._fields)
+    for row in table.select(columns).iter_rows(named=True):
+        path = row.pop(PATH)
+        indexed[path] = IndexedFile(**row)
+    return indexed
+
+
 def _rows_by(
     table: pl.DataFrame, column: str, values: Collection[str]
 ) -> dict[str, dict[str, Any]]:
@@ -452,19 +470,19 @@ def write_duplicates(folder: LibraryPaths, deleted_ids: Set[str]) -> int:
     if not reasons:
         folder.duplicates.unlink(missing_ok=True)
         return 0
-    listed_ids: set[str] = set().union(*reasons)
+    listed_ids = set(chain.from_iterable(reasons))
     listed = tracks.select(_LISTED_COLUMNS).filter(pl.col(TRACK_ID).is_in(list(listed_ids)))
-    cells = {row[0]: [escape_csv_cell(value) for value in row] for row in listed.iter_rows()}
+    cells = {row[0]: list(map(escape_csv_cell, row)) for row in listed.iter_rows()}
     with (
         atomic_write(folder.duplicates) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["group", "reason", *_LISTED_COLUMNS])
+        writer.writerow(_DUPLICATE_COLUMNS + _LISTED_COLUMNS)
         for number, track_ids in enumerate(sorted(reasons), start=1):
             reason = "; ".join(reasons[track_ids])
             for track_id in track_ids:
-                writer.writerow([number, reason, *cells[track_id]])
+                writer.writerow([number, reason] + cells[track_id])
     return len(listed_ids)
 
 

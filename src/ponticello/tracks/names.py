@@ -30,9 +30,8 @@ live unplugged concert karaoke tribute remixes remixed acoustic instrumentals de
 rehearsals"""
 # Words in an album's name that mean other recordings of its songs.
 ALBUM_WORDS = frozenset(_ALBUM_VERSIONS.split())
-_NO_ARTISTS = """
-various artists|various|unknown artist|unknown|va|v a|n a|none|no artist|artist"""
-NO_ARTIST = frozenset(["", *_NO_ARTISTS.strip().split("|")])
+_NO_ARTISTS = "|various artists|various|unknown artist|unknown|va|v a|n a|none|no artist|artist"
+NO_ARTIST = frozenset(_NO_ARTISTS.split("|"))  # "" among them
 # Titles that one artist gives to pieces on many albums.
 GENERIC_TITLES = re.compile(
     r"(?:(?:untitled|track|title|titel|piste|pista|intro|outro|interlude|skit|prelude|overture|"
@@ -112,9 +111,11 @@ def parse_title(value: str) -> Title:
     def without_version(group: re.Match[str]) -> str:
         return " " if _add_versions(group[1], versions, editions) else group[0]
 
-    first, *labels = _DASH.split(_collapse_spaces(_GROUP.sub(without_version, title)))
-    kept = [label for label in labels if not _add_versions(label, versions, editions)]
-    core = " ".join([first, *kept])
+    pieces = _DASH.split(_collapse_spaces(_GROUP.sub(without_version, title)))
+    core = pieces[0]
+    for label in pieces[1:]:
+        if not _add_versions(label, versions, editions):
+            core += f" {label}"
     if not any(map(_is_word_character, core)):  # a title such as "(Live)" is a name
         return Title(_expand_words(value), frozenset(), frozenset(), frozenset())
     return Title(_expand_words(core), frozenset(versions), frozenset(guests), frozenset(editions))
@@ -142,8 +143,11 @@ def parse_album(value: str) -> str:
         return bool(_ALBUM_EDITION.search(normalize_words(label)))
 
     bare = _GROUP.sub(lambda group: " " if is_edition(group[1]) else group[0], value)
-    first, *labels = _DASH.split(_collapse_spaces(bare))
-    name = " ".join([first, *[label for label in labels if not is_edition(label)]])
+    pieces = _DASH.split(_collapse_spaces(bare))
+    name = pieces[0]
+    for label in pieces[1:]:
+        if not is_edition(label):
+            name += f" {label}"
     return normalize_words(name) or normalize_words(value)
 
 
@@ -170,21 +174,23 @@ def lead_artists(tracks: pl.DataFrame) -> dict[str, str]:
 
 
 def artist_groups(tracks: pl.DataFrame) -> list[str]:
-    """Returns each track's group: `artist:...` of its lead artist, else `album:...`, else `track:...`.
+    """Returns each track's group: `artist:` and the lead artist, else `album:...` or `track:...`.
 
     A group of several spellings is named by the alphabetically first one, after `normalize_name`.
     """
-    artists = [normalize_name(name) for name in _column(tracks, ARTIST)]
-    leads = [lead_artist(name) for name in _column(tracks, ARTIST)]
+    leads = []
     spellings: dict[str, str] = {}
-    for lead, artist in zip(leads, artists, strict=True):
+    for name in _column(tracks, ARTIST):
+        lead = lead_artist(name)
+        artist = normalize_name(name)
+        leads.append(lead)
         spellings[lead] = min(spellings.get(lead, artist), artist)
     groups = []
     for track_id, lead, album in zip(tracks[TRACK_ID], leads, _column(tracks, ALBUM), strict=True):
         if lead:
             groups.append(f"artist:{spellings[lead]}")
-        elif name := normalize_name(album):
-            groups.append(f"album:{name}")
+        elif album_name := normalize_name(album):
+            groups.append(f"album:{album_name}")
         else:
             groups.append(f"track:{track_id}")
     return groups

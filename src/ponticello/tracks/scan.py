@@ -29,7 +29,7 @@ _SUFFIXES = """
 .caf .w64 .ape .wv .mpc .tta .dsf .dff .mka .ra .rm .amr"""
 SUFFIXES = frozenset(_SUFFIXES.split())
 STEP = "scan"
-_BATCH = 5_000  # files between two writes of the tables: what a killed scan loses at most
+_BATCH = 5_000  # files between two writes of the tables: the most that a killed scan loses
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class FolderWalk:
                 self._on_folder(len(self.files))
 
     def add_link(self, path: str) -> None:
-        """Adds what a link points to, unless it was added under its own name."""
+        """Adds the target of a link, unless it was added under its own name."""
         try:
             status = Path(path).stat()
         except OSError as error:

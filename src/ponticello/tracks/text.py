@@ -106,7 +106,7 @@ def field_items(row: Mapping[str, Any], field: Field) -> list[str]:
 
 
 def render_text(field: Field, items: Sequence[str], wording: str) -> str:
-    """Returns `items` in one wording of the field, cut and without final full stops; "" if empty."""
+    """Returns `items` in one wording of the field, cut, without final full stops; "" if empty."""
     placeholder = "{}"
     text = ", ".join(items)
     if "{and}" in wording:

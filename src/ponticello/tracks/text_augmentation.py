@@ -58,10 +58,13 @@ def track_variants(tracks: pl.DataFrame, n: int, seed: int) -> list[list[str]]:
     assert n >= 1
     variants: list[list[str]] = []
     for track_id, row in zip(tracks[TRACK_ID], text_rows(tracks), strict=True):
-        fixed = track_text(row)
-        generator = _track_generator(track_id, seed)
-        reworded = [reword_text(row, generator) for _ in range(n - 1)] if fixed else []
-        variants.append([fixed, *reworded] if fixed else [])
+        texts = []
+        if fixed := track_text(row):
+            texts.append(fixed)
+            generator = _track_generator(track_id, seed)
+            for _ in range(n - 1):
+                texts.append(reword_text(row, generator))
+        variants.append(texts)
     return variants
 
 

@@ -108,18 +108,20 @@ def _apply_columns(
     order: list[str], columns: Mapping[str, str], first_row: list[str], name: str
 ) -> list[str]:
     """Applies `--columns`; DataError if one is missing, or a required column is still unknown."""
-    for ours, theirs in columns.items():
+    for field, file_column in columns.items():
         index = -1
-        if theirs.isdigit():
-            index = int(theirs) - 1
-        elif theirs in first_row:
-            index = first_row.index(theirs)
-        if ours not in (*NAMES, "album_artist") or not 0 <= index < len(first_row):
+        if file_column.isdigit():
+            index = int(file_column) - 1
+        elif file_column in first_row:
+            index = first_row.index(file_column)
+        is_field = field in NAMES or field == "album_artist"
+        if not is_field or not 0 <= index < len(first_row):
             raise DataError(
-                f"{name}: --columns {ours}={theirs} names no column; found {', '.join(first_row)}"
+                f"{name}: --columns {field}={file_column} names no column; "
+                f"found {', '.join(first_row)}"
             )
-        order = ["" if column == ours else column for column in order]
-        order[index] = ours
+        order = ["" if column == field else column for column in order]
+        order[index] = field
     for column in _REQUIRED:
         if column not in order:
             raise DataError(
@@ -132,10 +134,10 @@ def _apply_columns(
 
 def _order_by_header(names: list[str]) -> list[str]:
     order = [""] * len(names)
-    for ours, known_names in NAMES.items():
+    for field, known_names in NAMES.items():
         for name in known_names:
             if name in names:
-                order[names.index(name)] = ours
+                order[names.index(name)] = field
                 break
     return order
 
@@ -157,7 +159,7 @@ def _order_by_content(rows: list[list[str]]) -> list[str]:
     if width < 4:
         return unknown
     if width > 4:
-        return [*_UNIVERSAL_SCROBBLER, *unknown][:width]
+        return (_UNIVERSAL_SCROBBLER + unknown)[:width]
     n_second = len({row[1] for row in full_rows})
     n_third = len({row[2] for row in full_rows})
     if n_second > _MIN_TITLES_PER_ALBUM * n_third:
@@ -220,9 +222,9 @@ def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
             value = value.get("uts") or value.get("#text") or value.get("name")
         values[normalize_column(key)] = value
     fields = {}
-    for ours, names in NAMES.items():
-        known = [values[name] for name in names if values.get(name) not in (None, "")]
-        fields[ours] = known[0] if known else None
+    for field, names in NAMES.items():
+        non_empty = [values[name] for name in names if values.get(name) not in (None, "")]
+        fields[field] = non_empty[0] if non_empty else None
     return _event(fields, row, zone)
 
 

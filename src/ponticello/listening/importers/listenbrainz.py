@@ -1,4 +1,4 @@
-"""Reads ListenBrainz exports: listens (JSONL, once a JSON array), feedback and pinned recordings."""
+"""Reads ListenBrainz exports: listens (JSONL, once a JSON array), feedback, pinned recordings."""
 
 from typing import Any
 
@@ -65,9 +65,10 @@ def _track(item: dict[str, Any]) -> TrackReference:
     player = _object(metadata, "additional_info")
     mapping = _object(metadata, "mbid_mapping")
     duration_s = parse_duration_s(player.get("duration_ms"), unit_s=1e-3)
+    mbids = [source.get("recording_mbid") for source in (mapping, item, player)]
     msids = [source.get("recording_msid") for source in (metadata, player, item)]
     return TrackReference(
-        mbid=find_mbid(*(source.get("recording_mbid") for source in (mapping, item, player))),
+        mbid=find_mbid(*mbids),
         isrc=parse_isrc(player.get("isrc")),
         uri=parse_uri(player.get("spotify_id") or player.get("origin_url")),
         artist=parse_text(metadata.get("artist_name")),

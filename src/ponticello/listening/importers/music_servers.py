@@ -34,7 +34,8 @@ _WAL_OFFSET = 18
 _NO_WAL = b"\x01\x01"  # replaces the two header bytes that ask for a log beside the file
 _FILE_COLUMNS = ("path", "title", "artist", "album", "duration", "mbz_recording_id", "mbz_track_id")
 _PLAY_COUNTS = ("play_count", "lastfm_play_count", "listenbrainz_play_count")
-_COUNTS = (*_PLAY_COUNTS, "skip_count")
+_SKIP_COUNTS = ("skip_count",)
+_COUNTS = _PLAY_COUNTS + _SKIP_COUNTS
 _ITEM_COLUMNS = ("path", "title", "artist", "album", "length", "mb_trackid", "isrc", "added")
 _UNKNOWN_FILE = "names a file that the database does not have"
 Rows = Iterator[tuple[int, dict[str, Any]] | BadRecord]
@@ -118,8 +119,10 @@ def read_navidrome(source: HistoryFile) -> Records:
             "LEFT JOIN (SELECT DISTINCT user_id, media_file_id FROM scrobbles) s "
             "ON s.user_id = e.user_id AND s.media_file_id = e.item_id"
         )
-    dates = [name for name in ("starred_at", "rated_at") if name in tables["annotation"]]
-    values = [f"e.{name}" for name in ("play_count", "play_date", "rating", "starred", *dates)]
+    values = ["e.play_count", "e.play_date", "e.rating", "e.starred"]
+    for name in ("starred_at", "rated_at"):
+        if name in tables["annotation"]:
+            values.append(f"e.{name}")
     with database(source) as connection:
         if has_scrobbles:
             scrobbles = _rows(
@@ -146,10 +149,12 @@ def read_beets(source: HistoryFile) -> Records:
     """
     item_columns = _tables_with(source, BEETS_TABLES, "beets")["items"]
     fields = ", ".join(f"i.{name}" for name in _ITEM_COLUMNS if name in item_columns)
-    keys = ", ".join(f"'{key}'" for key in (*_COUNTS, "last_played"))
+    keys = [f"'{key}'" for key in _COUNTS]
+    keys.append("'last_played'")
     query = (
         f"SELECT i.id AS id, {fields}, a.key AS key, a.value AS value FROM items i "
-        f"JOIN item_attributes a ON a.entity_id = i.id AND a.key IN ({keys}) ORDER BY i.id"
+        f"JOIN item_attributes a ON a.entity_id = i.id AND a.key IN ({', '.join(keys)}) "
+        "ORDER BY i.id"
     )
     item: dict[str, Any] | None = None
     attributes: dict[str, Any] = {}

@@ -1,12 +1,9 @@
-"""Playlists: M3U, M3U8, PLS and JSPF (XSPF has a file of its own). Each track is a `playlist`
-event.
+"""Reads playlists (M3U, M3U8, PLS, JSPF and XSPF); each track becomes a `playlist` event.
 
-The event's date is the playlist's own, or when it was added where the file says so; else when the
-file was changed. Relative paths start from the playlist's folder. The name of a playlist is not
-kept; a keyed hash stands for it.
-
-XSPF playlists. A file that declares an entity is refused: no playlist needs one, and bombs are made
-of them.
+The event's date is the date the track was added or that of the playlist, if the file has one, else
+the time the file was changed. Relative paths start from the playlist's folder. The name of a
+playlist is replaced by a keyed hash. An XSPF file that declares an entity is refused: no playlist
+needs one, and bombs are made of them.
 """
 
 import re
@@ -25,9 +22,9 @@ from ponticello.listening.importers.records import (
     ListenEvent,
     Records,
     TrackReference,
+    find_mbid,
     json_items,
     parse_duration_s,
-    parse_mbid,
     parse_text,
     parse_time_us,
     parse_uri,
@@ -42,56 +39,55 @@ _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "
 
 
 def read_m3u(source: HistoryFile) -> Records:
-    """Files and addresses, one a line, with artist, title and length from the `#EXT` lines above
-    each.
-    """
+    """Yields the files and addresses, one per line, with the values of the `#EXT` lines above."""
     artist = title = album = None
     duration_s = None
     for line, written in enumerate(_lines(source), 1):
         if not written:
             continue
         if written.startswith("#"):
-            if found := _EXTINF.match(written):
-                duration_s = parse_duration_s(found[1])
-                artist, title = _named(found[2])
+            if match := _EXTINF.match(written):
+                duration_s = parse_duration_s(match[1])
+                artist, title = _named(match[2])
             elif written.upper().startswith("#EXTALB:"):
                 album = parse_text(written[8:])
             elif written.upper().startswith("#EXTART:"):
                 artist = parse_text(written[8:])
             continue
-        heard = _located(source, written)._replace(
+        track = _located(source, written)._replace(
             artist=artist, title=title, album=album, duration_s=duration_s
         )
-        yield _listen(source, heard, line, written)
+        yield _listen(source, track, line, written)
         artist = title = album = duration_s = None
 
 
 def read_pls(source: HistoryFile) -> Records:
-    """`File1=`, `Title1=`, `Length1=`, in any order."""
+    """Yields the tracks of `File1=`, `Title1=` and `Length1=`, in any order of lines."""
     entries: dict[int, dict[str, str]] = {}
-    first: dict[int, int] = {}
+    first_lines: dict[int, int] = {}
     for line, written in enumerate(_lines(source), 1):
-        if found := _PLS.match(written):
-            entries.setdefault(int(found[2]), {})[found[1].lower()] = found[3].strip()
-            first.setdefault(int(found[2]), line)
+        if match := _PLS.match(written):
+            number = int(match[2])
+            entries.setdefault(number, {})[match[1].lower()] = match[3].strip()
+            first_lines.setdefault(number, line)
         elif written and not re.match(
             r"\[playlist\]|(?:numberofentries|version|playlistname)\s*=|[;#]", written, re.I
         ):
             yield BadRecord(line, "", written, "is no entry of a PLS playlist")
-    for place, entry in sorted(entries.items()):
+    for number, entry in sorted(entries.items()):
+        line = first_lines[number]
         if not entry.get("file"):
-            yield BadRecord(first[place], f"File{place}", entry.get("title", ""), "is missing")
+            yield BadRecord(line, f"File{number}", entry.get("title", ""), "is missing")
             continue
         artist, title = _named(entry.get("title", ""))
-        heard = _located(source, entry["file"])
-        heard = heard._replace(
+        track = _located(source, entry["file"])._replace(
             artist=artist, title=title, duration_s=parse_duration_s(entry.get("length"))
         )
-        yield _listen(source, heard, first[place], entry["file"])
+        yield _listen(source, track, line, entry["file"])
 
 
 def read_jspf(source: HistoryFile) -> Records:
-    """The tracks of a JSPF playlist. An identifier at musicbrainz.org is the recording's id."""
+    """Yields the tracks; an identifier at musicbrainz.org is the id of the recording."""
     dated = re.search(rb'"date"\s*:\s*"([^"]+)"', source.head().partition(b'"track"')[0])
     date = parse_time_us(dated[1].decode("utf-8", "replace")) if dated else None
     with source.open() as stream:
@@ -100,39 +96,40 @@ def read_jspf(source: HistoryFile) -> Records:
                 yield item
                 continue
             at_us = _added(item) or date
-            heard = spiff_track(source, _first(item, "location"), _all(item, "identifier"), item)
-            yield _listen(source, heard, row, "", at_us)
+            track = spiff_track(source, _first(item, "location"), _all(item, "identifier"), item)
+            yield _listen(source, track, row, "", at_us)
 
 
 def spiff_track(
-    source: HistoryFile, location: Any, identifiers: list[Any], said: dict[str, Any]
+    source: HistoryFile, location: Any, identifiers: list[Any], fields: dict[str, Any]
 ) -> TrackReference:
-    """A track of XSPF or JSPF: one vocabulary in two notations. `duration` is in milliseconds."""
-    found = _located(source, location) if parse_text(location) else TrackReference()
-    known = [identifier for identifier in identifiers if isinstance(identifier, str)]
-    others = [identifier for identifier in known if "musicbrainz.org" not in identifier]
-    return found._replace(
-        mbid=next((mbid for mbid in map(parse_mbid, known) if mbid), None),
-        uri=found.uri or (parse_uri(others[0]) if others else None),
-        artist=parse_text(said.get("creator")),
-        title=parse_text(said.get("title")),
-        album=parse_text(said.get("album")),
-        duration_s=parse_duration_s(said.get("duration"), 1e-3),
+    """Returns a track of XSPF or JSPF, which share their fields; `duration` is in milliseconds."""
+    track = _located(source, location) if parse_text(location) else TrackReference()
+    texts = [identifier for identifier in identifiers if isinstance(identifier, str)]
+    uri = track.uri
+    if not uri:
+        addresses = [text for text in texts if "musicbrainz.org" not in text]
+        uri = parse_uri(addresses[0]) if addresses else None
+    return track._replace(
+        mbid=find_mbid(*texts),
+        uri=uri,
+        artist=parse_text(fields.get("creator")),
+        title=parse_text(fields.get("title")),
+        album=parse_text(fields.get("album")),
+        duration_s=parse_duration_s(fields.get("duration"), 1e-3),
     )
 
 
 def _listen(
-    source: HistoryFile, heard: TrackReference, line: int, value: str, at_us: int | None = None
+    source: HistoryFile, track: TrackReference, line: int, value: str, at_us: int | None = None
 ) -> ListenEvent | BadRecord:
-    if not (heard.path or heard.uri or heard.mbid or heard.title):
+    if not (track.path or track.uri or track.mbid or track.title):
         return BadRecord(line, "", value, NOT_NAMED)
-    return ListenEvent(heard, at_us or source.modified_us, "playlist", session=source.name)
+    return ListenEvent(track, at_us or source.modified_us, "playlist", session=source.name)
 
 
 def _located(source: HistoryFile, value: str) -> TrackReference:
-    """A place as a path or an address. A relative path starts from the playlist's folder, where
-    there is one.
-    """
+    """Returns a path or an address. A relative path starts from the playlist's folder, if any."""
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", value, re.IGNORECASE)
     if scheme and scheme[1].lower() != "file":
         return TrackReference(uri=parse_uri(value))
@@ -151,22 +148,19 @@ def _located(source: HistoryFile, value: str) -> TrackReference:
 
 
 def _named(value: str) -> tuple[str | None, str | None]:
-    """(artist, title) of `Artist - Title`; without the dash, a title alone."""
+    """Returns (artist, title) of `Artist - Title`; without the dash, a title alone."""
     artist, dash, title = value.partition(" - ")
     return (parse_text(artist), parse_text(title)) if dash else (None, parse_text(value))
 
 
 def _lines(source: HistoryFile) -> list[str]:
-    """The lines of a playlist: by its byte order mark, else UTF-8, else as Windows wrote western
-    text.
-    """
+    """Returns the lines, decoded by the byte order mark, else as UTF-8, else as cp1252."""
     with source.open() as stream:
         data = stream.read(MOST_BYTES)
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return [
-                line.strip() for line in data[len(mark) :].decode(encoding, "replace").splitlines()
-            ]
+            text = data[len(mark) :].decode(encoding, "replace")
+            return [line.strip() for line in text.splitlines()]
     return [_decoded(line).strip() for line in re.split(rb"\r\n|\n|\r", data)]
 
 
@@ -178,16 +172,17 @@ def _decoded(line: bytes) -> str:
 
 
 def _added(item: dict[str, Any]) -> int | None:
-    extension = item.get("extension")
-    for said in extension.values() if isinstance(extension, dict) else ():
-        if isinstance(said, dict) and (at_us := parse_time_us(said.get("added_at"))):
-            return at_us
+    extensions = item.get("extension")
+    if isinstance(extensions, dict):
+        for fields in extensions.values():
+            if isinstance(fields, dict) and (at_us := parse_time_us(fields.get("added_at"))):
+                return at_us
     return None
 
 
 def _all(item: dict[str, Any], key: str) -> list[Any]:
-    found = item.get(key)
-    return found if isinstance(found, list) else [found]
+    values = item.get(key)
+    return values if isinstance(values, list) else [values]
 
 
 def _first(item: dict[str, Any], key: str) -> Any:
@@ -199,9 +194,7 @@ _LONGEST_TEXT = 64 << 10  # characters of one element
 
 
 def read_xspf(source: HistoryFile) -> Records:
-    """Yields the tracks as `playlist` events. A file that breaks off yields its whole tracks, then
-    a fault.
-    """
+    """Yields the tracks; a file that breaks off yields its complete tracks, then a fault."""
     parser = _Parser(forbid_external=False)  # a DTD that the file refers to is not loaded
     parser.setFeature(feature_namespaces, True)
     tracks = _Tracks(source, parser)
@@ -301,11 +294,11 @@ class _Tracks(ContentHandler):
         self._n_characters = 0
 
     def _add(self) -> None:
-        heard = spiff_track(
+        track = spiff_track(
             self.source, self._fields.get("location"), self._identifiers, self._fields
         )
-        if not (heard.path or heard.uri or heard.mbid or heard.title):
+        if not (track.path or track.uri or track.mbid or track.title):
             self._done.append(BadRecord(self._line, "track", "", NOT_NAMED))
             return
         at_us = self._date or self.source.modified_us
-        self._done.append(ListenEvent(heard, at_us, "playlist", session=self.source.name))
+        self._done.append(ListenEvent(track, at_us, "playlist", session=self.source.name))

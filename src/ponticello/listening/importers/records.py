@@ -43,7 +43,7 @@ _SPOTIFY = re.compile(
 
 
 class TrackReference(NamedTuple):
-    """What a history contains about the track of an event; None where it has no value.
+    """The fields of an event's track in a history; None where it has no value.
 
     msid: ListenBrainz's id of a spelling, by which its feedback refers to a listen.
     """
@@ -64,8 +64,8 @@ class TrackReference(NamedTuple):
 class ListenEvent:
     """One event of a history.
 
-    at_us: microseconds since 1970, UTC. user: None for the person who made the export. n_times:
-    the number of plays that the event counts, of which only the last has a date; None for one play.
+    at_us: microseconds since 1970, UTC. user: None for the maker of the export. n_times: the number
+    of plays that the event counts, of which only the last has a date; None for one play.
     """
 
     track: TrackReference
@@ -290,7 +290,7 @@ JsonItems = Iterator[tuple[int, dict[str, Any] | BadRecord]]
 
 
 def json_lines(stream: BinaryIO) -> JsonItems:
-    """Yields (line, object) of every non-empty line of a JSONL file, or what is wrong with it."""
+    """Yields (line, object) of every non-empty line of a JSONL file, or its fault."""
     number = 0
     while raw := stream.readline(LONGEST_ITEM):
         number += 1
@@ -310,7 +310,7 @@ def json_lines(stream: BinaryIO) -> JsonItems:
 
 
 def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> JsonItems:
-    """Yields (number from 1, object) of every item of a JSON array, or what is wrong with it.
+    """Yields (number from 1, object) of every item of a JSON array, or its fault.
 
     The array is the file, or the first value of one of `keys` in it. Of a file that is cut off the
     complete items come first, then a `BadRecord`.

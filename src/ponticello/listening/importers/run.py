@@ -62,9 +62,10 @@ READERS: dict[Format, Callable[[HistoryFile], Records]] = {
 class HistoryImport:
     """The result of an import, in events.
 
-    n_updated: counts of plays that grew, and scrobbles whose duration is known now. n_kept: events
-    of this import and earlier ones that wait for their track. n_newly_matched: events of earlier
-    imports that found it now. matched: events read now, by rule. files: formats by file name.
+    n_updated: counts of plays that grew, and scrobbles with a duration that was unknown before.
+    n_kept: events of this import and earlier ones that wait for their track. n_newly_matched:
+    events of earlier imports that have a track now. matched: events read now, by rule. files:
+    formats by file name.
     user: the name of the only user, if there is one.
     """
 

@@ -29,21 +29,24 @@ _TEXTS = (
     ".jspf",
     ".pls",
 )
-SUFFIXES = frozenset([*_TEXTS, ".parquet", ".db", ".sqlite", ".sqlite3", ".blb", ".zip"])
-HEAD_BYTES = 65_536  # what `detect_format` looks at
+_BINARIES = (".parquet", ".db", ".sqlite", ".sqlite3", ".blb", ".zip")
+SUFFIXES = frozenset(_TEXTS + _BINARIES)
+HEAD_BYTES = 65_536  # read by `detect_format`
 # Beyond these a zip is taken for a bomb. Real exports shrink to a twentieth; the largest hold some
 # gigabytes.
 _PIECE_BYTES = 8192  # of a damaged member at most so much is lost before the damage
 MOST_MEMBERS = 100_000
 MOST_BYTES = 32 << 30
 MOST_RATIO = 200
-_RATIO_FROM_BYTES = 16 << 20  # a small file may shrink to nothing
+_RATIO_FROM_BYTES = 16 << 20  # a small file may shrink to almost 0
 
 
 @dataclass(frozen=True)
 class HistoryFile:
-    """One file of a history. name: as lists show it. path: where it lies, None in a zip.
-    modified_us: since 1970.
+    """One file of a history.
+
+    name: as lists show it. path: None in a zip. modified_us: since 1970. damage: faults of its zip,
+    once the file was read.
     """
 
     name: str
@@ -51,12 +54,10 @@ class HistoryFile:
     size: int
     modified_us: int
     open: Callable[[], BinaryIO]
-    damage: list[str] = field(
-        default_factory=list, compare=False
-    )  # what its zip could not give, once it was read
+    damage: list[str] = field(default_factory=list, compare=False)
 
     def head(self) -> bytes:
-        """The first 64 KiB."""
+        """Returns the first 64 KiB."""
         with self.open() as stream:
             return stream.read(HEAD_BYTES)
 
@@ -68,24 +69,22 @@ class HistoryFile:
 
 @contextmanager
 def open_sources(path: Path) -> Iterator[list[HistoryFile]]:
-    """The files at `path`, by name: itself, those of a zip, or those of a folder and of the zips in
-    it.
+    """Yields the file at `path`, the files of a zip, or those of a folder and of its zips, by name.
 
-    In a folder and in a zip, files with other endings than `SUFFIXES`, hidden ones and links are
-    passed over.
-    DataError: nothing there; a zip that is damaged, encrypted, or larger inside than an export can
-    be.
+    In a folder and in a zip, hidden files, links and files with other endings than `SUFFIXES` are
+    skipped. DataError: no such path; a zip that is damaged, encrypted, or larger inside than an
+    export can be.
     """
     if path.is_dir():
-        found = [_file(each, each.relative_to(path).as_posix()) for each in _files(path)]
+        files = [_file(file, file.relative_to(path).as_posix()) for file in _files(path)]
     elif path.is_file():
-        found = [_file(path, path.name)]
+        files = [_file(path, path.name)]
     else:
         raise DataError(f"{path} is not a file or folder; check the path")
     archives: list[zipfile.ZipFile] = []
     try:
         listed: list[HistoryFile] = []
-        for source in found:
+        for source in files:
             if source.suffix == ".zip" or source.head()[:4] == b"PK\x03\x04":
                 archives.append(_archive(cast("Path", source.path), source.name))
                 listed += _members(archives[-1], source, source.name if path.is_dir() else "")
@@ -98,16 +97,16 @@ def open_sources(path: Path) -> Iterator[list[HistoryFile]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = []
+    files = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = [Path(root) / name for name in names if not name.startswith(".")]
-        found += [
-            path
-            for path in here
-            if path.suffix.lower() in SUFFIXES and path.is_file() and not path.is_symlink()
-        ]
-    return sorted(found)
+        for name in names:
+            path = Path(root) / name
+            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+                continue
+            if path.is_file() and not path.is_symlink():
+                files.append(path)
+    return sorted(files)
 
 
 def _file(path: Path, name: str) -> HistoryFile:
@@ -122,7 +121,8 @@ def _archive(path: Path, name: str) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(
-            f"{name} is not a readable zip ({error}); get it again, or unpack it and pass the folder"
+            f"{name} is not a readable zip ({error}); "
+            "get it again, or unpack it and pass the folder"
         ) from None
     members = archive.infolist()
     reason = ""
@@ -155,7 +155,7 @@ def _is_bomb(member: zipfile.ZipInfo) -> bool:
 
 
 def _members(archive: zipfile.ZipFile, outer: HistoryFile, name: str) -> list[HistoryFile]:
-    found = []
+    files = []
     for member in sorted(archive.infolist(), key=lambda member: member.filename):
         inside = PurePosixPath(member.filename.replace("\\", "/"))
         if member.is_dir() or inside.suffix.lower() not in SUFFIXES - {".zip"}:
@@ -165,12 +165,9 @@ def _members(archive: zipfile.ZipFile, outer: HistoryFile, name: str) -> list[Hi
         shown = f"{name}/{inside}" if name else str(inside)
         damage: list[str] = []
         opens = partial(_open, archive, member, damage)
-        found.append(
-            HistoryFile(
-                shown, None, member.file_size, _zip_time(member) or outer.modified_us, opens, damage
-            )
-        )
-    return found
+        modified_us = _zip_time(member) or outer.modified_us
+        files.append(HistoryFile(shown, None, member.file_size, modified_us, opens, damage))
+    return files
 
 
 def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, damage: list[str]) -> BinaryIO:
@@ -184,9 +181,9 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, damage: list[str]) 
 
 
 class _Member(io.RawIOBase):
-    """A zip's member as far as it is whole: where it is damaged it ends, and `damage` tells.
+    """A zip's member up to its first damage, which is added to `damage`.
 
-    The check of the whole comes with the last piece, and takes that piece along where it fails.
+    The checksum is checked with the last piece; if it is wrong, that piece is lost.
     """
 
     def __init__(self, stream: IO[bytes], size: int, damage: list[str]) -> None:
@@ -211,10 +208,12 @@ class _Member(io.RawIOBase):
 
 
 def _zip_time(member: zipfile.ZipInfo) -> int:
-    """Microseconds since 1970, or 0 where the zip says nothing: its calendar begins in 1980."""
+    """Returns microseconds since 1970; 0 for a date of 1980, which zips write for none."""
     if member.date_time[0] <= 1980:
         return 0
     try:
-        return int(datetime(*member.date_time, tzinfo=UTC).timestamp()) * 1_000_000
+        year, month, day, hour, minute, second = member.date_time
+        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        return int(moment.timestamp()) * 1_000_000
     except ValueError:
         return 0

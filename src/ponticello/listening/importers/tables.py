@@ -82,7 +82,7 @@ def read_event_table(
     kinds = raw_kinds(Table("history", KINDS, ()), columns)
     with source.open() as stream:
         raw = raw_table(source.path or stream.read(), source.name, kinds)
-    our_names = {theirs: ours for ours, theirs in columns.items()}
+    our_names = {file_column: column for column, file_column in columns.items()}
     names = {our_names.get(name, name) for name in raw.frame.columns}
     required = _required_columns(names, has_one_user)
     if USER_ID not in names and USER_ID in required and names.issuperset(required - {USER_ID}):
@@ -120,10 +120,12 @@ def _required_columns(names: set[str], has_one_user: bool) -> set[str]:
 
 
 def _is_identified(rows: pl.DataFrame) -> pl.Series:
-    """Returns which rows have a track_id or what can stand in for it."""
+    """Returns which rows have a track_id, or all columns of one of `_IDENTIFYING`."""
     names = set(rows.columns)
     groups = []
-    for columns in ({TRACK_ID}, *_IDENTIFYING):
+    if TRACK_ID in names:
+        groups.append(pl.col(TRACK_ID).is_not_null())
+    for columns in _IDENTIFYING:
         if columns <= names:
             groups.append(pl.all_horizontal(pl.col(column).is_not_null() for column in columns))
     return rows.select(pl.any_horizontal(groups).alias("is_identified"))["is_identified"]
