@@ -345,9 +345,9 @@ def draw_dots(
     for row, dot in enumerate(dots):
         colour, marker, size = _MARKS[dot.emphasis]
         if isfinite(dot.low) and isfinite(dot.high):
-            line = {"color": colour, "linewidth": 1.8, "solid_capstyle": "butt"}
+            line: dict[str, Any] = {"color": colour, "linewidth": 1.8, "solid_capstyle": "butt"}
             axes.plot([dot.low, dot.high], [row, row], **line)
-        style = {"markersize": size, "markeredgewidth": 1.3}
+        style: dict[str, Any] = {"markersize": size, "markeredgewidth": 1.3}
         face = PAPER if dot.is_open else colour
         axes.plot(dot.value, row, marker, color=colour, markerfacecolor=face, **style)
     axes.set_ylim(len(dots) - 0.4, -0.6)
@@ -429,7 +429,7 @@ def draw_tradeoff(figure: MplFigure, tradeoff: TradeoffCurve, is_simulated: bool
 
 
 def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
-    light = {"color": colour, "alpha": 0.25, "linewidth": 0.8}
+    light: dict[str, Any] = {"color": colour, "alpha": 0.25, "linewidth": 0.8}
     for semantic, preference in zip(curve.semantic, curve.preference, strict=True):
         axes.plot([semantic.low, semantic.high], [preference.value] * 2, **light)
         axes.plot([semantic.value] * 2, [preference.low, preference.high], **light)
@@ -496,7 +496,7 @@ def _label_ends(axes: Axes, tradeoff: TradeoffCurve) -> None:
             if float(position) in _END_NAMES:
                 ends[_END_NAMES[float(position)], point] = None
     middle = sum(x_on_paper) / len(x_on_paper)
-    ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
+    ring: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
     for name, point in ends:
         is_right = _on_paper(axes, point)[0] > middle
         axes.plot(point[0], point[1], "o", markeredgecolor=MUTED, **ring)
