@@ -174,7 +174,7 @@ class FaissIndex:
     def top(
         self, query: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `NeighborIndex.top`, with the recall of `FaissClusters`; exact under narrow filters."""
+        """As `NeighborIndex.top`; recall as in `FaissClusters`, exact under narrow filters."""
         share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
         if k > MOST_K or share <= NARROW_SHARE:
             return self.exact.top(query, k, allowed)
@@ -187,7 +187,7 @@ class FaissIndex:
     def _candidates(
         self, query: np.ndarray, n: int, allowed: np.ndarray | None, share: float
     ) -> np.ndarray:
-        """Returns at most `n` candidates; the fewer rows a filter passes, the more clusters it searches."""
+        """Returns at most `n` candidates; under a filter it searches 1 / share as many clusters."""
         import faiss
 
         dial = blend_of(query, len(self.indexes))

@@ -1,11 +1,10 @@
 """The index on disk: generations that are never changed, checked when opened, switched in one step.
 
-index/<generation>/vectors.npy     (n, D) float32: semantic, then preference; semantic alone before
-stage two index/<generation>/tracks.parquet  track_id, in row order, with mel_sha256 and recording
-as in `copies` index/<generation>/space-N.faiss   of a large library, one a space: where to look
-first; see `clustered.py` index/<generation>/index.json      spaces, calibration, what finds rows
-with its recall, the other files' hashes;
-                                   its own SHA-256 is the generation's name
+index/<generation>/vectors.npy     (n, D) float32: semantic, then preference after stage two
+index/<generation>/tracks.parquet  track_id in row order, mel_sha256, recording
+index/<generation>/space-N.faiss   one per space of a large library (`faiss_index.py`)
+index/<generation>/index.json      spaces, calibration, backend with its recall, hashes of the
+                                   files above; its own SHA-256 is the generation's name
 index/CURRENT                      the live generation's name
 """
 
@@ -41,19 +40,22 @@ def write_index(
     recordings: pl.DataFrame | None = None,
     backend: str = "auto",
 ) -> Path:
-    """A new generation with the tracks both sides have, made live when whole; the one before it is
-    kept.
+    """Writes a generation of the tracks in all spaces and makes it live; the previous one is kept.
 
-    recordings: as `find_recordings` gives them; a track that is not there, or all where None, is a
-    recording alone.
-    backend: as the setting `search.backend`; LibraryError if what it needs is not to be had.
+    recordings: as `find_recordings` returns them; a track that is missing there is a recording of
+    its own, and None means all tracks are.
+    backend: as the setting `search.backend`; LibraryError if a requirement of it is missing.
     """
-    sides = [semantic] if preference is None else [semantic, preference]
-    track_ids = sorted(set.intersection(*(set(side.track_ids) for side in sides)))
+    space_vectors = [semantic] if preference is None else [semantic, preference]
+    common_ids = set(semantic.track_ids)
+    if preference is not None:
+        common_ids &= set(preference.track_ids)
+    track_ids = sorted(common_ids)
     matrices = []
-    for side in sides:
-        rows = {track_id: row for row, track_id in enumerate(side.track_ids)}
-        matrices.append(side.matrix[[rows[track_id] for track_id in track_ids]])
+    for vectors_of_space in space_vectors:
+        ids = vectors_of_space.track_ids
+        row_of = dict(zip(ids, range(len(ids)), strict=True))
+        matrices.append(vectors_of_space.matrix[[row_of[track_id] for track_id in track_ids]])
     building = place / "building"
     with atomic_write(building) as temporary:
         temporary.mkdir()
@@ -61,10 +63,10 @@ def write_index(
         del matrices
         np.save(temporary / VECTORS, vectors, allow_pickle=False)
         _with_recordings(track_ids, recordings).write_parquet(temporary / TRACKS)
-        finder = build_backend(backend, vectors, track_ids, len(sides), temporary)
+        finder = build_backend(backend, vectors, track_ids, len(space_vectors), temporary)
         hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
         content = {
-            "spaces": [asdict(space) for space in spaces],
+            "spaces": list(map(asdict, spaces)),
             "finder": asdict(finder),
             "sha256": hashes,
         }
@@ -76,42 +78,39 @@ def write_index(
 
 def _with_recordings(track_ids: list[str], recordings: pl.DataFrame | None) -> pl.DataFrame:
     table = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
-    known = pl.DataFrame(schema=RECORDINGS_SCHEMA) if recordings is None else recordings
-    table = table.join(known, on=TRACK_ID, how="left", maintain_order="left")
+    if recordings is None:
+        recordings = pl.DataFrame(schema=RECORDINGS_SCHEMA)
+    table = table.join(recordings, on=TRACK_ID, how="left", maintain_order="left")
     return table.with_columns(pl.col(RECORDING).fill_null(pl.col(TRACK_ID)))
 
 
 def _make_live(place: Path, building: Path, name: str, backend: str) -> Path:
-    """Gives the finished generation its name and points CURRENT at it; of the others only the last
-    live one stays.
-    """
+    """Renames the finished generation and points CURRENT at it; the last live one is kept."""
     previous = _live(place) if (place / "CURRENT").is_file() else name
     if (place / name).exists() and not _fault(place / name):
-        shutil.rmtree(building)  # the very same index: what readers have open stays
+        shutil.rmtree(building)  # the same index: keeps the files that readers have open
     else:
         shutil.rmtree(place / name, ignore_errors=True)
         building.rename(place / name)
     with atomic_write(place / "CURRENT") as temporary:
         temporary.write_text(name + "\n")
     if previous != name:
-        old = [
-            other
-            for other in place.iterdir()
-            if other.is_dir() and other.name not in {name, previous}
-        ]
-        needed = {_table(place / kept) for kept in (name, previous)}
-        remove_tables(backend, {_table(other) for other in old} - needed - {""})
-        for other in old:
-            shutil.rmtree(other)
+        old = []
+        for path in place.iterdir():
+            if path.is_dir() and path.name not in {name, previous}:
+                old.append(path)
+        needed = {"", _table(place / name), _table(place / previous)}
+        remove_tables(backend, set(map(_table, old)) - needed)
+        for generation in old:
+            shutil.rmtree(generation)
     return place / name
 
 
 def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
-    """The live generation; LibraryError if there is none, CheckpointError if a file is not what was
-    written.
+    """Opens the live generation; LibraryError if there is none, CheckpointError if it is damaged.
 
-    backend: as the setting `search.backend`; LibraryError if the index was not written for it. One
-    that was written before recordings were kept knows of no copies.
+    backend: as the setting `search.backend`; LibraryError if the index was not written for it. In
+    an index without recordings each track is a recording of its own.
     """
     if not (place / "CURRENT").is_file():
         raise LibraryError(
@@ -137,10 +136,11 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
             library=place.parent,
         )
     record = _record(generation)
-    spaces = [
-        VectorSpace(s["run"], s["space_id"], Calibration(**s["audio"]), Calibration(**s["text"]))
-        for s in record["spaces"]
-    ]
+    spaces = []
+    for space in record["spaces"]:
+        audio = Calibration(**space["audio"])
+        text = Calibration(**space["text"])
+        spaces.append(VectorSpace(space["run"], space["space_id"], audio, text))
     vectors = np.load(generation / VECTORS, mmap_mode="r", allow_pickle=False)
     tracks = read_parquet(generation / TRACKS, TRACKS)
     recordings = tracks[RECORDING].to_list() if RECORDING in tracks.columns else None
@@ -150,15 +150,13 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
 
 
 def load_recordings(place: Path) -> pl.DataFrame | None:
-    """What the live generation knows of recordings, as `write_index` was given it; None if there is
-    none to be read.
-    """
+    """Returns the recordings of the live generation, as for `write_index`; None without any."""
     name = _live(place) if (place / "CURRENT").is_file() else ""
     generation = place / name
     if not _NAME.fullmatch(name) or _fault(generation):
         return None
     tracks = read_parquet(generation / TRACKS, TRACKS)
-    return tracks.select(*RECORDINGS_SCHEMA) if RECORDING in tracks.columns else None
+    return tracks.select(list(RECORDINGS_SCHEMA)) if RECORDING in tracks.columns else None
 
 
 def _live(place: Path) -> str:
@@ -166,12 +164,12 @@ def _live(place: Path) -> str:
 
 
 def _record(generation: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((generation / RECORD).read_bytes())
-    return found
+    record: dict[str, Any] = json.loads((generation / RECORD).read_bytes())
+    return record
 
 
 def _table(generation: Path) -> str:
-    """The table on a server that a generation names; empty if there is none, or no more telling."""
+    """Returns the name of a generation's table on a server; empty if there is none."""
     try:
         return str(_record(generation)["finder"]["table"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -179,14 +177,15 @@ def _table(generation: Path) -> str:
 
 
 def _fault(generation: Path) -> str:
-    """What is wrong with a generation's files; empty if they are what was written."""
+    """Returns the fault of a generation's files; empty if they are unchanged."""
     try:
         text = (generation / RECORD).read_bytes()
         if hashlib.sha256(text).hexdigest()[:16] != generation.name:
             return f"{RECORD} is not what was written"
         hashes = json.loads(text)["sha256"]
-        files = [VECTORS, TRACKS, *(set(hashes) - {VECTORS, TRACKS})]
-        changed = [file for file in files if not is_unchanged(generation / file, hashes[file])]
-        return f"{changed[0]} is not what was written" if changed else ""
+        for file in [VECTORS, TRACKS, *sorted(hashes.keys() - {VECTORS, TRACKS})]:
+            if not is_unchanged(generation / file, hashes[file]):
+                return f"{file} is not what was written"
+        return ""
     except (OSError, ValueError) as error:
         return str(error)

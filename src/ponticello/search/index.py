@@ -1,10 +1,8 @@
-"""One vector a track holds both spaces, so any position of the dial is one dot product.
+"""Queries and scores over the vectors of tracks.
 
-Each space is calibrated (`calibration.py`): the scale goes to the query, the means become one
-offset. Which rows come first is for `neighbours.py`; the files are in `generations.py`.
-
-How cosines lie in a space. Raw cosines of two spaces cannot be compared: a cosine c counts as (c -
-mean) / std.
+A track's vector holds both spaces, so a score is one dot product at every blend. Raw cosines of two
+spaces cannot be compared, so each space is calibrated: a cosine c counts as (c - mean) / std. The
+scale is applied to the query, and the means become one offset.
 """
 
 from collections.abc import Callable
@@ -33,7 +31,7 @@ class Calibration:
 
 @dataclass(frozen=True)
 class VectorSpace:
-    """One of the two spaces: the run it comes from, its id, and how cosines are distributed in it."""
+    """One of the two spaces: its run, its id, and the calibration of its cosines."""
 
     run: str
     space_id: str
@@ -42,8 +40,7 @@ class VectorSpace:
 
 
 def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:
-    """Mean and standard deviation of the cosine between random rows of `queries` (q, d) and of
-    `vectors` (n, d).
+    """Returns the calibration of cosines between random rows of `queries` (q, d), `vectors` (n, d).
 
     When both are the same array, a row is never paired with itself.
     """
@@ -51,7 +48,9 @@ def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibr
     left = generator.integers(len(queries), size=CALIBRATION_PAIRS)
     right = generator.integers(len(vectors), size=CALIBRATION_PAIRS)
     if queries is vectors:
-        left, right = left[left != right], right[left != right]
+        is_pair = left != right
+        left = left[is_pair]
+        right = right[is_pair]
     cosines = np.einsum("id,id->i", queries[left], vectors[right]) if len(left) else np.zeros(1)
     return Calibration(float(cosines.mean()), max(float(cosines.std()), 1e-6))
 
@@ -62,25 +61,24 @@ Kind = Literal["audio", "text", "profile"]
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked, as (q, d) in each space; preference None before stage two. Unit vectors, but
-    for a profile.
+    """Query vectors, (q, d) in each space; preference is None before stage two.
+
+    They have unit length, except those of a profile.
     """
 
     semantic: np.ndarray
     preference: np.ndarray | None
     kind: Kind
-    offsets: tuple[float, ...] = ()  # of a profile: what its scores start from in each space
-    levels: tuple[
-        np.ndarray, ...
-    ] = ()  # of a profile: (n,) what each track's scores are multiplied by in each space
+    # Of a profile, by space: the offset of its scores, and (n,) the factors of the tracks' scores.
+    offsets: tuple[float, ...] = ()
+    levels: tuple[np.ndarray, ...] = ()
 
 
 class EmbeddingIndex:
-    """Tracks to ask: `track_ids`, their vectors and the spaces' calibration.
+    """Tracks to search: `track_ids`, their vectors and the calibration of the spaces.
 
-    recordings: a name for what each track is a copy of; None = no two tracks are known to be one
-    recording.
-    neighbours: what finds the closest rows; None = by looking at each.
+    recordings: the name of each track's recording; None = every track is a recording of its own.
+    neighbours: finds the nearest rows; None = exact search.
     """
 
     def __init__(
@@ -91,129 +89,138 @@ class EmbeddingIndex:
         recordings: list[str] | None = None,
         neighbours: NeighborIndex | None = None,
     ) -> None:
-        self.track_ids, self.vectors, self.spaces = track_ids, vectors, spaces
+        self.track_ids = track_ids
+        self.vectors = vectors
+        self.spaces = spaces
         self.recordings = track_ids if recordings is None else recordings
         self.neighbours = ExactIndex(vectors) if neighbours is None else neighbours
         self.embed_dim = vectors.shape[1] // len(spaces)
         self._profiles: dict[
             tuple[float, float], tuple[list[UserProfiles], tuple[np.ndarray, ...]]
-        ] = {}  # when asked for
+        ] = {}  # by ridge and hub correction
 
     @cached_property
     def rows(self) -> dict[str, int]:
         """Each track's row."""
-        return {track_id: row for row, track_id in enumerate(self.track_ids)}
+        return dict(zip(self.track_ids, range(len(self.track_ids)), strict=True))
 
     def placed(self, tracks: pl.DataFrame) -> pl.DataFrame:
-        """Those of `tracks` that the index holds, in its order, their row in the column `ROW`; once
-        is enough.
+        """Returns the rows of `tracks` in the index, in its order, with their row as column `ROW`.
+
+        A table with that column is returned unchanged.
         """
         if ROW in tracks.columns:
             return tracks
-        places = pl.DataFrame(
-            {TRACK_ID: self.track_ids}, schema={TRACK_ID: pl.String}
-        ).with_row_index(ROW)
-        return tracks.join(places.cast({ROW: pl.Int64}), on=TRACK_ID, how="inner").sort(ROW)
+        rows = pl.DataFrame({TRACK_ID: self.track_ids}, schema={TRACK_ID: pl.String})
+        rows = rows.with_row_index(ROW).cast({ROW: pl.Int64})
+        return tracks.join(rows, on=TRACK_ID, how="inner").sort(ROW)
 
     @property
     def has_preference(self) -> bool:
-        """Whether it holds taste beside meaning."""
+        """Whether it has a preference space."""
         return len(self.spaces) == 2
 
     def track_query(self, track_ids: list[str]) -> Query:
-        """The query "like these tracks", one row each; DataError names the first that is not in the
-        index.
-        """
+        """Returns the query "like these tracks", a row each; DataError for an unknown track."""
         for track_id in track_ids:
             if track_id not in self.rows:
                 raise DataError(
-                    f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
+                    f"track {track_id!r} is not in the index; check the id, or run: "
+                    "ponticello embed",
                     code="unknown_track",
                 )
         vectors = self.vectors[[self.rows[track_id] for track_id in track_ids]]
-        both = self.has_preference
-        return Query(
-            vectors[:, : self.embed_dim], vectors[:, self.embed_dim :] if both else None, "audio"
-        )
+        preference = vectors[:, self.embed_dim :] if self.has_preference else None
+        return Query(vectors[:, : self.embed_dim], preference, "audio")
 
     def profile_query(self, track_ids: list[str], ridge: float, hub_correction: float) -> Query:
-        """The query "what a listener of these tracks likes", one row; DataError as `track_query`."""
-        found = self._asked(track_ids, ridge, hub_correction, UserProfiles.direction)
-        return self._profile([directions[None] for directions in found], ridge, hub_correction)
+        """Returns the profile of a user with these liked tracks, one row.
+
+        DataError as `track_query`.
+        """
+        directions = []
+        for direction in self._directions(track_ids, ridge, hub_correction, UserProfiles.direction):
+            directions.append(direction[None])
+        return self._profile(directions, ridge, hub_correction)
 
     def seed_queries(
         self, track_ids: list[str], ridge: float, hub_correction: float
     ) -> list[Query]:
-        """What each of the tracks adds to `profile_query`, one query a track: their parts add up to
-        its parts.
-        """
-        found = self._asked(track_ids, ridge, hub_correction, UserProfiles.shares)
-        return [
-            self._profile([shares[number : number + 1] for shares in found], ridge, hub_correction)
-            for number in range(len(track_ids))
-        ]
+        """Returns the share of each track in `profile_query`; their parts add up to its parts."""
+        shares = self._directions(track_ids, ridge, hub_correction, UserProfiles.shares)
+        queries = []
+        for number in range(len(track_ids)):
+            directions = [space_shares[number : number + 1] for space_shares in shares]
+            queries.append(self._profile(directions, ridge, hub_correction))
+        return queries
 
-    def _asked(
+    def _directions(
         self,
         track_ids: list[str],
         ridge: float,
         hub_correction: float,
-        how: Callable[[UserProfiles, np.ndarray], np.ndarray],
+        compute: Callable[[UserProfiles, np.ndarray], np.ndarray],
     ) -> list[np.ndarray]:
-        """What these tracks ask in each space, as `how` has it."""
+        """Returns the result of `compute` for the vectors of these tracks in each space."""
         seeds = self.track_query(track_ids)
-        sides = [side for side in (seeds.semantic, seeds.preference) if side is not None]
         profiles = self.profiles(ridge, hub_correction)[0]
-        return [how(profile, side) for profile, side in zip(profiles, sides, strict=True)]
+        directions = [compute(profiles[0], seeds.semantic)]
+        if seeds.preference is not None:
+            directions.append(compute(profiles[1], seeds.preference))
+        return directions
 
     def _profile(self, rows: list[np.ndarray], ridge: float, hub_correction: float) -> Query:
-        """The query with these directions, (1, d) float64 in each space."""
+        """Returns the query with these directions, (1, d) float64 in each space."""
         profiles, levels = self.profiles(ridge, hub_correction)
-        offsets = tuple(
-            float(u[0] @ profile.mean) for u, profile in zip(rows, profiles, strict=True)
-        )
-        told = levels if hub_correction > 0 else ()  # else all of them are 1
-        sides = [u.astype(np.float32) for u in rows]
-        return Query(sides[0], sides[1] if self.has_preference else None, "profile", offsets, told)
+        offsets = []
+        for direction, profile in zip(rows, profiles, strict=True):
+            offsets.append(float(direction[0] @ profile.mean))
+        semantic = rows[0].astype(np.float32)
+        preference = rows[1].astype(np.float32) if self.has_preference else None
+        used_levels = levels if hub_correction > 0 else ()  # without correction all are 1
+        return Query(semantic, preference, "profile", tuple(offsets), used_levels)
 
     def profiles(
         self, ridge: float, hub_correction: float
     ) -> tuple[list[UserProfiles], tuple[np.ndarray, ...]]:
-        """Each space's profiles and levels, kept once made."""
-        key = ridge, hub_correction
+        """Returns the profiles and levels of each space; they are computed once."""
+        key = (ridge, hub_correction)
         if key not in self._profiles:
-            sides = [self.space_vectors(number) for number in range(len(self.spaces))]
-            profiles = [fit_profiles(side, ridge) for side in sides]
-            levels = [
-                own.levels(side, hub_correction) for own, side in zip(profiles, sides, strict=True)
-            ]
-            self._profiles[key] = profiles, tuple(level.astype(np.float32) for level in levels)
+            profiles = []
+            levels = []
+            for number in range(len(self.spaces)):
+                vectors = self.space_vectors(number)
+                profile = fit_profiles(vectors, ridge)
+                profiles.append(profile)
+                levels.append(profile.levels(vectors, hub_correction).astype(np.float32))
+            self._profiles[key] = (profiles, tuple(levels))
         return self._profiles[key]
 
     def space_vectors(self, number: int) -> np.ndarray:
-        """(n, d) the vectors of one space."""
-        side: np.ndarray = self.vectors[:, number * self.embed_dim : (number + 1) * self.embed_dim]
-        return side
+        """Returns the vectors (n, d) of one space."""
+        first = number * self.embed_dim
+        space_vectors: np.ndarray = self.vectors[:, first : first + self.embed_dim]
+        return space_vectors
 
     def scores(self, query: Query, blend: float) -> np.ndarray:
-        """(q, n): (1 - blend) * semantic + blend * preference, each calibrated; higher is closer.
+        """Returns (q, n): (1 - blend) * semantic + blend * preference, each calibrated.
 
-        blend: 0 = meaning .. 1 = taste. DataError outside that range, or above 0 before stage two.
+        blend: 0 = semantic .. 1 = preference. DataError outside that range, or above 0 before stage
+        two.
         """
         if query.levels:
             return self._levelled_scores(query, blend)
         scaled, offset = self.scaled(query, blend)
-        found: np.ndarray = scaled @ self.vectors.T + np.float32(offset)
-        return found
+        scores: np.ndarray = scaled @ self.vectors.T + np.float32(offset)
+        return scores
 
     def top(
         self, query: Query, blend: float, k: int, allowed: np.ndarray | None = None
     ) -> np.ndarray:
-        """(m,) the best `k` rows for `query`, of one row, best first, ties by row; fewer if there
-        are fewer.
+        """Returns (m,) the best `k` rows for a query of one row, best first, ties by row.
 
-        allowed: as in `NeighborIndex.top`. A profile with levels has two products a track and is
-        always looked up exactly. DataError as `scores`.
+        There are fewer if fewer are allowed. allowed: as in `NeighborIndex.top`. A profile with
+        levels has two products per track, so its search is exact. DataError as `scores`.
         """
         if not query.levels:
             return self.neighbours.top(self.scaled(query, blend)[0][0], k, allowed)[0]
@@ -223,45 +230,45 @@ class EmbeddingIndex:
         return best
 
     def scaled(self, query: Query, blend: float) -> tuple[np.ndarray, float]:
-        """(q, D) float32 by which the vectors are multiplied, and what is added to the products to
-        give `scores`.
-        """
-        sides, offset = [], 0.0
-        for weight, calibration, side in self.weighted(query, blend):
-            sides.append(side * np.float32(weight / calibration.std))
+        """Returns factors (q, D) float32 and offset: factors @ vectors.T + offset = `scores`."""
+        factors = []
+        offset = 0.0
+        for weight, calibration, query_vectors in self.weighted(query, blend):
+            factors.append(query_vectors * np.float32(weight / calibration.std))
             offset -= weight * calibration.mean / calibration.std
-        return np.concatenate(sides, axis=1).astype(np.float32, copy=False), offset
+        return np.concatenate(factors, axis=1).astype(np.float32, copy=False), offset
 
     def _levelled_scores(self, query: Query, blend: float) -> np.ndarray:
-        """As `scores`, of a profile: a product for each space, as a track has a level in each."""
-        found = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
-        for number, (weight, calibration, side) in enumerate(self.weighted(query, blend)):
-            own = side @ self.space_vectors(number).T - np.float32(calibration.mean)
-            found += np.float32(weight / calibration.std) * query.levels[number] * own
-        return found
+        """As `scores`, for a profile: a product for each space, as levels differ by space."""
+        scores = np.zeros((len(query.semantic), len(self.track_ids)), dtype=np.float32)
+        for number, (weight, calibration, vectors) in enumerate(self.weighted(query, blend)):
+            centred = vectors @ self.space_vectors(number).T - np.float32(calibration.mean)
+            scores += np.float32(weight / calibration.std) * query.levels[number] * centred
+        return scores
 
     def parts(self, query: Query, blend: float, rows: np.ndarray) -> np.ndarray:
-        """(q, len(rows), 2): the semantic and the preference part of each score; they add up to it."""
+        """Returns (q, len(rows), 2): the semantic and preference parts of the scores."""
         parts = np.zeros((len(query.semantic), len(rows), 2))
-        for number, (weight, calibration, side) in enumerate(self.weighted(query, blend)):
-            vectors = self.vectors[rows, number * self.embed_dim : (number + 1) * self.embed_dim]
-            parts[:, :, number] = weight * (side @ vectors.T - calibration.mean) / calibration.std
+        for number, (weight, calibration, query_vectors) in enumerate(self.weighted(query, blend)):
+            cosines = query_vectors @ self.space_vectors(number)[rows].T
+            parts[:, :, number] = weight * (cosines - calibration.mean) / calibration.std
             if query.levels:
                 parts[:, :, number] *= query.levels[number][rows]
         return parts
 
     def require_blend(self, blend: float) -> None:
-        """DataError for a blend outside 0 to 1, LibraryError for one above 0 before there is taste."""
+        """Raises DataError outside 0 to 1, LibraryError above 0 before stage two."""
         if not 0 <= blend <= 1:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
         if blend > 0 and not self.has_preference:
             raise LibraryError(
-                "the index holds no preference space yet: use blend 0, or train stage two and embed",
+                "the index holds no preference space yet: use blend 0, or train stage two and "
+                "embed",
                 code="no_preference",
             )
 
     def weighted(self, query: Query, blend: float) -> list[tuple[float, Calibration, np.ndarray]]:
-        """What each space has to say: its weight, how its scores lie, and the query in it."""
+        """Returns the weight, the calibration and the query vectors of each space."""
         self.require_blend(blend)
         if not self.has_preference:
             return [(1.0, self.calibration(query, 0), query.semantic)]
@@ -273,7 +280,7 @@ class EmbeddingIndex:
         ]
 
     def calibration(self, query: Query, number: int) -> Calibration:
-        """How a query's cosines lie in the space of this number, 0 = semantic."""
+        """Returns the calibration of a query's cosines in a space, 0 = semantic."""
         if query.kind == "profile":
             return Calibration(query.offsets[number], 1.0)  # its spread over the index is 1 already
         space = self.spaces[number]

@@ -1,11 +1,9 @@
-"""PostgreSQL with pgvector: a generation's vectors as a table, asked by SQL, beside what else a
-platform keeps there.
+"""Search in PostgreSQL with pgvector: the vectors of a generation as a table on a server.
 
-A table is made whole, in one transaction, under a name that its content gives it, and never
-changed. Up to `INDEXED_FROM` rows the server looks at all of them, above through an IVFFlat index,
-whose probes are chosen by measured recall (`recall.py`). What the server finds is ranked by the
-vectors of the local file: a table that somebody changed can hide a track, but not give one a wrong
-score.
+A table is written in one transaction, named after the hash of its content, and never changed. Up to
+`INDEXED_FROM` rows the server compares all of them; above it uses an IVFFlat index, with as many
+probes as the measured recall requires (`faiss_index.py`). The rows from the server are ranked by
+the vectors of the local file: a changed table can hide a track, but not give a wrong score.
 """
 
 import hashlib
@@ -30,17 +28,16 @@ MOST_INDEXED_SIZE = 2_000  # dimensions that pgvector can index
 FIRST_PROBED = 8  # lists tried first
 INSTALL = "pip install 'ponticello[postgres]'"
 COPIED_ROWS = 65_536  # rows hashed at once
-SPARE = 16  # rows asked for beyond k: the server rounds in its own way
-NARROW_SHARE = 0.1  # of all rows: where a filter lets fewer through, the index is passed by
+SPARE = 16  # rows requested beyond k: the server rounds differently
+NARROW_SHARE = 0.1  # of all rows: the index is not used if a filter passes fewer
 
 
 class PgvectorIndex:
-    """`NeighborIndex` by a table that `build_table` made of `vectors`, (n, D) float32; threads ask
-    it in turn.
+    """Searches the table that `build_table` made of `vectors` (n, D) float32; thread-safe.
 
-    probed: lists of the index looked into, by dial; none = the table has no index. LibraryError if
-    the server cannot be reached or refuses, CheckpointError if the table is not there or not what
-    was written.
+    probed: lists of the index searched, by blend; empty = the table has no index. LibraryError if
+    the server cannot be reached or refuses, CheckpointError if the table is missing or has another
+    number of rows.
     """
 
     def __init__(
@@ -51,20 +48,21 @@ class PgvectorIndex:
         n_spaces: int,
         probed: Mapping[str, int] | None = None,
     ) -> None:
-        self.url, self.table, self.vectors = url, table, vectors
-        self.n_spaces, self.probed = n_spaces, dict(probed or {})
+        self.url = url
+        self.table = table
+        self.vectors = vectors
+        self.n_spaces = n_spaces
+        self.probed = dict(probed or {})
         self.exact = ExactIndex(vectors)
-        self._turn = threading.Lock()  # one connection, whose transactions may not be mixed
+        self._turn = threading.Lock()  # one connection: one transaction at a time
         with _said(url):
             self._connect()
-            found = _row_count(self.connection, table)
-        if found != len(vectors):
+            n_rows = _row_count(self.connection, table)
+        if n_rows != len(vectors):
             self.close()
-            state = (
-                "is missing"
-                if found is None
-                else f"has {found:,} rows, not the {len(vectors):,} that were written"
-            )
+            state = "is missing"
+            if n_rows is not None:
+                state = f"has {n_rows:,} rows, not the {len(vectors):,} that were written"
             raise CheckpointError(
                 f"table {table} on the server {state}",
                 code="index_damaged",
@@ -74,9 +72,7 @@ class PgvectorIndex:
     def top(
         self, query: np.ndarray, k: int, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `NeighborIndex.top`; through an index a row may be missed, as often as measured.
-        Narrow filters miss none.
-        """
+        """As `NeighborIndex.top`; approximate with an index, exact under narrow filters."""
         query = query.astype(np.float32, copy=False)
         available = len(self.vectors) if allowed is None else len(allowed)
         rows = (
@@ -84,12 +80,12 @@ class PgvectorIndex:
             if available
             else np.zeros(0, dtype=np.int64)
         )
-        if len(rows) < min(k, available):  # the lists looked into hold fewer than asked for
+        if len(rows) < min(k, available):  # the searched lists hold fewer than k
             return self.exact.top(query, k, allowed)
         return rank_rows(self.vectors, query, rows, k)
 
     def _candidates(self, query: np.ndarray, n: int, allowed: np.ndarray | None) -> np.ndarray:
-        """The `n` rows that the server puts first, equal ones by row."""
+        """Returns the best `n` rows on the server, ties by row."""
         share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
         is_indexed = bool(self.probed) and share > NARROW_SHARE
         with _said(self.url), self._turn, self._alive() as connection, connection.transaction():
@@ -101,15 +97,16 @@ class PgvectorIndex:
             else:
                 connection.execute("SET LOCAL enable_indexscan = off")
             where = "" if allowed is None else "WHERE row_number = ANY(%(allowed)s)"
-            found = connection.execute(
-                f"SELECT row_number FROM {self.table} {where} ORDER BY vector <#> %(query)s, row_number LIMIT %(n)s",
+            records = connection.execute(
+                f"SELECT row_number FROM {self.table} {where} "
+                "ORDER BY vector <#> %(query)s, row_number LIMIT %(n)s",
                 {"query": query, "n": n, "allowed": None if allowed is None else allowed.tolist()},
             ).fetchall()
-        return np.array([row for (row,) in found], dtype=np.int64)
+        return np.array(records, dtype=np.int64).reshape(-1)
 
     @contextmanager
     def _alive(self) -> "Iterator[psycopg.Connection[Any]]":
-        """The connection, made anew if the server has closed it since."""
+        """Yields the connection, opened again if the server has closed it."""
         if self.connection.closed or self.connection.broken:
             self._connect()
         yield self.connection
@@ -130,11 +127,11 @@ def build_table(
     n_spaces: int,
     indexed_from: int = INDEXED_FROM,
 ) -> tuple[str, dict[str, int], dict[str, float]]:
-    """The name of a table that holds `vectors` (n, D) float32 and their ids, lists to look into and
-    recall, by dial.
+    """Writes `vectors` (n, D) float32 and their ids to a table.
 
-    One that holds the very same is kept. LibraryError as `PgvectorIndex`. Cost: a million rows of
-    200 take the server some minutes and 1 GB.
+    Returns its name, and the lists to search and their recall, both by blend. A table with the same
+    content is kept. LibraryError as `PgvectorIndex`. Cost: a million rows of 200 take the server
+    several minutes and 1 GB.
     """
     digest = hashlib.sha256("\0".join(track_ids).encode())
     for start in range(0, len(vectors), COPIED_ROWS):
@@ -149,25 +146,26 @@ def build_table(
                 _fill(connection, table, vectors, track_ids)
                 if is_indexed:
                     connection.execute(
-                        f"CREATE INDEX ON {table} USING ivfflat (vector vector_ip_ops) WITH (lists = {n_lists})"
+                        f"CREATE INDEX ON {table} USING ivfflat (vector vector_ip_ops) "
+                        f"WITH (lists = {n_lists})"
                     )
             connection.execute(f"VACUUM ANALYZE {table}")
         connection.close()
     if not is_indexed:
         return table, {}, {}
-    asked = PgvectorIndex(url, table, vectors, n_spaces)
+    index = PgvectorIndex(url, table, vectors, n_spaces)
 
     def looking_into(n: int) -> PgvectorIndex:
-        asked.probed = {"0": n, "1": n}
-        return asked
+        index.probed = {"0": n, "1": n}
+        return index
 
     probed, recall = min_probes(vectors, n_spaces, looking_into, FIRST_PROBED, n_lists)
-    asked.close()
+    index.close()
     return table, probed, recall
 
 
 def drop_tables(url: str, tables: Collection[str]) -> None:
-    """Takes tables of former generations off the server; LibraryError as `PgvectorIndex`."""
+    """Drops tables of former generations; LibraryError as `PgvectorIndex`."""
     with _said(url):
         connection = _connected(url)
         for table in tables:
@@ -206,16 +204,16 @@ def _connected(url: str) -> "psycopg.Connection[Any]":
 
 
 def _row_count(connection: "psycopg.Connection[Any]", table: str) -> int | None:
-    """Rows of `table`; None if there is none."""
+    """Returns the number of rows of `table`; None if it does not exist."""
     if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
         return None
-    found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return None if found is None else int(found[0])
+    record = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+    return None if record is None else int(record[0])
 
 
 @contextmanager
 def _said(url: str) -> Iterator[None]:
-    """Errors of the server as ours, with its name."""
+    """Raises errors of the server as LibraryError, with the name of its host."""
     try:
         yield
     except Exception as error:

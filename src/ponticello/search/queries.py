@@ -1,7 +1,7 @@
-"""Queries of several terms as one query, whose score is their weighted mean.
+"""Combines the terms of a query into one query; its score is their weighted mean.
 
-A score is linear in the query. So terms add up before the index is searched: ten terms cost what one
-costs, and what each adds to a score can be computed exactly afterwards.
+A score is linear in the query. So terms are added before the search: ten terms cost as much as one,
+and the share of each in a score can be computed exactly afterwards.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ponticello.search.index import EmbeddingIndex, Query
 
 @dataclass(frozen=True)
 class Term:
-    """A term of a query. query: of one row, without levels. weight: not 0; below 0 = away from it."""
+    """A term of a query. query: one row, without levels. weight: not 0; below 0 = away from it."""
 
     query: Query
     weight: float = 1.0
@@ -25,14 +25,14 @@ class Term:
 
 @dataclass(frozen=True)
 class ComposedQuery:
-    """A query to rank by, and the queries of its terms, whose score components add up to its own."""
+    """A query to rank by, and the queries of its terms: their components add up to its own."""
 
     query: Query
     terms: tuple[Query, ...]
 
 
 def compose_query(index: EmbeddingIndex, terms: Sequence[Term]) -> ComposedQuery:
-    """Returns the query whose score is sum of weight x score / sum of |weight| over the terms.
+    """Returns the query with the score sum of weight x score / sum of |weight| over the terms.
 
     DataError if there is no term, or a weight is 0 or not finite.
     """
@@ -42,9 +42,9 @@ def compose_query(index: EmbeddingIndex, terms: Sequence[Term]) -> ComposedQuery
     if not np.isfinite(weights).all() or not weights.all():
         raise DataError("each term's weight must be a number other than 0")
     shares = weights / np.abs(weights).sum()
-    scaled = [
-        _scale(index, term.query, float(share)) for term, share in zip(terms, shares, strict=True)
-    ]
+    scaled = []
+    for term, share in zip(terms, shares, strict=True):
+        scaled.append(_scale(index, term.query, float(share)))
     semantic = np.concatenate([query.semantic for query in scaled]).sum(axis=0, keepdims=True)
     preferences = [query.preference for query in scaled if query.preference is not None]
     preference = None
@@ -74,8 +74,9 @@ def _scale(index: EmbeddingIndex, query: Query, weight: float) -> Query:
 def profile_query_terms(
     index: EmbeddingIndex, track_ids: list[str], ridge: float, hub_correction: float
 ) -> ComposedQuery:
-    """Returns the profile of a user who likes these tracks, each track a term; DataError as
-    `track_query`.
+    """Returns the profile of a user with these liked tracks, each a term.
+
+    DataError as `track_query`.
     """
     return ComposedQuery(
         index.profile_query(track_ids, ridge, hub_correction),
@@ -86,8 +87,8 @@ def profile_query_terms(
 def term_shares(
     index: EmbeddingIndex, query: ComposedQuery, blend: float, rows: np.ndarray
 ) -> np.ndarray:
-    """Returns (terms, len(rows), 2): what each term adds to the semantic and the preference
-    component of these rows' scores.
+    """Returns (terms, len(rows), 2): each term's share of the semantic and the preference component
+    of these rows' scores.
     """
     return np.stack([index.parts(term, blend, rows)[0] for term in query.terms])
 

@@ -1,4 +1,4 @@
-"""From a query to a ranked list: filters, ties, copies, so many tracks an artist.
+"""Ranks tracks for a query: filters, ties, duplicate recordings, tracks per artist.
 
 Filters over the catalogue's columns: `artist=Askyel`, `genres=rock`, `duration_s<300`,
 `title~night`.
@@ -164,8 +164,7 @@ class SearchResults(Sequence[Result]):
             "duration_s": pl.Float64,
             "tags": pl.List(pl.String),
         }
-        rows = [asdict(result) | {"tags": list(result.tags)} for result in self]
-        return pl.DataFrame(rows, schema=schema)
+        return pl.DataFrame(list(map(asdict, self)), schema=schema)
 
 
 def track_tags(row: Mapping[str, Any]) -> list[str]:
@@ -212,7 +211,7 @@ def rank_tracks(
     excluded: ids that are never returned. per_artist: the most tracks per artist; tracks without
     artist are not limited.
     deduplicate_recordings: of the copies of a recording only the best that passes is returned, and
-    none of what is `excluded`.
+    none of an excluded track.
     """
     table = index.placed(tracks)
     index_rows = table[ROW].to_numpy()
@@ -230,10 +229,10 @@ def rank_tracks(
         limit *= LIMIT_GROWTH
     scores = index.parts(query, blend, rows[selected])[0]  # (selected, 2)
     catalog_rows = table[positions[selected]].iter_rows(named=True)
-    return [
-        build_result(row, number + 1, scores[number], root)
-        for number, row in enumerate(catalog_rows)
-    ]
+    results = []
+    for number, row in enumerate(catalog_rows):
+        results.append(build_result(row, number + 1, scores[number], root))
+    return results
 
 
 def _select(

@@ -247,9 +247,8 @@ class SearchService:
     """Searches one index of one catalogue; thread-safe.
 
     tracks: the catalogue, of which `self.tracks` keeps the rows in the index, in its order; without
-    the column `path`, results have no path. encoder: of an index
-    with the same spaces, whose models are kept. Models, features and the listening history are
-    loaded when first needed.
+    the column `path`, results have no path. encoder: of an index with the same spaces; its models
+    are kept. Models, features and the listening history are loaded when first needed.
     """
 
     def __init__(
@@ -263,9 +262,8 @@ class SearchService:
         self.index = index
         self.encoder = encoder or QueryEncoder(folder, index)
         self.tracks = index.placed(tracks)
-        self._positions = {
-            track_id: position for position, track_id in enumerate(self.tracks[TRACK_ID])
-        }
+        positions = range(self.tracks.height)
+        self._positions = dict(zip(self.tracks[TRACK_ID], positions, strict=True))
         self._catalog_ids = set(tracks[TRACK_ID])
         self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
         self._history: ListeningHistory | None = None
@@ -339,9 +337,7 @@ class SearchService:
         return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
 
     def audience(self, track_id: str, k: int = 10, blend: float | None = None) -> list[Listener]:
-        """Returns the `k` listeners whose profile matches a track best, by the scores `recommend`
-        ranks by.
-        """
+        """Returns the `k` listeners with the highest score for a track, as in `recommend`."""
         if k < 1:
             raise DataError(f"k {k} must be at least 1")
         blend = self.resolve_blend(blend)
@@ -355,18 +351,19 @@ class SearchService:
         """Encodes the terms of a query. Whole tracks among them are excluded from its results."""
         if exclude:
             require_list(exclude, "exclude")
-        queries = [self._encode_term(term) for term in terms]
+        queries = list(map(self._encode_term, terms))
         if len(terms) == 1 and terms[0].weight > 0:
             composed = ComposedQuery(queries[0], (queries[0],))
         else:
             weights = [term.weight for term in terms]
             composed = compose_query(self.index, list(map(Term, queries, weights)))
-        sources = [
-            TermSource(number, term.track_id, term.text, term.weight)
-            for number, term in enumerate(terms)
-        ]
-        track_ids = {term.track_id for term in terms if term.track_id is not None}
-        return ResolvedQuery(composed, tuple(sources), frozenset(track_ids.union(exclude)))
+        sources = []
+        excluded = set(exclude)
+        for number, term in enumerate(terms):
+            sources.append(TermSource(number, term.track_id, term.text, term.weight))
+            if term.track_id is not None:
+                excluded.add(term.track_id)
+        return ResolvedQuery(composed, tuple(sources), frozenset(excluded))
 
     def resolve_user(self, user: str, exclude: Collection[str] = ()) -> ResolvedQuery:
         """Returns the profile of a user; DataError if the log has none of this id, or no liked
@@ -387,7 +384,7 @@ class SearchService:
     def resolve_recent(
         self, track_ids: Sequence[str], exclude: Collection[str] = ()
     ) -> ResolvedQuery:
-        """Returns the profile of a user who likes these tracks."""
+        """Returns the profile of a user with these liked tracks."""
         liked = list(dict.fromkeys(track_ids))
         for track_id in liked:
             self.require_track(track_id)
@@ -518,24 +515,21 @@ class SearchService:
         components = term_shares(self.index, query.composed, blend, rows)  # (terms, tracks, 2)
         titles = [self._catalog_row(source.track_id).get(TITLE) for source in query.sources]
         wanted_tags = self._wanted_tags(query.sources)
-        wanted = [source for source in query.sources if source.weight > 0 and source.text]
-        wanted_words = f" {' '.join(str(source.text).lower() for source in wanted)} "
+        wanted_words = " "
+        for source in query.sources:
+            if source.weight > 0 and source.text:
+                wanted_words += f"{source.text.lower()} "
         explanations = []
         for position, row in enumerate(rows):
-            shared_tags = [
-                tag
-                for tag in track_tags(self._catalog_row(track_ids[position]))
-                if tag.lower() in wanted_tags or f" {tag.lower()} " in wanted_words
-            ]
-            term_components = [
-                Component(
-                    source,
-                    titles[number],
-                    float(components[number, position, 0]),
-                    float(components[number, position, 1]),
-                )
-                for number, source in enumerate(query.sources)
-            ]
+            term_components = []
+            for number, source in enumerate(query.sources):
+                semantic, preference = components[number, position].tolist()
+                component = Component(source, titles[number], semantic, preference)
+                term_components.append(component)
+            shared_tags = []
+            for tag in track_tags(self._catalog_row(track_ids[position])):
+                if tag.lower() in wanted_tags or f" {tag.lower()} " in wanted_words:
+                    shared_tags.append(tag)
             explanations.append(
                 Explanation(
                     tuple(term_components),
@@ -583,8 +577,9 @@ class SearchService:
         )
 
     def segment_query(self, track_id: str, start_s: float, end_s: float) -> Query:
-        """Returns the query "like this segment of a track"; DataError if it lies behind what was
-        prepared of the track.
+        """Returns the query "like this segment of a track".
+
+        DataError if it lies behind the prepared part of the track.
         """
         features, frame_s = self._features(track_id)
         first = int(start_s / frame_s)
@@ -644,8 +639,8 @@ class SearchService:
         """Returns at most `n` tracks that lead from `start` to `end`, both included, each with its
         similarity to the next, 0 to 1.
 
-        Track i of n is the one, not yet on the path, that matches a query best whose terms are the
-        start with weight 1 - t and the end with weight t, t = i / (n - 1). The tracks are then
+        Track i of n is the best match, not yet on the path, for a query of two terms: the start
+        with weight 1 - t and the end with weight t, t = i / (n - 1). The tracks are then
         ordered by how much more similar they are to the end than to the start. There are fewer
         where the library has fewer, and no two copies of one recording with
         `search.deduplicate_recordings`. DataError for equal ends or an unknown track.

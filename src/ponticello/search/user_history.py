@@ -1,6 +1,6 @@
-"""The log by user, and which users like a track by the scores that `recommend` ranks by.
+"""The log by user, and the best users for a track by the scores of `recommend`.
 
-In memory it takes some ten bytes per event.
+In memory it takes about ten bytes per event.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ LIKED = "liked"
 ROW = "row"
 
 
-MAX_LISTENERS = 100_000  # profiles kept, of those who like most tracks: 80 MB
+MAX_LISTENERS = 100_000  # profiles kept, of the users with most liked tracks: 80 MB
 
 
 @dataclass(frozen=True)
 class ListeningHistory:
-    """The events of the log whose tracks are in the index, by user.
+    """The events of the log for tracks of the index, by user.
 
     users: ids, ascending; events `starts[i]` to `starts[i + 1]` are those of `users[i]`, newest
     first, ties by track.
@@ -45,7 +45,7 @@ class ListeningHistory:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each user."""
-        return {user: number for number, user in enumerate(self.users)}
+        return dict(zip(self.users, range(len(self.users)), strict=True))
 
     @property
     def is_simulated(self) -> bool:
@@ -170,9 +170,7 @@ def build_audience(
 def load_audience(
     index: EmbeddingIndex, history: ListeningHistory, config: SearchConfig
 ) -> tuple[np.ndarray, Audience]:
-    """Returns the numbers, ascending, and profiles of at most `MAX_LISTENERS` users who like a
-    track.
-    """
+    """Returns the numbers, ascending, and profiles of at most `MAX_LISTENERS` users with likes."""
     numbers = np.flatnonzero(history.n_liked > 0)
     if len(numbers) > MAX_LISTENERS:
         order = np.argsort(-history.n_liked[numbers], kind="stable")[:MAX_LISTENERS]

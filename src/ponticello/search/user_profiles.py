@@ -1,15 +1,14 @@
-"""A listener's taste as one direction: ridge regression of what they like over the whole catalogue.
+"""User profiles: one direction per user, by ridge regression of likes over the whole catalogue.
 
-Asked for is the line that is high at the liked tracks and near nothing at all others; the
-catalogue's own spread decides which directions say something. Closeness to single tracks would
-count what nearly all tracks share.
-
-Some tracks lie far out and score high or low with everyone: they crowd the lists as hubs do.
-`UserProfiles.levels` says by how much to shrink each one's scores.
+The direction scores high at the liked tracks and near 0 at all others. The catalogue's covariance
+weighs the dimensions; plain similarity to liked tracks would count features that nearly all tracks
+share. Tracks far from the mean score high or low for all users and appear in too many lists, as
+hubs do. `UserProfiles.levels` returns factors that shrink their scores.
 
 Dimensions: n tracks, s seeds, d vector size.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,22 +16,18 @@ import numpy as np
 
 from ponticello.errors import DataError
 
-MOST_SINGLE_SEEDS = (
-    20_000  # tracks, evenly drawn, that tell how scores spread: to about 1 % in each direction
-)
-# of the usual spread of scores: what a track in the very middle is levelled by, lest rounding grows
+MOST_SINGLE_SEEDS = 20_000  # tracks, evenly drawn: the spread in a direction to about 1 %
+# of the mean spread: the least spread of a track near the mean, so that rounding does not grow
 LEAST_SHARE = 0.1
-BLOCK_LISTENERS = 4_096  # whose seeds are looked up at once
-LEAST_SPREAD = 1e-12  # of a profile's scores: below it the seeds say nothing
+BLOCK_LISTENERS = 4_096  # users computed at once
+LEAST_SPREAD = 1e-12  # of a profile's scores: below it the profile is zero
 
 
 @dataclass(frozen=True)
 class UserProfiles:
-    """How profiles are made in one space. mean: (d,) of the catalogue; the others (d, d); all
-    float64.
+    """Fitted regression of one space. mean: (d,) of the catalogue; the others (d, d); all float64.
 
-    asking: second moment of the directions that tracks of the catalogue, each a seed alone, would
-    ask with.
+    asking: second moment of the directions of profiles with one seed, over tracks of the catalogue.
     """
 
     mean: np.ndarray
@@ -41,36 +36,31 @@ class UserProfiles:
     asking: np.ndarray
 
     def direction(self, seeds: np.ndarray) -> np.ndarray:
-        """(d,) float64: what a listener asks with who likes the tracks of these vectors (s, d), as
-        `score_directions`.
-        """
-        found: np.ndarray = score_directions(self, seeds, [np.arange(len(seeds))])[0]
-        return found
+        """Returns (d,) float64, the profile for liked tracks (s, d), as `score_directions`."""
+        direction: np.ndarray = score_directions(self, seeds, [np.arange(len(seeds))])[0]
+        return direction
 
     def shares(self, seeds: np.ndarray) -> np.ndarray:
-        """(s, d) float64: what each of the seeds (s, d) adds to `direction`; the rows add up to it."""
+        """Returns (s, d) float64, the share of each seed (s, d) in `direction`; their sum is it."""
         raw = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
         spread = self.spread(raw.sum(axis=0, keepdims=True))[0]
         shares: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
         return shares
 
     def spread(self, raw: np.ndarray) -> np.ndarray:
-        """(m,) float64: the deviation, over the catalogue's tracks, of what each of the directions
-        (m, d) scores.
-        """
+        """Returns (m,) float64, the deviation over the catalogue of the scores of m directions."""
         spread: np.ndarray = np.sqrt(
             np.maximum(np.einsum("md,md->m", raw @ self.covariance, raw), 0.0)
         )
         return spread
 
     def levels(self, vectors: np.ndarray, hub_correction: float) -> np.ndarray:
-        """(n,) float64 factors of the scores of the catalogue's tracks, (n, d): spread **
-        -hub_correction.
+        """Returns (n,) float64 factors of the scores of tracks (n, d): spread ** -hub_correction.
 
-        A track's spread is how far its scores lie from 0 over all single seeds of the catalogue.
-        hub_correction: 0 to 1; at 0 all factors are 1, at 1 every track's scores spread alike.
-        Scaled so that the mean square of all scores over the catalogue stays what it is at 0; a
-        spread below a tenth of the usual counts as that. Cost: n x d x d.
+        A track's spread is the root mean square of its scores over all single seeds of the
+        catalogue; it counts as at least a tenth of the usual. hub_correction: 0 to 1; at 0 all
+        factors are 1, at 1 all tracks have the same spread. Scaled so that the mean square of all
+        scores over the catalogue does not depend on hub_correction. Cost: n x d x d.
 
         Source: ours, after the z scores of Adomavicius and Kwon 2008 and local scaling (Schnitzer
         et al. 2012).
@@ -86,10 +76,10 @@ class UserProfiles:
 
 
 def fit_profiles(vectors: np.ndarray, ridge: float) -> UserProfiles:
-    """From the vectors of a catalogue, (n, d), n >= 1; DataError if one is not finite.
+    """Fits the profiles of a catalogue (n, d), n >= 1; DataError for a value that is not finite.
 
-    ridge: above 0, as a share of the vectors' total variance: large = closeness to the mean seed,
-    small = what sets the seeds apart counts more. Cost: n x d x d.
+    ridge: above 0, as a share of the vectors' total variance. Large values approach similarity to
+    the mean seed, small ones stress the differences between seeds and catalogue. Cost: n x d x d.
 
     Source: the implicit-feedback regression of Hu, Koren and Volinsky 2008 (equation 4) with
     content in place of item factors, equal confidence everywhere, and centred vectors.
@@ -101,9 +91,8 @@ def fit_profiles(vectors: np.ndarray, ridge: float) -> UserProfiles:
     covariance = centred.T @ centred / len(vectors)
     size = max(float(np.trace(covariance)), LEAST_SPREAD)
     sharpened = np.linalg.inv(covariance + ridge * size * np.eye(len(mean)))
-    alone = (
-        centred[:: -(-len(centred) // MOST_SINGLE_SEEDS)] @ sharpened
-    )  # (at most MOST_SINGLE_SEEDS, d)
+    step = math.ceil(len(centred) / MOST_SINGLE_SEEDS)
+    alone = centred[::step] @ sharpened  # (at most MOST_SINGLE_SEEDS, d)
     spread = np.sqrt(np.maximum(np.einsum("nd,nd->n", alone @ covariance, alone), 0.0))
     alone = alone[spread > LEAST_SPREAD] / spread[spread > LEAST_SPREAD, None]
     return UserProfiles(mean, covariance, sharpened, alone.T @ alone / max(1, len(alone)))
@@ -112,16 +101,15 @@ def fit_profiles(vectors: np.ndarray, ridge: float) -> UserProfiles:
 def score_directions(
     profiles: UserProfiles, vectors: np.ndarray, seeds: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(m, d) float64: what each of m listeners asks with. seeds: rows of `vectors` (n, d), one
-    array a listener.
+    """Returns (m, d) float64, the profiles of m users. seeds: per user, rows of `vectors` (n, d).
 
-    A track with vector v scores direction @ (v - mean): mean 0 and deviation 1 over all tracks of
-    the catalogue, a sum to which each seed adds its own sharpened closeness. Zeros if the seeds say
-    nothing: there are none, or their mean is the catalogue's. Cost: m x d x d; memory beside the
-    answer: a block of `BLOCK_LISTENERS`.
+    A track with vector v scores direction @ (v - mean), with mean 0 and deviation 1 over the
+    catalogue; the score is a sum over the seeds. The direction is zero without seeds, and if their
+    mean is the catalogue's. Cost: m x d x d; memory beside the result: a block of
+    `BLOCK_LISTENERS`.
     """
-    found = np.zeros((len(seeds), vectors.shape[1]))
-    asking = np.flatnonzero([len(rows) > 0 for rows in seeds])
+    directions = np.zeros((len(seeds), vectors.shape[1]))
+    asking = np.flatnonzero(list(map(len, seeds)))
     for start in range(0, len(asking), BLOCK_LISTENERS):
         block = asking[start : start + BLOCK_LISTENERS]
         lengths = np.array([len(seeds[listener]) for listener in block])
@@ -129,6 +117,6 @@ def score_directions(
         means = np.add.reduceat(liked, np.cumsum(lengths) - lengths, axis=0) / lengths[:, None]
         raw = (means - profiles.mean) @ profiles.sharpened
         spread = profiles.spread(raw)
-        told = spread > LEAST_SPREAD
-        found[block[told]] = raw[told] / spread[told, None]
-    return found
+        is_spread = spread > LEAST_SPREAD
+        directions[block[is_spread]] = raw[is_spread] / spread[is_spread, None]
+    return directions
