@@ -60,7 +60,7 @@ def load_audio(
 
     Raises AudioError, in one line that names the file, if it is missing, not a regular file, empty,
     not audio, of an unsupported container, undecodable, without sound, or holds NaN, infinite or
-    very large samples. A truncated file gives what is left of it; several mp3s in one file give the
+    very large samples. A truncated file gives its readable start; several mp3s in one file give the
     first, if its header counts its frames. ConfigError for a length below one sample.
 
     Cost: about 1/500 of the duration; the file is not read past `max_seconds`.
@@ -90,7 +90,7 @@ def load_audio(
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """What a worker decodes for the server: the start of a file, or the file's peaks.
+    """The task of a worker that decodes for the server: the start of a file, or its peaks.
 
     sample_rate: Hz. max_duration_s: a longer file is decoded no further, and gives no samples.
     keep_s: length of the start. n_peaks: if above 0, so many peaks are returned instead.

@@ -12,7 +12,7 @@ from ponticello.errors import AudioError
 Kind = Literal["mp3", "flac", "vorbis", "ogg", "wav", "aiff", "mp4", "asf", "aac", "unknown"]
 
 _HEAD_BYTES = 4096
-_TEXT_BYTES = bytes({*b"\t\n\f\r", *range(0x20, 0x100)})
+_TEXT_BYTES = b"\t\n\f\r" + bytes(range(0x20, 0x100))
 ADVICE = "is not supported; convert it to flac, mp3, ogg, opus or wav"
 # The tables hold an offset, the bytes there and their meaning. PyAV decodes these kinds.
 _OPTIONAL_KINDS: tuple[tuple[int, bytes, Kind], ...] = (

@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -227,8 +228,10 @@ def _rewrite(frames: list[_Frame]) -> Iterator[_Frame]:
         genres += _genres(text)
     if genres:
         yield _text_frame(b"TCON", genres)
-    date_parts = ["".join(merged[name][:1]) for name in (b"TYER", b"TDAT", b"TIME")]
-    if date := _date(*date_parts):
+    year = "".join(merged[b"TYER"][:1])
+    day = "".join(merged[b"TDAT"][:1])
+    time = "".join(merged[b"TIME"][:1])
+    if date := _date(year, day, time):
         yield _text_frame(b"TYER", [date])
 
 
@@ -440,7 +443,7 @@ def facts_reply(path: Path) -> Reply:
 
 
 def facts_from_reply(reply: Reply) -> FileFacts:
-    """Returns the facts in a worker's reply, whose types are checked; DataError for wrong ones."""
+    """Returns the facts in a worker's reply; DataError if one has a wrong type."""
     try:
         return _FACTS.validate_python(reply.facts)
     except ValidationError:
@@ -497,7 +500,7 @@ def _normalized_view(file: BinaryIO, kind: Kind) -> "_SplicedFile":
 
 
 def _reorder_asf(file: BinaryIO) -> tuple[bytes, int]:
-    """Returns (an ASF header whose extension object comes last, its size).
+    """Returns (an ASF header with the extension object at its end, its size).
 
     The first value of a field is outside the extension, further ones are in it.
     """
@@ -521,7 +524,7 @@ def _reorder_asf(file: BinaryIO) -> tuple[bytes, int]:
 
 def _columns(tag: "TinyTag") -> dict[str, Any]:
     more = tag.other
-    credits = _text_values([tag.artist, *more.get("artist", [])])
+    credits = _text_values([tag.artist], more.get("artist", []))
     duration_s = None
     if tag.duration and 0 < tag.duration <= _MAX_DURATION_S:
         duration_s = tag.duration
@@ -533,11 +536,11 @@ def _columns(tag: "TinyTag") -> dict[str, Any]:
         columns.ARTIST: ", ".join(credits) or None,
         ARTISTS: _text_values(more.get("artists", [])) or credits or None,
         columns.ALBUM: _text([tag.album]),
-        ALBUM_ARTIST: _text([tag.albumartist, *more.get("album artist", [])]),
+        ALBUM_ARTIST: _text([tag.albumartist], more.get("album artist", [])),
         TRACK_NUMBER: _count(tag.track),
         DISC_NUMBER: _count(tag.disc),
-        columns.GENRES: _text_values([tag.genre, *more.get("genre", [])]) or None,
-        columns.RELEASE_DATE: _text([tag.year, *more.get("_year", [])]),
+        columns.GENRES: _text_values([tag.genre], more.get("genre", [])) or None,
+        columns.RELEASE_DATE: _text([tag.year], more.get("_year", [])),
         columns.LANGUAGE: _text(more.get("language", [])),
         columns.LYRICS: _text(more.get("lyrics", [])),
         columns.DESCRIPTION: _text(more.get("description", [])),
@@ -552,15 +555,15 @@ def _columns(tag: "TinyTag") -> dict[str, Any]:
     }
 
 
-def _text(values: Sequence[str | None]) -> str | None:
+def _text(*groups: Sequence[str | None]) -> str | None:
     """Returns the first value that is not blank, as valid Unicode up to a NUL."""
-    texts = _text_values(values)
+    texts = _text_values(*groups)
     return texts[0] if texts else None
 
 
-def _text_values(values: Sequence[str | None]) -> list[str]:
+def _text_values(*groups: Sequence[str | None]) -> list[str]:
     texts: dict[str, None] = {}
-    for value in values:
+    for value in chain.from_iterable(groups):
         text = str(value or "").partition("\0")[0].strip()
         if text:
             texts[text.encode("utf-8", "replace").decode("utf-8")] = None
@@ -600,7 +603,7 @@ def _adts_seconds(file: BinaryIO, start: int) -> float | None:
 
 
 class _SplicedFile(io.RawIOBase):
-    """A readable file whose first `n_replaced` bytes are replaced by `start`."""
+    """A readable file with `start` in place of its first `n_replaced` bytes."""
 
     def __init__(self, start: bytes, n_replaced: int, file: BinaryIO) -> None:
         super().__init__()

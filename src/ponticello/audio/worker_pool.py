@@ -7,7 +7,7 @@ A damaged file can crash its decoder, hang it, fill the memory or take the proce
 its own task only: the worker is killed and replaced. Scan and prepare use `WorkerPool.map`, the
 server uses `WorkerPool.run`.
 
-The pool is our own because `pebble` and `concurrent.futures` unpickle what a worker sends, and
+The pool is our own because `pebble` and `concurrent.futures` unpickle the replies of workers, and
 limit neither processor time nor memory.
 """
 
@@ -36,7 +36,7 @@ from ponticello import errors
 from ponticello.config import LimitsConfig
 from ponticello.errors import DataError, PonticelloError
 
-_TASKS_AHEAD = 32  # per worker, of what the caller has taken; more results would fill the memory
+_TASKS_AHEAD = 32  # per worker, before the caller takes results; more would fill the memory
 _START_S = 300.0  # a worker imports before it is ready, perhaps from a slow disk
 _WALL_FACTOR = 4  # wall-clock limit / processor-time limit: the machine may be busy, the disk slow
 _EXIT_S = 1.0  # a process that closed its pipe ends within this time
@@ -63,7 +63,7 @@ class Reply:
 class TaskFailure:
     """Why a task has no result.
 
-    kind: `refused` for a DataError, whose message `reason` is; `error` for any other exception;
+    kind: `refused` for a DataError with the message `reason`; `error` for any other exception;
     `memory` and `time` for a limit; `exit` for a worker that ended or sent a malformed reply.
     is_final: False if a repetition could succeed.
     """
@@ -101,7 +101,7 @@ class WorkerPool(Generic[Task]):
         self._idle: queue.LifoQueue[_Worker[Task]] = queue.LifoQueue()  # the warmest first
 
     def start(self) -> None:
-        """Starts the workers, which the first task would otherwise do; does nothing if they run."""
+        """Starts the workers before the first task; returns at once if they run."""
         with self._lock:
             if self._closed.is_set():
                 raise RuntimeError("this worker pool is closed")
@@ -116,7 +116,7 @@ class WorkerPool(Generic[Task]):
     def run(self, task: Task, timeout_s: float | None = None) -> Reply | TaskFailure:
         """Returns the result of one task. May be called from several threads.
 
-        A task whose worker died is tried once more, since the system may have killed the wrong one.
+        If its worker died, a task is tried once more: the system may have killed the wrong one.
         timeout_s: waits this long for an idle worker, then raises TimeoutError.
         DataError if workers cannot start.
         """
