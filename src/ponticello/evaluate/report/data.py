@@ -42,7 +42,8 @@ def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Measur
 
 def _query_rows(seed: int, scores: Scores) -> pl.DataFrame:
     """Returns a row per method and query, in that order."""
-    clusters = scores.clusters or [None] * len(scores.queries)
+    no_clusters: list[str | None] = [None] * len(scores.queries)
+    clusters = scores.clusters or no_clusters
     frames = []
     for method, values in scores.by_method.items():
         columns = {
