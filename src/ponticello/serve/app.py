@@ -26,7 +26,10 @@ from ponticello.serve.security import SecurityMiddleware, SecurityPolicy
 from ponticello.serve.snapshot import LibraryWatcher, Snapshot
 
 EXPLORER = files("ponticello") / "serve" / "explorer"
-_DESCRIPTION = "Search a music library by words, tracks and sounds; recommend; and say why. Errors are {code, message}."
+_DESCRIPTION = (
+    "Search a music library by words, tracks and sounds; recommend; and say why. "
+    "Errors are {code, message}."
+)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": Error} for status in (400, 401, 403, 404, 409, 413, 421, 422, 500, 503)
 }
@@ -91,11 +94,11 @@ def _count_swaps(live: LibraryWatcher, numbers: Metrics) -> None:
 def _pages() -> APIRouter:
     """The explorer: one page and its files."""
     router = APIRouter(include_in_schema=False)
-    place = Path(str(EXPLORER))
+    folder = Path(str(EXPLORER))
 
     @router.get("/")
     def page() -> FileResponse:
-        return FileResponse(place / "index.html", headers={"Cache-Control": "no-cache"})
+        return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
 
-    router.mount("/static", StaticFiles(directory=place, check_dir=False))
+    router.mount("/static", StaticFiles(directory=folder, check_dir=False))
     return router

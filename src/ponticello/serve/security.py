@@ -1,6 +1,4 @@
-"""Who may ask, and what every answer carries: the token, the Host check, the limits of a body, the
-headers.
-"""
+"""Access control and headers: the token, the Host and origin checks, the limit of a body."""
 
 import hmac
 import ipaddress
@@ -19,15 +17,15 @@ from ponticello.errors import ConfigError
 from ponticello.serve.errors import APIError, error_response, unexpected_error_response
 
 COOKIE = "ponticello_token"
-OPEN = ("/healthz", "/readyz")  # for those that watch the process; they tell nothing of the library
+OPEN = ("/healthz", "/readyz")  # for monitoring; they reveal no library data
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 BODY_BYTES = 1 << 20  # of a question; uploads have a limit of their own
 UPLOADS = "/api/uploads"
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'"
+        "media-src 'self' blob:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -48,8 +46,8 @@ _SIGN_IN = """<!DOCTYPE html>
 
 @dataclass(frozen=True)
 class SecurityPolicy:
-    """What is let in. token: None = everybody on this machine. hosts: names in Host headers; empty
-    = any.
+    """Requests that are accepted. token: None = all from this machine. hosts: allowed names in
+    Host headers; empty = any.
     """
 
     token: str | None
@@ -66,16 +64,17 @@ def security_policy_for(
     """
     if token is not None and not _TOKEN.fullmatch(token):
         raise ConfigError(
-            "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; try: python3 -c "
-            "'import secrets; print(secrets.token_urlsafe())'"
+            "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; "
+            "try: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    names = tuple(dict.fromkeys((*LOOPBACK, *(_named(each) for each in (bind, *hosts)))))
+    addresses = [bind, *hosts]
+    names = tuple(dict.fromkeys(LOOPBACK + tuple(map(_named, addresses))))
     if is_loopback(bind):
         return SecurityPolicy(token, names)
     if token is None:
         raise ConfigError(
-            f"{bind} can be reached from other machines: give a token (PONTICELLO_TOKEN, or --token-file), "
-            "or bind 127.0.0.1"
+            f"{bind} can be reached from other machines: give a token (PONTICELLO_TOKEN, or "
+            "--token-file), or bind 127.0.0.1"
         )
     return SecurityPolicy(token, names if hosts else ())
 
@@ -156,7 +155,7 @@ class SecurityMiddleware:
         ]
         if scope["path"].startswith("/rest/"):
             offered += query.get("apiKey", [])
-        if any(self._is_right(each) for each in offered):
+        if any(map(self._is_right, offered)):
             return self._declared(scope, headers)
         if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
             return Response(
@@ -179,7 +178,7 @@ class SecurityMiddleware:
 
 
 def limited_body(receive: Receive, max_bytes: int, refusal: Exception) -> Receive:
-    """Returns a `receive` that raises `refusal` once the body exceeds `max_bytes`, declared or not."""
+    """Returns a `receive` that raises `refusal` once the body exceeds `max_bytes`."""
     n_bytes = 0
 
     async def limited() -> Message:
@@ -203,10 +202,10 @@ def _host(header: str) -> str:
 def _named(address: str) -> str:
     """An address or a name as `_host` finds it: lower case, no port, brackets around IPv6."""
     try:
-        known = ipaddress.ip_address(address.strip("[]"))
+        ip_address = ipaddress.ip_address(address.strip("[]"))
     except ValueError:
         return _host(address)
-    return f"[{known}]" if known.version == 6 else str(known)
+    return f"[{ip_address}]" if ip_address.version == 6 else str(ip_address)
 
 
 def _is_own(headers: Headers) -> bool:

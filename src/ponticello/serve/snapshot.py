@@ -42,7 +42,7 @@ class Snapshot:
     """The library at one moment; everything in it belongs together.
 
     tracks: the whole catalogue. index: None while there is none; the first of `problems` then
-    explains why. before: the former snapshot, whose models serve on if the spaces are the same.
+    explains why. before: the former snapshot; its models are reused if the spaces are equal.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Snapshot:
         return self.tracks.select(pl.col(TITLE, ARTIST, ALBUM).str.to_lowercase())
 
     def warm(self) -> None:
-        """Loads what the first queries would wait for. A missing model becomes a problem: tracks
+        """Loads data that the first queries need. A missing model becomes a problem: tracks
         can be searched without it.
         """
         if self._service is None:

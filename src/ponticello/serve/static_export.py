@@ -1,9 +1,8 @@
-"""The explorer as a folder of files: opens from any file server and needs no service behind it.
+"""The explorer as a folder of files: it opens from any file server and needs no service.
 
-What the page would ask is written down beforehand: the catalogue, the maps, and for each track its
-nearest at five positions of the dial, with what each space says of them unweighted, so that the
-page can give any position exactly. Nothing of any listener is written but how many there are, and
-no place of a file.
+All answers are written in advance: the catalogue, the maps, and for each track its nearest tracks
+at five blends, with their unweighted scores in each space, so that the page can rank them at any
+blend exactly. The only listener data is their number; paths of files are not written.
 """
 
 import json
@@ -31,20 +30,16 @@ from ponticello.tracks.names import lead_artist
 
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # positions of the dial whose nearest tracks are kept
 NEAREST = 30  # tracks at each of them
-TRACKS_A_FILE = (
-    64  # tracks whose nearest lie in one file: some 100 kB, fetched when one of them is asked about
-)
+TRACKS_A_FILE = 64  # tracks per file of nearest tracks: about 100 kB, fetched on demand
 DECIMALS = 5  # of a part; those of a score are of order 1
-_SPARE = (
-    30  # copies of a recording among the nearest that can be left out without ranking all again
-)
+_SPARE = 30  # duplicates that can be skipped before all tracks are ranked again
 _SERVICE = '<meta name="ponticello-source" content="service">'
 _FOLDER = '<meta name="ponticello-source" content="folder">'
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. n_indexed: tracks that something is known to be like."""
+    """Counts of an export. n_indexed: tracks with similar tracks."""
 
     folder: Path
     n_tracks: int
@@ -106,9 +101,8 @@ def _page() -> str:
     """The page, told that it has no service, and kept to its own files as the service's headers
     would.
     """
-    policy = HEADERS["Content-Security-Policy"].replace(
-        "; frame-ancestors 'none'", ""
-    )  # only a header can say that
+    # Only a header can set frame-ancestors.
+    policy = HEADERS["Content-Security-Policy"].replace("; frame-ancestors 'none'", "")
     page = (Path(str(EXPLORER)) / "index.html").read_text(encoding="utf-8")
     assert _SERVICE in page
     return page.replace(
@@ -147,14 +141,14 @@ def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
     """The catalogue as GET /api/tracks has it, with each track's lead artist and the number of its
     recording.
 
-    lead: "" = nobody known. recording: null = not in the index.
+    lead: "" = unknown. recording: null = not in the index.
     """
     tracks = tracks_of(snapshot, snapshot.tracks[TRACK_ID].to_list())
-    numbers = (None if each["row"] is None else int(recordings[each["row"]]) for each in tracks)
-    return [
-        each | {"lead": lead_artist(each["artist"]), "recording": number}
-        for each, number in zip(tracks, numbers, strict=True)
-    ]
+    for track in tracks:
+        row = track["row"]
+        track["lead"] = lead_artist(track["artist"])
+        track["recording"] = None if row is None else int(recordings[row])
+    return tracks
 
 
 def _neighbours(
@@ -168,28 +162,29 @@ def _neighbours(
     places, recordings: as `_placed`.
     """
     index = snapshot.service.index
-    known = snapshot.tracks[TRACK_ID][rows.start : rows.stop]
-    asked = [index.rows[track_id] for track_id in known if track_id in index.rows]
-    if not asked:
+    track_ids = snapshot.tracks[TRACK_ID][rows.start : rows.stop]
+    index_rows = [index.rows[track_id] for track_id in track_ids if track_id in index.rows]
+    if not index_rows:
         return {}
-    meaning, taste = _both(index, asked)
-    found = {}
-    for number, row in enumerate(asked):
+    meaning, taste = _both(index, index_rows)
+    neighbours = {}
+    for number, row in enumerate(index_rows):
         allowed = (places >= 0) & (recordings != recordings[row])
-        sides = meaning[number], None if taste is None else taste[number]
-        near = nearest_at_any(*sides, allowed, recordings)
-        told = [
-            np.zeros(len(near)) if side is None else side[near].astype(float).round(DECIMALS)
-            for side in sides
-        ]
-        found[str(places[row])] = [
-            [int(places[other]), *both] for other, *both in zip(near, *told, strict=True)
-        ]
-    return found
+        row_taste = None if taste is None else taste[number]
+        near = nearest_at_any(meaning[number], row_taste, allowed, recordings)
+        semantic = meaning[number][near].astype(float).round(DECIMALS)
+        preference = np.zeros(len(near))
+        if row_taste is not None:
+            preference = row_taste[near].astype(float).round(DECIMALS)
+        entries = []
+        for position, near_row in enumerate(near):
+            entries.append([int(places[near_row]), semantic[position], preference[position]])
+        neighbours[str(places[row])] = entries
+    return neighbours
 
 
 def _both(index: EmbeddingIndex, rows: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """(len(rows), n) each: what meaning and what taste say, unweighted; no taste before stage two."""
+    """Returns unweighted scores, (len(rows), n) in each space; no taste before stage two."""
     query = index.track_query([index.track_ids[row] for row in rows])
     meaning = index.scores(query, 0.0)
     return meaning, index.scores(query, 1.0) if index.has_preference else None
@@ -199,11 +194,11 @@ def nearest_at_any(
     meaning: np.ndarray, taste: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray
 ) -> list[int]:
     """The `allowed` rows that are among the nearest at a position of the dial, by row."""
-    found: set[int] = set()
+    nearest: set[int] = set()
     for blend in BLENDS if taste is not None else BLENDS[:1]:
         scores = meaning if taste is None else (1 - blend) * meaning + blend * taste
-        found |= set(_best(np.where(allowed, scores, -np.inf), recordings))
-    return sorted(found)
+        nearest |= set(_best(np.where(allowed, scores, -np.inf), recordings))
+    return sorted(nearest)
 
 
 def _best(scores: np.ndarray, recordings: np.ndarray) -> list[int]:
