@@ -75,22 +75,25 @@ def check_extras() -> Iterator[Finding]:
     """Reports which extras are installed."""
     installed = [extra for extra, (module, _) in _EXTRAS.items() if find_spec(module) is not None]
     yield Finding("ok", f"extras installed: {', '.join(installed) or 'none'}", MACHINE)
-    for extra in [extra for extra in _EXTRAS if extra not in installed]:
-        what = f"extra {extra!r} is not installed: it is for {_EXTRAS[extra][1]}"
-        yield Finding("note", what, MACHINE, f"pip install 'ponticello[{extra}]', if you want that")
+    for extra, (_, purpose) in _EXTRAS.items():
+        if extra not in installed:
+            what = f"extra {extra!r} is not installed: it is for {purpose}"
+            do = f"pip install 'ponticello[{extra}]', if you want that"
+            yield Finding("note", what, MACHINE, do)
 
 
 def check_decoders() -> Iterator[Finding]:
     """Writes a second of a tone in each file format and checks the pitch that is read back."""
     good = []
-    with tempfile.TemporaryDirectory(prefix="ponticello-doctor-") as place:
-        kinds = _KINDS if find_spec("av") is None else (*_KINDS, _BY_PYAV)
+    with tempfile.TemporaryDirectory(prefix="ponticello-doctor-") as temporary:
+        kinds = list(_KINDS)
+        if find_spec("av") is not None:
+            kinds.append(_BY_PYAV)
         for ending, container, encoding in kinds:
-            path = Path(place) / f"tone.{ending}"
+            path = Path(temporary) / f"tone.{ending}"
+            write = _write_by_pyav if ending == _BY_PYAV[0] else _write_tone
             try:
-                (_write_by_pyav if ending == _BY_PYAV[0] else _write_tone)(
-                    path, container, encoding
-                )
+                write(path, container, encoding)
             except (soundfile.SoundFileError, ValueError, TypeError):
                 what = f"{ending} was not tried: what is installed cannot write one"
                 yield Finding("note", what, MACHINE)
@@ -117,8 +120,8 @@ def check_text_encoder(name: str) -> Iterator[Finding]:
     """Checks that the text encoder is installed, as far as possible without loading it."""
     from ponticello.model.text_encoder import locate_text_encoder
 
-    place = locate_text_encoder(name)  # CheckpointError says what to install
-    if Path(place).is_dir():
+    path = locate_text_encoder(name)  # CheckpointError names the package to install
+    if Path(path).is_dir():
         yield Finding("ok", f"text encoder {name!r} is here", MACHINE)
 
 
@@ -150,8 +153,9 @@ def _write_by_pyav(path: Path, container: str, encoding: str) -> None:
         stream: Any = output.add_stream(encoding, rate=_RATE_HZ, layout="mono")
         frame = av.AudioFrame.from_ndarray(_tone(_RATE_HZ)[None], "fltp", "mono")
         frame.sample_rate = _RATE_HZ
-        for packet in [*stream.encode(frame), *stream.encode(None)]:
-            output.mux(packet)
+        for data in (frame, None):  # None empties the encoder
+            for packet in stream.encode(data):
+                output.mux(packet)
 
 
 def _tone(rate: int) -> np.ndarray:

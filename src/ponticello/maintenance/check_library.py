@@ -38,7 +38,8 @@ _MIN_REPORTED_BYTES = 100 * 2**20
 def check_runs(folder: LibraryPaths) -> Iterator[Finding]:
     """Checks every training run."""
     runs = sorted(path for path in (folder.root / "runs").glob("*") if path.is_dir())
-    if not [run for run in runs if run.name != STARTER] and folder.tracks.is_file():
+    is_trained = any(run.name != STARTER for run in runs)
+    if not is_trained and folder.tracks.is_file():
         what = "nothing is trained yet: answers come from the starter model, where there are any"
         yield Finding("note", what, "runs/", "ponticello train semantic")
     for run in runs:
@@ -128,9 +129,8 @@ def check_index(folder: LibraryPaths) -> Iterator[Finding]:
                 "ponticello embed",
             )
         return
-    index = open_index(
-        folder.index, folder.config.search.backend
-    )  # CheckpointError names what is damaged
+    # CheckpointError names the damaged file.
+    index = open_index(folder.index, folder.config.search.backend)
     taste = "meaning and taste" if index.has_preference else "meaning only"
     yield Finding(
         "ok", f"{len(index.track_ids):,} tracks, {taste}, every file as it was written", "index/"
@@ -225,12 +225,12 @@ def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Fi
         space_id(run)
     except (PonticelloError, OSError):
         return  # reported by `_check_models`
-    vectors = HTCL.from_pretrained(run).encode_text([texts[track_id] for track_id in with_text])
-    track_vectors = np.asarray(
-        index.space_vectors(0)[[index.rows[track_id] for track_id in with_text]]
-    )
-    near = alignment(track_vectors, vectors)
-    apart = alignment(track_vectors, np.roll(vectors, 1, axis=0))
+    queries = [texts[track_id] for track_id in with_text]
+    text_vectors = HTCL.from_pretrained(run).encode_text(queries)
+    rows = [index.rows[track_id] for track_id in with_text]
+    track_vectors = np.asarray(index.space_vectors(0)[rows])
+    near = alignment(track_vectors, text_vectors)
+    apart = alignment(track_vectors, np.roll(text_vectors, 1, axis=0))
     if apart - near < LEAST_ALIGNED:
         what = f"texts lie no nearer to their own tracks ({near:.2f}) than to others ({apart:.2f})"
         yield Finding(
@@ -319,8 +319,9 @@ def check_pairs(folder: LibraryPaths) -> Iterator[Finding]:
             )
         return
     tracks = read_tracks(folder)
-    for path in [path for path in (folder.pairs, folder.validation_pairs) if path.is_file()]:
-        yield from run_check(path.name, partial(_known_pairs, path, tracks))
+    for path in (folder.pairs, folder.validation_pairs):
+        if path.is_file():
+            yield from run_check(path.name, partial(_known_pairs, path, tracks))
     if splits is not None:
         try:
             check_no_leak(splits, tracks, read_stored_table(folder.pairs), None)
@@ -334,23 +335,25 @@ def check_pairs(folder: LibraryPaths) -> Iterator[Finding]:
 
 
 def _known_pairs(path: Path, tracks: pl.DataFrame) -> Iterator[Finding]:
-    pairs, known = read_stored_table(path), tracks[TRACK_ID].implode()
-    lost = pairs.filter(~(pl.col(ANCHOR_ID).is_in(known) & pl.col(POSITIVE_ID).is_in(known))).height
-    if lost:
-        what = f"{lost:,} of {pairs.height:,} pairs name tracks that are not in the catalogue"
+    pairs = read_stored_table(path)
+    track_ids = tracks[TRACK_ID].implode()
+    is_known = pl.col(ANCHOR_ID).is_in(track_ids) & pl.col(POSITIVE_ID).is_in(track_ids)
+    n_lost = pairs.filter(~is_known).height
+    if n_lost:
+        what = f"{n_lost:,} of {pairs.height:,} pairs name tracks that are not in the catalogue"
         yield Finding("warning", what, path.name, "ponticello mine-pairs")
     yield Finding("ok", f"{pairs.height:,} pairs", path.name)
 
 
 def check_frames(folder: LibraryPaths) -> Iterator[Finding]:
     """Checks a sample of the prepared features, and whether tracks are not prepared."""
-    place = folder.frames_of(folder.config.front_end)
-    where = f"{place.relative_to(folder.root)}/"
-    if not (place / "manifest.parquet").is_file():
+    frames = folder.frames_of(folder.config.front_end)
+    where = f"{frames.relative_to(folder.root)}/"
+    if not (frames / "manifest.parquet").is_file():
         if folder.tracks.is_file():
             yield Finding("warning", "nothing is prepared yet", where, "ponticello prepare")
         return
-    store = FeatureStore(place)
+    store = FeatureStore(frames)
     sample = store.track_ids[:: max(1, len(store) // CHECKED_FRAMES)]
     damaged = [track_id for track_id in sample if not store.is_intact(track_id)]
     if damaged:
@@ -407,13 +410,12 @@ def bytes_to_write(folder: LibraryPaths) -> int:
     return int(seconds * mel.sample_rate / mel.hop_length) * mel.n_mels * _BYTES_OF_A_MEL + vectors
 
 
-def _prepared(place: Path) -> tuple[set[str], int]:
-    """The tracks whose frames lie at `place`, and the bytes they take."""
-    if not (place / "manifest.parquet").is_file():
+def _prepared(frames: Path) -> tuple[set[str], int]:
+    """Returns the ids of the tracks prepared in folder `frames`, and their bytes."""
+    if not (frames / "manifest.parquet").is_file():
         return set(), 0
-    return set(FeatureStore(place).track_ids), sum(
-        path.stat().st_size for path in place.glob("*.npy")
-    )
+    n_bytes = sum(path.stat().st_size for path in frames.glob("*.npy"))
+    return set(FeatureStore(frames).track_ids), n_bytes
 
 
 def check_left_over(folder: LibraryPaths) -> Iterator[Finding]:

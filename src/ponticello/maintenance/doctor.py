@@ -52,9 +52,12 @@ def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]
             folder = open_library(root, settings)
         except (PonticelloError, OSError) as error:
             do = "mend it: docs/config.md; or ponticello init"
-            return [*_run(checks), Finding("error", str(error), SETTINGS_FILE, do)]
+            findings = _run(checks)
+            findings.append(Finding("error", str(error), SETTINGS_FILE, do))
+            return findings
         checks.append(("text encoder", partial(check_text_encoder, folder.config.text.name)))
-        checks += [(where, partial(check, folder)) for where, check in _LIBRARY_CHECKS]
+        for where, check in _LIBRARY_CHECKS:
+            checks.append((where, partial(check, folder)))
         checks.append(("disk", partial(_check_disk, folder)))
     return _run(checks)
 

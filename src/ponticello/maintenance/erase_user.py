@@ -37,7 +37,7 @@ _DERIVED_TABLES = ("interactions.parquet", "splits-listeners.parquet")  # rewrit
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What was erased.
+    """The counts and names of the erased data.
 
     n_events: events of the log. n_rows: rows of other tables, by file name. removed: names of
     deleted files and folders. runs: trained with the log as it was. maybe_runs: trained with an
@@ -62,12 +62,18 @@ class _UserData:
 
     @property
     def user_ids(self) -> set[str]:
-        counts = [self.events, *self.lists.values(), *self.tables.values()]
-        return {user_id for count in counts for user_id in count}
+        user_ids = set(self.events)
+        for counts in self.counts_by_file.values():
+            user_ids.update(counts)
+        return user_ids
+
+    @property
+    def counts_by_file(self) -> dict[Path, Counter[str]]:
+        return self.lists | self.tables
 
     @property
     def n_rows(self) -> dict[str, int]:
-        return {path.name: n.total() for path, n in {**self.lists, **self.tables}.items()}
+        return {path.name: counts.total() for path, counts in self.counts_by_file.items()}
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,13 @@ class _Journal:
 
 def stored_ids(folder: LibraryPaths, users: Collection[str]) -> list[str]:
     """Returns the sorted ids that the library's tables use for `users`: as given, or pseudonyms."""
-    known: set[str] = set()
+    known_ids: set[str] = set()
     for path in folder.root.glob("*.parquet"):
         if USER_ID in scan_parquet(path).collect_schema():
             ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String).unique())
             with wrap_read_errors(path):
-                known.update(ids.collect(engine="streaming")[USER_ID].to_list())
-    return sorted({resolve_user_id(folder, user, known) for user in users})
+                known_ids.update(ids.collect(engine="streaming")[USER_ID].to_list())
+    return sorted({resolve_user_id(folder, user, known_ids) for user in users})
 
 
 def erase_users(
@@ -250,15 +256,22 @@ def _drop_rows(path: Path, ids: list[str]) -> None:
 def _count_lines(path: Path, ids: list[str]) -> Counter[str]:
     """Returns the number of lines by user of a list such as skipped.csv."""
     rows = read_csv_rows(path)
-    users = [_user_of_line(rows[0], row) for row in rows[1:]]
-    return Counter(user for user in users if user in ids)
+    counts: Counter[str] = Counter()
+    for row in rows[1:]:
+        user_id = _user_of_line(rows[0], row)
+        if user_id in ids:
+            counts[user_id] += 1
+    return counts
 
 
 def _drop_lines(path: Path, ids: list[str]) -> None:
-    header, *rows = read_csv_rows(path)
-    rows = [row for row in rows if _user_of_line(header, row) not in ids]
+    rows = read_csv_rows(path)
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
+        writer = csv.writer(file)
+        writer.writerow(rows[0])
+        for row in rows[1:]:
+            if _user_of_line(rows[0], row) not in ids:
+                writer.writerow(row)
 
 
 def _user_of_line(header: list[str], row: list[str]) -> str:

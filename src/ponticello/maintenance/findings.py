@@ -12,7 +12,7 @@ SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
 
 @dataclass(frozen=True)
 class Finding:
-    """One observation: `what` it is, `where`, and what to `do`, empty where no action is needed.
+    """One observation: `what`, `where`, and the remedy, `do`, empty where no action is needed.
 
     error: an answer would be missing or wrong. warning: it may be worse than it could be. note:
     good to know.
