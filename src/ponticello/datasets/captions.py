@@ -28,12 +28,12 @@ def read_musiccaps(folder: Path) -> Content:
     path = files.required(["musiccaps-public.csv"], "the clips and their captions")
     times = ["start_s", "end_s"]
     flags = ["is_balanced_subset", "is_audioset_eval"]
-    columns = ["ytid", *times, "aspect_list", "caption", *flags]
-    rows = files.read(path, columns, delimiter=",", quoted=True)
+    texts = ["ytid", "aspect_list", "caption"]
+    rows = files.read(path, texts + times + flags, delimiter=",", quoted=True)
     rows.require_unique("ytid")
     rows.refuse(~pl.col("ytid").str.contains(r"^[\w-]+$"), "ytid", "is not a video's id")
-    rows.parse_numbers(*times)
-    rows.parse_flags(*flags)
+    rows.parse_numbers("start_s", "end_s")
+    rows.parse_flags("is_balanced_subset", "is_audioset_eval")
     rows.parse_lists("aspect_list", "['a']")
     length = pl.col("end_s") - pl.col("start_s")
     rows.refuse(length < 0, "end_s", "is before start_s")

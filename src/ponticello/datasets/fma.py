@@ -60,7 +60,8 @@ def read_fma(folder: Path) -> Content:
     names = ["fma_metadata/tracks.csv", "tracks.csv"]
     path = files.required(names, "the tracks and their genres")
     header, n_header = _header(path)
-    columns = ["id", *_COLUMNS]
+    columns = ["id"]
+    columns.extend(_COLUMNS)
     rows = files.read(path, columns, delimiter=",", quoted=True, header=header, n_header=n_header)
     rows.require_unique("id")
     rows.refuse(~pl.col("id").str.contains(r"^\d{1,9}$"), "id", "is not a number")

@@ -72,7 +72,7 @@ def _artists(files: SetFolder, path: Path) -> pl.DataFrame:
 def _hetrec_events(files: SetFolder, path: Path, artists: pl.DataFrame) -> pl.DataFrame:
     columns = [USER_ID, TRACK_ID, WEIGHT]  # the file's own header begins with // in some copies
     rows = files.read(path, columns, header=columns)
-    rows.require(*columns)
+    rows.require(USER_ID, TRACK_ID, WEIGHT)
     rows.parse_numbers(WEIGHT)
     is_unknown = ~pl.col(TRACK_ID).is_in(artists[TRACK_ID].implode())
     rows.refuse(is_unknown, TRACK_ID, _UNKNOWN_ARTIST)

@@ -7,6 +7,7 @@ planted preference is recovered, not that a real one would be.
 """
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -82,7 +83,7 @@ def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.nd
     table = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids)).sort(TRACK_ID)
     sound = np.array([_describe(store.read(track_id)) for track_id in table[TRACK_ID]])
     tags_of_track = [set(tags or ()) for tags in table[MACHINE_TAGS].to_list()]
-    vocabulary = sorted(set().union(*tags_of_track))
+    vocabulary = sorted(set(chain.from_iterable(tags_of_track)))
     has_tag = np.zeros((len(tags_of_track), len(vocabulary)))
     for row, tags in enumerate(tags_of_track):
         for column, tag in enumerate(vocabulary):

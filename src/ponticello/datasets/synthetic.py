@@ -23,7 +23,7 @@ class SyntheticCatalogue:
     """A catalogue of synthetic sounds.
 
     waveforms: (n_samples,) float32 at 16 kHz each. traits: (n, 5). tracks: rows of a tracks table,
-    whose tags name pitch, brightness and tempo; noise and roughness are in the sound only.
+    with tags for pitch, brightness and tempo; noise and roughness are in the sound only.
     """
 
     waveforms: list[np.ndarray]
@@ -43,7 +43,7 @@ class SyntheticCatalogue:
 
 
 def make_catalogue(n_tracks: int, n_artists: int, seconds: float, seed: int) -> SyntheticCatalogue:
-    """Returns `n_tracks` sounds of `seconds` by `n_artists`, whose sounds are alike per artist.
+    """Returns `n_tracks` sounds of `seconds` by `n_artists`; sounds of one artist are alike.
 
     All randomness comes from `seed`.
     """

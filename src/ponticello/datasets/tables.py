@@ -49,7 +49,7 @@ class Content:
 
 
 class CheckedRows:
-    """The rows of one file: `frame`, whose bad rows are moved to `skipped` by the methods."""
+    """The rows of one file, `frame`; the methods move bad rows to `skipped`."""
 
     def __init__(self, frame: pl.DataFrame, file: str, skipped: list[SkippedRow]) -> None:
         self.frame = frame
@@ -74,7 +74,7 @@ class CheckedRows:
         self.refuse(~pl.col(field).is_first_distinct(), field, "repeats an earlier id")
 
     def parse_numbers(self, *fields: str) -> None:
-        """Makes text columns Float64; drops rows whose value is not a number >= 0, keeps nulls."""
+        """Makes text columns Float64; drops rows with other values than numbers >= 0 and nulls."""
         for field in fields:
             value = pl.col(field).cast(pl.Float64, strict=False)
             is_valid = (value.is_finite() & (value >= 0)).fill_null(False)
@@ -194,8 +194,8 @@ class SetFolder:
             for _ in range(n_header):
                 _, fields, _ = next(rows)
                 names = names or [field.strip() for field in fields]
-            places = _places(names, columns, path.name)
-            frame = _collect(rows, columns, places, len(names), path.name, self.skipped)
+            positions = _positions(names, columns, path.name)
+            frame = _collect(rows, columns, positions, len(names), path.name, self.skipped)
         except StopIteration:
             raise DataError(
                 f"{path.name} is empty; wanted a line that names the columns; get it again"
@@ -301,7 +301,7 @@ def _encoding_problem(text: str) -> str:
     return "is not UTF-8" if not text.isascii() and _NOT_UTF8.search(text) else ""
 
 
-def _places(names: list[str], columns: Sequence[str], file: str) -> list[int]:
+def _positions(names: list[str], columns: Sequence[str], file: str) -> list[int]:
     for column in columns:
         if column not in names:
             present = ", ".join(repr(name) for name in names[:8])
@@ -316,7 +316,7 @@ def _places(names: list[str], columns: Sequence[str], file: str) -> list[int]:
 def _collect(
     rows: Iterator[_Row],
     columns: Sequence[str],
-    places: list[int],
+    positions: list[int],
     n_fields: int,
     file: str,
     skipped: list[SkippedRow],
@@ -331,7 +331,9 @@ def _collect(
             value = truncate_value("\t".join(fields)).encode("utf-8", "surrogateescape")
             skipped.append(SkippedRow(file, line, "", value.decode("utf-8", "replace"), problem))
             continue
-        chunk.append([line, *(fields[place] for place in places)])
+        row: list[int | str] = [line]
+        row.extend(fields[position] for position in positions)
+        chunk.append(row)
         if len(chunk) == _CHUNK_ROWS:
             frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
             chunk.clear()

@@ -268,7 +268,9 @@ def read_magnatagatune(folder: Path) -> Content:
     files = SetFolder(folder, MAGNATAGATUNE_HOW)
     path = files.required(["annotations_final.csv"], "the tags of every clip")
     tags = [column for column in column_names(path) if column not in ("clip_id", "mp3_path")]
-    rows = files.read(path, ["clip_id", "mp3_path", *tags], quoted=True)
+    columns = ["clip_id", "mp3_path"]
+    columns += tags
+    rows = files.read(path, columns, quoted=True)
     rows.require_unique("clip_id")
     audio = pl.col("mp3_path")
     is_bad = ~audio.str.slice(0, 1).is_in(list(_SPLIT_OF_FOLDER)) | audio.str.contains(OUTSIDE)
@@ -295,7 +297,7 @@ def read_magnatagatune(folder: Path) -> Content:
 
 
 def _marked(tags: list[str]) -> pl.Expr:
-    """Returns the list of the tags whose column holds 1."""
+    """Returns the list of the tags with a 1 in their column."""
     marked = [pl.when(pl.col(tag) == "1").then(pl.lit(tag)) for tag in tags]
     return pl.concat_list(marked).list.drop_nulls()
 
@@ -303,10 +305,10 @@ def _marked(tags: list[str]) -> pl.Expr:
 def _information(files: SetFolder, path: Path) -> pl.DataFrame:
     names = {"clip_id": TRACK_ID, "title": TITLE, "artist": ARTIST, "album": ALBUM}
     times = ["segmentStart", "segmentEnd"]
-    rows = files.read(path, [*names, *times], quoted=True)
+    rows = files.read(path, list(names) + times, quoted=True)
     rows.require_unique("clip_id")
-    rows.parse_numbers(*times)
+    rows.parse_numbers("segmentStart", "segmentEnd")
     length = pl.col("segmentEnd") - pl.col("segmentStart")
     rows.refuse(length < 0, "segmentEnd", "is before segmentStart")
     table = rows.frame.with_columns(length.alias(DURATION_S))
-    return table.drop(*times, LINE).rename(names)
+    return table.drop("segmentStart", "segmentEnd", LINE).rename(names)

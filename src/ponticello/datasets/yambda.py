@@ -20,7 +20,8 @@ ORIGIN = datetime(2024, 1, 1, tzinfo=UTC)
 TEST_FROM_S = 26_000_000 - 86_400  # the last day of the set; source: the code of its benchmark
 GAP_S = 1_800  # between training and test, left out; same source
 _EVENTS = {"listens.parquet": "play", "likes.parquet": "like", "dislikes.parquet": "dislike"}
-_KEYS = ("uid", "item_id", "timestamp")
+_KEYS = ["uid", "item_id", "timestamp"]
+_IS_ORGANIC = ["is_organic"]
 
 
 def read_yambda(folder: Path) -> Content:
@@ -55,13 +56,13 @@ def _events(files: SetFolder, path: Path, event: str) -> pl.DataFrame:
         duration_s = pl.col("track_length_seconds").cast(pl.Float64)
         played_s = pl.col("played_ratio_pct").cast(pl.Float64) / 100 * duration_s
     try:
-        frame = read_parquet(path, "it", [*_KEYS, "is_organic", *measures])
+        frame = read_parquet(path, "it", _KEYS + _IS_ORGANIC + measures)
     except DataError as error:
         raise DataError(
             f"{path.name} is not of the flat form ({error}); to get it: {YAMBDA_HOW}"
         ) from None
     rows = files.rows(frame.with_row_index(LINE, 1), path.name)
-    for column in (*_KEYS, *measures):
+    for column in _KEYS + measures:
         dtype = frame[column].dtype
         if not dtype.is_numeric():
             raise DataError(
