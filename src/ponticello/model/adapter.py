@@ -23,7 +23,7 @@ MIN_DEVIATION = 1e-4  # of a feature over the tracks; one that hardly varies is 
 
 
 class FeaturePooling(nn.Module):
-    """Standardises features, whose mean is the track. `fit_feature_projection` sets the buffers."""
+    """Standardises the mean features of tracks. `fit_feature_projection` sets the buffers."""
 
     mean: Tensor
     deviation: Tensor
@@ -65,7 +65,7 @@ class AdapterHead(nn.Module):
     `semantic` (n_axes) is the unit-length PCA projection, frozen after stage one. `preference`
     (preference_dim) is a zero-initialised linear residual, trained in stage two. `padding` (1)
     makes every vector's norm equal `radius`, so that normalisation does not erase the residual's
-    magnitude; it is 0 in stage one, whose radius is 1.
+    magnitude; it is 0 in stage one, where the radius is 1.
     """
 
     axes: Tensor

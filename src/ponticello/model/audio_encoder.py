@@ -60,7 +60,8 @@ class AudioEncoder(nn.Module):
                 f"n_heads {config.n_heads} must divide hidden_size {config.hidden_size}; "
                 "change one of them"
             )
-        sizes = (n_mels, *config.conv_channels)
+        sizes = [n_mels]
+        sizes.extend(config.conv_channels)
         self.convs = nn.ModuleList()
         for number, (kernel, stride) in enumerate(zip(self.kernels, self.strides, strict=True)):
             self.convs.append(ConvLayer(sizes[number], sizes[number + 1], kernel, stride))

@@ -33,7 +33,7 @@ def pad_features(
 
     Each track gets mean 0 and standard deviation 1 over its real frames, then zeros as padding.
     With `config.released_padding` it is first padded with its floor level to `max_frames` and
-    normalised over the whole matrix, and nothing is masked: the released code, on which the paper's
+    normalised over the whole matrix, without a mask: the released code, on which the paper's
     figures rest.
     """
     if config.released_padding:

@@ -11,7 +11,7 @@ from ponticello.errors import CheckpointError
 from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.model.saving import saved_config
 
-# Sections and settings that decide what a model is.
+# Sections and settings that a model's shape and inputs depend on.
 MODEL_SECTIONS = ("front_end", "features", "mel", "audio", "text", "heads")
 
 

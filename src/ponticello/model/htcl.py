@@ -8,6 +8,7 @@ Source: HTCL (arXiv 2505.23298).
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,19 @@ class HTCL(PreTrainedModel):
             audio = self.settings.audio
             self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
             self._check_crop_frames()
-            audio_sizes = (audio.hidden_size, *heads.hidden_sizes, heads.embed_dim)
-            self.audio_head = MLP(audio_sizes, heads.dropout)
-            fusion_sizes = (2 * heads.embed_dim, *heads.fusion_hidden_sizes, heads.embed_dim)
-            self.fusion_head = MLP(fusion_sizes, heads.dropout)
+            self.audio_head = _mlp(
+                audio.hidden_size, heads.hidden_sizes, heads.embed_dim, heads.dropout
+            )
+            self.fusion_head = _mlp(
+                2 * heads.embed_dim, heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout
+            )
         self.text_encoder = build_text_encoder(config.text_config)
         text_size = self.text_encoder.config.hidden_size
         if self.uses_frozen_features:
             self.fusion_head = AdapterFusion(
                 text_dim, text_size, heads.preference_dim, heads.dropout
             )
-        self.text_head = MLP((text_size, *heads.hidden_sizes, text_dim), heads.dropout)
+        self.text_head = _mlp(text_size, heads.hidden_sizes, text_dim, heads.dropout)
         self.logit_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES}
         )
@@ -151,7 +154,9 @@ class HTCL(PreTrainedModel):
         return model
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, *args: Any, **options: Any) -> "HTCL":  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls, path: str | Path, *args: Any, **options: Any
+    ) -> "HTCL":
         """Loads the model and tokenizer of a folder, in eval mode.
 
         Raises CheckpointError if it holds no complete HTCL.
@@ -173,7 +178,7 @@ class HTCL(PreTrainedModel):
             raise CheckpointError(
                 f"{path} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
-        differences = sorted([*loaded[1]["missing_keys"], *loaded[1]["unexpected_keys"]])
+        differences = sorted(chain(loaded[1]["missing_keys"], loaded[1]["unexpected_keys"]))
         if differences:
             raise CheckpointError(
                 f"{path} does not hold the weights its config.json asks for: "
@@ -181,7 +186,9 @@ class HTCL(PreTrainedModel):
             )
         return model
 
-    def save_pretrained(self, path: str | Path, *args: Any, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self, path: str | Path, *args: Any, **options: Any
+    ) -> None:
         """Writes config, weights, tokenizer and hashes.
 
         Raises CheckpointError if a weight is not finite or the disk is full.
@@ -322,7 +329,7 @@ class HTCL(PreTrainedModel):
         return self.encode_features([self.extract_features(item) for item in items], batch_size)
 
     def extract_features(self, item: str | Path | np.ndarray) -> np.ndarray:
-        """Returns what the audio tower reads of a file or a waveform; errors as `encode_audio`."""
+        """Returns the audio tower's input of a file or a waveform; errors as `encode_audio`."""
         audio = item if isinstance(item, np.ndarray) else Path(item)
         mel = self.settings.mel
         front_end = self.front_end
@@ -334,7 +341,7 @@ class HTCL(PreTrainedModel):
 
     @torch.no_grad()
     def encode_features(self, features: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
-        """Returns unit vectors (n, d) of what the audio tower reads.
+        """Returns unit vectors (n, d) of the audio tower's inputs.
 
         features: (t, F) each, log-mels in dB or a front end's features.
         """
@@ -428,3 +435,10 @@ def _unit_rows(vectors: Tensor) -> np.ndarray:
 
 AutoConfig.register("htcl", HTCLConfig)
 AutoModel.register(HTCLConfig, HTCL)
+
+
+def _mlp(n_inputs: int, hidden_sizes: Sequence[int], n_outputs: int, dropout: float) -> MLP:
+    sizes = [n_inputs]
+    sizes.extend(hidden_sizes)
+    sizes.append(n_outputs)
+    return MLP(sizes, dropout)

@@ -83,7 +83,7 @@ def export_onnx(model: HTCL, folder: Path, space_id: str) -> OnnxExport:
 
     space_id: of the vectors' space, for the record.
     Raises ConfigError without the extra `onnx` or if `folder` is not empty; CheckpointError if the
-    model has no tokenizer or a file's vectors differ. Then nothing is written.
+    model has no tokenizer or a file's vectors differ. Then no file is written.
     """
     try:
         import onnxruntime  # noqa: F401
@@ -133,7 +133,7 @@ def run_onnx(path: Path) -> Run:
 
 
 def crops_of(frames: np.ndarray, n_frames: int) -> np.ndarray:
-    """Returns the crops (N, n_frames, F) of a track (T, F), whose mean vector is the track's."""
+    """Returns the crops (N, n_frames, F) of a track (T, F); its vector is the mean of theirs."""
     mask = torch.zeros(1, len(frames), dtype=torch.bool)
     crops, _, _ = all_crops(torch.from_numpy(frames)[None], mask, n_frames)
     rows: np.ndarray = crops.numpy()
@@ -231,7 +231,7 @@ def _max_difference(path: Path, tower: nn.Module, inputs: list[Inputs]) -> float
 
 
 def _record(model: HTCL, space_id: str) -> dict[str, Any]:
-    """Returns what a program needs to know about the two files."""
+    """Returns the facts about the two files that a program needs."""
     settings = model.settings
     vector = "(B, d) float32, unit length"
     audio: dict[str, Any] = {

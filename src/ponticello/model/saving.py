@@ -37,8 +37,7 @@ def require_finite(weights: Mapping[str, Tensor], folder: str | Path) -> None:
 def report_write_errors(path: str | Path) -> Iterator[None]:
     """Wraps writing: raises CheckpointError if the disk is full or fails.
 
-    safetensors, tokenizers and torch raise exceptions of their own for what is elsewhere an
-    OSError.
+    safetensors, tokenizers and torch raise exceptions of their own in place of OSError.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a stage trains on: tracks and pairs of tracks as datasets, and the collator of both.
+"""Training data of a stage: tracks and pairs of tracks as datasets, and the collator of both.
 
 A row of a dataset is a tuple of track ids: one in stage one, (anchor, positive) in stage two. The
 collator stacks the first tracks, then the second ones: a batch of B pairs has 2B rows, anchors
@@ -71,7 +71,8 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
 
     def wordings(self, track_id: str) -> tuple[str, ...]:
         """Returns the track's text, then its variants."""
-        return (self.texts[track_id], *self.variants.get(track_id, ()))
+        fixed = (self.texts[track_id],)
+        return fixed + tuple(self.variants.get(track_id, ()))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -187,7 +188,7 @@ def require_splits(folder: LibraryPaths) -> Splits:
 
 
 def open_training_frames(folder: LibraryPaths, weights: str = "") -> Frames:
-    """Opens what the audio tower reads: log-mels, or the mean features of a frozen front end.
+    """Opens the audio tower's inputs: log-mels, or the mean features of a frozen front end.
 
     weights: of the front end under stage one. Raises as `open_features`.
     """

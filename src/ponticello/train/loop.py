@@ -129,7 +129,7 @@ def draw_wordings(batch: dict[str, Any]) -> dict[str, Tensor]:
 
 
 class LazyBatch:
-    """A batch whose features are read and padded when rows are requested, one chunk at a time.
+    """A batch that reads and pads features when rows are requested, one chunk at a time.
 
     Wordings and crops are drawn once, in the order of a step without chunks, so that a row is the
     same each time.
@@ -280,7 +280,7 @@ class EarlyStopping(TrainerCallback):
 
 
 class HTCLTrainer(Trainer):
-    """A Trainer whose loss is a stage's own, over the embeddings of one forward pass.
+    """A Trainer with the loss of a stage, over the embeddings of one forward pass.
 
     unseen: the validation tracks; a validation row holds one, in stage two with a training track.
     """
@@ -305,7 +305,7 @@ class HTCLTrainer(Trainer):
         self.collator = collator
         self.batch_size = arguments.per_device_train_batch_size
         self.crop_frames = model.crop_frames
-        # Not by the Trainer, whose name for it changes between versions.
+        # Not by the Trainer: its name for it changes between versions.
         model.audio_encoder.gradient_checkpointing = stage.settings.gradient_checkpointing
         if stage.settings.compile:
             # Not by the Trainer: its flag stays in the process's environment. dynamic=False, since
@@ -313,13 +313,15 @@ class HTCLTrainer(Trainer):
             model.audio_encoder.compile(dynamic=False)
         self.loss_terms: dict[str, list[float]] = defaultdict(list)
         self.early_stopping = EarlyStopping(stage.settings.early_stopping_patience, BEST_BY)
+        callbacks = callbacks.copy()
+        callbacks.insert(0, self.early_stopping)
         super().__init__(
             model=model,
             args=arguments,
             data_collator=collator.unpadded if stage.settings.chunk_size else collator,
             train_dataset=training,
             eval_dataset=validation,
-            callbacks=[self.early_stopping, *callbacks],
+            callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
 
@@ -584,8 +586,9 @@ def run_training(
     stage_one_space_id: the space of the stage one that a stage two starts from.
     """
     stop_request = StopRequest()
-    callbacks = [LogFile(run / "log.jsonl"), stop_request, *callbacks]
-    trainer = _build_trainer(run, stage, model, data, retrieval, callbacks, teacher)
+    all_callbacks: list[TrainerCallback] = [LogFile(run / "log.jsonl"), stop_request]
+    all_callbacks += callbacks
+    trainer = _build_trainer(run, stage, model, data, retrieval, all_callbacks, teacher)
     if launch_info()[0] == 0:
         fingerprint = _fingerprint(stage, model, data.training)
         start_run(run, fingerprint | {"stage_one_space_id": stage_one_space_id})
@@ -669,7 +672,9 @@ def _fingerprint(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, 
     """Returns what must be unchanged when a run resumes: settings, and the rows in their order."""
     rows = repr([training.rows, sorted(training.texts.items())])
     settings = model.settings.model_dump(mode="json")
-    fingerprint = {name: settings[name] for name in (stage.name, *MODEL_SECTIONS)}
+    fingerprint = {stage.name: settings[stage.name]}
+    for section in MODEL_SECTIONS:
+        fingerprint[section] = settings[section]
     fingerprint["front_end_weights"] = model.config.front_end_weights or None
     fingerprint["training_rows_sha256"] = hashlib.sha256(rows.encode()).hexdigest()
     return fingerprint

@@ -23,7 +23,7 @@ MIN_RELATIVE_RMS = 1e-5  # of centred factors; below it all tracks are liked by 
 
 
 class TasteAffinity:
-    """How clearly two tracks belong together, from the factors of who likes what.
+    """How clearly two tracks belong together, from the factors of users' likes.
 
     factors: (n, k) by track number, as `listening_factors` returns them; rows of zeros are tracks
         without users. Factors smooth over all users: a single pair has few.
@@ -126,17 +126,21 @@ class _Keys:
         numbers, match_numbers: (B,) of each query and of its match. targets: (B,) the match's key.
         The (B, C) logits are computed `ROWS_AT_ONCE` at a time with activation checkpointing.
         """
-        inputs = (queries, numbers, match_numbers, targets)
         if len(queries) <= ROWS_AT_ONCE:
-            return self._chunk_losses(*inputs)
+            return self._chunk_losses(queries, numbers, match_numbers, targets)
         losses = []
         for start in range(0, len(queries), ROWS_AT_ONCE):
-            chunk = [rows[start : start + ROWS_AT_ONCE] for rows in inputs]
-            losses.append(
-                checkpoint(
-                    self._chunk_losses, *chunk, use_reentrant=False, preserve_rng_state=False
-                )
+            rows = slice(start, start + ROWS_AT_ONCE)
+            chunk_losses = checkpoint(
+                self._chunk_losses,
+                queries[rows],
+                numbers[rows],
+                match_numbers[rows],
+                targets[rows],
+                use_reentrant=False,
+                preserve_rng_state=False,
             )
+            losses.append(chunk_losses)
         return torch.cat(losses)
 
     def _chunk_losses(

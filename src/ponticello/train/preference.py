@@ -54,7 +54,7 @@ from ponticello.train.runs import (
 from ponticello.train.selection import Scorer, SelectionResult, select_weights
 from ponticello.train.stages import preference_stage
 
-TEACHER_BATCH = 512  # tracks whose frames are in memory at once
+TEACHER_BATCH = 512  # tracks with their frames in memory at once
 
 
 def train_preference(

@@ -1,8 +1,8 @@
 """Initial weights of stage two over a frozen front end: ridge regression to factors of listening.
 
-A few hundred tracks and their pairs are too noisy to learn one by one. The leading factors of who
-likes what are less noisy, and ridge regression to them hardly overfits. Stage two's losses continue
-from there.
+A few hundred tracks and their pairs are too noisy to learn one by one. The leading factors of
+users' likes are less noisy, and ridge regression to them hardly overfits. Stage two's losses
+continue from there.
 
 Dimensions: n tracks, m training tracks with factors, k factors, D size of the text encoder.
 """
@@ -26,7 +26,7 @@ MAX_DENSE_CELLS = 1_000_000  # of the matrix, below which all factors are comput
 def listening_factors(
     dataset: TrackTuples, likes: pl.DataFrame, k: int, min_users: int, shrinkage: float
 ) -> Tensor:
-    """Returns the leading factors of who likes what by track number, (n, k) float32.
+    """Returns the leading factors of users' likes by track number, (n, k) float32.
 
     likes: as `likes_to_learn` returns it. Tracks with fewer than `min_users` users get zeros, as do
     factors beyond the number of tracks or users. Busy users and popular tracks are scaled down; the
@@ -47,7 +47,7 @@ def listening_factors(
     liked = csr_matrix((np.ones(len(usable)), (rows, columns)), shape=shape)
     liked = _inverse_root_degrees(liked, 1, shrinkage) @ liked
     liked = liked @ _inverse_root_degrees(liked, 0, shrinkage)
-    leading = _leading_factors(liked.tocsr(), min(k, *shape))
+    leading = _leading_factors(liked.tocsr(), min(k, len(user_ids), len(track_ids)))
     numbers = [dataset.track_numbers[track_id] for track_id in track_ids]
     factors[numbers, : leading.shape[1]] = torch.from_numpy(leading.astype(np.float32))
     return factors

@@ -1,4 +1,4 @@
-"""Counts what a library has to train on, and reports what is too little for what."""
+"""Counts a library's training data, and reports which stage it is too little for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ponticello.tracks.text import track_texts
 # Rules of thumb; docs/ladder.md shows what each stage is worth with less data. The first two count
 # training tracks with audio and text.
 MIN_TEXTS = 20
-ENOUGH_TEXTS = 1_000  # below it a word has too few tracks to be separated from what they share
+ENOUGH_TEXTS = 1_000  # below it a word has too few tracks to be told from their other traits
 MIN_USERS = 50  # with two or more liked training tracks: only those give pairs
 MIN_PAIRS = 200  # of training tracks
 # The best weights have the highest mean of n reciprocal ranks; its standard error is at most
@@ -85,7 +85,7 @@ def count_data(folder: LibraryPaths) -> DataStats:
 
 
 def describe_readiness(stats: DataStats) -> list[str]:
-    """Returns one to five sentences: what is too little, and what to expect or do instead."""
+    """Returns one to five sentences: counts that are too low, and the consequence or remedy."""
     if not stats.n_tracks_with_audio and not stats.n_tracks_with_text:
         return [
             "No training track has audio or text yet: "

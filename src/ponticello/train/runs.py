@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 STARTER = "starter"  # a run's name that no trained run may take
 LISTENING_FILE = "listening.json"  # in a run's folder: the hash of the log it was trained with
 RUN_FILE = "run.json"  # written last: a run that has it is finished
-STARTED = "checkpoints/started.json"  # in a run's folder: what must be unchanged to resume
+STARTED = "checkpoints/started.json"  # in a run's folder: settings that must stay to resume
 COMPLETE = "complete.json"  # {file: SHA-256}, written when the rest of a checkpoint is on disk
 UNLOGGED = "unlogged.json"  # loss terms since the last line of the log
 _RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")
@@ -33,7 +33,8 @@ def mark_complete(checkpoint: Path) -> None:
     """Flushes a checkpoint to disk and then writes the hashes of its files."""
     paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != COMPLETE]
     paths.sort()
-    fsync_paths([*paths, checkpoint])
+    fsync_paths(paths)
+    fsync_paths([checkpoint])
     hashes = {path.relative_to(checkpoint).as_posix(): file_sha256(path) for path in paths}
     with atomic_write(checkpoint / COMPLETE) as temporary:
         temporary.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
@@ -114,7 +115,7 @@ def _hash(record: Mapping[str, Any]) -> str:
 
 
 def start_run(run: Path, started: dict[str, Any]) -> None:
-    """Writes what a run starts from; CheckpointError if it resumes one that started otherwise."""
+    """Writes the start of a run; CheckpointError if it resumes one that started otherwise."""
     if last_checkpoint(run / "checkpoints"):
         previous = read_started(run)
         changed = [key for key in started if previous and previous.get(key) != started[key]]
@@ -222,7 +223,9 @@ def _require_same_settings(
     run: Path, stage: str, config: Config, settings: Mapping[str, Any]
 ) -> None:
     trained_with = saved_config(settings, run / RUN_FILE)
-    for section in (stage, *MODEL_SECTIONS):
+    sections = [stage]
+    sections.extend(MODEL_SECTIONS)
+    for section in sections:
         if getattr(config, section) != getattr(trained_with, section):
             raise CheckpointError(
                 f"run {run.name!r} is finished, with other settings in [{section}]; "

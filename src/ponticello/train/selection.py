@@ -1,10 +1,10 @@
 """Chooses the weights that are saved after stage two.
 
 Interpolates between the stage-one and stage-two weights (Wortsman et al. 2022) and keeps the point
-with the highest preference score on validation whose semantic metrics drop by at most
-`max_semantic_drop`. If no gain exceeds one standard error over users, stage one is kept. This is
-model selection, not a significance test: the best of several points is taken. `evaluate` measures
-the result on listeners and tracks that took no part.
+with the highest preference score on validation among those with semantic metrics at most
+`max_semantic_drop` lower. If no gain exceeds one standard error over users, stage one is kept. This
+is model selection, not a significance test: the best of several points is taken. `evaluate`
+measures the result on listeners and tracks that took no part.
 """
 
 from collections.abc import Callable, Mapping
@@ -106,7 +106,8 @@ def select_weights(
         stage one.
     Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
     """
-    points = [(TRAINED, 0.0), *product(endpoints, settings.interpolation_alphas)]
+    points = [(TRAINED, 0.0)]
+    points.extend(product(endpoints, settings.interpolation_alphas))
     baseline = scorer(stage_one)
     candidates = []
     best = None

@@ -28,13 +28,13 @@ class Stage:
 
     def freeze_idle(self, model: HTCL) -> None:
         """Freezes the weights that this stage does not train; DDP and the optimiser skip them."""
-        idle = self.idle
+        idle = list(self.idle)
         if not model.settings.text.trainable:
-            idle = (*idle, "text_encoder.")
+            idle.append("text_encoder.")
         if model.settings.text.pooling == "mean":
-            idle = (*idle, "text_encoder.pooler.")  # BERT's pooler is not part of a mean
+            idle.append("text_encoder.pooler.")  # BERT's pooler is not part of a mean
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not name.startswith(idle))
+            parameter.requires_grad_(not name.startswith(tuple(idle)))
 
 
 def semantic_stage(config: Config) -> Stage:
