@@ -23,7 +23,7 @@ from ponticello.audio.worker_pool import (
 from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError, ConfigError, DataError
 
-LIMITS = LimitsConfig(seconds=0.5, memory_mb=256)
+LIMITS = LimitsConfig(seconds=1.0, memory_mb=256)
 
 
 def double(task: int) -> Reply:
@@ -79,9 +79,9 @@ def test_each_kind_of_failure_costs_its_own_task_only(n_workers: int) -> None:
         "crash": TaskFailure("crashes the process that reads it (SIGSEGV)", "exit"),
         "exit": TaskFailure("ends the process that reads it (exit code 3)", "exit"),
         "spin": TaskFailure(
-            "takes more than 0.5 s to read (limits.seconds), and was given up", "time"
+            "takes more than 1 s to read (limits.seconds), and was given up", "time"
         ),
-        "wait": TaskFailure("was not done after 2 s, and was given up", "time", is_final=False),
+        "wait": TaskFailure("was not done after 4 s, and was given up", "time", is_final=False),
         "allocate": TaskFailure(
             "needs more than 256 MB of memory to read (limits.memory_mb)", "memory"
         ),
@@ -241,3 +241,23 @@ def test_a_reply_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -
     far_end.send_bytes(json.dumps({"facts": {"lyrics": "x" * 100}}).encode())
     with pytest.raises(OSError, match="bad message length"):
         receive_reply(near_end)
+
+
+def test_a_replacement_that_cannot_start_blocks_no_later_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise OSError("no process can be started")
+
+    pool = WorkerPool(perform, 1, LIMITS)
+    try:
+        with monkeypatch.context() as patch:
+            pool.start()
+            patch.setattr(pool, "_start_worker", refuse)
+            with pytest.raises(OSError, match="no process"):
+                pool.run("exit")
+        result = pool.run("print later", timeout_s=60.0)
+        assert isinstance(result, Reply)
+        assert result.facts == {"value": "PRINT LATER"}
+    finally:
+        pool.close()

@@ -161,7 +161,7 @@ class WorkerPool(Generic[Task]):
             worker = self._replace_if_dead(worker)  # the system may have killed it while idle
             return worker.run(task)
         finally:
-            self._idle.put(self._replace_if_dead(worker))
+            self._idle.put(worker)  # a dead one is replaced before its next task
 
     def _start_worker(self) -> "_Worker[Task]":
         return _Worker(self._function, self._limits, self._initializer)
