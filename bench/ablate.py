@@ -23,6 +23,7 @@ import numpy as np
 
 from freemusic import prepared, world
 from measured import Asked, table, trained
+from ponticello.config import PreferenceConfig
 from ponticello.evaluate.baselines import beside_text, unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_on_validation
@@ -203,10 +204,13 @@ def left_by_chance(seen: Sequence[ValidationScores], seed: int, rounds: int = 50
         [found - start for one in seen[1:] for found in one.by_user.values()]
     )  # (options, listeners)
     flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
-    nothing = np.zeros(len(start))
-    return float(
-        np.mean([any(is_significant_gain(gap, nothing) for gap in gaps * flip) for flip in flips])
-    )
+    baseline = np.zeros(len(start))
+    confidence = PreferenceConfig().gain_confidence
+    n_rounds_with_gain = 0
+    for flip in flips:
+        if any(is_significant_gain(gap, baseline, confidence) for gap in gaps * flip):
+            n_rounds_with_gain += 1
+    return n_rounds_with_gain / rounds
 
 
 def main() -> None:
