@@ -27,7 +27,7 @@ _COUNTED = (GENRES, TAGS, MACHINE_TAGS, ARTIST, ALBUM, "language")
 
 
 def tracks_of(snapshot: Snapshot, track_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The fields of `Track` for each id; Failure 404 names the first that is not in the catalogue."""
+    """Returns the fields of `Track` for each id; APIError 404 for an unknown track."""
     for track_id in track_ids:
         if track_id not in snapshot.rows:
             raise APIError(404, "not_found", f"there is no track {track_id[:200]!r}")
@@ -71,7 +71,7 @@ def columns_of(snapshot: Snapshot) -> list[Column]:
 
 def common_values(snapshot: Snapshot) -> dict[str, list[str]]:
     """The most frequent values of columns that hold few different ones, most frequent first."""
-    found = {}
+    common = {}
     for name in _COUNTED:
         if name not in snapshot.tracks.columns:
             continue
@@ -83,8 +83,8 @@ def common_values(snapshot: Snapshot) -> dict[str, list[str]]:
         counts = values.value_counts(sort=True, name="n").sort(
             ["n", name], descending=[True, False]
         )
-        found[name] = counts[name].head(_COMMON_VALUES).to_list()
-    return found
+        common[name] = counts[name].head(_COMMON_VALUES).to_list()
+    return common
 
 
 def _fields(snapshot: Snapshot, row: dict[str, Any]) -> dict[str, Any]:
@@ -102,13 +102,13 @@ def _fields(snapshot: Snapshot, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A cell as JSON can hold it: NaN and infinity are nothing, times are text."""
+    """Returns a cell as JSON: None for NaN and infinity, text for times."""
     if isinstance(value, float):
         return value if abs(value) != float("inf") and value == value else None  # NaN
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return list(map(_plain, value))
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(entry) for name, entry in value.items()}
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 

@@ -1,6 +1,4 @@
-"""GET /metrics: what the service did, for Prometheus. Labels name routes and reasons, never what a
-user sent.
-"""
+"""GET /metrics: counters for Prometheus. Labels name routes and reasons, never a user's input."""
 
 import time
 from typing import Any
@@ -27,50 +25,56 @@ class Metrics:
     """The counters of one app, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = own = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         labels = ("method", "route", "status")
-        self.requests = Counter("ponticello_requests", "Requests answered.", labels, registry=own)
+        self.requests = Counter(
+            "ponticello_requests", "Requests answered.", labels, registry=registry
+        )
         self.seconds = Histogram(
             "ponticello_request_seconds",
             "Seconds from a request to the end of its answer.",
             ("method", "route"),
-            registry=own,
+            registry=registry,
             buckets=_SECONDS,
         )
         self.under_way = Gauge(
-            "ponticello_requests_under_way", "Requests being answered.", registry=own
+            "ponticello_requests_under_way", "Requests being answered.", registry=registry
         )
         self.failures = Counter(
-            "ponticello_failures", "Requests that ended in an error of the service.", registry=own
+            "ponticello_failures",
+            "Requests that ended in an error of the service.",
+            registry=registry,
         )
         self.index = Gauge(
             "ponticello_index_info",
             "1 for the index generation in use.",
             ("generation",),
-            registry=own,
+            registry=registry,
         )
-        self.n_tracks = Gauge("ponticello_tracks", "Tracks of the catalogue.", registry=own)
-        self.n_indexed = Gauge("ponticello_tracks_indexed", "Tracks of the index.", registry=own)
+        self.n_tracks = Gauge("ponticello_tracks", "Tracks of the catalogue.", registry=registry)
+        self.n_indexed = Gauge(
+            "ponticello_tracks_indexed", "Tracks of the index.", registry=registry
+        )
         self.swaps = Counter(
-            "ponticello_swaps", "Times a new index or catalogue came into use.", registry=own
+            "ponticello_swaps", "Times a new index or catalogue came into use.", registry=registry
         )
         self.swap_failures = Counter(
             "ponticello_swap_failures",
             "Times a new one could not be read and the last stayed.",
-            registry=own,
+            registry=registry,
         )
         self.uploads_under_way = Gauge(
-            "ponticello_uploads_under_way", "Uploads under way.", registry=own
+            "ponticello_uploads_under_way", "Uploads under way.", registry=registry
         )
         self.uploads_refused = Counter(
             "ponticello_uploads_refused",
             "Uploads refused, by the code of the error.",
             ("code",),
-            registry=own,
+            registry=registry,
         )
 
     def in_use(self, generation: str | None, n_tracks: int, n_indexed: int) -> None:
-        """Notes what is being asked from now on. generation: None while there is no index."""
+        """Sets the generation in use. generation: None while there is no index."""
         self.index.clear()
         if generation is not None:
             self.index.labels(generation).set(1)
@@ -128,5 +132,5 @@ def route_of(scope: Scope) -> str:
 @router.get("/metrics", response_class=Response, summary="Numbers for Prometheus")
 def metrics(request: Request) -> Response:
     """Requests by route and status, latencies, the index in use, uploads, swaps and failures."""
-    found: Metrics = request.app.state.metrics
-    return Response(found.text(), media_type=CONTENT_TYPE_LATEST)
+    service_metrics: Metrics = request.app.state.metrics
+    return Response(service_metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -31,15 +31,15 @@ STRETCH = 1.7  # distances on such a map are no measure
 MAX_SHIFTS = 200
 _NEAREST = 3  # anchors between which another track lies
 _NEIGHBOURS = 15  # by which it is told how far a track moved
-_FEW = 5  # tracks below which there is nothing to lay out
+_FEW = 5  # fewer tracks are put on a line
 _BLOCK = 4_096  # rows compared with all anchors at once
-_KEPT = 2  # generations whose maps stay
+_KEPT = 2  # generations with maps on disk
 
 
 @dataclass(frozen=True)
 class ProjectedSpaces:
-    """semantic, preference: (n, 2) int64 in 0..FULL, None before stage two; largest_shifts: rows, most
-    moved first.
+    """Both maps of an index. semantic, preference: (n, 2) int64 in 0..FULL; preference is None
+    before stage two. largest_shifts: rows, the ones that moved most first.
     """
 
     semantic: np.ndarray
@@ -74,9 +74,8 @@ def _plane(vectors: np.ndarray, begin: np.ndarray | None, seed: int) -> np.ndarr
     start = begin
     if start is None:
         start = PCA(2, random_state=seed).fit_transform(vectors)
-    start = (
-        start / max(float(start[:, 0].std()), 1e-9) * 1e-4
-    )  # as scikit-learn scales its own beginning
+    # As scikit-learn scales its own start.
+    start = start / max(float(start[:, 0].std()), 1e-9) * 1e-4
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     layout = TSNE(
         2, perplexity=perplexity, init=start.astype(np.float32), random_state=seed, metric="cosine"
@@ -113,14 +112,16 @@ def _moved(sides: list[np.ndarray], anchors: np.ndarray) -> np.ndarray:
     n, k = len(sides[0]), min(_NEIGHBOURS, len(anchors))
     moved = np.zeros(n)
     for start in range(0, n, _BLOCK):
-        one, two = (_nearest(side[start : start + _BLOCK], side[anchors], k)[0] for side in sides)
-        both = (one[:, :, None] == two[:, None, :]).any(axis=2).sum(axis=1)
+        rows = slice(start, start + _BLOCK)
+        semantic, _ = _nearest(sides[0][rows], sides[0][anchors], k)
+        preference, _ = _nearest(sides[1][rows], sides[1][anchors], k)
+        both = (semantic[:, :, None] == preference[:, None, :]).any(axis=2).sum(axis=1)
         moved[start : start + _BLOCK] = 1 - both / k
     return moved
 
 
 def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `k` anchors with the highest cosine, as places among them, and the cosines: (n, k) each."""
+    """Returns the `k` anchors with the highest cosine, by number, and the cosines: (n, k) each."""
     cosines = vectors @ anchors.T
     near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
     return near, np.take_along_axis(cosines, near, axis=1)
@@ -138,9 +139,7 @@ def _scaled(plane: np.ndarray) -> np.ndarray:
 
 
 class ProjectionCache:
-    """Draws maps in a thread of its own and keeps the latest; until then an answer says that it is
-    not ready.
-    """
+    """Draws maps in a thread and keeps the latest; until then answers have `ready` false."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -185,8 +184,8 @@ def load_kept_projection(
     """The maps of a generation, read from the library or drawn and, where it can be written to,
     kept there.
     """
-    place = folder.root / "maps"
-    path = place / f"{generation}.npy"
+    maps_folder = folder.root / "maps"
+    path = maps_folder / f"{generation}.npy"
     n = len(index.track_ids)
     with contextlib.suppress(OSError, ValueError):
         kept = np.load(path, allow_pickle=False)
@@ -205,7 +204,8 @@ def load_kept_projection(
     with contextlib.suppress(OSError):  # a library that cannot be written to is still served
         with atomic_write(path) as temporary, temporary.open("wb") as file:
             np.save(file, table, allow_pickle=False)
-        for old in sorted(place.glob("*.npy"), key=lambda each: -each.stat().st_mtime)[_KEPT:]:
+        files = sorted(maps_folder.glob("*.npy"), key=lambda file: -file.stat().st_mtime)
+        for old in files[_KEPT:]:
             old.unlink()
     return maps
 

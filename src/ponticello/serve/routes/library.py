@@ -1,6 +1,4 @@
-"""The routes about the library itself: what there is, its tracks, its listeners, and whether it can
-be asked.
-"""
+"""Routes about the library itself: its facts, tracks and listeners, and whether it is ready."""
 
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -18,7 +16,7 @@ from ponticello.storage.schema import ARTIST, PATH
 from ponticello.tracks.catalog import audio_path
 
 router = APIRouter()
-_LOOKED_FOR = 20  # files whose absence says that the music has moved
+_LOOKED_FOR = 20  # files checked for music that has moved
 
 
 @router.get("/healthz", summary="Is the process alive?")
@@ -34,9 +32,8 @@ def ready(request: Request) -> dict[str, str]:
     """503 while there is no index to ask."""
     snapshot: Snapshot = request.app.state.live.now()
     if snapshot.index is None:
-        raise APIError(
-            503, "not_ready", "there is no index to ask yet"
-        )  # no more, as nobody has to say who they are
+        # No details: this route needs no token.
+        raise APIError(503, "not_ready", "there is no index to ask yet")
     return {"status": "ready"}
 
 
@@ -47,13 +44,15 @@ def library(request: Request, now: Now) -> schemas.About:
     uploads: Uploads = request.app.state.uploads
     facts = library_info(now)
     trouble = request.app.state.live.trouble
-    problems = [*([trouble] if trouble else []), *now.problems]
+    problems = list(now.problems)
+    if trouble:
+        problems.insert(0, trouble)
     has_models = not any(problem.code.startswith("model") for problem in now.problems)
     return schemas.About(
         name=folder.root.name,
         version=version("ponticello"),
         **facts,
-        problems=[schemas.Error(code=each.code, message=each.message) for each in problems]
+        problems=[schemas.Error(code=problem.code, message=problem.message) for problem in problems]
         + _notices(now),
         can_search_text=now.index is not None and has_models,
         can_hear=now.index is not None and has_models and now.service.supports_segments,
@@ -85,14 +84,14 @@ def library_info(now: Snapshot) -> dict[str, Any]:
 
 
 def _notices(now: Snapshot) -> list[schemas.Error]:
-    """What is not broken and still good to know."""
-    found = []
+    """Returns notices about the library that are no errors."""
+    notices = []
     if now.index is not None and not now.service.history.users:
         message = "nobody's listening is known: import a history for recommendations"
-        found.append(schemas.Error(code="no_listeners", message=message))
+        notices.append(schemas.Error(code="no_listeners", message=message))
     artists = now.tracks[ARTIST].drop_nulls().n_unique()
     if artists == 1 and now.tracks.height > 1:
-        found.append(
+        notices.append(
             schemas.Error(
                 code="one_artist",
                 message="all tracks are by one artist: a limit per artist hides most",
@@ -102,9 +101,12 @@ def _notices(now: Snapshot) -> list[schemas.Error]:
     looked = paths.gather_every(max(1, len(paths) // _LOOKED_FOR)).head(_LOOKED_FOR).to_list()
     missing = [path for path in looked if not audio_path(now.library.folder, path).is_file()]
     if missing:
-        message = f"{len(missing)} of {len(looked)} audio files looked for are not where they were; scan again"
-        found.append(schemas.Error(code="files_moved", message=message))
-    return found
+        message = (
+            f"{len(missing)} of {len(looked)} audio files looked for are not where they were; "
+            "scan again"
+        )
+        notices.append(schemas.Error(code="files_moved", message=message))
+    return notices
 
 
 @router.get("/api/tracks", summary="The catalogue, page by page")

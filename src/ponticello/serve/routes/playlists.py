@@ -1,6 +1,6 @@
 """POST /api/export/...: a list of tracks as M3U8, JSPF or CSV, harmless whatever their tags say.
 
-Where a file lies is not told: what a list points at is this service, which plays a track by its id.
+A list never contains the path of a file; its entries are addresses of this service.
 """
 
 import csv
@@ -44,15 +44,16 @@ class Playlist(RequestModel):
 
 
 def strip_line_breaks(text: str | None) -> str:
-    """`text` as one line without what could steer a terminal, a parser or the direction of writing."""
-    found = " ".join((text or "").split())
-    return "".join(
-        each for each in found if each in _JOINERS or unicodedata.category(each)[0] != "C"
-    ).strip()
+    """Returns `text` as one line without control and format characters, except joiners."""
+    line = ""
+    for character in " ".join((text or "").split()):
+        if character in _JOINERS or unicodedata.category(character)[0] != "C":
+            line += character
+    return line.strip()
 
 
 def as_m3u8(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
-    """The tracks as extended M3U; one without audio stands in a comment."""
+    """Returns the tracks as extended M3U; a track without audio becomes a comment."""
     lines = ["#EXTM3U", f"#PLAYLIST:{strip_line_breaks(title)}"]
     for track, location in zip(tracks, locations, strict=True):
         seconds = -1 if track["duration_s"] is None else round(track["duration_s"])
@@ -127,7 +128,8 @@ def attachment(title: str, suffix: str) -> str:
     plain = _file_name(
         unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     )  # a wide slash is one now
-    return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{quote(f'{name}.{suffix}', safe='')}"
+    encoded = quote(f"{name}.{suffix}", safe="")
+    return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{encoded}"
 
 
 def _file_name(text: str) -> str:

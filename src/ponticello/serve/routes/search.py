@@ -88,9 +88,9 @@ class SearchRoutes:
         track_ids = [result.track_id for result in results]
         fields = tracks_of(self.snapshot, track_ids)
         explanations = self.service.explain(query, track_ids, blend)
-        found = []
+        answers = []
         for result, track, explanation in zip(results, fields, explanations, strict=True):
-            found.append(
+            answers.append(
                 schemas.Result(
                     **track,
                     rank=result.rank,
@@ -100,7 +100,7 @@ class SearchRoutes:
                     why=_explanation(explanation),
                 )
             )
-        return found
+        return answers
 
     def _ranked_list(
         self, query: ResolvedQuery, page: schemas.Page, started: float

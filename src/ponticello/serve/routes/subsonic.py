@@ -103,11 +103,11 @@ def child(track: Mapping[str, Any]) -> Child:
 
 def matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
     """Returns these tracks, and how alike each is to the track `of`."""
-    found = []
+    similar = []
     for track in tracks_of(snapshot, track_ids):
         similarity = snapshot.service.similarity(of, track["track_id"], 0.0)
-        found.append(SonicMatch(entry=child(track), similarity=round(similarity, 6)))
-    return found
+        similar.append(SonicMatch(entry=child(track), similarity=round(similarity, 6)))
+    return similar
 
 
 class _Refused(Exception):

@@ -141,7 +141,7 @@ def _write(file: BinaryIO, target: Path) -> None:
 
 
 def _in_time(receive: Receive, limits: ReceivingLimits) -> Receive:
-    """Returns a `receive` that raises Failure 408 once the body takes too long or pauses too long."""
+    """Returns a `receive` that raises APIError 408 once the body or a pause takes too long."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + limits.receive_s
 
@@ -158,7 +158,7 @@ def _in_time(receive: Receive, limits: ReceivingLimits) -> Receive:
 
 UPLOAD_SECONDS = 900.0  # s of sound; what lasts longer is a mix, an album or a bomb
 AT_ONCE = 4  # uploads under way
-KEPT = 256  # uploads whose vectors are kept, the latest used
+KEPT = 256  # uploads with vectors in memory, the latest used
 KEPT_S = 3600.0  # s
 _LEAD_IN_S = (
     5.0  # heard beyond `mel.max_seconds`, as a front end may leave out a silence before the music
@@ -254,7 +254,8 @@ class Uploads:
         upload_id = secrets.token_urlsafe(16)
         now = self._clock()
         with self._lock:
-            for name in [name for name, heard in self._kept.items() if heard.until <= now]:
+            expired = [name for name, entry in self._kept.items() if entry.until <= now]
+            for name in expired:
                 del self._kept[name]
             self._kept[upload_id] = _Heard(query, tuple(spaces), now + KEPT_S)
             if len(self._kept) > KEPT:
@@ -262,14 +263,14 @@ class Uploads:
         return upload_id
 
     def query(self, upload_id: str, spaces: Sequence[str]) -> Query:
-        """What was uploaded as a query; Failure 404 upload_expired if it is gone, or was heard by
-        other models.
+        """Returns the query of an upload; APIError 404 upload_expired if it is gone, or was encoded
+        by other models.
         """
         with self._lock:
-            heard = self._kept.get(upload_id)
-            if heard is not None and heard.until > self._clock() and heard.spaces == tuple(spaces):
+            entry = self._kept.get(upload_id)
+            if entry is not None and entry.until > self._clock() and entry.spaces == tuple(spaces):
                 self._kept.move_to_end(upload_id)
-                return heard.query
+                return entry.query
         raise APIError(
             404, "upload_expired", "this upload is not known any more; send the file again"
         )
