@@ -53,7 +53,7 @@ def test_ray_prepares_with_the_bytes_of_one_process(
     before = {track_id: whole.read(track_id).tobytes() for track_id in whole.track_ids}
     shutil.rmtree(folder.mels)
     said = out("prepare", "--engine", "ray", "--workers", "1", "-L", folder.root)
-    assert said.startswith("60 tracks prepared, 0 were already")
+    assert said.startswith("60 tracks prepared, 0 unchanged")
     found = FeatureStore(folder.mels)
     assert {track_id: found.read(track_id).tobytes() for track_id in found.track_ids} == before
     assert not list(folder.mels.glob("part-*"))

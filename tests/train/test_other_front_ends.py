@@ -76,7 +76,7 @@ def given_root(
     np.savez(root / "given.npz", ids=np.array(ids), vectors=vectors)
     library = _set_front_end(root, 'front_end = "features"\nfeatures = "given.npz"')
     assert _run("prepare", "-L", root).stdout == (
-        f"60 tracks prepared, 0 were already, 1 skipped (see {folder.skipped}); "
+        f"60 tracks prepared, 0 unchanged, 1 skipped (see {folder.skipped}); "
         f"in {folder.frames / 'features'}\n"
     )
     with library.folder.lock():
@@ -166,7 +166,7 @@ def test_audio_beside_given_vectors_is_still_made_into_mels(
     shutil.copy(given_root / "given.npz", folder.root / "given.npz")
     _set_front_end(folder.root, 'front_end = "features"\nfeatures = "given.npz"')
     done = _run("prepare", "--workers", "1", "-L", folder.root)
-    assert done.stdout.startswith("60 tracks prepared, 0 were already, 1 skipped")
+    assert done.stdout.startswith("60 tracks prepared, 0 unchanged, 1 skipped")
     assert len(FeatureStore(folder.mels)) == 60
     assert [place.name for place in folder.frames.iterdir()] == ["features"]
 
