@@ -231,8 +231,8 @@ class ScanTransaction:
             lambda path: _may_exist(folder.root / path),
         )
         self.counts: Counter[str] = Counter()
-        track_files = []
-        other_files = []
+        track_files: list[AudioFile] = []
+        other_files: list[AudioFile] = []
         for file in files:
             path = self._stored_path(file.path)
             if self._has_changed(file):

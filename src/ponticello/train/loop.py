@@ -672,7 +672,7 @@ def _fingerprint(stage: Stage, model: HTCL, training: TrackTuples) -> dict[str, 
     """Returns what must be unchanged when a run resumes: settings, and the rows in their order."""
     rows = repr([training.rows, sorted(training.texts.items())])
     settings = model.settings.model_dump(mode="json")
-    fingerprint = {stage.name: settings[stage.name]}
+    fingerprint: dict[str, Any] = {stage.name: settings[stage.name]}
     for section in MODEL_SECTIONS:
         fingerprint[section] = settings[section]
     fingerprint["front_end_weights"] = model.config.front_end_weights or None
