@@ -149,7 +149,7 @@ def test_the_python_reference_has_every_public_name_and_what_it_can_do(
 
 @pytest.mark.parametrize(
     "code",
-    ["k=10, blend=0.3)\n", 'model.encode_audio(["a.flac", "b.mp3"])', "\n|   `-- AudioError"],
+    ["k=10)\n", 'model.encode_audio(["a.flac", "b.mp3"])', "\n|   `-- AudioError"],
 )
 def test_a_docstring_s_example_is_shown_as_code(site: Path, code: str) -> None:
     blocks = re.findall(

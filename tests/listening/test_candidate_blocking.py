@@ -73,10 +73,8 @@ def _short(found: Match) -> tuple[object, ...]:
 
 def test_first_of_each_kind_decide_as_all_of_them_do(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(3407)
-    rows, lines = (
-        [_said(rng) for _ in range(300)],
-        [TrackReference(**_said(rng)) for _ in range(400)],
-    )  # type: ignore[arg-type]
+    rows = [_said(rng) for _ in range(300)]
+    lines = [TrackReference(**_said(rng)) for _ in range(400)]  # type: ignore[arg-type]
     sizes = {size: _catalogue(rows[:size]) for size in (60, 300)}
     monkeypatch.setattr(alike, "_MAX_COMPARED", 10**9)
     plain = [_short(match_track(line, known)) for known in sizes.values() for line in lines]

@@ -14,7 +14,7 @@ from ponticello.listening.log import is_positive, read_interactions
 from ponticello.search import service as service_module
 from ponticello.search.index import Calibration, EmbeddingIndex, VectorSpace
 from ponticello.search.service import QueryTerm, SearchService
-from ponticello.search.user_history import ListeningHistory
+from ponticello.search.user_history import ListeningHistory, load_listening_history
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.storage.schema import INTERACTIONS, PLAYED_AT, TRACK_ID, TRACKS, USER_ID
 from ponticello.tracks.catalog import fill_columns
@@ -146,7 +146,7 @@ def test_the_log_is_read_once_and_again_after_it_changed(
     trained_copy: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[object] = []
-    load = service_module.load_listening_history
+    load = load_listening_history
 
     def counted(folder: LibraryPaths, index: EmbeddingIndex) -> ListeningHistory:
         reads.append(folder)

@@ -144,7 +144,7 @@ def test_an_evaluation_stands_beside_the_given_vectors(given: Library) -> None:
         given.folder, MethodsToCompare({STAGE_ONE: "semantic", STAGE_TWO: "preference"}), 0
     )
     methods = {method for score in evaluation.scores for method in score.by_method}
-    assert {"front end", STAGE_ONE, STAGE_TWO} <= methods
+    assert {"front_end", STAGE_ONE, STAGE_TWO} <= methods
     assert not {"mel statistics", "MusiCNN"} & methods
 
 
@@ -247,8 +247,8 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
         place, manifest.with_columns(pl.col("features_key").str.replace(own, "0123456789ab"))
     )
     line = (
-        rf"prepared with hf:.* of weights 0123456789ab, the model was trained over weights "
-        rf"{own}: put those back"
+        rf"prepared with hf:.* of weights 0123456789ab, the model was trained with weights "
+        rf"{own}: install those"
     )
     with pytest.raises(CheckpointError, match=line):
         train_preference(folder, "other", "semantic", retrieval_figures)
