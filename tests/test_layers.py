@@ -35,7 +35,7 @@ RANKS = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
 # `Library.serve` starts the service, which answers from a `Library`.
 ALLOWED_UPWARD = {("library.py", "ponticello.serve.server.run_service")}
 EXEMPT = ("__init__.py", "__main__.py")  # the package itself: what it offers lies anywhere below
-MAX_FUNCTION_LINES = 90
+MAX_FUNCTION_LINES = 60
 VAGUE = {"utils", "util", "helpers", "common", "base", "misc"}
 PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 

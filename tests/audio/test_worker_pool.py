@@ -23,7 +23,7 @@ from ponticello.audio.worker_pool import (
 from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError, ConfigError, DataError
 
-LIMITS = LimitsConfig(seconds=1.0, memory_mb=256)
+LIMITS = LimitsConfig(seconds=0.5, memory_mb=256)
 
 
 def double(task: int) -> Reply:
@@ -79,9 +79,9 @@ def test_each_kind_of_failure_costs_its_own_task_only(n_workers: int) -> None:
         "crash": TaskFailure("crashes the process that reads it (SIGSEGV)", "exit"),
         "exit": TaskFailure("ends the process that reads it (exit code 3)", "exit"),
         "spin": TaskFailure(
-            "takes more than 1 s to read (limits.seconds), and was given up", "time"
+            "takes more than 0.5 s to read (limits.seconds), and was given up", "time"
         ),
-        "wait": TaskFailure("was not done after 4 s, and was given up", "time", is_final=False),
+        "wait": TaskFailure("was not done after 2 s, and was given up", "time", is_final=False),
         "allocate": TaskFailure(
             "needs more than 256 MB of memory to read (limits.memory_mb)", "memory"
         ),

@@ -77,12 +77,11 @@ def scan_folder(
     root = root.resolve()
     walk = find_audio_files(root)
     transaction = ScanTransaction(folder, root, walk.files)
-    changed = transaction.changed
-    paths = [Path(file.path) for file in changed]
+    paths = [Path(file.path) for file in transaction.changed]
     n_read = 0
     try:
         with closing(_read(paths, workers, folder.config.limits)) as results:
-            for file, result in zip(changed, results, strict=True):
+            for file, result in zip(transaction.changed, results, strict=True):
                 transaction.take(file, result)
                 n_read += 1
                 if n_read % _BATCH == 0:
