@@ -23,7 +23,7 @@ from ponticello.evaluate.baselines import unit
 from ponticello.features.musicnn import N_TAGS, tag_names
 from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGER_SIZE, TAGGERS, rank_tags
 from ponticello.features.store import FeatureStore
-from ponticello.model.adapter import AdapterHead, FeaturePooling, fit_feature_projection
+from ponticello.model.adapter import FeaturePooling, SemanticProjection, fit_feature_projection
 from ponticello.model.heads import MLP
 from ponticello.model.htcl import HTCL
 from ponticello.storage.layout import LibraryPaths
@@ -178,19 +178,17 @@ def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Ten
     heads, generator = SETTINGS.heads, np.random.default_rng(seed)
     encoder, audio_head = (
         FeaturePooling(FRAME_SIZE),
-        AdapterHead(FRAME_SIZE, heads.embed_dim, heads.preference_dim, 0.0),
+        SemanticProjection(FRAME_SIZE, heads.embed_dim),
     )
     fit_feature_projection(encoder, audio_head, heard.means, BLOCKS)
     frames = torch.from_numpy(heard.means).float()[:, None]  # (N, 1, F)
     standardised, _ = encoder(frames, torch.zeros(frames.shape[:2], dtype=torch.bool))
-    tracks = audio_head(standardised[:, 0]).detach()[
-        :, : audio_head.n_axes
-    ]  # (N, axes), of length 1
+    tracks = audio_head(standardised[:, 0]).detach()  # (N, d), of length 1
     kinds = training_texts(heard, read.vocabulary(), generator)
     states = read([text for kind in kinds for text in kind])
     targets = (SHARPNESS * torch.from_numpy(taught(read, heard, states)).float()).softmax(dim=1)
     ends = np.cumsum([len(kind) for kind in kinds])
-    text_head = MLP((states.shape[1], *heads.hidden_sizes, audio_head.n_axes), heads.dropout)
+    text_head = MLP((states.shape[1], *heads.hidden_sizes, heads.embed_dim), heads.dropout)
     scale = torch.nn.Parameter(torch.tensor(heads.logit_scale))
     optimiser = torch.optim.AdamW([*text_head.parameters(), scale], lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -215,7 +213,7 @@ def learn_starter(read: Reader, heard: Heard, seed: int = SEED) -> dict[str, Ten
         for part, module in parts.items()
         for name, value in module.state_dict().items()
     }
-    state["audio_head.axes"] = audio_head.axes  # nothing else is known there before stage two
+    state["audio_head.axes"] = audio_head.axes
     state["logit_scales.audio_text"] = scale.detach()
     return {
         name: value.half() if value.ndim > 1 else value.float() for name, value in state.items()

@@ -53,13 +53,9 @@ _FROZEN_FRONT_END: dict[str, Any] = {
     },
     "preference": {
         "batch_size": 256,
-        "min_steps": 300,
         "heads_lr": 1e-3,
         "eval_steps": 30,
-        "early_stopping_patience": 6,
-        # The text side is fixed, and the fusion loss costs preference: docs/benchmarks.md.
-        "audio_text_loss_weight": 0.0,
-        "audio_fusion_loss_weight": 0.0,
+        "refit": True,
     },
 }
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,7 +69,6 @@ PRESETS: dict[str, dict[str, Any]] = {
             **_AS_RELEASED,
             "reset_heads": True,
             "distillation_weight": 0.0,
-            "multi_positive": False,
         },
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },
@@ -211,8 +206,12 @@ class HeadsConfig(ConfigSection):
     fusion_hidden_sizes: tuple[PositiveInt, ...] = (200, 100)
     # the released layout has dropout, its rate is not published
     dropout: Share = 0.1
-    # of the embed_dim dimensions, for the preference residual beside a frozen front end
-    preference_dim: int = Field(16, ge=1)
+    # the preference encoder beside a frozen front end: hidden layer, vector and number of networks
+    # whose vectors stand side by side; docs/benchmarks.md, "Stage two"
+    preference_hidden_size: int = Field(192, ge=1)
+    preference_dim: int = Field(64, ge=1)
+    preference_members: int = Field(2, ge=1)
+    preference_dropout: Share = 0.2
     # log of the inverse temperature at the start; released
     logit_scale: float = 2.6
 
@@ -279,23 +278,20 @@ class PreferenceConfig(StageConfig):
     audio_fusion_loss_weight: Weight = 1.0
     # weight of the distance to the track's stage-one vector; Romero et al. 2015, released: 0
     distillation_weight: Weight = 1.0
-    # "ridge": the residual beside a frozen front end starts as a regression on listening factors
-    init: Literal["ridge", "random"] = "ridge"
-    # share of the mean number of likes, added to each track's and user's number before scaling;
-    # docs/benchmarks.md, "Where the departure begins", as for the next four
+    # over a frozen front end: passes over the listeners that are tried, each a whole schedule
+    epochs_tried: tuple[PositiveInt, ...] = (10, 40)
+    # keys of a step; a larger catalogue is sampled
+    max_keys: int = Field(8192, ge=2)
+    # share of the tracks that a step sees by their audio or by their text alone
+    modality_dropout: Share = 0.35
+    # weight of the loss from a tag to the listener's tracks
+    words_loss_weight: Weight = 0.2
+    # train once more on training and validation data, as long as the best candidate
+    refit: bool = False
+    # of the regression on listening factors that is tried beside: share of the mean number of likes
+    # added to each track's and user's number before scaling, and L2 penalties for rows of length 1
     factor_shrinkage: Weight = 0.3
-    # L2 penalty of the regression, for inputs of length 1
-    residual_l2: float = Field(1.0, gt=0)
-    # length of the residual over the training tracks, root mean square; the semantic part has 1
-    residual_length: float = Field(2.0, gt=0)
-    # the same for init = "random"
-    random_residual_length: float = Field(0.5, gt=0)
-    # radius of the space over the longest training vector; what is longer is cut
-    radius_margin: float = Field(1.7, ge=1)
-    # all tracks of a batch are positives, weighted by their affinity; released: false
-    multi_positive: bool = True
-    # inverse temperature of the affinity: larger = only the most similar tracks; 2 did as well
-    affinity_scale: Weight = 4.0
+    regression_l2_tried: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 1.0, 10.0)
     # interpolation weights tried after training, 0 = stage one; Wortsman et al. 2022
     interpolation_alphas: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 0.75, 1.0)
     # one-sided confidence of a gain, about one standard error; docs/ladder.md
@@ -338,12 +334,13 @@ class SplitsConfig(ConfigSection):
     tracks: Literal["artist", "track", "column"] = "artist"
     # column of the tracks table with official roles; for tracks = "column"
     column: str = ""
-    # one moment for all users, or each user's last session
-    events: Literal["time", "last-session"] = "time"
+    # one moment for all users, each user's last session, or each user's likes at random; "auto" is
+    # by time, and at random where the log has no times
+    events: Literal["auto", "time", "last-session", "random"] = "auto"
     # shares of tracks
     validation_share: Share = 0.15
     test_share: Share = 0.2
-    # shares of events, by time
+    # shares of events that end training and validation, by time or drawn at random
     train_time_quantile: float = Field(0.7, gt=0, lt=1)
     validation_time_quantile: float = Field(0.8, gt=0, lt=1)
     seed: int = Field(0, ge=0)

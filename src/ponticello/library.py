@@ -387,7 +387,7 @@ class Library:
         from `start`-i. Resumes and raises like `train_semantic`.
         """
         from ponticello.evaluate.retrieval import retrieval_figures
-        from ponticello.evaluate.validation import score_on_validation
+        from ponticello.evaluate.validation import score_on_validation, score_spaces_on_validation
         from ponticello.train.preference import train_preference
         from ponticello.train.runs import seed_run, with_seed
 
@@ -399,7 +399,9 @@ class Library:
                 seed_run(start, seed_number),
                 retrieval_figures,
                 scorer=score_on_validation(self.folder),
+                space_scorer=score_spaces_on_validation(self.folder),
                 callbacks=_training_callbacks("stage preference", on_progress),
+                on_progress=on_progress or (lambda *_: None),
             )
 
     def estimate_training(
@@ -554,7 +556,7 @@ class Library:
 
         lock_wait_s: how long to wait for the lock the starter needs; None = it is held.
         """
-        from ponticello.train.runs import STARTER, is_finished, starter_run
+        from ponticello.train.runs import STARTER, is_finished, is_served, starter_run
 
         if semantic_run is None:
             is_trained = is_finished(self.folder.run("semantic"))
@@ -563,7 +565,7 @@ class Library:
         if semantic_run == STARTER:
             with nullcontext() if lock_wait_s is None else self.folder.lock(lock_wait_s):
                 starter_run(self.folder)
-        if preference_run is None and is_finished(self.folder.run("preference")):
+        if preference_run is None and is_served(self.folder.run("preference")):
             preference_run = "preference"
         if preference_run is None or not with_preference:
             return [semantic_run]

@@ -84,10 +84,12 @@ def print_mining(result: "MiningResult", folder: "LibraryPaths") -> None:
     counts = [f"{roles.count(role):,} {role}" for role in ("train", "validation", "test")]
     if splits.n_without_role:
         counts.append(f"{splits.n_without_role:,} without a role")
-    limit = "each listener's last two sessions"
+    limit = "events count for training before each listener's last two sessions"
     if splits.train_until:
-        limit = f"{splits.train_until:%Y-%m-%d %H:%M}"
-    typer.echo(f"tracks: {', '.join(counts)}; events count for training before {limit}")
+        limit = f"events count for training before {splits.train_until:%Y-%m-%d %H:%M}"
+    if splits.shares:
+        limit = f"the log has no times: {splits.shares[0]:.0%} of each listener's tracks train"
+    typer.echo(f"tracks: {', '.join(counts)}; {limit}")
     typer.echo(
         f"{result.n_pairs:,} pairs in {folder.pairs}, "
         f"{result.n_validation_pairs:,} held out for validation"

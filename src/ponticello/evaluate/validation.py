@@ -1,6 +1,6 @@
 """Scores a model on validation data: semantic and preference quality, for `train/selection.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,6 +21,7 @@ from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts, track_texts
 from ponticello.train.dataset import require_splits
+from ponticello.train.preference_space import PreferenceScorer
 from ponticello.train.selection import Scorer, ValidationScores
 
 MAX_USERS = 500  # more are sampled
@@ -40,6 +41,29 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
         if not data:
             data.append(_load(folder))
         return data[0].score(model)
+
+    return score
+
+
+def score_spaces_on_validation(folder: LibraryPaths) -> PreferenceScorer:
+    """Returns a function that scores a stage one, alone or with a stage two beside it.
+
+    It returns each validation listener's NDCG@k of validation tracks, by the profile that
+    `recommend` asks by, at the library's default blend. The library is read when the first model is
+    scored; LibraryError then if no track is held out or prepared.
+    """
+    data: list[_ValidationData] = []
+    semantic: list[np.ndarray] = []
+
+    def score(stage_one: HTCL, stage_two: HTCL | None) -> np.ndarray:
+        if not data:
+            data.append(_load(folder))
+            semantic.append(data[0].embed(stage_one))
+        spaces = [(1.0, semantic[0])]
+        if stage_two is not None:
+            blend = folder.config.search.blend
+            spaces = [(1 - blend, semantic[0]), (blend, data[0].embed(stage_two))]
+        return data[0].score_users(spaces)
 
     return score
 
@@ -77,7 +101,7 @@ class _ValidationData:
         for kind, vectors in (("audio", audio), ("fused", fused)):
             scores.semantic[kind] = retrieval | self._score_neighbours(vectors)
             if self.cold.queries:
-                ndcg = self._score_users(vectors)
+                ndcg = self.score_users([(1.0, vectors)])
                 scores.by_user[kind] = ndcg
                 scores.preference[kind] = float(np.nanmean(ndcg))
         return scores
@@ -104,12 +128,24 @@ class _ValidationData:
                 figures[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
         return figures
 
-    def _score_users(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns each user's NDCG@k."""
-        space = dict(zip(self.ids, vectors, strict=True))
-        scorer = score_by_profile(self.cold, [(1.0, space)], self.config.search)
+    def score_users(self, spaces: Sequence[tuple[float, np.ndarray]]) -> np.ndarray:
+        """Returns each listener's NDCG@k by weighted spaces; row i of their vectors is `ids[i]`."""
+        if not self.cold.queries:
+            return np.zeros(0)
+        by_id = []
+        for weight, vectors in spaces:
+            by_id.append((weight, dict(zip(self.ids, vectors, strict=True))))
+        scorer = score_by_profile(self.cold, by_id, self.config.search)
         k = self.config.evaluate.k
         return rank_task(self.cold, scorer, k).metrics[f"NDCG@{k}"]
+
+    def embed(self, model: HTCL) -> np.ndarray:
+        """Returns the vectors (n, d) that `model` serves, of audio and text."""
+        if self.states is None:
+            text_states = model.encode_text_states(self.texts)
+            self.states = (text_states, model.encode_text_states(self.fused_texts))
+        frames = [self.store.read(track_id) for track_id in self.ids]
+        return model.encode_fused(frames, self.states[1])
 
 
 def _load(folder: LibraryPaths) -> _ValidationData:

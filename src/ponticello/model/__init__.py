@@ -4,6 +4,7 @@ htcl           the model
 audio_encoder  convolutions and a Transformer over log-mels (the paper)
 adapter        the tower over a frozen front end
 heads          projection heads
+preference     the encoder of the preference space, over a frozen front end
 text_encoder   the pretrained text encoder
 batching       padding, crops, tokens
 config         the model's configuration

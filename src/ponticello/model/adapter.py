@@ -1,12 +1,10 @@
-"""The audio tower over a frozen front end: its own features, and a residual learned from listening.
+"""The audio tower over a frozen front end: its features on their principal axes.
 
-A pretrained front end knows more about sound than a small library can teach. So the tower starts as
-the front end itself (standardised, on its principal axes). Stage one leaves it alone and trains the
-texts to meet it; stage two trains a residual in coordinates of its own (`train/preference_init.py`
-sets its initial weights).
+A pretrained front end knows more about sound than a small library can teach. So the tower is the
+front end itself, standardised. Stage one trains the texts to meet it; stage two trains an encoder
+of its own beside it (`preference.py`).
 
-Dimensions: B rows, T frames, F features a frame, N tracks, d joint dimensions, D size of the text
-encoder.
+Dimensions: B rows, T frames, F features a frame, N tracks, d joint dimensions.
 """
 
 from collections.abc import Sequence
@@ -16,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import DataError, ShapeError
 
-MIN_PADDING = 1e-12  # under the root that fills a vector up to the radius
 MIN_DEVIATION = 1e-4  # of a feature over the tracks; one that hardly varies is not amplified
 
 
@@ -49,91 +46,24 @@ class FeaturePooling(nn.Module):
         return (features - self.mean) / self.deviation, padding_mask
 
 
-class ZeroInitLinear(nn.Linear):
-    """A linear layer that starts at zero, also where transformers resets it."""
-
-    def reset_parameters(self) -> None:
-        """Sets all weights to zero."""
-        nn.init.zeros_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-
-class AdapterHead(nn.Module):
-    """Projects a pooled feature vector to [semantic | preference | padding], (B, F) -> (B, d).
-
-    `semantic` (n_axes) is the unit-length PCA projection, frozen after stage one. `preference`
-    (preference_dim) is a zero-initialised linear residual, trained in stage two. `padding` (1)
-    makes every vector's norm equal `radius`, so that normalisation does not erase the residual's
-    magnitude; it is 0 in stage one, where the radius is 1.
-    """
+class SemanticProjection(nn.Module):
+    """Projects standardised features onto fixed axes and to unit length, (B, F) -> (B, d)."""
 
     axes: Tensor
-    radius: Tensor
 
-    def __init__(
-        self, n_features: int, embed_dim: int, preference_dim: int, dropout: float
-    ) -> None:
+    def __init__(self, n_features: int, embed_dim: int) -> None:
         super().__init__()
-        self.n_axes = embed_dim - preference_dim - 1
-        if self.n_axes < 1:
-            raise ConfigError(
-                f"heads.embed_dim {embed_dim} must be above "
-                f"heads.preference_dim {preference_dim} plus 1"
-            )
-        self.register_buffer("axes", torch.eye(n_features, self.n_axes))
-        self.register_buffer("radius", torch.ones(()))
-        self.dropout = nn.Dropout(dropout)
-        self.residual = ZeroInitLinear(self.n_axes, preference_dim)
+        self.register_buffer("axes", torch.eye(n_features, embed_dim))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Returns vectors (B, d) of length `radius`; vectors: (B, F)."""
-        semantic = F.normalize(vectors @ self.axes, dim=-1)
-        return self.concat(semantic, self.residual(self.dropout(semantic)))
-
-    def concat(self, semantic: Tensor, preference: Tensor) -> Tensor:
-        """Returns (B, d) of both parts and the padding.
-
-        semantic: (B, n_axes) of length 1; preference: (B, preference_dim). A preference part longer
-        than the radius makes the vector longer.
-        """
-        # Rounded: `semantic` has length 1 up to 1e-7, and under the root that error would be 3e-4,
-        # another on each machine.
-        semantic_norm = semantic.square().sum(1, keepdim=True).round(decimals=5)
-        spare = self.radius.square() - semantic_norm - preference.square().sum(1, keepdim=True)
-        return torch.cat([semantic, preference, spare.clamp(min=MIN_PADDING).sqrt()], dim=1)
-
-    def of_text(self, vectors: Tensor) -> Tensor:
-        """Returns text vectors (B, d) without a preference part: tracks rank as in stage one.
-
-        vectors: (B, n_axes).
-        """
-        return F.pad(F.normalize(vectors, dim=-1), (0, self.residual.out_features + 1))
-
-
-class AdapterFusion(nn.Module):
-    """Replaces the audio vector's preference part by one that also reads the text; first zero."""
-
-    def __init__(self, n_axes: int, text_size: int, preference_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.n_axes = n_axes
-        self.dropout = nn.Dropout(dropout)
-        self.residual = ZeroInitLinear(n_axes + text_size, preference_dim)
-
-    def forward(self, head: AdapterHead, audio: Tensor, text_states: Tensor) -> Tensor:
-        """Returns vectors (B, d) of the head's radius.
-
-        audio: (B, d) as `head` returns it; text_states: (B, D) of the text encoder.
-        """
-        semantic = audio[:, : self.n_axes]
-        inputs = torch.cat([semantic, text_states], dim=1)
-        return head.concat(semantic, self.residual(self.dropout(inputs)))
+        """Returns unit vectors (B, d); vectors: (B, F)."""
+        return F.normalize(vectors @ self.axes, dim=-1)
 
 
 @torch.no_grad()
 def fit_feature_projection(
     encoder: FeaturePooling,
-    head: AdapterHead,
+    head: SemanticProjection,
     tracks: np.ndarray,
     blocks: Sequence[tuple[int, float]],
 ) -> None:

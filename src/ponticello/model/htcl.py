@@ -24,7 +24,7 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.features.frontend import FeatureExtractor, feature_extractor
 from ponticello.features.quiet import hide_transformers_output
-from ponticello.model.adapter import AdapterFusion, AdapterHead, FeaturePooling
+from ponticello.model.adapter import FeaturePooling, SemanticProjection
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
 from ponticello.model.batching import (
     all_crops,
@@ -36,6 +36,7 @@ from ponticello.model.batching import (
 )
 from ponticello.model.config import MODEL_SECTIONS, HTCLConfig, check_kind
 from ponticello.model.heads import MLP
+from ponticello.model.preference import PreferenceEncoder
 from ponticello.model.saving import (
     check_checksums,
     describe_saved,
@@ -80,17 +81,14 @@ class HTCL(PreTrainedModel):
         super().__init__(config)
         self.settings = config.checked_settings
         heads = self.settings.heads
-        # AudioEncoder with MLPs as heads, or FeaturePooling with an adapter.
+        # AudioEncoder with MLPs as heads, or FeaturePooling with fixed axes.
         self.audio_encoder: Any
         self.audio_head: Any
-        self.fusion_head: Any
-        text_dim = heads.embed_dim
+        self.text_encoder = build_text_encoder(config.text_config)
+        text_size = self.text_encoder.config.hidden_size
         if self.uses_frozen_features:
             self.audio_encoder = FeaturePooling(config.frame_size)
-            self.audio_head = AdapterHead(
-                config.frame_size, heads.embed_dim, heads.preference_dim, heads.dropout
-            )
-            text_dim = self.audio_head.n_axes
+            self.audio_head = SemanticProjection(config.frame_size, heads.embed_dim)
         else:
             audio = self.settings.audio
             self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
@@ -101,13 +99,19 @@ class HTCL(PreTrainedModel):
             self.fusion_head = _mlp(
                 2 * heads.embed_dim, heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout
             )
-        self.text_encoder = build_text_encoder(config.text_config)
-        text_size = self.text_encoder.config.hidden_size
-        if self.uses_frozen_features:
-            self.fusion_head = AdapterFusion(
-                text_dim, text_size, heads.preference_dim, heads.dropout
+        self.text_head = _mlp(text_size, heads.hidden_sizes, heads.embed_dim, heads.dropout)
+        # Of a stage two over a frozen front end: its vectors are the model's.
+        self.preference_encoder: PreferenceEncoder | None = None
+        if config.preference_hidden_size is not None:
+            self.preference_encoder = PreferenceEncoder(
+                heads.embed_dim,
+                text_size,
+                config.preference_hidden_size,
+                heads.preference_dim,
+                heads.preference_members,
+                heads.preference_dropout,
+                heads.logit_scale,
             )
-        self.text_head = _mlp(text_size, heads.hidden_sizes, text_dim, heads.dropout)
         self.logit_scales = nn.ParameterDict(
             {name: nn.Parameter(torch.tensor(heads.logit_scale)) for name in SCALES}
         )
@@ -216,10 +220,24 @@ class HTCL(PreTrainedModel):
         self.settings = config
         self.config.settings = config.model_dump(mode="json")
 
+    def use_preference_encoder(self, encoder: PreferenceEncoder) -> None:
+        """Makes the vectors of `encoder` the model's own, of audio and text where there is text."""
+        self.preference_encoder = encoder
+        self.config.preference_hidden_size = encoder.hidden_size
+        self.config.vector = "fused"
+
     @property
     def uses_frozen_features(self) -> bool:
         """Whether the audio tower is an adapter over a frozen front end."""
         return self.settings.front_end != "logmel"
+
+    @property
+    def embed_dim(self) -> int:
+        """The size of the vectors."""
+        heads = self.settings.heads
+        if self.preference_encoder is None:
+            return heads.embed_dim
+        return heads.preference_dim * heads.preference_members
 
     @property
     def front_end(self) -> FeatureExtractor | None:
@@ -250,32 +268,54 @@ class HTCL(PreTrainedModel):
         (`all_crops`).
         """
         if not self.crop_frames or features.shape[1] <= self.crop_frames:
-            return self._project_crops(features, padding_mask)
+            return self.project_crops(features, padding_mask)
         crops, mask, row = all_crops(features, padding_mask, self.crop_frames)
-        vectors = self._project_crops(crops, mask)  # (N, d)
+        vectors = self.project_crops(crops, mask)  # (N, d)
         is_of = F.one_hot(row, len(features)).T.to(vectors.dtype)  # (B, N)
         return is_of @ vectors / is_of.sum(dim=1, keepdim=True)
 
-    def _project_crops(self, features: Tensor, padding_mask: Tensor) -> Tensor:
+    def project_crops(self, features: Tensor, padding_mask: Tensor) -> Tensor:
+        """Returns audio vectors (B, d) of inputs of at most `crop_frames`, not normalised."""
+        vectors = self.project_semantic(features, padding_mask)
+        if self.preference_encoder is not None:
+            return self.preference_encoder.encode(vectors, None)
+        return vectors
+
+    def project_semantic(self, features: Tensor, padding_mask: Tensor) -> Tensor:
+        """Returns the audio tower's vectors (B, d) as stage one has them."""
         tokens, token_mask = self.audio_encoder(features, padding_mask)
         vectors: Tensor = self.audio_head(masked_mean(tokens, token_mask))
         return vectors
 
     def project_text(self, text_states: Tensor) -> Tensor:
         """Returns text vectors (B, d), not normalised, of `text_states` (B, D)."""
+        if self.preference_encoder is not None:
+            return self.preference_encoder.encode(None, text_states)
         vectors: Tensor = self.text_head(text_states)
-        return self.audio_head.of_text(vectors) if self.uses_frozen_features else vectors
+        return vectors
 
-    def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
+    def project_fused(self, features: Tensor, padding_mask: Tensor, text_states: Tensor) -> Tensor:
         """Returns vectors of audio and text together (B, d), not normalised.
 
+        text_states: (B, D); a track with a row of zeros gets its audio vector. Over a frozen front
+        end a semantic vector holds the audio alone.
+        """
+        if self.preference_encoder is not None:
+            semantic = self.project_semantic(features, padding_mask)
+            return self.preference_encoder.encode(semantic, text_states)
+        audio = self.project_audio(features, padding_mask)
+        return self.fuse(audio, text_states, text_states.any(dim=1))
+
+    def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
+        """Returns the fusion head's vectors (B, d), not normalised; of log-mels only.
+
         audio: (B, d) as `project_audio` returns it; text_states: (B, D). Where has_text (B,) is
-        False the result is the audio vector.
+        False, and over a frozen front end, the result is the audio vector.
         """
         if self.uses_frozen_features:
-            fused = self.fusion_head(self.audio_head, audio, text_states)
-        else:  # of the vectors before normalisation, as released
-            fused = self.fusion_head(torch.cat([audio, self.project_text(text_states)], dim=-1))
+            return audio
+        # Of the vectors before normalisation, as released.
+        fused = self.fusion_head(torch.cat([audio, self.project_text(text_states)], dim=-1))
         return torch.where(has_text[:, None], fused, audio)
 
     def text_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -345,10 +385,11 @@ class HTCL(PreTrainedModel):
 
         features: (t, F) each, log-mels in dB or a front end's features.
         """
-        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(features), self.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for rows in batches_by_length(features, batch_size):
-                vectors[rows] = _unit_rows(self._project_features([features[row] for row in rows]))
+                padded, mask = self._pad([features[row] for row in rows])
+                vectors[rows] = _unit_rows(self.project_audio(padded, mask))
         return vectors
 
     @torch.no_grad()
@@ -360,21 +401,21 @@ class HTCL(PreTrainedModel):
         features: as in `encode_features`. text_states: (n, D) as `encode_text_states` returns them;
         a track with a row of zeros has no text and gets its audio vector.
         """
-        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(features), self.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for rows in batches_by_length(features, batch_size):
-                audio = self._project_features([features[row] for row in rows])
+                padded, mask = self._pad([features[row] for row in rows])
                 states = torch.from_numpy(text_states[rows]).to(self.device)
-                vectors[rows] = _unit_rows(self.fuse(audio, states, states.any(dim=1)))
+                vectors[rows] = _unit_rows(self.project_fused(padded, mask, states))
         return vectors
 
-    def _project_features(self, features: list[np.ndarray]) -> Tensor:
+    def _pad(self, features: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         if self.uses_frozen_features:
             padded, mask = pad_frames(features)
         else:
             min_frames = self.audio_encoder.min_frames
             padded, mask = pad_features(features, self.settings.mel, min_frames)
-        return self.project_audio(padded.to(self.device), mask.to(self.device))
+        return padded.to(self.device), mask.to(self.device)
 
     def encode_text(self, texts: str | Sequence[str], batch_size: int = 32) -> np.ndarray:
         """Returns unit vectors of texts: (n, d), or (d,) for a single string.
@@ -388,7 +429,7 @@ class HTCL(PreTrainedModel):
     @torch.no_grad()
     def encode_text_from_states(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """Returns the unit vectors (n, d) of texts from their `encode_text_states` (n, D)."""
-        vectors = np.empty((len(text_states), self.settings.heads.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(text_states), self.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for start in range(0, len(text_states), batch_size):
                 rows = slice(start, start + batch_size)

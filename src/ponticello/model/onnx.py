@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.features.frontend import features_key
-from ponticello.model.audio_encoder import masked_mean
 from ponticello.model.batching import all_crops, eval_mode
 from ponticello.model.htcl import HTCL
 from ponticello.storage.files import atomic_write
@@ -58,13 +57,11 @@ class _AudioTower(nn.Module):
 
     def __init__(self, model: HTCL) -> None:
         super().__init__()
-        self.encoder = model.audio_encoder
-        self.head = model.audio_head
+        self.model = model
         self.is_cropped = model.crop_frames > 0
 
     def forward(self, frames: Tensor, padding_mask: Tensor) -> Tensor:
-        tokens, token_mask = self.encoder(frames, padding_mask)
-        vectors: Tensor = self.head(masked_mean(tokens, token_mask))
+        vectors = self.model.project_crops(frames, padding_mask)
         return vectors if self.is_cropped else F.normalize(vectors, dim=-1)
 
 
@@ -258,7 +255,7 @@ def _record(model: HTCL, space_id: str) -> dict[str, Any]:
     key = features_key(settings, model.config.front_end_weights)
     return {
         "space_id": space_id,
-        "embed_dim": settings.heads.embed_dim,
+        "embed_dim": model.embed_dim,
         "opset": OPSET,
         "audio": audio,
         "text": text,

@@ -107,18 +107,27 @@ def space_id(run: Path) -> str:
 
 def served_vector_name(run: Path) -> str:
     """Returns which vector is served for tracks with text: "audio" or "fused"."""
-    return _config_value(run, "vector", "audio")
+    vector: str = _config_value(run, "vector", "audio")
+    return vector
 
 
 def front_end_weights(run: Path) -> str:
     """Returns the hash of the front end's weights; "" where the settings identify it."""
-    return _config_value(run, "front_end_weights", "")
+    weights: str = _config_value(run, "front_end_weights", "")
+    return weights
 
 
-def _config_value(run: Path, key: str, default: str) -> str:
+def embed_dim(run: Path) -> int:
+    """Returns the size of the vectors of the model in `run`."""
+    heads = run_config(run).heads
+    if _config_value(run, "preference_hidden_size", None) is None:
+        return heads.embed_dim
+    return heads.preference_dim * heads.preference_members
+
+
+def _config_value(run: Path, key: str, default: Any) -> Any:
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    value: str = config.get(key, default)
-    return value
+    return config.get(key, default)
 
 
 def write_space_record(run: Path) -> None:
@@ -132,7 +141,7 @@ def write_space_record(run: Path) -> None:
     record: dict[str, Any] = {
         "format": 1,
         "space_id": space_id(run),
-        "embed_dim": config.heads.embed_dim,
+        "embed_dim": embed_dim(run),
         "vector": served_vector_name(run),
         "front_end_weights": front_end_weights(run),
         "weights_sha256": file_sha256(weights),

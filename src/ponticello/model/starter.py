@@ -18,7 +18,7 @@ from ponticello.errors import CheckpointError
 from ponticello.model.htcl import HTCL
 
 FILE = Path(__file__).parent / "weights" / "starter.safetensors"
-SHA256 = "ad549c7e4e123abc437a2cc9ba3b53c1666f0d778f25fde5cc5ef3ec995e1efe"
+SHA256 = "f56c6d47a10fb2dc92ff581697f7a32e22f85995c5c35d3002e8fa4290873aff"
 N_TRACKS = 565  # that it was trained on
 # Prefixes of the weights it holds.
 PREFIXES = ("audio_encoder.", "audio_head.axes", "text_head.", "logit_scales.audio_text")
@@ -47,7 +47,6 @@ def starter_fits(config: Config) -> bool:
         and config.text.pooling == trained_with.text.pooling
         and config.heads.hidden_sizes == trained_with.heads.hidden_sizes
         and config.heads.embed_dim == trained_with.heads.embed_dim
-        and config.heads.preference_dim == trained_with.heads.preference_dim
     )
 
 
@@ -68,8 +67,7 @@ def starter_settings(config: Config) -> Config:
 def build_starter(config: Config) -> HTCL:
     """Returns the starter as a complete model in eval mode; always the same weights.
 
-    Its preference residual is zero, as in any model before stage two. Raises CheckpointError if
-    MiniLM is not installed.
+    Raises CheckpointError if MiniLM is not installed.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -17,6 +17,7 @@ import polars as pl
 from ponticello.errors import DataError
 from ponticello.pairs.engine import Engine
 from ponticello.splits.splits import Window
+from ponticello.splits.splits import window as window_of_events
 from ponticello.storage.schema import (
     CONTEXT_TRACK_ID,
     EVENT,
@@ -176,6 +177,11 @@ def _millionths(weight: "ir.Value") -> "ir.Value":
 
 
 def _select_window(engine: Engine, events: "ir.Table", window: Window) -> "ir.Table":
+    if window.likes is not None:
+        likes = engine.to_polars(events.select(USER_ID, TRACK_ID).distinct())
+        allowed = likes.filter(window_of_events(window.likes, likes).is_in(window.names))
+        allowed = allowed.select(USER_ID, TRACK_ID).sort(USER_ID, TRACK_ID)
+        return events.semi_join(engine.upload(allowed, "allowed-likes"), [USER_ID, TRACK_ID])
     if window.listeners is not None:
         rows = [(user, _microseconds(until)) for user, until in sorted(window.listeners.items())]
         schema = {USER_ID: pl.String, _UNTIL: pl.Int64}

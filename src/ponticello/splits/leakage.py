@@ -44,6 +44,8 @@ def check_no_leak(
         limit = f"{splits.train_until}"
         if splits.listeners is not None:
             limit = "the last sessions of its listener"
+        if splits.shares is not None:
+            limit = "among the likes that are drawn for training"
         _refuse(late, f"a training event is not before {limit}")
     return notes
 

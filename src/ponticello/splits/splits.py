@@ -43,11 +43,14 @@ _USER_MOMENTS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until":
 class Window:
     """The events before `until` (UTC), or before each user's own moment; with neither, all events.
 
-    With `listeners`, events of other users do not count.
+    With `listeners`, events of other users do not count. With `likes`, events count where `window`
+    of these random splits is one of `names`.
     """
 
     until: datetime | None = None
     listeners: Mapping[str, datetime] | None = None
+    likes: "Splits | None" = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,11 @@ class Scheme:
             "track": "single tracks",
             "column": f"the tracks of column {self.column!r}",
         }
-        events = {"time": "events by time", "last-session": "each listener's last session"}
+        events = {
+            "time": "events by time",
+            "last-session": "each listener's last session",
+            "random": "listeners' likes at random, as the log has no times",
+        }
         return f"{tracks[self.tracks]} and {events[self.events]}"
 
 
@@ -78,6 +85,8 @@ class Splits:
     roles: track_id -> "train", "validation" or "test"; tracks without a role are not used.
     train_until, validation_until: None without a listening history, or if users have their own.
     listeners: user_id -> the same two moments; None if all users share them.
+    shares: of likes held out at random, where the log has no times: the shares of a listener's
+    tracks that end training and validation, and the seed; None otherwise.
     n_without_role: tracks to which the scheme's column gives no role.
     """
 
@@ -87,6 +96,7 @@ class Splits:
     listeners: dict[str, tuple[datetime, datetime]] | None = None
     scheme: Scheme = Scheme()
     n_without_role: int = 0
+    shares: tuple[float, float, int] | None = None
 
 
 def moment(events: pl.DataFrame | pl.LazyFrame, share: float) -> datetime | None:
@@ -182,7 +192,8 @@ def make_splits(
         splits = make_splits(read_tracks(folder), None, SplitsConfig())
     """
     column = config.column if config.tracks == "column" else ""
-    scheme = Scheme(config.tracks, column, config.events)
+    events_scheme = _events_scheme(interactions, config, previous)
+    scheme = Scheme(config.tracks, column, events_scheme)
     if previous and previous.roles and previous.scheme != scheme:
         raise LibraryError(
             f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: "
@@ -190,7 +201,7 @@ def make_splits(
         )
     roles = _make_roles(tracks, config, previous.roles if previous else {}, duplicates)
     n_without_role = tracks.height - len(roles)
-    if config.events == "last-session":
+    if scheme.events == "last-session":
         listeners = None
         if interactions is not None:
             listeners = last_sessions(interactions, session_gap_min) or None
@@ -199,10 +210,35 @@ def make_splits(
         raise ConfigError(
             "splits.validation_time_quantile must not be below splits.train_time_quantile; raise it"
         )
+    if scheme.events == "random":
+        shares = (config.train_time_quantile, config.validation_time_quantile, config.seed)
+        return Splits(roles, None, None, None, scheme, n_without_role, shares)
     events = pl.DataFrame(schema={PLAYED_AT: _TIME}) if interactions is None else interactions
     train_until = moment(events, config.train_time_quantile)
     validation_until = moment(events, config.validation_time_quantile)
     return Splits(roles, train_until, validation_until, None, scheme, n_without_role)
+
+
+def _events_scheme(
+    interactions: pl.DataFrame | pl.LazyFrame | None, config: SplitsConfig, previous: Splits | None
+) -> str:
+    """Returns how events are held out; "auto" is by time unless the log has no times.
+
+    A log has no times if its quantiles do not divide it, as where all events have one moment. Splits
+    that were made before are kept.
+    """
+    if config.events != "auto":
+        return config.events
+    if previous and previous.roles and (previous.shares or previous.train_until):
+        return previous.scheme.events
+    if interactions is None:
+        return "time"
+    train_until = moment(interactions, config.train_time_quantile)
+    if train_until is None:
+        return "time"
+    is_before = pl.col(PLAYED_AT) < train_until
+    share = interactions.lazy().select(is_before.mean()).collect(engine="streaming").item()
+    return "time" if share >= config.train_time_quantile / 2 else "random"
 
 
 def _make_roles(
@@ -250,6 +286,7 @@ def save_splits(folder: LibraryPaths, splits: Splits) -> None:
         "moments": json.dumps(_moments(splits)),
         "scheme": json.dumps(astuple(splits.scheme)),
         "n_without_role": str(splits.n_without_role),
+        "shares": json.dumps(splits.shares),
         "sha256": splits_sha256(splits),
     }
     if splits.listeners is not None:
@@ -299,6 +336,7 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
         moments = read_stored_table(_listeners_file(folder))
         listeners = _moments_by_user(moments.select(list(_USER_MOMENTS)))
     rows = table.to_pydict()
+    shares = json.loads(metadata["shares"])
     splits = Splits(
         roles=dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
         train_until=_parse_time(train_until),
@@ -306,6 +344,7 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
         listeners=listeners,
         scheme=scheme,
         n_without_role=int(metadata["n_without_role"]),
+        shares=None if shares is None else tuple(shares),
     )
     return splits, metadata.get("sha256")
 
@@ -321,6 +360,8 @@ def splits_sha256(splits: Splits) -> str:
     if not is_default or splits.n_without_role:
         listeners = None if splits.listeners is None else sorted(splits.listeners.items())
         content += [astuple(splits.scheme), listeners, splits.n_without_role]
+    if splits.shares is not None:
+        content.append(splits.shares)
     return hashlib.sha256(json.dumps(content, default=datetime.isoformat).encode()).hexdigest()
 
 
@@ -339,6 +380,12 @@ def describe(splits: Splits) -> str:
     if splits.listeners is not None:
         n_held = sum(first < second for first, second in splits.listeners.values())
         moments = f"the last two sessions of {n_held:,} of {len(splits.listeners):,} listeners"
+    elif splits.shares is not None:
+        first, second, seed = splits.shares
+        moments = (
+            f"of each listener's tracks {first:.0%} to train on and {1 - second:.0%} to test on, "
+            f"seed {seed}"
+        )
     elif splits.train_until is None or splits.validation_until is None:
         moments = "no listening history"
     else:
@@ -357,7 +404,12 @@ def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
     later. DataError if there are events, but the splits were made without a listening history.
 
         test = interactions.filter(window(splits, interactions) == "test")
+
+    Where likes are held out at random, an event on a validation or test track belongs to that
+    window, and all events of one listener on one track belong to the same one.
     """
+    if splits.shares is not None:
+        return _random_window(splits, events)
     if splits.train_until is None and splits.listeners is None:
         if events.height:
             raise DataError(
@@ -387,6 +439,40 @@ def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
     return moments.select(window=name).to_series()
 
 
+def _random_window(splits: Splits, events: pl.DataFrame) -> pl.Series:
+    assert splits.shares is not None
+    first, second, seed = splits.shares
+    likes = events.select(USER_ID, TRACK_ID).unique()
+    draws = []
+    for user_id, track_id in likes.iter_rows():
+        digest = hashlib.sha256(f"{seed}\0{user_id}\0{track_id}".encode()).digest()
+        draws.append(int.from_bytes(digest[:8], "big") / 2**64)
+    likes = likes.with_columns(draw=pl.Series(draws, dtype=pl.Float64))
+    roles = pl.DataFrame(
+        {TRACK_ID: list(splits.roles), "role": list(splits.roles.values())},
+        schema={TRACK_ID: pl.String, "role": pl.String},
+    )
+    likes = likes.join(roles, on=TRACK_ID, how="left")
+    # Without a validation window, validation tracks are tested on.
+    validation = "validation" if first < second else "test"
+    name = (
+        pl.when(pl.col("role") == "test")
+        .then(pl.lit("test"))
+        .when(pl.col("role") == "validation")
+        .then(pl.lit(validation))
+        .when(pl.col("draw") < first)
+        .then(pl.lit("train"))
+        .when(pl.col("draw") < second)
+        .then(pl.lit("validation"))
+        .otherwise(pl.lit("test"))
+    )
+    named = likes.select(USER_ID, TRACK_ID, window=name)
+    joined = events.select(USER_ID, TRACK_ID).join(
+        named, on=[USER_ID, TRACK_ID], how="left", maintain_order="left"
+    )
+    return joined["window"]
+
+
 def before_validation(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
     """Returns the events of the training window, on any track; errors as `window`."""
     return events.filter(window(splits, events) == "train")
@@ -404,6 +490,8 @@ def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
 
 def training_window(splits: Splits) -> Window:
     """Returns the window of `before_validation`, for logs that are not in memory."""
+    if splits.shares is not None:
+        return Window(likes=splits, names=("train",))
     if splits.listeners is None:
         return Window(splits.train_until)
     return Window(None, {user_id: first for user_id, (first, _) in splits.listeners.items()})
@@ -411,6 +499,8 @@ def training_window(splits: Splits) -> Window:
 
 def window_before_test(splits: Splits) -> Window:
     """Returns the window of `before_test`, for logs that are not in memory."""
+    if splits.shares is not None:
+        return Window(likes=splits, names=("train", "validation"))
     if splits.listeners is None:
         return Window(splits.validation_until)
     return Window(None, {user_id: second for user_id, (_, second) in splits.listeners.items()})
@@ -424,7 +514,10 @@ def one_window_earlier(splits: Splits) -> Splits:
     listeners = None
     if splits.listeners is not None:
         listeners = {user_id: (first, first) for user_id, (first, _) in splits.listeners.items()}
-    return replace(splits, validation_until=splits.train_until, listeners=listeners)
+    shares = splits.shares
+    if shares is not None:
+        shares = (shares[0], shares[0], shares[2])
+    return replace(splits, validation_until=splits.train_until, listeners=listeners, shares=shares)
 
 
 def with_role(splits: Splits, *roles: str) -> list[str]:

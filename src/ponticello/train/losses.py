@@ -19,41 +19,6 @@ from ponticello.train.distributed import gather_rows, rank
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's clamp
 ROWS_AT_ONCE = 256  # of the logits: 50 MB at a joint batch of 4,096, 200 MB at 16,384
-MIN_RELATIVE_RMS = 1e-5  # of centred factors; below it all tracks are liked by the same users
-
-
-class TasteAffinity:
-    """How clearly two tracks belong together, from the factors of users' likes.
-
-    factors: (n, k) by track number, as `listening_factors` returns them; rows of zeros are tracks
-        without users. Factors smooth over all users: a single pair has few.
-    scale: inverse temperature; larger = only the most similar tracks.
-    """
-
-    def __init__(self, factors: Tensor, scale: float) -> None:
-        self.scale = scale
-        has_users = factors.any(dim=1)
-        centred = factors
-        if has_users.any():
-            centred = factors - factors[has_users].mean(dim=0)
-        rms = _rms(centred[has_users])
-        self.factors = factors
-        self.has_users = torch.zeros_like(has_users)
-        if rms > MIN_RELATIVE_RMS * _rms(factors[has_users]):
-            self.factors = centred / rms
-            self.has_users = has_users
-
-    def between(self, left: Tensor, right: Tensor) -> Tensor:
-        """Returns (B, C) float32 weights of track numbers left (B,) and right (C,); 0 = unknown."""
-        factors = self.factors.to(left.device)
-        has_users = self.has_users.to(left.device)
-        similarities = self.scale * factors[left] @ factors[right].T
-        weights: Tensor = (similarities - similarities.amax(dim=1, keepdim=True)).exp()
-        return weights * has_users[left][:, None] * has_users[right]
-
-
-def _rms(rows: Tensor) -> Tensor:
-    return rows.square().sum(dim=1).mean().sqrt()
 
 
 def contrastive_loss(
@@ -64,7 +29,6 @@ def contrastive_loss(
     right_numbers: Tensor,
     *,
     gather_negatives: bool = True,
-    affinity: TasteAffinity | None = None,
 ) -> Tensor:
     """Returns symmetric InfoNCE over matched rows, as a scalar.
 
@@ -74,12 +38,9 @@ def contrastive_loss(
     left_numbers, right_numbers: (B,) integers; equal numbers are the same track or text. Rows with
         `NO_TEXT` are left out, as queries and as keys.
     gather_negatives: take negatives from all processes (training), or from these rows (validation).
-    affinity: weights of other rows that match too: a row's loss is then the weighted mean over all
-        its matches, and a track in several rows counts as one key.
 
     Source: HTCL (arXiv 2505.23298), contrastive objective; the clamp follows CLIP; leaving out
-    repeated tracks and texts is ours (the released code counts them as negatives); several matches
-    as in Khosla et al. 2020 (L_out).
+    repeated tracks and texts is ours (the released code counts them as negatives).
     """
     if left.shape != right.shape or left.ndim != 2 or len(left) < 2:
         raise ShapeError(
@@ -97,8 +58,8 @@ def contrastive_loss(
     is_valid = (left_numbers != NO_TEXT) & (right_numbers != NO_TEXT)  # (B,)
     all_is_valid = (all_left_numbers != NO_TEXT) & (all_right_numbers != NO_TEXT)  # (C,)
     row_weight = is_valid / all_is_valid.float().mean().clamp(min=1e-12)
-    right_keys = _Keys(all_right, all_right_numbers, all_left_numbers, all_is_valid, affinity)
-    left_keys = _Keys(all_left, all_left_numbers, all_right_numbers, all_is_valid, affinity)
+    right_keys = _Keys(all_right, all_right_numbers, all_left_numbers, all_is_valid)
+    left_keys = _Keys(all_left, all_left_numbers, all_right_numbers, all_is_valid)
     losses = right_keys.losses(scale * left, left_numbers, right_numbers, targets)
     losses = losses + left_keys.losses(scale * right, right_numbers, left_numbers, targets)
     return (losses * row_weight).mean() / 2
@@ -116,7 +77,6 @@ class _Keys:
     numbers: Tensor
     query_numbers: Tensor
     is_valid: Tensor
-    affinity: TasteAffinity | None
 
     def losses(
         self, queries: Tensor, numbers: Tensor, match_numbers: Tensor, targets: Tensor
@@ -147,33 +107,13 @@ class _Keys:
         self, queries: Tensor, numbers: Tensor, match_numbers: Tensor, targets: Tensor
     ) -> Tensor:
         logits = queries @ self.vectors.T  # (B, C)
-        weights = torch.zeros(logits.shape, device=logits.device).scatter(1, targets[:, None], 1.0)
         is_excluded = self.numbers == numbers[:, None]
-        if self.affinity is None:
-            is_excluded = is_excluded | (self.numbers == match_numbers[:, None])
-            is_excluded = is_excluded | (self.query_numbers == numbers[:, None])
-        else:
-            counts = _repetitions(self.numbers)
-            logits = logits - counts.log()
-            similar = self.affinity.between(numbers, self.numbers)
-            weights = torch.where((weights > 0) & (similar == 0), weights, similar) / counts
-        is_excluded = is_excluded.scatter(1, targets[:, None], False)
-        return _weighted_cross_entropy(logits, weights, is_excluded | ~self.is_valid)
-
-
-def _weighted_cross_entropy(logits: Tensor, weights: Tensor, is_excluded: Tensor) -> Tensor:
-    """Returns each row's weighted mean of -log softmax, (B,); 0 for rows without weights."""
-    weights = weights.masked_fill(is_excluded, 0.0)
-    total = weights.sum(dim=1)
-    logits = logits.masked_fill(is_excluded & (total > 0)[:, None], -math.inf)
-    logs = logits.log_softmax(dim=1).masked_fill(weights == 0, 0.0)
-    return -(logs * weights).sum(dim=1) / total.clamp(min=1e-12)
-
-
-def _repetitions(numbers: Tensor) -> Tensor:
-    """Returns how often each number occurs among all, (n,) float32."""
-    unique, rows = torch.unique(numbers, return_inverse=True)
-    return torch.bincount(rows, minlength=len(unique))[rows].float()
+        is_excluded = is_excluded | (self.numbers == match_numbers[:, None])
+        is_excluded = is_excluded | (self.query_numbers == numbers[:, None])
+        is_excluded = (is_excluded | ~self.is_valid).scatter(1, targets[:, None], False)
+        logits = logits.masked_fill(is_excluded, -math.inf)
+        losses: Tensor = F.cross_entropy(logits, targets, reduction="none")
+        return losses
 
 
 @dataclass(frozen=True)
@@ -207,7 +147,6 @@ class PreferenceLoss:
 
     weights: of each loss term; a term of weight 0 is not computed. "distillation" is the mean of
         1 - cosine between a track's vector and the one it had when stage two began.
-    affinity: as in `contrastive_loss`, for the two terms over pairs.
 
     Source: HTCL (arXiv 2505.23298), the three equally weighted losses of preference fine-tuning;
     "distillation" is ours, after Romero et al. 2015 (a teacher's embedding as target).
@@ -215,7 +154,6 @@ class PreferenceLoss:
 
     gather_negatives: bool = True
     weights: Mapping[str, float] = field(default_factory=lambda: EQUAL)
-    affinity: TasteAffinity | None = None
 
     def __call__(
         self,
@@ -263,5 +201,4 @@ class PreferenceLoss:
             left_numbers,
             right_numbers,
             gather_negatives=self.gather_negatives,
-            affinity=self.affinity,
         )

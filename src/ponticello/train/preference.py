@@ -1,31 +1,26 @@
-"""Stage two: trains a finished stage one further on the pairs mined from listening."""
+"""Stage two: trains a finished stage one further on listening."""
 
-from copy import deepcopy
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import polars as pl
 import torch
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
 
 from ponticello.config import Config, PreferenceConfig
 from ponticello.errors import LibraryError
-from ponticello.listening.log import is_positive, scan_interactions
+from ponticello.features.frontend import feature_extractor
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import front_end_weights, space_id
 from ponticello.pairs.mine import read_pairs
-from ponticello.splits.splits import Splits, train_events
 from ponticello.storage.layout import LibraryPaths
-from ponticello.storage.schema import ANCHOR_ID, PLAYED_AT, POSITIVE_ID, TRACK_ID, USER_ID
-from ponticello.storage.tables import wrap_read_errors
+from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 from ponticello.tracks.text import fused_texts
 from ponticello.train.dataset import (
     StageData,
     TrackTuples,
-    compute_text_states,
     open_training_frames,
     pair_dataset,
     require_splits,
@@ -38,11 +33,10 @@ from ponticello.train.loop import (
     training_device,
     training_folder,
 )
-from ponticello.train.losses import TasteAffinity
-from ponticello.train.preference_init import (
-    init_preference_head,
-    init_preference_head_randomly,
-    listening_factors,
+from ponticello.train.preference_space import (
+    OnProgress,
+    PreferenceScorer,
+    train_preference_space,
 )
 from ponticello.train.runs import (
     TrainedRun,
@@ -64,17 +58,22 @@ def train_preference(
     retrieval: RetrievalReport,
     *,
     scorer: Scorer | None = None,
+    space_scorer: PreferenceScorer | None = None,
     callbacks: list[TrainerCallback] | None = None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> TrainedRun:
-    """Trains stage two on the mined pairs, from the finished stage-one run `start` and its heads.
+    """Trains stage two from the finished stage-one run `start`.
 
-    scorer: measures a model on the validation tracks and listeners. With it the saved weights are
-        chosen between `start` and the trained ones (`train/selection.py`); without it the trained
-        weights are saved.
+    Over log-mels it trains the towers further on the mined pairs, as the paper does; over a frozen
+    front end it trains a preference space beside the semantic one (`preference_space.py`).
+
+    scorer: measures a model of log-mels on the validation tracks and listeners. With it the saved
+        weights are chosen between `start` and the trained ones (`train/selection.py`); without it
+        the trained weights are saved.
+    space_scorer: the same for a preference space, as `train_preference_space`.
     Resumes and raises like `train_semantic`.
     """
     config = folder.config
-    settings = config.preference
     run = training_folder(folder, name)
     start_folder = folder.run(start)
     stage_one_id = space_id(start_folder) if is_finished(start_folder) else None
@@ -86,29 +85,27 @@ def train_preference(
             f"run {start!r} is not a finished stage one; train it with: ponticello train semantic"
         )
     read_sha256 = log_sha256(folder.interactions)
+    if feature_extractor(config) is not None:
+        require_log(folder)
+        note_listening(folder, run, read_sha256)
+        return train_preference_space(
+            folder, run, start_folder, stage_one_id, space_scorer, on_progress
+        )
     data = _read_data(folder, start_folder)
     require_rows("preference", data)
-    likes = likes_to_learn(folder, data.splits)
-    factors = listening_factors(
-        data.training,
-        likes,
-        config.heads.preference_dim,
-        config.pairs.min_users,
-        settings.factor_shrinkage,
-    )
-    affinity = TasteAffinity(factors, settings.affinity_scale) if settings.multi_positive else None
-    set_seed(settings.seed)
-    model = _initial_model(config, start_folder, data.training, factors)
-    teacher = teacher_vectors(model, data.training) if settings.distillation_weight else None
+    set_seed(config.preference.seed)
+    model = _initial_model(config, start_folder)
+    teacher = None
+    if config.preference.distillation_weight:
+        teacher = teacher_vectors(model, data.training)
     select = None
     if scorer is not None:
-        initial = deepcopy(model).cpu() if model.uses_frozen_features else None
-        select = partial(_select, initial, start_folder, scorer=scorer, settings=settings)
+        select = partial(_select, start_folder, scorer=scorer, settings=config.preference)
     if launch_info()[0] == 0:
         note_listening(folder, run, read_sha256)
     return run_training(
         run,
-        preference_stage(config, affinity),
+        preference_stage(config),
         model,
         data,
         retrieval,
@@ -117,6 +114,17 @@ def train_preference(
         select=select,
         stage_one_space_id=stage_one_id,
     )
+
+
+def require_log(folder: LibraryPaths) -> None:
+    """Raises LibraryError without a listening log."""
+    if not folder.interactions.is_file():
+        raise LibraryError(
+            "there is no listening to learn from",
+            code="no_log",
+            remedy="ponticello import-history FILE",
+            library=folder.root,
+        )
 
 
 def _read_data(folder: LibraryPaths, start_folder: Path) -> StageData:
@@ -141,34 +149,13 @@ def _read_data(folder: LibraryPaths, start_folder: Path) -> StageData:
     )
 
 
-def likes_to_learn(folder: LibraryPaths, splits: Splits) -> pl.DataFrame:
-    """Returns the distinct (user_id, track_id) likes of training tracks in the training window.
-
-    Raises DataError if the log is damaged.
-    """
-    liked = is_positive(folder.config.pairs.min_played_s)
-    liked_events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
-    with wrap_read_errors(folder.interactions):
-        events = liked_events.collect(engine="streaming")
-    return train_events(events, splits).select(USER_ID, TRACK_ID).unique().sort(USER_ID, TRACK_ID)
-
-
-def _initial_model(
-    config: Config, start_folder: Path, training: TrackTuples, factors: Tensor
-) -> HTCL:
+def _initial_model(config: Config, start_folder: Path) -> HTCL:
     """Returns the stage-one model as stage two starts from it, on the device of the training."""
-    settings = config.preference
     model = HTCL.from_pretrained(start_folder)
     model.use_settings(config)
-    if settings.reset_heads:
+    if config.preference.reset_heads:
         model.reset_heads()
-    if model.uses_frozen_features and settings.init == "random":
-        # Drawn before the move: the same on every device.
-        init_preference_head_randomly(model, settings)
-    model.to(training_device(settings))  # type: ignore[arg-type]
-    if model.uses_frozen_features and settings.init == "ridge":
-        text_states = compute_text_states(model, training)[:, 0]
-        init_preference_head(model, training, factors, text_states, settings)
+    model.to(training_device(config.preference))  # type: ignore[arg-type]
     return model
 
 
@@ -185,20 +172,11 @@ def teacher_vectors(model: HTCL, dataset: TrackTuples) -> Tensor:
 
 
 def _select(
-    initial: HTCL | None,
-    start_folder: Path,
-    trained: HTCL,
-    *,
-    scorer: Scorer,
-    settings: PreferenceConfig,
+    start_folder: Path, trained: HTCL, *, scorer: Scorer, settings: PreferenceConfig
 ) -> tuple[HTCL, SelectionResult]:
-    """Returns the model to save and how it was chosen. initial: stage two before any step."""
+    """Returns the model to save and how it was chosen."""
     stage_one = HTCL.from_pretrained(start_folder)
     stage_one.to(trained.device)  # type: ignore[arg-type]
-    endpoints = {"trained": trained}
-    if initial is not None:
-        initial.to(trained.device)  # type: ignore[arg-type]
-        endpoints["initial"] = initial
-    selected, selection = select_weights(stage_one, endpoints, scorer, settings)
+    selected, selection = select_weights(stage_one, {"trained": trained}, scorer, settings)
     selected.config.vector = selection.vector
     return selected, selection

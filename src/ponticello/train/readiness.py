@@ -204,7 +204,8 @@ def _tracks_with_text(folder: LibraryPaths) -> set[str]:
 
 def _liked_by_user(folder: LibraryPaths, splits: Splits) -> pl.Series:
     """Returns how many training tracks each user of the training window liked in it."""
-    has_window = splits.train_until is not None or splits.listeners is not None
+    moments = (splits.train_until, splits.listeners, splits.shares)
+    has_window = any(moment is not None for moment in moments)
     if not folder.interactions.is_file() or not has_window:
         return pl.Series(dtype=pl.Int64)
     events = before_validation(splits, read_interactions(folder))

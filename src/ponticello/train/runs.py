@@ -12,6 +12,7 @@ from typing import Any, Literal
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError
 from ponticello.model.config import MODEL_SECTIONS
+from ponticello.model.htcl import HTCL
 from ponticello.model.saving import file_sha256, saved_config
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
 from ponticello.storage.files import atomic_write, fsync_paths
@@ -152,6 +153,14 @@ def finalize_run(model_folder: Path, run: Path) -> None:
     model_folder.rmdir()
 
 
+def save_run(run: Path, model: HTCL, record: Mapping[str, Any]) -> None:
+    """Writes a finished run: its model, then its record, by which it counts as finished."""
+    model.save_pretrained(run / "finished")
+    finalize_run(run / "finished", run)
+    write_record(run / RUN_FILE, record)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """The result of a finished run."""
@@ -181,6 +190,14 @@ class TrainedRun:
 def is_finished(run: Path) -> bool:
     """Returns whether the run has ended and its model can be used."""
     return (run / RUN_FILE).is_file()
+
+
+def is_served(run: Path) -> bool:
+    """Returns whether a run is finished, and was better on validation than the stage before it."""
+    if not is_finished(run):
+        return False
+    selection = read_record(run / RUN_FILE).get("selection") or {}
+    return bool(selection.get("is_served", True))
 
 
 def finished_run(

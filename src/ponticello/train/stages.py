@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ponticello.config import Config, StageConfig
 from ponticello.model.htcl import HTCL, SCALES
-from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteAffinity
+from ponticello.train.losses import PreferenceLoss, SemanticLoss
 
 StageName = Literal["semantic", "preference"]
 
@@ -46,21 +46,17 @@ def semantic_stage(config: Config) -> Stage:
     return Stage("semantic", config.semantic, SemanticLoss(), tracks_per_row=1, idle=tuple(idle))
 
 
-def preference_stage(config: Config, affinity: TasteAffinity | None = None) -> Stage:
-    """Returns stage two: pairs mined from listening. affinity: weights of further positives."""
+def preference_stage(config: Config) -> Stage:
+    """Returns stage two over log-mels: pairs mined from listening."""
     settings = config.preference
     weights = {name: getattr(settings, f"{name}_loss_weight") for name in SCALES}
     idle = [f"logit_scales.{name}" for name in SCALES if not weights[name]]
     if not settings.audio_fusion_loss_weight:
         idle.append("fusion_head.")
-    # Beside a frozen front end the text's coordinates stay as they are, unread by the fusion.
-    trains_text_head = settings.reset_heads and settings.audio_text_loss_weight
-    if config.front_end != "logmel" and not trains_text_head:
-        idle.append("text_head.")
     if not (settings.audio_text_loss_weight or settings.audio_fusion_loss_weight):
         idle += ["text_head.", "text_encoder."]
     weights["distillation"] = settings.distillation_weight
-    loss = PreferenceLoss(weights=weights, affinity=affinity)
+    loss = PreferenceLoss(weights=weights)
     return Stage("preference", settings, loss, tracks_per_row=2, idle=tuple(idle))
 
 

@@ -1,0 +1,175 @@
+"""Fits the encoder of the preference space: by contrast over listener sets, or by regression.
+
+The regression, from the tracks' inputs to factors of the listening, is the strongest simple method
+on the same inputs. `train/preference.py` serves the better of the two on held-out tracks.
+
+Dimensions: n tracks, U listeners, k factors, d audio vector size, D text state size.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, dia_matrix, diags
+from scipy.sparse.linalg import svds
+
+from ponticello.config import Config, HeadsConfig
+from ponticello.errors import DataError
+from ponticello.model.preference import PreferenceEncoder
+from ponticello.train.listener_sets import ListenerSets, TrackInputs, listener_loss_terms
+
+logger = logging.getLogger(__name__)
+MAX_DENSE_CELLS = 1_000_000  # of the matrix, below which all factors are computed at once
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+
+
+def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> PreferenceEncoder:
+    """Returns a new encoder that standardises the inputs of these tracks.
+
+    hidden_size: 0 = linear, with one member of the whole size. Draws from torch's global generator.
+    """
+    n_members = heads.preference_members if hidden_size else 1
+    member_dim = heads.preference_dim * heads.preference_members // n_members
+    encoder = PreferenceEncoder(
+        inputs.audio.shape[1],
+        inputs.text.shape[1],
+        hidden_size,
+        member_dim,
+        n_members,
+        heads.preference_dropout,
+        heads.logit_scale,
+    )
+    encoder.audio_inputs.fit(inputs.audio)
+    with_text = inputs.text[inputs.text.any(dim=1)]
+    if len(with_text):
+        encoder.text_inputs.fit(with_text)
+    return encoder
+
+
+def fit_by_contrast(
+    config: Config, inputs: TrackInputs, likes: csr_matrix, n_epochs: int, on_step: OnStep
+) -> PreferenceEncoder:
+    """Returns the encoder after `n_epochs` passes over the listeners with two likes or more.
+
+    likes: (U, n) bool. on_step: called with the step, the number of steps, and facts about the
+    step: the loss terms, and the mean and standard deviation of the listeners' logits.
+    Raises DataError if a loss is not finite.
+    """
+    settings = config.preference
+    torch.manual_seed(settings.seed)
+    encoder = build_encoder(config.heads, inputs, config.heads.preference_hidden_size)
+    sets = ListenerSets(likes, inputs.tags, settings.batch_size, settings.max_keys, settings.seed)
+    n_steps = n_epochs * sets.steps_per_epoch
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), settings.heads_lr, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
+    encoder.train(True)
+    batches = sets.batches(0)
+    for step in range(1, n_steps + 1):
+        terms = listener_loss_terms(encoder, next(batches), inputs, settings)
+        facts = {name: term.item() for name, term in terms.items()}
+        for name, value in facts.items():
+            if not math.isfinite(value):
+                raise DataError(
+                    f"stage preference: the {name} loss is {value} in step {step}, and nothing of "
+                    "it was saved; lower the learning rates, and train under another --name"
+                )
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        schedule.step()
+        on_step(step, n_steps, facts)
+    encoder.train(False)
+    return encoder
+
+
+@torch.no_grad()
+def fit_by_regression(
+    config: Config, inputs: TrackInputs, likes: csr_matrix, l2: float
+) -> PreferenceEncoder:
+    """Returns a linear encoder: ridge regressions to `listening_factors`, one per set of modalities.
+
+    likes: (U, n) bool. l2: penalty, for inputs of length 1. Tracks that nobody likes are left out.
+
+    Source: Gantner et al. 2010, the linear map from attributes to factors.
+    """
+    settings = config.preference
+    encoder = build_encoder(config.heads, inputs, 0)
+    n_factors = config.heads.preference_dim * config.heads.preference_members
+    factors = listening_factors(likes, n_factors, settings.factor_shrinkage)
+    is_liked = factors.any(axis=1)
+    has_text = inputs.text.any(dim=1).numpy()
+    audio = encoder.audio_inputs(inputs.audio).double().numpy()
+    text = encoder.text_inputs(inputs.text).double().numpy()
+    both = np.concatenate([audio, text], axis=1)
+    only_audio = np.concatenate([audio, np.zeros_like(text)], axis=1)
+    only_text = np.concatenate([np.zeros_like(audio), text], axis=1)
+    member = encoder.members[0]
+    _set_regression(member.audio, only_audio[is_liked], factors[is_liked], l2)
+    if (is_liked & has_text).any():
+        rows = is_liked & has_text
+        _set_regression(member.text, only_text[rows], factors[rows], l2)
+        _set_regression(member.both, both[rows], factors[rows], l2)
+    encoder.train(False)
+    return encoder
+
+
+def _set_regression(
+    layer: torch.nn.Linear, inputs: np.ndarray, targets: np.ndarray, l2: float
+) -> None:
+    """Sets weight and bias to the ridge regression of `targets` (m, k) on `inputs` (m, F)."""
+    centre = inputs.mean(axis=0)
+    level = targets.mean(axis=0)
+    centred = inputs - centre
+    gram = centred.T @ centred + l2 * np.eye(inputs.shape[1])
+    weights = np.linalg.solve(gram, centred.T @ (targets - level))  # (F, k)
+    layer.weight.copy_(torch.from_numpy(weights.T))
+    layer.bias.copy_(torch.from_numpy(level - centre @ weights))
+
+
+def listening_factors(likes: csr_matrix, k: int, shrinkage: float) -> np.ndarray:
+    """Returns the leading factors of listeners' likes (U, n), as (n, k) float64.
+
+    Tracks that nobody likes get zeros, as do factors beyond the number of tracks or listeners. Busy
+    listeners and popular tracks are scaled down; the first factor is a track's popularity.
+    shrinkage: of the mean number of likes, added to each track's and listener's number. Cost: k
+    leading singular vectors of a sparse matrix.
+
+    Source: PureSVD of Cremonesi et al. 2010, over the normalised matrix with regularised degrees of
+    Chaudhuri et al. 2012.
+    """
+    factors = np.zeros((likes.shape[1], k))
+    listeners = np.flatnonzero(np.diff(likes.indptr))
+    tracks = np.unique(likes.indices)
+    if not len(tracks):
+        return factors
+    liked = likes[listeners][:, tracks].astype(np.float64)
+    liked = _inverse_root_degrees(liked, 1, shrinkage) @ liked
+    liked = liked @ _inverse_root_degrees(liked, 0, shrinkage)
+    leading = _leading_factors(liked.tocsr(), min(k, len(listeners), len(tracks)))
+    factors[tracks, : leading.shape[1]] = leading
+    return factors
+
+
+def _inverse_root_degrees(matrix: csr_matrix, axis: int, shrinkage: float) -> dia_matrix:
+    degrees = np.asarray((matrix != 0).sum(axis=axis)).ravel().astype(np.float64)
+    return diags(1 / np.sqrt(degrees + shrinkage * degrees.mean()))
+
+
+def _leading_factors(matrix: csr_matrix, k: int) -> np.ndarray:
+    """Returns (n, k) leading right singular vectors of a matrix (m, n), times their values."""
+    m, n = matrix.shape
+    if m * n <= MAX_DENSE_CELLS or k >= min(m, n):
+        _, values, vectors = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        start = np.full(min(m, n), 1 / np.sqrt(min(m, n)))
+        _, values, vectors = svds(matrix, k=k, v0=start)
+    order = np.argsort(-values)[:k]
+    factors: np.ndarray = vectors[order].T * values[order]
+    largest = factors[np.abs(factors).argmax(axis=0), np.arange(len(order))]
+    factors *= np.sign(largest)  # the same sign on every machine
+    return factors

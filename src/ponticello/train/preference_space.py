@@ -1,0 +1,297 @@
+"""Stage two over a frozen front end: a preference space beside the semantic one.
+
+The semantic space of stage one stays as it is. An encoder of the tracks' audio vectors and text
+states is fitted in several ways on the training tracks and likes: by contrast over listener sets,
+for several numbers of epochs, and by regression. The validation tracks, which have no likes in
+training, decide which is kept, and whether any of them is worth being served.
+
+Dimensions: n tracks, U listeners, W tags.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.sparse import csr_matrix
+
+from ponticello.config import Config
+from ponticello.errors import DataError
+from ponticello.features.frontend import open_features
+from ponticello.listening.log import is_positive, scan_interactions
+from ponticello.model.htcl import HTCL
+from ponticello.model.preference import PreferenceEncoder
+from ponticello.model.saving import front_end_weights
+from ponticello.splits.splits import Splits, before_test, before_validation, with_role
+from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import (
+    GENRES,
+    MACHINE_TAGS,
+    PLAYED_AT,
+    TAGS,
+    TRACK_ID,
+    USER_ID,
+)
+from ponticello.storage.tables import wrap_read_errors
+from ponticello.tracks.catalog import read_tracks
+from ponticello.tracks.text import fused_texts
+from ponticello.train.dataset import require_splits
+from ponticello.train.listener_sets import TrackInputs
+from ponticello.train.preference_encoder import fit_by_contrast, fit_by_regression
+from ponticello.train.runs import TrainedRun, save_run
+from ponticello.train.selection import is_significant_gain
+
+MIN_TAG_TRACKS = 3  # training tracks; a rarer tag is not trained on alone
+MIN_LISTENERS = 2  # with two likes or more
+
+OnProgress = Callable[[str, int, int], None]
+PreferenceScorer = Callable[[HTCL, HTCL | None], np.ndarray]
+"""(stage one, stage two or None) -> each validation listener's NDCG@k at the default blend."""
+
+
+@dataclass(frozen=True)
+class PreferenceData:
+    """What stage two learns from. inputs: of the n tracks; likes: (U, n) bool."""
+
+    track_ids: list[str]
+    inputs: TrackInputs
+    likes: csr_matrix
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to fit the encoder: n_epochs of contrast, or a regression with the penalty `l2`."""
+
+    n_epochs: int = 0
+    l2: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The recipe in words, for messages and records."""
+        if self.n_epochs:
+            return f"listener sets, {self.n_epochs} epochs"
+        return f"regression, l2 {self.l2:g}"
+
+    def fit(
+        self, config: Config, data: PreferenceData, on_progress: OnProgress
+    ) -> PreferenceEncoder:
+        """Returns the fitted encoder."""
+        if not self.n_epochs:
+            return fit_by_regression(config, data.inputs, data.likes, self.l2)
+
+        def on_step(step: int, n_steps: int, facts: dict[str, float]) -> None:
+            on_progress(
+                f"stage preference, {self.name}  loss {facts['listeners']:.3f}", step, n_steps
+            )
+
+        return fit_by_contrast(config, data.inputs, data.likes, self.n_epochs, on_step)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe and its mean NDCG@k over the validation listeners, at the default blend."""
+
+    name: str
+    preference: float
+
+
+@dataclass(frozen=True)
+class EncoderSelection:
+    """The recipe that was kept. is_served: whether it is better than the semantic space alone."""
+
+    recipe: str
+    is_served: bool
+    semantic: float
+    candidates: list[Candidate]
+    n_users: int
+    is_refitted: bool
+
+    def sentence(self) -> str:
+        """Returns the choice and its validation metrics as one sentence."""
+        if not self.n_users:
+            return "not served: no listener likes a validation track, so no gain can be shown"
+        best = max(candidate.preference for candidate in self.candidates)
+        users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
+        change = f"NDCG of {users} on unseen tracks {self.semantic:.3f} -> {best:.3f}"
+        if not self.is_served:
+            return (
+                f"not served: no preference space is better than the semantic space alone; {change}"
+            )
+        refitted = (
+            ", before it was fitted again on all but the test data" if self.is_refitted else ""
+        )
+        return f"kept: {self.recipe}; {change}{refitted}"
+
+
+def train_preference_space(
+    folder: LibraryPaths,
+    run: Path,
+    start_folder: Path,
+    stage_one_id: str,
+    scorer: PreferenceScorer | None,
+    on_progress: OnProgress,
+) -> TrainedRun:
+    """Trains the preference encoder beside the stage one in `start_folder`; writes the run.
+
+    scorer: None keeps the last contrastive recipe unmeasured, for estimates.
+    Raises DataError if fewer than two listeners like two training tracks.
+    """
+    config = folder.config
+    settings = config.preference
+    stage_one = HTCL.from_pretrained(start_folder)
+    splits = require_splits(folder)
+    data = read_preference_data(folder, stage_one, start_folder, splits, ("train",))
+    _require_likes(data, folder)
+    recipes = [Recipe(n_epochs=n_epochs) for n_epochs in settings.epochs_tried]
+    recipes += [Recipe(l2=l2) for l2 in settings.regression_l2_tried]
+    if scorer is None:
+        best = recipes[len(settings.epochs_tried) - 1]
+        encoder = best.fit(config, data, on_progress)
+        selection = None
+    else:
+        best, encoder, selection = _select(config, stage_one, data, recipes, scorer, on_progress)
+        if settings.refit:
+            data = read_preference_data(
+                folder, stage_one, start_folder, splits, ("train", "validation")
+            )
+            encoder = best.fit(config, data, on_progress)
+    model = deepcopy(stage_one)
+    model.use_settings(config)
+    model.use_preference_encoder(encoder)
+    record = {
+        "stage": "preference",
+        "n_rows": int(data.likes.nnz),
+        "n_left_out": 0,
+        "n_steps": 0,
+        "best": {},
+        "selection": None,
+        "stage_one_space_id": stage_one_id,
+        "settings": config.model_dump(mode="json"),
+    }
+    if selection is not None:
+        record["selection"] = asdict(selection) | {"sentence": selection.sentence()}
+    save_run(run, model, record)
+    return TrainedRun.from_record(run, record)
+
+
+def read_preference_data(
+    folder: LibraryPaths,
+    stage_one: HTCL,
+    start_folder: Path,
+    splits: Splits,
+    roles: tuple[str, ...],
+) -> PreferenceData:
+    """Returns the prepared tracks of these roles, and the likes that may be learned from.
+
+    Those are of the training window for the role "train" alone, and of all but the test window
+    otherwise. A track with fewer than `pairs.min_users` listeners counts as liked by nobody.
+    Raises DataError if the log is damaged.
+    """
+    config = folder.config
+    store = open_features(folder, config, front_end_weights(start_folder))
+    allowed = set(with_role(splits, *roles))
+    tracks = read_tracks(folder).filter(pl.col(TRACK_ID).is_in(list(allowed))).sort(TRACK_ID)
+    tracks = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids))
+    track_ids = tracks[TRACK_ID].to_list()
+    texts = fused_texts(tracks, config.front_end)
+    audio = stage_one.encode_features([store.read(track_id) for track_id in track_ids])
+    states = stage_one.encode_text_states([texts[track_id] for track_id in track_ids])
+    tag_names, tags = _tag_table(tracks)
+    inputs = TrackInputs(
+        torch.from_numpy(audio),
+        torch.from_numpy(states),
+        tags,
+        torch.from_numpy(stage_one.encode_text_states(tag_names)),
+    )
+    events = _liked_events(folder, splits, roles)
+    return PreferenceData(track_ids, inputs, _like_table(events, track_ids, config.pairs.min_users))
+
+
+def _liked_events(folder: LibraryPaths, splits: Splits, roles: tuple[str, ...]) -> pl.DataFrame:
+    liked = is_positive(folder.config.pairs.min_played_s)
+    events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
+    with wrap_read_errors(folder.interactions):
+        collected = events.collect(engine="streaming")
+    if roles == ("train",):
+        return before_validation(splits, collected)
+    return before_test(splits, collected)
+
+
+def _like_table(events: pl.DataFrame, track_ids: list[str], min_users: int) -> csr_matrix:
+    """Returns (U, n) bool, the distinct likes of the tracks; listeners sorted by id."""
+    rows = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).with_row_index("track")
+    likes = events.join(rows, on=TRACK_ID).select(USER_ID, "track").unique().sort(USER_ID, "track")
+    likes = likes.filter(pl.len().over("track") >= min_users)
+    listeners = likes[USER_ID].rank("dense").to_numpy() - 1
+    shape = (int(listeners.max(initial=-1)) + 1, len(track_ids))
+    values = np.ones(likes.height, dtype=bool)
+    return csr_matrix((values, (listeners.astype(np.int64), likes["track"].to_numpy())), shape)
+
+
+def _tag_table(tracks: pl.DataFrame) -> tuple[list[str], csr_matrix]:
+    """Returns the tags of at least `MIN_TAG_TRACKS` tracks, and (n, W) bool, which track has which."""
+    columns = [column for column in (GENRES, TAGS, MACHINE_TAGS) if column in tracks.columns]
+    parts = []
+    for column in columns:
+        part = tracks.with_row_index("track").select(
+            "track", tag=pl.col(column).cast(pl.List(pl.String))
+        )
+        parts.append(part.explode("tag").drop_nulls())
+    schema = {"track": pl.UInt32(), "tag": pl.String()}
+    tags = (pl.concat(parts) if parts else pl.DataFrame(schema=schema)).unique()
+    tags = tags.filter(pl.len().over("tag") >= MIN_TAG_TRACKS).sort("track", "tag")
+    names = tags["tag"].unique().sort().to_list()
+    numbers = np.searchsorted(np.array(names, dtype=str), tags["tag"].to_numpy().astype(str))
+    shape = (tracks.height, len(names))
+    values = np.ones(tags.height, dtype=bool)
+    return names, csr_matrix((values, (tags["track"].to_numpy(), numbers)), shape)
+
+
+def _require_likes(data: PreferenceData, folder: LibraryPaths) -> None:
+    n_listeners = int((np.diff(data.likes.indptr) >= 2).sum())
+    if n_listeners < MIN_LISTENERS:
+        raise DataError(
+            f"stage preference: {n_listeners} listeners like two training tracks or more; at "
+            f"least {MIN_LISTENERS} are needed, and a track counts from {folder.config.pairs.min_users} "
+            "listeners on (pairs.min_users): import more listening, or lower it; until then stage "
+            "one answers alone"
+        )
+
+
+def _select(
+    config: Config,
+    stage_one: HTCL,
+    data: PreferenceData,
+    recipes: list[Recipe],
+    scorer: PreferenceScorer,
+    on_progress: OnProgress,
+) -> tuple[Recipe, PreferenceEncoder, EncoderSelection]:
+    """Fits every recipe and returns the best one on validation; of equal ones the first."""
+    baseline = scorer(stage_one, None)
+    stage_two = deepcopy(stage_one)
+    candidates = []
+    best_score = -1.0
+    best_users = baseline
+    for recipe in recipes:
+        encoder = recipe.fit(config, data, on_progress)
+        stage_two.use_preference_encoder(encoder)
+        users = scorer(stage_one, stage_two)
+        score = float(np.nanmean(users)) if len(users) else 0.0
+        candidates.append(Candidate(recipe.name, score))
+        if score > best_score:
+            best_score = score
+            best_users = users
+            best = recipe
+            best_encoder = encoder
+    selection = EncoderSelection(
+        recipe=best.name,
+        is_served=is_significant_gain(best_users, baseline, config.preference.gain_confidence),
+        semantic=float(np.nanmean(baseline)) if len(baseline) else 0.0,
+        candidates=candidates,
+        n_users=len(baseline),
+        is_refitted=config.preference.refit,
+    )
+    return best, best_encoder, selection
