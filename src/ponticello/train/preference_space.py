@@ -225,10 +225,10 @@ def _like_table(events: pl.DataFrame, track_ids: list[str], min_users: int) -> c
     rows = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).with_row_index("track")
     likes = events.join(rows, on=TRACK_ID).select(USER_ID, "track").unique().sort(USER_ID, "track")
     likes = likes.filter(pl.len().over("track") >= min_users)
-    listeners = likes[USER_ID].rank("dense").to_numpy() - 1
+    listeners = likes[USER_ID].rank("dense").cast(pl.Int64).to_numpy() - 1
     shape = (int(listeners.max(initial=-1)) + 1, len(track_ids))
     values = np.ones(likes.height, dtype=bool)
-    return csr_matrix((values, (listeners.astype(np.int64), likes["track"].to_numpy())), shape)
+    return csr_matrix((values, (listeners, likes["track"].to_numpy())), shape)
 
 
 def _tag_table(tracks: pl.DataFrame) -> tuple[list[str], csr_matrix]:
