@@ -206,14 +206,22 @@ class HeadsConfig(ConfigSection):
     fusion_hidden_sizes: tuple[PositiveInt, ...] = (200, 100)
     # the released layout has dropout, its rate is not published
     dropout: Share = 0.1
-    # the preference encoder beside a frozen front end: hidden layer, vector and number of networks
-    # whose vectors stand side by side; docs/benchmarks.md, "Stage two"
+    # the preference encoder beside a frozen front end: its hidden layer, and the networks that
+    # share the embed_dim dimensions; docs/benchmarks.md, "Stage two"
     preference_hidden_size: int = Field(192, ge=1)
-    preference_dim: int = Field(64, ge=1)
     preference_members: int = Field(2, ge=1)
     preference_dropout: Share = 0.2
     # log of the inverse temperature at the start; released
     logit_scale: float = 2.6
+
+    @model_validator(mode="after")
+    def _check_members(self) -> "HeadsConfig":
+        if self.embed_dim % self.preference_members:
+            raise ValueError(
+                f"preference_members {self.preference_members} must divide embed_dim "
+                f"{self.embed_dim}"
+            )
+        return self
 
 
 class StageConfig(ConfigSection):

@@ -107,7 +107,7 @@ class HTCL(PreTrainedModel):
                 heads.embed_dim,
                 text_size,
                 config.preference_hidden_size,
-                heads.preference_dim,
+                heads.embed_dim,
                 heads.preference_members,
                 heads.preference_dropout,
                 heads.logit_scale,
@@ -230,14 +230,6 @@ class HTCL(PreTrainedModel):
     def uses_frozen_features(self) -> bool:
         """Whether the audio tower is an adapter over a frozen front end."""
         return self.settings.front_end != "logmel"
-
-    @property
-    def embed_dim(self) -> int:
-        """The size of the vectors."""
-        heads = self.settings.heads
-        if self.preference_encoder is None:
-            return heads.embed_dim
-        return heads.preference_dim * heads.preference_members
 
     @property
     def front_end(self) -> FeatureExtractor | None:
@@ -385,7 +377,7 @@ class HTCL(PreTrainedModel):
 
         features: (t, F) each, log-mels in dB or a front end's features.
         """
-        vectors = np.empty((len(features), self.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for rows in batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
@@ -401,7 +393,7 @@ class HTCL(PreTrainedModel):
         features: as in `encode_features`. text_states: (n, D) as `encode_text_states` returns them;
         a track with a row of zeros has no text and gets its audio vector.
         """
-        vectors = np.empty((len(features), self.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for rows in batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
@@ -429,7 +421,7 @@ class HTCL(PreTrainedModel):
     @torch.no_grad()
     def encode_text_from_states(self, text_states: np.ndarray, batch_size: int = 512) -> np.ndarray:
         """Returns the unit vectors (n, d) of texts from their `encode_text_states` (n, D)."""
-        vectors = np.empty((len(text_states), self.embed_dim), dtype=np.float32)
+        vectors = np.empty((len(text_states), self.settings.heads.embed_dim), dtype=np.float32)
         with eval_mode(self):
             for start in range(0, len(text_states), batch_size):
                 rows = slice(start, start + batch_size)

@@ -255,7 +255,7 @@ def _record(model: HTCL, space_id: str) -> dict[str, Any]:
     key = features_key(settings, model.config.front_end_weights)
     return {
         "space_id": space_id,
-        "embed_dim": model.embed_dim,
+        "embed_dim": settings.heads.embed_dim,
         "opset": OPSET,
         "audio": audio,
         "text": text,

@@ -41,10 +41,9 @@ class Standardize(nn.Module):
 class PreferenceEncoder(nn.Module):
     """Maps audio vectors and text states, either of them possibly missing, to unit vectors (B, p).
 
-    It is a mean over `n_members` networks with other initial weights: their unit vectors side by
-    side, so that a cosine is the mean of theirs. A network is an MLP with one hidden layer, or
-    linear where `hidden_size` is 0; a linear one has its own weights for each set of modalities.
-    p = n_members * member_dim.
+    hidden_size: above 0, `n_members` MLPs with one hidden layer and other initial weights share the
+    p dimensions: their unit vectors stand side by side, so that a cosine is the mean of theirs. 0: a
+    single linear map for each set of modalities.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class PreferenceEncoder(nn.Module):
         audio_dim: int,
         text_size: int,
         hidden_size: int,
-        member_dim: int,
+        embed_dim: int,
         n_members: int,
         dropout: float,
         logit_scale: float,
@@ -64,12 +63,13 @@ class PreferenceEncoder(nn.Module):
         self.audio_inputs = Standardize(audio_dim)
         self.text_inputs = Standardize(text_size)
         self.members = nn.ModuleList()
-        for _ in range(n_members):
-            if hidden_size:
-                n_inputs = audio_dim + text_size + 2  # and which modalities there are
+        if hidden_size:
+            n_inputs = audio_dim + text_size + 2  # and which modalities there are
+            member_dim = embed_dim // n_members
+            for _ in range(n_members):
                 self.members.append(_mlp(n_inputs, hidden_size, member_dim, dropout))
-            else:
-                self.members.append(_LinearByModality(audio_dim, text_size, member_dim))
+        else:
+            self.members.append(_LinearByModality(audio_dim, text_size, embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
 
     def forward(self, audio: Tensor, text: Tensor, has_audio: Tensor, has_text: Tensor) -> Tensor:

@@ -117,14 +117,6 @@ def front_end_weights(run: Path) -> str:
     return weights
 
 
-def embed_dim(run: Path) -> int:
-    """Returns the size of the vectors of the model in `run`."""
-    heads = run_config(run).heads
-    if _config_value(run, "preference_hidden_size", None) is None:
-        return heads.embed_dim
-    return heads.preference_dim * heads.preference_members
-
-
 def _config_value(run: Path, key: str, default: Any) -> Any:
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     return config.get(key, default)
@@ -141,7 +133,7 @@ def write_space_record(run: Path) -> None:
     record: dict[str, Any] = {
         "format": 1,
         "space_id": space_id(run),
-        "embed_dim": embed_dim(run),
+        "embed_dim": config.heads.embed_dim,
         "vector": served_vector_name(run),
         "front_end_weights": front_end_weights(run),
         "weights_sha256": file_sha256(weights),

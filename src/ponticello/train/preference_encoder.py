@@ -29,16 +29,14 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> PreferenceEncoder:
     """Returns a new encoder that standardises the inputs of these tracks.
 
-    hidden_size: 0 = linear, with one member of the whole size. Draws from torch's global generator.
+    hidden_size: 0 = linear. Draws from torch's global generator.
     """
-    n_members = heads.preference_members if hidden_size else 1
-    member_dim = heads.preference_dim * heads.preference_members // n_members
     encoder = PreferenceEncoder(
         inputs.audio.shape[1],
         inputs.text.shape[1],
         hidden_size,
-        member_dim,
-        n_members,
+        heads.embed_dim,
+        heads.preference_members,
         heads.preference_dropout,
         heads.logit_scale,
     )
@@ -97,10 +95,8 @@ def fit_by_regression(
 
     Source: Gantner et al. 2010, the linear map from attributes to factors.
     """
-    settings = config.preference
     encoder = build_encoder(config.heads, inputs, 0)
-    n_factors = config.heads.preference_dim * config.heads.preference_members
-    factors = listening_factors(likes, n_factors, settings.factor_shrinkage)
+    factors = listening_factors(likes, config.heads.embed_dim, config.preference.factor_shrinkage)
     is_liked = factors.any(axis=1)
     has_text = inputs.text.any(dim=1).numpy()
     audio = encoder.audio_inputs(inputs.audio).double().numpy()
