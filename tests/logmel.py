@@ -29,7 +29,6 @@ LOGMEL: dict[str, Any] = {
         "audio_text_loss_weight": 1.0,
         "audio_fusion_loss_weight": 1.0,
         "distillation_weight": 0.0,
-        "multi_positive": False,
     },
 }
 

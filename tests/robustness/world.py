@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "heads": {"hidden_sizes": [64], "embed_dim": 32, "fusion_hidden_sizes": [32], "dropout": 0.1},
     "pairs": {"sources": ["feedback", "session", "playlist"], "max_pairs_per_track": 10},
     "semantic": {**STAGE, "eval_steps": 3, "text_variants": 2},
-    "preference": {**STAGE, "eval_steps": 4, "distillation_weight": 0.0, "multi_positive": False},
+    "preference": {**STAGE, "eval_steps": 4, "distillation_weight": 0.0},
 }
 
 

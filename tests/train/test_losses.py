@@ -10,7 +10,7 @@ from torch import Tensor
 from ponticello.errors import ShapeError
 from ponticello.model.htcl import SCALES, Embeddings
 from ponticello.train.dataset import NO_TEXT
-from ponticello.train.losses import PreferenceLoss, SemanticLoss, TasteAffinity, contrastive_loss
+from ponticello.train.losses import PreferenceLoss, SemanticLoss, contrastive_loss
 
 
 def unit(*shape: int, seed: int = 0) -> Tensor:
@@ -79,12 +79,10 @@ def test_repeats_are_left_out_as_a_slow_plain_version_leaves_them_out(seed: int)
     assert found.item() == pytest.approx(slow_loss(left, right, math.e, left_n, right_n), abs=1e-5)
 
 
-@pytest.mark.parametrize("has_affinity", [False, True])
 def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
-    has_affinity: bool, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Seven rows by three, with repeats and a row without text."""
-    affinity = TasteAffinity(unit(9, 3, seed=5), 4.0) if has_affinity else None
     left_n, right_n = numbers(0, 1, 0, 2, 3, 4, 5), numbers(6, 7, 8, 6, NO_TEXT, 2, 7)
     found = []
     for rows_at_once in (1024, 3):
@@ -92,7 +90,7 @@ def test_rows_a_few_at_a_time_give_the_loss_and_gradient_of_all_at_once(
         left, right, scale = (
             one.requires_grad_() for one in (unit(7, 4), unit(7, 4, seed=1), torch.tensor(1.3))
         )
-        loss = contrastive_loss(left, right, scale, left_n, right_n, affinity=affinity)
+        loss = contrastive_loss(left, right, scale, left_n, right_n)
         loss.backward()  # type: ignore[no-untyped-call]
         found.append((loss, left.grad, right.grad, scale.grad))
     assert found[0][0].item() > 0.1
@@ -213,30 +211,3 @@ def test_without_any_text_there_is_nothing_to_lose() -> None:
     assert loss.item() == 0.0
     assert audio.grad is not None
     assert torch.isfinite(audio.grad).all()
-
-
-def test_a_graph_weighs_matches_by_how_alike_their_factors_are() -> None:
-    """Factors 1, 1, -1 less their mean 1/3 are 2/3, 2/3, -4/3, of length sqrt(8/9): a = 0.707, a,
-    -2 a.
-
-    Of the first row the weights are exp(4 x 0.5) for the second, exp(-4) for the third, and nothing
-    for the unknown.
-    """
-    affinity = TasteAffinity(torch.tensor([[1.0], [1.0], [-1.0], [0.0]]), 4.0)
-    weights = affinity.between(torch.tensor([0, 3]), torch.tensor([1, 2, 3]))
-    assert weights[0, 1].item() / weights[0, 0].item() == pytest.approx(math.exp(-4 - 2), rel=1e-4)
-    assert not weights[0, 2]
-    assert not weights[1].any()
-
-
-@pytest.mark.parametrize(
-    "factors", [[[1.0, 2.0], [1.0, 2.0], [0.0, 0.0]], [[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]]]
-)
-def test_a_graph_of_tracks_liked_by_the_same_listeners_tells_nothing(
-    factors: list[list[float]],
-) -> None:
-    numbers = torch.arange(3)
-    assert (
-        TasteAffinity(torch.tensor(factors), 4.0).between(numbers, numbers).tolist()
-        == [[0.0] * 3] * 3
-    )

@@ -1,0 +1,125 @@
+"""Both ways to fit the preference encoder: factors by hand, and what each can and cannot learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from ponticello.config import Config
+from ponticello.errors import DataError
+from ponticello.model.preference import PreferenceEncoder
+from ponticello.train import preference_encoder
+from ponticello.train.listener_sets import TrackInputs
+from ponticello.train.preference_encoder import (
+    fit_by_contrast,
+    fit_by_regression,
+    listening_factors,
+)
+
+HEADS = {"embed_dim": 16, "preference_members": 1, "preference_hidden_size": 64}
+CONFIG = Config.from_preset("tiny", {"heads": HEADS, "preference": {"batch_size": 64}})
+
+
+def test_factors_by_hand() -> None:
+    """Listener a likes 0 and 1, b likes 1: degrees 2, 1 and 1, 2, mean 1.5 each, 0.45 added.
+
+    With s = 2.45 and t = 1.45 the matrix is [1 / sqrt(s t), 1 / s; 0, 1 / sqrt(s t)]; its squared
+    singular values add up to 2 / (s t) + 1 / s^2 = 0.7296, and so do the squares of all factors.
+    """
+    factors = listening_factors(csr_matrix(np.array([[1, 1], [0, 1]], dtype=bool)), 3, 0.3)
+    assert (factors**2).sum() == pytest.approx(2 / (2.45 * 1.45) + 1 / 2.45**2, rel=1e-5)
+    assert not factors[:, 2].any(), "more factors than tracks are zeros"
+    shared = 1 / (2.45 * (2.45 * 1.45) ** 0.5)
+    gram = [[1 / (2.45 * 1.45), shared], [shared, 1 / 2.45**2 + 1 / (2.45 * 1.45)]]
+    np.testing.assert_allclose(factors @ factors.T, gram, rtol=1e-5)
+
+
+def test_a_large_matrix_gives_the_factors_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    likes = csr_matrix(np.random.default_rng(0).random((30, 20)) < 0.3)
+    dense = listening_factors(likes, 4, 0.3)
+    monkeypatch.setattr(preference_encoder, "MAX_DENSE_CELLS", 0)
+    sparse = listening_factors(likes, 4, 0.3)
+    np.testing.assert_allclose(sparse @ sparse.T, dense @ dense.T, rtol=1e-4, atol=1e-6)
+
+
+def test_tracks_that_nobody_likes_have_no_factors() -> None:
+    likes = csr_matrix(np.array([[1, 1, 0], [0, 1, 0]], dtype=bool))
+    assert not listening_factors(likes, 2, 0.3)[2].any()
+    assert not listening_factors(csr_matrix((4, 3), dtype=bool), 2, 0.3).any()
+
+
+def _world(is_linear: bool, n: int = 400) -> tuple[TrackInputs, csr_matrix, np.ndarray]:
+    """Tracks with two audible numbers, and listeners of one of two crowds.
+
+    Linear: the crowd of a track is the sign of the first number. Otherwise it is whether both signs
+    are equal, which no linear map of the numbers can show.
+    """
+    generator = np.random.default_rng(0)
+    audio = generator.standard_normal((n, 6)).astype(np.float32)
+    crowd = audio[:, 0] > 0
+    if not is_linear:
+        crowd = (audio[:, 0] > 0) == (audio[:, 1] > 0)
+    likes = np.zeros((600, n), dtype=bool)
+    for listener in range(600):
+        liked = np.flatnonzero(crowd == (listener % 2 == 0))
+        likes[listener, generator.choice(liked, 12, replace=False)] = True
+    inputs = TrackInputs(
+        torch.from_numpy(audio),
+        torch.zeros(n, 4),
+        csr_matrix((n, 1), dtype=bool),
+        torch.zeros(1, 4),
+    )
+    return inputs, csr_matrix(likes), crowd
+
+
+def _agreement(encoder: PreferenceEncoder, inputs: TrackInputs, crowd: np.ndarray) -> float:
+    """Returns how often the nearest of other tracks is of the same crowd; the last 100 are cold."""
+    with torch.no_grad():
+        vectors = encoder.encode(inputs.audio, None).numpy()
+    nearest = (vectors[300:] @ vectors[:300].T).argmax(axis=1)
+    return float((crowd[:300][nearest] == crowd[300:]).mean())
+
+
+def _without_cold(inputs: TrackInputs, likes: csr_matrix) -> tuple[TrackInputs, csr_matrix]:
+    return inputs.rows(np.arange(300)), likes[:, :300].tocsr()
+
+
+def test_contrast_learns_what_no_linear_map_can() -> None:
+    inputs, likes, crowd = _world(is_linear=False)
+    training = _without_cold(inputs, likes)
+    contrast = fit_by_contrast(CONFIG, *training, 60, lambda *_: None)
+    regression = fit_by_regression(CONFIG, *training, 1.0)
+    assert _agreement(regression, inputs, crowd) < 0.65
+    assert _agreement(contrast, inputs, crowd) > 0.85
+
+
+def test_regression_finds_crowds_that_are_a_sign() -> None:
+    inputs, likes, crowd = _world(is_linear=True)
+    regression = fit_by_regression(CONFIG, *_without_cold(inputs, likes), 1.0)
+    assert _agreement(regression, inputs, crowd) > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    inputs, likes, _ = _world(is_linear=True)
+    first = fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+    torch.rand(3)
+    second = fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+    inputs, likes, _ = _world(is_linear=True)
+    inputs.audio[0, 0] = float("nan")
+    with pytest.raises(DataError, match="the listeners loss is nan in step 1"):
+        fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+
+
+def test_every_step_is_reported() -> None:
+    inputs, likes, _ = _world(is_linear=True)
+    steps = []
+    fit_by_contrast(
+        CONFIG, inputs, likes, 2, lambda step, n, facts: steps.append((step, n, *facts))
+    )
+    assert steps[0] == (1, 18, "listeners")
+    assert steps[-1][:2] == (18, 18), "600 listeners in 9 steps of about 64, twice"
