@@ -136,13 +136,15 @@ def in_own_process(batch: int, chunk: int) -> Measured:
 def table(rows: Sequence[Measured]) -> str:
     """Markdown; the ratios are to the first row."""
     lines = [
-        "| batch | in chunks of | peak, MiB | x | without the baseline, MiB | x | s a step | tracks/s |",
+        "| batch | in chunks of | peak, MiB | x | without the baseline, MiB | x "
+        "| s a step | tracks/s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     first = rows[0]
     for row in rows:
         lines.append(
-            f"| {row.batch:,} | {row.chunk or 'at once'} | {row.peak_mib:,.0f} | {row.peak_mib / first.peak_mib:.2f} "
+            f"| {row.batch:,} | {row.chunk or 'at once'} "
+            f"| {row.peak_mib:,.0f} | {row.peak_mib / first.peak_mib:.2f} "
             f"| {row.own_mib:,.0f} | {row.own_mib / first.own_mib:.2f} | {row.seconds:.1f} "
             f"| {row.batch / row.seconds:.0f} |"
         )

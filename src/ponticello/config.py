@@ -440,7 +440,7 @@ class Config(ConfigSection):
 
     @classmethod
     def from_preset(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> "Config":
-        """Returns a preset with `overrides`, nested like the fields; ConfigError names a bad key."""
+        """Returns a preset with nested `overrides`; ConfigError names an unknown or bad key."""
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
         table = _merge(cls().model_dump(), {**PRESETS[preset], "preset": preset})
@@ -488,7 +488,7 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:
-    """Returns {"semantic": {"epochs": 3}} for `semantic.epochs=3`; a value is TOML or plain text."""
+    """Returns {"semantic": {"epochs": 3}} for `semantic.epochs=3`; values: TOML or plain text."""
     path, _, value = setting.partition("=")
     if "=" not in setting or not path.strip():
         raise ConfigError(f"setting {setting!r} must look like section.key=value")

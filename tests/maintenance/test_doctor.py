@@ -192,7 +192,7 @@ def test_a_track_that_went_is_missed_everywhere_it_is_named(trained_copy: Librar
 def test_damage_within_the_log_is_told_by_its_name_wherever_it_is_read(
     trained_copy: Library,
 ) -> None:
-    """Past the start and before the footer: the rows themselves, which lazy readers come to last."""
+    """Overwrites bytes between the start and the footer: the rows, which lazy readers read last."""
     log = trained_copy.folder.interactions
     data = bytearray(log.read_bytes())
     data[16 : len(data) // 2] = bytes(len(data) // 2 - 16)

@@ -204,16 +204,17 @@ def _wait(seconds: float) -> None:
 ROWS = [
     Row(
         "training-killed",
-        "A run killed -9 at a random point, in either stage, on one or two processes, and every fifth while a "
-        "checkpoint is written, goes on to the same losses and the same weights, bit for bit, as one left alone",
+        "A run killed -9 at a random point, in either stage, on one or two processes, and every "
+        "fifth while a checkpoint is written, goes on to the same losses and the same weights, bit "
+        "for bit, as one left alone",
         50,
         6,
         killed,
     ),
     Row(
         "training-stopped",
-        "A run told to stop (SIGTERM) writes a checkpoint within 10 s, ends with exit code 143 and a line that says "
-        "how to go on, and does so to the same losses and weights",
+        "A run told to stop (SIGTERM) writes a checkpoint within 10 s, ends with exit code 143 and "
+        "a line that says how to go on, and does so to the same losses and weights",
         20,
         4,
         stopped,

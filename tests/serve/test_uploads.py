@@ -27,7 +27,9 @@ from tests.serve.served import client_of, make_app
 
 BOUNDARY = "a-boundary"
 FORM = (b"content-type", f"multipart/form-data; boundary={BOUNDARY}".encode())
-HEAD = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x.mp3"\r\n\r\n'.encode()
+HEAD = (
+    f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="x.mp3"\r\n\r\n'
+).encode()
 TAIL = f"\r\n--{BOUNDARY}--\r\n".encode()
 SMALL = ReceivingLimits(n_bytes=1 << 20, receive_s=5, idle_s=5)
 
