@@ -357,7 +357,10 @@ def main(arguments: list[str] | None = None) -> None:
     counts |= {"artists without tags": listening.texts.count("")}
     counts |= {f"listeners asked, {part}, seed 0": n for part, n in asked.items()}
     print("; ".join(f"{name}: {n:,}" for name, n in counts.items()) + ".")
-    print("There are no listening times: entries are held out at random, not by time.")
+    print(
+        "There are no listening times: entries are held out at random, "
+        "and nothing here is temporal."
+    )
     chosen = json.dumps(settings, ensure_ascii=False)
     print(f"Chosen by validation NDCG@{K} on seed 0, then fixed for all: {chosen}")
     for part, rows in figures.items():
