@@ -65,8 +65,8 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
     import torch
 
     from ponticello.model.batching import pad_features
+    from ponticello.train.dataset import LazyBatch
     from ponticello.train.gradcache import cached_backward
-    from ponticello.train.loop import LazyBatch
 
     noise = (
         np.random.default_rng(0)
@@ -80,7 +80,13 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
         "text_states": states,
         "has_text": told,
     }
-    feed = LazyBatch(rows, lambda mels: pad_features(mels, config.mel, 20), 0, torch.device("cpu"))
+    feed = LazyBatch(
+        rows,
+        lambda mels: pad_features(mels, config.mel, 20),
+        0,
+        torch.device("cpu"),
+        np.random.default_rng(0),
+    )
     numbers = torch.arange(batch)
     if chunk:
         cached_backward(

@@ -229,7 +229,7 @@ class StageConfig(ConfigSection):
     # optimiser steps; above 0 it overrides epochs
     max_steps: int = -1
     # optimiser steps, where the epochs of a small catalogue are fewer
-    min_steps: int = Field(0, ge=0)
+    min_steps: int = Field(1000, ge=0)
     # learning rates; released
     audio_lr: float = Field(1e-4, ge=0)
     text_lr: float = Field(1e-5, ge=0)
@@ -244,6 +244,8 @@ class StageConfig(ConfigSection):
     max_grad_norm: float = Field(1.0, ge=0)
     # steps between validations, each of which is a checkpoint
     eval_steps: int = Field(200, ge=1)
+    # validations of a run without early stopping; a short run has fewer steps between them
+    min_validations: int = Field(10, ge=1)
     # validations without a better one before training stops
     early_stopping_patience: int = Field(5, ge=1)
     # released

@@ -93,7 +93,7 @@ def test_finished_run_is_told_again_without_training(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.loop.HTCLTrainer", train)
+    monkeypatch.setattr("ponticello.train.loop.TrainingLoop", train)
     root, *firsts = trained_by_command
     again = _run("train", stage, "-L", root, *SHORT)
     assert again.exit_code == 0, again.output

@@ -16,7 +16,7 @@ from typing import Any
 
 from ponticello.cli.main import TERMINATED
 from ponticello.errors import Stopped
-from ponticello.train.loop import HTCLTrainer
+from ponticello.train.loop import TrainingLoop
 from ponticello.train.runs import COMPLETE
 from tests.robustness.children import Child, Ended, Tell
 from tests.robustness.rows import Outcome, Row, Trial, require
@@ -57,14 +57,14 @@ def ranks(stage: str, library: Path, n_processes: int) -> list[Callable[[Tell], 
                 }
                 os.environ.update({name: str(number) for name, number in numbers.items()})
                 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-            save = HTCLTrainer._save_checkpoint
+            save = TrainingLoop.save_checkpoint
 
-            def telling(trainer: HTCLTrainer, model: Any, trial: Any) -> None:
+            def telling(loop: TrainingLoop[Any]) -> None:
                 tell(SAVING)
-                save(trainer, model, trial)
+                save(loop)
                 tell(SAVED)
 
-            HTCLTrainer._save_checkpoint = telling  # type: ignore[method-assign, assignment]
+            TrainingLoop.save_checkpoint = telling  # type: ignore[method-assign]
             try:
                 train_stage(library, stage)
             except Stopped as stop:  # as the command does

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
@@ -24,6 +23,7 @@ from ponticello.model.adapter import MIN_DEVIATION, AdapterHead
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
 from ponticello.tracks.catalog import audio_files
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference import train_preference
 from ponticello.train.selection import ValidationScores
 from ponticello.train.semantic import train_semantic
@@ -156,16 +156,17 @@ def test_validation_is_offered_the_very_beginning_of_stage_two(
     began: list[torch.Tensor] = []
     judged: list[torch.Tensor] = []
 
-    class _Watch(TrainerCallback):
-        def on_train_begin(self, *_: Any, model: Any = None, **__: Any) -> None:
-            began.append(model.audio_head.residual.weight.detach().clone())
+    class _Watch(TrainingObserver):
+        def on_start(self, loop: TrainingLoop[Any]) -> None:
+            weight = loop.task.model.get_parameter("audio_head.residual.weight")
+            began.append(weight.detach().clone())
 
     def judge(model: HTCL) -> ValidationScores:
         judged.append(model.audio_head.residual.weight.detach().clone())
         return ValidationScores({"audio": {}, "fused": {}}, {})
 
     train_preference(
-        folder, "watched", "semantic", retrieval_figures, scorer=judge, callbacks=[_Watch()]
+        folder, "watched", "semantic", retrieval_figures, scorer=judge, observers=[_Watch()]
     )
     assert torch.equal(judged[-1], began[0])
     assert not torch.equal(judged[4], began[0]), "trained, the whole way"

@@ -1,5 +1,6 @@
 """Stage two: trains a finished stage one further on the pairs mined from listening."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 from itertools import chain
@@ -8,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from ponticello.config import Config, PreferenceConfig
 from ponticello.errors import LibraryError
@@ -22,6 +23,7 @@ from ponticello.storage.schema import ANCHOR_ID, PLAYED_AT, POSITIVE_ID, TRACK_I
 from ponticello.storage.tables import wrap_read_errors
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 from ponticello.tracks.text import fused_texts
+from ponticello.train.contrastive import RetrievalReport, contrastive_task, require_rows
 from ponticello.train.dataset import (
     StageData,
     TrackTuples,
@@ -31,13 +33,7 @@ from ponticello.train.dataset import (
     require_splits,
 )
 from ponticello.train.distributed import launch_info
-from ponticello.train.loop import (
-    RetrievalReport,
-    require_rows,
-    run_training,
-    training_device,
-    training_folder,
-)
+from ponticello.train.loop import TrainingObserver, run_loop, training_device
 from ponticello.train.losses import TasteAffinity
 from ponticello.train.preference_init import (
     init_preference_head,
@@ -50,6 +46,9 @@ from ponticello.train.runs import (
     is_finished,
     log_sha256,
     note_listening,
+    publish_run,
+    run_fingerprint,
+    training_folder,
 )
 from ponticello.train.selection import Scorer, SelectionResult, select_weights
 from ponticello.train.stages import preference_stage
@@ -64,7 +63,7 @@ def train_preference(
     retrieval: RetrievalReport,
     *,
     scorer: Scorer | None = None,
-    callbacks: list[TrainerCallback] | None = None,
+    observers: Sequence[TrainingObserver] = (),
 ) -> TrainedRun:
     """Trains stage two on the mined pairs, from the finished stage-one run `start` and its heads.
 
@@ -106,17 +105,14 @@ def train_preference(
         select = partial(_select, initial, start_folder, scorer=scorer, settings=settings)
     if launch_info()[0] == 0:
         note_listening(folder, run, read_sha256)
-    return run_training(
-        run,
-        preference_stage(config, affinity),
-        model,
-        data,
-        retrieval,
-        callbacks or [],
-        teacher=teacher,
-        select=select,
-        stage_one_space_id=stage_one_id,
-    )
+    task = contrastive_task(preference_stage(config, affinity), model, data, retrieval, teacher)
+    contents = data.training.contents()
+    fingerprint = run_fingerprint("preference", model, contents, stage_one_id)
+    result = run_loop(task, run, observers, fingerprint)
+    n_rows = len(data.training)
+    n_left_out = data.n_candidates - n_rows
+    trained = TrainedRun(run, "preference", n_rows, n_left_out, result.n_steps, result.best)
+    return publish_run(trained, model, select=select, stage_one_space_id=stage_one_id)
 
 
 def _read_data(folder: LibraryPaths, start_folder: Path) -> StageData:

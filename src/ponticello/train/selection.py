@@ -106,8 +106,10 @@ def select_weights(
         stage one.
     Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
     """
+    # Fresh heads have nothing in common with those of stage one: a mean of both means nothing.
+    alphas = (1.0,) if settings.reset_heads else settings.interpolation_alphas
     points = [(TRAINED, 0.0)]
-    points.extend(product(endpoints, settings.interpolation_alphas))
+    points.extend(product(endpoints, alphas))
     baseline = scorer(stage_one)
     candidates = []
     best = None
