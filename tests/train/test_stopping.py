@@ -13,8 +13,9 @@ from ponticello.errors import DataError, Stopped
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.train import runs
-from ponticello.train.loop import TrainingLoop, TrainingObserver, is_out_of_patience
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.runs import COMPLETE, is_finished
+from ponticello.train.schedule import is_out_of_patience
 from ponticello.train.semantic import train_semantic
 from tests.train.test_semantic_and_preference import log_of, train
 

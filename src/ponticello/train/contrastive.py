@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import chain
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ from ponticello.train.dataset import (
 )
 from ponticello.train.distributed import launch_info
 from ponticello.train.gradcache import VECTOR_NAMES, cached_backward
-from ponticello.train.loop import TrainingTask, count_steps
+from ponticello.train.loop import TrainingTask
+from ponticello.train.schedule import count_steps
 from ponticello.train.stages import Stage, StageName
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class _MatchedRows:
         training = self.data.training
         seed = self.stage.settings.seed
         numbers_by_step = row_batches(len(training), self.batch_size, seed, start)
-        for step, numbers in zip(count(start), numbers_by_step, strict=False):
+        for step, numbers in enumerate(numbers_by_step, start):
             yield LazyBatch(
                 self.collator.unpadded([training[int(row)] for row in numbers]),
                 self.collator.pad,

@@ -3,14 +3,11 @@
 A stage describes itself as a `TrainingTask`; the loop does not know what a batch is. Whatever is
 drawn at random in a step is drawn from a generator seeded by the run's seed and the step, so that a
 run that was stopped ends with the losses and weights of a run that was not.
-
-A checkpoint is a folder of weights and optimiser state as safetensors, and of JSON.
 """
 
 import json
 import math
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,27 +17,29 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from ponticello.config import StageConfig
-from ponticello.errors import CheckpointError, DataError, Stopped
-from ponticello.model.saving import report_write_errors, require_finite
+from ponticello.errors import DataError, Stopped
 from ponticello.storage.files import atomic_write
 from ponticello.train.distributed import launch_info, terminate_gracefully
 from ponticello.train.runs import (
-    checkpoint_folders,
-    damaged_file,
     last_checkpoint,
-    mark_complete,
+    load_weights,
+    read_checkpoint,
+    remove_checkpoints,
     start_run,
+    write_checkpoint,
 )
-from ponticello.train.stages import StageName, decays, learning_rate
+from ponticello.train.schedule import (
+    build_optimizer,
+    is_out_of_patience,
+    learning_rate_factor,
+    steps_between_validations,
+)
+from ponticello.train.stages import StageName
 
 LOG_EVERY = 5  # steps; logged loss terms are means over them
-WEIGHTS = "model.safetensors"
-OPTIMIZER = "optimizer.safetensors"
-STATE = "state.json"  # step, log, and the loss terms since the last line of the log
 
 Batch = TypeVar("Batch")
 
@@ -258,72 +257,31 @@ class TrainingLoop(Generic[Batch]):
         )
 
     def _is_out_of_patience(self) -> bool:
-        """Counts in the log, which a resumed run still has."""
+        """Counts in the log, which a resumed run has too."""
         values = [entry[f"eval_{self.task.best_by}"] for entry in self._validations()]
         return is_out_of_patience(values, self.task.settings.early_stopping_patience)
 
-    def _checkpoint(self, step: float) -> Path:
-        return self.checkpoints / f"checkpoint-{step}"
-
     def save_checkpoint(self) -> None:
-        """Saves what resuming needs and writes the log; then removes the checkpoints before.
-
-        The best one stays. A checkpoint that was not marked complete is never used.
-        """
+        """Saves what resuming needs and writes the log; then removes all but this and the best."""
         if self.accelerator.is_main_process:
-            folder = self._checkpoint(self.step)
-            with report_write_errors(folder):
-                self._write_checkpoint(folder)
+            state = {"step": self.step, "history": self.history, "unlogged": self.unlogged}
+            write_checkpoint(self.checkpoints, self.task.model, self.optimizer, state)
             self._write_log()
             best_step = self._best_validation().get("step", self.step)
-            for step, other in checkpoint_folders(self.checkpoints).items():
-                if step not in (self.step, best_step):
-                    shutil.rmtree(other)
+            remove_checkpoints(self.checkpoints, kept_steps={self.step, int(best_step)})
         self.accelerator.wait_for_everyone()
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        require_finite(self.task.model.state_dict(), folder)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        save_model(self.task.model, str(folder / WEIGHTS))
-        save_file(self._optimizer_tensors(), folder / OPTIMIZER)
-        state = {"step": self.step, "history": self.history, "unlogged": self.unlogged}
-        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        mark_complete(folder)
-
-    def _optimizer_tensors(self) -> dict[str, Tensor]:
-        """Returns the optimiser's state by "parameter number.name"; rates are computed anew."""
-        tensors = {}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                tensors[f"{number}.{name}"] = value.contiguous()
-        return tensors
 
     def resume(self, checkpoint: Path) -> None:
         """Takes the state of a checkpoint."""
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+        state = read_checkpoint(checkpoint, self.task.model, self.optimizer)
         self.step = state["step"]
         self.history = state["history"]
         self.unlogged.update(state["unlogged"])
-        load_model(self.task.model, checkpoint / WEIGHTS)
-        parameter_states: dict[int, dict[str, Tensor]] = defaultdict(dict)
-        for key, value in load_file(checkpoint / OPTIMIZER).items():
-            number, _, name = key.partition(".")
-            parameter_states[int(number)][name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": parameter_states, "param_groups": groups})
 
     def finish(self) -> LoopResult:
         """Writes the log and gives the model the weights of the best validation."""
         best = self._best_validation()
-        checkpoint = self._checkpoint(best["step"])
-        damaged = damaged_file(checkpoint)
-        if damaged is not None:
-            raise CheckpointError(
-                f"{damaged} of {checkpoint}, the best checkpoint, is damaged; "
-                f"delete {self.run} and train again"
-            )
-        load_model(self.task.model, checkpoint / WEIGHTS)
+        load_weights(self.checkpoints, int(best["step"]), self.task.model)
         if self.accelerator.is_main_process:
             self._write_log()
         self.accelerator.wait_for_everyone()  # the caller deletes the checkpoints
@@ -350,55 +308,6 @@ def training_device(settings: StageConfig) -> torch.device:
     """Returns the device that a stage trains on."""
     device: torch.device = build_accelerator(settings).device
     return device
-
-
-def build_optimizer(model: nn.Module, settings: StageConfig) -> torch.optim.Optimizer:
-    """Returns AdamW with a learning rate for each tower and weight decay on matrices only."""
-    rate = learning_rate(settings)
-    parameters: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = settings.weight_decay if decays(name, parameter) else 0.0
-            parameters[rate(name), decay].append(parameter)
-    groups = []
-    for (lr, decay), group in parameters.items():
-        groups.append({"params": group, "initial_lr": lr, "weight_decay": decay})
-    return torch.optim.AdamW(groups, fused=settings.fused_optimizer or None)
-
-
-def learning_rate_factor(settings: StageConfig, step: int, n_steps: int) -> float:
-    """Returns the factor of all learning rates in a step, counted from 0.
-
-    It rises from 0 over the warm-up; then it is 1, or falls to 0 along half a cosine (Loshchilov
-    and Hutter 2017, without restarts).
-    """
-    n_warmup = math.ceil(settings.warmup_share * n_steps)
-    if step < n_warmup:
-        return step / n_warmup
-    if settings.schedule == "constant":
-        return 1.0
-    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def count_steps(settings: StageConfig, steps_per_epoch: int) -> int:
-    """Returns the optimiser steps of a run: `max_steps`, or those of all epochs."""
-    if settings.max_steps > 0:
-        return settings.max_steps
-    return max(math.ceil(settings.epochs * steps_per_epoch), settings.min_steps)
-
-
-def steps_between_validations(settings: StageConfig, n_steps: int) -> int:
-    """Returns `eval_steps`, or fewer where a run would have less than `min_validations`."""
-    return max(1, min(settings.eval_steps, n_steps // settings.min_validations))
-
-
-def is_out_of_patience(values: Sequence[float], patience: int) -> bool:
-    """Returns whether the last `patience` validations were not better than the best before."""
-    if not values:
-        return False
-    n_since_best = len(values) - 1 - values.index(max(values))
-    return n_since_best >= patience
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -4,16 +4,26 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.htcl import HTCL
-from ponticello.model.saving import file_sha256, saved_config
+from ponticello.model.saving import (
+    file_sha256,
+    report_write_errors,
+    require_finite,
+    saved_config,
+)
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
 from ponticello.storage.files import atomic_write, fsync_paths
 from ponticello.storage.layout import LibraryPaths
@@ -27,8 +37,65 @@ LISTENING_FILE = "listening.json"  # in a run's folder: the hash of the log it w
 RUN_FILE = "run.json"  # written last: a run that has it is finished
 STARTED = "checkpoints/started.json"  # in a run's folder: settings that must stay to resume
 COMPLETE = "complete.json"  # {file: SHA-256}, written when the rest of a checkpoint is on disk
+WEIGHTS = "model.safetensors"  # of a checkpoint, as the next two
+OPTIMIZER = "optimizer.safetensors"  # tensors by "parameter number.name"
+STATE = "state.json"  # step, log, and the loss terms since the last line of the log
 _RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")
 _MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def write_checkpoint(
+    checkpoints: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]
+) -> None:
+    """Writes the folder checkpoint-N, N = state["step"], and marks it complete at the end.
+
+    state: JSON values. The optimiser's rates are left out: the loop computes them anew.
+    Raises CheckpointError if a weight is not finite or the disk is full.
+    """
+    folder = checkpoints / f"checkpoint-{state['step']}"
+    require_finite(model.state_dict(), folder)
+    tensors = {}
+    for number, parameter_state in optimizer.state_dict()["state"].items():
+        for name, value in parameter_state.items():
+            tensors[f"{number}.{name}"] = value.contiguous()
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+    with report_write_errors(folder):
+        folder.mkdir(parents=True)
+        save_model(model, str(folder / WEIGHTS))
+        save_file(tensors, folder / OPTIMIZER)
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        mark_complete(folder)
+
+
+def read_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Gives `model` and `optimizer` their state of a checkpoint, and returns the rest of it."""
+    load_model(model, checkpoint / WEIGHTS)
+    parameter_states: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in load_file(checkpoint / OPTIMIZER).items():
+        number, _, name = key.partition(".")
+        parameter_states[int(number)][name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": parameter_states, "param_groups": groups})
+    return dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+
+
+def load_weights(checkpoints: Path, step: int, model: nn.Module) -> None:
+    """Gives `model` the weights of the checkpoint of a step; CheckpointError if it is damaged."""
+    folder = checkpoints / f"checkpoint-{step}"
+    damaged = damaged_file(folder)
+    if damaged is not None:
+        raise CheckpointError(
+            f"{damaged} of {folder}, the best checkpoint, is damaged; "
+            f"delete {checkpoints.parent} and train again"
+        )
+    load_model(model, folder / WEIGHTS)
+
+
+def remove_checkpoints(checkpoints: Path, kept_steps: Collection[int]) -> None:
+    """Removes all checkpoints but those of `kept_steps`."""
+    for step, folder in checkpoint_folders(checkpoints).items():
+        if step not in kept_steps:
+            shutil.rmtree(folder)
 
 
 def mark_complete(checkpoint: Path) -> None:
