@@ -37,6 +37,7 @@ LISTENING_FILE = "listening.json"  # in a run's folder: the hash of the log it w
 RUN_FILE = "run.json"  # written last: a run that has it is finished
 STARTED = "checkpoints/started.json"  # in a run's folder: settings that must stay to resume
 COMPLETE = "complete.json"  # {file: SHA-256}, written when the rest of a checkpoint is on disk
+CHECKPOINT_FORMAT = 2  # 1: those of a transformers.Trainer, which cannot be read any more
 WEIGHTS = "model.safetensors"  # of a checkpoint, as the next two
 OPTIMIZER = "optimizer.safetensors"  # tensors by "parameter number.name"
 STATE = "state.json"  # step, log, and the loss terms since the last line of the log
@@ -198,6 +199,7 @@ def run_fingerprint(
     fingerprint["front_end_weights"] = model.config.front_end_weights or None
     fingerprint["training_rows_sha256"] = hashlib.sha256(repr(rows).encode()).hexdigest()
     fingerprint["stage_one_space_id"] = stage_one_space_id
+    fingerprint["checkpoint_format"] = CHECKPOINT_FORMAT
     return fingerprint
 
 
