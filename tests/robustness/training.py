@@ -64,7 +64,7 @@ def ranks(stage: str, library: Path, n_processes: int) -> list[Callable[[Tell], 
                 save(loop)
                 tell(SAVED)
 
-            TrainingLoop.save_checkpoint = telling  # type: ignore[method-assign]
+            TrainingLoop.save_checkpoint = telling  # type: ignore[method-assign, assignment]
             try:
                 train_stage(library, stage)
             except Stopped as stop:  # as the command does

@@ -33,7 +33,7 @@ def die_and_tell(last_step: int) -> None:
             weights = b"".join(weight.detach().numpy().tobytes() for weight in parameters)
             os.write(2, f"weights {hashlib.sha256(weights).hexdigest()}\n".encode())
 
-    TrainingLoop._take_step = step  # type: ignore[method-assign]
+    TrainingLoop._take_step = step  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

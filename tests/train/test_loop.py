@@ -19,6 +19,7 @@ from ponticello.train.loop import (
     TrainingObserver,
     TrainingTask,
     run_loop,
+    step_seed,
 )
 from ponticello.train.runs import checkpoint_folders
 from ponticello.train.schedule import learning_rate_factor
@@ -105,9 +106,8 @@ def test_steps_are_those_of_plain_pytorch(tmp_path: Path) -> None:
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(StageConfig(), step, 24)
     )
-    drawn = Drawn()
     for step, batch in zip(range(1, 25), batches(0), strict=False):
-        drawn.start(step)
+        torch.manual_seed(step_seed(StageConfig().seed, step - 1))  # of dropout
         loss = sum(loss_terms(model, batch).values(), torch.tensor(0.0))
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 0.5)
@@ -115,15 +115,6 @@ def test_steps_are_those_of_plain_pytorch(tmp_path: Path) -> None:
         optimizer.zero_grad()
         scheduler.step()
         torch.testing.assert_close(watch.weights[step], model.weight, rtol=1e-6, atol=1e-7)
-
-
-class Drawn:
-    """Seeds dropout as the loop does."""
-
-    def start(self, step: int) -> None:
-        from ponticello.train.loop import step_seed
-
-        torch.manual_seed(step_seed(StageConfig().seed, step - 1))
 
 
 @pytest.mark.parametrize("step", [4, 7, 10, 23])

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -81,8 +81,8 @@ class LoopResult:
     best: dict[str, float]
 
 
-class TrainingObserver(Protocol):
-    """Follows a run. An exception that it raises ends the run."""
+class TrainingObserver:
+    """Follows a run; methods that are not overridden do nothing. Its exceptions end the run."""
 
     def on_start(self, loop: "TrainingLoop[Any]") -> None:
         """Runs before the first step, also of a run that resumes."""
@@ -133,12 +133,12 @@ def run_loop(
     if launch_info()[0] == 0:
         start_run(run, fingerprint)
     loop = TrainingLoop(task, run, observers)
-    checkpoint = last_checkpoint(loop.checkpoints)
-    if checkpoint is not None:
-        loop.resume(checkpoint)
     with terminate_gracefully(loop.request_stop):
+        checkpoint = last_checkpoint(loop.checkpoints)
+        if checkpoint is not None:
+            loop.resume(checkpoint)
         loop.train()
-    return loop.finish()
+        return loop.finish()
 
 
 class TrainingLoop(Generic[Batch]):
