@@ -248,9 +248,8 @@ def main() -> None:
             for one in worlds
         }
         options.json.write_text(json.dumps(record))
-    print(
-        f"\n{len(worlds)} seeds, {time.monotonic() - started:.0f} s; brackets: minus {SERVED}, paired\n"
-    )
+    seconds = time.monotonic() - started
+    print(f"\n{len(worlds)} seeds, {seconds:.0f} s; brackets: minus {SERVED}, paired\n")
     print(
         table(
             [one.measured for one in worlds],

@@ -33,13 +33,17 @@ OPENINGS, SEARCHES = 5, 60
 MOVING_S = 5.0
 COUNT_FRAMES = """() => {
   window.frameTimes = [];
-  const tick = (now) => { window.frameTimes.push(now); window.ticking = requestAnimationFrame(tick); };
+  const tick = (now) => {
+    window.frameTimes.push(now);
+    window.ticking = requestAnimationFrame(tick);
+  };
   window.ticking = requestAnimationFrame(tick);
 }"""
 STOP_COUNTING = "() => { cancelAnimationFrame(window.ticking); return window.frameTimes; }"
 IS_USABLE = """() => document.querySelectorAll('#list > li').length > 0
   && /songs/.test(document.querySelector('#map-status').textContent)"""
-ANSWERS = """() => performance.getEntriesByType('resource').filter((entry) => entry.name.includes('/api/search'))
+ANSWERS = """() => performance.getEntriesByType('resource')
+  .filter((entry) => entry.name.includes('/api/search'))
   .map((entry) => entry.duration)"""
 
 

@@ -65,7 +65,7 @@ def read_catalogue(source: Path) -> list[dict[str, str]]:
 
 
 def together(rows: list[dict[str, str]]) -> list[str]:
-    """A name for each row's connected component of games and artists: what must not be torn apart."""
+    """Names each row's connected component of games and artists; a split keeps it whole."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

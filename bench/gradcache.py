@@ -65,8 +65,8 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
     import torch
 
     from ponticello.model.batching import pad_features
+    from ponticello.train.dataset import LazyBatch
     from ponticello.train.gradcache import cached_backward
-    from ponticello.train.loop import LazyBatch
 
     noise = (
         np.random.default_rng(0)
@@ -80,7 +80,13 @@ def step(model: Any, stage: Any, config: Any, batch: int, chunk: int) -> None:
         "text_states": states,
         "has_text": told,
     }
-    feed = LazyBatch(rows, lambda mels: pad_features(mels, config.mel, 20), 0, torch.device("cpu"))
+    feed = LazyBatch(
+        rows,
+        lambda mels: pad_features(mels, config.mel, 20),
+        0,
+        torch.device("cpu"),
+        np.random.default_rng(0),
+    )
     numbers = torch.arange(batch)
     if chunk:
         cached_backward(
@@ -136,13 +142,15 @@ def in_own_process(batch: int, chunk: int) -> Measured:
 def table(rows: Sequence[Measured]) -> str:
     """Markdown; the ratios are to the first row."""
     lines = [
-        "| batch | in chunks of | peak, MiB | x | without the baseline, MiB | x | s a step | tracks/s |",
+        "| batch | in chunks of | peak, MiB | x | without the baseline, MiB | x "
+        "| s a step | tracks/s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     first = rows[0]
     for row in rows:
         lines.append(
-            f"| {row.batch:,} | {row.chunk or 'at once'} | {row.peak_mib:,.0f} | {row.peak_mib / first.peak_mib:.2f} "
+            f"| {row.batch:,} | {row.chunk or 'at once'} "
+            f"| {row.peak_mib:,.0f} | {row.peak_mib / first.peak_mib:.2f} "
             f"| {row.own_mib:,.0f} | {row.own_mib / first.own_mib:.2f} | {row.seconds:.1f} "
             f"| {row.batch / row.seconds:.0f} |"
         )

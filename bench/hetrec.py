@@ -236,7 +236,7 @@ def text_profile(train: Interactions, vectors: np.ndarray) -> np.ndarray:
 
 
 def text_to_factors(als: Factors, vectors: np.ndarray, l2: float) -> Factors:
-    """`als` with every artist's factors read from its text; artists without factors teach nothing."""
+    """Returns `als` with every artist's factors predicted from its text."""
     return Factors(als.users, content_to_factors(als.items, vectors, vectors, l2))
 
 
@@ -358,14 +358,15 @@ def main(arguments: list[str] | None = None) -> None:
     counts |= {f"listeners asked, {part}, seed 0": n for part, n in asked.items()}
     print("; ".join(f"{name}: {n:,}" for name, n in counts.items()) + ".")
     print(
-        "There are no listening times: entries are held out at random, and nothing here is temporal."
+        "There are no listening times: entries are held out at random, "
+        "and nothing here is temporal."
     )
-    print(
-        f"Chosen by validation NDCG@{K} on seed 0, then fixed for all: {json.dumps(settings, ensure_ascii=False)}"
-    )
+    chosen = json.dumps(settings, ensure_ascii=False)
+    print(f"Chosen by validation NDCG@{K} on seed 0, then fixed for all: {chosen}")
     for part, rows in figures.items():
         print(
-            f"\n{part}: mean ± standard deviation over {given.seeds} seeds [seed 0: 95 % over listeners]\n"
+            f"\n{part}: mean ± standard deviation over {given.seeds} seeds "
+            "[seed 0: 95 % over listeners]\n"
         )
         print(as_markdown(rows))
     print(

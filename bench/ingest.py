@@ -55,7 +55,8 @@ import resource, sys
 from pathlib import Path
 from ponticello.config import MelConfig
 from ponticello.audio.mel import mel_of_file
-print(mel_of_file(Path(sys.argv[1]), MelConfig()).shape[0], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+n_frames = mel_of_file(Path(sys.argv[1]), MelConfig()).shape[0]
+print(n_frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 Ratio = tuple[float, float, float]
 
@@ -109,18 +110,27 @@ def by_librosa(path: Path) -> np.ndarray:
 def librosa_mel(waveform: np.ndarray) -> np.ndarray:
     """(F, T) dB."""
     power = librosa.feature.melspectrogram(
-        y=waveform, sr=MEL.sample_rate, n_fft=MEL.n_fft, hop_length=MEL.hop_length, n_mels=MEL.n_mels,
-        fmin=MEL.f_min_hz, fmax=MEL.f_max_hz,
-    )  # fmt: skip
+        y=waveform,
+        sr=MEL.sample_rate,
+        n_fft=MEL.n_fft,
+        hop_length=MEL.hop_length,
+        n_mels=MEL.n_mels,
+        fmin=MEL.f_min_hz,
+        fmax=MEL.f_max_hz,
+    )
     decibels: np.ndarray = librosa.power_to_db(power, top_db=MEL.top_db)
     return decibels
 
 
 def by_miniaudio(path: Path) -> None:
     """The whole file into memory, and to 16 kHz mono."""
-    found = miniaudio.decode_file(str(path), output_format=miniaudio.SampleFormat.FLOAT32, nchannels=2,
-                                  sample_rate=FILE_RATE)  # fmt: skip
-    _to_mono(np.asarray(found.samples, dtype=np.float32).reshape(-1, 2))
+    decoded = miniaudio.decode_file(
+        str(path),
+        output_format=miniaudio.SampleFormat.FLOAT32,
+        nchannels=2,
+        sample_rate=FILE_RATE,
+    )
+    _to_mono(np.asarray(decoded.samples, dtype=np.float32).reshape(-1, 2))
 
 
 def by_soundfile(path: Path) -> None:
@@ -268,9 +278,8 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
-        print(
-            "| log-mel of | ours | librosa takes | transforms alone | off librosa |\n|---|---|---|---|---|"
-        )
+        print("| log-mel of | ours | librosa takes | transforms alone | off librosa |")
+        print("|---|---|---|---|---|")
         for row in (of_waveforms := mels(options.source)):
             cells = [
                 f"{row.seconds:g} s",
@@ -279,9 +288,8 @@ def main() -> None:
                 said(row.transforms),
             ]
             print(f"| {' | '.join([*cells, f'{row.off_db:.4f} dB'])} |", flush=True)
-        print(
-            "\n| 120 s of | ours | librosa takes | decode and resample take | by |\n|---|---|---|---|---|"
-        )
+        print("\n| 120 s of | ours | librosa takes | decode and resample take | by |")
+        print("|---|---|---|---|---|")
         for file in (of_files := files(options.source, work, 120)):
             cells = [
                 file.suffix,
@@ -293,11 +301,13 @@ def main() -> None:
             print(f"| {' | '.join(cells)} |", flush=True)
         per_s, least, copying = reads(work)
         print(
-            f"\n320 KB a track, at random: {per_s:,.0f} reads/s, at least {least:,.0f}; a copy takes {said(copying)}"
+            f"\n320 KB a track, at random: {per_s:,.0f} reads/s, at least {least:,.0f}; "
+            f"a copy takes {said(copying)}"
         )
         seconds, busy = preparing(options.source, work, options.workers)
         print(
-            f"1,000 tracks of 30 s: {seconds:.0f} s, {options.workers} processes, {busy:.0%} of their processors"
+            f"1,000 tracks of 30 s: {seconds:.0f} s, {options.workers} processes, "
+            f"{busy:.0%} of their processors"
         )
         n_frames, long_s, gigabytes = long_file(options.source, work)
         print(

@@ -165,7 +165,8 @@ def climb(
             )
         )
         print(
-            f"seed {seed}: {n_tracks} tracks, {n_listeners} listeners, {mined.n_pairs} pairs: {kept}",
+            f"seed {seed}: {n_tracks} tracks, {n_listeners} listeners, "
+            f"{mined.n_pairs} pairs: {kept}",
             flush=True,
         )
     return cells

@@ -104,7 +104,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        "| log-mels of | frames | processor time a track | 0: tracks/s | 1 | 2 | 0 takes, of 2 | read and copied |"
+        "| log-mels of | frames | processor time a track | 0: tracks/s | 1 | 2 "
+        "| 0 takes, of 2 | read and copied |"
     )
     print("|---|---|---|---|---|---|---|---|")
     rows: list[dict[str, Any]] = []
@@ -124,7 +125,8 @@ def main() -> None:
         cells = " | ".join(f"{per_s[str(n)]:,.0f}" for n in WORKERS)
         own = f"{median(own_ms):.2f} ms"
         print(
-            f"| {seconds} s, `{preset}` | {n_frames:,} | {own} | {cells} | {said(gain)} | {per_s['copy']:,.0f} |",
+            f"| {seconds} s, `{preset}` | {n_frames:,} | {own} | {cells} | {said(gain)} "
+            f"| {per_s['copy']:,.0f} |",
             flush=True,
         )
         rows.append(

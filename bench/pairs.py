@@ -3,8 +3,8 @@ in Markdown.
 
     python bench/pairs.py --events 1000000 --events 10000000 --work FOLDER
 
-Every size is mined by `ponticello mine-pairs` in a process of its own, training and validation pairs as
-always.
+Every size is mined by `ponticello mine-pairs` in a process of its own: training and validation
+pairs.
 """
 
 import json

@@ -191,9 +191,8 @@ def markdown(figures: dict[str, Any]) -> str:
         times = " / ".join(_ms(found) for found in at)
         narrow = row.get("filter")
         filtered = f"{narrow['recall']:.3f} | {_ms(narrow)}" if narrow else "- | -"
-        lines.append(
-            f"| {name} | {_seconds(row, 'build') if 'build_s' in row else '-'} | {recalls} | {times} | {filtered} |"
-        )
+        build = _seconds(row, "build") if "build_s" in row else "-"
+        lines.append(f"| {name} | {build} | {recalls} | {times} | {filtered} |")
     if figures.get("growth"):
         lines += [
             "",

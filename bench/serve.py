@@ -174,15 +174,16 @@ def report(seen: Seen, memory: list[float], seconds: float, title: str) -> dict[
     warm = memory[int(WARM_SHARE * len(memory))]
     drift = memory[-1] / warm - 1
     print(
-        f"\n{title}: {len(everything) / seconds:,.0f} answers/s, {sum(seen.errors.values())} errors {dict(seen.errors)}"
+        f"\n{title}: {len(everything) / seconds:,.0f} answers/s, "
+        f"{sum(seen.errors.values())} errors {dict(seen.errors)}"
     )
     print("| call | n | p50 ms | p95 ms | p99 ms |\n|---|---|---|---|---|")
     for kind, row in rows.items():
-        print(
-            f"| {kind} | {row['n']:,.0f} | {row['p50_ms']:,.1f} | {row['p95_ms']:,.1f} | {row['p99_ms']:,.1f} |"
-        )
+        times = " | ".join(f"{row[name]:,.1f}" for name in ("p50_ms", "p95_ms", "p99_ms"))
+        print(f"| {kind} | {row['n']:,.0f} | {times} |")
     print(
-        f"memory {warm:,.0f} MB after {WARM_SHARE:.0%} of the time, {memory[-1]:,.0f} MB at the end: {drift:+.1%}"
+        f"memory {warm:,.0f} MB after {WARM_SHARE:.0%} of the time, "
+        f"{memory[-1]:,.0f} MB at the end: {drift:+.1%}"
     )
     return {
         "rows": rows,
@@ -217,7 +218,8 @@ def main() -> None:
     with serving(root) as (url, pid):
         port, ready_s = urlsplit(url).port or 0, time.monotonic() - started
         print(
-            f"{arguments.tracks:,} tracks, {arguments.listeners:,} listeners; ready after {ready_s:.1f} s"
+            f"{arguments.tracks:,} tracks, {arguments.listeners:,} listeners; "
+            f"ready after {ready_s:.1f} s"
         )
         single = percentiles(asyncio.run(alone(port)))
         print(f"one client, {SINGLE} searches by words: {single}")
@@ -228,7 +230,10 @@ def main() -> None:
         }
         for think_s in arguments.think:
             seen, memory = asyncio.run(crowd(port, pid, arguments, think_s))
-            title = f"{arguments.clients} clients, {arguments.seconds:g} s, thinking {think_s:g} s between calls"
+            title = (
+                f"{arguments.clients} clients, {arguments.seconds:g} s, "
+                f"thinking {think_s:g} s between calls"
+            )
             result[f"think {think_s:g} s"] = report(seen, memory, arguments.seconds, title)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -36,9 +36,8 @@ def make(read: Reader, heard: Heard) -> None:
     """Writes the model that ships, from all tracks."""
     data = save(learn_starter(read, heard))
     FILE.write_bytes(data)
-    print(
-        f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {hashlib.sha256(data).hexdigest()}"
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    print(f"{FILE.name}: {len(data):,} bytes, {len(heard.tags)} tracks, sha256 {sha256}")
 
 
 if __name__ == "__main__":

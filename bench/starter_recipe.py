@@ -61,7 +61,7 @@ class Heard:
     tags: list[list[str]]
 
     def texts(self) -> list[str]:
-        """Each track's machine tags as its text: what a text encoder that hears nothing can read."""
+        """Returns each track's machine tags as its text, for a text encoder without audio."""
         return [track_text({MACHINE_TAGS: tags}) for tags in self.tags]
 
 

@@ -107,7 +107,7 @@ def operations(n_frames: int) -> float:
 
 
 def finished(case: Callable[[], object], device: str, bf16: bool) -> None:
-    """Runs a case until its last number is there: a GPU is told what to do and goes on by itself."""
+    """Runs a case to its end; a GPU works on after a call returns, so it is waited for."""
     with torch.autocast(device, torch.bfloat16, enabled=bf16):
         case()
     if device == "cuda":
@@ -233,12 +233,12 @@ def main() -> None:
         if options.device == "cuda"
         else f"{torch.get_num_threads()} threads"
     )
-    amount = f"{3 * operations(FULL) / 1e9:.0f} GFLOP forward and backward; {2 * options.pairs} tracks a step; {name}"
-    print(f"one full track: {amount}\n")
     print(
-        "| work | ours | the reference takes | ours, of the limit | the reference | limit, GFLOP/s |"
+        f"one full track: {3 * operations(FULL) / 1e9:.0f} GFLOP forward and backward; "
+        f"{2 * options.pairs} tracks a step; {name}\n"
     )
-    print("|---|---|---|---|---|---|")
+    print("| work | ours | the reference takes | ours, of the limit | the reference ", end="")
+    print("| limit, GFLOP/s |\n|---|---|---|---|---|---|")
     rows = measured(options.runs, options.device, options.pairs, options.bf16, options.compile)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))

@@ -104,9 +104,10 @@ def attribution(rows: list[dict[str, str]]) -> str:
     lines = [
         "# The demo's music",
         "",
-        "Each file in `audio/` is an excerpt of at most 30 s, mixed to mono and encoded as Opus at 32 kbit/s, of",
-        "game music that Debian distributes; nothing else was changed. The excerpts stay under the licences below,",
-        "whose texts and copyright statements are in `licenses/<package>.txt`. The `machine_tags` in `tracks.csv` were",
+        "Each file in `audio/` is an excerpt of at most 30 s, mixed to mono and encoded as Opus",
+        "at 32 kbit/s, of a piece of game music that Debian distributes; nothing else was",
+        "changed. The excerpts stay under the licences below, whose texts and copyright",
+        "statements are in `licenses/<package>.txt`. The `machine_tags` in `tracks.csv` were",
         "made by a tagger (MSD_musicnn, ISC licence), not by people.",
         "",
         "| excerpt | title | by | licence | package: file |",
@@ -115,9 +116,8 @@ def attribution(rows: list[dict[str, str]]) -> str:
     for row in rows:
         title = row["title"] or row["title_from_file"] or "(untitled)"
         holder = without_addresses(row["attribution"]).replace("|", "/")
-        lines.append(
-            f"| {row['track_id']} | {title} | {holder} | {licence(row)} | {row['package']}: {row['source_file']} |"
-        )
+        source = f"{row['package']}: {row['source_file']}"
+        lines.append(f"| {row['track_id']} | {title} | {holder} | {licence(row)} | {source} |")
     return "\n".join(lines) + "\n"
 
 

@@ -72,7 +72,7 @@ def _within_code(marked: list[str]) -> bool:
 
 
 def _take_in(_app: Any, name: str, source: list[str]) -> None:
-    """Puts a file, or its part under a heading, in the place of a link marked `<!-- taken in -->`."""
+    """Replaces a link marked `<!-- taken in -->` by its file, or the part under its heading."""
 
     def file(link: re.Match[str]) -> str:
         text = (ROOT / link["file"]).read_text(encoding="utf-8")

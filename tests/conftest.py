@@ -48,7 +48,7 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session")
 def text_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random two-layer BERT with a small vocabulary of whole words and digits, saved as a folder."""
+    """The folder of a random two-layer BERT with a small vocabulary of whole words and digits."""
     return make_text_encoder(tmp_path_factory.mktemp("bert"))
 
 

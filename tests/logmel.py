@@ -17,6 +17,7 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "eval_steps": 10,
+        "min_validations": 1,
     },
     "preference": {
         "batch_size": 32,
@@ -26,6 +27,7 @@ LOGMEL: dict[str, Any] = {
         "audio_lr": 1e-3,
         "heads_lr": 1e-3,
         "eval_steps": 80,
+        "min_validations": 1,
         "audio_text_loss_weight": 1.0,
         "audio_fusion_loss_weight": 1.0,
         "distillation_weight": 0.0,

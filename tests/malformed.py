@@ -89,7 +89,8 @@ def odd_name(number: int) -> str:
         f"-{number:05d} --library",
         f"{number:05d} 'quoted' \"twice\" $(id) ;|&",
         f"{number:05d} " + "x" * 200,
-        f"{number:05d} \N{RIGHT-TO-LEFT OVERRIDE}cba e\N{COMBINING ACUTE ACCENT} \N{BLACK HEART SUIT}",
+        f"{number:05d} \N{RIGHT-TO-LEFT OVERRIDE}cba "
+        "e\N{COMBINING ACUTE ACCENT} \N{BLACK HEART SUIT}",
         f"{number:05d} \x1b[31mred\x07",
         f"{number:05d} ..%2f",
     )[number % 8]

@@ -57,9 +57,7 @@ def test_paper_preset_holds_the_papers_numbers() -> None:
         )
 
 
-def test_base_preset_hears_a_token_every_160_ms_of_10_s_and_paper_one_every_768_ms_of_the_whole() -> (
-    None
-):
+def test_base_hears_a_token_per_160_ms_of_10_s_and_paper_one_per_768_ms_of_all() -> None:
     """Strides 2, 2, 2: 8 frames a token. 10 s are 1 + 160,000 / 320 = 501 frames."""
     for preset, hop_ms, crop_seconds in (("base", 20, 10.0), ("paper", 96, 0.0)):
         config = Config.from_preset(preset)

@@ -58,12 +58,14 @@ def _navidrome(folder: Path) -> None:
     titles.append(("m3", "Copper Field (Live)", "Vesper Lune"))
     with closing(sqlite3.connect(folder / "navidrome.db")) as database, database:
         database.executescript(
-            """CREATE TABLE media_file (id TEXT PRIMARY KEY, path TEXT, title TEXT, artist TEXT, album TEXT,
-                duration REAL);
+            """CREATE TABLE media_file (id TEXT PRIMARY KEY, path TEXT, title TEXT, artist TEXT,
+                album TEXT, duration REAL);
             CREATE TABLE "user" (id TEXT PRIMARY KEY, user_name TEXT);
-            CREATE TABLE annotation (user_id TEXT, item_id TEXT, item_type TEXT, play_count INTEGER, play_date TEXT,
-                rating INTEGER, starred INTEGER, starred_at TEXT);
-            CREATE TABLE scrobbles (media_file_id TEXT, user_id TEXT, submission_time INTEGER NOT NULL);"""
+            CREATE TABLE annotation (user_id TEXT, item_id TEXT, item_type TEXT,
+                play_count INTEGER, play_date TEXT, rating INTEGER, starred INTEGER,
+                starred_at TEXT);
+            CREATE TABLE scrobbles
+                (media_file_id TEXT, user_id TEXT, submission_time INTEGER NOT NULL);"""
         )
         database.executemany("INSERT INTO media_file VALUES (?, '', ?, ?, '', NULL)", titles)
         database.executemany('INSERT INTO "user" VALUES (?, ?)', [("u1", "alice"), ("u2", "bob")])

@@ -161,7 +161,9 @@ def test_checker_catches_an_import_that_does_not_go_down(
     [
         (
             "audio/mel.py",
-            "from ponticello.audio.decode import load_audio\nfrom .audio import load_audio\nfrom . import audio",
+            "from ponticello.audio.decode import load_audio\n"
+            "from .audio import load_audio\n"
+            "from . import audio",
         ),
         (
             "audio/mel.py",
@@ -219,7 +221,7 @@ def module_imports() -> dict[str, set[str]]:
 
 
 def find_cycle(graph: dict[str, set[str]]) -> list[str]:
-    """Returns the modules that are on a cycle of imports, or lead to one; empty if there is none."""
+    """Returns the modules that are on a cycle of imports or lead to one."""
     remaining = {name: set(targets) for name, targets in graph.items()}
     while leaves := [name for name, targets in remaining.items() if not targets]:
         for name in leaves:
@@ -345,5 +347,8 @@ def test_everything_public_has_a_docstring(path: Path) -> None:
 
 
 def test_checker_finds_what_has_no_docstring() -> None:
-    source = '"""A module."""\n\nclass Thing:\n    """One."""\n\n    def do(self) -> None: ...\n\ndef _own() -> None: ...\n'
+    source = (
+        '"""A module."""\n\nclass Thing:\n    """One."""\n\n    def do(self) -> None: ...\n\n'
+        "def _own() -> None: ...\n"
+    )
     assert _undocumented(source, "audio/mel.py") == ["audio/mel.py: Thing.do"]

@@ -102,7 +102,8 @@ def check(command: str) -> None:
             assert extras <= set(PROJECT["optional-dependencies"]), part
         else:
             raise AssertionError(
-                f"{program!r} is no program that is checked; mark the block <!-- not run: REASON -->"
+                f"{program!r} is no program that is checked; "
+                "mark the block <!-- not run: REASON -->"
             )
 
 

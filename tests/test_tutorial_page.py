@@ -29,7 +29,7 @@ def _said(lines: list[str]) -> list[str]:
 def test_the_way_from_a_folder_to_recommendations_goes_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fewer tracks, so other numbers: answers are compared by their length, all else by its words."""
+    """Fewer tracks give other numbers: answers are compared by length, all else by its words."""
     monkeypatch.chdir(tmp_path)
     music = tmp_path / "demo" / "audio"
     music.mkdir(parents=True)

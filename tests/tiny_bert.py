@@ -14,7 +14,7 @@ WORDS = (
 
 
 def make_text_encoder(folder: Path) -> Path:
-    """The encoder and its tokenizer, saved at `folder`, which is made; the same weights every time."""
+    """Saves the encoder and its tokenizer in a new `folder`; the same weights every time."""
     folder.mkdir(parents=True, exist_ok=True)
     words = (
         WORDS.split() + [str(digit) for digit in range(10)] + [f"##{digit}" for digit in range(10)]

@@ -236,7 +236,7 @@ class StageConfig(ConfigSection):
     # optimiser steps; above 0 it overrides epochs
     max_steps: int = -1
     # optimiser steps, where the epochs of a small catalogue are fewer
-    min_steps: int = Field(0, ge=0)
+    min_steps: int = Field(1000, ge=0)
     # learning rates; released
     audio_lr: float = Field(1e-4, ge=0)
     text_lr: float = Field(1e-5, ge=0)
@@ -251,6 +251,8 @@ class StageConfig(ConfigSection):
     max_grad_norm: float = Field(1.0, ge=0)
     # steps between validations, each of which is a checkpoint
     eval_steps: int = Field(200, ge=1)
+    # validations of a run without early stopping; a short run has fewer steps between them
+    min_validations: int = Field(10, ge=1)
     # validations without a better one before training stops
     early_stopping_patience: int = Field(5, ge=1)
     # released
@@ -445,7 +447,7 @@ class Config(ConfigSection):
 
     @classmethod
     def from_preset(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> "Config":
-        """Returns a preset with `overrides`, nested like the fields; ConfigError names a bad key."""
+        """Returns a preset with nested `overrides`; ConfigError names an unknown or bad key."""
         if preset not in PRESETS:
             raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
         table = _merge(cls().model_dump(), {**PRESETS[preset], "preset": preset})
@@ -493,7 +495,7 @@ def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def _parse_setting(setting: str) -> dict[str, Any]:
-    """Returns {"semantic": {"epochs": 3}} for `semantic.epochs=3`; a value is TOML or plain text."""
+    """Returns {"semantic": {"epochs": 3}} for `semantic.epochs=3`; values: TOML or plain text."""
     path, _, value = setting.partition("=")
     if "=" not in setting or not path.strip():
         raise ConfigError(f"setting {setting!r} must look like section.key=value")

@@ -21,7 +21,6 @@ from ponticello.storage.schema import TRACK_ID
 
 if TYPE_CHECKING:
     import polars as pl
-    from transformers import TrainerCallback
 
     from ponticello.datasets.registry import ImportedSet
     from ponticello.evaluate.results import Evaluation
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from ponticello.storage.validation import ImportResult
     from ponticello.tracks.scan import ScanResult
     from ponticello.train.estimate import TrainingEstimate
+    from ponticello.train.loop import TrainingObserver
     from ponticello.train.readiness import DataStats
     from ponticello.train.runs import TrainedRun
 
@@ -370,7 +370,7 @@ class Library:
                 run,
                 retrieval_figures,
                 allow_download=allow_download,
-                callbacks=_training_callbacks("stage semantic", on_progress),
+                observers=_training_observers("stage semantic", on_progress),
             )
 
     def train_preference(
@@ -400,8 +400,7 @@ class Library:
                 retrieval_figures,
                 scorer=score_on_validation(self.folder),
                 space_scorer=score_spaces_on_validation(self.folder),
-                callbacks=_training_callbacks("stage preference", on_progress),
-                on_progress=on_progress or (lambda *_: None),
+                observers=_training_observers("stage preference", on_progress),
             )
 
     def estimate_training(
@@ -423,14 +422,14 @@ class Library:
         from ponticello.train.preference import train_preference
         from ponticello.train.semantic import train_semantic
 
-        def train(stand_in: LibraryPaths, callbacks: "list[TrainerCallback]") -> None:
+        def train(stand_in: LibraryPaths, observers: "list[TrainingObserver]") -> None:
             if stage == "semantic":
                 train_semantic(
                     stand_in,
                     name or stage,
                     retrieval_figures,
                     allow_download=allow_download,
-                    callbacks=callbacks,
+                    observers=observers,
                 )
                 return
             scorer = score_on_validation(stand_in)
@@ -440,7 +439,7 @@ class Library:
                 start,
                 retrieval_figures,
                 scorer=scorer,
-                callbacks=callbacks,
+                observers=observers,
             )
 
         return estimate_training(self.folder, train, start if stage == "preference" else None)
@@ -847,13 +846,13 @@ def _prefix_step(on_progress: OnProgress | None, prefix: str) -> OnProgress | No
     return lambda step, n_done, n_total: on_progress(prefix + step, n_done, n_total)
 
 
-def _training_callbacks(title: str, on_progress: OnProgress | None) -> "list[TrainerCallback]":
+def _training_observers(title: str, on_progress: OnProgress | None) -> "list[TrainingObserver]":
     from ponticello.train.distributed import launch_info
-    from ponticello.train.loop import ProgressCallback
+    from ponticello.train.loop import ProgressObserver
 
     if on_progress is None or launch_info()[0] > 0:
         return []
-    return [ProgressCallback(title, on_progress)]
+    return [ProgressObserver(title, on_progress)]
 
 
 def _time_zone(name: str) -> tzinfo:

@@ -181,10 +181,12 @@ def test_ten_hours_are_not_read_whole(tmp_path: Path) -> None:
 
 REFUSED = {
     b"\0\0\0\x20ftypM4A ": r"an MP4 container \(m4a, aac\) is not supported; "
-    r"convert it to flac, mp3, ogg, opus or wav, or, to read it as it is: pip install 'ponticello\[av\]'",
+    r"convert it to flac, mp3, ogg, opus or wav, "
+    r"or, to read it as it is: pip install 'ponticello\[av\]'",
     b"\xff\xf1\x50\x80\x2e\x7f": "raw AAC is not supported; convert it to",
     ID3 + b"\xff\xf1\x50\x80\x2e\x7f": "raw AAC is not supported; convert it to",
-    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": r"an ASF container \(wma\) is not supported; convert it to",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": r"an ASF container \(wma\) is not supported; "
+    "convert it to",
     b"\x1a\x45\xdf\xa3": r"a Matroska container \(mka, webm\) is not supported; convert it to",
     b"\x89PNG\r\n\x1a\n": "is an image, not audio",
     b"\xff\xd8\xff\xe0": "is an image, not audio",

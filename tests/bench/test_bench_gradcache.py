@@ -7,7 +7,7 @@ from gradcache import Measured
 
 
 def test_ratios_are_to_the_first_row_with_and_without_the_baseline() -> None:
-    """600 and 620 of 400 MiB baseline: 1.03 times the whole, 1.10 times what the step itself takes."""
+    """600 and 620 MiB over a baseline of 400 are 1.03 times in all, 1.10 times without it."""
     rows = [Measured(64, 0, 400.0, 600.0, 2.0), Measured(4096, 64, 400.0, 620.0, 128.0)]
     assert gradcache.table(rows).splitlines()[2:] == [
         "| 64 | at once | 600 | 1.00 | 200 | 1.00 | 2.0 | 32 |",

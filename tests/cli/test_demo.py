@@ -187,7 +187,7 @@ def test_demo_again_trains_nothing_and_gives_the_same_table(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.loop.HTCLTrainer", train)
+    monkeypatch.setattr("ponticello.train.loop.TrainingLoop", train)
     root, first = done
     again = _demo(root, data)
     assert again.exit_code == 0, again.output

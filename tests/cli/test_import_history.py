@@ -64,13 +64,7 @@ def test_table_counts_events_once_and_keeps_those_of_unknown_tracks(
     again = json.loads(out("import-history", log, "--json", "-L", folder.root))
     assert {
         name: again[name] for name in ("n_new", "n_updated", "n_skipped", "n_total", "n_kept")
-    } == {
-        "n_new": 0,
-        "n_updated": 0,
-        "n_skipped": 1,
-        "n_total": 2,
-        "n_kept": 1,
-    }
+    } == {"n_new": 0, "n_updated": 0, "n_skipped": 1, "n_total": 2, "n_kept": 1}
     assert (again["matched"], again["match_rate"]) == ({"track_id": 3}, 0.75)
 
 

@@ -243,10 +243,7 @@ def test_every_command_says_that_a_folder_is_no_library(
             ["mine-pairs"],
             "{root} has no listening history; run: ponticello import-history FILE -L {root}",
         ),
-        (
-            ["train", "semantic"],
-            "{root} has no tracks; run: ponticello scan MUSIC -L {root}",
-        ),
+        (["train", "semantic"], "{root} has no tracks; run: ponticello scan MUSIC -L {root}"),
         (["search", "low"], "the library has no index yet; run: ponticello embed -L {root}"),
         (["search", "  "], "the search text is empty; say what the music should be like"),
         (
@@ -342,7 +339,6 @@ def test_unknown_command_is_refused_with_a_hint(run: Run) -> None:
 
 def test_training_told_to_stop_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "ponticello.library.create_library",
-        _raising(Stopped("stopped after step 4; run it again")),
+        "ponticello.library.create_library", _raising(Stopped("stopped after step 4; run it again"))
     )
     assert run("init", "lib") == (143, "", "stopped after step 4; run it again\n")

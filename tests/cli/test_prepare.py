@@ -3,11 +3,12 @@
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ponticello.cli.main import app
 from ponticello.datasets.synthetic import make_catalogue
@@ -16,7 +17,7 @@ from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.pairs.mine import read_pairs
 from ponticello.splits.splits import load_splits
-from ponticello.storage.layout import LibraryPaths, create_library
+from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import import_tracks
 from tests.cli.commands import out
 
@@ -36,27 +37,48 @@ FUNNEL = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> LibraryPaths:
-    """A library of four tracks of half a second, a fifth whose file is no sound, and a sixth
+def make_folder(place: Path) -> LibraryPaths:
+    """Makes a library of four tracks of half a second, a fifth whose file is no sound, and a sixth
     without a file.
     """
-    table = make_catalogue(n_tracks=4, n_artists=4, seconds=0.5, seed=0).write(tmp_path / "sounds")
-    (tmp_path / "sounds" / "broken.wav").write_text("this is no sound", encoding="utf-8")
+    table = make_catalogue(n_tracks=4, n_artists=4, seconds=0.5, seed=0).write(place / "sounds")
+    (place / "sounds" / "broken.wav").write_text("this is no sound", encoding="utf-8")
     with table.open("a", encoding="utf-8") as file:
         file.write(
             "broken,Broken,Artist 9,Album 9,,broken.wav\nsilent,Unheard,Artist 9,Album 9,,\n"
         )
-    folder = create_library(tmp_path / "lib", "tiny")
+    folder = create_library(place / "lib", "tiny")
     assert import_tracks(folder, table).n_total == 6
     return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LibraryPaths:
+    return make_folder(tmp_path)
 
 
 # prepare
 
 
-def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: LibraryPaths) -> None:
-    assert out("prepare", "--workers", "1", "-L", folder.root) == (
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[LibraryPaths, Result]:
+    """The library after its first `prepare`, and what the command printed; read only."""
+    folder = make_folder(tmp_path_factory.mktemp("prepared"))
+    return folder, CliRunner().invoke(app, ["prepare", "--workers", "1", "-L", str(folder.root)])
+
+
+@pytest.fixture
+def copied(prepared: tuple[LibraryPaths, Result], tmp_path: Path) -> LibraryPaths:
+    """A copy of the prepared library, to be changed."""
+    return open_library(shutil.copytree(prepared[0].root, tmp_path / "copy"))
+
+
+def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(
+    prepared: tuple[LibraryPaths, Result],
+) -> None:
+    folder, result = prepared
+    assert result.exit_code == 0
+    assert result.stdout == (
         f"4 tracks prepared, 0 unchanged, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
     )
     assert FeatureStore(folder.mels).track_ids == [f"track-{number:04d}" for number in range(4)]
@@ -70,48 +92,38 @@ def test_prepare_keeps_what_can_be_decoded_and_lists_the_rest(folder: LibraryPat
     assert row["reason"]
 
 
-def test_preparing_again_does_nothing(folder: LibraryPaths) -> None:
-    out("prepare", "--workers", "1", "-L", folder.root)
-    before = {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()}
-    assert out("prepare", "--workers", "1", "-L", folder.root) == (
-        f"0 tracks prepared, 4 unchanged, 1 skipped (see {folder.skipped}); in {folder.mels}\n"
-    )
-    assert {path.name: path.stat().st_mtime_ns for path in folder.mels.iterdir()} == before
+def test_bar_of_prepare_is_on_stderr(prepared: tuple[LibraryPaths, Result]) -> None:
+    assert "preparing" in prepared[1].stderr
+    assert "5/5" in prepared[1].stderr
+    assert "preparing" not in prepared[1].stdout
 
 
-def test_prepare_as_json(folder: LibraryPaths) -> None:
-    printed = json.loads(out("prepare", "--workers", "1", "--json", "-L", folder.root))
-    assert printed == {"n_new": 4, "n_kept": 0, "n_removed": 0, "n_skipped": 1}
-
-
-def test_track_that_lost_its_file_column_is_told_as_removed(
-    folder: LibraryPaths, tmp_path: Path
+def test_prepare_holds_tracks_out(
+    folder: LibraryPaths, prepared: tuple[LibraryPaths, Result]
 ) -> None:
-    """Its path is emptied by a second import: it is a track without audio from then on."""
-    out("prepare", "--workers", "1", "-L", folder.root)
-    (tmp_path / "t.csv").write_text("track_id,path\ntrack-0000,\nbroken,\n", encoding="utf-8")
-    out("import-tracks", tmp_path / "t.csv", "-L", folder.root)
-    assert out("prepare", "--workers", "1", "-L", folder.root) == (
-        f"0 tracks prepared, 3 unchanged, 1 removed, none skipped; in {folder.mels}\n"
-    )
-
-
-def test_prepare_holds_tracks_out(folder: LibraryPaths) -> None:
     assert load_splits(folder) is None
-    out("prepare", "--workers", "1", "-L", folder.root)
-    splits = load_splits(folder)
+    splits = load_splits(prepared[0])
     assert splits is not None
     assert len(splits.roles) == 6
     assert set(splits.roles.values()) == {"train", "validation", "test"}
 
 
-def test_bar_of_prepare_is_on_stderr(folder: LibraryPaths) -> None:
-    result = CliRunner().invoke(
-        app, ["prepare", "--workers", "1", "--json", "-L", str(folder.root)]
+def test_preparing_again_does_nothing_and_says_so_as_json(copied: LibraryPaths) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in copied.mels.iterdir()}
+    printed = json.loads(out("prepare", "--workers", "1", "--json", "-L", copied.root))
+    assert printed == {"n_new": 0, "n_kept": 4, "n_removed": 0, "n_skipped": 1}
+    assert {path.name: path.stat().st_mtime_ns for path in copied.mels.iterdir()} == before
+
+
+def test_track_that_lost_its_file_column_is_told_as_removed(
+    copied: LibraryPaths, tmp_path: Path
+) -> None:
+    """Its path is emptied by a second import: it is a track without audio from then on."""
+    (tmp_path / "t.csv").write_text("track_id,path\ntrack-0000,\nbroken,\n", encoding="utf-8")
+    out("import-tracks", tmp_path / "t.csv", "-L", copied.root)
+    assert out("prepare", "--workers", "1", "-L", copied.root) == (
+        f"0 tracks prepared, 3 unchanged, 1 removed, none skipped; in {copied.mels}\n"
     )
-    assert "preparing" in result.stderr
-    assert "5/5" in result.stderr
-    assert "preparing" not in result.stdout
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "many"])
@@ -133,15 +145,20 @@ def mined(
     return make_library(tmp_path_factory.mktemp("pairs") / "library").folder
 
 
+@pytest.fixture(scope="module")
+def printed(mined: LibraryPaths) -> str:
+    """What `mine-pairs` prints."""
+    return out("mine-pairs", "-L", mined.root)
+
+
 def _funnel(printed: str) -> dict[str, int]:
     found = re.findall(r"^ *([\d,]+)  (.+?)(?:  \(.*\))?$", printed, re.MULTILINE)
     return {step: int(n.replace(",", "")) for n, step in found}
 
 
 def test_pairs_prints_the_funnel_who_is_held_out_and_where_the_pairs_are(
-    mined: LibraryPaths,
+    mined: LibraryPaths, printed: str
 ) -> None:
-    printed = out("mine-pairs", "-L", mined.root)
     steps = _funnel(printed)
     assert list(steps) == FUNNEL
     assert steps["events"] > steps["positive events"] > 0
@@ -173,8 +190,8 @@ def test_funnel_gives_a_reason_for_every_drop(mined: LibraryPaths) -> None:
         assert printed.count(reason) == 1
 
 
-def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths) -> None:
-    before = _funnel(out("mine-pairs", "-L", mined.root))
+def test_setting_changes_the_funnel_for_this_run_only(mined: LibraryPaths, printed: str) -> None:
+    before = _funnel(printed)
     fewer = _funnel(out("mine-pairs", "-L", mined.root, "--set", "pairs.min_users=8"))
     assert 0 < fewer["with enough users"] < before["with enough users"]
     assert fewer["events"] == before["events"]
@@ -195,19 +212,19 @@ def test_later_setting_wins_and_several_add_up(mined: LibraryPaths) -> None:
     assert steps["with enough users"] > 0
 
 
-def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths) -> None:
+def test_few_listeners_behind_a_pair_come_with_a_warning(mined: LibraryPaths, printed: str) -> None:
     assert "may rest on, and reveal, one person" in out(
         "mine-pairs", "-L", mined.root, "--set", "pairs.min_users=1"
     )
-    assert "Careful" not in out("mine-pairs", "-L", mined.root)
+    assert "Careful" not in printed
 
 
-def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths) -> None:
-    steps = _funnel(out("mine-pairs", "-L", mined.root))
-    printed = json.loads(out("mine-pairs", "-L", mined.root, "--json"))
-    assert set(printed) == {"n_pairs", "n_validation_pairs", "funnel"}
-    assert printed["funnel"] == steps
-    assert printed["n_pairs"] == steps["within the cap per track"]
+def test_pairs_as_json_tell_the_same_funnel(mined: LibraryPaths, printed: str) -> None:
+    steps = _funnel(printed)
+    record = json.loads(out("mine-pairs", "-L", mined.root, "--json"))
+    assert set(record) == {"n_pairs", "n_validation_pairs", "funnel"}
+    assert record["funnel"] == steps
+    assert record["n_pairs"] == steps["within the cap per track"]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_finished_run_is_told_again_without_training(
     def train(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ponticello.train.loop.HTCLTrainer", train)
+    monkeypatch.setattr("ponticello.train.loop.TrainingLoop", train)
     root, *firsts = trained_by_command
     again = _run("train", stage, "-L", root, *SHORT)
     assert again.exit_code == 0, again.output
@@ -161,7 +161,8 @@ def test_a_library_without_frames_is_told_what_comes_first(tmp_path: Path) -> No
         "to learn from: 0 training tracks with audio, 0 with text, 0 with both; 0 listeners, "
         "0 with two or more liked "
         "(median 0), 0 pairs; for validation 0 tracks, 0 pairs",
-        "No training track has audio or text yet: run `ponticello prepare`, `tag` and `mine-pairs` first.",
+        "No training track has audio or text yet: "
+        "run `ponticello prepare`, `tag` and `mine-pairs` first.",
     ]
 
 

@@ -12,23 +12,26 @@ from dataclasses import dataclass
 
 from ponticello.listening.importers.records import TrackReference
 
-NAMES = """Harbour Lights|Velvet Comet|Nine Lanterns|Pale Orchard|Quiet Engine|Saffron Mile|Tin Cathedral|Umber Fields
-Winter Arcade|Yellow Meridian|Cobalt Hour|Drift Parade|Ember Choir|Fable County|Glass Heron|Hollow Tide|Indigo Ferry
-Juniper Kites|Kestrel Road|Lowland Radio|Marble Sun|North Atrium|Opal District|Paper Canyon|Rusted Bells|Silver Moth
-Thistle Works|Violet Anchor|Willow Static|Zephyr Union""".replace("\n", "|").split("|")
-SONGS = """Blue Hour
-Carry the Rain|Dust and Copper|Every Other Door|Falling Upstairs|Ghost Letters|Hand of Salt|Iron Garden
-Jar of Wasps|Kindling|Last Ferry Home|Mirror Season|Night Bus|Open Water|Postcards|Quarter Moon|River Teeth|Sleepless
-Tall Grass|Under Glass|Vanishing Point|White Noise Lullaby|Years of Snow|Zero Gravity|Amber Alert|Borrowed Coat
+NAMES = """Harbour Lights|Velvet Comet|Nine Lanterns|Pale Orchard|Quiet Engine|Saffron Mile
+Tin Cathedral|Umber Fields|Winter Arcade|Yellow Meridian|Cobalt Hour|Drift Parade|Ember Choir
+Fable County|Glass Heron|Hollow Tide|Indigo Ferry|Juniper Kites|Kestrel Road|Lowland Radio
+Marble Sun|North Atrium|Opal District|Paper Canyon|Rusted Bells|Silver Moth|Thistle Works
+Violet Anchor|Willow Static|Zephyr Union""".replace("\n", "|").split("|")
+SONGS = """Blue Hour|Carry the Rain|Dust and Copper|Every Other Door|Falling Upstairs
+Ghost Letters|Hand of Salt|Iron Garden|Jar of Wasps|Kindling|Last Ferry Home|Mirror Season
+Night Bus|Open Water|Postcards|Quarter Moon|River Teeth|Sleepless|Tall Grass|Under Glass
+Vanishing Point|White Noise Lullaby|Years of Snow|Zero Gravity|Amber Alert|Borrowed Coat
 Cinder Path|Deep Blue Sea|Echo Park|First Frost""".replace("\n", "|").split("|")
-VERSIONS = """Live|Live at Harbour Hall|Live 2009|Live Acoustic|Unplugged|Acoustic|Acoustic Version|Demo|Early Demo
-Instrumental|Instrumental Version|Karaoke Version|Remix|Moth Remix|Club Mix|Extended Mix|Extended Version|Radio Edit
-Edit|Dub|Dub Mix|VIP Mix|Sped Up|Slowed + Reverb|Nightcore|8D Audio|A Cappella|Acapella|Orchestral Version|Piano Version
-Strings Version|Rerecorded|Re-recorded 2019|Nora's Version|Cover|Tribute|Take 3|Alternate Take|Outtake|Rehearsal|Reprise
-Session|Studio Session|Mono|Single Version|Album Version|Clean|12" Mix|Rework|Bootleg|Mashup|Ao Vivo|En Vivo|En Directo
-ライブ|现场版|Концерт|Part 2|II|Commentary|Remastered Live|Live, 2011 Remaster|Moth Remix [2011 Remaster]
-Originally Performed by Hollow Tide|In the Style of Hollow Tide|Made Famous by Hollow Tide|Stripped|Full Length|Medley
-Radio 4 Broadcast""".replace("\n", "|").split("|")
+VERSIONS = """Live|Live at Harbour Hall|Live 2009|Live Acoustic|Unplugged|Acoustic
+Acoustic Version|Demo|Early Demo|Instrumental|Instrumental Version|Karaoke Version|Remix
+Moth Remix|Club Mix|Extended Mix|Extended Version|Radio Edit|Edit|Dub|Dub Mix|VIP Mix|Sped Up
+Slowed + Reverb|Nightcore|8D Audio|A Cappella|Acapella|Orchestral Version|Piano Version
+Strings Version|Rerecorded|Re-recorded 2019|Nora's Version|Cover|Tribute|Take 3|Alternate Take
+Outtake|Rehearsal|Reprise|Session|Studio Session|Mono|Single Version|Album Version|Clean|12" Mix
+Rework|Bootleg|Mashup|Ao Vivo|En Vivo|En Directo|ライブ|现场版|Концерт|Part 2|II|Commentary
+Remastered Live|Live, 2011 Remaster|Moth Remix [2011 Remaster]
+Originally Performed by Hollow Tide|In the Style of Hollow Tide|Made Famous by Hollow Tide
+Stripped|Full Length|Medley|Radio 4 Broadcast""".replace("\n", "|").split("|")
 NOTATIONS = ("{} ({})", "{} [{}]", "{} - {}", "{} – {}")
 
 

@@ -192,7 +192,7 @@ def test_a_track_that_went_is_missed_everywhere_it_is_named(trained_copy: Librar
 def test_damage_within_the_log_is_told_by_its_name_wherever_it_is_read(
     trained_copy: Library,
 ) -> None:
-    """Past the start and before the footer: the rows themselves, which lazy readers come to last."""
+    """Overwrites bytes between the start and the footer: the rows, which lazy readers read last."""
     log = trained_copy.folder.interactions
     data = bytearray(log.read_bytes())
     data[16 : len(data) // 2] = bytes(len(data) // 2 - 16)
@@ -384,11 +384,13 @@ def test_a_space_that_is_well_spread_is_whole(trained_copy: Library) -> None:
 
 def test_too_little_room_is_an_error(trained: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: _Usage(2**29))
-    (little,) = machine.check_room(trained.folder.root, 2**28, "preparing")
+    monkeypatch.setattr(spaces, "bytes_to_write", lambda _: 2**28)
+    (little,) = spaces.check_room(trained.folder)
     assert (little.severity, little.do) == ("warning", "make room before long work")
-    (none,) = machine.check_room(trained.folder.root, 2**30, "preparing")
+    monkeypatch.setattr(spaces, "bytes_to_write", lambda _: 2**30)
+    (none,) = spaces.check_room(trained.folder)
     assert none.severity == "error"
-    assert "512 MB free; preparing would take some 1.0 GB" in none.what
+    assert "512 MB free; preparing and embedding the rest would take about 1.0 GB" in none.what
 
 
 class _Usage:

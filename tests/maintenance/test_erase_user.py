@@ -303,11 +303,7 @@ def test_nothing_of_a_forgotten_listener_is_left_in_bad_rows_and_killed_writes(
         f'[{{"ts": "2025-01-01T00:00:00Z", "username": "{who}", "ip_addr_decrypted": "203.0.113.7"'
     )
     (tmp_path / "s.json").write_text(spotify)
-    forms: dict[str, Format] = {
-        "plays.csv": "table",
-        "plays.jsonl": "table",
-        "s.json": "spotify",
-    }
+    forms: dict[str, Format] = {"plays.csv": "table", "plays.jsonl": "table", "s.json": "spotify"}
     written = ""
     for name, form in forms.items():
         assert import_history(folder, tmp_path / name, file_format=form).n_skipped > 0

@@ -179,9 +179,7 @@ def test_up_to_12_clusters_every_flip_is_counted() -> None:
             )
 
 
-def test_sign_flips_agree_with_scipy_exactly_where_all_are_tried_and_closely_where_they_are_drawn() -> (
-    None
-):
+def test_sign_flips_agree_with_scipy_exactly_if_all_are_tried_and_closely_if_drawn() -> None:
     """A p near 0.5 of 9,999 rounds has a deviation of 0.005, the difference of two 0.007; three are
     allowed.
     """

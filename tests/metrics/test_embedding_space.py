@@ -98,7 +98,7 @@ def test_few_tracks_of_many_dimensions_are_not_called_collapsed() -> None:
 
 
 def test_sampled_uniformity_is_near_that_of_all_pairs() -> None:
-    """1,000 rows have 499,500 pairs, of which 65,536 are drawn; on a circle the mean is e^-4 I0(4)."""
+    """65,536 of 499,500 pairs are drawn; on a circle the mean is e^-4 I0(4)."""
     vectors = _spread(1000, 2)
     left, right = np.triu_indices(1000, 1)
     plain = math.log(np.exp(-2 * ((vectors[left] - vectors[right]) ** 2).sum(axis=1)).mean())

@@ -180,16 +180,16 @@ def index_killed(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "store-killed",
-        "Prepared frames, killed -9 at a random point of `prepare`: they open, no acknowledged track is lost, every "
-        "byte is what was written, and running again completes them",
+        "Prepared frames, killed -9 at a random point of `prepare`: they open, no acknowledged "
+        "track is lost, every byte is what was written, and running again completes them",
         200,
         15,
         store_killed,
     ),
     Row(
         "index-killed",
-        "The index, killed -9 at a random point of being rebuilt: it opens, with what was acknowledged, its "
-        "neighbours equal brute force, and running again completes it",
+        "The index, killed -9 at a random point of being rebuilt: it opens, with what was "
+        "acknowledged, its neighbours equal brute force, and running again completes it",
         200,
         15,
         index_killed,

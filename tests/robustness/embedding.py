@@ -94,7 +94,8 @@ def killed(trial: Trial) -> Outcome:
             in_child(partial(_embed, library))
             require(_generation(library) == _generation(done), "running again gives another index")
     outcome.notes.append(
-        f"{n_kept} kills came after some vectors were kept; {n_late} came after the end, not counted"
+        f"{n_kept} kills came after some vectors were kept; "
+        f"{n_late} came after the end, not counted"
     )
     return outcome
 
@@ -154,7 +155,7 @@ def _ask(port: int, expected: dict[str, list[list[str]]], n: int, until: Path) -
 
 
 def rebuilt(trial: Trial) -> Outcome:
-    """Two indexes take turns under a service; every answer must be that of the generation it names."""
+    """Swaps two indexes under a service; each answer must be right for the generation it names."""
     outcome = Outcome()
     start, done = _two_indexes(trial)
     expected = {_generation(root): in_child(partial(_answers, root)) for root in (start, done)}
@@ -185,16 +186,16 @@ def rebuilt(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "embed-killed",
-        "`embed`, killed -9 at a random point: the library answers as before it or as after it, and running again "
-        "gives the very index, bit for bit, of a run left alone",
+        "`embed`, killed -9 at a random point: the library answers as before it or as after it, "
+        "and running again gives the very index, bit for bit, of a run left alone",
         100,
         6,
         killed,
     ),
     Row(
         "index-rebuilt",
-        "The index is rebuilt, again and again by another process, under a service that is being asked: no error, and "
-        "every answer is right for the index it names",
+        "The index is rebuilt, again and again by another process, under a service that is being "
+        "asked: no error, and every answer is right for the index it names",
         2_000,
         200,
         rebuilt,

@@ -22,7 +22,7 @@ QUESTIONS = ("slow low dark piece", "fast bright sounds", "artist 3")
 
 
 def _answers_of_model(root: Path) -> object:
-    """What the model says of texts and of sounds, whether its run counts as finished, and as which."""
+    """Hashes of the text and audio vectors, and the trained run if it counts as finished."""
     run = root / "runs" / "preference"
     model = HTCL.from_pretrained(run)
     store = FeatureStore(root / "mels")
@@ -116,8 +116,9 @@ def flipped(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "byte-flipped",
-        "A single flipped byte in a model folder, the prepared frames or the index (their configs and records too) is "
-        "detected with one readable line, or every answer is the same as before",
+        "A single flipped byte in a model folder, the prepared frames or the index (their "
+        "configs and records too) is detected with one readable line, or every answer is the same "
+        "as before",
         1000,
         60,
         flipped,

@@ -136,7 +136,8 @@ def forget(trial: Trial) -> Outcome:
             len(found)
         )  # 0.09: of 20 against 60 by chance
         outcome.notes.append(
-            f"AUC by the {name}: {before.mean():.3f} before, {after.mean():.3f} after (± {error:.3f})"
+            f"AUC by the {name}: {before.mean():.3f} before, "
+            f"{after.mean():.3f} after (± {error:.3f})"
         )
         if abs(after.mean() - 0.5) > 3 * error:
             outcome.failures.append(f"the {name} still tell: AUC {after.mean():.3f}")
@@ -146,8 +147,9 @@ def forget(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "forgotten",
-        "`forget-user` leaves the tables as they would be without the listeners, byte for byte, and names the run to "
-        "train again; after that a membership-inference attack on them is a guess",
+        "`forget-user` leaves the tables as they would be without the listeners, byte for byte, "
+        "and names the run to train again; after that a membership-inference attack on them is a "
+        "guess",
         10,
         1,
         forget,

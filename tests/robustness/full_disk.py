@@ -73,12 +73,14 @@ def _model(run: str) -> Callable[[Path], object]:
 
 CASES = (
     Case(
-        "checkpoint", lambda library: command("train", "preference", "-L", library), _model("semantic"),
+        "checkpoint",
+        lambda library: command("train", "preference", "-L", library),
+        _model("semantic"),
         _model("preference"),
     ),
     Case("store", _prepare, _store, _store),
     Case("index", lambda library: command("embed", "-L", library), _answer, _answer),
-)  # fmt: skip
+)
 
 
 def _before(library: Path, name: str) -> None:
@@ -187,8 +189,9 @@ def _mounted(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[st
 ROWS = [
     Row(
         "disk-full",
-        "The disk is full at any point of writing a checkpoint, prepared frames or an index: one readable line, what "
-        "was there before still opens, and with room again the command ends as if nothing had been",
+        "The disk is full at any point of writing a checkpoint, prepared frames or an index: one "
+        "readable line, what was there before still opens, and with room again the command ends as "
+        "if nothing had been",
         150,
         15,
         full_disk,

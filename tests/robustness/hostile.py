@@ -185,14 +185,26 @@ def _laughs(at: Ground) -> Callable[[Tell], None]:
     machine.
     """
     entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
-    head = f'<?xml version="1.0"?><!DOCTYPE p [<!ENTITY a0 "lol">{entities}<!ENTITY f SYSTEM "file:///etc/passwd">]>'
-    body = '<playlist xmlns="http://xspf.org/ns/0/"><trackList><track><title>&a9;&f;</title></track></trackList>'
-    (at.work / "list.xspf").write_text(f"{head}{body}</playlist>", encoding="utf-8")
+    entities = f'<!ENTITY a0 "lol">{entities}<!ENTITY f SYSTEM "file:///etc/passwd">'
+    track = "<track><title>&a9;&f;</title></track>"
+    (at.work / "list.xspf").write_text(
+        f'<?xml version="1.0"?><!DOCTYPE p [{entities}]><playlist xmlns="http://xspf.org/ns/0/">'
+        f"<trackList>{track}</trackList></playlist>",
+        encoding="utf-8",
+    )
     return command("import-history", at.work / "list.xspf", "-L", at.library)
 
 
-DEEP = ("ponticello.toml", "history.json", "history.jsonl", "index.json", "run.json", "config.json", "sha256.json",
-        "tokenizer_config.json")  # fmt: skip
+DEEP = (
+    "ponticello.toml",
+    "history.json",
+    "history.jsonl",
+    "index.json",
+    "run.json",
+    "config.json",
+    "sha256.json",
+    "tokenizer_config.json",
+)
 ATTACKS: dict[str, Attack] = {
     "a .pth file with code": partial(_pth, ".pth"),
     "a pickle by another name": partial(_pth, ".bin"),
@@ -241,8 +253,9 @@ def hostile(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "hostile-files",
-        "Archives that climb out or explode, JSON, TOML and XML that nest or expand, arrays of objects, pickles and "
-        "model folders with code: no code runs (a canary file), nothing is written outside, one readable line",
+        "Archives that climb out or explode, JSON, TOML and XML that nest or expand, arrays of "
+        "objects, pickles and model folders with code: no code runs (a canary file), nothing is "
+        "written outside, one readable line",
         len(ATTACKS),
         len(ATTACKS),
         hostile,

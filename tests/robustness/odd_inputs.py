@@ -1,4 +1,4 @@
-"""Inputs that are no fault of the library's: sounds and texts that hold nothing, or far too much."""
+"""Odd inputs: sounds and texts that are empty, not finite or far too long."""
 
 import csv
 import json
@@ -50,7 +50,8 @@ SOUNDS: dict[str, Callable[[Path], object]] = {
 TEXTS = {
     "10,000 words": "slow low dark " * 3_333 + "piece",
     "emoji": "\N{MUSICAL NOTE}\N{PERSON WITH HEADSCARF}\N{ZERO WIDTH JOINER}\N{ROCKET}" * 40,
-    "right to left": "\N{RIGHT-TO-LEFT OVERRIDE}\u0645\u0648\u0633\u064a\u0642\u0649 \u05de\u05d5\u05d6",
+    "right to left": "\N{RIGHT-TO-LEFT OVERRIDE}"
+    "\u0645\u0648\u0633\u064a\u0642\u0649 \u05de\u05d5\u05d6",
     "empty": "",
     "marks": "e" + "\N{COMBINING ACUTE ACCENT}" * 2_000,
 }
@@ -178,16 +179,18 @@ def nothing_finite(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "odd-inputs",
-        "NaN, infinity, one NaN, silence, DC, far too loud, empty and no samples in 5 % of the sounds; 10,000 words, "
-        "emoji, right-to-left, nothing and 2,000 accents in 5 % of the texts: both stages end with finite weights, "
-        "losses and vectors, and what cannot be used is listed",
+        "NaN, infinity, one NaN, silence, DC, far too loud, empty and no samples in 5 % of the "
+        "sounds; 10,000 words, emoji, right-to-left, nothing and 2,000 accents in 5 % of the "
+        "texts: both stages end with finite weights, losses and vectors, and what cannot be used "
+        "is listed",
         20,
         2,
         odd,
     ),
     Row(
         "nothing-finite",
-        "A run whose sounds are all NaN, or whose numbers run away, stops with one readable line and saves nothing",
+        "A run whose sounds are all NaN, or whose numbers run away, stops with one readable line "
+        "and saves nothing",
         6,
         2,
         nothing_finite,

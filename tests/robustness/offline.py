@@ -33,7 +33,7 @@ def _run(tell: Tell, arguments: list[str]) -> None:
 
 
 def offline(trial: Trial) -> Outcome:
-    """The demo's tests first; with more tries also those of the models, and then the demo itself."""
+    """Runs the demo's tests; with more tries also those of the models, and then the demo."""
     outcome = Outcome()
     runs = [["-m", "pytest", "-q", "-p", "no:cacheprovider", test] for test in TESTS]
     runs.append(["-m", "ponticello", "demo", "--library", str(trial.work / "demo-library")])
@@ -52,8 +52,8 @@ def offline(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "no-network",
-        "Without a network (a namespace with nothing but an unconnected loopback) the demo and the tests of it and of "
-        "the models pass",
+        "Without a network (a namespace with nothing but an unconnected loopback) the demo and the "
+        "tests of it and of the models pass",
         4,
         1,
         offline,

@@ -36,7 +36,7 @@ def _again(run: Path, path: Path, others: list[Path], seed: int, n: int) -> list
 
 
 def same(trial: Trial) -> Outcome:
-    """A quarter of the tries are processes of their own, whose vectors must be equal bit for bit."""
+    """A quarter of the tries run in their own process; their vectors must be equal bit for bit."""
     outcome = Outcome()
     root = make_world(trial.work, trial.seed, train=True)
     files = sorted((trial.work / "sounds").glob("*.wav"))[:12]
@@ -57,7 +57,8 @@ def same(trial: Trial) -> Outcome:
             apart = max(apart, off)
             require(off < CLOSE, f"{off:.1e} from the vector alone")
     outcome.notes.append(
-        f"{n_processes} processes bit for bit; beside others and in other batches at most {apart:.1e} off"
+        f"{n_processes} processes bit for bit; "
+        f"beside others and in other batches at most {apart:.1e} off"
     )
     return outcome
 
@@ -106,15 +107,16 @@ def other_model(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "same-vector",
-        "The same file gives the same vector: bit for bit in another process, to 1e-5 beside other files and in other "
-        "batch sizes",
+        "The same file gives the same vector: bit for bit in another process, to 1e-5 beside other "
+        "files and in other batch sizes",
         100,
         12,
         same,
     ),
     Row(
         "wrong-model",
-        "An index is not asked with another model than its own: refused in one line with both names",
+        "An index is not asked with another model than its own: refused in one line with both "
+        "names",
         20,
         4,
         other_model,

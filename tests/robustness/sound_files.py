@@ -25,7 +25,7 @@ HOUR_S = 3_600.0
 
 
 def _library(root: Path, music: Path) -> LibraryPaths:
-    """A library over `music`, with the good sounds in it, scanned and prepared as the commands do."""
+    """Makes a library over `music` with the good sounds, scanned and prepared."""
     music.mkdir(parents=True, exist_ok=True)
     for number in range(N_GOOD):
         samples = np.random.default_rng(1_000 + number).normal(0, 0.1, 16_000)
@@ -102,7 +102,8 @@ def malformed(trial: Trial) -> Outcome:
                 f"neither read nor listed: {name!r}" for name in found["unaccounted"]
             ]
     outcome.notes.append(
-        f"{n_listed:,} listed with a reason, {trial.tries - n_listed:,} read as far as they are whole"
+        f"{n_listed:,} listed with a reason, "
+        f"{trial.tries - n_listed:,} read as far as they are whole"
     )
     outcome.notes.append(
         f"{n_lost} of them crashed or hung their decoder, in a process of its own, since replaced"
@@ -113,8 +114,9 @@ def malformed(trial: Trial) -> Outcome:
 ROWS = [
     Row(
         "malformed-audio",
-        "Audio files cut, flipped, lying, spliced, disguised and oddly named, beside pipes and loops of links: no "
-        "command crashes or hangs, each is read or listed, and the good files' rows and frames are as if alone",
+        "Audio files cut, flipped, lying, spliced, disguised and oddly named, beside pipes and "
+        "loops of links: no command crashes or hangs, each is read or listed, and the good files' "
+        "rows and frames are as if alone",
         5_000,
         60,
         malformed,

@@ -16,7 +16,7 @@ from typing import Any
 
 from ponticello.cli.main import TERMINATED
 from ponticello.errors import Stopped
-from ponticello.train.loop import HTCLTrainer
+from ponticello.train.loop import TrainingLoop
 from ponticello.train.runs import COMPLETE
 from tests.robustness.children import Child, Ended, Tell
 from tests.robustness.rows import Outcome, Row, Trial, require
@@ -57,14 +57,14 @@ def ranks(stage: str, library: Path, n_processes: int) -> list[Callable[[Tell], 
                 }
                 os.environ.update({name: str(number) for name, number in numbers.items()})
                 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-            save = HTCLTrainer._save_checkpoint
+            save = TrainingLoop.save_checkpoint
 
-            def telling(trainer: HTCLTrainer, model: Any, trial: Any) -> None:
+            def telling(loop: TrainingLoop[Any]) -> None:
                 tell(SAVING)
-                save(trainer, model, trial)
+                save(loop)
                 tell(SAVED)
 
-            HTCLTrainer._save_checkpoint = telling  # type: ignore[method-assign, assignment]
+            TrainingLoop.save_checkpoint = telling  # type: ignore[method-assign, assignment]
             try:
                 train_stage(library, stage)
             except Stopped as stop:  # as the command does
@@ -204,16 +204,17 @@ def _wait(seconds: float) -> None:
 ROWS = [
     Row(
         "training-killed",
-        "A run killed -9 at a random point, in either stage, on one or two processes, and every fifth while a "
-        "checkpoint is written, goes on to the same losses and the same weights, bit for bit, as one left alone",
+        "A run killed -9 at a random point, in either stage, on one or two processes, and every "
+        "fifth while a checkpoint is written, goes on to the same losses and the same weights, bit "
+        "for bit, as one left alone",
         50,
         6,
         killed,
     ),
     Row(
         "training-stopped",
-        "A run told to stop (SIGTERM) writes a checkpoint within 10 s, ends with exit code 143 and a line that says "
-        "how to go on, and does so to the same losses and weights",
+        "A run told to stop (SIGTERM) writes a checkpoint within 10 s, ends with exit code 143 and "
+        "a line that says how to go on, and does so to the same losses and weights",
         20,
         4,
         stopped,

@@ -29,6 +29,7 @@ STAGE = {
     "batch_size": 8,
     "max_steps": 24,
     "min_steps": 0,
+    "min_validations": 1,
     "early_stopping_patience": 2,
     "audio_lr": 1e-3,
     "heads_lr": 1e-3,

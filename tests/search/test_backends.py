@@ -107,7 +107,7 @@ def plain_top(
 def test_the_best_rows_come_first_with_their_products(
     neighbours: NeighborIndex, vectors: np.ndarray, dial: float
 ) -> None:
-    """All of them by an exact way, 98 % at least by clusters; each product to float32's rounding."""
+    """Exact search finds all, clusters at least 98 %; products agree to float32's rounding."""
     found = 0
     for query in query_at_blend(clustered_vectors(50, seed=7), 2, dial):
         rows, products = neighbours.top(query, 10)

@@ -242,7 +242,10 @@ def test_text_search_refuses_a_run_trained_since_and_names_both_spaces(
     run = trained_copy.folder.run("preference")
     held = space_id(run)
     _change_weight(run)
-    wanted = f"run 'preference' is now space {space_id(run)}, the index holds {held}; run: ponticello embed"
+    wanted = (
+        f"run 'preference' is now space {space_id(run)}, the index holds {held}; "
+        "run: ponticello embed"
+    )
     with pytest.raises(CheckpointError, match=wanted):
         trained_copy.search("low dark slow")
     assert len(trained_copy.similar("track-0000", k=3)) == 3  # needs no model

@@ -74,7 +74,7 @@ def test_a_flipped_bit_of_a_faiss_file_is_refused(tmp_path: Path, place: int) ->
 def test_ranked_lists_with_caps_and_exclusions_are_those_of_the_exact_way(
     tmp_path: Path, blend: float
 ) -> None:
-    """Two tracks an artist of three: six, which the first ten may not hold; one of them may differ."""
+    """Two tracks each by three artists; the first ten may miss one of these six."""
     _written(tmp_path)
     lists = []
     for backend in ("auto", "exact"):

@@ -35,7 +35,7 @@ def _ids(results: list[Result]) -> str:
 
 
 def test_best_comes_first_with_its_parts() -> None:
-    """Blend 0.25: a 0.75 * 0.4 + 0.25 * 0.8 = 0.5, b 0.75 * 0.8 + 0 = 0.6, c 0 + 0.25 * 1 = 0.25."""
+    """By hand: a 0.75 * 0.4 + 0.25 * 0.8 = 0.5, b 0.75 * 0.8 = 0.6, c 0.25 * 1 = 0.25."""
     index = _index([0.4, 0.8, 0.0], [0.8, 0.0, 1.0])
     found = rank_tracks(index, QUERY, _tracks(["X", "Y", None]), k=3, blend=0.25)
     assert [(r.rank, r.track_id, r.title, r.artist) for r in found] == [

@@ -38,7 +38,7 @@ def test_a_large_ridge_is_closeness_to_the_mean_seed() -> None:
 
 
 def test_a_direction_all_tracks_share_counts_less_with_a_small_ridge() -> None:
-    """Axis 0 has ten times the spread of axis 1; a seed that stands out on both is known by axis 1."""
+    """Axis 0 has ten times the spread of axis 1, so a seed that is far on both stands out on 1."""
     vectors = np.random.default_rng(1).standard_normal((5000, 2)) * [10.0, 1.0]
     seed = np.array([[10.0, 1.0]])
     weights = [

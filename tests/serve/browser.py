@@ -32,7 +32,9 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 _WATCH = """
 window.ran = [];
 window.stopped = [];
-document.addEventListener('securitypolicyviolation', (event) => window.stopped.push(event.violatedDirective));
+document.addEventListener('securitypolicyviolation', (event) => {
+  window.stopped.push(event.violatedDirective);
+});
 """
 
 
@@ -92,7 +94,8 @@ def open_explorer(page: Page, address: str, state: str = "") -> None:
     page.goto(f"{address}/#{state}")
     until(
         page,
-        "() => document.querySelectorAll('#list .song').length || !document.getElementById('songs-empty').hidden",
+        "() => document.querySelectorAll('#list .song').length"
+        " || !document.getElementById('songs-empty').hidden",
     )
 
 

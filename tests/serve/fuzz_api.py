@@ -263,9 +263,11 @@ def main() -> None:
         ]
         row = [sum(n for first, n in of_label if first == wanted) for wanted in (2, 3, 4, 5)]
         print(f"{label:<44} " + " ".join(f"{n:>6,}" for n in row))
+    seconds = time.monotonic() - started
     print(
-        f"{tally.n_requests:,} requests to {len(labels)} operations in {time.monotonic() - started:.0f} s: "
-        f"{tally.of_status(2):,} answered, {tally.of_status(4):,} refused, {tally.of_status(5):,} 5xx, "
+        f"{tally.n_requests:,} requests to {len(labels)} operations in {seconds:.0f} s: "
+        f"{tally.of_status(2):,} answered, {tally.of_status(4):,} refused, "
+        f"{tally.of_status(5):,} 5xx, "
         f"{len(tally.faults):,} kinds of fault"
     )
     for fault, command in tally.faults.items():

@@ -69,7 +69,9 @@ def _order_like(page: Page, address: str, name: str, blend: int) -> list[str]:
     order = [result["title"] for result in answer["results"]]
     until(
         page,
-        "order => JSON.stringify([...document.querySelectorAll('#list .title')].map(e => e.textContent)) === order",
+        """order => JSON.stringify(
+            [...document.querySelectorAll('#list .title')].map(e => e.textContent)
+        ) === order""",
         json.dumps(order, separators=(",", ":")),
     )
     return order
@@ -236,7 +238,10 @@ def test_seeds_can_be_turned_and_removed_and_songs_dragged_to_the_question(
 def test_an_address_that_anybody_may_have_written_asks_what_can_be_read(
     page: Page, address: str
 ) -> None:
-    odd = "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er&blend=7&per_artist=-1&view=nope"
+    odd = (
+        "ask=zzz&ask=0~text~x&ask=1~part~9~3~t&ask=99~text~y&ask=2~text~slow~er"
+        "&blend=7&per_artist=-1&view=nope"
+    )
     open_explorer(page, address, f"{odd}&where=tags%3Dslow")
     expect(page.locator("#chips .chip > span")).to_have_text(["“slow~er”"])
     expect(page.locator("#filters .chip")).to_have_text(["tags=slow"])
@@ -465,7 +470,8 @@ def test_the_waveform_is_a_slider_and_a_moment_of_a_song_a_question(
     assert box is not None
     page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 10)
     expect(wave).to_have_attribute("aria-valuenow", "2")
-    painted = "() => document.getElementById('waveform').getContext('2d').getImageData(0, 0, 300, 40).data.some(v => v)"
+    painted = """() => document.getElementById('waveform').getContext('2d')
+        .getImageData(0, 0, 300, 40).data.some(v => v)"""
     assert page.evaluate(painted)
     name = page.locator("#now-title").inner_text()
     page.get_by_role("button", name="Like this moment").click()

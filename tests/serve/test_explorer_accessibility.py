@@ -363,7 +363,8 @@ def test_a_dropped_sound_becomes_the_question(
         page.evaluate(
             """bytes => {
                 const data = new DataTransfer();
-                data.items.add(new File([new Uint8Array(bytes)], 'mine.wav', { type: 'audio/wav' }));
+                const file = new File([new Uint8Array(bytes)], 'mine.wav', { type: 'audio/wav' });
+                data.items.add(file);
                 const options = { dataTransfer: data, bubbles: true, cancelable: true };
                 document.body.dispatchEvent(new DragEvent('drop', options));
             }""",

@@ -41,9 +41,10 @@ def _maps(page: Page) -> Any:
     return page.evaluate(
         """async () => {
             const { maps } = await import('/static/map-state.js');
-            return { ids: maps.ids, ranks: [...maps.ranks], active: maps.active, selection: [...maps.selection],
-                selected: maps.ids[maps.selected] ?? null,
-                panes: maps.panes.map((pane) => ({ name: pane.name, zoom: pane.zoom, x: pane.x, y: pane.y,
+            return { ids: maps.ids, ranks: [...maps.ranks], active: maps.active,
+                selection: [...maps.selection], selected: maps.ids[maps.selected] ?? null,
+                panes: maps.panes.map((pane) => ({
+                    name: pane.name, zoom: pane.zoom, x: pane.x, y: pane.y,
                     left: pane.left, top: pane.top, width: pane.width, height: pane.height,
                     places: maps.ids.map((_, row) => pane.at(row)) })) };
         }"""
@@ -57,7 +58,7 @@ def _stage(page: Page) -> tuple[float, float]:
 
 
 def _lonely(places: list[list[float]]) -> int:
-    """The row that is furthest from its nearest neighbour, so that a click there can mean no other."""
+    """Returns the row that is furthest from its nearest neighbour, to be clicked without doubt."""
 
     def room(row: int) -> float:
         x, y = places[row]
@@ -234,7 +235,8 @@ def test_the_table_tells_what_the_maps_show_and_chooses_like_them(page: Page) ->
 def test_lines_join_the_movers_until_they_are_switched_off(page: Page) -> None:
     count = """() => {
         const canvas = document.getElementById('overlay');
-        const gap = canvas.getContext('2d').getImageData(canvas.width / 2 - 3, 0, 6, canvas.height).data;
+        const context = canvas.getContext('2d');
+        const gap = context.getImageData(canvas.width / 2 - 3, 0, 6, canvas.height).data;
         return gap.filter((value, at) => at % 4 === 3 && value > 0).length;
     }"""
     assert page.evaluate(count) > 0

@@ -15,7 +15,7 @@ N_GROUPS = 6
 
 
 def _index(n: int, both: bool = True, moved: int | None = None) -> EmbeddingIndex:
-    """`n` tracks in tight groups; `moved`: the track that is of another group in the second space."""
+    """`n` tracks in tight groups; `moved`: the track whose group differs in the second space."""
     generator = np.random.default_rng(1)
     centres = generator.standard_normal((N_GROUPS, 16))
     group = np.arange(n) % N_GROUPS

@@ -163,7 +163,7 @@ def test_explain_takes_the_blend_of_an_ask_from_the_ask(client: TestClient) -> N
 
 
 def test_a_part_of_a_track_asks_for_that_part(client: TestClient, trained: Library) -> None:
-    """All of a track's four seconds as a part are the track itself, but for copies it may now meet."""
+    """A part of all four seconds is the track itself, but its copies may be among the answers."""
     track = trained.index.track_ids[8]
     part = _post(
         client, "search", {"terms": [{"track_id": track, "start_s": 0, "end_s": 10}], "k": 5}

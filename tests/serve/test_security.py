@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ponticello.cli.main import app as command
 from ponticello.errors import ConfigError
-from ponticello.serve import security as guard
+from ponticello.serve import security
 from ponticello.serve.app import create_app
 from ponticello.serve.security import BODY_BYTES, COOKIE, HEADERS, OPEN, security_policy_for
 from tests.serve.asgi import forever, send
@@ -94,11 +94,11 @@ def test_a_token_is_compared_in_constant_time(
     class Recorded:
         compare_digest = staticmethod(compare)
 
-    monkeypatch.setattr(guard, "hmac", Recorded)
+    monkeypatch.setattr(security, "hmac", Recorded)
     client.get("/api/library", headers={"Authorization": "Bearer nearly"})
     assert b"nearly" in compared
-    source = Path(guard.__file__).read_text(encoding="utf-8")
-    assert not re.search(r"token\s*[!=]=|[!=]=\s*(self\.guard\.)?token", source), (
+    source = Path(security.__file__).read_text(encoding="utf-8")
+    assert not re.search(r"token\s*[!=]=|[!=]=\s*(self\.policy\.)?token", source), (
         "nothing else compares it"
     )
 

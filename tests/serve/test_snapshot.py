@@ -20,9 +20,8 @@ from tests.serve.served import client_of, make_app
 
 def test_a_new_index_is_taken_up_and_models_are_kept(trained_copy: Library) -> None:
     swapped: list[str | None] = []
-    live = LibraryWatcher(
-        trained_copy.folder.root, on_swap=[lambda snapshot: swapped.append(snapshot.generation)]
-    )
+    live = LibraryWatcher(trained_copy.folder.root)
+    live.on_swap.append(lambda snapshot: swapped.append(snapshot.generation))
     before = live.now()
     assert before.service.index.has_preference
     assert not live.refresh(), "nothing has changed"
@@ -71,7 +70,8 @@ def test_many_who_ask_at_once_load_the_models_and_profiles_once(
 
 def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> None:
     troubles: list[Exception] = []
-    live = LibraryWatcher(trained_copy.folder.root, on_failure=[troubles.append])
+    live = LibraryWatcher(trained_copy.folder.root)
+    live.on_failure.append(troubles.append)
     generation = live.now().generation
     (trained_copy.folder.index / "CURRENT").write_text("0000000000000000\n")
     assert not live.refresh()
@@ -85,7 +85,8 @@ def test_a_damaged_index_leaves_the_last_one_in_use(trained_copy: Library) -> No
 
 def test_what_is_taken_back_is_no_trouble_any_more(trained_copy: Library) -> None:
     troubles: list[Exception] = []
-    live = LibraryWatcher(trained_copy.folder.root, on_failure=[troubles.append])
+    live = LibraryWatcher(trained_copy.folder.root)
+    live.on_failure.append(troubles.append)
     current = trained_copy.folder.index / "CURRENT"
     good = current.read_text()
     for n in (1, 2):

@@ -68,14 +68,20 @@ def test_an_artist_in_both_halves_is_allowed_where_single_tracks_are_held_out() 
 
 def test_a_cold_item_inside_a_training_pair_is_named() -> None:
     pairs = pl.DataFrame({"anchor_id": ["a", "a"], "positive_id": ["a", "b"], "weight": [1, 1]})
-    wanted = "a training pair holds a track that is not for training (1 rows): anchor_id=a, positive_id=b; make"
+    wanted = (
+        "a training pair holds a track that is not for training (1 rows): "
+        "anchor_id=a, positive_id=b; make"
+    )
     assert _message(SPLITS, TRACKS.head(1), pairs).startswith(wanted)
     no_role = Splits({"a": "train"}, None, None, scheme=Scheme("column", "split"), n_without_role=1)
     assert _message(no_role, TRACKS, pairs).startswith(wanted)
 
 
 def test_an_event_on_a_track_that_is_not_for_training_is_named() -> None:
-    wanted = "a training event is on a track that is not for training (1 rows): user_id=u, track_id=b, played_at=2024"
+    wanted = (
+        "a training event is on a track that is not for training (1 rows): "
+        "user_id=u, track_id=b, played_at=2024"
+    )
     assert _message(SPLITS, TRACKS.head(1), None, _events(("u", "a", 0), ("u", "b", 1))).startswith(
         wanted
     )
@@ -99,8 +105,10 @@ def test_an_event_of_a_listeners_own_last_sessions_is_named() -> None:
     assert check_no_leak(splits, TRACKS.head(1), None, _events(("u", "a", 0), ("v", "a", 4))) == []
     for leak in (("u", "a", 1), ("v", "a", 5), ("w", "a", 0)):
         message = _message(splits, TRACKS.head(1), None, _events(("v", "a", 4), leak))
-        wanted = f"a training event is not before the last sessions of its listener (1 rows): user_id={leak[0]}, "
-        assert message.startswith(wanted)
+        assert message.startswith(
+            "a training event is not before the last sessions of its listener (1 rows): "
+            f"user_id={leak[0]}, "
+        )
 
 
 @pytest.mark.parametrize("scheme", ["artist", "track"])
@@ -205,7 +213,7 @@ def _slow_windows(log: list[tuple[str, str, datetime]], by_time: bool) -> list[s
     ],
 )
 def test_ten_thousand_random_logs_leak_nothing(held: str, events: str) -> None:
-    """A sixth of them for each scheme, three of which are long, against windows found the slow way."""
+    """A sixth of the logs for each scheme, compared with windows found the slow way."""
     config = SplitsConfig.model_validate({"tracks": held, "events": events, "column": "split"})
     for generator, tracks, log in _random_logs(N_LOGS // 6 + 1, seed=len(held) * 100 + len(events)):
         splits = make_splits(tracks, log, config, session_gap_min=GAP_MIN)

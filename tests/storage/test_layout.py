@@ -290,8 +290,10 @@ def test_full_disk_is_an_os_error_whoever_writes(tmp_path: Path) -> None:
     def write() -> None:
         with atomic_write(tmp_path / "table.parquet") as temporary:
             temporary.write_text("half")
-            said = "parquet: File out of specification: underlying IO error: No space left on device (os error 28)"
-            raise pl.exceptions.ComputeError(said)
+            raise pl.exceptions.ComputeError(
+                "parquet: File out of specification: underlying IO error: "
+                "No space left on device (os error 28)"
+            )
 
     with pytest.raises(OSError, match=r"No space left on device: '.*table\.parquet'"):
         write()

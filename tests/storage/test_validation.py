@@ -282,17 +282,21 @@ def test_rename_takes_the_column_of_another_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "rename", "message"),
     [
-        ("tracks.csv", "id,title\n", {}, "tracks.csv: column 'track_id' is missing; found 'id', 'title'; "
-         "rename it or pass --columns track_id=id"),
-        ("t.csv", "a,b\n", {"track_id": "id"}, "t.csv: column 'id' is missing; found 'a', 'b'; correct --columns"),
+        ("tracks.csv", "id,title\n", {}, "tracks.csv: column 'track_id' is missing; "
+         "found 'id', 'title'; rename it or pass --columns track_id=id"),
+        ("t.csv", "a,b\n", {"track_id": "id"}, "t.csv: column 'id' is missing; found 'a', 'b'; "
+         "correct --columns"),
         ("t.csv", "track_id,b\n", {"track_id": "b"}, "t.csv: column 'track_id' is there already; "
          "take track_id=b out of --columns"),
         ("t.csv", "a,a\n1,2\n", {}, "t.csv: column 'a' is there twice; rename or drop one"),
-        ("t.csv", b"\xff,a\n", {}, "t.csv: line 1 names the columns but is not UTF-8; save the file as UTF-8 CSV"),
-        ("t.csv", b"\xef\xbb\xbf \n", {}, "t.csv is empty; wanted at least a line that names the columns"),
+        ("t.csv", b"\xff,a\n", {}, "t.csv: line 1 names the columns but is not UTF-8; "
+         "save the file as UTF-8 CSV"),
+        ("t.csv", b"\xef\xbb\xbf \n", {}, "t.csv is empty; "
+         "wanted at least a line that names the columns"),
         ("t.jsonl", "", {}, "t.jsonl is empty; wanted at least a line that names the columns"),
         ("t.jsonl", "\n[]\n", {}, "t.jsonl: no line is a JSON object; line 2 is not a JSON object"),
-        ("t.xlsx", "x", {}, "t.xlsx: cannot read '.xlsx'; use .csv, .tsv, .jsonl, .ndjson, .parquet"),
+        ("t.xlsx", "x", {}, "t.xlsx: cannot read '.xlsx'; "
+         "use .csv, .tsv, .jsonl, .ndjson, .parquet"),
     ],
 )  # fmt: skip
 def test_unusable_file_is_refused(

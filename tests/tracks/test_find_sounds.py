@@ -96,7 +96,7 @@ def test_folder_that_may_not_be_read_is_refused_and_the_rest_found(tmp_path: Pat
 
 
 def test_depth_is_no_matter(tmp_path: Path) -> None:
-    """Folders nested beyond what a path may be long: what lies too deep is refused, nothing else."""
+    """Folders nested deeper than a path can be: only the files that lie too deep are refused."""
     here = os.open(tmp_path, os.O_RDONLY)
     try:
         for _ in range(60):

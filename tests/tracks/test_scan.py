@@ -145,7 +145,8 @@ def test_new_tags_change_their_cells_and_nothing_else(
     scan_folder(folder, music)
     ids = rows(folder, "track_id")
     (tmp_path / "mine.csv").write_text(
-        f"track_id,mood,title,tags\n{ids['a.flac']},calm,My title,slow\n{ids['c.flac']},wild,C,fast\n"
+        "track_id,mood,title,tags\n"
+        f"{ids['a.flac']},calm,My title,slow\n{ids['c.flac']},wild,C,fast\n"
     )
     import_tracks(folder, tmp_path / "mine.csv")
     retag(music / "one/a.flac", album="New album")

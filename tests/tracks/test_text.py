@@ -26,7 +26,10 @@ def test_every_column_has_its_place() -> None:
         "title": "Blue Hour",
         "isrc": "never shown",
     }
-    wanted = "Blue Hour. by Ada. from Dusk. jazz, piano. night. sounds like slow, warm. it. A slow one. la la"
+    wanted = (
+        "Blue Hour. by Ada. from Dusk. jazz, piano. night. sounds like slow, warm. it. "
+        "A slow one. la la"
+    )
     assert track_text(row) == wanted
 
 

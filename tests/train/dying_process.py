@@ -13,34 +13,29 @@ import time
 from typing import Any
 
 from ponticello.cli.main import main
-from ponticello.train.loop import EarlyStopping, LogFile
+from ponticello.train.loop import TrainingLoop
+
+take_step = TrainingLoop._take_step
 
 
-def die(step: int) -> None:
-    """From now on this process does not outlive `step`, unless it is another rank than 1."""
+def die_and_tell(last_step: int) -> None:
+    """From now on this process does not outlive `last_step`, unless it is another rank than 1; it
+    tells its last weights, before the best ones are loaded.
+    """
 
-    def on_step_end(*arguments: Any, **_: Any) -> None:
-        _, _, state, _ = arguments
-        if os.environ.get("RANK", "1") == "1" and state.global_step == step:
+    def step(loop: TrainingLoop[Any], batch: Any) -> None:
+        take_step(loop, batch)
+        if os.environ.get("RANK", "1") == "1" and loop.step == last_step:
             os.write(2, f"killed at {time.time():.1f}\n".encode())
             os.kill(os.getpid(), signal.SIGKILL)
-
-    LogFile.on_step_end = on_step_end  # type: ignore[method-assign]
-
-
-def tell() -> None:
-    """From now on the last weights of this process are told, before the best ones are loaded."""
-
-    def on_step_end(*arguments: Any, model: Any, **_: Any) -> None:
-        _, _, state, _ = arguments
-        if state.global_step == state.max_steps:
-            weights = b"".join(weight.detach().numpy().tobytes() for weight in model.parameters())
+        if loop.step == loop.task.n_steps:
+            parameters = loop.task.model.parameters()
+            weights = b"".join(weight.detach().numpy().tobytes() for weight in parameters)
             os.write(2, f"weights {hashlib.sha256(weights).hexdigest()}\n".encode())
 
-    EarlyStopping.on_step_end = on_step_end  # type: ignore[method-assign, assignment]
+    TrainingLoop._take_step = step  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
-    die(int(sys.argv.pop(1)))
-    tell()
+    die_and_tell(int(sys.argv.pop(1)))
     main()

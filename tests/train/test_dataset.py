@@ -1,6 +1,7 @@
 """Tracks and pairs as rows, the numbers that stand for them, and the batches made of them."""
 
 import pickle
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from ponticello.features.store import FeatureStore
 from ponticello.model.batching import pad_features, tokenize
 from ponticello.storage.layout import create_library
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
-from ponticello.train.dataset import NO_TEXT, Collator, TrackTuples, pair_dataset, track_dataset
+from ponticello.train.dataset import (
+    NO_TEXT,
+    Collator,
+    TrackTuples,
+    pair_dataset,
+    row_batches,
+    track_dataset,
+)
 
 MEL = Config.from_preset("tiny").mel
 TEXTS = {
@@ -147,6 +155,32 @@ def test_numbers_do_not_depend_on_which_tracks_are_rows(store: FeatureStore) -> 
 
 
 # Batches
+
+
+@pytest.mark.parametrize("start", [0, 3, 4, 11])
+def test_rows_of_a_step_do_not_depend_on_the_step_a_run_starts_at(start: int) -> None:
+    """23 rows, five a step: four steps an epoch, each of which leaves out three rows."""
+    steps = list(islice(row_batches(23, 5, seed=1, start=0), 16))
+    later = list(islice(row_batches(23, 5, seed=1, start=start), 16 - start))
+    assert [rows.tolist() for rows in later] == [rows.tolist() for rows in steps[start:]]
+    for epoch in range(4):
+        rows = np.concatenate(steps[4 * epoch : 4 * epoch + 4])
+        assert len(set(rows.tolist())) == 20
+        assert set(rows.tolist()) <= set(range(23))
+    assert steps[0].tolist() != steps[4].tolist()
+    other_seed = next(row_batches(23, 5, seed=2, start=0))
+    assert steps[0].tolist() != other_seed.tolist()
+
+
+def test_processes_share_the_rows_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    joint = list(islice(row_batches(24, 6, seed=1, start=0), 5))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    halves = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        halves.append(list(islice(row_batches(24, 3, seed=1, start=0), 5)))
+    for step, rows in enumerate(joint):
+        assert rows.tolist() == [*halves[0][step].tolist(), *halves[1][step].tolist()]
 
 
 def test_batch_stacks_anchors_then_positives(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from transformers import TrainerCallback
 from typer.testing import CliRunner
 
 from ponticello.cli.main import app
@@ -16,6 +15,7 @@ from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.estimate import TrainingEstimate, estimate_training
+from ponticello.train.loop import TrainingObserver
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 
@@ -43,12 +43,12 @@ def _files(root: Path) -> dict[str, int]:
     }
 
 
-def _semantic(folder: LibraryPaths, callbacks: list[TrainerCallback]) -> None:
-    train_semantic(folder, "semantic", retrieval_figures, callbacks=callbacks)
+def _semantic(folder: LibraryPaths, observers: list[TrainingObserver]) -> None:
+    train_semantic(folder, "semantic", retrieval_figures, observers=observers)
 
 
-def _preference(folder: LibraryPaths, callbacks: list[TrainerCallback]) -> None:
-    train_preference(folder, "preference", "semantic", retrieval_figures, callbacks=callbacks)
+def _preference(folder: LibraryPaths, observers: list[TrainingObserver]) -> None:
+    train_preference(folder, "preference", "semantic", retrieval_figures, observers=observers)
 
 
 def test_both_stages_make_the_steps_that_were_estimated_and_leave_nothing_before(
@@ -85,8 +85,8 @@ def test_missing_step_before_is_said_as_training_says_it(root: Path) -> None:
     with pytest.raises(LibraryError, match="run 'elsewhere' is not a finished stage one"):
         estimate_training(
             Library.open(root).folder,
-            lambda folder, callbacks: train_preference(
-                folder, "preference", "elsewhere", retrieval_figures, callbacks=callbacks
+            lambda folder, observers: train_preference(
+                folder, "preference", "elsewhere", retrieval_figures, observers=observers
             ),
             "elsewhere",
         )

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from ponticello.config import Config, MelConfig
 from ponticello.model.batching import pad_features
 from ponticello.model.config import HTCLConfig
 from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.train.dataset import LazyBatch
 from ponticello.train.gradcache import VECTOR_NAMES, RngState, cached_backward
-from ponticello.train.loop import LazyBatch
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from tests.logmel import with_changes
 
@@ -71,6 +72,13 @@ def batch_of(first: int, last: int, half: int) -> dict[str, Any]:
     }
 
 
+def lazy_batch(batch: dict[str, Any], crop_frames: int, seed: int = 0) -> LazyBatch:
+    """The batch, padded as the tower needs it."""
+    rng = np.random.default_rng(seed)
+    pad = partial(pad_features, config=MelConfig(), min_frames=20)
+    return LazyBatch(batch, pad, crop_frames, torch.device("cpu"), rng)
+
+
 def gradients(
     model: nn.Module, stage: Stage, batch: dict[str, Any], is_cached: bool
 ) -> dict[str, Any]:
@@ -78,10 +86,9 @@ def gradients(
     same draws.
     """
     numbers = batch.pop("numbers")
-    torch.manual_seed(5 + (dist.get_rank() if dist.is_initialized() else 0))
-    feed = LazyBatch(
-        batch, lambda mels: pad_features(mels, MelConfig(), 20), 25, torch.device("cpu")
-    )
+    seed = 5 + (dist.get_rank() if dist.is_initialized() else 0)
+    torch.manual_seed(seed)
+    feed = lazy_batch(batch, 25, seed)
     chunks = feed.chunks(4)
 
     def loss(rows: Embeddings) -> dict[str, torch.Tensor]:
@@ -154,9 +161,7 @@ def test_rows_of_like_length_share_a_chunk() -> None:
     batch = batch_of(0, 7, 7)
     batch.pop("numbers")
     lengths = [len(mel) for mel in batch["unpadded_features"]]
-    feed = LazyBatch(
-        batch, lambda mels: pad_features(mels, MelConfig(), 20), 0, torch.device("cpu")
-    )
+    feed = lazy_batch(batch, 0)
     chunks = feed.chunks(4)
     assert [len(chunk) for chunk in chunks] == [4, 4, 4, 2]
     assert [lengths[row] for chunk in chunks for row in chunk] == sorted(lengths)

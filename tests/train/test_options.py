@@ -10,7 +10,6 @@ import torch
 
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
-from ponticello.train.loop import training_arguments
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 
@@ -93,13 +92,6 @@ def test_compiled_towers_leave_the_losses_as_they_are(
     found = losses(root, "semantic", "compiled", "compile=true", "chunk_size=4")
     assert compiled == ["AudioEncoder"]  # the text tower is frozen here
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
-
-
-def test_options_reach_the_trainer(tmp_path: Path) -> None:
-    settings = Library.create(tmp_path / "library", "tiny").folder.config.semantic
-    off = training_arguments(settings, tmp_path, 8, 1)
-    on = training_arguments(settings.model_copy(update={"bf16": True}), tmp_path, 8, 1)
-    assert (off.bf16, on.bf16) == (False, True)
 
 
 def test_checkpointed_layers_save_less_for_the_backward_pass() -> None:

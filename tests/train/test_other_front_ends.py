@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from transformers import TrainerCallback
 from typer.testing import CliRunner, Result
 
 from ponticello.cli.main import app
@@ -30,6 +29,7 @@ from ponticello.pairs.mine import mine_library
 from ponticello.splits.splits import load_splits
 from ponticello.storage.schema import PATH, TRACK_ID
 from ponticello.tracks.catalog import audio_files
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 
@@ -221,11 +221,11 @@ def test_a_model_misses_its_encoder_and_refuses_another(encoded_root: Path, tmp_
         HTCL.from_pretrained(tmp_path / "moved").encode_audio([path])
 
 
-class _StopAt(TrainerCallback):
+class _StopAt(TrainingObserver):
     """Ends training by an error, as Ctrl-C does, after its first checkpoint."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == state.eval_steps + 1:
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        if loop.step == loop.eval_steps + 1:
             raise KeyboardInterrupt
 
 
@@ -240,7 +240,7 @@ def test_frames_prepared_again_with_another_encoder_are_refused(
     folder = library.folder
     own = front_end_weights(folder.run("semantic"))
     with pytest.raises(KeyboardInterrupt):
-        train_semantic(folder, "begun", retrieval_figures, callbacks=[_StopAt()])
+        train_semantic(folder, "begun", retrieval_figures, observers=[_StopAt()])
     place = folder.frames_of(folder.config.front_end)
     manifest = read_manifest(place)
     write_manifest(

@@ -40,7 +40,10 @@ def ends(text_encoder_folder: object) -> tuple[HTCL, HTCL]:
 
 
 def chosen(
-    ends: tuple[HTCL, HTCL], gains: Gains, meaning: dict[float, float] | None = None
+    ends: tuple[HTCL, HTCL],
+    gains: Gains,
+    meaning: dict[float, float] | None = None,
+    settings: PreferenceConfig | None = None,
 ) -> tuple[float, SelectionResult]:
     """(alpha of the kept model's weights, the selection) for listeners' gains over stage one by
     position and vector.
@@ -52,7 +55,8 @@ def chosen(
         told = {kind: {"R@10": (meaning or {}).get(alpha, 0.4)} for kind in ("audio", "fused")}
         return ValidationScores(told, {k: float(v.mean()) for k, v in own.items()}, own)
 
-    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, PreferenceConfig())
+    settings = settings or PreferenceConfig()
+    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, settings)
     return position(kept), selection
 
 
@@ -104,6 +108,16 @@ def test_a_gain_that_stands_out_is_taken_before_a_larger_one_that_is_not(
 def test_meaning_beyond_the_budget_is_not_paid_for_taste(ends: tuple[HTCL, HTCL]) -> None:
     alpha, _ = chosen(ends, along(STEADY, STEADY), {0.5: 0.391, 0.75: 0.389, 1.0: 0.3})
     assert alpha == 0.5
+
+
+def test_fresh_heads_are_kept_whole_or_not_at_all(ends: tuple[HTCL, HTCL]) -> None:
+    """What would be kept halfway otherwise: see the test before."""
+    fresh = PreferenceConfig(reset_heads=True)
+    meaning = {0.5: 0.391, 0.75: 0.389, 1.0: 0.3}
+    alpha, selection = chosen(ends, along(STEADY, STEADY), meaning, fresh)
+    assert alpha == 0.0
+    assert {candidate.alpha for candidate in selection.candidates} == {0.0, 1.0}
+    assert chosen(ends, along(STEADY, STEADY), settings=fresh)[0] == 1.0
 
 
 def test_a_loss_of_taste_leaves_stage_one(ends: tuple[HTCL, HTCL]) -> None:

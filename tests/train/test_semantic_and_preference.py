@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainerCallback
 
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
@@ -27,9 +26,11 @@ from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.metrics.ranking import retrieval_ranks
 from ponticello.model.htcl import HTCL
+from ponticello.splits.splits import Splits
 from ponticello.storage.schema import TRACK_ID
-from ponticello.train.dataset import Collator, track_dataset
-from ponticello.train.loop import HTCLTrainer, training_arguments
+from ponticello.train.contrastive import contrastive_task
+from ponticello.train.dataset import StageData, track_dataset
+from ponticello.train.loop import TrainingLoop, TrainingObserver, run_loop
 from ponticello.train.preference import train_preference
 from ponticello.train.runs import (
     COMPLETE,
@@ -56,7 +57,7 @@ SHORT += [
 SHORT += ["audio.crop_seconds=2"]
 
 
-class KillAt(TrainerCallback):
+class KillAt(TrainingObserver):
     """Ends the process as `kill -9` does, after an optimiser step and before anything of it is
     saved.
     """
@@ -64,19 +65,19 @@ class KillAt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == self.step:
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        if loop.step == self.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def train(root: Path, stage: str, callbacks: list[TrainerCallback] | None = None) -> Path:
+def train(root: Path, stage: str, observers: Sequence[TrainingObserver] = ()) -> Path:
     """Trains one short stage of the library at `root`; gives its weights' file."""
     folder = Library.open(root, SHORT).folder
     if stage == "semantic":
-        run = train_semantic(folder, "semantic", retrieval_figures, callbacks=callbacks)
+        run = train_semantic(folder, "semantic", retrieval_figures, observers=observers)
     else:
         run = train_preference(
-            folder, "preference", "semantic", retrieval_figures, callbacks=callbacks
+            folder, "preference", "semantic", retrieval_figures, observers=observers
         )
     return run.folder / "model.safetensors"
 
@@ -236,22 +237,9 @@ def test_tiny_model_overfits_eight_tracks(
         update={"max_steps": 150, "eval_steps": 50, "batch_size": 8}
     )
     stage = semantic_stage(config.model_copy(update={"semantic": settings}))
-    stage.freeze_idle(model)
-    collator = Collator(
-        model.tokenizer, config.mel, model.audio_encoder.min_frames, config.text.max_tokens
-    )
-    arguments = training_arguments(settings, tmp_path / "checkpoints", 8, 1)
-    HTCLTrainer(
-        model,
-        stage,
-        dataset,
-        dataset,
-        collator,
-        arguments,
-        frozenset(track_ids),
-        retrieval_figures,
-        [],
-    ).train()
+    splits = Splits(dict.fromkeys(track_ids, "validation"), None, None)
+    data = StageData(dataset, dataset, splits, n_candidates=8)
+    run_loop(contrastive_task(stage, model, data, retrieval_figures), tmp_path, [], {})
     text = model.encode_text(list(texts.values()))
     audio = model.encode_features([store.read(track_id) for track_id in track_ids])
     assert retrieval_ranks(text, audio, np.arange(8)).tolist() == [1.0] * 8
@@ -416,11 +404,11 @@ def test_finished_run_with_other_settings_is_not_passed_off_as_the_one_asked_for
         train_semantic(folder, "semantic", retrieval_figures)
 
 
-class StopAt(TrainerCallback):
+class StopAt(TrainingObserver):
     """Ends training by an error, as Ctrl-C does, after a step."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 4:
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        if loop.step == 4:
             raise KeyboardInterrupt
 
 

@@ -5,27 +5,26 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import TrainerCallback
 
 from ponticello.errors import DataError, Stopped
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.library import Library
-from ponticello.train import loop
-from ponticello.train.loop import EarlyStopping
+from ponticello.train import runs
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.runs import COMPLETE, is_finished
+from ponticello.train.schedule import is_out_of_patience
 from ponticello.train.semantic import train_semantic
 from tests.train.test_semantic_and_preference import log_of, train
 
 
-class TellAt(TrainerCallback):
+class TellAt(TrainingObserver):
     """SIGTERM while step 4 is taken."""
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == 3:
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        if loop.step == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -44,7 +43,7 @@ def test_run_told_to_stop_or_killed_after_its_last_step_ends_as_one_left_alone(
     assert (run / "checkpoints" / "checkpoint-4" / COMPLETE).is_file()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "finalize_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(runs, "finalize_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(root, "semantic")
     assert not is_finished(run)
@@ -84,7 +83,4 @@ def test_patience_counts_validations_since_the_first_best_one(
     values: list[float], is_over: bool
 ) -> None:
     """Two in a row without a better one are enough; an equal one is no better."""
-    state = SimpleNamespace(log_history=[{"loss": 9.0}, *({"eval_mrr": value} for value in values)])
-    control = SimpleNamespace(should_training_stop=False)
-    EarlyStopping(2, "eval_mrr").on_evaluate(None, state, control)
-    assert control.should_training_stop is is_over
+    assert is_out_of_patience(values, patience=2) is is_over

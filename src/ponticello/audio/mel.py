@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import rfft
-from scipy.signal.windows import hann
 from scipy.sparse import csr_array
 
 from ponticello.audio.decode import load_audio
@@ -111,7 +110,8 @@ def _window_and_filterbank(config: MelConfig) -> tuple[NDArray[np.float64], csr_
     falling = (right - bins_hz) / (right - centre)
     triangles = np.maximum(0.0, np.minimum(rising, falling))
     filterbank = triangles * 2 / (right - left)  # every triangle has the area of one Hz
-    return hann(config.n_fft, sym=False), csr_array(filterbank)
+    window = np.hanning(config.n_fft + 1)[:-1]  # scipy.signal takes 0.5 s to import
+    return window, csr_array(filterbank)
 
 
 def _mel_of_hz(hz: float) -> float:

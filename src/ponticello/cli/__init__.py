@@ -1,7 +1,8 @@
 """The ponticello command.
 
 main         the command and its error handling
-options      options and output that commands share
+options      options that commands share
+output       output that commands share
 imports      init, scan, import-tracks, import-history, import-dataset
 prepare      prepare, tag
 pairs        mine-pairs

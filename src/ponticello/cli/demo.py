@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from ponticello.cli.evaluate import print_evaluation, print_step
-from ponticello.cli.options import print_results, progress
-from ponticello.cli.pairs import print_mining
+from ponticello.cli import output
+from ponticello.cli.evaluate import evaluation_text, print_step
+from ponticello.cli.pairs import mining_lines
 
 if TYPE_CHECKING:
     from ponticello.library import Library
@@ -34,20 +35,13 @@ BASELINES = [
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file."""
-    app.command("demo")(demo)
-
-
 def demo(
-    library: Annotated[Path, typer.Option("--library", "-L", help="The library to create.")] = Path(
+    library: Annotated[Path, Option("--library", "-L", help="The library to create.")] = Path(
         "demo-library"
     ),
     data: Annotated[
         Path,
-        typer.Option(
-            help="The folder with tracks.csv and audio/.", show_default="the source's demo/"
-        ),
+        Option(help="The folder with tracks.csv and audio/.", show_default="the source's demo/"),
     ] = DATA,
 ) -> None:
     """Runs the whole pipeline on the built-in music: both stages, an evaluation, five searches.
@@ -59,31 +53,37 @@ def demo(
     started = time.monotonic()
     opened = _open(library, data)
     folder = opened.folder
-    _print_step("1/6", "the catalogue")
+    typer.echo("\n== 1/6 the catalogue")
     imported = opened.import_tracks(data / "tracks.csv")
-    with progress("tracks") as report:
+    with output.progress("tracks") as report:
         prepared = opened.prepare(on_progress=report)
     typer.echo(
         f"{imported.n_total} tracks of game music, {prepared.n_new} prepared; "
         f"licences: {data / 'ATTRIBUTION.md'}"
     )
-    _print_step("2/6", "SIMULATED listeners: no real listening; their tastes are partly inaudible")
+    typer.echo("\n== 2/6 SIMULATED listeners: no real listening; their tastes are partly inaudible")
     _simulate(opened)
-    _print_step("3/6", "pairs of tracks that the SIMULATED listeners confirmed")
-    print_mining(opened.mine_pairs(), folder)
-    _print_step("4/6", "stage one (audio with text), then stage two (pairs adapt the vectors)")
+    typer.echo("\n== 3/6 pairs of tracks that the SIMULATED listeners confirmed")
+    typer.echo("\n".join(mining_lines(opened.mine_pairs(), folder)))
+    typer.echo("\n== 4/6 stage one (audio with text), then stage two (pairs adapt the vectors)")
     _train(opened)
-    _print_step("5/6", "vectors, and their quality on tracks and days that training never saw")
-    with progress("tracks") as report:
+    typer.echo("\n== 5/6 vectors, and their quality on tracks and days that training never saw")
+    with output.progress("tracks") as report:
         opened.embed("semantic", "preference", on_progress=report)
     evaluation = opened.evaluate(labels=LABELS, command="ponticello demo", on_progress=print_step)
-    print_evaluation(evaluation)
-    _print_step("6/6", "five searches")
+    typer.echo(evaluation_text(evaluation))
+    typer.echo("\n== 6/6 five searches")
     for text in SEARCHES:
         typer.echo(f"\n{text!r}")
-        print_results(opened.search(text, k=5, blend=0.0, per_artist=2), as_json=False)
-    _print_next_steps(opened, library)
+        output.print_results(opened.search(text, k=5, blend=0.0, per_artist=2), as_json=False)
     typer.echo(
+        f"\nlibrary {folder.root}\n"
+        f"report  {folder.report / 'index.html'}\n"
+        f"model   {folder.run('preference')}\n"
+        f"listen: ponticello serve -L {library} --open   (maps, the blend, every song)\n"
+        f"try:    ponticello search 'slow and sad' -L {library} --blend 0.3\n"
+        f"more:   ponticello evaluate -L {library} --label machine_tags   "
+        "(with SASRec, minutes longer)\n"
         f"done in {time.monotonic() - started:.0f} s. "
         "The preference figures come from SIMULATED listeners."
     )
@@ -102,34 +102,14 @@ def _open(library: Path, data: Path) -> "Library":
         Library.create(library, "tiny")
     # The starter model was trained on these tracks too, so that tracks held out here are not new
     # to it.
-    settings = [
-        "semantic.init_from_pretrained=false",
-        f"evaluate.baselines={json.dumps(BASELINES)}",
-    ]
-    return Library.open(library, settings)
-
-
-def _print_step(number: str, text: str) -> None:
-    typer.echo(f"\n== {number} {text}")
-
-
-def _print_next_steps(library: "Library", path: Path) -> None:
-    folder = library.folder
-    typer.echo(f"\nlibrary {folder.root}")
-    typer.echo(f"report  {folder.report / 'index.html'}")
-    typer.echo(f"model   {folder.run('preference')}")
-    typer.echo(f"listen: ponticello serve -L {path} --open   (maps, the blend, every song)")
-    typer.echo(f"try:    ponticello search 'slow and sad' -L {path} --blend 0.3")
-    typer.echo(
-        f"more:   ponticello evaluate -L {path} --label machine_tags   "
-        "(with SASRec, minutes longer)"
-    )
+    baselines = f"evaluate.baselines={json.dumps(BASELINES)}"
+    return Library.open(library, ["semantic.init_from_pretrained=false", baselines])
 
 
 def _train(library: "Library") -> None:
-    with progress("steps") as report:
+    with output.progress("steps") as report:
         library.train_semantic(on_progress=report)
-    with progress("steps") as report:
+    with output.progress("steps") as report:
         run = library.train_preference(on_progress=report)
     if run.selection:
         typer.echo(run.selection["sentence"])

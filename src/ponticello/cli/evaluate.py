@@ -6,52 +6,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from ponticello.cli.options import (
-    HERE,
-    JsonOption,
-    LibraryOption,
-    SetOption,
-    open_library,
-    print_json,
-)
+from ponticello.cli import options, output
 
 if TYPE_CHECKING:
     from ponticello.evaluate.results import Evaluation
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file."""
-    app.command("evaluate")(evaluate)
-
-
 def evaluate(
-    library: LibraryOption = HERE,
-    semantic: Annotated[
-        str, typer.Option(help="The stage-one run, if it is finished.")
-    ] = "semantic",
-    preference: Annotated[
-        str, typer.Option(help="The stage-two run, if it is finished.")
-    ] = "preference",
+    library: options.LibraryPath = options.HERE,
+    semantic: Annotated[str, Option(help="The stage-one run, if it is finished.")] = "semantic",
+    preference: Annotated[str, Option(help="The stage-two run, if it is finished.")] = "preference",
     label: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="A column of labels to read off the vectors; may be repeated.",
             show_default="genres, tags, machine_tags",
         ),
     ] = None,
     vectors: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="Vectors of another encoder, NAME=FILE or FILE (.npz, .parquet); may be repeated."
         ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="How many seeds were trained, see: train --seeds.")
+        int, Option(min=1, help="How many seeds were trained, see: train --seeds.")
     ] = 1,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
+    settings: options.Settings = None,
+    as_json: options.Json = False,
 ) -> None:
     """Compares both stages with the baselines, on held-out tracks and days, in a report.
 
@@ -65,7 +49,7 @@ def evaluate(
     """
     from ponticello.evaluate.report.data import as_record
 
-    evaluation = open_library(library, settings).evaluate(
+    evaluation = options.open_library(library, settings).evaluate(
         semantic,
         preference,
         labels=label or None,
@@ -74,10 +58,7 @@ def evaluate(
         command=shlex.join(["ponticello", *sys.argv[1:]]),
         on_progress=print_step,
     )
-    if as_json:
-        print_json(as_record(evaluation.summary))
-    else:
-        print_evaluation(evaluation)
+    output.print_outcome(as_json, as_record(evaluation.summary), [evaluation_text(evaluation)])
 
 
 def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
@@ -104,13 +85,12 @@ def print_step(step: str, *_: int) -> None:
     print(step, file=sys.stderr)
 
 
-def print_evaluation(evaluation: "Evaluation") -> None:
-    """Prints the main claim and tables of an evaluation, and the path of its report."""
+def evaluation_text(evaluation: "Evaluation") -> str:
+    """Returns the main claim and tables of an evaluation, and the path of its report."""
     from ponticello.evaluate.report.markdown import terminal_summary
 
     summary = evaluation.summary
-    typer.echo(terminal_summary(summary))
-    typer.echo(
-        f"\n{len(summary.figures):,} figures and {len(summary.claims):,} claims, "
-        f"with the data, in {evaluation.page}"
+    return (
+        f"{terminal_summary(summary)}\n\n{len(summary.figures):,} figures and "
+        f"{len(summary.claims):,} claims, with the data, in {evaluation.page}"
     )

@@ -2,51 +2,32 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from ponticello.cli.options import (
-    HERE,
-    JsonOption,
-    LibraryOption,
-    open_library,
-    print_json,
-    progress,
-)
-
-if TYPE_CHECKING:
-    import polars as pl
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    app.command("export")(export)
-    app.command("export-explorer")(export_explorer)
-    app.command("import-weights")(import_weights)
+from ponticello.cli import options, output
 
 
 def export(
     onnx: Annotated[
         Path | None,
-        typer.Option("--onnx", help="The new folder for audio.onnx, text.onnx and what they need."),
+        Option("--onnx", help="The new folder for audio.onnx, text.onnx and what they need."),
     ] = None,
     vectors: Annotated[
-        Path | None,
-        typer.Option("--vectors", help="The Parquet file for the vectors, a row per track."),
+        Path | None, Option("--vectors", help="The Parquet file for the vectors, a row per track.")
     ] = None,
     listeners: Annotated[
         Path | None,
-        typer.Option("--listeners", help="The Parquet file for profiles, a row per listener."),
+        Option("--listeners", help="The Parquet file for profiles, a row per listener."),
     ] = None,
-    library: LibraryOption = HERE,
+    library: options.LibraryPath = options.HERE,
     run: Annotated[
         str | None,
-        typer.Option(
-            help="The run for --onnx; else 'preference' if it is finished, or 'semantic'."
-        ),
+        Option(help="The run for --onnx; else 'preference' if it is finished, or 'semantic'."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Writes vectors and profiles as Parquet, or both towers as ONNX, compared with PyTorch.
 
@@ -55,23 +36,30 @@ def export(
     ponticello export --vectors tracks.parquet --listeners listeners.parquet -L my-library
     ponticello export --onnx towers -L my-library
     """
+    import polars as pl
+
     from ponticello.errors import ConfigError
 
     if onnx is None and vectors is None and listeners is None:
         raise ConfigError(
             "say what to write: --vectors FILE, --listeners FILE, --onnx FOLDER, or several of them"
         )
-    opened = open_library(library)
+    opened = options.open_library(library)
     record: dict[str, Any] = {}
     lines = []
-    if vectors is not None:
-        table = opened.export_vectors(vectors)
-        record["vectors"] = _table_record(table, vectors)
-        lines.append(f"{table.height:,} tracks: {_vector_sizes(table)}; in {vectors}")
-    if listeners is not None:
-        table = opened.export_listeners(listeners)
-        record["listeners"] = _table_record(table, listeners)
-        lines.append(f"{table.height:,} listeners: {_vector_sizes(table)}; in {listeners}")
+    for option, file, write, rows in (
+        ("vectors", vectors, opened.export_vectors, "tracks"),
+        ("listeners", listeners, opened.export_listeners, "listeners"),
+    ):
+        if file is None:
+            continue
+        table = write(file)
+        record[option] = {"file": str(file), "n_rows": table.height, "columns": table.columns}
+        sizes = []
+        for name, dtype in table.schema.items():
+            if isinstance(dtype, pl.Array):
+                sizes.append(f"{name} ({dtype.shape[0]})")
+        lines.append(f"{table.height:,} {rows}: {' + '.join(sizes)}; in {file}")
     if onnx is not None:
         towers = opened.export_onnx(onnx, run)
         record |= {**asdict(towers), "folder": str(towers.folder)}
@@ -80,32 +68,15 @@ def export(
             f"run {towers.run!r} (space {towers.space_id}) as ONNX, within {largest:.0e} of "
             f"PyTorch; in {towers.folder}"
         )
-    if as_json:
-        print_json(record)
-        return
-    for line in lines:
-        typer.echo(line)
-
-
-def _table_record(table: "pl.DataFrame", path: Path) -> dict[str, Any]:
-    return {"file": str(path), "n_rows": table.height, "columns": table.columns}
-
-
-def _vector_sizes(table: "pl.DataFrame") -> str:
-    sizes = []
-    for name, dtype in table.schema.items():
-        if hasattr(dtype, "shape"):
-            sizes.append(f"{name} ({dtype.shape[0]})")
-    return " + ".join(sizes)
+    output.print_outcome(as_json, record, lines)
 
 
 def export_explorer(
     target: Annotated[
-        Path,
-        typer.Argument(metavar="DIR", help="The folder to write: new, empty or an earlier export."),
+        Path, Argument(metavar="DIR", help="The folder to write: new, empty or an earlier export.")
     ],
-    library: LibraryOption = HERE,
-    as_json: JsonOption = False,
+    library: options.LibraryPath = options.HERE,
+    as_json: options.Json = False,
 ) -> None:
     """Writes the explorer as a folder of files that needs no service: similar songs, maps, lists.
 
@@ -118,38 +89,26 @@ def export_explorer(
 
     from ponticello.serve.static_export import export_explorer as write_explorer
 
-    opened = open_library(library)
-    with progress("tracks") as report:
+    opened = options.open_library(library)
+    with output.progress("tracks") as report:
         result = write_explorer(opened, target, partial(report, "neighbours"))
-    if as_json:
-        print_json(
-            {
-                "folder": str(result.folder),
-                "n_tracks": result.n_tracks,
-                "n_indexed": result.n_indexed,
-                "n_bytes": result.n_bytes,
-            }
-        )
-        return
     n_outside = result.n_tracks - result.n_indexed
     note = f", {n_outside:,} of them not in the index" if n_outside else ""
     size = f"{result.n_bytes / 1e6:,.1f} MB"
-    typer.echo(f"{result.n_tracks:,} tracks to explore{note}, {size}; in {result.folder}")
+    line = f"{result.n_tracks:,} tracks to explore{note}, {size}; in {result.folder}"
+    output.print_outcome(as_json, {**asdict(result), "folder": str(result.folder)}, [line])
 
 
 def import_weights(
-    weights: Annotated[
-        Path, typer.Argument(help="A .pth or .safetensors file in the released layout.")
-    ],
-    folder: Annotated[Path, typer.Argument(help="The model folder to write.")],
+    weights: Annotated[Path, Argument(help="A .pth or .safetensors file in the released layout.")],
+    folder: Annotated[Path, Argument(help="The model folder to write.")],
     tokenizer: Annotated[
-        str | None,
-        typer.Option(help="The tokenizer to save with it: a local folder or a hub name."),
+        str | None, Option(help="The tokenizer to save with it: a local folder or a hub name.")
     ] = "bert-base-multilingual-uncased",
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads of the audio tower.")] = 12,
-    text_heads: Annotated[int, typer.Option(min=1, help="Attention heads of the text tower.")] = 12,
+    heads: Annotated[int, Option(min=1, help="Attention heads of the audio tower.")] = 12,
+    text_heads: Annotated[int, Option(min=1, help="Attention heads of the text tower.")] = 12,
     allow_download: Annotated[
-        bool, typer.Option("--allow-download", help="Fetch the tokenizer if it is not installed.")
+        bool, Option("--allow-download", help="Fetch the tokenizer if it is not installed.")
     ] = False,
 ) -> None:
     """Converts released weights to a model folder. A .pth file is read without running its code.

@@ -7,22 +7,21 @@ command's docstring keeps --help from wrapping the paragraph below it, such as a
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
-from ponticello.cli import (
-    demo,
-    evaluate,
-    export,
-    imports,
-    maintenance,
-    pairs,
-    prepare,
-    search,
-    serve,
-    train,
-)
-from ponticello.cli.options import strip_control_chars
+from ponticello.cli import output
+from ponticello.cli.demo import demo
+from ponticello.cli.evaluate import evaluate
+from ponticello.cli.export import export, export_explorer, import_weights
+from ponticello.cli.imports import import_dataset, import_history, import_tracks, init, scan
+from ponticello.cli.maintenance import doctor, forget_user
+from ponticello.cli.pairs import mine_pairs
+from ponticello.cli.prepare import prepare, tag
+from ponticello.cli.search import QUERY_COMMANDS, audience, embed, query_command
+from ponticello.cli.serve import serve
+from ponticello.cli.train import train
 from ponticello.errors import PonticelloError, Stopped
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C: 128 + SIGINT
@@ -36,19 +35,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (
-    imports,
-    prepare,
-    pairs,
-    train,
-    search,
-    serve,
-    evaluate,
-    export,
-    maintenance,
-    demo,
-):
-    group.register(app)
+
+
+def _add_commands(*commands: Callable[..., None]) -> None:
+    for command in commands:
+        app.command()(command)
+
+
+_add_commands(init, scan, import_tracks, import_history, import_dataset, prepare, tag, mine_pairs)
+app.add_typer(train, name="train")
+_add_commands(embed)
+for method, argument, description in QUERY_COMMANDS:
+    app.command(method, help=description)(query_command(method, argument))
+_add_commands(audience, serve, evaluate, export, export_explorer, import_weights)
+_add_commands(doctor, forget_user, demo)
 
 
 def main() -> None:
@@ -64,7 +64,8 @@ def main() -> None:
         print(stop, file=sys.stderr)
         sys.exit(TERMINATED)
     except (PonticelloError, OSError) as error:
-        print(f"error: {strip_control_chars(' '.join(str(error).splitlines()))}", file=sys.stderr)
+        message = " ".join(str(error).splitlines())
+        print(f"error: {output.strip_control_chars(message)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:

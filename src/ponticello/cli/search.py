@@ -1,68 +1,75 @@
 """embed, search, similar, recommend, audience: vectors, and queries over them."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from ponticello.cli.options import (
-    HERE,
-    EngineOption,
-    JsonOption,
-    LibraryOption,
-    MergeShardsOption,
-    ShardOption,
-    open_library,
-    print_json,
-    print_results,
-    progress,
-    read_shard,
-    strip_control_chars,
-)
+from ponticello.cli import options, output
 
 if TYPE_CHECKING:
     from ponticello.library import EmbedResult
 
-KOption = Annotated[int, typer.Option("-k", min=1, help="The number of tracks.")]
+KOption = Annotated[int, Option("-k", min=1, help="The number of results.")]
 BlendOption = Annotated[
     float | None,
-    typer.Option(
+    Option(
         min=0, max=1, help="0 = semantic .. 1 = preference.", show_default="the library's setting"
     ),
 ]
-PerArtistOption = Annotated[int | None, typer.Option(min=1, help="The most tracks per artist.")]
+PerArtistOption = Annotated[int | None, Option(min=1, help="The most tracks per artist.")]
 WhereOption = Annotated[
     list[str] | None,
-    typer.Option(
-        help="A filter such as genres=rock, duration_s<300, title~night; may be repeated."
-    ),
+    Option(help="A filter such as genres=rock, duration_s<300, title~night; may be repeated."),
 ]
+# (command and method of `Library`, its argument, its help)
+QUERY_COMMANDS: tuple[tuple[str, Any, str], ...] = (
+    (
+        "search",
+        Argument(metavar="text", help="A description of the music."),
+        """Finds tracks by a description.
 
+        \b
+        Example:
+        ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
+        """,
+    ),
+    (
+        "similar",
+        Argument(metavar="track", help="A track id, or any audio file."),
+        """Finds tracks that are similar to a track.
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    app.command("embed")(embed)
-    app.command("search")(search)
-    app.command("similar")(similar)
-    app.command("recommend")(recommend)
-    app.command("audience")(audience)
+        \b
+        Example:
+        ponticello similar song.flac -L my-library -k 5
+        """,
+    ),
+    (
+        "recommend",
+        Argument(metavar="user", help="A listener: an id of the log, or the name it was made of."),
+        """Recommends tracks that a listener has not played, by the tracks they liked lately.
+
+        \b
+        Example:
+        ponticello recommend alice -L my-library --per-artist 1
+        """,
+    ),
+)
 
 
 def embed(
-    library: LibraryOption = HERE,
+    library: options.LibraryPath = options.HERE,
     semantic: Annotated[
         str | None,
-        typer.Option(
-            help="The stage-one run; else 'semantic', or the starter before it is trained."
-        ),
+        Option(help="The stage-one run; else 'semantic', or the starter before it is trained."),
     ] = None,
     preference: Annotated[
-        str | None, typer.Option(help="The stage-two run; else 'preference' if it is finished.")
+        str | None, Option(help="The stage-two run; else 'preference' if it is finished.")
     ] = None,
-    shard: ShardOption = None,
-    merge_shards: MergeShardsOption = None,
-    engine: EngineOption = "here",
-    as_json: JsonOption = False,
+    shard: options.Shard = None,
+    merge_shards: options.MergeShards = None,
+    engine: options.Engine = "here",
+    as_json: options.Json = False,
 ) -> None:
     """Computes the vectors of every track, and the index. Only missing vectors are computed.
 
@@ -75,122 +82,73 @@ def embed(
     ponticello embed -L my-library --shard 1/4
     ponticello embed -L my-library --merge-shards 4
     """
-    opened = open_library(library)
-    job = read_shard(shard, merge_shards, engine)
-    with progress("tracks") as report:
-        if job is not None:
-            n_vectors, n_new = opened.embed_shard(job, semantic, preference, on_progress=report)
-        else:
+    opened = options.open_library(library)
+    job = options.read_shard(shard, merge_shards, engine)
+    with output.progress("tracks") as report:
+        if job is None:
             result = opened.embed(
                 semantic, preference, n_shards=merge_shards, engine=engine, on_progress=report
             )
+        else:
+            n_vectors, n_new = opened.embed_shard(job, semantic, preference, on_progress=report)
     if job is None:
         _print_embedding(result, as_json)
-    elif as_json:
-        print_json({"shard": list(job), "n_vectors": n_vectors, "n_new": n_new})
-    else:
-        typer.echo(
-            f"shard {job[0]} of {job[1]}: {n_vectors:,} vectors, {n_new:,} new; "
-            "when all shards have ended, run: "
-            f"ponticello embed --merge-shards {job[1]} -L {library}"
-        )
+        return
+    record = {"shard": list(job), "n_vectors": n_vectors, "n_new": n_new}
+    done = f"{n_vectors:,} vectors, {n_new:,} new"
+    output.print_outcome(as_json, record, [output.shard_note("embed", job, done, library)])
 
 
 def _print_embedding(result: "EmbedResult", as_json: bool) -> None:
     from ponticello.train.runs import STARTER
 
     has_preference = result.preference_run is not None
-    if as_json:
-        print_json(
-            {
-                "n_tracks": result.n_tracks,
-                "n_new": result.n_new,
-                "index": result.generation.name,
-                "semantic": result.semantic_run,
-                "preference": has_preference,
-            }
-        )
-        return
     if result.semantic_run == STARTER:
         spaces = "semantic, by the starter model; `train semantic` fits it to this library"
     elif has_preference:
         spaces = "semantic and preference"
     else:
         spaces = "semantic only; `train preference` adds preference"
-    typer.echo(
+    record = {
+        "n_tracks": result.n_tracks,
+        "n_new": result.n_new,
+        "index": result.generation.name,
+        "semantic": result.semantic_run,
+        "preference": has_preference,
+    }
+    line = (
         f"{result.n_tracks:,} tracks embedded ({spaces}), {result.n_new:,} vectors new; "
         f"in {result.generation}"
     )
+    output.print_outcome(as_json, record, [line])
 
 
-def search(
-    text: Annotated[str, typer.Argument(help="A description of the music.")],
-    library: LibraryOption = HERE,
-    k: KOption = 10,
-    blend: BlendOption = None,
-    per_artist: PerArtistOption = None,
-    where: WhereOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Finds tracks by a description.
+def query_command(method: str, argument: Any) -> Callable[..., None]:
+    """Returns the command that prints the ranked list of a method of `Library`."""
 
-    \b
-    Example:
-    ponticello search "slow piano at night" -L my-library --blend 0.3 --per-artist 1
-    """
-    opened = open_library(library)
-    results = opened.search(text, k, blend, per_artist=per_artist, where=where or ())
-    print_results(results, as_json)
+    def command(
+        query: Annotated[str, argument],
+        library: options.LibraryPath = options.HERE,
+        k: KOption = 10,
+        blend: BlendOption = None,
+        per_artist: PerArtistOption = None,
+        where: WhereOption = None,
+        as_json: options.Json = False,
+    ) -> None:
+        rank = getattr(options.open_library(library), method)
+        output.print_results(
+            rank(query, k, blend, per_artist=per_artist, where=where or ()), as_json
+        )
 
-
-def similar(
-    track: Annotated[str, typer.Argument(help="A track id, or any audio file.")],
-    library: LibraryOption = HERE,
-    k: KOption = 10,
-    blend: BlendOption = None,
-    per_artist: PerArtistOption = None,
-    where: WhereOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Finds tracks that are similar to a track.
-
-    \b
-    Example:
-    ponticello similar song.flac -L my-library -k 5
-    """
-    opened = open_library(library)
-    results = opened.similar(track, k, blend, per_artist=per_artist, where=where or ())
-    print_results(results, as_json)
-
-
-def recommend(
-    user: Annotated[
-        str, typer.Argument(help="A listener: an id of the log, or the name it was made of.")
-    ],
-    library: LibraryOption = HERE,
-    k: KOption = 10,
-    blend: BlendOption = None,
-    per_artist: PerArtistOption = None,
-    where: WhereOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Recommends tracks that a listener has not played, by the tracks they liked lately.
-
-    \b
-    Example:
-    ponticello recommend alice -L my-library --per-artist 1
-    """
-    opened = open_library(library)
-    results = opened.recommend(user, k, blend, per_artist=per_artist, where=where or ())
-    print_results(results, as_json)
+    return command
 
 
 def audience(
-    track: Annotated[str, typer.Argument(help="A track id.")],
-    library: LibraryOption = HERE,
-    k: Annotated[int, typer.Option("-k", min=1, help="The number of listeners.")] = 10,
+    track: Annotated[str, Argument(help="A track id.")],
+    library: options.LibraryPath = options.HERE,
+    k: KOption = 10,
     blend: BlendOption = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Finds listeners whose profile matches a track, whether they have played it or not.
 
@@ -198,17 +156,10 @@ def audience(
     Example:
     ponticello audience TRACK -L my-library -k 20
     """
-    listeners = open_library(library).audience(track, k, blend)
-    if as_json:
-        print_json([asdict(listener) for listener in listeners])
-        return
-    if not listeners:
-        typer.echo("no listener of the log has liked a track of the index")
-        return
-    typer.echo(f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   listener")
+    listeners = options.open_library(library).audience(track, k, blend)
+    names = []
     for listener in listeners:
         played = ", has played it" if listener.already_played else ""
-        typer.echo(
-            f"{listener.rank:>3}  {listener.score:>6.2f} = {listener.semantic:>6.2f} + "
-            f"{listener.preference:>6.2f}   {strip_control_chars(listener.user_id)}{played}"
-        )
+        names.append(f"{listener.user_id}{played}")
+    no_rows = "no listener of the log has liked a track of the index"
+    output.print_scores(listeners, names, "listener", no_rows, as_json)

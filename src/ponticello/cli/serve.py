@@ -6,35 +6,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
-from ponticello.cli.options import HERE, LibraryOption, SetOption, open_library
+from ponticello.cli import options
 
 TOKEN_VARIABLE = "PONTICELLO_TOKEN"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command of this file."""
-    app.command("serve")(serve)
-
-
 def serve(
-    library: LibraryOption = HERE,
+    library: options.LibraryPath = options.HERE,
     host: Annotated[
-        str, typer.Option(help="The address to listen on; a public one needs a token.")
+        str, Option(help="The address to listen on; a public one needs a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 8321,
+    port: Annotated[int, Option(min=0, max=65535, help="0 = any free port.")] = 8321,
     token_file: Annotated[
         Path | None,
-        typer.Option(help=f"A file with the token; else the variable {TOKEN_VARIABLE}; else none."),
+        Option(help=f"A file with the token; else the variable {TOKEN_VARIABLE}; else none."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A further name the service is reached by; may be repeated."),
+        list[str] | None, Option(help="A further name the service is reached by; may be repeated.")
     ] = None,
     open_browser: Annotated[
-        bool, typer.Option("--open", help="Open the explorer in the browser.")
+        bool, Option("--open", help="Open the explorer in the browser.")
     ] = False,
-    settings: SetOption = None,
+    settings: options.Settings = None,
 ) -> None:
     """Serves the library and its explorer; without options, to this machine only.
 
@@ -42,7 +37,7 @@ def serve(
     Example:
     ponticello serve -L my-library --open
     """
-    opened = open_library(library, settings)
+    opened = options.open_library(library, settings)
     token = read_token(token_file)
 
     def report_start(url: str) -> None:

@@ -1,60 +1,50 @@
 """train semantic, train preference: the two stages of training."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
-from ponticello.cli.options import (
-    HERE,
-    JsonOption,
-    LibraryOption,
-    SetOption,
-    open_library,
-    print_json,
-    progress,
-)
+from ponticello.cli import options, output
 
 if TYPE_CHECKING:
     from ponticello.library import Library
     from ponticello.train.estimate import TrainingEstimate
-    from ponticello.train.readiness import DataStats
     from ponticello.train.runs import TrainedRun
 
+_JSON_FIELDS = ("stage", "n_rows", "n_steps", "best", "selection")
 SeedsOption = Annotated[
-    int, typer.Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")
+    int, Option(min=1, help="Trains NAME, NAME-2, ..., each with the next seed.")
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option(
+    Option(
         "--dry-run",
         help="Take a few steps and estimate time, memory and disk; the library is not changed.",
     ),
 ]
 DownloadOption = Annotated[
-    bool,
-    typer.Option("--allow-download", help="Fetch the text encoder if it is not installed."),
+    bool, Option("--allow-download", help="Fetch the text encoder if it is not installed.")
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands of this file."""
-    group = typer.Typer(
-        help="Trains one of the two stages.", no_args_is_help=True, rich_markup_mode=None
-    )
-    group.command("semantic")(semantic)
-    group.command("preference")(preference)
-    app.add_typer(group, name="train")
+train = typer.Typer(
+    help="Trains one of the two stages.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
+@train.command()
 def semantic(
-    library: LibraryOption = HERE,
-    name: Annotated[str, typer.Option(help="The run's name.")] = "semantic",
+    library: options.LibraryPath = options.HERE,
+    name: Annotated[str, Option(help="The run's name.")] = "semantic",
     seeds: SeedsOption = 1,
-    settings: SetOption = None,
+    settings: options.Settings = None,
     allow_download: DownloadOption = False,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Trains stage one: audio with its text. An interrupted run resumes.
 
@@ -66,33 +56,24 @@ def semantic(
     Several processes:
     torchrun --nproc-per-node 2 -m ponticello train semantic -L my-library
     """
-    opened = open_library(library, settings)
+    opened = options.open_library(library, settings)
     if dry_run:
         estimate = opened.estimate_training("semantic", name, allow_download=allow_download)
         _print_estimate(estimate, seeds, as_json)
         return
-    data = _report_data(opened, name, seeds)
-    runs = []
-    for number in range(1, seeds + 1):
-        with progress("steps") as report:
-            runs.append(
-                opened.train_semantic(
-                    name, seed_number=number, allow_download=allow_download, on_progress=report
-                )
-            )
-    _print_runs(runs, data, as_json)
+    train_seed = partial(opened.train_semantic, name, allow_download=allow_download)
+    _train_seeds(opened, name, seeds, train_seed, as_json)
 
 
+@train.command()
 def preference(
-    library: LibraryOption = HERE,
-    name: Annotated[str, typer.Option(help="The run's name.")] = "preference",
-    start: Annotated[
-        str, typer.Option("--from", help="The stage-one run to start from.")
-    ] = "semantic",
+    library: options.LibraryPath = options.HERE,
+    name: Annotated[str, Option(help="The run's name.")] = "preference",
+    start: Annotated[str, Option("--from", help="The stage-one run to start from.")] = "semantic",
     seeds: SeedsOption = 1,
-    settings: SetOption = None,
+    settings: options.Settings = None,
     dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Trains stage two: mined pairs adapt the vectors to preference. Starts from a stage-one run.
 
@@ -104,80 +85,63 @@ def preference(
     Five seeds, each from the stage one of the same seed:
     ponticello train preference -L my-library --seeds 5
     """
-    opened = open_library(library, settings)
+    opened = options.open_library(library, settings)
     if dry_run:
         _print_estimate(opened.estimate_training("preference", name, start), seeds, as_json)
         return
-    data = _report_data(opened, name, seeds)
-    runs = []
-    for number in range(1, seeds + 1):
-        with progress("steps") as report:
-            runs.append(
-                opened.train_preference(name, start, seed_number=number, on_progress=report)
-            )
-    _print_runs(runs, data, as_json)
+    _train_seeds(opened, name, seeds, partial(opened.train_preference, name, start), as_json)
 
 
-def _report_data(library: "Library", name: str, seeds: int) -> "DataStats":
-    """Counts the training data; the first process prints it on stderr unless all runs are done."""
-    from ponticello.train.distributed import launch_info
+def _train_seeds(
+    library: "Library",
+    name: str,
+    seeds: int,
+    train_seed: "Callable[..., TrainedRun]",
+    as_json: bool,
+) -> None:
+    """Trains the run of each seed. The first process prints the data on stderr unless all runs are
+    done, and the results.
+    """
+    from ponticello.train.distributed import launch_info, rank
     from ponticello.train.readiness import describe_readiness
     from ponticello.train.runs import is_finished, seed_run
 
     data = library.training_data()
-    runs = [library.folder.run(seed_run(name, number)) for number in range(1, seeds + 1)]
-    if launch_info()[0] == 0 and not all(is_finished(run) for run in runs):
-        for line in (data.line(), *describe_readiness(data)):
-            typer.echo(line, err=True)
-    return data
+    readiness = describe_readiness(data)
+    folders = [library.folder.run(seed_run(name, number)) for number in range(1, seeds + 1)]
+    if launch_info()[0] == 0 and not all(map(is_finished, folders)):
+        typer.echo("\n".join([data.line(), *readiness]), err=True)
+    runs = []
+    for number in range(1, seeds + 1):
+        with output.progress("steps") as report:
+            runs.append(train_seed(seed_number=number, on_progress=report))
+    if rank() != 0:
+        return
+    records = []
+    lines: list[str] = []
+    for run in runs:
+        record = {field: getattr(run, field) for field in _JSON_FIELDS}
+        supply = {**asdict(data), "supports": readiness}
+        records.append({"run": run.folder.name, **record, "supply": supply})
+        lines += _run_lines(run)
+    output.print_outcome(as_json, records if seeds > 1 else records[0], lines)
+
+
+def _run_lines(run: "TrainedRun") -> list[str]:
+    rows = "tracks" if run.stage == "semantic" else "pairs"
+    left_out = f" ({run.n_left_out:,} left out: no audio or no text)" if run.n_left_out else ""
+    names = [name for name in run.best if "recall" in name or name == "mrr"]
+    figures = ", ".join(f"{name} {run.best[name]:.3f}" for name in names)
+    lines = [
+        f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {rows}{left_out}; "
+        f"best validation {figures}; in {run.folder}"
+    ]
+    if run.selection:
+        lines.append(run.selection["sentence"])
+    return lines
 
 
 def _print_estimate(estimate: "TrainingEstimate", seeds: int, as_json: bool) -> None:
-    if as_json:
-        print_json({**asdict(estimate), "n_runs": seeds})
-        return
-    for line in estimate.lines():
-        typer.echo(line)
     runs = f"{seeds} such runs; " if seeds > 1 else ""
-    typer.echo(f"{runs}the library was not changed")
-
-
-def _print_runs(runs: "list[TrainedRun]", data: "DataStats", as_json: bool) -> None:
-    from ponticello.train.distributed import rank
-    from ponticello.train.readiness import describe_readiness
-
-    if rank() != 0:
-        return
-    if not as_json:
-        for run in runs:
-            _print_run(run)
-        return
-    records = []
-    for run in runs:
-        records.append(
-            {
-                "run": run.folder.name,
-                "stage": run.stage,
-                "n_rows": run.n_rows,
-                "n_steps": run.n_steps,
-                "best": run.best,
-                "selection": run.selection,
-                "supply": {**asdict(data), "supports": describe_readiness(data)},
-            }
-        )
-    print_json(records if len(records) > 1 else records[0])
-
-
-def _print_run(run: "TrainedRun") -> None:
-    rows = "tracks" if run.stage == "semantic" else "pairs"
-    left_out = ""
-    if run.n_left_out:
-        left_out = f" ({run.n_left_out:,} left out: no audio or no text)"
-    names = [name for name in run.best if "recall" in name or name == "mrr"]
-    figures = ", ".join(f"{name} {run.best[name]:.3f}" for name in names)
-    typer.echo(
-        f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {rows}{left_out}; "
-        f"best validation {figures}; in {run.folder}"
-    )
-    if run.selection:
-        typer.echo(run.selection["sentence"])
+    lines = [*estimate.lines(), f"{runs}the library was not changed"]
+    output.print_outcome(as_json, {**asdict(estimate), "n_runs": seeds}, lines)

@@ -1,7 +1,6 @@
 """Checks of this machine: versions, extras, decoders, the text encoder and disk space."""
 
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -18,8 +17,10 @@ from ponticello.errors import AudioError
 from ponticello.maintenance.findings import Finding
 
 MACHINE = "this machine"
-_RATE_HZ, _SECONDS, _TONE_HZ = 44_100, 1.0, 440.0
-# What each is called, libsndfile's names for it, and the ending its file gets.
+_RATE_HZ = 44_100
+_TONE_HZ = 440.0
+_REINSTALL = "pip install --force-reinstall soundfile miniaudio"
+# The ending of the file, and libsndfile's names for its format and encoding.
 _KINDS = (
     ("wav", "WAV", "PCM_16"),
     ("flac", "FLAC", "PCM_16"),
@@ -49,46 +50,39 @@ def check_versions() -> Iterator[Finding]:
         f"Ponticello {version('ponticello')}, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
-    yield Finding("ok", f"{versions}, {torch.get_num_threads()} threads, {device}", MACHINE)
+    yield Finding("ok", f"{versions}, {torch.get_num_threads()} threads, {device}")
     for text in requires("ponticello") or ():
         requirement = Requirement(text)
+        name = requirement.name
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         try:
-            installed = version(requirement.name)
+            installed = version(name)
         except PackageNotFoundError:
-            yield Finding(
-                "error",
-                f"{requirement.name} is not installed",
-                MACHINE,
-                f"pip install '{requirement.name}'",
-            )
+            yield Finding("error", f"{name} is not installed", f"pip install '{name}'")
             continue
         if not requirement.specifier.contains(installed, prereleases=True):
-            what = f"{requirement.name} {installed} is not {requirement.specifier}"
-            yield Finding(
-                "error", what, MACHINE, f"pip install '{requirement.name}{requirement.specifier}'"
-            )
+            what = f"{name} {installed} is not {requirement.specifier}"
+            yield Finding("error", what, f"pip install '{name}{requirement.specifier}'")
 
 
 def check_extras() -> Iterator[Finding]:
     """Reports which extras are installed."""
     installed = [extra for extra, (module, _) in _EXTRAS.items() if find_spec(module) is not None]
-    yield Finding("ok", f"extras installed: {', '.join(installed) or 'none'}", MACHINE)
+    yield Finding("ok", f"extras installed: {', '.join(installed) or 'none'}")
     for extra, (_, purpose) in _EXTRAS.items():
         if extra not in installed:
             what = f"extra {extra!r} is not installed: it is for {purpose}"
-            do = f"pip install 'ponticello[{extra}]', if you want that"
-            yield Finding("note", what, MACHINE, do)
+            yield Finding("note", what, f"pip install 'ponticello[{extra}]', if you want that")
 
 
 def check_decoders() -> Iterator[Finding]:
     """Writes a second of a tone in each file format and checks the pitch that is read back."""
-    good = []
+    kinds = list(_KINDS)
+    if find_spec("av") is not None:
+        kinds.append(_BY_PYAV)
+    decoded = []
     with tempfile.TemporaryDirectory(prefix="ponticello-doctor-") as temporary:
-        kinds = list(_KINDS)
-        if find_spec("av") is not None:
-            kinds.append(_BY_PYAV)
         for ending, container, encoding in kinds:
             path = Path(temporary) / f"tone.{ending}"
             write = _write_by_pyav if ending == _BY_PYAV[0] else _write_tone
@@ -96,24 +90,19 @@ def check_decoders() -> Iterator[Finding]:
                 write(path, container, encoding)
             except (soundfile.SoundFileError, ValueError, TypeError):
                 what = f"{ending} was not tried: what is installed cannot write one"
-                yield Finding("note", what, MACHINE)
+                yield Finding("note", what)
                 continue
             try:
                 pitch = _pitch(load_audio(path, 16_000))
             except AudioError as error:
-                what = f"{ending} cannot be decoded ({error})"
-                yield Finding(
-                    "error", what, MACHINE, "pip install --force-reinstall soundfile miniaudio"
-                )
+                yield Finding("error", f"{ending} cannot be decoded ({error})", _REINSTALL)
                 continue
             if abs(pitch - _TONE_HZ) > 2:
                 what = f"{ending} is decoded wrongly: {_TONE_HZ:.0f} Hz came out as {pitch:.0f} Hz"
-                yield Finding(
-                    "error", what, MACHINE, "pip install --force-reinstall soundfile miniaudio soxr"
-                )
+                yield Finding("error", what, f"{_REINSTALL} soxr")
                 continue
-            good.append(ending)
-    yield Finding("ok", f"decoded and checked: {', '.join(good) or 'nothing'}", MACHINE)
+            decoded.append(ending)
+    yield Finding("ok", f"decoded and checked: {', '.join(decoded) or 'nothing'}")
 
 
 def check_text_encoder(name: str) -> Iterator[Finding]:
@@ -122,23 +111,7 @@ def check_text_encoder(name: str) -> Iterator[Finding]:
 
     path = locate_text_encoder(name)  # CheckpointError names the package to install
     if Path(path).is_dir():
-        yield Finding("ok", f"text encoder {name!r} is here", MACHINE)
-
-
-def check_room(root: Path, needed: int, what: str) -> Iterator[Finding]:
-    """Checks the free disk space. needed: bytes that `what` would still write."""
-    free = shutil.disk_usage(root).free
-    line = (
-        f"{_size(free)} free; {what} would take some {_size(needed)}"
-        if needed
-        else f"{_size(free)} free"
-    )
-    if free < needed:
-        yield Finding("error", f"not enough room: {line}", "disk", "make room, or move the library")
-    elif free < 2 * needed or free < 2**30:
-        yield Finding("warning", f"little room: {line}", "disk", "make room before long work")
-    else:
-        yield Finding("ok", line, "disk")
+        yield Finding("ok", f"text encoder {name!r} is here")
 
 
 def _write_tone(path: Path, container: str, encoding: str) -> None:
@@ -159,15 +132,11 @@ def _write_by_pyav(path: Path, container: str, encoding: str) -> None:
 
 
 def _tone(rate: int) -> np.ndarray:
-    wave = 0.4 * np.sin(2 * np.pi * _TONE_HZ * np.arange(int(rate * _SECONDS)) / rate)
+    wave = 0.4 * np.sin(2 * np.pi * _TONE_HZ * np.arange(rate) / rate)
     return wave.astype(np.float32)
 
 
 def _pitch(waveform: np.ndarray) -> float:
-    """Hz of the strongest part of a second at 16 kHz."""
+    """Returns the strongest frequency of a second at 16 kHz, in Hz."""
     spectrum = np.abs(np.fft.rfft(waveform[:16_000], 16_000))
     return float(spectrum.argmax())
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.1f} GB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.0f} MB"

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from ponticello.errors import PonticelloError
 from ponticello.maintenance.check_environment import (
+    MACHINE,
     check_decoders,
     check_extras,
-    check_room,
     check_text_encoder,
     check_versions,
 )
 from ponticello.maintenance.check_library import (
-    bytes_to_write,
     check_frames,
     check_index,
     check_left_over,
     check_log,
     check_pairs,
+    check_room,
     check_runs,
     check_tracks,
 )
@@ -33,6 +33,7 @@ _LIBRARY_CHECKS: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], 
     ("runs/", check_runs),
     ("index/", check_index),
     ("left over", check_left_over),
+    ("disk", check_room),
 )
 
 
@@ -43,22 +44,19 @@ def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]
     the whole index.
     """
     checks: list[tuple[str, Check]] = [
-        ("versions", check_versions),
-        ("extras", check_extras),
-        ("decoders", check_decoders),
+        (MACHINE, check_versions),
+        (MACHINE, check_extras),
+        (MACHINE, check_decoders),
     ]
     if root is not None:
         try:
             folder = open_library(root, settings)
         except (PonticelloError, OSError) as error:
             do = "mend it: docs/config.md; or ponticello init"
-            findings = _run(checks)
-            findings.append(Finding("error", str(error), SETTINGS_FILE, do))
-            return findings
-        checks.append(("text encoder", partial(check_text_encoder, folder.config.text.name)))
+            return [*_run(checks), Finding("error", str(error), do, SETTINGS_FILE)]
+        checks.append((MACHINE, partial(check_text_encoder, folder.config.text.name)))
         for where, check in _LIBRARY_CHECKS:
             checks.append((where, partial(check, folder)))
-        checks.append(("disk", partial(_check_disk, folder)))
     return _run(checks)
 
 
@@ -74,10 +72,6 @@ def _run(checks: Sequence[tuple[str, Check]]) -> list[Finding]:
                 errors.add(finding.what)
             findings.append(finding)
     return findings
-
-
-def _check_disk(folder: LibraryPaths) -> Iterator[Finding]:
-    return check_room(folder.root, bytes_to_write(folder), "preparing and embedding the rest")
 
 
 def worst(findings: Sequence[Finding]) -> str:

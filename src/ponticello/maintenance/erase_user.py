@@ -53,30 +53,6 @@ class ErasureResult:
 
 
 @dataclass(frozen=True)
-class _UserData:
-    """Where the listeners occur: events of the log by user, and rows by file and user."""
-
-    events: dict[str, int]
-    lists: dict[Path, Counter[str]]
-    tables: dict[Path, Counter[str]]
-
-    @property
-    def user_ids(self) -> set[str]:
-        user_ids = set(self.events)
-        for counts in self.counts_by_file.values():
-            user_ids.update(counts)
-        return user_ids
-
-    @property
-    def counts_by_file(self) -> dict[Path, Counter[str]]:
-        return self.lists | self.tables
-
-    @property
-    def n_rows(self) -> dict[str, int]:
-        return {path.name: counts.total() for path, counts in self.counts_by_file.items()}
-
-
-@dataclass(frozen=True)
 class _Journal:
     """What an erasure must still know after an interruption.
 
@@ -113,33 +89,34 @@ def erase_users(
     journal_path = folder.root / _JOURNAL_FILE
     is_resumed = journal_path.is_file()
     ids = stored_ids(folder, require_list(users, "users"))
-    data = _find_user_data(folder, ids, require_log=not is_resumed)
-    unknown = [user_id for user_id in ids if user_id not in data.user_ids]
+    n_events = _count_events(folder, ids, require_log=not is_resumed)
+    n_rows = _count_other_rows(folder, ids)
+    erased_ids = set(n_events).union(*n_rows.values())
+    unknown = [user_id for user_id in ids if user_id not in erased_ids]
     if unknown and not is_resumed:
         raise DataError(
             f"listener {unknown[0]!r} is in no table of {folder.root}; "
             "check the id in interactions.parquet",
             code="unknown_user",
         )
-    is_in_log = bool(data.events) or is_resumed
+    is_in_log = bool(n_events) or is_resumed
     journal = _read_journal(folder, journal_path)
     runs: set[str] = set()
     maybe_runs: set[str] = set()
     removed: list[Path] = []
     if is_in_log:
         runs, maybe_runs = _mark_runs(folder, journal)
-        with atomic_write(journal_path) as temporary:
-            temporary.write_text(json.dumps(vars(journal)) + "\n", encoding="utf-8")
+        _write_record(journal_path, vars(journal))
         removed += _remove_existing(folder.pairs, folder.validation_pairs, folder.report)
-    removed += _rewrite_tables(folder, data, ids)
+    removed += _rewrite_tables(folder, n_rows, ids, in_log=bool(n_events))
     if is_in_log:
         # Trainings that read the old log since the first marking are marked now.
         runs |= _mark_runs(folder, journal)[0]
     mined = _remake_pairs(folder, journal, options) if is_in_log else None
     journal_path.unlink(missing_ok=True)
     return ErasureResult(
-        n_events=sum(data.events.values()),
-        n_rows=data.n_rows,
+        n_events=n_events.total(),
+        n_rows={path.name: counts.total() for path, counts in n_rows.items()},
         removed=tuple(path.name for path in removed if not path.exists()),
         runs=tuple(sorted(runs)),
         maybe_runs=tuple(sorted(maybe_runs - runs)),
@@ -147,26 +124,28 @@ def erase_users(
     )
 
 
-def _find_user_data(folder: LibraryPaths, ids: list[str], require_log: bool) -> _UserData:
-    events: dict[str, int] = {}
-    if folder.interactions.is_file() or require_log:
-        rows = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids))
-        with wrap_read_errors(folder.interactions):
-            counts = rows.group_by(USER_ID).len().collect(engine="streaming")
-        events = dict(counts.iter_rows())
-    lists: dict[Path, Counter[str]] = {}
+def _count_events(folder: LibraryPaths, ids: list[str], require_log: bool) -> Counter[str]:
+    """Returns the number of events of the log by user."""
+    if not (folder.interactions.is_file() or require_log):
+        return Counter()
+    rows = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids))
+    with wrap_read_errors(folder.interactions):
+        counts = rows.group_by(USER_ID).len().collect(engine="streaming")
+    return Counter(dict(counts.iter_rows()))
+
+
+def _count_other_rows(folder: LibraryPaths, ids: list[str]) -> dict[Path, Counter[str]]:
+    """Returns the number of rows by user in each file that names one, except derived tables."""
+    n_rows: dict[Path, Counter[str]] = {}
     for path in sorted(folder.root.glob("*.csv")):
-        if n_lines := _count_lines(path, ids):
-            lists[path] = n_lines
-    tables: dict[Path, Counter[str]] = {}
+        n_rows[path] = _count_lines(path, ids)
     for path in sorted(folder.root.glob("*.parquet")):
-        if path.name not in _DERIVED_TABLES and (n_rows := _count_rows(path, ids)):
-            tables[path] = n_rows
-    return _UserData(events, lists, tables)
+        if path.name not in _DERIVED_TABLES:
+            n_rows[path] = _count_rows(path, ids)
+    return {path: counts for path, counts in n_rows.items() if counts}
 
 
 def _read_journal(folder: LibraryPaths, path: Path) -> _Journal:
-    """Returns the journal of an interrupted erasure, or that of a new one."""
     record = _read_record(path)
     return _Journal(
         had_pairs=folder.pairs.is_file() or bool(record.get("had_pairs")),
@@ -187,13 +166,11 @@ def _mark_runs(folder: LibraryPaths, journal: _Journal) -> tuple[set[str], set[s
             continue
         run_log = _read_record(run / LISTENING_FILE).get("log_sha256")
         (runs if run_log == journal.log_sha256 else maybe_runs).add(run.name)
-        with atomic_write(run / RETRAIN_FILE) as temporary:
-            temporary.write_text(json.dumps({"why": _WHY}) + "\n", encoding="utf-8")
+        _write_record(run / RETRAIN_FILE, {"why": _WHY})
     return runs, maybe_runs
 
 
 def _is_preference_run(run: Path) -> bool:
-    """Whether a run, finished or not, is of stage two."""
     return (
         (run / LISTENING_FILE).is_file()
         or _read_record(run / "run.json").get("stage") == "preference"
@@ -207,20 +184,26 @@ def _read_record(path: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _rewrite_tables(folder: LibraryPaths, data: _UserData, ids: list[str]) -> list[Path]:
-    """Removes the listeners' rows, those of the log last; returns the deleted files."""
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def _rewrite_tables(
+    folder: LibraryPaths, paths: Collection[Path], ids: list[str], *, in_log: bool
+) -> list[Path]:
+    """Removes the listeners' rows from files, last from the log; returns the deleted files."""
     removed: list[Path] = []
-    for path in data.lists:
-        _drop_lines(path, ids)
-    for path in data.tables:
-        _drop_rows(path, ids)
+    for path in paths:
+        drop = _drop_lines if path.suffix == ".csv" else _drop_rows
+        drop(path, ids)
     pending = pending_events_path(folder)
-    if pending in data.tables:
+    if pending in paths:
         if not has_rows(pending):
             pending.unlink()
         # The next import makes it again from the events that are left.
         removed += _remove_existing(unmatched_list_path(folder))
-    if data.events:
+    if in_log:
         _drop_rows(folder.interactions, ids)
         if not has_rows(folder.interactions):
             folder.interactions.unlink()
@@ -240,11 +223,12 @@ def _remake_pairs(
 
 def _count_rows(path: Path, ids: list[str]) -> Counter[str]:
     """Returns the number of rows by user of a table with a user_id; empty for other tables."""
-    if USER_ID not in scan_parquet(path).collect_schema():
+    table = scan_parquet(path)
+    if USER_ID not in table.collect_schema():
         return Counter()
-    user_ids = scan_parquet(path).select(pl.col(USER_ID).cast(pl.String))
+    user_ids = table.select(pl.col(USER_ID).cast(pl.String)).filter(pl.col(USER_ID).is_in(ids))
     with wrap_read_errors(path):
-        return Counter(user_ids.filter(pl.col(USER_ID).is_in(ids)).collect()[USER_ID].to_list())
+        return Counter(user_ids.collect()[USER_ID].to_list())
 
 
 def _drop_rows(path: Path, ids: list[str]) -> None:
@@ -254,24 +238,16 @@ def _drop_rows(path: Path, ids: list[str]) -> None:
 
 
 def _count_lines(path: Path, ids: list[str]) -> Counter[str]:
-    """Returns the number of lines by user of a list such as skipped.csv."""
     rows = read_csv_rows(path)
-    counts: Counter[str] = Counter()
-    for row in rows[1:]:
-        user_id = _user_of_line(rows[0], row)
-        if user_id in ids:
-            counts[user_id] += 1
-    return counts
+    user_ids = [_user_of_line(rows[0], row) for row in rows[1:]]
+    return Counter(user_id for user_id in user_ids if user_id in ids)
 
 
 def _drop_lines(path: Path, ids: list[str]) -> None:
     rows = read_csv_rows(path)
+    others = [row for row in rows[1:] if _user_of_line(rows[0], row) not in ids]
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows[0])
-        for row in rows[1:]:
-            if _user_of_line(rows[0], row) not in ids:
-                writer.writerow(row)
+        csv.writer(file).writerows([rows[0], *others])
 
 
 def _user_of_line(header: list[str], row: list[str]) -> str:

@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -15,17 +14,14 @@ from ponticello.serve import metrics
 from ponticello.serve.errors import add_error_handlers
 from ponticello.serve.metrics import Measured, Metrics
 from ponticello.serve.projection import ProjectionCache
-from ponticello.serve.routes import audio as sound
-from ponticello.serve.routes import library as overview
-from ponticello.serve.routes import playlists, subsonic, uploads
-from ponticello.serve.routes import search as questions
+from ponticello.serve.routes import audio, library, playlists, search, subsonic, uploads
 from ponticello.serve.routes.audio import Decoder, Waveforms
 from ponticello.serve.routes.uploads import Uploads
 from ponticello.serve.schemas import Error
 from ponticello.serve.security import SecurityMiddleware, SecurityPolicy
 from ponticello.serve.snapshot import LibraryWatcher, Snapshot
 
-EXPLORER = files("ponticello") / "serve" / "explorer"
+EXPLORER = Path(__file__).parent / "explorer"
 _DESCRIPTION = (
     "Search a music library by words, tracks and sounds; recommend; and say why. "
     "Errors are {code, message}."
@@ -35,11 +31,11 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(root: Path, guard: SecurityPolicy, settings: Sequence[str] = ()) -> FastAPI:
-    """The application that serves the library at `root`; LibraryError if there is none.
+def create_app(root: Path, policy: SecurityPolicy, settings: Sequence[str] = ()) -> FastAPI:
+    """Returns the application that serves the library at `root`; LibraryError if there is none.
 
-    settings: as `Library.open`. The folder is watched from start-up on, and a new index taken up
-    without an error.
+    settings: as `Library.open`. From start-up on, the folder is watched and a new index is taken
+    up without an error.
     """
     live = LibraryWatcher(root, settings)
 
@@ -60,45 +56,35 @@ def create_app(root: Path, guard: SecurityPolicy, settings: Sequence[str] = ()) 
         redoc_url=None,
         responses=_ERRORS,
     )
-    app.state.live, app.state.maps = live, ProjectionCache()
-    decoder, app.state.metrics = Decoder(live.now().library.folder.config.limits), Metrics()
-    app.state.uploads, app.state.waveforms = Uploads(decoder), Waveforms(decoder)
+    decoder = Decoder(live.now().library.folder.config.limits)
+    app.state.live = live
+    app.state.maps = ProjectionCache()
+    app.state.metrics = Metrics()
+    app.state.uploads = Uploads(decoder)
+    app.state.waveforms = Waveforms(decoder)
     _count_swaps(live, app.state.metrics)
     add_error_handlers(app, root)
-    # The overview comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio
+    # `library` comes last: an id may hold slashes, and its /api/tracks/{id} would take .../audio
     # for the end of one.
-    for part in (questions, sound, uploads, playlists, subsonic, metrics, overview):
-        app.include_router(part.router)
-    app.include_router(_pages())
-    app.add_middleware(SecurityMiddleware, guard=guard)
+    for module in (search, audio, uploads, playlists, subsonic, metrics, library):
+        app.include_router(module.router)
+
+    @app.get("/", include_in_schema=False)
+    def explorer() -> FileResponse:
+        return FileResponse(EXPLORER / "index.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/static", StaticFiles(directory=EXPLORER, check_dir=False))
+    app.add_middleware(SecurityMiddleware, policy=policy)
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 
 
 def _count_swaps(live: LibraryWatcher, numbers: Metrics) -> None:
-    """Notes the snapshot in use, and each that takes its place."""
 
-    def noted(snapshot: Snapshot) -> None:
+    def note(snapshot: Snapshot) -> None:
         n_indexed = 0 if snapshot.index is None else len(snapshot.index.track_ids)
         numbers.in_use(snapshot.generation, snapshot.tracks.height, n_indexed)
 
-    def swapped(snapshot: Snapshot) -> None:
-        numbers.swaps.inc()
-        noted(snapshot)
-
-    noted(live.now())
-    live.on_swap.append(swapped)
+    note(live.now())
+    live.on_swap += [note, lambda _: numbers.swaps.inc()]
     live.on_failure.append(lambda _: numbers.swap_failures.inc())
-
-
-def _pages() -> APIRouter:
-    """The explorer: one page and its files."""
-    router = APIRouter(include_in_schema=False)
-    folder = Path(str(EXPLORER))
-
-    @router.get("/")
-    def page() -> FileResponse:
-        return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
-
-    router.mount("/static", StaticFiles(directory=folder, check_dir=False))
-    return router

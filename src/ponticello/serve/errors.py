@@ -59,10 +59,12 @@ class APIError(Exception):
         self.headers = headers or {}
 
 
-def api_error_from(error: PonticelloError, root: Path) -> APIError:
+def api_error_from(error: APIError | PonticelloError, root: Path) -> APIError:
     """Returns an error of the library as an error response. root: the library's folder, which the
     message leaves out.
     """
+    if isinstance(error, APIError):
+        return error
     status, code = _BY_CODE.get(error.code, (422, "invalid"))
     message = without_root(root, error)
     if code.startswith("model"):
@@ -86,19 +88,16 @@ def add_error_handlers(app: FastAPI, root: Path) -> None:
     """Makes every error of the app `{code, message}`. root: the library's folder."""
 
     @app.exception_handler(APIError)
-    async def handle_api_error(_: Request, error: APIError) -> JSONResponse:
-        return error_response(error)
-
     @app.exception_handler(PonticelloError)
-    async def handle_library_error(_: Request, error: PonticelloError) -> JSONResponse:
+    async def handle_error(_: Request, error: APIError | PonticelloError) -> JSONResponse:
         return error_response(api_error_from(error, root))
 
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        field = ".".join(str(name) for name in first["loc"] if name != "body")
+        name = ".".join(str(key) for key in first["loc"] if key != "body")
         reason = str(first["msg"]).removeprefix("Value error, ")
-        text = f"{field}: {reason}" if field else reason
+        text = f"{name}: {reason}" if name else reason
         message = " ".join(text.split())[:_MAX_MESSAGE]  # a field's name may hold line breaks
         return error_response(APIError(422, "invalid", message))
 
@@ -113,6 +112,5 @@ def add_error_handlers(app: FastAPI, root: Path) -> None:
 def unexpected_error_response(scope: Scope, error: Exception) -> JSONResponse:
     """Returns an error response without details, which go to the log."""
     logger.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
-    return error_response(
-        APIError(500, "internal", "something went wrong here; the server's log says what")
-    )
+    message = "something went wrong here; the server's log says what"
+    return error_response(APIError(500, "internal", message))

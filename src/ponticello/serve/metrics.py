@@ -25,52 +25,27 @@ class Metrics:
     """The counters of one app, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        labels = ("method", "route", "status")
-        self.requests = Counter(
-            "ponticello_requests", "Requests answered.", labels, registry=registry
-        )
+        self.registry = CollectorRegistry()
+        options: dict[str, Any] = {"namespace": "ponticello", "registry": self.registry}
+        route = ("method", "route")
+        self.requests = Counter("requests", "Requests answered.", (*route, "status"), **options)
         self.seconds = Histogram(
-            "ponticello_request_seconds",
-            "Seconds from a request to the end of its answer.",
-            ("method", "route"),
-            registry=registry,
+            "request_seconds",
+            "Seconds to the end of an answer.",
+            route,
             buckets=_SECONDS,
+            **options,
         )
-        self.under_way = Gauge(
-            "ponticello_requests_under_way", "Requests being answered.", registry=registry
-        )
-        self.failures = Counter(
-            "ponticello_failures",
-            "Requests that ended in an error of the service.",
-            registry=registry,
-        )
-        self.index = Gauge(
-            "ponticello_index_info",
-            "1 for the index generation in use.",
-            ("generation",),
-            registry=registry,
-        )
-        self.n_tracks = Gauge("ponticello_tracks", "Tracks of the catalogue.", registry=registry)
-        self.n_indexed = Gauge(
-            "ponticello_tracks_indexed", "Tracks of the index.", registry=registry
-        )
-        self.swaps = Counter(
-            "ponticello_swaps", "Times a new index or catalogue came into use.", registry=registry
-        )
-        self.swap_failures = Counter(
-            "ponticello_swap_failures",
-            "Times a new one could not be read and the last stayed.",
-            registry=registry,
-        )
-        self.uploads_under_way = Gauge(
-            "ponticello_uploads_under_way", "Uploads under way.", registry=registry
-        )
+        self.under_way = Gauge("requests_under_way", "Requests being answered.", **options)
+        self.failures = Counter("failures", "Errors of the service.", **options)
+        self.index = Gauge("index_info", "1 for the index in use.", ("generation",), **options)
+        self.n_tracks = Gauge("tracks", "Tracks of the catalogue.", **options)
+        self.n_indexed = Gauge("tracks_indexed", "Tracks of the index.", **options)
+        self.swaps = Counter("swaps", "New indexes and catalogues in use.", **options)
+        self.swap_failures = Counter("swap_failures", "Changes that are unreadable.", **options)
+        self.uploads_under_way = Gauge("uploads_under_way", "Uploads under way.", **options)
         self.uploads_refused = Counter(
-            "ponticello_uploads_refused",
-            "Uploads refused, by the code of the error.",
-            ("code",),
-            registry=registry,
+            "uploads_refused", "Uploads refused, by the code of the error.", ("code",), **options
         )
 
     def in_use(self, generation: str | None, n_tracks: int, n_indexed: int) -> None:
@@ -80,10 +55,6 @@ class Metrics:
             self.index.labels(generation).set(1)
         self.n_tracks.set(n_tracks)
         self.n_indexed.set(n_indexed)
-
-    def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
 
 
 class Measured:
@@ -113,7 +84,8 @@ class Measured:
                 self._note(scope, status, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = route_of(scope)
+        # The template of the route, such as /api/tracks/{track_id}; never the path itself.
+        route = getattr(scope.get("route"), "path_format", None) or NO_ROUTE
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self.metrics.requests.labels(method, route, str(status)).inc()
         self.metrics.seconds.labels(method, route).observe(seconds)
@@ -121,16 +93,8 @@ class Measured:
             self.metrics.failures.inc()
 
 
-def route_of(scope: Scope) -> str:
-    """The template of the route that answered, such as /api/tracks/{track_id}; never the path
-    itself.
-    """
-    route: Any = scope.get("route")
-    return getattr(route, "path_format", None) or NO_ROUTE
-
-
 @router.get("/metrics", response_class=Response, summary="Numbers for Prometheus")
 def metrics(request: Request) -> Response:
     """Requests by route and status, latencies, the index in use, uploads, swaps and failures."""
-    service_metrics: Metrics = request.app.state.metrics
-    return Response(service_metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    registry = request.app.state.metrics.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

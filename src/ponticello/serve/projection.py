@@ -1,9 +1,8 @@
-"""Two plane maps of a library, one of meaning and one of taste, laid over each other so that tracks
-can be followed.
+"""Two plane maps of a library, by semantic and by preference similarity, aligned with each other.
 
-t-SNE of at most `ANCHORS` tracks, evenly drawn; every other track is put between the three anchors
-nearest to it. The map of taste begins where the map of meaning ends and is turned to lie as close
-to it as it can. Kept in the library's `maps/`, by generation.
+t-SNE of at most `ANCHORS` evenly spaced tracks; every other track is put between the three anchors
+nearest to it. The preference map begins with the positions of the semantic map, and is turned to
+lie as close to it as it can. Kept in the library's `maps/`, by generation.
 
 Source: van der Maaten and Hinton 2008 (t-SNE), by scikit-learn; Procrustes by scipy.
 """
@@ -14,6 +13,7 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -23,14 +23,15 @@ from ponticello.serve.schemas import Map
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
+from ponticello.storage.schema import ARTIST, TITLE, TRACK_ID
 
 logger = logging.getLogger(__name__)
-ANCHORS = 2_000  # t-SNE takes some ten seconds for them on one core
+ANCHORS = 2_000  # t-SNE takes about ten seconds for them on one core
 FULL = 65_535  # the far edge of a map
 STRETCH = 1.7  # distances on such a map are no measure
 MAX_SHIFTS = 200
 _NEAREST = 3  # anchors between which another track lies
-_NEIGHBOURS = 15  # by which it is told how far a track moved
+_NEIGHBOURS = 15  # anchors by which the shift of a track is measured
 _FEW = 5  # fewer tracks are put on a line
 _BLOCK = 4_096  # rows compared with all anchors at once
 _KEPT = 2  # generations with maps on disk
@@ -39,7 +40,7 @@ _KEPT = 2  # generations with maps on disk
 @dataclass(frozen=True)
 class ProjectedSpaces:
     """Both maps of an index. semantic, preference: (n, 2) int64 in 0..FULL; preference is None
-    before stage two. largest_shifts: rows, the ones that moved most first.
+    before stage two. largest_shifts: the rows that moved most, the largest shift first.
     """
 
     semantic: np.ndarray
@@ -48,30 +49,30 @@ class ProjectedSpaces:
 
 
 def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
-    """Both maps of an index; the same every time. Cost: some 10 s a map, then n x ANCHORS x d."""
+    """Returns both maps of an index; the same every time.
+
+    Cost: about 10 s per map, then n x ANCHORS x d.
+    """
     n = len(index.track_ids)
     anchors = np.unique(np.linspace(0, n - 1, min(n, ANCHORS)).round().astype(np.int64))
-    sides = [index.space_vectors(number) for number in range(len(index.spaces))]
-    first = _plane(sides[0][anchors], None, seed)
-    planes = [_between(sides[0], anchors, first)]
-    if len(sides) == 2:
-        second = _plane(sides[1][anchors], first, seed)
-        planes.append(_between(sides[1], anchors, _turned(second, first)))
-    moved = np.zeros(n) if len(sides) == 1 else _moved(sides, anchors)
-    largest_shifts = np.argsort(-moved, kind="stable")[:MAX_SHIFTS]
-    placed = [_scaled(plane) for plane in planes]
-    return ProjectedSpaces(
-        placed[0],
-        placed[1] if len(placed) == 2 else None,
-        largest_shifts[moved[largest_shifts] > 0],
-    )
+    semantic = index.space_vectors(0)
+    semantic_plane = _plane(semantic[anchors], None, seed)
+    semantic_map = _scaled(_between(semantic, anchors, semantic_plane))
+    if not index.has_preference:
+        return ProjectedSpaces(semantic_map, None, np.zeros(0, dtype=np.int64))
+    preference = index.space_vectors(1)
+    preference_plane = _plane(preference[anchors], semantic_plane, seed)
+    preference_plane = _turned(preference_plane, semantic_plane)
+    preference_map = _scaled(_between(preference, anchors, preference_plane))
+    shifts = _shifts(semantic, preference, anchors)
+    largest_shifts = np.argsort(-shifts, kind="stable")[:MAX_SHIFTS]
+    return ProjectedSpaces(semantic_map, preference_map, largest_shifts[shifts[largest_shifts] > 0])
 
 
-def _plane(vectors: np.ndarray, begin: np.ndarray | None, seed: int) -> np.ndarray:
-    """(a, 2) of anchors' vectors; begin: where they lie at first."""
+def _plane(vectors: np.ndarray, start: np.ndarray | None, seed: int) -> np.ndarray:
+    """Returns (a, 2) positions of anchors. start: their first positions; None = by PCA."""
     if len(vectors) < _FEW:
         return np.stack([np.arange(len(vectors), dtype=np.float64), np.zeros(len(vectors))], axis=1)
-    start = begin
     if start is None:
         start = PCA(2, random_state=seed).fit_transform(vectors)
     # As scikit-learn scales its own start.
@@ -105,19 +106,20 @@ def _between(vectors: np.ndarray, anchors: np.ndarray, plane: np.ndarray) -> np.
     return placed
 
 
-def _moved(sides: list[np.ndarray], anchors: np.ndarray) -> np.ndarray:
-    """(n,) the share of a track's nearest anchors in one space that are not among them in the
-    other.
+def _shifts(semantic: np.ndarray, preference: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Returns (n,) the share of a track's nearest anchors in one space that are not among them in
+    the other.
     """
-    n, k = len(sides[0]), min(_NEIGHBOURS, len(anchors))
-    moved = np.zeros(n)
+    n = len(semantic)
+    k = min(_NEIGHBOURS, len(anchors))
+    shifts = np.zeros(n)
     for start in range(0, n, _BLOCK):
         rows = slice(start, start + _BLOCK)
-        semantic, _ = _nearest(sides[0][rows], sides[0][anchors], k)
-        preference, _ = _nearest(sides[1][rows], sides[1][anchors], k)
-        both = (semantic[:, :, None] == preference[:, None, :]).any(axis=2).sum(axis=1)
-        moved[start : start + _BLOCK] = 1 - both / k
-    return moved
+        before, _ = _nearest(semantic[rows], semantic[anchors], k)
+        after, _ = _nearest(preference[rows], preference[anchors], k)
+        n_common = (before[:, :, None] == after[:, None, :]).any(axis=2).sum(axis=1)
+        shifts[rows] = 1 - n_common / k
+    return shifts
 
 
 def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,12 +130,13 @@ def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def _scaled(plane: np.ndarray) -> np.ndarray:
-    """The map in whole numbers from 0 to `FULL`; its shorter side is stretched by `STRETCH` at most
-    to fill it.
+    """Returns the map in whole numbers from 0 to `FULL`; its shorter edge is stretched by `STRETCH`
+    at most.
     """
-    low, high = plane.min(axis=0), plane.max(axis=0)
-    size = np.maximum(high - low, max(float((high - low).max()) / STRETCH, 1e-9))
-    offset = (size - (high - low)) / 2
+    low = plane.min(axis=0)
+    extent = plane.max(axis=0) - low
+    size = np.maximum(extent, max(float(extent.max()) / STRETCH, 1e-9))
+    offset = (size - extent) / 2
     scaled: np.ndarray = ((plane - low + offset) / size * FULL).round().astype(np.int64)
     return scaled
 
@@ -147,8 +150,8 @@ class ProjectionCache:
         self._drawing: str | None = None
 
     def map_of(self, snapshot: Snapshot) -> bytes:
-        """The map of a snapshot as JSON of `Map`; drawing begins when it is first asked for."""
-        index, generation = snapshot.service.index, snapshot.generation or ""
+        """Returns the map of a snapshot as JSON of `Map`; the first call begins to draw it."""
+        generation = snapshot.generation or ""
         with self._lock:
             if generation in self._drawn:
                 return self._drawn[generation]
@@ -157,32 +160,30 @@ class ProjectionCache:
                 threading.Thread(
                     target=self._draw, args=(snapshot,), name="draw-maps", daemon=True
                 ).start()
-        empty = Map(
-            generation=generation, ready=False, kind="t-SNE", n=len(index.track_ids), track_ids=[], titles=[],
-            artists=[], semantic=[], preference=None, largest_shifts=[],
-        )  # fmt: skip
-        return empty.model_dump_json().encode()
+        n = len(snapshot.service.index.track_ids)
+        return Map(generation=generation, ready=False, n=n).model_dump_json().encode()
 
     def _draw(self, snapshot: Snapshot) -> None:
+        generation = snapshot.generation or ""
         try:
-            maps = load_kept_projection(
-                snapshot.library.folder, snapshot.service.index, snapshot.generation or ""
-            )
+            folder = snapshot.library.folder
+            maps = load_kept_projection(folder, snapshot.service.index, generation)
             drawn = map_json(snapshot, maps)
             with self._lock:
-                self._drawn = {snapshot.generation or "": drawn}
+                self._drawn = {generation: drawn}
         except Exception:
             logger.exception("the maps could not be drawn")
         finally:
             with self._lock:
-                self._drawing = None if self._drawing == snapshot.generation else self._drawing
+                if self._drawing == generation:
+                    self._drawing = None
 
 
 def load_kept_projection(
     folder: LibraryPaths, index: EmbeddingIndex, generation: str
 ) -> ProjectedSpaces:
-    """The maps of a generation, read from the library or drawn and, where it can be written to,
-    kept there.
+    """Returns the maps of a generation, read from the library, or drawn and, if possible, written
+    to it.
     """
     maps_folder = folder.root / "maps"
     path = maps_folder / f"{generation}.npy"
@@ -190,12 +191,10 @@ def load_kept_projection(
     with contextlib.suppress(OSError, ValueError):
         kept = np.load(path, allow_pickle=False)
         if kept.shape == (n, 5) and kept.dtype == np.int64:
-            largest_shifts = np.argsort(kept[:, 4], kind="stable")[
-                n - int((kept[:, 4] >= 0).sum()) :
-            ]
-            return ProjectedSpaces(
-                kept[:, :2], kept[:, 2:4] if index.has_preference else None, largest_shifts
-            )
+            n_shifts = int((kept[:, 4] >= 0).sum())
+            largest_shifts = np.argsort(kept[:, 4], kind="stable")[n - n_shifts :]
+            preference = kept[:, 2:4] if index.has_preference else None
+            return ProjectedSpaces(kept[:, :2], preference, largest_shifts)
     maps = project_spaces(index)
     table = np.full((n, 5), -1, dtype=np.int64)  # x, y, x, y, and the order of the largest shifts
     table[:, :2] = maps.semantic
@@ -211,26 +210,20 @@ def load_kept_projection(
 
 
 def map_json(snapshot: Snapshot, maps: ProjectedSpaces) -> bytes:
-    """The maps as JSON of `Map`."""
-    placed = snapshot.service.tracks
-    names = dict(
-        zip(placed["track_id"], zip(placed["title"], placed["artist"], strict=True), strict=True)
+    """Returns the maps as JSON of `Map`."""
+    track_ids = snapshot.service.index.track_ids
+    catalog = snapshot.service.tracks.select(TRACK_ID, TITLE, ARTIST)
+    indexed = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
+    names = indexed.join(catalog, on=TRACK_ID, how="left", maintain_order="left")
+    drawn = Map(
+        generation=snapshot.generation or "",
+        ready=True,
+        n=len(track_ids),
+        track_ids=track_ids,
+        titles=names[TITLE].to_list(),
+        artists=names[ARTIST].to_list(),
+        semantic=maps.semantic.ravel().tolist(),
+        preference=None if maps.preference is None else maps.preference.ravel().tolist(),
+        largest_shifts=maps.largest_shifts.tolist(),
     )
-    ids = snapshot.service.index.track_ids
-    both = [names.get(track_id, (None, None)) for track_id in ids]
-    return (
-        Map(
-            generation=snapshot.generation or "",
-            ready=True,
-            kind="t-SNE",
-            n=len(ids),
-            track_ids=ids,
-            titles=[title for title, _ in both],
-            artists=[artist for _, artist in both],
-            semantic=maps.semantic.ravel().tolist(),
-            preference=None if maps.preference is None else maps.preference.ravel().tolist(),
-            largest_shifts=maps.largest_shifts.tolist(),
-        )
-        .model_dump_json()
-        .encode()
-    )
+    return drawn.model_dump_json().encode()

@@ -1,11 +1,8 @@
-"""Questions as the service accepts them. docs/api.md shows each.
+"""Requests and responses of the service; docs/api.md shows each."""
 
-What the service gives back. docs/api.md shows each.
-"""
+from typing import Annotated, Any, Self
 
-from typing import Annotated, Any
-
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 MAX_K = 500
 MAX_OFFSET = 10_000  # pages further down are not answers any more
@@ -13,21 +10,30 @@ MAX_TERMS = 32
 MAX_IDS = 1_000
 MAX_BATCH = 64
 MAX_SECONDS = 1e6  # s; no recording is eleven days long
-MAX_BATCH_TERMS = (
-    256  # of all its questions: a text that was not asked lately costs 10 ms, and they come in turn
-)
+# of all questions of a batch, which come in turn: a text that is not cached costs 10 ms
+MAX_BATCH_TERMS = 256
 
 Blend = Annotated[
     FiniteFloat,
-    Field(ge=0, le=1, description="0 = meaning .. 1 = taste; null: the library's setting"),
+    Field(ge=0, le=1, description="0 = semantic .. 1 = preference; null: the library's setting"),
 ]
 TrackId = Annotated[str, Field(min_length=1, max_length=500)]
 UserId = Annotated[str, Field(min_length=1, max_length=500)]
+RecentIds = Annotated[list[TrackId], Field(min_length=1, max_length=200)]
 Words = Annotated[str, Field(min_length=1, max_length=2_000)]
 Filter = Annotated[
     str, Field(min_length=1, max_length=500, examples=["genres=jazz", "duration_s<300"])
 ]
 Weight = Annotated[FiniteFloat, Field(ge=-10, le=10, description="not 0; below 0 = away from it")]
+
+
+def with_examples(*examples: dict[str, Any]) -> ConfigDict:
+    """Returns the settings of a model that OpenAPI shows with these examples."""
+    return ConfigDict(json_schema_extra={"examples": list(examples)})
+
+
+def _count(*values: object) -> int:
+    return sum(value is not None for value in values)
 
 
 class RequestModel(BaseModel):
@@ -38,9 +44,15 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class ResponseModel(BaseModel):
+    """A body that the service sends, read from the attributes of an object of the library."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
 class Term(RequestModel):
-    """One thing that is wanted, or with a negative weight not: words, a track, a part of it, or an
-    uploaded sound.
+    """Words, a track, a segment of it or an uploaded sound, wanted or, with a negative weight,
+    not.
     """
 
     text: Words | None = None
@@ -51,10 +63,10 @@ class Term(RequestModel):
     weight: Weight = 1.0
 
     @model_validator(mode="after")
-    def _check(self) -> "Term":
-        if sum(value is not None for value in (self.text, self.track_id, self.upload_id)) != 1:
+    def _check(self) -> Self:
+        if _count(self.text, self.track_id, self.upload_id) != 1:
             raise ValueError("a term is exactly one of text, track_id and upload_id")
-        if (self.start_s is None) != (self.end_s is None) or (
+        if _count(self.start_s, self.end_s) == 1 or (
             self.start_s is not None and self.track_id is None
         ):
             raise ValueError("start_s and end_s go together, and with track_id")
@@ -66,7 +78,7 @@ class Term(RequestModel):
 
 
 class Page(RequestModel):
-    """What every question may say about its answer."""
+    """The length and the filters of a ranked list."""
 
     k: Annotated[int, Field(ge=1, le=MAX_K)] = 10
     offset: Annotated[int, Field(ge=0, le=MAX_OFFSET)] = 0
@@ -79,37 +91,25 @@ class Page(RequestModel):
 class SearchRequest(Page):
     """A question of one or more terms."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"terms": [{"text": "slow piano at night"}], "k": 5, "blend": 0.3, "per_artist": 1},
-                {
-                    "terms": [{"text": "jazz"}, {"text": "singing", "weight": -0.5}],
-                    "where": ["duration_s<300"],
-                },
-            ]
-        }
+    model_config = with_examples(
+        {"terms": [{"text": "slow piano at night"}], "k": 5, "blend": 0.3, "per_artist": 1},
+        {"terms": [{"text": "jazz"}, {"text": "singing", "weight": -0.5}], "where": ["tags=slow"]},
     )
     terms: Annotated[list[Term], Field(min_length=1, max_length=MAX_TERMS)]
 
 
 class RecommendRequest(Page):
-    """What somebody would like: a listener of the log, or whoever played these tracks."""
+    """A question for a listener of the log, or for the tracks that somebody played or likes."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"user_id": "alice", "k": 5},
-                {"recent": ["track-0001", "track-0007"], "blend": 0.7},
-            ]
-        }
+    model_config = with_examples(
+        {"user_id": "alice", "k": 5}, {"recent": ["track-0001", "track-0007"], "blend": 0.7}
     )
     user_id: UserId | None = None
-    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+    recent: RecentIds | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> "RecommendRequest":
-        if (self.user_id is None) == (self.recent is None):
+    def _check(self) -> Self:
+        if _count(self.user_id, self.recent) != 1:
             raise ValueError("give user_id or recent, one of them")
         return self
 
@@ -117,22 +117,18 @@ class RecommendRequest(Page):
 class SearchBatchRequest(RequestModel):
     """Several questions in one request."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "questions": [
-                        {"terms": [{"text": "slow piano"}]},
-                        {"terms": [{"track_id": "track-0001"}]},
-                    ]
-                }
+    model_config = with_examples(
+        {
+            "questions": [
+                {"terms": [{"text": "slow piano"}]},
+                {"terms": [{"track_id": "track-0001"}]},
             ]
         }
     )
     questions: Annotated[list[SearchRequest], Field(min_length=1, max_length=MAX_BATCH)]
 
     @model_validator(mode="after")
-    def _check(self) -> "SearchBatchRequest":
+    def _check(self) -> Self:
         n_terms = sum(len(question.terms) for question in self.questions)
         if n_terms > MAX_BATCH_TERMS:
             raise ValueError(f"a batch has at most {MAX_BATCH_TERMS} terms in all; found {n_terms}")
@@ -142,10 +138,8 @@ class SearchBatchRequest(RequestModel):
 class RecommendBatchRequest(RequestModel):
     """Several listeners in one request."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"questions": [{"user_id": "alice"}, {"recent": ["track-0001"], "k": 3}]}]
-        }
+    model_config = with_examples(
+        {"questions": [{"user_id": "alice"}, {"recent": ["track-0001"], "k": 3}]}
     )
     questions: Annotated[list[RecommendRequest], Field(min_length=1, max_length=MAX_BATCH)]
 
@@ -153,36 +147,32 @@ class RecommendBatchRequest(RequestModel):
 class ExplainRequest(RequestModel):
     """Why a track has its score for a query, which has its own blend, or for a listener."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"query": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}
-            ]
-        }
+    model_config = with_examples(
+        {"query": {"terms": [{"text": "slow piano at night"}]}, "track_id": "track-0007"}
     )
     track_id: TrackId
     query: SearchRequest | None = None
     user_id: UserId | None = None
-    recent: Annotated[list[TrackId], Field(min_length=1, max_length=200)] | None = None
+    recent: RecentIds | None = None
     blend: Blend | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> "ExplainRequest":
-        if sum(value is not None for value in (self.query, self.user_id, self.recent)) != 1:
+    def _check(self) -> Self:
+        if _count(self.query, self.user_id, self.recent) != 1:
             raise ValueError("give exactly one of query, user_id and recent")
         if self.query is not None and self.blend is not None:
             raise ValueError("blend goes with user_id or recent; a query has its own blend")
         return self
 
 
-class Error(BaseModel):
+class Error(ResponseModel):
     """Every error: a code for programs, which never changes, and a line for people."""
 
     code: str
     message: str
 
 
-class Track(BaseModel):
+class Track(ResponseModel):
     """One track of the catalogue. row: of the index; null = not in it."""
 
     track_id: str
@@ -203,19 +193,19 @@ class TrackDetails(Track):
     more: dict[str, Any]
 
 
-class TermComponent(BaseModel):
-    """What one term of a query, or one liked track of a listener, adds to a score."""
+class TermComponent(ResponseModel):
+    """The share of one term of a query, or of one liked track of a listener, in a score."""
 
-    term: int | None = None
-    track_id: str | None = None
-    title: str | None = None
-    text: str | None = None
-    weight: float = 1.0
+    term: int | None = Field(validation_alias=AliasPath("source", "term"))
+    track_id: str | None = Field(validation_alias=AliasPath("source", "track_id"))
+    title: str | None
+    text: str | None = Field(validation_alias=AliasPath("source", "text"))
+    weight: float = Field(validation_alias=AliasPath("source", "weight"))
     semantic: float
     preference: float
 
 
-class Explanation(BaseModel):
+class Explanation(ResponseModel):
     """The components add up to the result's score. n_listeners: how many like the track; null
     below `pairs.min_users`.
     """
@@ -235,7 +225,7 @@ class Result(Track):
     why: Explanation
 
 
-class RankedList(BaseModel):
+class RankedList(ResponseModel):
     """A ranked list. blend: what was used; generation: of the index that answered."""
 
     results: list[Result]
@@ -247,14 +237,14 @@ class RankedList(BaseModel):
     duration_ms: float
 
 
-class RankedLists(BaseModel):
+class RankedLists(ResponseModel):
     """One answer, or error, a question."""
 
     answers: list[RankedList | Error]
 
 
-class Segment(BaseModel):
-    """The part of a track that fits the question best."""
+class Segment(ResponseModel):
+    """The segment of a track that fits the question best."""
 
     start_s: float
     end_s: float
@@ -262,21 +252,21 @@ class Segment(BaseModel):
     preference: float
 
 
-class ExplanationResponse(BaseModel):
-    """A result as it would stand in an answer, whatever its rank, which is 0 here."""
+class ExplanationResponse(ResponseModel):
+    """A track as a result of a question, whatever its rank, which is 0 here."""
 
     result: Result
     segment: Segment | None
 
 
-class Tracks(BaseModel):
+class Tracks(ResponseModel):
     """A page of the catalogue."""
 
     tracks: list[Track]
     n_total: int
 
 
-class Listener(BaseModel):
+class Listener(ResponseModel):
     """One listener of the log."""
 
     user_id: str
@@ -284,7 +274,7 @@ class Listener(BaseModel):
     n_events: int
 
 
-class Listeners(BaseModel):
+class Listeners(ResponseModel):
     """Listeners of the log, those who like most tracks first. simulated: some are made up."""
 
     listeners: list[Listener]
@@ -292,7 +282,7 @@ class Listeners(BaseModel):
     simulated: bool
 
 
-class FitListener(BaseModel):
+class FitListener(ResponseModel):
     """A listener whom a track would suit; already_played: they played it before."""
 
     user_id: str
@@ -302,8 +292,8 @@ class FitListener(BaseModel):
     already_played: bool
 
 
-class AudienceAnswer(BaseModel):
-    """Who would like a track, of n_listeners asked."""
+class AudienceAnswer(ResponseModel):
+    """The listeners who would like a track, best first, out of n_listeners."""
 
     listeners: list[FitListener]
     n_listeners: int
@@ -316,46 +306,46 @@ class Step(Track):
     similarity: float | None
 
 
-class Path(BaseModel):
+class Path(ResponseModel):
     """From one track to another in steps."""
 
     tracks: list[Step]
 
 
-class Map(BaseModel):
-    """Every track of the index on two plane maps, x and y in turn, 0 to 65535. largest_shifts: rows,
-    those that moved most from one map to the other first. While the maps are being drawn, ready is false
-    and the rest is empty.
+class Map(ResponseModel):
+    """Every track of the index on two plane maps: x and y in turn, 0 to 65535. largest_shifts: the
+    rows that moved most from one map to the other, the largest shift first. While the maps are
+    being drawn, ready is false and the lists are empty.
     """
 
     generation: str
     ready: bool
-    kind: str
+    kind: str = "t-SNE"
     n: int
-    track_ids: list[str]
-    titles: list[str | None]
-    artists: list[str | None]
-    semantic: list[int]
-    preference: list[int] | None
-    largest_shifts: list[int]
+    track_ids: list[str] = []
+    titles: list[str | None] = []
+    artists: list[str | None] = []
+    semantic: list[int] = []
+    preference: list[int] | None = None
+    largest_shifts: list[int] = []
 
 
-class Column(BaseModel):
+class Column(ResponseModel):
     """A column that filters may name."""
 
     name: str
     kind: str
 
 
-class Limits(BaseModel):
-    """What an upload may be."""
+class Limits(ResponseModel):
+    """Limits of an upload."""
 
     upload_bytes: int
     upload_seconds: float
 
 
-class About(BaseModel):
-    """What there is to ask, and what is wrong with it."""
+class About(ResponseModel):
+    """The library in numbers, the columns for filters, and its problems."""
 
     name: str
     version: str

@@ -5,6 +5,7 @@ import ipaddress
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -35,13 +36,7 @@ HEADERS = {
 }
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 _TOO_LARGE = f"a question has at most {BODY_BYTES:,} bytes"
-_SIGN_IN = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>Ponticello: sign in</title></head>
-<body><main><h1>Ponticello</h1><p>This library is kept by a token. Whoever started the service has it.</p>
-<form method="get" action="/"><label>Token <input name="token" type="password" autocomplete="current-password" required>
-</label> <button>Open</button></form></main></body></html>
-"""
+_SIGN_IN = Path(__file__).parent / "explorer" / "sign-in.html"
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class SecurityPolicy:
 def security_policy_for(
     bind: str, token: str | None, hosts: Collection[str] = ()
 ) -> SecurityPolicy:
-    """The guard of a server that listens on the address `bind`.
+    """Returns the policy of a server that listens on the address `bind`.
 
     hosts: further names under which it is reached. ConfigError for a public address without a
     token, or a token that is short or does not fit a header (RFC 6750).
@@ -67,9 +62,8 @@ def security_policy_for(
             "the token must have at least 16 characters, letters, digits and - . _ ~ + / =; "
             "try: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
         )
-    addresses = [bind, *hosts]
-    names = tuple(dict.fromkeys(LOOPBACK + tuple(map(_named, addresses))))
-    if is_loopback(bind):
+    names = (*LOOPBACK, *map(_host_of_address, (bind, *hosts)))
+    if _is_loopback(bind):
         return SecurityPolicy(token, names)
     if token is None:
         raise ConfigError(
@@ -79,8 +73,7 @@ def security_policy_for(
     return SecurityPolicy(token, names if hosts else ())
 
 
-def is_loopback(bind: str) -> bool:
-    """Whether only this machine can reach the address."""
+def _is_loopback(bind: str) -> bool:
     if bind == "localhost":
         return True
     try:
@@ -90,13 +83,14 @@ def is_loopback(bind: str) -> bool:
 
 
 class SecurityMiddleware:
-    """The application behind the guard (ASGI)."""
+    """The application behind the policy (ASGI)."""
 
-    def __init__(self, app: ASGIApp, guard: SecurityPolicy) -> None:
-        self.app, self.guard = app, guard
+    def __init__(self, app: ASGIApp, policy: SecurityPolicy) -> None:
+        self.app = app
+        self.policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers, or refuses to."""
+        """Answers or refuses a request, with the headers."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -112,9 +106,8 @@ class SecurityMiddleware:
                     headers.setdefault(name, value)
                 if scope["path"].startswith(("/api/", "/rest/")):
                     headers.setdefault("Cache-Control", "no-store")
-                elif scope["path"].startswith(
-                    "/static/"
-                ):  # else an upgrade meets half of the old page
+                elif scope["path"].startswith("/static/"):
+                    # Else a browser mixes files of two versions after an upgrade.
                     headers.setdefault("Cache-Control", "no-cache")
             await send(message)
 
@@ -122,11 +115,10 @@ class SecurityMiddleware:
         if refusal is not None:
             await refusal(scope, receive, with_headers)
             return
+        if scope["path"] != UPLOADS:
+            # FastAPI lets an HTTPException through, and turns others into 400.
+            receive = limited_body(receive, BODY_BYTES, HTTPException(413, _TOO_LARGE))
         try:
-            if (
-                scope["path"] != UPLOADS
-            ):  # FastAPI lets an HTTPException through, and turns others into 400
-                receive = limited_body(receive, BODY_BYTES, HTTPException(413, _TOO_LARGE))
             await self.app(scope, receive, with_headers)
         except Exception as error:
             if has_begun:
@@ -134,47 +126,48 @@ class SecurityMiddleware:
             await unexpected_error_response(scope, error)(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:
+        """Returns the response to a request that the policy refuses; None to answer it."""
         headers = Headers(scope=scope)
-        if self.guard.hosts and _host(headers.get("host", "")) not in self.guard.hosts:
+        if self.policy.hosts and _host(headers.get("host", "")) not in self.policy.hosts:
             message = "this service does not go by that name; start it with --allow-host NAME"
             return error_response(APIError(421, "wrong_host", message))
-        if scope["method"] not in ("GET", "HEAD") and not _is_own(headers):
-            return error_response(
-                APIError(403, "wrong_origin", "this page of another site may not ask here")
-            )
-        if self.guard.token is None or scope["path"] in OPEN:
-            return self._declared(scope, headers)
+        if scope["method"] not in ("GET", "HEAD") and not _is_same_origin(headers):
+            message = "this page of another site may not ask here"
+            return error_response(APIError(403, "wrong_origin", message))
+        if self.policy.token is not None and scope["path"] not in OPEN:
+            refusal = self._check_token(self.policy.token, scope, headers)
+            if refusal is not None:
+                return refusal
+        n_declared = headers.get("content-length", "0")
+        if scope["path"] != UPLOADS and n_declared.isdecimal() and int(n_declared) > BODY_BYTES:
+            return error_response(APIError(413, "too_large", _TOO_LARGE))
+        return None
+
+    def _check_token(self, token: str, scope: Scope, headers: Headers) -> Response | None:
+        """Returns the response to a request without the token; /?token= sets a cookie with it."""
+        path = scope["path"]
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-        if scope["path"] == "/" and self._is_right(query.get("token", [""])[0]):
+        if path == "/" and _is_equal(query.get("token", [""])[0], token):
             answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(COOKIE, self.guard.token, httponly=True, samesite="strict", path="/")
+            answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/")
             return answer
         offered = [
             headers.get("authorization", "").removeprefix("Bearer "),
             cookie_parser(headers.get("cookie", "")).get(COOKIE, ""),
         ]
-        if scope["path"].startswith("/rest/"):
+        if path.startswith("/rest/"):
             offered += query.get("apiKey", [])
-        if any(map(self._is_right, offered)):
-            return self._declared(scope, headers)
-        if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
-            return Response(
-                _SIGN_IN, 401, {"WWW-Authenticate": "Bearer"}, "text/html; charset=utf-8"
-            )
+        if any(_is_equal(candidate, token) for candidate in offered):
+            return None
+        challenge = {"WWW-Authenticate": "Bearer"}
+        if path == "/" and "text/html" in headers.get("accept", ""):
+            return Response(_SIGN_IN.read_bytes(), 401, challenge, "text/html; charset=utf-8")
         message = "this service needs its token: Authorization: Bearer TOKEN"
-        return error_response(
-            APIError(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
-        )
+        return error_response(APIError(401, "unauthorized", message, challenge))
 
-    def _declared(self, scope: Scope, headers: Headers) -> Response | None:
-        length = headers.get("content-length", "0")
-        is_large = scope["path"] != UPLOADS and length.isdecimal() and int(length) > BODY_BYTES
-        return error_response(APIError(413, "too_large", _TOO_LARGE)) if is_large else None
 
-    def _is_right(self, token: str) -> bool:
-        return hmac.compare_digest(
-            token.encode("utf-8", "replace"), (self.guard.token or "").encode()
-        )
+def _is_equal(candidate: str, token: str) -> bool:
+    return hmac.compare_digest(candidate.encode("utf-8", "replace"), token.encode())
 
 
 def limited_body(receive: Receive, max_bytes: int, refusal: Exception) -> Receive:
@@ -193,14 +186,14 @@ def limited_body(receive: Receive, max_bytes: int, refusal: Exception) -> Receiv
 
 
 def _host(header: str) -> str:
-    """The name in a Host header, without its port."""
+    """Returns the name in a Host header, in lower case, without its port."""
     if header.startswith("["):
         return header.partition("]")[0].lower() + "]"
     return header.rpartition(":")[0].lower() if ":" in header else header.lower()
 
 
-def _named(address: str) -> str:
-    """An address or a name as `_host` finds it: lower case, no port, brackets around IPv6."""
+def _host_of_address(address: str) -> str:
+    """Returns an address or a name as `_host` does, with brackets around IPv6."""
     try:
         ip_address = ipaddress.ip_address(address.strip("[]"))
     except ValueError:
@@ -208,8 +201,8 @@ def _named(address: str) -> str:
     return f"[{ip_address}]" if ip_address.version == 6 else str(ip_address)
 
 
-def _is_own(headers: Headers) -> bool:
-    """Whether a request comes from a page of this service, or from no page at all."""
+def _is_same_origin(headers: Headers) -> bool:
+    """Returns whether a request comes from a page of this service, or from no page at all."""
     origin = headers.get("origin")
     if origin is None:
         return True

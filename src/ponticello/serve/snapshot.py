@@ -7,7 +7,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from ponticello.search.generations import open_index
 from ponticello.search.index import EmbeddingIndex
 from ponticello.search.service import SearchService, file_stamp
 from ponticello.serve.errors import APIError, api_error_from, without_root
-from ponticello.storage.layout import LibraryPaths
+from ponticello.serve.schemas import Error
 from ponticello.storage.schema import ALBUM, ARTIST, LYRICS, PATH, TITLE, TRACK_ID, TRACKS
 from ponticello.tracks.catalog import fill_columns, read_tracks
 
@@ -28,14 +27,6 @@ logger = logging.getLogger(__name__)
 HIDDEN = (PATH, LYRICS)  # columns that clients neither see nor filter by
 WATCH_S = 1.0  # s from one look at the folder to the next
 RETRY_AFTER_S = 30.0  # s before an unreadable, unchanged state is read again
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem of the library: a code for programs, a line for people."""
-
-    code: str
-    message: str
 
 
 class Snapshot:
@@ -51,8 +42,11 @@ class Snapshot:
         folder = library.folder
         self.library = library
         self.signature = signature
-        self.problems: list[Problem] = []
-        self.tracks: pl.DataFrame = _read_tracks(folder)
+        self.problems: list[Error] = []
+        if folder.tracks.is_file():
+            self.tracks = read_tracks(folder)
+        else:  # before the first import
+            self.tracks = fill_columns(pl.DataFrame(schema={TRACK_ID: pl.String}), TRACKS)
         self.library_info: dict[str, Any] = {}  # of `routes/library.py`, once it was computed
         self.index: EmbeddingIndex | None = None
         self.generation: str | None = None
@@ -63,13 +57,18 @@ class Snapshot:
             self.generation = current.read_text().strip()
         except PonticelloError as error:
             code = "index_damaged" if current.is_file() else "no_index"
-            self.problems.append(Problem(code, without_root(folder.root, error)))
+            self.problems.append(Error(code=code, message=without_root(folder.root, error)))
             return
         encoder = None
         if before is not None and before.index and before.index.spaces == self.index.spaces:
             encoder = before.service.encoder
         visible = self.tracks.drop(HIDDEN, strict=False)
         self._service = SearchService(folder, self.index, visible, encoder)
+
+    @cached_property
+    def space_ids(self) -> tuple[str, ...]:
+        """The ids of the spaces of the index, in which queries must be encoded."""
+        return tuple(space.space_id for space in self.service.index.spaces)
 
     @property
     def service(self) -> SearchService:
@@ -82,6 +81,12 @@ class Snapshot:
     def rows(self) -> dict[str, int]:
         """The catalogue's row of each track."""
         return {track_id: row for row, track_id in enumerate(self.tracks[TRACK_ID])}
+
+    def row(self, track_id: str) -> int:
+        """Returns the catalogue's row of a track; APIError 404 for an unknown one."""
+        if track_id not in self.rows:
+            raise APIError(404, "not_found", f"there is no track {track_id[:200]!r}")
+        return self.rows[track_id]
 
     @cached_property
     def names(self) -> pl.DataFrame:
@@ -103,7 +108,7 @@ class Snapshot:
             _ = self._service.encoder.models
         except PonticelloError as error:
             failure = api_error_from(error, self.library.folder.root)
-            self.problems.append(Problem(failure.code, failure.message))
+            self.problems.append(Error.model_validate(failure))
 
 
 class LibraryWatcher:
@@ -112,18 +117,12 @@ class LibraryWatcher:
     on_swap: called with each new snapshot; on_failure: with the error that kept the old one in use.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        settings: Sequence[str] = (),
-        on_swap: Sequence[Callable[[Snapshot], None]] = (),
-        on_failure: Sequence[Callable[[Exception], None]] = (),
-    ) -> None:
+    def __init__(self, root: Path, settings: Sequence[str] = ()) -> None:
         self._root = root
         self._settings = settings
-        self.on_swap = list(on_swap)
-        self.on_failure = list(on_failure)
-        self.trouble: Problem | None = None  # why the folder's newest state is not in use
+        self.on_swap: list[Callable[[Snapshot], None]] = []
+        self.on_failure: list[Callable[[Exception], None]] = []
+        self.trouble: Error | None = None  # why the folder's newest state is not in use
         self._refused_signature: tuple[object, ...] = ()
         self._refused_at = 0.0
         self._current = self._open(None)
@@ -173,7 +172,6 @@ class LibraryWatcher:
         return True
 
     def _refuse(self, error: Exception, signature: tuple[object, ...]) -> None:
-        """Keeps the current snapshot in use."""
         message = without_root(self._root, error)
         if self._refused_signature != signature:
             logger.warning(
@@ -183,9 +181,8 @@ class LibraryWatcher:
                 handler(error)
         self._refused_signature = signature
         self._refused_at = time.monotonic()
-        self.trouble = Problem(
-            "index_damaged", f"answers come from the last whole index: {message}"
-        )
+        message = f"answers come from the last whole index: {message}"
+        self.trouble = Error(code="index_damaged", message=message)
 
     def _open(self, before: Snapshot | None) -> Snapshot:
         signature = _signature(self._root)
@@ -202,13 +199,6 @@ class LibraryWatcher:
                 self.refresh()
             except Exception:
                 logger.exception("watching the library failed; the last state stays in use")
-
-
-def _read_tracks(folder: LibraryPaths) -> pl.DataFrame:
-    """Returns the catalogue; an empty one before anything was imported."""
-    if folder.tracks.is_file():
-        return read_tracks(folder)
-    return fill_columns(pl.DataFrame(schema={TRACK_ID: pl.String}), TRACKS)
 
 
 def _signature(root: Path) -> tuple[object, ...]:

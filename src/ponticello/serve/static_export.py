@@ -17,7 +17,6 @@ import numpy as np
 
 from ponticello.errors import LibraryError
 from ponticello.library import Library
-from ponticello.search.index import EmbeddingIndex
 from ponticello.serve.app import EXPLORER
 from ponticello.serve.catalog import tracks_of
 from ponticello.serve.projection import load_kept_projection, map_json
@@ -28,10 +27,10 @@ from ponticello.storage.files import atomic_write
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.names import lead_artist
 
-BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # positions of the dial whose nearest tracks are kept
+BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # blends whose nearest tracks are kept
 NEAREST = 30  # tracks at each of them
 TRACKS_A_FILE = 64  # tracks per file of nearest tracks: about 100 kB, fetched on demand
-DECIMALS = 5  # of a part; those of a score are of order 1
+DECIMALS = 5  # of a component; scores are of order 1
 _SPARE = 30  # duplicates that can be skipped before all tracks are ranked again
 _SERVICE = '<meta name="ponticello-source" content="service">'
 _FOLDER = '<meta name="ponticello-source" content="folder">'
@@ -52,8 +51,8 @@ def export_explorer(
 ) -> Exported:
     """Writes the explorer over `library` as the folder `target`, whole or not at all.
 
-    A folder that was written so before is replaced; LibraryError for any other that is not empty,
-    and for a library without an index. on_progress: called with tracks done and tracks in all.
+    An earlier export is replaced; LibraryError for any other folder that is not empty, and for a
+    library without an index. on_progress: called with tracks done and tracks in all.
     Cost: n * n * d, and the maps if they were never drawn.
     """
     _require_ours(target)
@@ -62,20 +61,21 @@ def export_explorer(
         raise LibraryError(snapshot.problems[0].message)
     n_tracks = snapshot.tracks.height
     with atomic_write(target) as folder:
-        shutil.copytree(
-            Path(str(EXPLORER)), folder / "static", ignore=shutil.ignore_patterns("index.html")
-        )
+        ignore = shutil.ignore_patterns("*.html")
+        shutil.copytree(EXPLORER, folder / "static", ignore=ignore)
         (folder / "index.html").write_text(_page(), encoding="utf-8")
         data = folder / "data"
         data.mkdir()
         _write(data / "library.json", _about(snapshot))
-        places, recordings = _placed(snapshot)
+        recordings = _recordings(snapshot)
+        indexed_ids = snapshot.index.track_ids
+        catalog_rows = np.array([snapshot.rows.get(track_id, -1) for track_id in indexed_ids])
         _write(data / "tracks.json", {"tracks": _tracks(snapshot, recordings)})
         maps = load_kept_projection(library.folder, snapshot.index, snapshot.generation or "")
         (data / "map.json").write_bytes(map_json(snapshot, maps))
         for first in range(0, n_tracks, TRACKS_A_FILE):
             rows = range(first, min(first + TRACKS_A_FILE, n_tracks))
-            near = _neighbours(snapshot, rows, places, recordings)
+            near = _neighbours(snapshot, rows, catalog_rows, recordings)
             _write(data / f"near-{first // TRACKS_A_FILE}.json", near)
             if on_progress:
                 on_progress(rows.stop, n_tracks)
@@ -84,7 +84,7 @@ def export_explorer(
 
 
 def _require_ours(target: Path) -> None:
-    """LibraryError unless `target` is free, empty or an earlier export."""
+    """Raises LibraryError unless `target` is new, empty or an earlier export."""
     if not target.exists():
         return
     if not target.is_dir():
@@ -98,12 +98,10 @@ def _require_ours(target: Path) -> None:
 
 
 def _page() -> str:
-    """The page, told that it has no service, and kept to its own files as the service's headers
-    would.
-    """
+    """Returns the page for a folder without a service, with the policy of the service's headers."""
     # Only a header can set frame-ancestors.
     policy = HEADERS["Content-Security-Policy"].replace("; frame-ancestors 'none'", "")
-    page = (Path(str(EXPLORER)) / "index.html").read_text(encoding="utf-8")
+    page = (EXPLORER / "index.html").read_text(encoding="utf-8")
     assert _SERVICE in page
     return page.replace(
         _SERVICE, f'{_FOLDER}\n  <meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -111,7 +109,7 @@ def _page() -> str:
 
 
 def _about(snapshot: Snapshot) -> dict[str, Any]:
-    """What GET /api/library would tell, as far as a copy can do it."""
+    """Returns the answer of GET /api/library, as far as a copy can do it."""
     return {
         **library_info(snapshot),
         "name": snapshot.library.folder.root.name,
@@ -126,22 +124,17 @@ def _about(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _placed(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) each, of the index's rows: the row of the catalogue, -1 = in it no more; a number for
-    each recording.
-    """
+def _recordings(snapshot: Snapshot) -> np.ndarray:
+    """Returns (n,) a number for the recording of each row of the index."""
     index = snapshot.service.index
-    places = np.array([snapshot.rows.get(track_id, -1) for track_id in index.track_ids])
     if not snapshot.library.folder.config.search.deduplicate_recordings:
-        return places, np.arange(len(places))
-    return places, np.unique(index.recordings, return_inverse=True)[1]
+        return np.arange(len(index.track_ids))
+    return np.unique(index.recordings, return_inverse=True)[1]
 
 
 def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
-    """The catalogue as GET /api/tracks has it, with each track's lead artist and the number of its
-    recording.
-
-    lead: "" = unknown. recording: null = not in the index.
+    """Returns the tracks of GET /api/tracks with `lead`, the lead artist, "" = unknown, and
+    `recording`, the number of the recording, null = not in the index.
     """
     tracks = tracks_of(snapshot, snapshot.tracks[TRACK_ID].to_list())
     for track in tracks:
@@ -152,57 +145,57 @@ def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _neighbours(
-    snapshot: Snapshot, rows: range, places: np.ndarray, recordings: np.ndarray
+    snapshot: Snapshot, rows: range, catalog_rows: np.ndarray, recordings: np.ndarray
 ) -> dict[str, list[list[float]]]:
-    """{row of the catalogue: [[another's row, semantic, preference], ...]} for those of `rows` that
-    are in the index.
+    """Returns {row of the catalogue: [[another's row, semantic, preference], ...]} for those of
+    `rows` that are in the index.
 
-    Others are told that are among the `NEAREST` at one of `BLENDS`. semantic: the part at blend 0,
-    preference: at 1.
-    places, recordings: as `_placed`.
+    The others are among the `NEAREST` at one of `BLENDS`. semantic: the unweighted component at
+    blend 0, preference: at 1; 0 before stage two. catalog_rows: (n,) of the index's rows; -1 = not
+    in the catalogue any more. recordings: as `_recordings`.
     """
     index = snapshot.service.index
-    track_ids = snapshot.tracks[TRACK_ID][rows.start : rows.stop]
-    index_rows = [index.rows[track_id] for track_id in track_ids if track_id in index.rows]
-    if not index_rows:
+    catalog_ids = snapshot.tracks[TRACK_ID][rows.start : rows.stop].to_list()
+    track_ids = [track_id for track_id in catalog_ids if track_id in index.rows]
+    if not track_ids:
         return {}
-    meaning, taste = _both(index, index_rows)
+    query = index.track_query(track_ids)
+    semantic = index.scores(query, 0.0)
+    preference = index.scores(query, 1.0) if index.has_preference else None
     neighbours = {}
-    for number, row in enumerate(index_rows):
-        allowed = (places >= 0) & (recordings != recordings[row])
-        row_taste = None if taste is None else taste[number]
-        near = nearest_at_any(meaning[number], row_taste, allowed, recordings)
-        semantic = meaning[number][near].astype(float).round(DECIMALS)
-        preference = np.zeros(len(near))
-        if row_taste is not None:
-            preference = row_taste[near].astype(float).round(DECIMALS)
-        entries = []
-        for position, near_row in enumerate(near):
-            entries.append([int(places[near_row]), semantic[position], preference[position]])
-        neighbours[str(places[row])] = entries
+    for number, track_id in enumerate(track_ids):
+        row = index.rows[track_id]
+        allowed = (catalog_rows >= 0) & (recordings != recordings[row])
+        row_preference = None if preference is None else preference[number]
+        near = nearest_at_any(semantic[number], row_preference, allowed, recordings)
+        scores = np.zeros((len(near), 2))
+        scores[:, 0] = semantic[number][near]
+        if row_preference is not None:
+            scores[:, 1] = row_preference[near]
+        near_rows = catalog_rows[near].tolist()
+        entries = zip(near_rows, scores.round(DECIMALS).tolist(), strict=True)
+        neighbours[str(catalog_rows[row])] = [[near_row, *pair] for near_row, pair in entries]
     return neighbours
 
 
-def _both(index: EmbeddingIndex, rows: list[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns unweighted scores, (len(rows), n) in each space; no taste before stage two."""
-    query = index.track_query([index.track_ids[row] for row in rows])
-    meaning = index.scores(query, 0.0)
-    return meaning, index.scores(query, 1.0) if index.has_preference else None
-
-
 def nearest_at_any(
-    meaning: np.ndarray, taste: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray
+    semantic: np.ndarray,
+    preference: np.ndarray | None,
+    allowed: np.ndarray,
+    recordings: np.ndarray,
 ) -> list[int]:
-    """The `allowed` rows that are among the nearest at a position of the dial, by row."""
+    """Returns the `allowed` rows that are among the nearest at one of `BLENDS`, sorted."""
     nearest: set[int] = set()
-    for blend in BLENDS if taste is not None else BLENDS[:1]:
-        scores = meaning if taste is None else (1 - blend) * meaning + blend * taste
-        nearest |= set(_best(np.where(allowed, scores, -np.inf), recordings))
+    for blend in BLENDS if preference is not None else BLENDS[:1]:
+        scores = semantic
+        if preference is not None:
+            scores = (1 - blend) * semantic + blend * preference
+        nearest.update(_best(np.where(allowed, scores, -np.inf), recordings))
     return sorted(nearest)
 
 
 def _best(scores: np.ndarray, recordings: np.ndarray) -> list[int]:
-    """The `NEAREST` rows with the highest scores, of copies of a recording the best only."""
+    """Returns the `NEAREST` rows with the highest scores, one per recording."""
     n = min(NEAREST + _SPARE, len(scores))
     while True:
         first = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))

@@ -2,7 +2,9 @@
 
 semantic         stage one, from tables to a saved model
 preference       stage two, from the mined pairs to a saved model
-loop             what both share: the training loop, resuming, writing the run
+contrastive      the task of both stages: batches of matched rows, loss, validation
+loop             what both share: the training loop, validation, checkpoints, resuming
+schedule         the optimiser, learning rates, number of steps, patience
 losses           the contrastive losses
 stages           what differs between the stages
 dataset          tracks and pairs as data sets

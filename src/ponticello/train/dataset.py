@@ -5,7 +5,7 @@ collator stacks the first tracks, then the second ones: a batch of B pairs has 2
 0..B-1 and their positives B..2B-1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,14 +20,23 @@ from ponticello.config import MelConfig
 from ponticello.errors import LibraryError
 from ponticello.features.frontend import open_features
 from ponticello.features.store import FeatureStore, PooledFeatures
-from ponticello.model.batching import Tokenizer, pad_features, pad_frames, tokenize
+from ponticello.model.batching import (
+    Tokenizer,
+    pad_features,
+    pad_frames,
+    random_crop,
+    tokenize,
+)
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
+from ponticello.train.distributed import launch_info
 
 Frames = FeatureStore | PooledFeatures
 NO_TEXT = -1  # the text number of tracks without text
+TEXT_INPUTS = ("text_states", "input_ids", "attention_mask")  # (B, V, ...), V wordings a text
+LOSS_INPUTS = ("track_numbers", "text_numbers", "teacher")  # of a batch; the model takes the others
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,10 @@ class TrackTuples(Dataset[tuple[TrackItem, ...]]):
         """Returns the track's text, then its variants."""
         fixed = (self.texts[track_id],)
         return fixed + tuple(self.variants.get(track_id, ()))
+
+    def contents(self) -> tuple[Sequence[tuple[str, ...]], list[tuple[str, str]]]:
+        """Returns the rows in their order, and all texts by track id."""
+        return self.rows, sorted(self.texts.items())
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,6 +175,82 @@ class Collator:
         for name, values in tokens.items():
             batch[name] = values.reshape(len(items), -1, values.shape[1])
         return batch
+
+
+class LazyBatch:
+    """A batch that reads and pads features when rows are requested, all or one chunk at a time.
+
+    Wordings and crops are drawn once, so that a row is the same each time.
+
+    batch: as `Collator.unpadded` returns it. pad: `Collator.pad`. crop_frames: 0 = no crops.
+    loss_inputs: what the loss takes beside the model's vectors.
+    """
+
+    def __init__(
+        self,
+        batch: dict[str, Any],
+        pad: Callable[[Sequence[np.ndarray]], tuple[Tensor, Tensor]],
+        crop_frames: int,
+        device: torch.device,
+        rng: np.random.Generator,
+    ) -> None:
+        self.features: list[np.ndarray] = batch["unpadded_features"]
+        self.pad = pad
+        self.crop_frames = crop_frames
+        self.device = device
+        n_rows = len(self.features)
+        self.texts: dict[str, Tensor] = {"has_text": batch["has_text"]}
+        names = [name for name in TEXT_INPUTS if name in batch]
+        wordings = torch.from_numpy(rng.integers(batch[names[0]].shape[1], size=n_rows))
+        for name in names:
+            self.texts[name] = batch[name][torch.arange(n_rows), wordings]
+        self.crop_positions = torch.from_numpy(rng.random(n_rows, dtype=np.float32))
+        self.loss_inputs: dict[str, Tensor] = {}
+        for name in LOSS_INPUTS:
+            if name in batch:
+                self.loss_inputs[name] = batch[name].to(device)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def chunks(self, size: int) -> list[Tensor]:
+        """Returns row numbers, at most `size` each; rows of similar length share a chunk."""
+        n_frames = torch.tensor([len(features) for features in self.features])
+        if self.crop_frames:
+            n_frames = n_frames.clamp(max=self.crop_frames)
+        return list(torch.split(n_frames.argsort(stable=True), size))
+
+    def rows(self, numbers: Tensor) -> dict[str, Tensor]:
+        """Returns the model's inputs for the row numbers (n,)."""
+        features, padding_mask = self.pad([self.features[row] for row in numbers.tolist()])
+        if self.crop_frames:
+            positions = self.crop_positions[numbers]
+            features, padding_mask = random_crop(
+                features, padding_mask, self.crop_frames, positions
+            )
+        inputs = {name: value[numbers] for name, value in self.texts.items()}
+        inputs |= {"features": features, "padding_mask": padding_mask}
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+
+def row_batches(n_rows: int, batch_size: int, seed: int, start: int) -> Iterator[np.ndarray]:
+    """Yields this process's row numbers (batch_size,) of each step from `start` on, without end.
+
+    Every epoch is a permutation of its own, drawn from `seed` and the epoch; the rows left over
+    after its last whole step are left out.
+    """
+    rank, n_processes = launch_info()
+    rows_per_step = batch_size * n_processes
+    steps_per_epoch = n_rows // rows_per_step
+    epoch, position = divmod(start, steps_per_epoch)
+    while True:
+        order = np.random.default_rng((seed, epoch)).permutation(n_rows)
+        while position < steps_per_epoch:
+            first = position * rows_per_step + rank * batch_size
+            yield order[first : first + batch_size]
+            position += 1
+        epoch += 1
+        position = 0
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,19 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 from ponticello.errors import ConfigError
 from ponticello.features.frontend import open_features
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.distributed import launch_info
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.runs import COMPLETE
 
 TIMED_STEPS = 5  # after one that warms up
-MAX_CHECKPOINTS = 2  # on disk at once (`training_arguments`)
+MAX_CHECKPOINTS = 2  # on disk at once: the newest and the best
 
-Train = Callable[[LibraryPaths, list[TrainerCallback]], Any]
-"""Trains a temporary library with callbacks: `train_semantic` or `train_preference`."""
+Train = Callable[[LibraryPaths, list[TrainingObserver]], Any]
+"""Trains a temporary library with observers: `train_semantic` or `train_preference`."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def estimate_training(
         torch.cuda.reset_peak_memory_stats()
     with _linked_library(folder, start) as library, suppress(_EnoughSteps):
         train(library, [timer])
-    return timer.estimate(n_tracks=len(open_features(folder, folder.config)))
+    n_tracks = len(open_features(folder, folder.config))
+    return timer.estimate(vector_bytes=4 * n_tracks * folder.config.heads.embed_dim)
 
 
 @contextmanager
@@ -101,7 +102,7 @@ class _EnoughSteps(Exception):
     """Ends the run once everything has been measured."""
 
 
-class _Timer(TrainerCallback):
+class _Timer(TrainingObserver):
     """Times steps, then one validation and one checkpoint."""
 
     def __init__(self) -> None:
@@ -113,38 +114,32 @@ class _Timer(TrainerCallback):
         self.n_steps = 0
         self.eval_steps = 1
         self.checkpoint_bytes = 0
-        self.bytes_per_vector = 0
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_start(self, loop: TrainingLoop[Any]) -> None:
+        self.n_steps = loop.task.n_steps
+        self.eval_steps = loop.eval_steps
         self.started_at = time.perf_counter()
-        self.n_steps = state.max_steps
-        self.eval_steps = int(args.eval_steps)
+        self.last_mark = self.started_at
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not self.step_s:
-            self.last_mark = time.perf_counter()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Times from the end of the step before, so that the loader's time counts too."""
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        """Times from the end of the step before, so that reading its batch counts too."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
         self.step_s.append(now - self.last_mark)
         self.last_mark = now
-        is_last = len(self.step_s) > TIMED_STEPS or state.global_step >= state.max_steps
-        control.should_evaluate = is_last
-        control.should_save = is_last
-
-    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self.validation_s = time.perf_counter() - self.last_mark
-        for path in Path(args.output_dir).rglob("*"):
+        if len(self.step_s) <= TIMED_STEPS and loop.step < loop.task.n_steps:
+            return
+        loop.validate()
+        loop.save_checkpoint()
+        self.validation_s = time.perf_counter() - now
+        for path in loop.checkpoints.rglob("*"):
             if path.is_file() and path.name != COMPLETE:
                 self.checkpoint_bytes += path.stat().st_size
-        self.bytes_per_vector = 4 * model.settings.heads.embed_dim
         raise _EnoughSteps
 
-    def estimate(self, n_tracks: int) -> TrainingEstimate:
-        """Returns the estimate of the whole run. n_tracks: that will have a vector."""
+    def estimate(self, vector_bytes: int) -> TrainingEstimate:
+        """Returns the estimate of the whole run. vector_bytes: of all tracks."""
         n_validations = math.ceil(self.n_steps / self.eval_steps)
         step_s = median(self.step_s[1:] or self.step_s)
         before_s = self.started_at - self.created_at
@@ -157,7 +152,7 @@ class _Timer(TrainerCallback):
             seconds=before_s + self.n_steps * step_s + n_validations * self.validation_s,
             memory_bytes=_peak_memory(),
             checkpoint_bytes=min(n_validations, MAX_CHECKPOINTS) * self.checkpoint_bytes,
-            vector_bytes=n_tracks * self.bytes_per_vector,
+            vector_bytes=vector_bytes,
         )
 
 

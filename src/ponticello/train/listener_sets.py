@@ -24,6 +24,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ponticello.config import PreferenceConfig
+from ponticello.model.batching import eval_mode
 from ponticello.model.preference import PreferenceEncoder
 
 MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's clamp
@@ -170,6 +171,25 @@ def listener_loss_terms(
         loss = _set_cross_entropy(scale * words @ keys.T, liked)
         terms["words"] = settings.words_loss_weight * loss
     return terms
+
+
+@torch.no_grad()
+def logit_statistics(
+    encoder: PreferenceEncoder, batch: ListenerBatch, inputs: TrackInputs
+) -> dict[str, float]:
+    """Returns mean and standard deviation of a batch's logits, and their scale, in eval mode."""
+    device = encoder.logit_scale.device
+    with eval_mode(encoder):
+        tracks = inputs.rows(batch.keys)
+        keys = encoder.encode(tracks.audio.to(device), tracks.text.to(device))
+        scale = encoder.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+        queries = F.normalize(batch.halves.to(device, keys.dtype) @ keys, dim=-1)
+        logits = scale * queries @ keys.T
+    return {
+        "logit_mean": float(logits.mean()),
+        "logit_std": float(logits.std()),
+        "logit_scale": float(scale),
+    }
 
 
 def _encode_view(

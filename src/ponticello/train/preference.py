@@ -1,12 +1,13 @@
 """Stage two: trains a finished stage one further on listening."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from ponticello.config import Config, PreferenceConfig
 from ponticello.errors import LibraryError
@@ -18,6 +19,7 @@ from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 from ponticello.tracks.text import fused_texts
+from ponticello.train.contrastive import RetrievalReport, contrastive_task, require_rows
 from ponticello.train.dataset import (
     StageData,
     TrackTuples,
@@ -26,24 +28,17 @@ from ponticello.train.dataset import (
     require_splits,
 )
 from ponticello.train.distributed import launch_info
-from ponticello.train.loop import (
-    RetrievalReport,
-    require_rows,
-    run_training,
-    training_device,
-    training_folder,
-)
-from ponticello.train.preference_space import (
-    OnProgress,
-    PreferenceScorer,
-    train_preference_space,
-)
+from ponticello.train.loop import TrainingObserver, run_loop, training_device
+from ponticello.train.preference_space import PreferenceScorer, train_preference_space
 from ponticello.train.runs import (
     TrainedRun,
     finished_run,
     is_finished,
     log_sha256,
     note_listening,
+    publish_run,
+    run_fingerprint,
+    training_folder,
 )
 from ponticello.train.selection import Scorer, SelectionResult, select_weights
 from ponticello.train.stages import preference_stage
@@ -59,8 +54,7 @@ def train_preference(
     *,
     scorer: Scorer | None = None,
     space_scorer: PreferenceScorer | None = None,
-    callbacks: list[TrainerCallback] | None = None,
-    on_progress: OnProgress = lambda *_: None,
+    observers: Sequence[TrainingObserver] = (),
 ) -> TrainedRun:
     """Trains stage two from the finished stage-one run `start`.
 
@@ -89,7 +83,7 @@ def train_preference(
         require_log(folder)
         note_listening(folder, run, read_sha256)
         return train_preference_space(
-            folder, run, start_folder, stage_one_id, space_scorer, on_progress
+            folder, run, start_folder, stage_one_id, space_scorer, observers
         )
     data = _read_data(folder, start_folder)
     require_rows("preference", data)
@@ -103,17 +97,14 @@ def train_preference(
         select = partial(_select, start_folder, scorer=scorer, settings=config.preference)
     if launch_info()[0] == 0:
         note_listening(folder, run, read_sha256)
-    return run_training(
-        run,
-        preference_stage(config),
-        model,
-        data,
-        retrieval,
-        callbacks or [],
-        teacher=teacher,
-        select=select,
-        stage_one_space_id=stage_one_id,
-    )
+    task = contrastive_task(preference_stage(config), model, data, retrieval, teacher)
+    contents = data.training.contents()
+    fingerprint = run_fingerprint("preference", model, contents, stage_one_id)
+    result = run_loop(task, run, observers, fingerprint)
+    n_rows = len(data.training)
+    n_left_out = data.n_candidates - n_rows
+    trained = TrainedRun(run, "preference", n_rows, n_left_out, result.n_steps, result.best)
+    return publish_run(trained, model, select=select, stage_one_space_id=stage_one_id)
 
 
 def require_log(folder: LibraryPaths) -> None:

@@ -6,9 +6,10 @@ on the same inputs. `train/preference.py` serves the better of the two on held-o
 Dimensions: n tracks, U listeners, k factors, d audio vector size, D text state size.
 """
 
-import logging
-import math
-from collections.abc import Callable
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +17,17 @@ from scipy.sparse import csr_matrix, dia_matrix, diags
 from scipy.sparse.linalg import svds
 
 from ponticello.config import Config, HeadsConfig
-from ponticello.errors import DataError
 from ponticello.model.preference import PreferenceEncoder
-from ponticello.train.listener_sets import ListenerSets, TrackInputs, listener_loss_terms
+from ponticello.train.listener_sets import (
+    ListenerBatch,
+    ListenerSets,
+    TrackInputs,
+    listener_loss_terms,
+    logit_statistics,
+)
+from ponticello.train.loop import TrainingObserver, TrainingTask, run_loop, training_device
 
-logger = logging.getLogger(__name__)
 MAX_DENSE_CELLS = 1_000_000  # of the matrix, below which all factors are computed at once
-
-OnStep = Callable[[int, int, dict[str, float]], None]
 
 
 def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> PreferenceEncoder:
@@ -48,41 +52,65 @@ def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> 
 
 
 def fit_by_contrast(
-    config: Config, inputs: TrackInputs, likes: csr_matrix, n_epochs: int, on_step: OnStep
+    config: Config,
+    inputs: TrackInputs,
+    likes: csr_matrix,
+    n_epochs: int,
+    folder: Path,
+    observers: Sequence[TrainingObserver] = (),
 ) -> PreferenceEncoder:
     """Returns the encoder after `n_epochs` passes over the listeners with two likes or more.
 
-    likes: (U, n) bool. on_step: called with the step, the number of steps, and facts about the
-    step: the loss terms, and the mean and standard deviation of the listeners' logits.
-    Raises DataError if a loss is not finite.
+    likes: (U, n) bool. folder: for the log and the checkpoints; an interrupted fit goes on there.
+    The log has the mean and the standard deviation of the listeners' logits.
+    Raises as `run_loop`.
     """
     settings = config.preference
     torch.manual_seed(settings.seed)
     encoder = build_encoder(config.heads, inputs, config.heads.preference_hidden_size)
+    encoder.to(training_device(settings))
     sets = ListenerSets(likes, inputs.tags, settings.batch_size, settings.max_keys, settings.seed)
     n_steps = n_epochs * sets.steps_per_epoch
-    optimizer = torch.optim.AdamW(
-        encoder.parameters(), settings.heads_lr, weight_decay=settings.weight_decay
+    if settings.max_steps > 0:
+        n_steps = min(n_steps, settings.max_steps)
+
+    def loss_terms(_: nn.Module, batch: ListenerBatch) -> dict[str, Tensor]:
+        return listener_loss_terms(encoder, batch, inputs, settings)
+
+    def describe_logits() -> dict[str, float]:
+        return logit_statistics(encoder, next(sets.batches(0)), inputs)
+
+    task = TrainingTask(
+        "preference",
+        encoder,
+        settings,
+        n_steps,
+        sets.batches,
+        loss_terms,
+        describe_logits,
+        best_by="",
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    encoder.train(True)
-    batches = sets.batches(0)
-    for step in range(1, n_steps + 1):
-        terms = listener_loss_terms(encoder, next(batches), inputs, settings)
-        facts = {name: term.item() for name, term in terms.items()}
-        for name, value in facts.items():
-            if not math.isfinite(value):
-                raise DataError(
-                    f"stage preference: the {name} loss is {value} in step {step}, and nothing of "
-                    "it was saved; lower the learning rates, and train under another --name"
-                )
-        optimizer.zero_grad()
-        torch.stack(list(terms.values())).sum().backward()
-        optimizer.step()
-        schedule.step()
-        on_step(step, n_steps, facts)
+    run_loop(task, folder, observers, _fingerprint(config, inputs, likes, n_epochs))
     encoder.train(False)
-    return encoder
+    return encoder.cpu()
+
+
+def _fingerprint(
+    config: Config, inputs: TrackInputs, likes: csr_matrix, n_epochs: int
+) -> dict[str, Any]:
+    """Returns what must be unchanged when a fit resumes."""
+    digest = hashlib.sha256()
+    for tensor in (inputs.audio, inputs.text, inputs.tag_states):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    for table in (inputs.tags, likes):
+        digest.update(table.indptr.tobytes())
+        digest.update(table.indices.tobytes())
+    return {
+        "preference": config.preference.model_dump(mode="json"),
+        "heads": config.heads.model_dump(mode="json"),
+        "n_epochs": n_epochs,
+        "data_sha256": digest.hexdigest(),
+    }
 
 
 @torch.no_grad()

@@ -90,42 +90,6 @@ class Recipe:
         return fit_by_contrast(config, data.inputs, data.likes, self.n_epochs, on_step)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A recipe and its mean NDCG@k over the validation listeners, at the default blend."""
-
-    name: str
-    preference: float
-
-
-@dataclass(frozen=True)
-class EncoderSelection:
-    """The recipe that was kept. is_served: whether it is better than the semantic space alone."""
-
-    recipe: str
-    is_served: bool
-    semantic: float
-    candidates: list[Candidate]
-    n_users: int
-    is_refitted: bool
-
-    def sentence(self) -> str:
-        """Returns the choice and its validation metrics as one sentence."""
-        if not self.n_users:
-            return "not served: no listener likes a validation track, so no gain can be shown"
-        best = max(candidate.preference for candidate in self.candidates)
-        users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
-        change = f"NDCG of {users} on unseen tracks {self.semantic:.3f} -> {best:.3f}"
-        if not self.is_served:
-            return (
-                f"not served: no preference space is better than the semantic space alone; {change}"
-            )
-        refitted = (
-            ", before it was fitted again on all but the test data" if self.is_refitted else ""
-        )
-        return f"kept: {self.recipe}; {change}{refitted}"
-
-
 def train_preference_space(
     folder: LibraryPaths,
     run: Path,
@@ -280,7 +244,7 @@ def _select(
         stage_two.use_preference_encoder(encoder)
         users = scorer(stage_one, stage_two)
         score = float(np.nanmean(users)) if len(users) else 0.0
-        candidates.append(Candidate(recipe.name, score))
+        candidates.append(EncoderScore(recipe.name, score))
         if score > best_score:
             best_score = score
             best_users = users

@@ -4,19 +4,31 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
 from ponticello.config import Config
-from ponticello.errors import CheckpointError, DataError
+from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.htcl import HTCL
-from ponticello.model.saving import file_sha256, saved_config
+from ponticello.model.saving import (
+    file_sha256,
+    report_write_errors,
+    require_finite,
+    saved_config,
+)
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
 from ponticello.storage.files import atomic_write, fsync_paths
 from ponticello.storage.layout import LibraryPaths
+from ponticello.train.distributed import launch_info, main_process_first
+from ponticello.train.selection import EncoderSelection, SelectionResult
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +37,66 @@ LISTENING_FILE = "listening.json"  # in a run's folder: the hash of the log it w
 RUN_FILE = "run.json"  # written last: a run that has it is finished
 STARTED = "checkpoints/started.json"  # in a run's folder: settings that must stay to resume
 COMPLETE = "complete.json"  # {file: SHA-256}, written when the rest of a checkpoint is on disk
-UNLOGGED = "unlogged.json"  # loss terms since the last line of the log
+CHECKPOINT_FORMAT = 2  # 1: those of a transformers.Trainer, which cannot be read any more
+WEIGHTS = "model.safetensors"  # of a checkpoint, as the next two
+OPTIMIZER = "optimizer.safetensors"  # tensors by "parameter number.name"
+STATE = "state.json"  # step, log, and the loss terms since the last line of the log
 _RECORDED = ("stage", "n_rows", "n_left_out", "n_steps", "best", "settings")
 _MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def write_checkpoint(
+    checkpoints: Path, model: nn.Module, optimizer: Optimizer, state: dict[str, Any]
+) -> None:
+    """Writes the folder checkpoint-N, N = state["step"], and marks it complete at the end.
+
+    state: JSON values. The optimiser's rates are left out: the loop computes them anew.
+    Raises CheckpointError if a weight is not finite or the disk is full.
+    """
+    folder = checkpoints / f"checkpoint-{state['step']}"
+    require_finite(model.state_dict(), folder)
+    tensors = {}
+    for number, parameter_state in optimizer.state_dict()["state"].items():
+        for name, value in parameter_state.items():
+            tensors[f"{number}.{name}"] = value.contiguous()
+    shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+    with report_write_errors(folder):
+        folder.mkdir(parents=True)
+        save_model(model, str(folder / WEIGHTS))
+        save_file(tensors, folder / OPTIMIZER)
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        mark_complete(folder)
+
+
+def read_checkpoint(checkpoint: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Gives `model` and `optimizer` their state of a checkpoint, and returns the rest of it."""
+    load_model(model, checkpoint / WEIGHTS)
+    parameter_states: dict[int, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in load_file(checkpoint / OPTIMIZER).items():
+        number, _, name = key.partition(".")
+        parameter_states[int(number)][name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": parameter_states, "param_groups": groups})
+    return dict(json.loads((checkpoint / STATE).read_text(encoding="utf-8")))
+
+
+def load_weights(checkpoints: Path, step: int, model: nn.Module) -> None:
+    """Gives `model` the weights of the checkpoint of a step; CheckpointError if it is damaged."""
+    folder = checkpoints / f"checkpoint-{step}"
+    damaged = damaged_file(folder)
+    if damaged is not None:
+        raise CheckpointError(
+            f"{damaged} of {folder}, the best checkpoint, is damaged; "
+            f"delete {checkpoints.parent} and train again"
+        )
+    load_model(model, folder / WEIGHTS)
+
+
+def remove_checkpoints(checkpoints: Path, kept_steps: Collection[int]) -> None:
+    """Removes all checkpoints but those of `kept_steps`."""
+    for step, folder in checkpoint_folders(checkpoints).items():
+        if step not in kept_steps:
+            shutil.rmtree(folder)
 
 
 def mark_complete(checkpoint: Path) -> None:
@@ -41,49 +110,43 @@ def mark_complete(checkpoint: Path) -> None:
         temporary.write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
+def checkpoint_folders(checkpoints: Path) -> dict[int, Path]:
+    """Returns the folders of all checkpoints by step, incomplete ones included."""
+    folders = {}
+    for folder in checkpoints.glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if step.isdecimal():
+            folders[int(step)] = folder
+    return folders
+
+
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """Returns the newest undamaged checkpoint, or None. Incomplete ones are removed.
+    """Returns the newest undamaged checkpoint, or None. Incomplete ones after it are removed.
 
     A damaged one is skipped with a warning. Cost: reads the files of the one returned.
     """
-    complete: list[tuple[int, Path]] = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        step = folder.name.removeprefix("checkpoint-")
-        if not step.isdecimal():
-            continue
-        if (folder / COMPLETE).is_file():
-            complete.append((int(step), folder))
-        else:
+    for _, folder in sorted(checkpoint_folders(checkpoints).items(), reverse=True):
+        if not (folder / COMPLETE).is_file():
             shutil.rmtree(folder, ignore_errors=True)  # another process may remove it too
-    for _, folder in sorted(complete, reverse=True):
-        damaged = _damaged_file(folder)
+            continue
+        damaged = damaged_file(folder)
         if damaged is None:
             return folder
         logger.warning("%s of %s is damaged; using the one before", damaged, folder.name)
     return None
 
 
-def _damaged_file(checkpoint: Path) -> str | None:
+def damaged_file(checkpoint: Path) -> str | None:
     """Returns the name of the first file that does not match its hash, or None."""
     try:
         hashes = dict(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return COMPLETE
     for name, expected in hashes.items():
         path = checkpoint / name
         if not path.is_file() or file_sha256(path) != expected:
             return str(name)
     return None
-
-
-def write_unlogged(checkpoint: Path, loss_terms: Mapping[str, list[float]]) -> None:
-    """Saves the loss terms of the steps that are not in the log yet."""
-    (checkpoint / UNLOGGED).write_text(json.dumps(loss_terms), encoding="utf-8")
-
-
-def read_unlogged(checkpoint: Path) -> dict[str, list[float]]:
-    """Reads what `write_unlogged` saved."""
-    return dict(json.loads((checkpoint / UNLOGGED).read_text(encoding="utf-8")))
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -115,6 +178,31 @@ def _hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def training_folder(folder: LibraryPaths, name: str) -> Path:
+    """Returns the folder of the run `name`; LibraryError if it is the starter model's name."""
+    if name == STARTER:
+        raise LibraryError(
+            f"run {name!r} is the model that comes with the package; choose another --name"
+        )
+    return folder.run(name)
+
+
+def run_fingerprint(
+    stage: str, model: HTCL, rows: object, stage_one_space_id: str | None = None
+) -> dict[str, Any]:
+    """Returns what must be unchanged when a run resumes: settings, data, and what it starts from.
+
+    rows: the training rows in their order; their `repr` must show all that is trained on.
+    """
+    settings = model.settings.model_dump(mode="json")
+    fingerprint = {section: settings[section] for section in (stage, *MODEL_SECTIONS)}
+    fingerprint["front_end_weights"] = model.config.front_end_weights or None
+    fingerprint["training_rows_sha256"] = hashlib.sha256(repr(rows).encode()).hexdigest()
+    fingerprint["stage_one_space_id"] = stage_one_space_id
+    fingerprint["checkpoint_format"] = CHECKPOINT_FORMAT
+    return fingerprint
+
+
 def start_run(run: Path, started: dict[str, Any]) -> None:
     """Writes the start of a run; CheckpointError if it resumes one that started otherwise."""
     if last_checkpoint(run / "checkpoints"):
@@ -143,24 +231,6 @@ def read_started(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def finalize_run(model_folder: Path, run: Path) -> None:
-    """Moves the files of a finished model into its run's folder, weights last, and flushes them."""
-    paths = sorted(model_folder.iterdir(), key=lambda path: path.suffix == ".safetensors")
-    fsync_paths(paths)
-    for path in paths:
-        path.replace(run / path.name)
-    fsync_paths([run])
-    model_folder.rmdir()
-
-
-def save_run(run: Path, model: HTCL, record: Mapping[str, Any]) -> None:
-    """Writes a finished run: its model, then its record, by which it counts as finished."""
-    model.save_pretrained(run / "finished")
-    finalize_run(run / "finished", run)
-    write_record(run / RUN_FILE, record)
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-
-
 @dataclass(frozen=True)
 class TrainedRun:
     """The result of a finished run."""
@@ -185,6 +255,45 @@ class TrainedRun:
             record["best"],
             record.get("selection"),
         )
+
+
+def publish_run(
+    trained: TrainedRun,
+    model: HTCL,
+    *,
+    select: Callable[[HTCL], tuple[HTCL, SelectionResult | EncoderSelection]] | None = None,
+    stage_one_space_id: str | None = None,
+) -> TrainedRun:
+    """Saves a trained model as a finished run and returns the run with its selection.
+
+    select: returns the model to save in place of `model`, and why.
+    stage_one_space_id: the space of the stage one that a stage two started from.
+    Of several processes only the main one selects and writes.
+    """
+    record = asdict(trained)
+    run = record.pop("folder")
+    record["stage_one_space_id"] = stage_one_space_id
+    record["settings"] = model.settings.model_dump(mode="json")
+    with main_process_first():  # on a large catalogue selection outlasts a collective's timeout
+        if launch_info()[0] == 0:
+            if select is not None:
+                model, selection = select(model)
+                record["selection"] = asdict(selection) | {"sentence": selection.sentence()}
+            model.save_pretrained(run / "finished")
+            finalize_run(run / "finished", run)
+            write_record(run / RUN_FILE, record)
+            shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return TrainedRun.from_record(run, record)
+
+
+def finalize_run(model_folder: Path, run: Path) -> None:
+    """Moves the files of a finished model into its run's folder, weights last, and flushes them."""
+    paths = sorted(model_folder.iterdir(), key=lambda path: path.suffix == ".safetensors")
+    fsync_paths(paths)
+    for path in paths:
+        path.replace(run / path.name)
+    fsync_paths([run])
+    model_folder.rmdir()
 
 
 def is_finished(run: Path) -> bool:

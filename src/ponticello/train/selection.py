@@ -97,6 +97,42 @@ class SelectionResult:
         raise KeyError((alpha, vector))
 
 
+@dataclass(frozen=True)
+class EncoderScore:
+    """A recipe and its mean NDCG@k over the validation listeners, at the default blend."""
+
+    name: str
+    preference: float
+
+
+@dataclass(frozen=True)
+class EncoderSelection:
+    """The recipe that was kept. is_served: whether it is better than the semantic space alone."""
+
+    recipe: str
+    is_served: bool
+    semantic: float
+    candidates: list[EncoderScore]
+    n_users: int
+    is_refitted: bool
+
+    def sentence(self) -> str:
+        """Returns the choice and its validation metrics as one sentence."""
+        if not self.n_users:
+            return "not served: no listener likes a validation track, so no gain can be shown"
+        best = max(candidate.preference for candidate in self.candidates)
+        users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
+        change = f"NDCG of {users} on unseen tracks {self.semantic:.3f} -> {best:.3f}"
+        if not self.is_served:
+            return (
+                f"not served: no preference space is better than the semantic space alone; {change}"
+            )
+        refitted = (
+            ", before it was fitted again on all but the test data" if self.is_refitted else ""
+        )
+        return f"kept: {self.recipe}; {change}{refitted}"
+
+
 def select_weights(
     stage_one: HTCL, endpoints: Mapping[str, HTCL], scorer: Scorer, settings: PreferenceConfig
 ) -> tuple[HTCL, SelectionResult]:
@@ -106,8 +142,10 @@ def select_weights(
         stage one.
     Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
     """
+    # Fresh heads have nothing in common with those of stage one: a mean of both means nothing.
+    alphas = (1.0,) if settings.reset_heads else settings.interpolation_alphas
     points = [(TRAINED, 0.0)]
-    points.extend(product(endpoints, settings.interpolation_alphas))
+    points.extend(product(endpoints, alphas))
     baseline = scorer(stage_one)
     candidates = []
     best = None

@@ -1,10 +1,10 @@
 """Stage one: trains the text tower and the audio tower to agree, from a library's tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
-from transformers import TrainerCallback, set_seed
+from transformers import set_seed
 
 from ponticello.config import Config
 from ponticello.features.frontend import feature_extractor
@@ -17,15 +17,16 @@ from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import track_texts
 from ponticello.tracks.text_augmentation import track_variants
+from ponticello.train.contrastive import RetrievalReport, contrastive_task, require_rows
 from ponticello.train.dataset import StageData, open_training_frames, require_splits, track_dataset
-from ponticello.train.loop import (
-    RetrievalReport,
-    require_rows,
-    run_training,
-    training_device,
+from ponticello.train.loop import TrainingObserver, run_loop, training_device
+from ponticello.train.runs import (
+    TrainedRun,
+    finished_run,
+    publish_run,
+    run_fingerprint,
     training_folder,
 )
-from ponticello.train.runs import TrainedRun, finished_run
 from ponticello.train.stages import semantic_stage
 
 
@@ -35,7 +36,7 @@ def train_semantic(
     retrieval: RetrievalReport,
     *,
     allow_download: bool = False,
-    callbacks: list[TrainerCallback] | None = None,
+    observers: Sequence[TrainingObserver] = (),
 ) -> TrainedRun:
     """Trains stage one on the training tracks that have audio and text.
 
@@ -56,7 +57,14 @@ def train_semantic(
     set_seed(config.semantic.seed)
     model = _build_model(config, data, allow_download)
     model.to(training_device(config.semantic))  # type: ignore[arg-type]
-    return run_training(run, semantic_stage(config), model, data, retrieval, callbacks or [])
+    task = contrastive_task(semantic_stage(config), model, data, retrieval)
+    result = run_loop(
+        task, run, observers, run_fingerprint("semantic", model, data.training.contents())
+    )
+    n_rows = len(data.training)
+    n_left_out = data.n_candidates - n_rows
+    trained = TrainedRun(run, "semantic", n_rows, n_left_out, result.n_steps, result.best)
+    return publish_run(trained, model)
 
 
 def _read_data(folder: LibraryPaths) -> StageData:

@@ -295,7 +295,8 @@ PLAYING = {key: value for key, value in API.items() if key != "date"} | {
         ),
         (
             "semicolon.csv",
-            '\ufeffArtist;Album;AlbumId;Track;Date#somebody\n"The Owls";"Night Songs";"";"Blue Hour";"1577836740000"\n',
+            "\ufeffArtist;Album;AlbumId;Track;Date#somebody\n"
+            '"The Owls";"Night Songs";"";"Blue Hour";"1577836740000"\n',
             OWLS,
         ),
         (
@@ -406,21 +407,24 @@ def test_damaged_lastfm_lines_cost_themselves(tmp_path: Path) -> None:
 
 # Navidrome
 
-FILES = """CREATE TABLE media_file (id TEXT PRIMARY KEY, path TEXT, title TEXT, artist TEXT, album TEXT, duration REAL,
-    mbz_recording_id TEXT);
-INSERT INTO media_file VALUES ('m1', 'Owls/Night Songs/01 Blue Hour.flac', 'Blue Hour', 'The Owls', 'Night Songs',
-    201.5, '11111111-2222-4333-8444-555555555555'), ('m2', 'Ada/Kindling.mp3', 'Kindling', 'Ada', '', 90, '');
+FILES = """CREATE TABLE media_file (id TEXT PRIMARY KEY, path TEXT, title TEXT, artist TEXT,
+    album TEXT, duration REAL, mbz_recording_id TEXT);
+INSERT INTO media_file VALUES
+    ('m1', 'Owls/Night Songs/01 Blue Hour.flac', 'Blue Hour', 'The Owls', 'Night Songs', 201.5,
+    '11111111-2222-4333-8444-555555555555'),
+    ('m2', 'Ada/Kindling.mp3', 'Kindling', 'Ada', '', 90, '');
 CREATE TABLE "user" (id TEXT PRIMARY KEY, user_name TEXT, email TEXT);
 INSERT INTO "user" VALUES ('u1', 'ada', 'ada@example.org');"""
-ANNOTATIONS = """CREATE TABLE annotation (user_id TEXT, item_id TEXT, item_type TEXT, play_count INTEGER,
-    play_date TEXT, rating INTEGER, starred BOOL, starred_at TEXT);
+ANNOTATIONS = """CREATE TABLE annotation (user_id TEXT, item_id TEXT, item_type TEXT,
+    play_count INTEGER, play_date TEXT, rating INTEGER, starred BOOL, starred_at TEXT);
 INSERT INTO annotation VALUES
     ('u1', 'm1', 'media_file', 7, '2024-01-01 10:00:00', 0, 1, '2024-01-02 10:00:00'),
     ('u1', 'm2', 'media_file', 2, '2024-01-01T10:00:00Z', 1, 0, NULL),
     ('u2', 'm1', 'media_file', 0, NULL, 5, 0, NULL),
     ('u1', 'al', 'album', 9, '2024-01-01 10:00:00', 0, 0, NULL),
     ('u1', 'gone', 'media_file', 3, '2024-01-01 10:00:00', 0, 0, NULL);"""
-SCROBBLES = """CREATE TABLE scrobbles (media_file_id TEXT, user_id TEXT, submission_time INTEGER NOT NULL);
+SCROBBLES = """CREATE TABLE scrobbles
+    (media_file_id TEXT, user_id TEXT, submission_time INTEGER NOT NULL);
 INSERT INTO scrobbles VALUES ('m1', 'u1', 1704103200), ('m1', 'u1', 1704106800), ('m1', 'u1', 12),
     ('x', 'u1', 1704103200);"""
 FIRST = TrackReference(
@@ -443,7 +447,8 @@ def sqlite(path: Path, *scripts: str) -> HistoryFile:
 
 
 def test_navidrome_without_artists_still_has_its_paths(tmp_path: Path) -> None:
-    bare = "CREATE TABLE media_file (id TEXT, path TEXT, title TEXT); INSERT INTO media_file VALUES ('m1', 'a.mp3', 'A');"
+    bare = """CREATE TABLE media_file (id TEXT, path TEXT, title TEXT);
+        INSERT INTO media_file VALUES ('m1', 'a.mp3', 'A');"""
     users = "CREATE TABLE user (id TEXT, user_name TEXT);"
     given = sqlite(tmp_path / "navidrome.db", bare, users, ANNOTATIONS, SCROBBLES)
     heard = [row.track for row in read_navidrome(given) if isinstance(row, ListenEvent)]
@@ -500,7 +505,8 @@ def test_scrobbles_of_navidrome_are_looked_up_and_not_searched(
 
     numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
     rows = f"""INSERT INTO scrobbles {numbers} SELECT 'm' || (2 * i), 'u1', 1704103200 + i FROM n;
-        INSERT INTO annotation {numbers} SELECT 'u1', 'm' || i, 'media_file', 1, '2024-01-01', 0, 0, NULL FROM n;"""
+        INSERT INTO annotation {numbers}
+            SELECT 'u1', 'm' || i, 'media_file', 1, '2024-01-01', 0, 0, NULL FROM n;"""
     given = sqlite(tmp_path / "navidrome.db", FILES, SCROBBLES, ANNOTATIONS, rows)
     monkeypatch.setattr(sqlite3, "connect", counting)
     assert len(list(read_navidrome(given))) > 1000
@@ -509,16 +515,18 @@ def test_scrobbles_of_navidrome_are_looked_up_and_not_searched(
 
 # beets
 
-BEETS = """CREATE TABLE items (id INTEGER PRIMARY KEY, path BLOB, title TEXT, artist TEXT, album TEXT, length REAL,
-    mb_trackid TEXT, isrc TEXT, added REAL);
-INSERT INTO items VALUES (1, CAST('/music/a.flac' AS BLOB), 'Blue Hour', 'The Owls', 'Night Songs', 201.5,
+BEETS = """CREATE TABLE items (id INTEGER PRIMARY KEY, path BLOB, title TEXT, artist TEXT,
+    album TEXT, length REAL, mb_trackid TEXT, isrc TEXT, added REAL);
+INSERT INTO items VALUES
+    (1, CAST('/music/a.flac' AS BLOB), 'Blue Hour', 'The Owls', 'Night Songs', 201.5,
     '11111111-2222-4333-8444-555555555555', 'SEABC2012345', 1704103200.0),
     (2, CAST('/music/b.flac' AS BLOB), 'Kindling', 'Ada', '', 90, '', '', 1704103200.0),
     (3, CAST('/music/c.flac' AS BLOB), 'Sleepless', 'Ada', '', 90, '', '', 1704103200.0);
 CREATE TABLE item_attributes (id INTEGER PRIMARY KEY, entity_id INTEGER, key TEXT, value TEXT);
-INSERT INTO item_attributes (entity_id, key, value) VALUES (1, 'play_count', '3'), (1, 'lastfm_play_count', '5'),
-    (1, 'skip_count', '2'), (1, 'last_played', '1704106800'), (1, 'rating', '0.9'), (2, 'listenbrainz_play_count', '1'),
-    (3, 'play_count', 'many');"""
+INSERT INTO item_attributes (entity_id, key, value) VALUES
+    (1, 'play_count', '3'), (1, 'lastfm_play_count', '5'), (1, 'skip_count', '2'),
+    (1, 'last_played', '1704106800'), (1, 'rating', '0.9'),
+    (2, 'listenbrainz_play_count', '1'), (3, 'play_count', 'many');"""
 
 
 def test_beets_counts_are_one_event_each_with_the_largest_count(tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ def test_binary_file_is_no_playlist(tmp_path: Path) -> None:
 
 
 def test_pls_takes_its_entries_in_any_order(tmp_path: Path) -> None:
-    text = "[playlist]\nTitle1=The Owls - Blue Hour\nFile2=/music/b.mp3\nFile1=/music/a.mp3\nLength1=201\nLength2=-1\n"
+    text = (
+        "[playlist]\nTitle1=The Owls - Blue Hour\nFile2=/music/b.mp3\nFile1=/music/a.mp3\n"
+        "Length1=201\nLength2=-1\n"
+    )
     given = source(
         tmp_path / "p.pls", text + "Title3=Nowhere\nnonsense\nNumberOfEntries=3\nVersion=2\n"
     )
@@ -104,8 +107,8 @@ def test_jspf_knows_ids_and_when_a_track_was_added(tmp_path: Path) -> None:
 XSPF = """<?xml version="1.0" encoding="UTF-8"?>
 <playlist version="1" xmlns="http://xspf.org/ns/0/"><title>Evening</title><date>2024-01-02T10:00:00Z</date>
 <trackList>
-<track><location>file:///music/Blue%20Hour.flac</location><title>Blue Hour</title><creator>The Owls</creator>
-<album>Night &amp; Songs</album><duration>201500</duration></track>
+<track><location>file:///music/Blue%20Hour.flac</location><title>Blue Hour</title>
+<creator>The Owls</creator><album>Night &amp; Songs</album><duration>201500</duration></track>
 <track><annotation>nothing</annotation></track>
 <track><identifier>https://musicbrainz.org/recording/11111111-2222-4333-8444-555555555555</identifier></track>
 """

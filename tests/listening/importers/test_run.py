@@ -166,7 +166,8 @@ def test_larger_count_takes_the_place_of_the_smaller(folder: LibraryPaths) -> No
 
 def test_playlist_counts_once_whenever_it_was_saved(folder: LibraryPaths, tmp_path: Path) -> None:
     path = tmp_path / "evening.xspf"
-    body = "<trackList><track><title>Kindling</title><creator>Ada</creator></track></trackList></playlist>"
+    track = "<track><title>Kindling</title><creator>Ada</creator></track>"
+    body = f"<trackList>{track}</trackList></playlist>"
     for day in (1, 2):
         path.write_text(
             f"<playlist xmlns='http://xspf.org/ns/0/'><date>2024-01-0{day}T10:00:00Z</date>{body}"
@@ -229,7 +230,8 @@ def test_count_of_plays_at_the_moment_of_a_play_is_kept(
             """CREATE TABLE items (id INTEGER, title TEXT, artist TEXT, album TEXT, added REAL);
             CREATE TABLE item_attributes (entity_id INTEGER, key TEXT, value TEXT);
             INSERT INTO items VALUES (1, 'Kindling', 'Ada', NULL, 1.6e9);
-            INSERT INTO item_attributes VALUES (1, 'play_count', '57'), (1, 'last_played', '1704103205');"""
+            INSERT INTO item_attributes VALUES
+                (1, 'play_count', '57'), (1, 'last_played', '1704103205');"""
         )
     assert [import_history(folder, tmp_path / "beets.db").n_new for _ in range(2)] == [1, 0]
     assert read_interactions(folder)["n_times"].to_list() == [None, 57]

@@ -1,14 +1,14 @@
 """A track's audio by its id: the file, in whole or in part, and its outline."""
 
 import os
-import stat
 import threading
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
@@ -63,27 +63,18 @@ class DecodedSound:
 
 
 class Decoder:
-    """Decodes files in worker processes.
-
-    limits: per file. APIError: 422 unsupported_audio, 413 too_large for a file that lasts too long
-    or needs too much memory, 503 busy.
-    """
+    """Decodes files in worker processes. limits: per file."""
 
     def __init__(self, limits: LimitsConfig, n_workers: int = 2) -> None:
         self.pool = WorkerPool(decode_reply, n_workers, limits)
         self._waiting = threading.BoundedSemaphore(_MAX_WAITING)
 
-    def sound(
-        self, path: Path, sample_rate: int, keep_s: float, max_duration_s: float
-    ) -> DecodedSound:
-        """Returns the first `keep_s` of a file, mono at `sample_rate` Hz."""
-        return self._decode(DecodeTask(path, sample_rate, max_duration_s, keep_s=keep_s))
+    def decode(self, task: DecodeTask) -> DecodedSound:
+        """Returns the start of a file, mono, or its peaks, 0 to 1.
 
-    def peaks(self, path: Path, n: int, max_duration_s: float) -> DecodedSound:
-        """Returns the peak of each n-th of a file, (n,), 0 to 1."""
-        return self._decode(DecodeTask(path, PEAKS_HZ, max_duration_s, n_peaks=n))
-
-    def _decode(self, task: DecodeTask) -> DecodedSound:
+        APIError: 422 unsupported_audio, 413 too_large for a file that lasts too long or needs too
+        much memory, 503 busy.
+        """
         if not self._waiting.acquire(blocking=False):
             raise _busy()
         try:
@@ -93,10 +84,10 @@ class Decoder:
         finally:
             self._waiting.release()
         if isinstance(result, TaskFailure):
-            if result.kind == "refused":
-                reason = result.reason.removeprefix(f"{printable_path(task.path)}: ")
-                raise APIError(422, "unsupported_audio", f"the file {reason}")
-            status, code, reason = _DECODE_FAILURES[result.kind]
+            refusal = result.reason.removeprefix(f"{printable_path(task.path)}: ")
+            status, code, reason = _DECODE_FAILURES.get(
+                result.kind, (422, "unsupported_audio", refusal)
+            )
             raise APIError(status, code, f"the file {reason}")
         duration_s = float(result.facts["duration_s"])
         if duration_s > task.max_duration_s:
@@ -122,40 +113,35 @@ class Waveforms:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        self._waveforms: LRUCache[tuple[str, int, int, int], Waveform] = LRUCache(_MAX_WAVEFORMS)
+        self._waveforms: LRUCache[Hashable, Waveform] = LRUCache(_MAX_WAVEFORMS)
         self._lock = threading.Lock()
 
     def of(self, path: Path, n: int) -> Waveform:
-        """Returns the outline of a file in `n` peaks; Failure as `Decoder.peaks`."""
+        """Returns the outline of a file in `n` peaks; APIError as `Decoder.decode`."""
         status = path.stat()
-        key = (str(path), status.st_mtime_ns, status.st_size, n)
-        with self._lock:
-            cached = self._waveforms.get(key)
-        if cached is not None:
-            return cached
-        sound = self._decoder.peaks(path, n, WAVEFORM_SECONDS)
+        return self._draw(path, n, status.st_mtime_ns, status.st_size)
+
+    @cachedmethod(lambda self: self._waveforms, lock=lambda self: self._lock)
+    def _draw(self, path: Path, n: int, *_: int) -> Waveform:
+        sound = self._decoder.decode(DecodeTask(path, PEAKS_HZ, WAVEFORM_SECONDS, n_peaks=n))
         peaks = [round(float(peak), 3) for peak in sound.values]
-        waveform = Waveform(peaks=peaks, duration_s=sound.duration_s)
-        with self._lock:
-            self._waveforms[key] = waveform
-        return waveform
+        return Waveform(peaks=peaks, duration_s=sound.duration_s)
 
 
 def sound_path(snapshot: Snapshot, track_id: str) -> Path:
-    """Where a track's audio should lie; Failure 404 if there is no such track, or it has none."""
-    if track_id not in snapshot.rows:
-        raise APIError(404, "not_found", f"there is no track {track_id[:200]!r}")
-    path = snapshot.tracks[PATH][snapshot.rows[track_id]]
+    """Returns the path of a track's audio; APIError 404 for an unknown track or one without
+    audio.
+    """
+    path = snapshot.tracks[PATH][snapshot.row(track_id)]
     if path is None:
         raise APIError(404, "file_missing", "this track has no audio")
     return audio_path(snapshot.library.folder, path)
 
 
 def check_sound(path: Path) -> tuple[os.stat_result, str]:
-    """Returns the status of an audio file and its media type, which its bytes decide and not its
-    name.
+    """Returns the status of an audio file and its media type, by its bytes and not by its name.
 
-    Failure: 404 file_missing if there is no such file, 422 unsupported_audio if it is not audio.
+    APIError: 404 file_missing if there is no such file, 422 unsupported_audio if it is not audio.
     """
     try:
         with open_audio_file(path) as file:
@@ -165,17 +151,16 @@ def check_sound(path: Path) -> tuple[os.stat_result, str]:
             return os.fstat(file.fileno()), _MEDIA[kind]
     except AudioError as error:
         if not _is_file(path):
-            raise APIError(
-                404, "file_missing", "the file is not where it was; run: ponticello scan"
-            ) from None
+            message = "the file is not where it was; run: ponticello scan"
+            raise APIError(404, "file_missing", message) from None
         reason = str(error).removeprefix(f"{printable_path(path)}: ")
         raise APIError(422, "unsupported_audio", f"the track's file {reason}") from None
 
 
 def _is_file(path: Path) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):
+        return path.is_file()
+    except (OSError, ValueError):  # such as a name that is too long
         return False
 
 
@@ -197,9 +182,7 @@ async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
     """Returns the track's file. Supports Range (206, 416), ETag, Last-Modified and HEAD."""
     path = sound_path(now, track_id)
     status, media_type = await run_in_threadpool(check_sound, path)
-    caching = {
-        "Cache-Control": "private, no-cache"
-    }  # clients ask again each time, which costs a 304
+    caching = {"Cache-Control": "private, no-cache"}  # clients ask each time, which costs a 304
     response = _SoundResponse(path, headers=caching, media_type=media_type, stat_result=status)
     if StaticFiles().is_not_modified(response.headers, request.headers):
         return NotModifiedResponse(response.headers)
@@ -210,20 +193,21 @@ class _SoundResponse(FileResponse):
     """A FileResponse that ignores foreign range units and refuses a bad range with a code."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the file or its ranges; Failure 416 for ranges beyond the end, 400 for malformed
+        """Sends the file or its ranges; APIError 416 for ranges beyond the end, 400 for malformed
         ones.
         """
 
         async def send_checked(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 416:
-                headers = {"Content-Range": Headers(scope=message)["content-range"]}
-                size = headers["Content-Range"].removeprefix("bytes */")
+            status = message.get("status")
+            if status == 416:
+                content_range = Headers(scope=message)["content-range"]
+                size = content_range.removeprefix("bytes */")
                 text = f"the file has {size} bytes, the range begins behind them"
+                headers = {"Content-Range": content_range}
                 raise APIError(416, "range_not_satisfiable", text, headers)
-            if message["type"] == "http.response.start" and message["status"] == 400:
-                raise APIError(
-                    400, "invalid", "the Range header is malformed; an example: bytes=0-99"
-                )
+            if status == 400:
+                text = "the Range header is malformed; an example: bytes=0-99"
+                raise APIError(400, "invalid", text)
             await send(message)
 
         unit = Headers(scope=scope).get("range", "").partition("=")[0]
@@ -242,5 +226,5 @@ def waveform(
     """The outline of the track's sound in `n` peaks."""
     path = sound_path(now, track_id)
     check_sound(path)
-    waveforms: Waveforms = request.app.state.waveforms
-    return waveforms.of(path, n)
+    outline: Waveform = request.app.state.waveforms.of(path, n)
+    return outline

@@ -39,33 +39,31 @@ def ready(request: Request) -> dict[str, str]:
 
 @router.get("/api/library", summary="What there is to ask")
 def library(request: Request, now: Now) -> schemas.About:
-    """Numbers, settings, what filters may name, and what is wrong."""
-    folder = now.library.folder
+    """Numbers, settings, the columns that filters may name, and problems."""
     uploads: Uploads = request.app.state.uploads
-    facts = library_info(now)
-    trouble = request.app.state.live.trouble
-    problems = list(now.problems)
-    if trouble:
-        problems.insert(0, trouble)
+    problems = [*now.problems, *_notices(now)]
+    if request.app.state.live.trouble:
+        problems.insert(0, request.app.state.live.trouble)
     has_models = not any(problem.code.startswith("model") for problem in now.problems)
+    can_search_text = now.index is not None and has_models
     return schemas.About(
-        name=folder.root.name,
+        name=now.library.folder.root.name,
         version=version("ponticello"),
-        **facts,
-        problems=[schemas.Error(code=problem.code, message=problem.message) for problem in problems]
-        + _notices(now),
-        can_search_text=now.index is not None and has_models,
-        can_hear=now.index is not None and has_models and now.service.supports_segments,
+        **library_info(now),
+        problems=problems,
+        can_search_text=can_search_text,
+        can_hear=can_search_text and now.service.supports_segments,
         limits=schemas.Limits(upload_bytes=uploads.limits.n_bytes, upload_seconds=uploads.seconds),
     )
 
 
 def library_info(now: Snapshot) -> dict[str, Any]:
-    """The part of `EvaluationInfo` that does not change within a snapshot."""
+    """Returns the fields of `About` that do not change within a snapshot."""
     if now.library_info:
         return now.library_info
-    index, config = now.index, now.library.folder.config
-    history = now.service.history if index is not None else None
+    index = now.index
+    config = now.library.folder.config
+    history = None if index is None else now.service.history
     has_preference = index is not None and index.has_preference
     now.library_info = {
         "n_tracks": now.tracks.height,
@@ -84,29 +82,22 @@ def library_info(now: Snapshot) -> dict[str, Any]:
 
 
 def _notices(now: Snapshot) -> list[schemas.Error]:
-    """Returns notices about the library that are no errors."""
-    notices = []
+    notices = {}
     if now.index is not None and not now.service.history.users:
-        message = "nobody's listening is known: import a history for recommendations"
-        notices.append(schemas.Error(code="no_listeners", message=message))
-    artists = now.tracks[ARTIST].drop_nulls().n_unique()
-    if artists == 1 and now.tracks.height > 1:
-        notices.append(
-            schemas.Error(
-                code="one_artist",
-                message="all tracks are by one artist: a limit per artist hides most",
-            )
+        notices["no_listeners"] = (
+            "nobody's listening is known: import a history for recommendations"
         )
+    if now.tracks.height > 1 and now.tracks[ARTIST].drop_nulls().n_unique() == 1:
+        notices["one_artist"] = "all tracks are by one artist: a limit per artist hides most"
     paths = now.tracks[PATH].drop_nulls()
-    looked = paths.gather_every(max(1, len(paths) // _LOOKED_FOR)).head(_LOOKED_FOR).to_list()
-    missing = [path for path in looked if not audio_path(now.library.folder, path).is_file()]
+    sample = paths.gather_every(max(1, len(paths) // _LOOKED_FOR)).head(_LOOKED_FOR).to_list()
+    missing = [path for path in sample if not audio_path(now.library.folder, path).is_file()]
     if missing:
-        message = (
-            f"{len(missing)} of {len(looked)} audio files looked for are not where they were; "
+        notices["files_moved"] = (
+            f"{len(missing)} of {len(sample)} audio files looked for are not where they were; "
             "scan again"
         )
-        notices.append(schemas.Error(code="files_moved", message=message))
-    return notices
+    return [schemas.Error(code=code, message=message) for code, message in notices.items()]
 
 
 @router.get("/api/tracks", summary="The catalogue, page by page")
@@ -137,17 +128,16 @@ def listeners(
 ) -> schemas.Listeners:
     """Listeners, those who like most tracks first."""
     history = now.service.history
-    order = np.argsort(-history.n_liked, kind="stable")[offset : offset + k]
     n_events = np.diff(history.starts)
-    return schemas.Listeners(
-        listeners=[
+    page = []
+    for number in np.argsort(-history.n_liked, kind="stable")[offset : offset + k]:
+        page.append(
             schemas.Listener(
                 user_id=history.users[number],
                 n_liked=int(history.n_liked[number]),
                 n_events=int(n_events[number]),
             )
-            for number in order
-        ],
-        n_total=len(history.users),
-        simulated=history.is_simulated,
+        )
+    return schemas.Listeners(
+        listeners=page, n_total=len(history.users), simulated=history.is_simulated
     )

@@ -1,4 +1,4 @@
-"""POST /api/export/...: a list of tracks as M3U8, JSPF or CSV, harmless whatever their tags say.
+"""POST /api/export/...: a list of tracks as M3U8, JSPF or CSV, harmless whatever their tags hold.
 
 A list never contains the path of a file; its entries are addresses of this service.
 """
@@ -13,12 +13,12 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from ponticello.serve.catalog import tracks_of
 from ponticello.serve.routes.search import Now
-from ponticello.serve.schemas import MAX_IDS, RequestModel, TrackId
+from ponticello.serve.schemas import MAX_IDS, RequestModel, TrackId, with_examples
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.files import escape_csv_cell
 
@@ -28,17 +28,16 @@ _JOINERS = "\u200c\u200d"  # of emoji and of scripts that need them
 _NAME_LENGTH = 80  # characters of a file's name
 _UNSAFE = re.compile(r'[\\/:*?"<>|%;]+')
 _MBID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-router = APIRouter(tags=["export"])
+_M3U8 = "audio/x-mpegurl"
+_JSPF = "application/jspf+json"
+_CSV = "text/csv"
+router = APIRouter(prefix="/api/export", tags=["export"])
 
 
 class Playlist(RequestModel):
-    """What is exported, in this order; a track may stand in it twice."""
+    """The tracks to export, in this order; a track may occur twice."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"title": "Evening", "track_ids": ["track-0001", "track-0002"]}]
-        }
-    )
+    model_config = with_examples({"title": "Evening", "track_ids": ["track-0001", "track-0002"]})
     title: Annotated[str, Field(max_length=200)] = "Ponticello"
     track_ids: Annotated[list[TrackId], Field(min_length=1, max_length=MAX_IDS)]
 
@@ -57,15 +56,8 @@ def as_m3u8(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[st
     lines = ["#EXTM3U", f"#PLAYLIST:{strip_line_breaks(title)}"]
     for track, location in zip(tracks, locations, strict=True):
         seconds = -1 if track["duration_s"] is None else round(track["duration_s"])
-        name = " - ".join(
-            filter(
-                None,
-                (
-                    strip_line_breaks(track["artist"]),
-                    strip_line_breaks(track["title"] or track["track_id"]),
-                ),
-            )
-        )
+        names = (track["artist"], track["title"] or track["track_id"])
+        name = " - ".join(filter(None, map(strip_line_breaks, names)))
         if track["has_audio"]:
             lines += [f"#EXTINF:{seconds},{name}", location]
         else:
@@ -74,7 +66,7 @@ def as_m3u8(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[st
 
 
 def as_jspf(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
-    """The tracks as JSPF, the JSON of XSPF (xspf.org/jspf)."""
+    """Returns the tracks as JSPF, the JSON of XSPF (xspf.org/jspf)."""
     entries = []
     for track, location in zip(tracks, locations, strict=True):
         entry: dict[str, Any] = {"title": strip_line_breaks(track["title"] or track["track_id"])}
@@ -82,29 +74,19 @@ def as_jspf(title: str, tracks: Sequence[dict[str, Any]], locations: Sequence[st
             entry["location"] = [location]
         if _MBID.fullmatch(track["mbid"] or ""):
             entry["identifier"] = [f"https://musicbrainz.org/recording/{track['mbid']}"]
-        for name, text in (
-            ("creator", strip_line_breaks(track["artist"])),
-            ("album", strip_line_breaks(track["album"])),
-        ):
-            if text:
-                entry[name] = text
+        if artist := strip_line_breaks(track["artist"]):
+            entry["creator"] = artist
+        if album := strip_line_breaks(track["album"]):
+            entry["album"] = album
         if track["duration_s"] is not None:
             entry["duration"] = round(1000 * track["duration_s"])  # ms
         entries.append(entry)
-    return (
-        json.dumps(
-            {"playlist": {"title": strip_line_breaks(title), "track": entries}},
-            ensure_ascii=False,
-            indent=1,
-        )
-        + "\n"
-    )
+    playlist = {"title": strip_line_breaks(title), "track": entries}
+    return json.dumps({"playlist": playlist}, ensure_ascii=False, indent=1) + "\n"
 
 
 def as_csv(tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
-    """The tracks as CSV. A text that a spreadsheet would take for a formula gets an apostrophe in
-    front.
-    """
+    """Returns the tracks as CSV; an apostrophe precedes a text that looks like a formula."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -118,16 +100,15 @@ def as_csv(tracks: Sequence[dict[str, Any]], locations: Sequence[str]) -> str:
 
 
 def safe_cell(text: str | None) -> str:
-    """`text` as a cell that is no formula: an apostrophe in front of what looks like one."""
+    """Returns `text` as a cell that is no formula: an apostrophe precedes one that looks so."""
     return str(escape_csv_cell(strip_line_breaks(text)))
 
 
 def attachment(title: str, suffix: str) -> str:
-    """A Content-Disposition that names the file after `title` (RFC 6266), whatever is in that."""
+    """Returns a Content-Disposition that names the file after any `title` (RFC 6266)."""
     name = _file_name(strip_line_breaks(title))
-    plain = _file_name(
-        unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    )  # a wide slash is one now
+    # A wide slash becomes a plain one, so that the name is cleaned again.
+    plain = _file_name(unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode())
     encoded = quote(f"{name}.{suffix}", safe="")
     return f"attachment; filename=\"{plain}.{suffix}\"; filename*=UTF-8''{encoded}"
 
@@ -140,15 +121,13 @@ def _file_name(text: str) -> str:
 def _entries(
     now: Snapshot, request: Request, playlist: Playlist
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The tracks, and where each can be heard."""
-    tracks = tracks_of(now, playlist.track_ids)
-    mbids = now.tracks["mbid"]
-    for track in tracks:
-        track["mbid"] = mbids[now.rows[track["track_id"]]]
     base = str(request.base_url).rstrip("/")
-    return tracks, [
-        f"{base}/api/tracks/{quote(track['track_id'], safe='')}/audio" for track in tracks
-    ]
+    tracks = tracks_of(now, playlist.track_ids)
+    locations = []
+    for track in tracks:
+        track["mbid"] = now.tracks["mbid"][now.row(track["track_id"])]
+        locations.append(f"{base}/api/tracks/{quote(track['track_id'], safe='')}/audio")
+    return tracks, locations
 
 
 def _file(text: str, media_type: str, title: str, suffix: str) -> Response:
@@ -156,29 +135,28 @@ def _file(text: str, media_type: str, title: str, suffix: str) -> Response:
     return Response(text.encode("utf-8", "replace"), media_type=media_type, headers=headers)
 
 
-def _is(media_type: str, kind: str = "string") -> dict[str, Any]:
-    content = {media_type: {"schema": {"type": kind}}}
-    return {
-        "response_class": Response,
-        "responses": {200: {"description": "The file", "content": content}},
-    }
+def _file_of(media_type: str, json_type: str = "string") -> dict[str, Any]:
+    """Returns the options of a route that returns a file."""
+    content = {media_type: {"schema": {"type": json_type}}}
+    response = {"description": "The file", "content": content}
+    return {"response_class": Response, "responses": {200: response}}
 
 
-@router.post("/api/export/m3u8", summary="Export as M3U8", **_is("audio/x-mpegurl"))
+@router.post("/m3u8", summary="Export as M3U8", **_file_of(_M3U8))
 def m3u8(playlist: Playlist, now: Now, request: Request) -> Response:
     """A playlist that players open; each entry is this service's address of the track's audio."""
     text = as_m3u8(playlist.title, *_entries(now, request, playlist))
-    return _file(text, "audio/x-mpegurl", playlist.title, "m3u8")
+    return _file(text, _M3U8, playlist.title, "m3u8")
 
 
-@router.post("/api/export/jspf", summary="Export as JSPF", **_is("application/jspf+json", "object"))
+@router.post("/jspf", summary="Export as JSPF", **_file_of(_JSPF, "object"))
 def jspf(playlist: Playlist, now: Now, request: Request) -> Response:
-    """The JSON form of XSPF, with MusicBrainz ids where they are known."""
+    """The JSON form of XSPF, with the MusicBrainz ids of the tracks that have one."""
     text = as_jspf(playlist.title, *_entries(now, request, playlist))
-    return _file(text, "application/jspf+json", playlist.title, "jspf")
+    return _file(text, _JSPF, playlist.title, "jspf")
 
 
-@router.post("/api/export/csv", summary="Export as CSV", **_is("text/csv"))
+@router.post("/csv", summary="Export as CSV", **_file_of(_CSV))
 def as_table(playlist: Playlist, now: Now, request: Request) -> Response:
-    """A table, UTF-8; texts that begin like a formula have an apostrophe in front."""
-    return _file(as_csv(*_entries(now, request, playlist)), "text/csv", playlist.title, "csv")
+    """A table, UTF-8; an apostrophe precedes a text that begins like a formula."""
+    return _file(as_csv(*_entries(now, request, playlist)), _CSV, playlist.title, "csv")

@@ -1,8 +1,7 @@
-"""The routes that return ranked lists, and what explains them."""
+"""The routes that return ranked lists, explanations, paths and maps."""
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -10,7 +9,6 @@ from fastapi.responses import Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from ponticello.errors import PonticelloError
-from ponticello.search import service as search_service
 from ponticello.search.ranking import Result
 from ponticello.search.service import QueryTerm, ResolvedQuery
 from ponticello.serve import schemas
@@ -34,6 +32,7 @@ class _Id(Convertor[str]):
 
 
 register_url_convertor("id", _Id())
+_SCORE_FIELDS = ("rank", "score", "semantic", "preference")
 router = APIRouter(prefix="/api")
 
 
@@ -51,16 +50,42 @@ class SearchRoutes:
         self.service = self.snapshot.service
         self._uploads = request.app.state.uploads
 
-    def search(self, request: schemas.SearchRequest) -> schemas.RankedList:
-        """Returns the tracks that match a query of several terms."""
-        started = time.perf_counter()
-        return self._ranked_list(self.resolve_terms(request), request, started)
+    def answer(
+        self, request: schemas.SearchRequest | schemas.RecommendRequest
+    ) -> schemas.RankedList:
+        """Returns the ranked list for a query of several terms, for a user, or for recent tracks.
 
-    def recommend(self, request: schemas.RecommendRequest) -> schemas.RankedList:
-        """Returns the tracks for a user of the log, or of the recent tracks."""
+        The whole list comes from one generation.
+        """
         started = time.perf_counter()
-        query = self.resolve_user(request.user_id, request.recent, request.exclude)
-        return self._ranked_list(query, request, started)
+        if isinstance(request, schemas.SearchRequest):
+            query = self.resolve_terms(request)
+        else:
+            query = self.resolve_user(request.user_id, request.recent, request.exclude)
+        fields = request.model_dump(include={"offset", "per_artist", "where"})
+        results = self.service.rank(query, request.k, request.blend, **fields)
+        return schemas.RankedList(
+            results=self.results(query, results, results.blend),
+            k=request.k,
+            offset=request.offset,
+            has_more=results.has_more,
+            blend=results.blend,
+            generation=self.snapshot.generation or "",
+            duration_ms=round(1000 * (time.perf_counter() - started), 3),
+        )
+
+    def answers(
+        self, batch: schemas.SearchBatchRequest | schemas.RecommendBatchRequest
+    ) -> schemas.RankedLists:
+        """Returns the answer of each question, or its error."""
+        answers: list[schemas.RankedList | schemas.Error] = []
+        for question in batch.questions:
+            try:
+                answers.append(self.answer(question))
+            except (APIError, PonticelloError) as error:
+                root = self.snapshot.library.folder.root
+                answers.append(schemas.Error.model_validate(api_error_from(error, root)))
+        return schemas.RankedLists(answers=answers)
 
     def resolve_terms(self, request: schemas.SearchRequest) -> ResolvedQuery:
         """Encodes the terms of a query."""
@@ -68,7 +93,7 @@ class SearchRoutes:
         for term in request.terms:
             sound = None
             if term.upload_id is not None:
-                sound = self._uploads.snapshot_query(term.upload_id, self.snapshot)
+                sound = self._uploads.query(term.upload_id, self.snapshot.space_ids)
             fields = term.model_dump(exclude={"upload_id"})
             terms.append(QueryTerm(**fields, sound=sound))
         return self.service.resolve_terms(terms, request.exclude)
@@ -86,63 +111,13 @@ class SearchRoutes:
     ) -> list[schemas.Result]:
         """Returns results with all their fields and explanations."""
         track_ids = [result.track_id for result in results]
-        fields = tracks_of(self.snapshot, track_ids)
+        tracks = tracks_of(self.snapshot, track_ids)
         explanations = self.service.explain(query, track_ids, blend)
         answers = []
-        for result, track, explanation in zip(results, fields, explanations, strict=True):
-            answers.append(
-                schemas.Result(
-                    **track,
-                    rank=result.rank,
-                    score=result.score,
-                    semantic=result.semantic,
-                    preference=result.preference,
-                    why=_explanation(explanation),
-                )
-            )
+        for result, track, explanation in zip(results, tracks, explanations, strict=True):
+            scores = {name: getattr(result, name) for name in _SCORE_FIELDS}
+            answers.append(schemas.Result(**track, **scores, why=explanation))
         return answers
-
-    def _ranked_list(
-        self, query: ResolvedQuery, page: schemas.Page, started: float
-    ) -> schemas.RankedList:
-        results = self.service.rank(
-            query,
-            page.k,
-            page.blend,
-            offset=page.offset,
-            per_artist=page.per_artist,
-            where=page.where,
-        )
-        return schemas.RankedList(
-            results=self.results(query, results, results.blend),
-            k=page.k,
-            offset=page.offset,
-            has_more=results.has_more,
-            blend=results.blend,
-            generation=self.snapshot.generation or "",
-            duration_ms=round(1000 * (time.perf_counter() - started), 3),
-        )
-
-
-def _explanation(explanation: search_service.Explanation) -> schemas.Explanation:
-    components = []
-    for component in explanation.components:
-        components.append(
-            schemas.TermComponent(
-                term=component.source.term,
-                track_id=component.source.track_id,
-                title=component.title,
-                text=component.source.text,
-                weight=component.source.weight,
-                semantic=component.semantic,
-                preference=component.preference,
-            )
-        )
-    return schemas.Explanation(
-        components=components,
-        shared_tags=list(explanation.shared_tags),
-        n_listeners=explanation.n_listeners,
-    )
 
 
 Now = Annotated[Snapshot, Depends(snapshot_of)]
@@ -164,13 +139,7 @@ def page_fields(
     where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
 ) -> dict[str, Any]:
     """Returns the fields of a `Page` out of a query string."""
-    return {
-        "k": k,
-        "offset": offset,
-        "blend": blend,
-        "per_artist": per_artist,
-        "where": where,
-    }
+    return {"k": k, "offset": offset, "blend": blend, "per_artist": per_artist, "where": where}
 
 
 PageInQuery = Annotated[dict[str, Any], Depends(page_fields)]
@@ -183,7 +152,7 @@ def search(
     text: Annotated[str, Query(min_length=1, max_length=2_000)],
 ) -> schemas.RankedList:
     """The tracks that match these words best."""
-    return searching.search(schemas.SearchRequest(terms=[schemas.Term(text=text)], **page))
+    return searching.answer(schemas.SearchRequest(terms=[schemas.Term(text=text)], **page))
 
 
 @router.post("/search", summary="Search by several terms")
@@ -191,33 +160,32 @@ def search_terms(searching: Searching, query: schemas.SearchRequest) -> schemas.
     """Words, tracks, segments of tracks and uploads together, each wanted or, with a negative
     weight, not.
     """
-    return searching.search(query)
+    return searching.answer(query)
 
 
 @router.post("/search/batch", summary="Several searches at once")
 def search_batch(searching: Searching, batch: schemas.SearchBatchRequest) -> schemas.RankedLists:
     """One answer, or error, per query, all from the same generation."""
-    answers = [_or_error(searching, partial(searching.search, query)) for query in batch.questions]
-    return schemas.RankedLists(answers=answers)
+    return searching.answers(batch)
 
 
 @router.get("/tracks/{track_id:id}/similar", summary="Tracks like this one")
 def similar(searching: Searching, page: PageInQuery, track_id: TrackInPath) -> schemas.RankedList:
     """The tracks nearest to a track, without itself and its copies."""
     terms = [schemas.Term(track_id=track_id)]
-    return searching.search(schemas.SearchRequest(terms=terms, **page))
+    return searching.answer(schemas.SearchRequest(terms=terms, **page))
 
 
 @router.get("/recommend/{user_id:id}", summary="For a listener of the log")
 def recommend(searching: Searching, page: PageInQuery, user_id: UserInPath) -> schemas.RankedList:
     """Tracks that a listener has not played and would like."""
-    return searching.recommend(schemas.RecommendRequest(user_id=user_id, **page))
+    return searching.answer(schemas.RecommendRequest(user_id=user_id, **page))
 
 
 @router.post("/recommend", summary="For a listener, or for some recent tracks")
 def recommend_for(searching: Searching, query: schemas.RecommendRequest) -> schemas.RankedList:
     """As for a listener of the log; `recent` are the tracks that somebody played or likes."""
-    return searching.recommend(query)
+    return searching.answer(query)
 
 
 @router.post("/recommend/batch", summary="Several listeners at once")
@@ -225,10 +193,7 @@ def recommend_batch(
     searching: Searching, batch: schemas.RecommendBatchRequest
 ) -> schemas.RankedLists:
     """One answer, or error, per listener, all from the same generation."""
-    answers = [
-        _or_error(searching, partial(searching.recommend, query)) for query in batch.questions
-    ]
-    return schemas.RankedLists(answers=answers)
+    return searching.answers(batch)
 
 
 @router.post("/explain", summary="Why a track has its score")
@@ -243,31 +208,21 @@ def explain(searching: Searching, body: schemas.ExplainRequest) -> schemas.Expla
         blend = service.resolve_blend(body.blend)
     result = service.score_track(query, body.track_id, blend)
     segment = service.best_segment(query, body.track_id, blend)
-    return schemas.ExplanationResponse(
-        result=searching.results(query, [result], blend)[0],
-        segment=None if segment is None else schemas.Segment(**vars(segment)),
-    )
+    results = searching.results(query, [result], blend)
+    return schemas.ExplanationResponse(result=results[0], segment=segment)
 
 
 @router.get("/tracks/{track_id:id}/audience", summary="Who would like this track")
 def audience(
     now: Now, track_id: TrackInPath, k: KInQuery = 20, blend: BlendInQuery = None
 ) -> schemas.AudienceAnswer:
-    """The listeners of the log whose profile matches a track best, whether they played it or not."""
+    """The listeners of the log whose profile matches a track best, whether they have played it
+    or not.
+    """
     service = now.service
     service.require_track(track_id)
-    listeners = [
-        schemas.FitListener(
-            user_id=listener.user_id,
-            score=listener.score,
-            semantic=listener.semantic,
-            preference=listener.preference,
-            already_played=listener.already_played,
-        )
-        for listener in service.audience(track_id, k, blend)
-    ]
     return schemas.AudienceAnswer(
-        listeners=listeners,
+        listeners=service.audience(track_id, k, blend),
         n_listeners=len(service.audience_profiles[0]),
         simulated=service.history.is_simulated,
     )
@@ -297,15 +252,3 @@ def maps(request: Request, now: Now) -> Response:
     maps are being drawn.
     """
     return Response(request.app.state.maps.map_of(now), media_type="application/json")
-
-
-def _or_error(
-    searching: SearchRoutes, respond: Callable[[], schemas.RankedList]
-) -> schemas.RankedList | schemas.Error:
-    try:
-        return respond()
-    except APIError as error:
-        return schemas.Error(code=error.code, message=error.message)
-    except PonticelloError as error:
-        failure = api_error_from(error, searching.snapshot.library.folder.root)
-        return schemas.Error(code=failure.code, message=failure.message)

@@ -1,11 +1,11 @@
-"""The sonicSimilarity extension of OpenSubsonic, so that players that know it can ask this service.
+"""The sonicSimilarity extension of OpenSubsonic, for players that support it.
 
-Their songs' ids must be this library's track ids. Similarity is of meaning, what sounds alike: the
-cosine in stage one's space, from [-1, 1] to [0, 1]. Source:
+Their songs' ids must be this library's track ids. Similarity is semantic: the cosine in the space
+of stage one, moved from [-1, 1] to [0, 1]. Source:
 https://opensubsonic.netlify.app/docs/extensions/sonicsimilarity/
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,13 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from ponticello.errors import PonticelloError
 from ponticello.search.service import QueryTerm
 from ponticello.serve.catalog import tracks_of
-from ponticello.serve.errors import APIError
+from ponticello.serve.errors import APIError, api_error_from
 from ponticello.serve.routes.search import Now
 from ponticello.serve.snapshot import Snapshot
 
-VERSION, API_VERSION = version("ponticello"), "1.16.1"
-GENERIC, MISSING, NOT_FOUND = 0, 10, 70  # error codes of the Subsonic API
-MOST_SIMILAR, MOST_STEPS = 500, 50
+VERSION = version("ponticello")
+API_VERSION = "1.16.1"
+# Error codes of the Subsonic API by HTTP status: a parameter is missing, there is no such song.
+_CODES = {400: 10, 404: 70}
+_GENERIC = 0  # any other error
+MAX_SIMILAR = 500
+MAX_STEPS = 50
 router = APIRouter(prefix="/rest", tags=["OpenSubsonic"])
 
 
@@ -32,7 +36,7 @@ class Genre(BaseModel):
 
 
 class Child(BaseModel):
-    """A song, as far as the catalogue knows it."""
+    """A song, with the fields that the catalogue has."""
 
     id: str
     isDir: bool = False
@@ -48,21 +52,21 @@ class Child(BaseModel):
 
 
 class SonicMatch(BaseModel):
-    """A song, and how alike it sounds: 1 = the same, 0.5 = nothing in common, 0 = the opposite."""
+    """A song, and its similarity: 1 = the same, 0.5 = unrelated, 0 = the opposite."""
 
     entry: Child
     similarity: float
 
 
 class SubsonicError(BaseModel):
-    """What went wrong: 10 a parameter is missing, 70 there is no such song, 0 anything else."""
+    """An error. code: 10 a parameter is missing, 70 there is no such song, 0 anything else."""
 
     code: int
     message: str
 
 
 class Extension(BaseModel):
-    """An extension of the API, and the versions of it that are spoken."""
+    """An extension of the API, and its versions that the service supports."""
 
     name: str
     versions: list[int]
@@ -88,42 +92,30 @@ class Envelope(BaseModel):
     body: Body = Field(alias="subsonic-response")
 
 
-def child(track: Mapping[str, Any]) -> Child:
-    """A track as a song of Subsonic's."""
-    return Child(
-        id=track["track_id"],
-        title=track["title"] or track["track_id"],
-        artist=track["artist"],
-        album=track["album"],
-        genre=track["genres"][0] if track["genres"] else None,
-        genres=[Genre(name=genre) for genre in track["genres"]],
-        duration=None if track["duration_s"] is None else round(track["duration_s"]),
-    )
-
-
-def matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
-    """Returns these tracks, and how alike each is to the track `of`."""
-    similar = []
+def _matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
+    """Returns these tracks as songs of Subsonic, with their similarity to the track `of`."""
+    matches = []
     for track in tracks_of(snapshot, track_ids):
+        duration_s = track["duration_s"]
+        song = Child(
+            id=track["track_id"],
+            title=track["title"] or track["track_id"],
+            artist=track["artist"],
+            album=track["album"],
+            genre=next(iter(track["genres"]), None),
+            genres=[Genre(name=genre) for genre in track["genres"]],
+            duration=None if duration_s is None else round(duration_s),
+        )
         similarity = snapshot.service.similarity(of, track["track_id"], 0.0)
-        similar.append(SonicMatch(entry=child(track), similarity=round(similarity, 6)))
-    return similar
-
-
-class _Refused(Exception):
-    """An error, which Subsonic sends with status 200."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.error = SubsonicError(code=code, message=message)
+        matches.append(SonicMatch(entry=song, similarity=round(similarity, 6)))
+    return matches
 
 
 def _song(snapshot: Snapshot, name: str, track_id: str | None) -> str:
-    """The id that the parameter `name` must be; `_Refused` if it is missing or unknown."""
     if not track_id:
-        raise _Refused(MISSING, f"the parameter {name} is missing")
+        raise APIError(400, "invalid", f"the parameter {name} is missing")
     if track_id not in snapshot.service.index.rows:
-        raise _Refused(NOT_FOUND, "there is no such song, or it is not in the index")
+        raise APIError(404, "not_found", "there is no such song, or it is not in the index")
     return track_id
 
 
@@ -131,37 +123,19 @@ def _count(text: str | None, default: int, least: int, most: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
-        raise _Refused(GENERIC, f"count must be a whole number from {least}")
+        raise APIError(422, "invalid", f"count must be a whole number from {least}")
     return min(int(text), most)
 
 
-def _similar(snapshot: Snapshot, track_id: str | None, count: str | None) -> list[SonicMatch]:
-    track_id = _song(snapshot, "id", track_id)
-    k = _count(count, 10, 1, MOST_SIMILAR)
-    results = snapshot.service.search([QueryTerm(track_id=track_id)], k, 0.0)
-    return matches(snapshot, [result.track_id for result in results], track_id)
-
-
-def _path(
-    snapshot: Snapshot, start: str | None, end: str | None, count: str | None
-) -> list[SonicMatch]:
-    start = _song(snapshot, "startSongId", start)
-    end = _song(snapshot, "endSongId", end)
-    n = _count(count, 25, 2, MOST_STEPS)
-    if start == end:
-        return matches(snapshot, [start], start)
-    steps = snapshot.service.path(start, end, n, 0.0)
-    return matches(snapshot, [track_id for track_id, _ in steps], start)
-
-
-def _respond(find_matches: Callable[[], list[SonicMatch]]) -> Envelope:
+def _respond(now: Snapshot, find_matches: Callable[[], list[SonicMatch]]) -> Envelope:
+    """Returns the songs, or an error, which Subsonic sends with status 200."""
     try:
         return Envelope(body=Body(sonicMatch=find_matches()))
-    except _Refused as refused:
-        error = refused.error
-    except (APIError, PonticelloError) as failure:
-        error = SubsonicError(code=GENERIC, message=failure.message)
-    return Envelope(body=Body(status="failed", error=error))
+    except (APIError, PonticelloError) as error:
+        failure = api_error_from(error, now.library.folder.root)
+    code = _CODES.get(failure.status, _GENERIC)
+    refusal = SubsonicError(code=code, message=failure.message)
+    return Envelope(body=Body(status="failed", error=refusal))
 
 
 _JSON: dict[str, Any] = {"response_model": Envelope, "response_model_exclude_none": True}
@@ -171,7 +145,14 @@ _JSON: dict[str, Any] = {"response_model": Envelope, "response_model_exclude_non
 @router.get("/getSonicSimilarTracks.view", include_in_schema=False, **_JSON)
 def similar(now: Now, id: str | None = None, count: str | None = None) -> Envelope:
     """Up to `count` songs (10; 500 at most) most like the song `id`, most alike first."""
-    return _respond(lambda: _similar(now, id, count))
+
+    def find() -> list[SonicMatch]:
+        track_id = _song(now, "id", id)
+        k = _count(count, 10, 1, MAX_SIMILAR)
+        results = now.service.search([QueryTerm(track_id=track_id)], k, 0.0)
+        return _matches(now, [result.track_id for result in results], track_id)
+
+    return _respond(now, find)
 
 
 @router.get("/findSonicPath", summary="Songs from one to another", **_JSON)
@@ -182,10 +163,20 @@ def path(
     """Up to `count` songs (25; 50 at most) from one to another, both included; similarity is to the
     first.
     """
-    return _respond(lambda: _path(now, startSongId, endSongId, count))
+
+    def find() -> list[SonicMatch]:
+        start = _song(now, "startSongId", startSongId)
+        end = _song(now, "endSongId", endSongId)
+        n = _count(count, 25, 2, MAX_STEPS)
+        if start == end:
+            return _matches(now, [start], start)
+        steps = now.service.path(start, end, n, 0.0)
+        return _matches(now, [track_id for track_id, _ in steps], start)
+
+    return _respond(now, find)
 
 
-@router.get("/getOpenSubsonicExtensions", summary="What is spoken here", **_JSON)
+@router.get("/getOpenSubsonicExtensions", summary="Supported extensions", **_JSON)
 @router.get("/getOpenSubsonicExtensions.view", include_in_schema=False, **_JSON)
 def extensions() -> Envelope:
     """The extensions of OpenSubsonic that this service has."""
