@@ -1,15 +1,20 @@
 """Both ways to fit the preference encoder: factors by hand, and what each can and cannot learn."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
 
 from ponticello.config import Config
-from ponticello.errors import DataError
+from ponticello.errors import DataError, Stopped
 from ponticello.model.preference import PreferenceEncoder
 from ponticello.train import preference_encoder
 from ponticello.train.listener_sets import TrackInputs
+from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference_encoder import (
     fit_by_contrast,
     fit_by_regression,
@@ -72,54 +77,73 @@ def _world(is_linear: bool, n: int = 400) -> tuple[TrackInputs, csr_matrix, np.n
     return inputs, csr_matrix(likes), crowd
 
 
-def _agreement(encoder: PreferenceEncoder, inputs: TrackInputs, crowd: np.ndarray) -> float:
-    """Returns how often the nearest of other tracks is of the same crowd; the last 100 are cold."""
+def _cold_auc(encoder: PreferenceEncoder, inputs: TrackInputs, crowd: np.ndarray) -> float:
+    """Returns how often a cold track of a crowd is nearer to the mean of its training tracks than a
+    cold track of the other; the last 100 tracks are cold.
+    """
     with torch.no_grad():
         vectors = encoder.encode(inputs.audio, None).numpy()
-    nearest = (vectors[300:] @ vectors[:300].T).argmax(axis=1)
-    return float((crowd[:300][nearest] == crowd[300:]).mean())
+    query = vectors[:300][crowd[:300]].mean(axis=0) - vectors[:300][~crowd[:300]].mean(axis=0)
+    scores = vectors[300:] @ query
+    liked = scores[crowd[300:]]
+    others = scores[~crowd[300:]]
+    return float((liked[:, None] > others).mean())
 
 
 def _without_cold(inputs: TrackInputs, likes: csr_matrix) -> tuple[TrackInputs, csr_matrix]:
     return inputs.rows(np.arange(300)), likes[:, :300].tocsr()
 
 
-def test_contrast_learns_what_no_linear_map_can() -> None:
+def test_contrast_learns_what_no_linear_map_can(tmp_path: Path) -> None:
     inputs, likes, crowd = _world(is_linear=False)
     training = _without_cold(inputs, likes)
-    contrast = fit_by_contrast(CONFIG, *training, 60, lambda *_: None)
+    contrast = fit_by_contrast(CONFIG, *training, 60, tmp_path)
     regression = fit_by_regression(CONFIG, *training, 1.0)
-    assert _agreement(regression, inputs, crowd) < 0.65
-    assert _agreement(contrast, inputs, crowd) > 0.85
+    assert _cold_auc(regression, inputs, crowd) < 0.65
+    assert _cold_auc(contrast, inputs, crowd) > 0.85
 
 
 def test_regression_finds_crowds_that_are_a_sign() -> None:
     inputs, likes, crowd = _world(is_linear=True)
     regression = fit_by_regression(CONFIG, *_without_cold(inputs, likes), 1.0)
-    assert _agreement(regression, inputs, crowd) > 0.9
+    assert _cold_auc(regression, inputs, crowd) > 0.9
 
 
-def test_the_same_seed_gives_the_same_weights() -> None:
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     inputs, likes, _ = _world(is_linear=True)
-    first = fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+    first = fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "first")
     torch.rand(3)
-    second = fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+    second = fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "second")
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name]), name
 
 
-def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+def test_a_stopped_fit_goes_on_to_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    inputs, likes, _ = _world(is_linear=True)
+    whole = fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "whole")
+
+    class _StopAfterSeven(TrainingObserver):
+        def on_step(self, loop: TrainingLoop[Any]) -> None:
+            if loop.step == 7:
+                loop.request_stop()
+
+    with pytest.raises(Stopped, match="stopped after step 7"):
+        fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "part", [_StopAfterSeven()])
+    resumed = fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "part")
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path: Path) -> None:
     inputs, likes, _ = _world(is_linear=True)
     inputs.audio[0, 0] = float("nan")
     with pytest.raises(DataError, match="the listeners loss is nan in step 1"):
-        fit_by_contrast(CONFIG, inputs, likes, 2, lambda *_: None)
+        fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path)
 
 
-def test_every_step_is_reported() -> None:
+def test_the_log_shows_that_logits_are_spread(tmp_path: Path) -> None:
     inputs, likes, _ = _world(is_linear=True)
-    steps = []
-    fit_by_contrast(
-        CONFIG, inputs, likes, 2, lambda step, n, facts: steps.append((step, n, *facts))
-    )
-    assert steps[0] == (1, 18, "listeners")
-    assert steps[-1][:2] == (18, 18), "600 listeners in 9 steps of about 64, twice"
+    fit_by_contrast(CONFIG, inputs, likes, 10, tmp_path)
+    last = json.loads((tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    assert last["step"] == 90, "600 listeners in 9 steps of about 64, ten times"
+    assert last["eval_logit_std"] > 1.5

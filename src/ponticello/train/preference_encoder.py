@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix, dia_matrix, diags
 from scipy.sparse.linalg import svds
+from torch import Tensor, nn
 
 from ponticello.config import Config, HeadsConfig
 from ponticello.model.preference import PreferenceEncoder

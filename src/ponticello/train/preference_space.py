@@ -8,9 +8,11 @@ training, decide which is kept, and whether any of them is worth being served.
 Dimensions: n tracks, U listeners, W tags.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ponticello.config import Config
-from ponticello.errors import DataError
+from ponticello.errors import ConfigError, DataError
 from ponticello.features.frontend import open_features
 from ponticello.listening.log import is_positive, scan_interactions
 from ponticello.model.htcl import HTCL
@@ -39,15 +41,18 @@ from ponticello.storage.tables import wrap_read_errors
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts
 from ponticello.train.dataset import require_splits
+from ponticello.train.distributed import launch_info
 from ponticello.train.listener_sets import TrackInputs
+from ponticello.train.loop import TrainingObserver
 from ponticello.train.preference_encoder import fit_by_contrast, fit_by_regression
-from ponticello.train.runs import TrainedRun, save_run
-from ponticello.train.selection import is_significant_gain
+from ponticello.train.runs import TrainedRun, publish_run
+from ponticello.train.selection import EncoderScore, EncoderSelection, is_significant_gain
 
 MIN_TAG_TRACKS = 3  # training tracks; a rarer tag is not trained on alone
 MIN_LISTENERS = 2  # with two likes or more
 
-OnProgress = Callable[[str, int, int], None]
+FITS = "fits"  # in a run's folder while it trains: a folder for each contrastive fit
+
 PreferenceScorer = Callable[[HTCL, HTCL | None], np.ndarray]
 """(stage one, stage two or None) -> each validation listener's NDCG@k at the default blend."""
 
@@ -69,6 +74,11 @@ class Recipe:
     l2: float = 0.0
 
     @property
+    def folder_name(self) -> str:
+        """The name of the folder of its log and checkpoints."""
+        return f"{self.n_epochs}-epochs"
+
+    @property
     def name(self) -> str:
         """The recipe in words, for messages and records."""
         if self.n_epochs:
@@ -76,18 +86,16 @@ class Recipe:
         return f"regression, l2 {self.l2:g}"
 
     def fit(
-        self, config: Config, data: PreferenceData, on_progress: OnProgress
+        self,
+        config: Config,
+        data: PreferenceData,
+        folder: Path,
+        observers: Sequence[TrainingObserver],
     ) -> PreferenceEncoder:
-        """Returns the fitted encoder."""
+        """Returns the fitted encoder. folder: for the log and checkpoints."""
         if not self.n_epochs:
             return fit_by_regression(config, data.inputs, data.likes, self.l2)
-
-        def on_step(step: int, n_steps: int, facts: dict[str, float]) -> None:
-            on_progress(
-                f"stage preference, {self.name}  loss {facts['listeners']:.3f}", step, n_steps
-            )
-
-        return fit_by_contrast(config, data.inputs, data.likes, self.n_epochs, on_step)
+        return fit_by_contrast(config, data.inputs, data.likes, self.n_epochs, folder, observers)
 
 
 def train_preference_space(
@@ -96,13 +104,18 @@ def train_preference_space(
     start_folder: Path,
     stage_one_id: str,
     scorer: PreferenceScorer | None,
-    on_progress: OnProgress,
+    observers: Sequence[TrainingObserver],
 ) -> TrainedRun:
     """Trains the preference encoder beside the stage one in `start_folder`; writes the run.
 
     scorer: None keeps the last contrastive recipe unmeasured, for estimates.
-    Raises DataError if fewer than two listeners like two training tracks.
+    Raises DataError if fewer than two listeners like two training tracks, and ConfigError under
+    torchrun.
     """
+    if launch_info()[1] > 1:
+        raise ConfigError(
+            "stage two over a frozen front end trains in one process; start it without torchrun"
+        )
     config = folder.config
     settings = config.preference
     stage_one = HTCL.from_pretrained(start_folder)
@@ -111,34 +124,31 @@ def train_preference_space(
     _require_likes(data, folder)
     recipes = [Recipe(n_epochs=n_epochs) for n_epochs in settings.epochs_tried]
     recipes += [Recipe(l2=l2) for l2 in settings.regression_l2_tried]
+    fit_folder = run / FITS
+    selection = None
     if scorer is None:
         best = recipes[len(settings.epochs_tried) - 1]
-        encoder = best.fit(config, data, on_progress)
-        selection = None
+        encoder = best.fit(config, data, fit_folder / best.folder_name, observers)
     else:
-        best, encoder, selection = _select(config, stage_one, data, recipes, scorer, on_progress)
+        best, encoder, selection = _select(
+            config, stage_one, data, recipes, scorer, fit_folder, observers
+        )
         if settings.refit:
             data = read_preference_data(
                 folder, stage_one, start_folder, splits, ("train", "validation")
             )
-            encoder = best.fit(config, data, on_progress)
-    model = deepcopy(stage_one)
-    model.use_settings(config)
-    model.use_preference_encoder(encoder)
-    record = {
-        "stage": "preference",
-        "n_rows": int(data.likes.nnz),
-        "n_left_out": 0,
-        "n_steps": 0,
-        "best": {},
-        "selection": None,
-        "stage_one_space_id": stage_one_id,
-        "settings": config.model_dump(mode="json"),
-    }
-    if selection is not None:
-        record["selection"] = asdict(selection) | {"sentence": selection.sentence()}
-    save_run(run, model, record)
-    return TrainedRun.from_record(run, record)
+            encoder = best.fit(config, data, fit_folder / "refit", observers)
+    stage_one.use_settings(config)
+    stage_one.use_preference_encoder(encoder)
+    trained = TrainedRun(run, "preference", int(data.likes.nnz), 0, best.n_epochs, {})
+    keep = None if selection is None else partial(_with_selection, selection)
+    finished = publish_run(trained, stage_one, select=keep, stage_one_space_id=stage_one_id)
+    shutil.rmtree(fit_folder, ignore_errors=True)
+    return finished
+
+
+def _with_selection(selection: EncoderSelection, model: HTCL) -> tuple[HTCL, EncoderSelection]:
+    return model, selection
 
 
 def read_preference_data(
@@ -231,7 +241,8 @@ def _select(
     data: PreferenceData,
     recipes: list[Recipe],
     scorer: PreferenceScorer,
-    on_progress: OnProgress,
+    fit_folder: Path,
+    observers: Sequence[TrainingObserver],
 ) -> tuple[Recipe, PreferenceEncoder, EncoderSelection]:
     """Fits every recipe and returns the best one on validation; of equal ones the first."""
     baseline = scorer(stage_one, None)
@@ -240,7 +251,7 @@ def _select(
     best_score = -1.0
     best_users = baseline
     for recipe in recipes:
-        encoder = recipe.fit(config, data, on_progress)
+        encoder = recipe.fit(config, data, fit_folder / recipe.folder_name, observers)
         stage_two.use_preference_encoder(encoder)
         users = scorer(stage_one, stage_two)
         score = float(np.nanmean(users)) if len(users) else 0.0
