@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from ponticello.errors import ConfigError, PonticelloError
+from ponticello.errors import ConfigError, DataError, PonticelloError
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.storage.schema import TRACK_ID
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ponticello.pairs.mine import MiningResult
     from ponticello.search.embed import Vectors
     from ponticello.search.index import EmbeddingIndex, Query, VectorSpace
-    from ponticello.search.ranking import SearchResults
+    from ponticello.search.results import SearchResults
     from ponticello.search.service import SearchService
     from ponticello.search.user_history import Listener, ListeningHistory
     from ponticello.storage.validation import ImportResult
@@ -623,9 +623,6 @@ class Library:
         blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
         tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
         """
-        from ponticello.search.service import require_words
-
-        require_words(text)  # before the index and the models are loaded
         return self.service.search(text, k, blend, per_artist=per_artist, where=where)
 
     def similar(
@@ -640,7 +637,15 @@ class Library:
         """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
         the results, or any audio file.
         """
-        return self.service.similar(track, k, blend, per_artist=per_artist, where=where)
+        from ponticello.search.service import QueryTerm, sound_query
+
+        if str(track) in self.index.rows:
+            term = QueryTerm(track_id=str(track))
+        elif Path(track).is_file():
+            term = QueryTerm(sound=sound_query(self.models, track))
+        else:
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        return self.service.search([term], k, blend, per_artist=per_artist, where=where)
 
     def search_vectors(
         self,
@@ -677,9 +682,9 @@ class Library:
         user: an id of the log, or the name that was replaced by one on import. The log is read
         once, and again after it has changed.
         """
-        return self._service_with_history().recommend(
-            user, k, blend, per_artist=per_artist, where=where
-        )
+        service = self._service_with_history()
+        query = service.resolve_user(user)
+        return service.rank(query, k, blend, per_artist=per_artist, where=where)
 
     def audience(self, track: str, k: int = 10, blend: float | None = None) -> "list[Listener]":
         """Returns the `k` listeners of the log whose profile matches `track` best, by the scores

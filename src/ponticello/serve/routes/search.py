@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from ponticello.errors import PonticelloError
-from ponticello.search.ranking import Result
+from ponticello.search.results import Result
 from ponticello.search.service import QueryTerm, ResolvedQuery
 from ponticello.serve import schemas
 from ponticello.serve.catalog import tracks_of
