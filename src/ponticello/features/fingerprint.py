@@ -11,6 +11,8 @@ Dimensions: T frames, F mel bands, b bands here, n tracks in the store, q tracks
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -84,15 +86,12 @@ def near_duplicates(
         start = store.read(track_id)[: _DESCRIPTOR_FRAMES * n_pooled]
         descriptors[row] = _descriptor(_loudness(start, n_pooled))
     pairs = []
-    loudness_row = -1
-    loudness = np.empty((0, 0), dtype=np.float32)
-    for row, other_row in _candidates(descriptors, len(searched)):
-        if row != loudness_row:
-            loudness = _loudness(store.read(ids[row]), n_pooled)
-            loudness_row = row
-        similarity = _similarity(loudness, _loudness(store.read(ids[other_row]), n_pooled))
-        if similarity >= threshold:
-            pairs.append((ids[row], ids[other_row], similarity))
+    for row, candidates in groupby(_candidates(descriptors, len(searched)), key=itemgetter(0)):
+        loudness = _loudness(store.read(ids[row]), n_pooled)
+        for _, other_row in candidates:
+            similarity = _similarity(loudness, _loudness(store.read(ids[other_row]), n_pooled))
+            if similarity >= threshold:
+                pairs.append((ids[row], ids[other_row], similarity))
     return pl.DataFrame(pairs, schema=DUPLICATES_SCHEMA, orient="row").sort(TRACK_ID, OTHER_ID)
 
 
@@ -177,19 +176,13 @@ def find_recordings(mels: Path, previous: pl.DataFrame | None, hop_s: float) -> 
     if not (mels / MANIFEST).exists():
         return pl.DataFrame(schema=RECORDINGS_SCHEMA)
     store = FeatureStore(mels)
-    hashes = [store.sha256(track_id) for track_id in store.track_ids]
-    tracks = pl.DataFrame(
-        {TRACK_ID: store.track_ids, MEL_SHA256: hashes},
-        schema={TRACK_ID: pl.String, MEL_SHA256: pl.String},
-    )
+    rows = [(track_id, store.sha256(track_id)) for track_id in store.track_ids]
+    schema = {TRACK_ID: pl.String, MEL_SHA256: pl.String}
+    tracks = pl.DataFrame(rows, schema, orient="row")
     if previous is None:
         previous = pl.DataFrame(schema=RECORDINGS_SCHEMA)
-    tracks = tracks.join(
-        previous.select(list(RECORDINGS_SCHEMA)),
-        on=[TRACK_ID, MEL_SHA256],
-        how="left",
-        maintain_order="left",
-    )
+    previous = previous.select(list(RECORDINGS_SCHEMA))
+    tracks = tracks.join(previous, on=list(schema), how="left", maintain_order="left")
     new_ids = tracks.filter(pl.col(RECORDING).is_null())[TRACK_ID].to_list()
     pairs = near_duplicates(store, new_ids, hop_s=hop_s)
     recordings = merge_recordings(tracks[TRACK_ID], tracks[RECORDING], pairs)

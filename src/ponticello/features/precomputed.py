@@ -10,7 +10,7 @@ Dimensions: T frames, F numbers per frame, any F.
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +67,8 @@ class PrecomputedFeatures:
         path = folder.root / self.path
         vectors = _list_folder(path) if path.is_dir() else _list_file(path)
         catalogue = set(read_tracks(folder)[TRACK_ID])
-        usual_size = _most_common_size(vectors.sizes.values())
+        counts = Counter(size for size in vectors.sizes.values() if size)
+        usual_size = max(counts, key=counts.__getitem__, default=0)
         unusable = list(vectors.unusable)
         sources: dict[str, Path] = {}
         for track_id, size in vectors.sizes.items():
@@ -162,12 +163,6 @@ def _to_features(array: np.ndarray) -> Features:
             "scale the vectors down"
         )
     return np.atleast_2d(array).astype(np.float16)
-
-
-def _most_common_size(sizes: Iterable[int]) -> int:
-    """Returns the most common size above 0, or 0 if there is none."""
-    counts = Counter(size for size in sizes if size)
-    return max(counts, key=counts.__getitem__, default=0)
 
 
 def _skipped_row(path: Path, track_id: str, reason: str) -> SkippedRow:
