@@ -232,16 +232,6 @@ def _connect_spark(options: EngineOptions, work: Path) -> Iterator[Any]:
         return
     logging.getLogger("py4j").setLevel(logging.ERROR)
     builder = SparkSession.builder.master(options.engine).appName("ponticello")
-    for name, value in _spark_settings(options, work).items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    try:
-        yield ibis.pyspark.connect(session)
-    finally:
-        session.stop()
-
-
-def _spark_settings(options: EngineOptions, work: Path) -> dict[str, str]:
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": str(work / "warehouse"),
@@ -255,4 +245,10 @@ def _spark_settings(options: EngineOptions, work: Path) -> dict[str, str]:
     if options.memory:
         memory = re.sub("[ ib]", "", options.memory.lower())  # Spark writes 4GB as 4g
         settings["spark.driver.memory"] = memory
-    return settings
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    try:
+        yield ibis.pyspark.connect(session)
+    finally:
+        session.stop()

@@ -120,12 +120,6 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Wi
     return EncodedLog(engine, tracks, users, n_partitions)
 
 
-def mentioned_tracks(events: pl.DataFrame) -> pl.Series:
-    """Returns the sorted ids of all tracks in `events`, also as context_track_id."""
-    ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
-    return ids.drop_nulls().unique().sort()
-
-
 def fill_columns(events: "ir.Table") -> "ir.Table":
     """Returns the columns of EVENTS_SCHEMA of an interactions.parquet; missing ones are null."""
     import ibis

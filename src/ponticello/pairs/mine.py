@@ -10,6 +10,7 @@ engine: every window has a complete order, and weights are added as integers, be
 floats depend on the order.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.features.fingerprint import near_duplicates
 from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.listening.log import scan_interactions
-from ponticello.pairs.count import MiningCounts, cap_tracks, count_pairs, filter_by_lift
+from ponticello.pairs.count import cap_tracks, count_pairs, filter_by_lift
 from ponticello.pairs.engine import Engine, EngineOptions, open_engine
 from ponticello.pairs.events import (
     AT,
@@ -30,7 +31,6 @@ from ponticello.pairs.events import (
     EncodedLog,
     encode_log,
     fill_columns,
-    mentioned_tracks,
 )
 from ponticello.pairs.rules import SOURCES
 from ponticello.splits.leakage import check_no_leak
@@ -48,6 +48,7 @@ from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import (
     ANCHOR_ID,
+    CONTEXT_TRACK_ID,
     N_USERS,
     PLAYED_AT,
     POSITIVE_ID,
@@ -209,9 +210,10 @@ def mine_pairs(
             f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}"
         )
     events = events.cast(pl.Schema(EVENTS_SCHEMA)).select(list(EVENTS_SCHEMA))
+    track_ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
     with open_engine(options) as engine:
         table = engine.upload(events, "events")
-        log = encode_log(engine, table, mentioned_tracks(events), Window())
+        log = encode_log(engine, table, track_ids.drop_nulls().unique().sort(), Window())
         return mine_log(log, config)
 
 
@@ -222,11 +224,11 @@ def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, Mining
             "pairs.sources is empty; name at least one of feedback, session, playlist, cooccurrence"
         )
     engine = log.engine
-    pairs, counts = count_pairs(log, config)
+    pairs, likes, counts = count_pairs(log, config)
     steps = _counted_steps(counts, config)
     steps.append(("with enough users", engine.count_rows(pairs)))
     if "cooccurrence" in config.sources:
-        likely = filter_by_lift(pairs, counts.likes, counts.n_users, config.min_lift)
+        likely = filter_by_lift(pairs, likes, counts["users"], config.min_lift)
         pairs = engine.materialize(likely, "likely")
     steps.append(("above chance", engine.count_rows(pairs)))
     capped = engine.to_polars(cap_tracks(pairs, config.max_pairs_per_track))
@@ -234,18 +236,17 @@ def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, Mining
     return _decode_pairs(capped, log.tracks), MiningFunnel(tuple(steps), config)
 
 
-def _counted_steps(counts: MiningCounts, config: PairsConfig) -> list[tuple[str, int]]:
-    steps = [("events", counts.n_events), ("positive events", counts.n_positive)]
+def _counted_steps(counts: Counter[str], config: PairsConfig) -> list[tuple[str, int]]:
+    steps = [("events", counts["events"]), ("positive events", counts["positive"])]
     for source in _FUNNEL_SOURCES:
         if source in config.sources:
-            steps.append((f"{source} candidates", counts.by_source[source]))
+            steps.append((f"{source} candidates", counts[source]))
     if "playlist" in config.sources:
-        steps.append(
-            (f"playlists left out, over {config.max_playlist_tracks} tracks", counts.n_too_long)
-        )
-    steps.append(("candidates", counts.by_source.total()))
-    steps.append(("within the cap per user", counts.n_within_cap))
-    steps.append(("pairs", counts.n_pairs))
+        too_long = f"playlists left out, over {config.max_playlist_tracks} tracks"
+        steps.append((too_long, counts["too long"]))
+    steps.append(("candidates", sum(counts[source] for source in SOURCES)))
+    steps.append(("within the cap per user", counts["within cap"]))
+    steps.append(("pairs", counts["pairs"]))
     return steps
 
 

@@ -150,11 +150,7 @@ def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[date
         train_until=has_enough.then(pl.col("begins").list.first()).otherwise("after"),
         validation_until=has_enough.then(pl.col("begins").list.last()).otherwise("after"),
     )
-    return _moments_by_user(moments)
-
-
-def _moments_by_user(moments: pl.DataFrame) -> dict[str, tuple[datetime, datetime]]:
-    return {user_id: (first, second) for user_id, first, second in moments.iter_rows()}
+    return moments.rows_by_key(USER_ID, unique=True)  # type: ignore[return-value]  # two columns
 
 
 def make_splits(
@@ -297,7 +293,7 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
     listeners = None
     if scheme.events == "last-session" and _listeners_file(folder).is_file():
         moments = read_stored_table(_listeners_file(folder))
-        listeners = _moments_by_user(moments.select(list(_USER_MOMENTS)))
+        listeners = moments.select(list(_USER_MOMENTS)).rows_by_key(USER_ID, unique=True)
     rows = table.to_pydict()
     splits = Splits(
         roles=dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
@@ -439,10 +435,8 @@ def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
 
 
 def _moments(splits: Splits) -> list[str | None]:
-    moments: list[str | None] = []
-    for at in (splits.train_until, splits.validation_until):
-        moments.append(None if at is None else at.isoformat())
-    return moments
+    moments = (splits.train_until, splits.validation_until)
+    return [None if at is None else at.isoformat() for at in moments]
 
 
 def _listeners_file(folder: LibraryPaths) -> Path:
