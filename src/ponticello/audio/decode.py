@@ -128,10 +128,9 @@ def peaks(waveform: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 
 def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
     """Resamples (n,) from `rate` to `sample_rate` Hz by soxr at high quality."""
-    if rate == sample_rate:
-        return waveform
-    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
-    return resampled
+    if rate != sample_rate:
+        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")
+    return waveform
 
 
 def _decode(path: Path, seconds: float) -> tuple[NDArray[np.float32], int]:

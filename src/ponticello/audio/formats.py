@@ -116,10 +116,15 @@ def _kind(head: bytes, has_id3: bool) -> Kind:
 
 def id3v2_size(header: bytes) -> int:
     """Returns the size of an ID3v2 tag in bytes, with its 10-byte `header`, without a footer."""
+    return 10 + parse_syncsafe(header[6:10])
+
+
+def parse_syncsafe(field: bytes) -> int:
+    """Returns the number in a field of ID3v2 that uses 7 bits of each byte."""
     size = 0
-    for byte in header[6:10]:  # sync-safe: 7 bits each
+    for byte in field:
         size = size << 7 | byte & 0x7F
-    return 10 + size
+    return size
 
 
 def printable_path(path: Path) -> str:

@@ -190,7 +190,8 @@ def _load_pretrained(name: str, allow_download: bool) -> tuple[Any, Any]:
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         with hide_transformers_output():
-            extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
+            load_extractor: Any = AutoFeatureExtractor.from_pretrained  # without types
+            extractor = load_extractor(name, **options)
             model, report = AutoModel.from_pretrained(
                 name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
             )
