@@ -293,10 +293,6 @@ ALBUM_ARTIST = "album_artist"
 TRACK_NUMBER = "track_number"
 DISC_NUMBER = "disc_number"
 COMMENT = "comment"
-TRACK_GAIN_DB = "replaygain_track_gain_db"
-TRACK_PEAK = "replaygain_track_peak"  # 1.0 = full scale
-ALBUM_GAIN_DB = "replaygain_album_gain_db"
-ALBUM_PEAK = "replaygain_album_peak"
 KINDS: dict[str, ColumnKind] = {
     columns.TITLE: "text",
     columns.ARTIST: "text",
@@ -314,10 +310,10 @@ KINDS: dict[str, ColumnKind] = {
     columns.DURATION_S: "number",
     columns.MBID: "text",
     columns.ISRC: "text",
-    TRACK_GAIN_DB: "number",
-    TRACK_PEAK: "number",
-    ALBUM_GAIN_DB: "number",
-    ALBUM_PEAK: "number",
+    "replaygain_track_gain_db": "number",
+    "replaygain_track_peak": "number",  # 1.0 = full scale
+    "replaygain_album_gain_db": "number",
+    "replaygain_album_peak": "number",
 }
 
 # Field names of the MusicBrainz recording id: ID3 (`RECORDING`), Vorbis comments, MP4, ASF.
@@ -512,10 +508,10 @@ def _columns(tag: "TinyTag") -> dict[str, Any]:
         columns.DURATION_S: duration_s,
         columns.MBID: _text(recording_ids),
         columns.ISRC: _text(more.get("isrc", [])),
-        TRACK_GAIN_DB: _gain_db(tag, "track"),
-        TRACK_PEAK: _number(more.get("replaygain_track_peak", [])),
-        ALBUM_GAIN_DB: _gain_db(tag, "album"),
-        ALBUM_PEAK: _number(more.get("replaygain_album_peak", [])),
+        "replaygain_track_gain_db": _gain_db(tag, "track"),
+        "replaygain_track_peak": _number(more.get("replaygain_track_peak", [])),
+        "replaygain_album_gain_db": _gain_db(tag, "album"),
+        "replaygain_album_peak": _number(more.get("replaygain_album_peak", [])),
     }
 
 

@@ -27,6 +27,7 @@ from zlib import crc32
 import polars as pl
 from filelock import FileLock, Timeout
 
+from ponticello.audio.worker_pool import Reply
 from ponticello.errors import ConfigError, LibraryError
 from ponticello.features.extraction import ExtractionJob, Source, extract_features, mel_job
 from ponticello.features.frontend import feature_extractor
@@ -237,11 +238,11 @@ def prepare_features(
     try:
         with closing(extract_features(todo, job, workers, folder.config.limits)) as results:
             for n_done, (source, result) in enumerate(zip(todo, results, strict=True), start=1):
-                if result.array is None:
-                    path = str(source.path)
-                    failed.append(SkippedRow(path, None, "path", source.track_id, result.error))
-                else:
+                if isinstance(result, Reply):
                     writer.add(source, result.array)
+                else:
+                    path = str(source.path)
+                    failed.append(SkippedRow(path, None, "path", source.track_id, result.reason))
                 if on_progress is not None:
                     on_progress(n_done, len(todo))
     finally:

@@ -8,7 +8,6 @@ fit in memory; Spark divides its work itself and gets one partition.
 import importlib.util
 import itertools
 import logging
-import math
 import re
 import shutil
 import tempfile
@@ -56,10 +55,6 @@ class Engine:
         self.work = work
         self.is_spark = is_spark
         self._numbers = itertools.count()
-
-    def n_partitions(self, n_rows: int, rows_per_partition: int) -> int:
-        """Returns the number of partitions for a table of `n_rows`."""
-        return 1 if self.is_spark else max(1, math.ceil(n_rows / rows_per_partition))
 
     def read(self, paths: Sequence[Path]) -> "ir.Table":
         """Returns a lazy table over Parquet files."""
@@ -113,12 +108,6 @@ class Engine:
             folder = self.work / name / f"{PARTITION}={number}"
             files += sorted(folder.glob("*.parquet"))
         return self.read(files) if files else None
-
-    def read_partitions(self, name: str, n_partitions: int) -> "ir.Table":
-        """Returns all partitions of a table."""
-        if n_partitions == 1:
-            return self.read([self._file(name)])
-        return self.read(sorted((self.work / name).glob("*/*.parquet")))
 
     def delete(self, name: str) -> None:
         """Deletes a materialized table, to save disk space."""

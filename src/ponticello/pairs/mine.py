@@ -36,12 +36,12 @@ from ponticello.pairs.rules import SOURCES
 from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import (
     Splits,
-    Window,
+    Until,
+    end_of_training,
+    end_of_validation,
     load_splits,
     make_splits,
     save_splits,
-    training_window,
-    window_before_test,
     with_role,
 )
 from ponticello.storage.files import atomic_write
@@ -137,12 +137,12 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     config = folder.config.pairs
     with open_engine(options) as engine:
         train_ids = with_role(splits, "train")
-        log = encode_library_log(engine, folder, train_ids, training_window(splits))
+        log = encode_library_log(engine, folder, train_ids, end_of_training(splits))
         pairs, funnel = mine_log(log, config)
         notes = check_no_leak(splits, tracks, pairs, _last_events(log), duplicates)
     with open_engine(options) as engine:
         seen_ids = with_role(splits, "train", "validation")
-        log = encode_library_log(engine, folder, seen_ids, window_before_test(splits))
+        log = encode_library_log(engine, folder, seen_ids, end_of_validation(splits))
         validation_pairs, _ = mine_log(log, config)
     is_validation_anchor = pl.col(ANCHOR_ID).is_in(validation_ids)
     is_validation_positive = pl.col(POSITIVE_ID).is_in(validation_ids)
@@ -173,7 +173,7 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
         )
     test_ids = with_role(splits, "test")
     with open_engine(options) as engine:
-        log = encode_library_log(engine, folder, with_role(splits, "train", "test"), Window())
+        log = encode_library_log(engine, folder, with_role(splits, "train", "test"), None)
         pairs, _ = mine_log(log, folder.config.pairs)
     is_test_anchor = pl.col(ANCHOR_ID).is_in(test_ids)
     pairs = pairs.filter(is_test_anchor != pl.col(POSITIVE_ID).is_in(test_ids))
@@ -213,7 +213,7 @@ def mine_pairs(
     track_ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
     with open_engine(options) as engine:
         table = engine.upload(events, "events")
-        log = encode_log(engine, table, track_ids.drop_nulls().unique().sort(), Window())
+        log = encode_log(engine, table, track_ids.drop_nulls().unique().sort(), None)
         return mine_log(log, config)
 
 
@@ -343,14 +343,14 @@ def find_duplicates(folder: LibraryPaths, splits: Splits | None) -> pl.DataFrame
 
 
 def encode_library_log(
-    engine: Engine, folder: LibraryPaths, tracks: Collection[str], window: Window
+    engine: Engine, folder: LibraryPaths, tracks: Collection[str], until: Until
 ) -> EncodedLog:
-    """Encodes the library's events of `tracks` within `window`, as `encode_log`."""
+    """Encodes the library's events of `tracks` before `until`, as `encode_log`."""
     scan_interactions(folder)  # raises if the log is missing or damaged
     track_ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
     with wrap_read_errors(folder.interactions):
         events = fill_columns(engine.read([folder.interactions]))
-        return encode_log(engine, events, track_ids, window)
+        return encode_log(engine, events, track_ids, until)
 
 
 def _last_events(log: EncodedLog) -> pl.DataFrame:

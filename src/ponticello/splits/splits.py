@@ -2,7 +2,7 @@
 
 `splits.parquet` keeps both with a hash. Only this module compares events with the moments, which
 are the same for all users or each user's own: use `window`, `before_test`, `before_validation` and
-`in_test`, or `training_window` and `window_before_test` for logs that are not in memory.
+`in_test`, or `end_of_training` and `end_of_validation` for logs that are not in memory.
 """
 
 import hashlib
@@ -39,15 +39,11 @@ _TIME = pl.Datetime("us", "UTC")
 _USER_MOMENTS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
 
 
-@dataclass(frozen=True)
-class Window:
-    """The events before `until` (UTC), or before each user's own moment; with neither, all events.
+Until = datetime | Mapping[str, datetime] | None
+"""Where a window of events ends (UTC, exclusive): a moment, or each user's own; None = nowhere.
 
-    With `listeners`, events of other users do not count.
-    """
-
-    until: datetime | None = None
-    listeners: Mapping[str, datetime] | None = None
+Events of users without a moment of their own do not count.
+"""
 
 
 @dataclass(frozen=True)
@@ -398,18 +394,18 @@ def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
     return events.filter(window(splits, events) == "test")
 
 
-def training_window(splits: Splits) -> Window:
-    """Returns the window of `before_validation`, for logs that are not in memory."""
+def end_of_training(splits: Splits) -> Until:
+    """Returns the end of the window of `before_validation`, for logs that are not in memory."""
     if splits.listeners is None:
-        return Window(splits.train_until)
-    return Window(None, {user_id: first for user_id, (first, _) in splits.listeners.items()})
+        return splits.train_until
+    return {user_id: first for user_id, (first, _) in splits.listeners.items()}
 
 
-def window_before_test(splits: Splits) -> Window:
-    """Returns the window of `before_test`, for logs that are not in memory."""
+def end_of_validation(splits: Splits) -> Until:
+    """Returns the end of the window of `before_test`, for logs that are not in memory."""
     if splits.listeners is None:
-        return Window(splits.validation_until)
-    return Window(None, {user_id: second for user_id, (_, second) in splits.listeners.items()})
+        return splits.validation_until
+    return {user_id: second for user_id, (_, second) in splits.listeners.items()}
 
 
 def one_window_earlier(splits: Splits) -> Splits:
