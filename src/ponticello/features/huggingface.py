@@ -55,17 +55,14 @@ class HuggingFaceExtractor:
 
     @property
     def key(self) -> str:
-        """Contains the recipe, `seconds`, the name and, where known, the weights."""
         key = f"hf {_RECIPE} {self.seconds:g} {self.name}"
         return key + WEIGHTS_SEPARATOR + self.weights if self.weights else key
 
     @property
     def notice(self) -> str:
-        """Names the licence of the encoder."""
         return f"audio encoder {self.name}: licence {licence_of(self.name, self.allow_download)}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
-        """Returns one block, the whole frame."""
         return ((frame_size, 1.0),)
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
@@ -161,7 +158,7 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
     """Loads a pretrained audio encoder and tries it on silence.
 
     name: a local folder or a hub name. Only safetensors weights are read, no code that comes with
-    the model runs, and files are fetched only with `allow_download`.
+        the model runs, and files are fetched only with `allow_download`.
     Raises CheckpointError if the encoder is missing, incomplete or not an audio encoder.
     """
     model, extractor = _load_pretrained(name, allow_download)
