@@ -22,7 +22,6 @@ from transformers.utils import logging as transformers_logging
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
@@ -33,6 +32,7 @@ from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 from tests.logmel import toml, with_changes
+from tests.synthetic import SyntheticCatalogue, make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -11,12 +11,12 @@ from typer.testing import CliRunner, Result
 
 from ponticello.cli.demo import DATA, LABELS, SEARCHES
 from ponticello.cli.main import app
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.listening.log import read_interactions
 from ponticello.model.htcl import HTCL
 from ponticello.storage.layout import create_library, open_library
 from ponticello.storage.schema import TAGS, USER_ID
+from tests.synthetic import make_catalogue
 
 STEPS = ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
 SETTINGS = """preset = "tiny"

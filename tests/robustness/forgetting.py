@@ -19,7 +19,6 @@ import polars as pl
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
@@ -32,6 +31,7 @@ from ponticello.tracks.catalog import audio_files, import_tracks
 from tests.robustness.children import in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
 from tests.robustness.world import SECONDS, new_library, train_both, train_stage
+from tests.synthetic import make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 N_TRACKS, N_IN, N_OUT, N_FORGOTTEN = 48, 60, 60, 20

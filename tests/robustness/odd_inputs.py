@@ -14,7 +14,6 @@ from safetensors.numpy import load_file
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
@@ -25,6 +24,7 @@ from ponticello.tracks.catalog import audio_files, import_tracks
 from tests.robustness.children import Child, command, in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
 from tests.robustness.world import N_TRACKS, SECONDS, new_library, settings_toml, train_both
+from tests.synthetic import SAMPLE_RATE, make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 SHARE = 0.05

@@ -11,7 +11,6 @@ import polars as pl
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
@@ -22,6 +21,7 @@ from ponticello.tracks.catalog import audio_files, import_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 from tests.robustness.children import in_child
+from tests.synthetic import make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 N_TRACKS, N_ARTISTS, SECONDS = 48, 16, 3.0
