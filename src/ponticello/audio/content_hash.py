@@ -143,7 +143,6 @@ def chunks(file: BinaryIO, start: int, kind: Kind, *names: bytes) -> Iterator[Ra
 
 
 def _media_data(file: BinaryIO, size: int) -> Iterator[Range]:
-    """Yields the contents of the `mdat` boxes of an MP4 file."""
     start = 0
     while len(header := _read_at(file, start, 16)) >= 8:
         n_header_bytes = 8

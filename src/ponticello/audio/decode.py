@@ -268,7 +268,6 @@ def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
 
 
 def _check_rate(path: Path, rate: int) -> int:
-    """Returns `rate` in Hz; AudioError if no sound has it."""
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         raise AudioError(
             f"{printable_path(path)}: its header is damaged, it says {rate} Hz; replace the file"

@@ -415,7 +415,6 @@ def facts_from_reply(reply: Reply) -> FileFacts:
 
 
 def _require_sound(path: Path, file: BinaryIO) -> None:
-    """Raises AudioError unless libsndfile recognises the header."""
     import soundfile
 
     file.seek(0)

@@ -179,8 +179,6 @@ class WorkerPool(Generic[Task]):
 
 
 class _Worker(Generic[Task]):
-    """A worker process and the pipe to it."""
-
     def __init__(
         self,
         function: Callable[[Task], Reply],

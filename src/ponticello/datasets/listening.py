@@ -146,12 +146,8 @@ def _read_json(files: SetFolder, path: Path, kind: type) -> Any:
     return value
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _song_problem(song: Any, tracks: dict[str, dict[str, Any]]) -> str:
-    if not isinstance(song, dict) or not _is_id(song.get("id")):
+    if not isinstance(song, dict) or type(song.get("id")) is not int:
         return "is not a song with a number as its id"
     if str(song["id"]) in tracks:
         return "repeats an earlier id"
@@ -201,7 +197,7 @@ def _melon_events(
 ) -> pl.DataFrame:
     entries: list[tuple[int, str, str, str | None]] = []
     for number, playlist in enumerate(_read_json(files, path, list), 1):
-        if not isinstance(playlist, dict) or not _is_id(playlist.get("id")):
+        if not isinstance(playlist, dict) or type(playlist.get("id")) is not int:
             reason = "is not a playlist with a number as its id"
             files.skip(path.name, number, "id", _display(playlist), reason)
             continue

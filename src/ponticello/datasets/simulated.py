@@ -112,8 +112,6 @@ def _n_sessions(mean: int, generator: np.random.Generator) -> int:
 
 
 class _Simulation:
-    """The traits of the tracks, and draws of preferences, sessions and playlists."""
-
     def __init__(
         self,
         track_ids: list[str],
@@ -185,7 +183,6 @@ class _Simulation:
         return events
 
     def _direction(self, d: int) -> np.ndarray:
-        """Draws a unit vector (d,)."""
         vector = self._generator.standard_normal(d)
         unit: np.ndarray = vector / np.linalg.norm(vector)
         return unit

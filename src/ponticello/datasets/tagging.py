@@ -64,7 +64,6 @@ def read_gtzan(files: SetFolder) -> Content:
 
 
 def _gtzan_audio(files: SetFolder) -> dict[str, str]:
-    """Returns the path of each clip by its track id."""
     roots = [files.folder / name for name in _FOLDERS if (files.folder / name).is_dir()]
     if not roots:
         files.missing.append(f"{_FOLDERS[0]}/")

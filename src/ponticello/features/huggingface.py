@@ -183,7 +183,6 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
 
 
 def _load_pretrained(name: str, allow_download: bool) -> tuple[Any, Any]:
-    """Returns the model and its feature extractor; CheckpointError if a weight is missing."""
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         with hide_transformers_output():

@@ -180,7 +180,6 @@ def _update(
     use_ray: bool = False,
     on_progress: Callable[[str, int, int], None] | None,
 ) -> PrepareResult:
-    """Brings one job's features up to date, or prepares one share of them."""
     workers = workers or os.cpu_count() or 1
     report = partial(on_progress, step) if on_progress else None
     if shard is not None:
@@ -407,8 +406,6 @@ def prepare_on_ray(
 def _ray_task(
     folder: LibraryPaths, sources: Mapping[str, Path], job: ExtractionJob, n_tasks: int
 ) -> Task:
-    """Returns a function that prepares one share and returns the number of its tracks."""
-
     def task(number: int) -> int:
         result = prepare_shard(folder, sources, (number, n_tasks), job, workers=1)
         return result.n_new + len(result.skipped)

@@ -251,7 +251,6 @@ def _counted_steps(counts: Counter[str], config: PairsConfig) -> list[tuple[str,
 
 
 def _decode_pairs(encoded: pl.DataFrame, tracks: pl.Series) -> pl.DataFrame:
-    """Returns encoded pairs with ids, names of sources and weights, sorted."""
     encoded = encoded.sort(ANCHOR_ID, POSITIVE_ID, SOURCE)
     return pl.DataFrame(
         {

@@ -127,7 +127,6 @@ def last_sessions(
 
 
 def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[datetime, datetime]]:
-    """Returns `last_sessions` of all events of some users."""
     gap = pl.duration(microseconds=round(gap_min * _MICROSECONDS_PER_MINUTE))
     begins = (pl.col(PLAYED_AT).diff().over(USER_ID) > gap).fill_null(True)
     sessions = (
