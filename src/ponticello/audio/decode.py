@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -201,11 +202,7 @@ def _decode_with_soundfile(
         # By descriptor: soundfile takes a name that ends in `.raw` for samples without a header.
         with _Stream(file.fileno(), closefd=False) as sound:
             rate = _check_rate(path, int(sound.samplerate))
-
-            def read(n_frames: int) -> NDArray[np.float32]:
-                block: NDArray[np.float32] = sound.read(n_frames, dtype="float32", always_2d=True)
-                return block
-
+            read = partial(sound.read, dtype="float32", always_2d=True)
             return _mean_of_channels(read, seconds * rate), rate
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error))

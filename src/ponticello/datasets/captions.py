@@ -33,7 +33,7 @@ def read_musiccaps(files: SetFolder) -> Content:
     split = pl.when("is_audioset_eval").then(pl.lit("test")).otherwise(pl.lit("train"))
     tracks = rows.frame.select(
         pl.col("ytid").alias(TRACK_ID),
-        files.audio_paths(rows.frame, *names),
+        files.audio_paths(rows.frame, names),
         pl.col("caption").alias(DESCRIPTION),
         pl.col("aspect_list").alias(TAGS),
         length.alias(DURATION_S),
@@ -72,4 +72,4 @@ def read_song_describer(files: SetFolder) -> Content:
     )
     name = pl.format("audio/{}/{}.2min.mp3", pl.col(TRACK_ID).str.tail(2), TRACK_ID)
     files.has_folder("audio")
-    return files.content(tracks.with_columns(files.audio_paths(tracks, name)))
+    return files.content(tracks.with_columns(files.audio_paths(tracks, [name])))

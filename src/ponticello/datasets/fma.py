@@ -44,7 +44,8 @@ def read_fma(files: SetFolder) -> Content:
     names = ["fma_metadata/tracks.csv", "tracks.csv"]
     path = files.required(names, "the tracks and their genres")
     header, n_header = _header(path, files.how_to_get)
-    columns = ["id", *_COLUMNS]
+    columns = ["id"]
+    columns.extend(_COLUMNS)
     rows = files.read(path, columns, delimiter=",", quoted=True, header=header, n_header=n_header)
     rows.require_unique("id")
     rows.refuse(~pl.col("id").str.contains(r"^\d{1,9}$"), "id", "is not a number")
@@ -59,7 +60,7 @@ def read_fma(files: SetFolder) -> Content:
     table = rows.frame.with_columns(split.replace(_SPLITS), _genres(files, path.parent))
     number = pl.col("id").str.zfill(6)
     names = [pl.format(f"{name}/{{}}/{{}}.mp3", number.str.head(3), number) for name in _AUDIO]
-    table = table.with_columns(files.audio_paths(table, *names))
+    table = table.with_columns(files.audio_paths(table, names))
     return files.content(table.drop(LINE).rename({"id": schema.TRACK_ID, **_COLUMNS}))
 
 

@@ -77,7 +77,7 @@ def _tracks(files: SetFolder, information: Path) -> pl.DataFrame:
     if not files.has_folder("audios"):
         return tracks
     name = pl.format("audios/{}.mp3", schema.TRACK_ID)
-    return tracks.with_columns(files.audio_paths(tracks, name))
+    return tracks.with_columns(files.audio_paths(tracks, [name]))
 
 
 def _track_columns(files: SetFolder, path: Path) -> pl.DataFrame:

@@ -11,6 +11,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -101,12 +102,11 @@ class CheckedRows:
 
         Drops rows with another value.
         """
-        formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
-        parsed = []
-        for form in formats:
-            text = pl.col(field).str
-            parsed.append(text.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
-        self.frame = self.frame.with_columns(_time=pl.coalesce(parsed))
+        parse = partial(
+            pl.col(field).str.to_datetime, time_unit="us", time_zone="UTC", strict=False
+        )
+        times = (parse("%Y-%m-%d %H:%M:%S%.f"), parse("%Y-%m-%d %H:%M"))
+        self.frame = self.frame.with_columns(_time=pl.coalesce(times))
         year = pl.col("_time").dt.year()
         is_bad = ~year.is_between(_FIRST_YEAR, _LAST_YEAR).fill_null(False)
         self.refuse(is_bad, field, "is not a time such as 2019-02-20 12:28:01")
@@ -163,7 +163,7 @@ class SetFolder:
                 continue
         return None
 
-    def audio_paths(self, table: pl.DataFrame, *relatives: pl.Expr) -> pl.Series:
+    def audio_paths(self, table: pl.DataFrame, relatives: Sequence[pl.Expr]) -> pl.Series:
         """Returns column `path` of a table: `audio_path` of the values of `relatives`."""
         names = table.select(pl.concat_list(relatives)).to_series().to_list()
         return pl.Series(PATH, [self.audio_path(*row) for row in names], pl.String)

@@ -262,7 +262,7 @@ def read_magnatagatune(files: SetFolder) -> Content:
     split = audio.str.slice(0, 1).replace_strict(_SPLIT_OF_FOLDER, return_dtype=pl.String)
     table = clips.select(
         pl.col("clip_id").alias(schema.TRACK_ID),
-        files.audio_paths(clips, audio, pl.format("mp3/{}", "mp3_path")),
+        files.audio_paths(clips, [audio, pl.format("mp3/{}", "mp3_path")]),
         split.alias("split"),
         _marked(tags).alias(schema.TAGS),
         _marked([tag for tag in tags if tag in top_tags]).alias("tags_top50"),

@@ -183,4 +183,9 @@ def musicnn_forward(patches: Tensor, tagger: Tagger) -> TaggerOutput:
     batches = []
     for start in range(0, len(patches), BATCH_PATCHES):
         batches.append(model(patches[start : start + BATCH_PATCHES]))
-    return TaggerOutput._make(map(torch.cat, zip(*batches, strict=True)))
+    return TaggerOutput(
+        taggram=torch.cat([batch.taggram for batch in batches]),
+        penultimate=torch.cat([batch.penultimate for batch in batches]),
+        mean_pool=torch.cat([batch.mean_pool for batch in batches]),
+        max_pool=torch.cat([batch.max_pool for batch in batches]),
+    )

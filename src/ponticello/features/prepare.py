@@ -318,7 +318,8 @@ class _ShardWriter:
         start = 0
         for source, features in self._pending:
             location = (source.track_id, number, start, len(features), hash_features(features))
-            rows.append((*location, str(source.path), source.size, source.mtime_ns, self._key))
+            origin = (str(source.path), source.size, source.mtime_ns, self._key)
+            rows.append(location + origin)
             start += len(features)
         added = pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row")
         self._manifest = pl.concat([self._manifest, added])

@@ -5,6 +5,7 @@ the result is exact for a log of any size. Ids are numbers here, see `pairs/even
 """
 
 from collections import Counter
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from ponticello.config import PairsConfig
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
+_PER_USER = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE]
 _CANDIDATE = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE, AT, WEIGHT]
 IS_WITHIN_CAP = "is_within_cap"
 _END = "end"
@@ -86,7 +88,7 @@ def count_pairs(
     likes = all_liked.group_by(TRACK_ID).agg(n=all_liked.count())
     users = engine.fetch_row(all_liked.aggregate(n=all_liked[USER_ID].nunique()))
     counts["users"] = int(users["n"])
-    return ibis.union(*confirmed), engine.materialize(likes, "likes"), counts
+    return reduce(ibis.union, confirmed), engine.materialize(likes, "likes"), counts
 
 
 def _candidates(
@@ -114,9 +116,9 @@ def _candidates(
         else:
             latest_at = pairs[AT].max()
             weight = pairs[WEIGHT].sum().cast("int64")
-            candidates = pairs.group_by([USER_ID, *PAIR]).agg({AT: latest_at, WEIGHT: weight})
+            candidates = pairs.group_by(_PER_USER).agg({AT: latest_at, WEIGHT: weight})
         tables.append(_mark_within_cap(candidates, source, config))
-    return ibis.union(*tables).drop(USER_ID, AT)
+    return reduce(ibis.union, tables).drop(USER_ID, AT)
 
 
 def _mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":

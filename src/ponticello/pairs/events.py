@@ -10,6 +10,7 @@ Track numbers keep the order of the ids, so ties break as ids would.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class EncodedLog:
         """Returns all events."""
         import ibis
 
-        return ibis.union(*self.partitions())
+        return reduce(ibis.union, self.partitions())
 
 
 def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, until: Until) -> EncodedLog:
