@@ -59,8 +59,8 @@ def read_fma(files: SetFolder) -> Content:
         files.missing.append("fma_small/ (or another size)")
     table = rows.frame.with_columns(split.replace(_SPLITS), _genres(files, path.parent))
     number = pl.col("id").str.zfill(6)
-    names = [pl.format(f"{name}/{{}}/{{}}.mp3", number.str.head(3), number) for name in _AUDIO]
-    table = table.with_columns(files.audio_paths(table, names))
+    audio = [pl.format(f"{name}/{{}}/{{}}.mp3", number.str.head(3), number) for name in _AUDIO]
+    table = table.with_columns(files.audio_paths(table, audio))
     return files.content(table.drop(LINE).rename({"id": schema.TRACK_ID, **_COLUMNS}))
 
 

@@ -76,8 +76,8 @@ def _tracks(files: SetFolder, information: Path) -> pl.DataFrame:
             tracks = tracks.join(columns, on=schema.TRACK_ID, how="left", maintain_order="left")
     if not files.has_folder("audios"):
         return tracks
-    name = pl.format("audios/{}.mp3", schema.TRACK_ID)
-    return tracks.with_columns(files.audio_paths(tracks, [name]))
+    audio = pl.format("audios/{}.mp3", schema.TRACK_ID)
+    return tracks.with_columns(files.audio_paths(tracks, [audio]))
 
 
 def _track_columns(files: SetFolder, path: Path) -> pl.DataFrame:

@@ -55,14 +55,17 @@ class HuggingFaceExtractor:
 
     @property
     def key(self) -> str:
+        """Contains the recipe, `seconds`, the name and, where known, the weights."""
         key = f"hf {_RECIPE} {self.seconds:g} {self.name}"
         return key + WEIGHTS_SEPARATOR + self.weights if self.weights else key
 
     @property
     def notice(self) -> str:
+        """Names the licence of the encoder."""
         return f"audio encoder {self.name}: licence {licence_of(self.name, self.allow_download)}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """Returns one block, the whole frame."""
         return ((frame_size, 1.0),)
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:

@@ -58,16 +58,20 @@ class MusicnnExtractor:
 
     @property
     def key(self) -> str:
+        """Contains the version of the recipe and `seconds`."""
         return f"musicnn {_RECIPE} {self.seconds:g}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """Returns `BLOCKS`."""
         return BLOCKS
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:
+        """Returns the job for `frames/`, and the audio files of the catalogue."""
         job = ExtractionJob(folder.frames, self.key, self._extract_track, "prepare frames")
         return job, audio_files(folder)
 
     def extract(self, sound: Path | np.ndarray, sample_rate: int) -> Features:
+        """Returns the features of a file or a waveform, see `FeatureExtractor.extract`."""
         if isinstance(sound, Path):
             return musicnn_features(sound, self.seconds)
         return waveform_features(resample(sound, sample_rate, MEL.sample_rate), self.seconds)

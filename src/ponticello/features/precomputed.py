@@ -51,9 +51,11 @@ class PrecomputedFeatures:
 
     @property
     def key(self) -> str:
+        """Contains the path."""
         return f"features {self.path}"
 
     def blocks(self, frame_size: int) -> tuple[tuple[int, float], ...]:
+        """Returns one block, the whole frame."""
         return ((frame_size, 1.0),)
 
     def job(self, folder: LibraryPaths) -> tuple[ExtractionJob, Mapping[str, Path]]:

@@ -145,7 +145,7 @@ def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[date
         train_until=has_enough.then(pl.col("begins").list.first()).otherwise("after"),
         validation_until=has_enough.then(pl.col("begins").list.last()).otherwise("after"),
     )
-    return moments.rows_by_key(USER_ID, unique=True)  # type: ignore[return-value]  # two columns
+    return moments.rows_by_key(USER_ID, unique=True)
 
 
 def make_splits(
