@@ -333,7 +333,7 @@ def find_duplicates(folder: LibraryPaths, splits: Splits | None) -> pl.DataFrame
         return None
     store = FeatureStore(folder.mels)
     if store.track_ids:
-        from ponticello.audio.mel import mel_key  # slow to import (scipy.signal)
+        from ponticello.audio.mel import mel_key  # imports the decoders
 
         store.require(mel_key(folder.config.mel))
     train_ids = set(with_role(splits, "train")) if splits else set()
