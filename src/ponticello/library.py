@@ -364,13 +364,13 @@ class Library:
         from ponticello.train.semantic import train_semantic
 
         run = seed_run(name, seed_number)
-        with self._training(run):
+        with self._training(run, "stage semantic", on_progress) as callbacks:
             return train_semantic(
                 with_seed(self.folder, "semantic", seed_number),
                 run,
                 retrieval_figures,
                 allow_download=allow_download,
-                callbacks=_training_callbacks("stage semantic", on_progress),
+                callbacks=callbacks,
             )
 
     def train_preference(
@@ -392,14 +392,14 @@ class Library:
         from ponticello.train.runs import seed_run, with_seed
 
         run = seed_run(name, seed_number)
-        with self._training(run):
+        with self._training(run, "stage preference", on_progress) as callbacks:
             return train_preference(
                 with_seed(self.folder, "preference", seed_number),
                 run,
                 seed_run(start, seed_number),
                 retrieval_figures,
                 scorer=score_on_validation(self.folder),
-                callbacks=_training_callbacks("stage preference", on_progress),
+                callbacks=callbacks,
             )
 
     def estimate_training(
@@ -421,38 +421,41 @@ class Library:
         from ponticello.train.preference import train_preference
         from ponticello.train.semantic import train_semantic
 
-        def train(stand_in: LibraryPaths, callbacks: "list[TrainerCallback]") -> None:
+        run = name or stage
+
+        def train(folder: LibraryPaths, callbacks: "list[TrainerCallback]") -> None:
             if stage == "semantic":
                 train_semantic(
-                    stand_in,
-                    name or stage,
+                    folder,
+                    run,
                     retrieval_figures,
                     allow_download=allow_download,
                     callbacks=callbacks,
                 )
                 return
-            scorer = score_on_validation(stand_in)
+            scorer = score_on_validation(folder)
             train_preference(
-                stand_in,
-                name or stage,
-                start,
-                retrieval_figures,
-                scorer=scorer,
-                callbacks=callbacks,
+                folder, run, start, retrieval_figures, scorer=scorer, callbacks=callbacks
             )
 
         return estimate_training(self.folder, train, start if stage == "preference" else None)
 
     @contextmanager
-    def _training(self, run: str) -> Iterator[None]:
-        """Holds the lock in the first process of a training; the others of torchrun rely on it."""
+    def _training(
+        self, run: str, title: str, on_progress: OnProgress | None
+    ) -> "Iterator[list[TrainerCallback]]":
+        """Holds the lock in the first process of a training; the others of torchrun rely on it.
+
+        Yields the callbacks that report progress.
+        """
         from ponticello.train.distributed import launch_info
+        from ponticello.train.loop import ProgressCallback
 
         if launch_info()[0] > 0:
-            yield
+            yield []
             return
         with self._writing(f"training run {run!r}"):
-            yield
+            yield [] if on_progress is None else [ProgressCallback(title, on_progress)]
 
     # Vectors
 
@@ -550,7 +553,7 @@ class Library:
         with_preference: bool = True,
         lock_wait_s: float | None = None,
     ) -> list[str]:
-        """Returns one or two run names; assembles the starter if that is the first.
+        """Returns one or two runs; assembles the starter if that is the first.
 
         lock_wait_s: how long to wait for the lock the starter needs; None = it is held.
         """
@@ -848,15 +851,6 @@ def _prefix_step(on_progress: OnProgress | None, prefix: str) -> OnProgress | No
     if on_progress is None:
         return None
     return lambda step, n_done, n_total: on_progress(prefix + step, n_done, n_total)
-
-
-def _training_callbacks(title: str, on_progress: OnProgress | None) -> "list[TrainerCallback]":
-    from ponticello.train.distributed import launch_info
-    from ponticello.train.loop import ProgressCallback
-
-    if on_progress is None or launch_info()[0] > 0:
-        return []
-    return [ProgressCallback(title, on_progress)]
 
 
 def _time_zone(name: str) -> tzinfo:

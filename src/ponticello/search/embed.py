@@ -38,6 +38,7 @@ from ponticello.tracks.text import fused_texts
 logger = logging.getLogger(__name__)
 JOBS = "jobs"  # the folder of the jobs' shards
 PARTS = "part-*.parquet"
+PART_SIZE = 512  # tracks per shard: the most that an interrupted run repeats
 
 
 class VectorFingerprints:
@@ -77,14 +78,6 @@ def read_vector_shards(parts: Path, sources: VectorFingerprints) -> dict[str, np
     return kept
 
 
-def next_shard_number(parts: Path) -> int:
-    """Returns the number after the highest one among the shards; jobs' shards do not count."""
-    highest = -1
-    for part in parts.glob(PARTS):
-        highest = max(highest, int(part.stem.split("-")[1]))
-    return highest + 1
-
-
 def write_vector_shard(
     parts: Path, number: int, sources: VectorFingerprints, track_ids: list[str], matrix: np.ndarray
 ) -> None:
@@ -99,15 +92,6 @@ def write_vector_shard(
     sha256 = hashlib.sha256(data.getvalue()).hexdigest()
     with atomic_write(parts / f"part-{number:05d}-{sha256}.parquet") as temporary:
         temporary.write_bytes(data.getvalue())
-
-
-def merge_vector_shards(parts: Path) -> None:
-    """Moves the shards of jobs among the others: from now on their tracks count as done."""
-    for part in sorted((parts / JOBS).glob(PARTS)):
-        part.replace(parts / part.name)
-
-
-PART_SIZE = 512  # tracks per shard: the most that an interrupted run repeats
 
 
 @dataclass(frozen=True)
@@ -151,7 +135,8 @@ class EmbeddingBatches:
         self.lots: list[list[str]] = []
         for start in range(0, len(missing), self.lot_size):
             self.lots.append(missing[start : start + self.lot_size])
-        self._first = next_shard_number(self.parts)
+        numbers = [int(part.stem.split("-")[1]) for part in self.parts.glob(PARTS)]
+        self._first = 1 + max(numbers, default=-1)  # the numbers of jobs' shards do not count
         self._model: HTCL | None = None
 
     def of_shard(self, shard: tuple[int, int]) -> list[int]:
@@ -209,10 +194,10 @@ def embed_library(
             n_new += len(track_ids)
         if on_progress:
             on_progress(len(done), len(store))
-    merge_vector_shards(lots.parts)
+    for part in sorted((lots.parts / JOBS).glob(PARTS)):
+        part.replace(lots.parts / part.name)  # from now on the tracks of jobs count as done
     ids = sorted(done)
-    matrix = np.stack(list(map(done.__getitem__, ids)))
-    return Vectors(ids, matrix, lots.space_id), n_new
+    return Vectors(ids, np.stack([done[track_id] for track_id in ids]), lots.space_id), n_new
 
 
 def embed_shard(

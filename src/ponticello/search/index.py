@@ -120,6 +120,15 @@ class EmbeddingIndex:
         """Each track's row."""
         return dict(zip(self.track_ids, range(len(self.track_ids)), strict=True))
 
+    def row(self, track_id: str) -> int:
+        """Returns a track's row; DataError for an unknown track."""
+        if track_id not in self.rows:
+            raise DataError(
+                f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
+                code="unknown_track",
+            )
+        return self.rows[track_id]
+
     @property
     def has_preference(self) -> bool:
         """Whether it has a preference space."""
@@ -135,14 +144,7 @@ class EmbeddingIndex:
 
     def track_query(self, track_ids: list[str]) -> Query:
         """Returns the query "like these tracks", a row each; DataError for an unknown track."""
-        for track_id in track_ids:
-            if track_id not in self.rows:
-                raise DataError(
-                    f"track {track_id!r} is not in the index; check the id, or run: "
-                    "ponticello embed",
-                    code="unknown_track",
-                )
-        vectors = self.vectors[[self.rows[track_id] for track_id in track_ids]]
+        vectors = self.vectors[[self.row(track_id) for track_id in track_ids]]
         return Query(tuple(np.split(vectors, len(self.spaces), axis=1)), "audio")
 
     def profile_query(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 
 from ponticello.checks import require_list
 from ponticello.config import Config
@@ -144,7 +144,7 @@ class QueryEncoder:
         self._root = folder.root
         self._runs = [(space.space_id, folder.run(space.run)) for space in index.spaces]
         self._models: list[HTCL] | None = None
-        self._queries: LRUCache[str, Query] = LRUCache(MAX_CACHED_TEXTS)
+        self._queries: LRUCache[Any, Query] = LRUCache(MAX_CACHED_TEXTS)
         self._load_lock = threading.Lock()
         self._cache_lock = threading.Lock()
 
@@ -172,15 +172,12 @@ class QueryEncoder:
         share_text_encoder(models)
         return models
 
+    @cachedmethod(lambda self: self._queries, lock=lambda self: self._cache_lock)
     def text_query(self, text: str) -> Query:
-        """Returns the query "music like these words"."""
-        with self._cache_lock:
-            query = self._queries.get(text)
-        if query is None:
-            query = text_query(self.models, text)
-            with self._cache_lock:
-                self._queries[text] = query
-        return query
+        """Returns the query "music like these words"; DataError for an empty text."""
+        if not text.strip():
+            raise DataError("the search text is empty; say what the music should be like")
+        return text_query(self.models, text)
 
 
 def text_query(models: Sequence[HTCL], text: str) -> Query:
@@ -214,14 +211,6 @@ def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query
     return Query(tuple(vectors), "audio")
 
 
-def frames_query(models: Sequence[HTCL], segments: Sequence[np.ndarray]) -> Query:
-    """Returns the queries "music like this segment", one row each, of features as the library
-    keeps them.
-    """
-    vectors = [model.encode_features(list(segments)) for model in models]
-    return Query(tuple(vectors), "audio")
-
-
 def share_text_encoder(models: Sequence[HTCL]) -> None:
     """Gives models with bit-identical text encoders the first one: half the memory and time."""
     first = models[0]
@@ -232,12 +221,6 @@ def share_text_encoder(models: Sequence[HTCL]) -> None:
             continue
         if all(torch.equal(states[name], other_states[name]) for name in states):
             model.text_encoder = first.text_encoder
-
-
-def require_words(text: str) -> None:
-    """Raises DataError for an empty text."""
-    if not text.strip():
-        raise DataError("the search text is empty; say what the music should be like")
 
 
 class SearchService:
@@ -264,7 +247,7 @@ class SearchService:
         track_ids = self.tracks[TRACK_ID]
         self._positions = {track_id: position for position, track_id in enumerate(track_ids)}
         self._catalog_ids = set(tracks[TRACK_ID])
-        self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
+        self._filtered: LRUCache[Any, pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
         self._history: ListeningHistory | None = None
         self._history_stamp: tuple[int, int] | None = None
         self._audience: tuple[np.ndarray, Query] | None = None
@@ -297,12 +280,7 @@ class SearchService:
     def audience(self, track_id: str, k: int = 10, blend: float | None = None) -> list[Listener]:
         """Returns the `k` listeners with the highest score for a track, as in `recommend`."""
         _require_positive(k, None)
-        if track_id not in self.index.rows:
-            raise DataError(
-                f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
-                code="unknown_track",
-            )
-        row = self.index.rows[track_id]
+        row = self.index.row(track_id)
         history = self.history
         numbers, profiles = self.audience_profiles
         parts = self.index.parts(profiles, self.resolve_blend(blend), np.array([row]))[:, 0]
@@ -373,7 +351,6 @@ class SearchService:
 
     def _encode_term(self, term: QueryTerm) -> Query:
         if term.text is not None:
-            require_words(term.text)
             return self.encoder.text_query(term.text)
         if term.sound is not None:
             return term.sound
@@ -402,7 +379,7 @@ class SearchService:
         """
         _require_positive(k, per_artist)
         blend = self.resolve_blend(blend)
-        tracks = self._filter(where)
+        tracks = self._filter(tuple(require_list(where, "where"))) if where else self.tracks
         index_rows = tracks[ROW].to_numpy()
         allowed = None if len(index_rows) == len(self.index.track_ids) else index_rows
         excluded_rows = set()
@@ -473,18 +450,9 @@ class SearchService:
             return blend
         return self.folder.config.search.blend if self.index.has_preference else 0.0
 
-    def _filter(self, where: Sequence[str]) -> pl.DataFrame:
-        """Returns the tracks of the index that pass the filters."""
-        if not where:
-            return self.tracks
-        key = tuple(require_list(where, "where"))
-        with self._filter_lock:
-            tracks = self._filtered.get(key)
-        if tracks is None:
-            tracks = filter_mask(self.tracks, where)
-            with self._filter_lock:
-                self._filtered[key] = tracks
-        return tracks
+    @cachedmethod(lambda self: self._filtered, lock=lambda self: self._filter_lock)
+    def _filter(self, where: tuple[str, ...]) -> pl.DataFrame:
+        return filter_mask(self.tracks, where)
 
     def require_track(self, track_id: str) -> None:
         """Raises DataError for a track that is not in the catalogue, or has no vector."""
@@ -544,11 +512,13 @@ class SearchService:
         rows = np.array([self.index.rows[track_id] for track_id in track_ids], dtype=np.int64)
         components = [self.index.parts(term, blend, rows)[0] for term in query.terms]
         titles = [self._catalog_row(source.track_id).get(TITLE) for source in query.sources]
-        wanted_tags = self._wanted_tags(query.sources)
+        wanted_tags: set[str] = set()
         wanted_words = " "
         for source in query.sources:
-            if source.weight > 0 and source.text:
-                wanted_words += f"{source.text.lower()} "
+            if source.weight > 0:
+                source_tags = _track_tags(self._catalog_row(source.track_id))
+                wanted_tags.update(tag.lower() for tag in source_tags)
+                wanted_words += f"{(source.text or '').lower()} "
         explanations = []
         for position, row in enumerate(rows):
             term_components = []
@@ -560,13 +530,10 @@ class SearchService:
             for tag in _track_tags(self._catalog_row(track_ids[position])):
                 if tag.lower() in wanted_tags or f" {tag.lower()} " in wanted_words:
                     shared_tags.append(tag)
-            explanations.append(
-                Explanation(
-                    tuple(term_components),
-                    tuple(shared_tags[:MAX_SHARED_TAGS]),
-                    self.n_listeners(int(row)),
-                )
-            )
+            n = int(self.history.n_listeners[row])
+            shown_n = n if n >= self.folder.config.pairs.min_users else None
+            shown_tags = tuple(shared_tags[:MAX_SHARED_TAGS])
+            explanations.append(Explanation(tuple(term_components), shown_tags, shown_n))
         return explanations
 
     def score_track(self, query: ResolvedQuery, track_id: str, blend: float) -> Result:
@@ -590,11 +557,12 @@ class SearchService:
         size = max(1, round(SEGMENT_S / frame_s))
         step = max(1, round(SEGMENT_STEP_S / frame_s))
         starts = range(0, max(1, len(features) - size + 1), step)
-        segments = frames_query(models, [features[start : start + size] for start in starts])
+        segments = [features[start : start + size] for start in starts]
         scores = np.zeros((len(starts), 2))
         for number, space in enumerate(self.index.weighted(query.query, blend)):
             scale, mean, query_vectors = space
-            scores[:, number] = scale * (segments.vectors[number] @ query_vectors[0] - mean)
+            vectors = models[number].encode_features(segments)
+            scores[:, number] = scale * (vectors @ query_vectors[0] - mean)
         best = int(scores.sum(axis=1).argmax())
         end = min(starts[best] + size, len(features))
         return SegmentScore(
@@ -617,14 +585,9 @@ class SearchService:
                 f"start_s {start_s:g} must lie within the {len(features) * frame_s:.0f} s prepared "
                 f"of track {track_id[:MAX_SHOWN]!r}"
             )
-        return frames_query(self.encoder.models, [features[first : max(last, first + 1)]])
-
-    def n_listeners(self, row: int) -> int | None:
-        """Returns how many listeners like a track of the index; None below `pairs.min_users`,
-        where it could identify a listener.
-        """
-        n = int(self.history.n_listeners[row])
-        return n if n >= self.folder.config.pairs.min_users else None
+        segment = features[first : max(last, first + 1)]
+        vectors = [model.encode_features([segment]) for model in self.encoder.models]
+        return Query(tuple(vectors), "audio")
 
     @property
     def supports_segments(self) -> bool:
@@ -650,14 +613,6 @@ class SearchService:
         """Returns a track's row of the catalogue; empty for a track that is not in it any more."""
         position = self._positions.get(track_id or "")
         return {} if position is None else self.tracks.row(position, named=True)
-
-    def _wanted_tags(self, sources: Sequence[TermSource]) -> set[str]:
-        """Returns the tags of the wanted tracks, in lower case."""
-        tags: set[str] = set()
-        for source in sources:
-            if source.weight > 0:
-                tags.update(tag.lower() for tag in _track_tags(self._catalog_row(source.track_id)))
-        return tags
 
     # Paths
 
