@@ -251,7 +251,7 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     for name, fit in FITS.items():
         points = {str(point): point for point in GRIDS[name]}
         fits = {label: partial(fit, split.train, 0, **point) for label, point in points.items()}
-        chosen[name] = points[choose(fits, split.validation.ndcg)[0]]
+        chosen[name] = points[choose(fits, split.validation.ndcg)]
     train = split.train.toarray()
     warm = np.random.default_rng(0).permutation(np.flatnonzero(~split.cold))
     pretended = np.zeros(len(split.cold), dtype=bool)
@@ -261,7 +261,7 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     task = Task((train > 0) & pretended & asked, np.broadcast_to(pretended, train.shape))
     als = FITS["als"](rest, 0, **chosen["als"])
     maps = {str(l2): partial(text_to_factors, als, vectors, l2) for l2 in CONTENT_L2}
-    chosen["text→ALS"] = {"l2": float(choose(maps, task.ndcg)[0])}
+    chosen["text→ALS"] = {"l2": float(choose(maps, task.ndcg))}
     return chosen
 
 
