@@ -41,7 +41,7 @@ from ponticello.evaluate.baselines import (
 )
 from ponticello.evaluate.report.tables import display_name
 from ponticello.metrics.bootstrap import bootstrap_mean
-from ponticello.metrics.ranking import rank_metrics
+from ponticello.metrics.ranking import all_metrics, hit_groups, metric_columns
 from ponticello.model.batching import tokenize
 from ponticello.model.text_encoder import load_text_encoder, text_vector
 from ponticello.search.user_profiles import fit_profiles, score_directions
@@ -88,7 +88,11 @@ class Task:
 
     def measure(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """Each listener's metrics, (U,); nan for a listener who is not asked about."""
-        return rank_metrics(scores, self.relevant, K, self.allowed)
+        rows = []
+        for user, allowed in enumerate(self.allowed):
+            groups = hit_groups(scores[user][allowed], self.relevant[user][allowed])
+            rows.append(all_metrics(groups, K))
+        return metric_columns(rows)
 
     def ndcg(self, model: Scorer) -> float:
         """The mean NDCG@K of `model`: what settings are chosen by."""

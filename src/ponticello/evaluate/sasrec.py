@@ -6,6 +6,7 @@ content vector size.
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import backward
+from torch.nn.utils.rnn import pad_sequence
 
 from ponticello.errors import ConfigError, DataError
 from ponticello.evaluate.baselines import make_grid, numbered_likes
@@ -82,8 +84,7 @@ class Network(nn.Module):
         if self.tracks is not None:
             return self.tracks
         assert self.projection is not None
-        vectors: Tensor = self.projection(self.projection.content)
-        return vectors
+        return cast(Tensor, self.projection(self.projection.content))
 
     def forward(self, windows: Tensor, items: Tensor) -> Tensor:
         """Returns (B, T, D), the state after each track.
@@ -95,8 +96,7 @@ class Network(nn.Module):
         states = self.dropout(F.embedding(windows, items) + self.positions[: windows.shape[1]])
         for block in self.blocks:
             states = block(states)
-        normed: Tensor = self.norm(states)
-        return normed
+        return cast(Tensor, self.norm(states))
 
 
 class Projection(nn.Module):
@@ -118,8 +118,7 @@ class Projection(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """(n, d) -> (n, D)."""
-        vectors: Tensor = self.linear((content - self.mean) / self.scale)
-        return vectors
+        return cast(Tensor, self.linear((content - self.mean) / self.scale))
 
 
 class Block(nn.Module):
@@ -139,8 +138,7 @@ class Block(nn.Module):
         query, key, value = self.attention(self.attention_norm(states)).chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         states = states + self.dropout(self.mix(attended))
-        output: Tensor = states + self.dropout(self.feed(self.feed_norm(states)))
-        return output
+        return states + cast(Tensor, self.dropout(self.feed(self.feed_norm(states))))
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,8 @@ def fit_sasrec(
 ) -> SasRec:
     """Fits a causal Transformer that predicts the next liked track at every position.
 
-    sequences: of `as_sequences`; at least two users must have two tracks. Longer ones are cut from the end into windows of WINDOW steps.
+    sequences: of `as_sequences`; at least two users must have two tracks. Longer ones are cut from
+    the end into windows of WINDOW steps.
     n_tracks <= LARGEST_SASREC. content: None learns a vector per track; (n_tracks, d) learns a
     linear map from it, so that `SasRec.items` gives vectors of tracks without plays. DataError if
     it is not finite. ConfigError if training diverges.
@@ -229,11 +228,8 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
         training[row] = sequences[row][:-1]
         last_tracks.append(int(sequences[row][-1]))
     windows = _windows(training)
-    histories = pick(training, held_out)
-    next_tracks = torch.tensor(last_tracks)
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=learning_rate, betas=(0.9, 0.98)
-    )  # as the paper's code
+    betas = (0.9, 0.98)  # as the paper's code
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)
     losses: list[float] = []
     best: dict[str, Tensor] = {}
     for _ in range(N_EPOCHS):
@@ -242,7 +238,11 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
             optimiser.zero_grad()
             backward(_next_track_loss(network, pick(windows, batch)))
             optimiser.step()
-        losses.append(_held_out_loss(network, histories, next_tracks))
+        network.eval()
+        with torch.no_grad():
+            items = network.items()
+            scores = _states_after(network, items, pick(training, held_out)) @ items.T
+            losses.append(float(F.cross_entropy(scores, torch.tensor(last_tracks))))
         if not np.isfinite(losses[-1]):
             raise ConfigError(
                 f"SASRec diverged with learning_rate {learning_rate}; take a smaller one"
@@ -276,14 +276,6 @@ def _next_track_loss(network: Network, windows: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def _held_out_loss(network: Network, histories: list[np.ndarray], next_tracks: Tensor) -> float:
-    network.eval()
-    items = network.items()
-    states = _states_after(network, items, histories)
-    return float(F.cross_entropy(states @ items.T, next_tracks))
-
-
-@torch.no_grad()
 def _states_after(network: Network, items: Tensor, sequences: list[np.ndarray]) -> Tensor:
     """Returns (n, D), the states after each sequence's last track; zeros if it is empty."""
     states = torch.zeros(len(sequences), items.shape[1])
@@ -298,8 +290,5 @@ def _states_after(network: Network, items: Tensor, sequences: list[np.ndarray]) 
 
 def _padded(windows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Returns (B, T) int64, padded with zeros to the longest window, and (B,) lengths."""
-    lengths = np.array(list(map(len, windows)))
-    padded = np.zeros((len(windows), lengths.max()), dtype=np.int64)
-    for row, window in enumerate(windows):
-        padded[row, : len(window)] = window
-    return torch.from_numpy(padded), torch.from_numpy(lengths)
+    lengths = torch.tensor(list(map(len, windows)))
+    return pad_sequence(list(map(torch.tensor, windows)), batch_first=True), lengths

@@ -27,7 +27,7 @@ from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import top_k
-from ponticello.metrics.ranking import all_metrics, group_ties, restrict_to
+from ponticello.metrics.ranking import all_metrics, group_ties, metric_columns, restrict_to
 from ponticello.search.user_profiles import fit_profiles, score_directions
 from ponticello.splits.splits import Splits, before_test, in_test
 from ponticello.storage.schema import (
@@ -402,8 +402,8 @@ def rank_task(
             allowed_scores = scores.copy()
             allowed_scores[excluded] = -np.inf
             lists[query] = top_k(allowed_scores[None], k)[0]
-    by_stratum = {name: _columns(metrics) for name, metrics in stratum_rows.items()}
-    return RankingResult(_columns(rows), by_stratum, lists)
+    by_stratum = {name: metric_columns(metrics) for name, metrics in stratum_rows.items()}
+    return RankingResult(metric_columns(rows), by_stratum, lists)
 
 
 def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
@@ -420,7 +420,3 @@ def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
             f"{scores[row, column]}; embed again, or leave that track out"
         )
     return scores
-
-
-def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    return {column.name: column.to_numpy() for column in pl.DataFrame(rows)}

@@ -158,7 +158,7 @@ class TunedBaselines:
 
     def _available(self, task: Task) -> list[str]:
         """Returns the baselines that can answer the task; notes why others cannot."""
-        available = []
+        available: list[str] = []
         for name, baseline in BASELINES.items():
             if task.name not in baseline.tasks or name not in self.config.evaluate.baselines:
                 continue
@@ -223,6 +223,7 @@ class TunedBaselines:
         """Returns the baseline with these settings, fitted on `training`, as a scorer of `task`."""
         track_ids = task.queries if task.seeds_of_candidates else task.candidates
         users = training.rows(task.candidates if task.seeds_of_candidates else task.queries)
+        model: Any
         if name == "content_knn":
             new_content = None if task.name == WARM else self._content(track_ids)
             known = self._content(training.track_ids)
