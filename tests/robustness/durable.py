@@ -144,7 +144,7 @@ def _killed(
     seconds = []
     for _ in range(3):  # the first one is slower
         whole = Child(lambda tell: grow(tell, trial.work / "whole")).wait()
-        require(whole.code == 0, whole.said)
+        whole.require_success()
         shutil.rmtree(trial.work / "whole")
         seconds.append(whole.seconds)
     n_late = 0
