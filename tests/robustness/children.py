@@ -100,7 +100,7 @@ class Child:
         return Ended(os.waitstatus_to_exitcode(status), self._output(), told, seconds)
 
     def _read(self, until: float) -> bool:
-        """Reads what the child tells; False if nothing came in time. The pipe ends with the child."""
+        """Reads what the child tells; False if nothing came in time. Its end closes the pipe."""
         left = until - time.monotonic()
         if left <= 0 or self._pipe is None or not select.select([self._pipe], [], [], left)[0]:
             return False

@@ -43,8 +43,8 @@ SETTINGS: dict[str, Any] = {
 
 
 def make_world(root: Path, seed: int, *, train: bool = False) -> Path:
-    """Makes root/library with tracks, listening, log-mels and pairs; with `train` also both runs and
-    an index.
+    """Makes root/library with tracks, listening, log-mels and pairs; with `train` also both runs
+    and an index.
     """
 
     def make() -> None:
