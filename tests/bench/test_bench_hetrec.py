@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 import hetrec
 from ponticello.errors import ConfigError, DataError
 from ponticello.evaluate.report.tables import display_name
+from ponticello.model.text_encoder import load_text_encoder
 
 N_USERS, N_ARTISTS = 24, 40
 WORLDS = (
@@ -26,8 +27,8 @@ COLD = ["random", "popularity (all tied)", "text-kNN", "text profile", "text→A
 @pytest.fixture(autouse=True)
 def tiny_encoder(text_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts the tests' encoder in the place of MiniLM."""
-    load = hetrec.load_text_encoder
-    monkeypatch.setattr(hetrec, "load_text_encoder", lambda _name: load(str(text_encoder_folder)))
+    folder = str(text_encoder_folder)
+    monkeypatch.setattr(hetrec, "load_text_encoder", lambda _name: load_text_encoder(folder))
 
 
 @pytest.fixture
