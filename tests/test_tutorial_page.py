@@ -13,7 +13,7 @@ from tests.pages import answer, blocks_of, commands
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
-HEARD = ("hyperrogue-hr-[ds]*", "hyperrogue-hr3-caves", "widelands-ingame-2[45]")
+HEARD = ("hyperrogue-hr-*", "hyperrogue-hr3-caves*", "hyperrogue-hr3-icyland*", "widelands-*")
 ASKED = {"search", "similar", "recommend", "audience"}
 
 
