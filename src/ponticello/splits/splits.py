@@ -2,7 +2,7 @@
 
 `splits.parquet` keeps both with a hash. Only this module compares events with the moments, which
 are the same for all users or each user's own: use `window`, `before_test`, `before_validation` and
-`in_test`, or `training_window` and `window_before_test` for logs that are not in memory.
+`in_test`, or `end_of_training` and `end_of_validation` for logs that are not in memory.
 """
 
 import hashlib
@@ -37,20 +37,6 @@ _N_NAMED = 3  # tracks that an error names
 _DAY = "day"
 _TIME = pl.Datetime("us", "UTC")
 _USER_MOMENTS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
-
-
-@dataclass(frozen=True)
-class Window:
-    """The events before `until` (UTC), or before each user's own moment; with neither, all events.
-
-    With `listeners`, events of other users do not count. With `likes`, events count where `window`
-    of these random splits is one of `names`.
-    """
-
-    until: datetime | None = None
-    listeners: Mapping[str, datetime] | None = None
-    likes: "Splits | None" = None
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +85,21 @@ class Splits:
     shares: tuple[float, float, int] | None = None
 
 
+@dataclass(frozen=True)
+class RandomWindow:
+    """The events of random splits that `window` puts in one of `names`."""
+
+    splits: Splits
+    names: tuple[str, ...]
+
+
+Until = datetime | Mapping[str, datetime] | RandomWindow | None
+"""Where a window of events ends (UTC, exclusive): a moment, or each user's own; None = nowhere.
+
+Events of users without a moment of their own do not count.
+"""
+
+
 def moment(events: pl.DataFrame | pl.LazyFrame, share: float) -> datetime | None:
     """Returns the moment with `share` of the events before it; None without events.
 
@@ -141,7 +142,6 @@ def last_sessions(
 
 
 def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[datetime, datetime]]:
-    """Returns `last_sessions` of all events of some users."""
     gap = pl.duration(microseconds=round(gap_min * _MICROSECONDS_PER_MINUTE))
     begins = (pl.col(PLAYED_AT).diff().over(USER_ID) > gap).fill_null(True)
     sessions = (
@@ -160,11 +160,7 @@ def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[date
         train_until=has_enough.then(pl.col("begins").list.first()).otherwise("after"),
         validation_until=has_enough.then(pl.col("begins").list.last()).otherwise("after"),
     )
-    return _moments_by_user(moments)
-
-
-def _moments_by_user(moments: pl.DataFrame) -> dict[str, tuple[datetime, datetime]]:
-    return {user_id: (first, second) for user_id, first, second in moments.iter_rows()}
+    return moments.rows_by_key(USER_ID, unique=True)
 
 
 def make_splits(
@@ -334,7 +330,7 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
     listeners = None
     if scheme.events == "last-session" and _listeners_file(folder).is_file():
         moments = read_stored_table(_listeners_file(folder))
-        listeners = _moments_by_user(moments.select(list(_USER_MOMENTS)))
+        listeners = moments.select(list(_USER_MOMENTS)).rows_by_key(USER_ID, unique=True)
     rows = table.to_pydict()
     shares = json.loads(metadata["shares"])
     splits = Splits(
@@ -488,22 +484,22 @@ def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
     return events.filter(window(splits, events) == "test")
 
 
-def training_window(splits: Splits) -> Window:
-    """Returns the window of `before_validation`, for logs that are not in memory."""
+def end_of_training(splits: Splits) -> Until:
+    """Returns the end of the window of `before_validation`, for logs that are not in memory."""
     if splits.shares is not None:
-        return Window(likes=splits, names=("train",))
+        return RandomWindow(splits, ("train",))
     if splits.listeners is None:
-        return Window(splits.train_until)
-    return Window(None, {user_id: first for user_id, (first, _) in splits.listeners.items()})
+        return splits.train_until
+    return {user_id: first for user_id, (first, _) in splits.listeners.items()}
 
 
-def window_before_test(splits: Splits) -> Window:
-    """Returns the window of `before_test`, for logs that are not in memory."""
+def end_of_validation(splits: Splits) -> Until:
+    """Returns the end of the window of `before_test`, for logs that are not in memory."""
     if splits.shares is not None:
-        return Window(likes=splits, names=("train", "validation"))
+        return RandomWindow(splits, ("train", "validation"))
     if splits.listeners is None:
-        return Window(splits.validation_until)
-    return Window(None, {user_id: second for user_id, (_, second) in splits.listeners.items()})
+        return splits.validation_until
+    return {user_id: second for user_id, (_, second) in splits.listeners.items()}
 
 
 def one_window_earlier(splits: Splits) -> Splits:
@@ -532,10 +528,8 @@ def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
 
 
 def _moments(splits: Splits) -> list[str | None]:
-    moments: list[str | None] = []
-    for at in (splits.train_until, splits.validation_until):
-        moments.append(None if at is None else at.isoformat())
-    return moments
+    moments = (splits.train_until, splits.validation_until)
+    return [None if at is None else at.isoformat() for at in moments]
 
 
 def _listeners_file(folder: LibraryPaths) -> Path:
