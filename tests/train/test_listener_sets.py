@@ -78,7 +78,7 @@ def _inputs() -> TrackInputs:
 
 
 def test_the_loss_by_hand() -> None:
-    """Without dropout of modalities: softmax over the keys that are not in the half, at the scale."""
+    """Without dropout of modalities: a softmax over the keys outside the half, at the scale."""
     torch.manual_seed(0)
     encoder = PreferenceEncoder(3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
     encoder.train(False)

@@ -42,8 +42,8 @@ class PreferenceEncoder(nn.Module):
     """Maps audio vectors and text states, either of them possibly missing, to unit vectors (B, p).
 
     hidden_size: above 0, `n_members` MLPs with one hidden layer and other initial weights share the
-    p dimensions: their unit vectors stand side by side, so that a cosine is the mean of theirs. 0: a
-    single linear map for each set of modalities.
+        p dimensions: their unit vectors stand side by side, so that a cosine is the mean of theirs.
+        0: a single linear map for each set of modalities.
     """
 
     def __init__(

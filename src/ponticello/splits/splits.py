@@ -220,8 +220,8 @@ def _events_scheme(
 ) -> str:
     """Returns how events are held out; "auto" is by time unless the log has no times.
 
-    A log has no times if its quantiles do not divide it, as where all events have one moment. Splits
-    that were made before are kept.
+    A log has no times if its quantiles do not divide it, as where all events have one moment.
+    Splits that were made before are kept.
     """
     if config.events != "auto":
         return config.events

@@ -118,7 +118,7 @@ def _fingerprint(
 def fit_by_regression(
     config: Config, inputs: TrackInputs, likes: csr_matrix, l2: float
 ) -> PreferenceEncoder:
-    """Returns a linear encoder: ridge regressions to `listening_factors`, one per set of modalities.
+    """Returns a linear encoder: a ridge regression to `listening_factors` per set of modalities.
 
     likes: (U, n) bool. l2: penalty, for inputs of length 1. Tracks that nobody likes are left out.
 

@@ -206,7 +206,7 @@ def _like_table(events: pl.DataFrame, track_ids: list[str], min_users: int) -> c
 
 
 def _tag_table(tracks: pl.DataFrame) -> tuple[list[str], csr_matrix]:
-    """Returns the tags of at least `MIN_TAG_TRACKS` tracks, and (n, W) bool, which track has which."""
+    """Returns the tags of at least `MIN_TAG_TRACKS` tracks, and (n, W) bool: the tracks' tags."""
     columns = [column for column in (GENRES, TAGS, MACHINE_TAGS) if column in tracks.columns]
     parts = []
     for column in columns:
@@ -226,12 +226,13 @@ def _tag_table(tracks: pl.DataFrame) -> tuple[list[str], csr_matrix]:
 
 def _require_likes(data: PreferenceData, folder: LibraryPaths) -> None:
     n_listeners = int((np.diff(data.likes.indptr) >= 2).sum())
+    min_users = folder.config.pairs.min_users
     if n_listeners < MIN_LISTENERS:
         raise DataError(
             f"stage preference: {n_listeners} listeners like two training tracks or more; at "
-            f"least {MIN_LISTENERS} are needed, and a track counts from {folder.config.pairs.min_users} "
-            "listeners on (pairs.min_users): import more listening, or lower it; until then stage "
-            "one answers alone"
+            f"least {MIN_LISTENERS} are needed, and a track counts from {min_users} listeners on "
+            "(pairs.min_users): import more listening, or lower it; until then stage one answers "
+            "alone"
         )
 
 
