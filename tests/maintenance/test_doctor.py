@@ -27,7 +27,7 @@ from ponticello.search.index import EmbeddingIndex
 from ponticello.splits.splits import load_splits
 from ponticello.storage import files
 from ponticello.storage.layout import LibraryPaths, create_library
-from ponticello.train.preference import likes_to_learn
+from ponticello.train.preference_space import read_likes
 from ponticello.train.runs import STARTED, start_run
 
 
@@ -202,7 +202,7 @@ def test_damage_within_the_log_is_told_by_its_name_wherever_it_is_read(
     )
     library, splits = Library.open(trained_copy.folder.root), load_splits(trained_copy.folder)
     assert splits is not None
-    for read in (lambda: likes_to_learn(library.folder, splits), lambda: library.listening):
+    for read in (lambda: read_likes(library.folder, splits, ("train",)), lambda: library.listening):
         with pytest.raises(DataError, match=r"interactions\.parquet"):
             read()
 

@@ -69,7 +69,7 @@ def test_a_linear_encoder_has_a_map_for_each_set_of_modalities() -> None:
     audio, text = _rows()
     before = [encoder.encode(audio, None), encoder.encode(None, text), encoder.encode(audio, text)]
     with torch.no_grad():
-        encoder.members[0].both.weight.mul_(-1.0)
+        encoder.get_parameter("members.0.both.weight").mul_(-1.0)
     torch.testing.assert_close(encoder.encode(audio, None), before[0])
     torch.testing.assert_close(encoder.encode(None, text), before[1])
     assert (encoder.encode(audio, text) - before[2]).abs().max() > 0.1

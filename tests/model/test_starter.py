@@ -46,10 +46,7 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
     assert features_key(TINY) == "musicnn 3 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
-    assert weights["audio_head.axes"].shape == (
-        FRAME_SIZE,
-        TINY.heads.embed_dim - TINY.heads.preference_dim - 1,
-    )
+    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim)
     assert all(
         torch.isfinite(weight).all() and weight.dtype == torch.float32
         for weight in weights.values()

@@ -35,7 +35,8 @@ class Standardize(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Returns standardised rows (B, size)."""
-        return (rows - self.mean) / self.deviation
+        standardised: Tensor = (rows - self.mean) / self.deviation
+        return standardised
 
 
 class PreferenceEncoder(nn.Module):
@@ -89,8 +90,9 @@ class PreferenceEncoder(nn.Module):
             ],
             dim=1,
         )
-        vectors = [F.normalize(member(inputs), dim=-1) for member in self.members]
-        return torch.cat(vectors, dim=-1) / len(vectors) ** 0.5
+        by_member = [F.normalize(member(inputs), dim=-1) for member in self.members]
+        vectors: Tensor = torch.cat(by_member, dim=-1) / len(by_member) ** 0.5
+        return vectors
 
     def encode(self, audio: Tensor | None, text: Tensor | None) -> Tensor:
         """Returns unit vectors (B, p) of audio (B, d), of text states (B, D), or of both.
@@ -106,7 +108,8 @@ class PreferenceEncoder(nn.Module):
         has_text = text.any(dim=1) if audio is not None else torch.ones_like(has_audio)
         if audio is None:
             audio = rows.new_zeros(n_rows, self.audio_dim)
-        return self(audio, text, has_audio, has_text)
+        vectors: Tensor = self(audio, text, has_audio, has_text)
+        return vectors
 
 
 class _LinearByModality(nn.Module):
@@ -123,8 +126,8 @@ class _LinearByModality(nn.Module):
         features = inputs[:, :-2]
         has_audio = inputs[:, -2:-1] > 0
         has_text = inputs[:, -1:] > 0
-        one = torch.where(has_audio, self.audio(features), self.text(features))
-        return torch.where(has_audio & has_text, self.both(features), one)
+        by_single = torch.where(has_audio, self.audio(features), self.text(features))
+        return torch.where(has_audio & has_text, self.both(features), by_single)
 
 
 def _mlp(n_inputs: int, hidden_size: int, n_outputs: int, dropout: float) -> nn.Sequential:

@@ -218,12 +218,13 @@ def _encode_view(
         text = text.clone()
         text[by_tag] = tracks.tag_states[tags]
     has_audio = torch.from_numpy(~only_text)
-    return encoder(
+    vectors: Tensor = encoder(
         tracks.audio.to(device),
         text.to(device),
         has_audio.to(device),
         torch.from_numpy(~only_audio).to(device),
     )
+    return vectors
 
 
 def _set_cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:

@@ -133,7 +133,7 @@ def fit_by_regression(
     both = np.concatenate([audio, text], axis=1)
     only_audio = np.concatenate([audio, np.zeros_like(text)], axis=1)
     only_text = np.concatenate([np.zeros_like(audio), text], axis=1)
-    member = encoder.members[0]
+    member: Any = encoder.members[0]
     _set_regression(member.audio, only_audio[is_liked], factors[is_liked], l2)
     if (is_liked & has_text).any():
         rows = is_liked & has_text

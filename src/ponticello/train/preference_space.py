@@ -180,11 +180,15 @@ def read_preference_data(
         tags,
         torch.from_numpy(stage_one.encode_text_states(tag_names)),
     )
-    events = _liked_events(folder, splits, roles)
+    events = read_likes(folder, splits, roles)
     return PreferenceData(track_ids, inputs, _like_table(events, track_ids, config.pairs.min_users))
 
 
-def _liked_events(folder: LibraryPaths, splits: Splits, roles: tuple[str, ...]) -> pl.DataFrame:
+def read_likes(folder: LibraryPaths, splits: Splits, roles: tuple[str, ...]) -> pl.DataFrame:
+    """Returns the positive events that may be learned from, on any track: user_id, track_id.
+
+    roles, errors: as in `read_preference_data`.
+    """
     liked = is_positive(folder.config.pairs.min_played_s)
     events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
     with wrap_read_errors(folder.interactions):
