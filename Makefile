@@ -27,7 +27,7 @@ demo: $(READY)
 	$(if $(SERVE),$(BIN)/ponticello serve --library demo-library --open)
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What takes a minute or more each.
 test-long: $(READY)
@@ -166,7 +166,7 @@ lower-bounds:
 # How much of src/ the tests pass through, branches counted; and how many faults put into losses, metrics and masks they see.
 coverage: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt pytest-cov
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 mutation: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt mutmut

@@ -41,7 +41,7 @@ from ponticello.evaluate.baselines import (
 )
 from ponticello.evaluate.report.tables import display_name
 from ponticello.metrics.bootstrap import bootstrap_mean
-from ponticello.metrics.ranking import rank_metrics
+from ponticello.metrics.ranking import all_metrics, hit_groups, metric_columns
 from ponticello.model.batching import tokenize
 from ponticello.model.text_encoder import load_text_encoder, text_vector
 from ponticello.search.user_profiles import fit_profiles, score_directions
@@ -88,7 +88,11 @@ class Task:
 
     def measure(self, scores: np.ndarray) -> dict[str, np.ndarray]:
         """Each listener's metrics, (U,); nan for a listener who is not asked about."""
-        return rank_metrics(scores, self.relevant, K, self.allowed)
+        rows = []
+        for user, allowed in enumerate(self.allowed):
+            groups = hit_groups(scores[user][allowed], self.relevant[user][allowed])
+            rows.append(all_metrics(groups, K))
+        return metric_columns(rows)
 
     def ndcg(self, model: Scorer) -> float:
         """The mean NDCG@K of `model`: what settings are chosen by."""
@@ -251,7 +255,7 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     for name, fit in FITS.items():
         points = {str(point): point for point in GRIDS[name]}
         fits = {label: partial(fit, split.train, 0, **point) for label, point in points.items()}
-        chosen[name] = points[choose(fits, split.validation.ndcg)[0]]
+        chosen[name] = points[choose(fits, split.validation.ndcg)]
     train = split.train.toarray()
     warm = np.random.default_rng(0).permutation(np.flatnonzero(~split.cold))
     pretended = np.zeros(len(split.cold), dtype=bool)
@@ -261,7 +265,7 @@ def tune(split: Split, vectors: np.ndarray) -> dict[str, dict[str, Any]]:
     task = Task((train > 0) & pretended & asked, np.broadcast_to(pretended, train.shape))
     als = FITS["als"](rest, 0, **chosen["als"])
     maps = {str(l2): partial(text_to_factors, als, vectors, l2) for l2 in CONTENT_L2}
-    chosen["text→ALS"] = {"l2": float(choose(maps, task.ndcg)[0])}
+    chosen["text→ALS"] = {"l2": float(choose(maps, task.ndcg))}
     return chosen
 
 

@@ -32,43 +32,27 @@ class Measured:
     busy_s: float  # of all cores together
     peak_gib: float
     temp_gib: float
-    found: dict[str, Any]
+    mined: dict[str, Any]  # what `mine-pairs --json` prints
 
     def row(self, before: "Measured | None") -> str:
         """A row of the table; the last cell is the cost against the size before."""
-        grown = (
-            f"{self.seconds / before.seconds:.1f} x, {self.busy_s / before.busy_s:.1f} x"
-            if before
-            else "-"
+        grown = "-"
+        if before:
+            grown = f"{self.seconds / before.seconds:.1f} x, {self.busy_s / before.busy_s:.1f} x"
+        n_candidates = self.mined["funnel"]["candidates"]
+        return (
+            f"| {self.n_events:,} | {n_candidates:,} | {self.mined['n_pairs']:,} "
+            f"| {self.seconds:.0f} s | {self.busy_s:.0f} s "
+            f"| {self.peak_gib:.1f} GiB | {self.temp_gib:.1f} GiB | {grown} |"
         )
-        funnel = self.found["funnel"]
-        cells = [f"{self.n_events:,}", f"{funnel['candidates']:,}", f"{self.found['n_pairs']:,}"]
-        cells += [
-            f"{self.seconds:.0f} s",
-            f"{self.busy_s:.0f} s",
-            f"{self.peak_gib:.1f} GiB",
-            f"{self.temp_gib:.1f} GiB",
-            grown,
-        ]
-        return f"| {' | '.join(cells)} |"
 
 
 def measure(library: Path, n_events: int, options: list[str]) -> Measured:
     """Mines the library at `library` in another process."""
     temp = library / "temp"
     temp.mkdir(exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "ponticello",
-        "mine-pairs",
-        "-L",
-        str(library),
-        "--json",
-        "--temp",
-        str(temp),
-        *options,
-    ]
+    command = [sys.executable, "-m", "ponticello", "mine-pairs", "--json", "-L", str(library)]
+    command += ["--temp", str(temp), *options]
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         most = 0
@@ -107,27 +91,17 @@ def main(
     keep: bool = False,
 ) -> None:
     """Makes, mines and measures one log after the other."""
-    names = [
-        "events",
-        "candidates",
-        "pairs",
-        "time",
-        "processor time",
-        "peak memory",
-        "on disk",
-        "times the row above",
-    ]
-    print(f"| {' | '.join(names)} |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| events | candidates | pairs | time | processor time | peak memory | on disk ", end="")
+    print("| times the row above |\n|---|---|---|---|---|---|---|---|")
     before = None
     for n_events in events:
         library = work / f"events-{n_events}"
         if not library.exists():
             make_library(library, n_events, seed)
         options = ["--memory", memory, "--engine", engine, "--threads", str(threads)]
-        found = measure(library, n_events, options)
-        print(found.row(before), flush=True)
-        before = found
+        measured = measure(library, n_events, options)
+        print(measured.row(before), flush=True)
+        before = measured
         if not keep:
             shutil.rmtree(library)
 

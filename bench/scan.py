@@ -57,11 +57,8 @@ def make_music(root: Path, n_files: int, seed: int) -> None:
     }
     for number in range(n_files):
         suffix = list(FORMATS)[number % len(FORMATS)]
-        folder = (
-            root
-            / f"artist {number // FILES_A_FOLDER // 10:04d}"
-            / f"album {number // FILES_A_FOLDER:05d}"
-        )
+        album = number // FILES_A_FOLDER
+        folder = root / f"artist {album // 10:04d}" / f"album {album:05d}"
         folder.mkdir(parents=True, exist_ok=True)
         content = templates.get(suffix) or _encoded(generator, *FORMATS["wav"])
         (folder / f"{number:06d}.{suffix}").write_bytes(_tagged(content, suffix, number))
@@ -69,13 +66,8 @@ def make_music(root: Path, n_files: int, seed: int) -> None:
 
 def _encoded(generator: np.random.Generator, container: str, subtype: str) -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        generator.normal(0, 0.1, int(SECONDS * RATE)),
-        RATE,
-        format=container,
-        subtype=subtype,
-    )
+    noise = generator.normal(0, 0.1, int(SECONDS * RATE))
+    soundfile.write(buffer, noise, RATE, format=container, subtype=subtype)
     return buffer.getvalue()
 
 
@@ -100,20 +92,11 @@ def _tagged(content: bytes, suffix: str, number: int) -> bytes:
 
 def scan(title: str, music: Path, library: Path, workers: int) -> Run:
     """Runs the command and watches its memory."""
-    command = [
-        sys.executable,
-        "-m",
-        "ponticello",
-        "scan",
-        str(music),
-        "-L",
-        str(library),
-        "--workers",
-        str(workers),
-    ]
+    command = [sys.executable, "-m", "ponticello", "scan", str(music), "-L", str(library)]
+    command += ["--workers", str(workers), "--json"]
     start = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     peak = [0.0]
     watcher = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)

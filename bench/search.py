@@ -13,8 +13,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,9 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = (
 import numpy as np
 
 from ponticello.search.embed import Vectors
-from ponticello.search.exact import ExactIndex, NeighborIndex
 from ponticello.search.faiss_index import best_rows, query_at_blend
 from ponticello.search.generations import open_index, write_index
-from ponticello.search.index import Calibration, VectorSpace
+from ponticello.search.index import Calibration, CandidateFinder, VectorSpace, nearest_rows
 
 DIALS = (0.0, 0.5, 1.0)
 SIZE, PLACES, N_QUESTIONS = 100, 10, 200
@@ -73,7 +73,9 @@ def _mixture(n: int, world: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def asked(
-    top: Callable[[np.ndarray, int], np.ndarray], questions: np.ndarray, wanted: list[np.ndarray]
+    top: Callable[[np.ndarray, int], np.ndarray],
+    questions: np.ndarray,
+    wanted: Sequence[np.ndarray] | np.ndarray,
 ) -> dict[str, float]:
     """Recall of the first `PLACES`, and the median time of a question in ms, by the clock and of
     the processor.
@@ -95,21 +97,20 @@ def median_ms(seconds: list[float]) -> float:
 
 
 def measured(
-    neighbours: NeighborIndex, vectors: np.ndarray, questions: np.ndarray, n: int
+    finder: CandidateFinder | None, vectors: np.ndarray, questions: np.ndarray, n: int
 ) -> dict[str, Any]:
     """At each dial, of the first `n` questions; and at 0.5 among 5 % of the tracks, drawn at
     random.
     """
+    top = partial(nearest_rows, vectors, finder=finder)
     found: dict[str, Any] = {}
     for dial in DIALS:
         at = query_at_blend(questions[:n], 2, dial)
-        found[f"{dial:g}"] = asked(
-            lambda q, k: neighbours.top(q, k)[0], at, best_rows(vectors, at, PLACES)
-        )
+        found[f"{dial:g}"] = asked(lambda q, k: top(q, k)[0], at, best_rows(vectors, at, PLACES))
     at = query_at_blend(questions[:n], 2, 0.5)
     allowed = np.flatnonzero(np.random.default_rng(4).random(len(vectors)) < FILTER_SHARE)
     wanted = [allowed[rows] for rows in best_rows(vectors[allowed], at, PLACES)]
-    found["filter"] = asked(lambda q, k: neighbours.top(q, k, allowed)[0], at, wanted)
+    found["filter"] = asked(lambda q, k: top(q, k, allowed)[0], at, wanted)
     return found
 
 
@@ -122,7 +123,7 @@ def timed(into: dict[str, Any], name: str) -> Iterator[None]:
     into[f"{name}_cpu_s"] = round(time.process_time() - began_own, 2)
 
 
-def faiss_of(vectors: np.ndarray, folder: Path, row: dict[str, Any]) -> NeighborIndex:
+def faiss_of(vectors: np.ndarray, folder: Path, row: dict[str, Any]) -> CandidateFinder | None:
     """A generation with FAISS of `vectors`, opened; `row` gets the times, the files' size and the
     recall as built.
     """
@@ -135,7 +136,7 @@ def faiss_of(vectors: np.ndarray, folder: Path, row: dict[str, Any]) -> Neighbor
         index = open_index(folder)
     row |= json.loads((generation / "index.json").read_text(encoding="utf-8"))["finder"]
     row["mb"] = round(sum(file.stat().st_size for file in generation.glob("*.faiss")) / 1e6)
-    return index.neighbours
+    return index.finder
 
 
 def peers(vectors: np.ndarray, questions: np.ndarray) -> dict[str, dict[str, Any]]:
@@ -238,7 +239,7 @@ def main() -> None:
             searched = faiss_of(vectors[:n], Path(folder), row)
             growth[n] = dict(row)
             if n == options.tracks:
-                ways["exact"] = measured(ExactIndex(vectors), vectors, questions, 30)
+                ways["exact"] = measured(None, vectors, questions, 30)
                 ways["FAISS"] = row | measured(searched, vectors, questions, N_QUESTIONS)
     figures: dict[str, Any] = {"n_tracks": options.tracks, "ways": ways, "growth": growth}
     print(markdown(figures), flush=True)

@@ -14,7 +14,6 @@ os.environ["OMP_NUM_THREADS"] = (
     "1"  # models here are tiny: threads that wait for each other cost more than they do
 )
 
-import polars as pl
 import pytest
 from hypothesis import Phase, settings
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
@@ -22,17 +21,17 @@ from transformers.utils import logging as transformers_logging
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import SyntheticCatalogue, make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
 from ponticello.listening.log import import_interactions
 from ponticello.pairs.mine import mine_library
-from ponticello.storage.schema import PATH, TRACK_ID
-from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
+from ponticello.storage.schema import TRACK_ID
+from ponticello.tracks.catalog import audio_files, import_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 from tests.logmel import toml, with_changes
+from tests.synthetic import SyntheticCatalogue, make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -44,6 +43,22 @@ settings.register_profile(
     "unshrunk", phases=[Phase.explicit, Phase.generate]
 )  # for `make mutation`: seen is enough
 settings.load_profile("steady")
+
+LONG_FILES = (
+    "test_many_processes.py",
+    "test_semantic_and_preference.py",
+    "test_demo.py",
+    "test_tutorial_page.py",
+    "test_ray_engine.py",
+    "test_engine.py",
+    "test_onnx.py",
+    "test_site.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs the long files first: with two workers, one that comes last would keep one alone."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
 
 
 @pytest.fixture(scope="session")
@@ -102,36 +117,37 @@ def settings_toml(text_encoder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_library(
+def untrained_root(
     tmp_path_factory: pytest.TempPathFactory,
     text_encoder_folder: Path,
     catalogue: SyntheticCatalogue,
-) -> Callable[[Path], Library]:
-    """A function that makes a library in a folder: tracks, simulated listening, mels and pairs, not
-    yet trained.
-    """
+) -> Path:
+    """The folder of a library with tracks, simulated listening, mels and pairs. Read only."""
     sounds = tmp_path_factory.mktemp("sounds")
     table = catalogue.write(sounds)
     log = simulate_listeners(
         catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=80)
     )
     log.write_csv(sounds / "log.csv")
+    root = tmp_path_factory.mktemp("untrained") / "library"
+    Library.create(root, "tiny")
+    (root / "ponticello.toml").write_text(settings_toml(text_encoder_folder), encoding="utf-8")
+    folder = Library.open(root).folder
+    import_tracks(folder, table)
+    import_interactions(folder, sounds / "log.csv")
+    with folder.lock():
+        prepare_features(folder, audio_files(folder))
+        mine_library(folder)
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_library(untrained_root: Path) -> Callable[[Path], Library]:
+    """A function that makes a library in a folder, a copy of `untrained_root` to be changed."""
 
     def make(root: Path) -> Library:
-        Library.create(root, "tiny")
-        (root / "ponticello.toml").write_text(settings_toml(text_encoder_folder), encoding="utf-8")
-        library = Library.open(root)
-        import_tracks(library.folder, table)
-        import_interactions(library.folder, sounds / "log.csv")
-        tracks = read_tracks(library.folder).filter(pl.col(PATH).is_not_null())
-        places = {
-            row[TRACK_ID]: audio_path(library.folder, row[PATH])
-            for row in tracks.iter_rows(named=True)
-        }
-        with library.folder.lock():
-            prepare_features(library.folder, places)
-            mine_library(library.folder)
-        return library
+        shutil.copytree(untrained_root, root)
+        return Library.open(root)
 
     return make
 

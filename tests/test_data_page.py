@@ -14,10 +14,10 @@ import polars as pl
 import pytest
 import soundfile
 
-from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
 from ponticello.pairs.mine import PAIRS_SCHEMA
 from ponticello.storage.schema import EVENTS, INTERACTIONS, TRACKS
 from tests.pages import blocks_of, run
+from tests.synthetic import SAMPLE_RATE, make_catalogue
 
 PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))

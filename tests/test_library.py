@@ -16,7 +16,7 @@ from ponticello.library import Library
 from ponticello.listening.log import merge_interactions, read_interactions
 from ponticello.listening.pseudonyms import pseudonym
 from ponticello.model.saving import space_id
-from ponticello.search.ranking import Result
+from ponticello.search.results import Result
 from ponticello.search.service import sound_query
 from ponticello.storage.schema import PATH, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import audio_files, audio_path, merge_tracks, read_tracks
@@ -359,6 +359,5 @@ def test_a_sound_is_heard_once_by_models_that_read_the_same(
     monkeypatch.setattr(ponticello.HTCL, "extract_features", counted)
     query = sound_query(trained.models, path)
     assert heard == [path]
-    assert query.preference is not None
-    np.testing.assert_array_equal(query.semantic, alone[0])
-    np.testing.assert_array_equal(query.preference, alone[1])
+    np.testing.assert_array_equal(query.vectors[0], alone[0])
+    np.testing.assert_array_equal(query.vectors[1], alone[1])

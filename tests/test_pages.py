@@ -23,8 +23,8 @@ from typer.main import get_command
 
 from ponticello.cli.main import app
 from ponticello.config import Config
-from ponticello.datasets.synthetic import SAMPLE_RATE, SyntheticCatalogue
 from tests.pages import INDENTED, Block, answer, blocks_of, commands, joined
+from tests.synthetic import SAMPLE_RATE, SyntheticCatalogue
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {"api.md"}  # tests/serve/test_api_page.py asks a service what this one shows

@@ -11,9 +11,9 @@ import pytest
 import ponticello
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.library import Library
 from tests.conftest import settings_toml
+from tests.synthetic import SyntheticCatalogue
 
 USER = "simulated-0001"
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ponticello.config import Config
     from ponticello.library import Library
     from ponticello.model.htcl import HTCL
-    from ponticello.search.ranking import Result
+    from ponticello.search.results import Result
 
 __version__ = "0.1.0.dev0"
 
@@ -51,7 +51,7 @@ _MODULES = {  # imported on first use, so that `import ponticello` stays quick
     "Config": "ponticello.config",
     "HTCL": "ponticello.model.htcl",
     "Library": "ponticello.library",
-    "Result": "ponticello.search.ranking",
+    "Result": "ponticello.search.results",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from ponticello.errors import ConfigError, PonticelloError
+from ponticello.errors import ConfigError, DataError, PonticelloError
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.storage.schema import TRACK_ID
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ponticello.pairs.mine import MiningResult
     from ponticello.search.embed import Vectors
     from ponticello.search.index import EmbeddingIndex, Query, VectorSpace
-    from ponticello.search.ranking import SearchResults
+    from ponticello.search.results import SearchResults
     from ponticello.search.service import SearchService
     from ponticello.search.user_history import Listener, ListeningHistory
     from ponticello.storage.validation import ImportResult
@@ -364,13 +364,13 @@ class Library:
         from ponticello.train.semantic import train_semantic
 
         run = seed_run(name, seed_number)
-        with self._training(run):
+        with self._training(run, "stage semantic", on_progress) as observers:
             return train_semantic(
                 with_seed(self.folder, "semantic", seed_number),
                 run,
                 retrieval_figures,
                 allow_download=allow_download,
-                observers=_training_observers("stage semantic", on_progress),
+                observers=observers,
             )
 
     def train_preference(
@@ -392,14 +392,14 @@ class Library:
         from ponticello.train.runs import seed_run, with_seed
 
         run = seed_run(name, seed_number)
-        with self._training(run):
+        with self._training(run, "stage preference", on_progress) as observers:
             return train_preference(
                 with_seed(self.folder, "preference", seed_number),
                 run,
                 seed_run(start, seed_number),
                 retrieval_figures,
                 scorer=score_on_validation(self.folder),
-                observers=_training_observers("stage preference", on_progress),
+                observers=observers,
             )
 
     def estimate_training(
@@ -421,38 +421,41 @@ class Library:
         from ponticello.train.preference import train_preference
         from ponticello.train.semantic import train_semantic
 
-        def train(stand_in: LibraryPaths, observers: "list[TrainingObserver]") -> None:
+        run = name or stage
+
+        def train(folder: LibraryPaths, observers: "list[TrainingObserver]") -> None:
             if stage == "semantic":
                 train_semantic(
-                    stand_in,
-                    name or stage,
+                    folder,
+                    run,
                     retrieval_figures,
                     allow_download=allow_download,
                     observers=observers,
                 )
                 return
-            scorer = score_on_validation(stand_in)
+            scorer = score_on_validation(folder)
             train_preference(
-                stand_in,
-                name or stage,
-                start,
-                retrieval_figures,
-                scorer=scorer,
-                observers=observers,
+                folder, run, start, retrieval_figures, scorer=scorer, observers=observers
             )
 
         return estimate_training(self.folder, train, start if stage == "preference" else None)
 
     @contextmanager
-    def _training(self, run: str) -> Iterator[None]:
-        """Holds the lock in the first process of a training; the others of torchrun rely on it."""
+    def _training(
+        self, run: str, title: str, on_progress: OnProgress | None
+    ) -> "Iterator[list[TrainingObserver]]":
+        """Holds the lock in the first process of a training; the others of torchrun rely on it.
+
+        Yields the observers that report progress.
+        """
         from ponticello.train.distributed import launch_info
+        from ponticello.train.loop import ProgressObserver
 
         if launch_info()[0] > 0:
-            yield
+            yield []
             return
         with self._writing(f"training run {run!r}"):
-            yield
+            yield [] if on_progress is None else [ProgressObserver(title, on_progress)]
 
     # Vectors
 
@@ -550,7 +553,7 @@ class Library:
         with_preference: bool = True,
         lock_wait_s: float | None = None,
     ) -> list[str]:
-        """Returns one or two run names; assembles the starter if that is the first.
+        """Returns one or two runs; assembles the starter if that is the first.
 
         lock_wait_s: how long to wait for the lock the starter needs; None = it is held.
         """
@@ -623,9 +626,6 @@ class Library:
         blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
         tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
         """
-        from ponticello.search.service import require_words
-
-        require_words(text)  # before the index and the models are loaded
         return self.service.search(text, k, blend, per_artist=per_artist, where=where)
 
     def similar(
@@ -640,7 +640,15 @@ class Library:
         """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
         the results, or any audio file.
         """
-        return self.service.similar(track, k, blend, per_artist=per_artist, where=where)
+        from ponticello.search.service import QueryTerm, sound_query
+
+        if str(track) in self.index.rows:
+            term = QueryTerm(track_id=str(track))
+        elif Path(track).is_file():
+            term = QueryTerm(sound=sound_query(self.models, track))
+        else:
+            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
+        return self.service.search([term], k, blend, per_artist=per_artist, where=where)
 
     def search_vectors(
         self,
@@ -677,9 +685,9 @@ class Library:
         user: an id of the log, or the name that was replaced by one on import. The log is read
         once, and again after it has changed.
         """
-        return self._service_with_history().recommend(
-            user, k, blend, per_artist=per_artist, where=where
-        )
+        service = self._service_with_history()
+        query = service.resolve_user(user)
+        return service.rank(query, k, blend, per_artist=per_artist, where=where)
 
     def audience(self, track: str, k: int = 10, blend: float | None = None) -> "list[Listener]":
         """Returns the `k` listeners of the log whose profile matches `track` best, by the scores
@@ -843,15 +851,6 @@ def _prefix_step(on_progress: OnProgress | None, prefix: str) -> OnProgress | No
     if on_progress is None:
         return None
     return lambda step, n_done, n_total: on_progress(prefix + step, n_done, n_total)
-
-
-def _training_observers(title: str, on_progress: OnProgress | None) -> "list[TrainingObserver]":
-    from ponticello.train.distributed import launch_info
-    from ponticello.train.loop import ProgressObserver
-
-    if on_progress is None or launch_info()[0] > 0:
-        return []
-    return [ProgressObserver(title, on_progress)]
 
 
 def _time_zone(name: str) -> tzinfo:

@@ -2,22 +2,19 @@
 tags.
 """
 
-import importlib.util
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+import hetrec
 from ponticello.errors import ConfigError, DataError
 from ponticello.evaluate.report.tables import display_name
+from ponticello.model.text_encoder import load_text_encoder
 
-SCRIPT = Path(__file__).parents[2] / "bench" / "hetrec.py"
 N_USERS, N_ARTISTS = 24, 40
 WORLDS = (
     ("low", "dark", "slow"),
@@ -27,18 +24,11 @@ WARM = ["random", "popularity", "item_knn", "ease", "als", "text-kNN", "text pro
 COLD = ["random", "popularity (all tied)", "text-kNN", "text profile", "text→ALS"]
 
 
-@pytest.fixture
-def hetrec(text_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The script as a module, with the tests' tiny encoder in place of MiniLM."""
-    spec = importlib.util.spec_from_file_location("hetrec", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module: Any = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "hetrec", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    load: Callable[[str], Any] = module.load_text_encoder
-    monkeypatch.setattr(module, "load_text_encoder", lambda _name: load(str(text_encoder_folder)))
-    return module
+@pytest.fixture(autouse=True)
+def tiny_encoder(text_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts the tests' encoder in the place of MiniLM."""
+    folder = str(text_encoder_folder)
+    monkeypatch.setattr(hetrec, "load_text_encoder", lambda _name: load_text_encoder(folder))
 
 
 @pytest.fixture
@@ -76,48 +66,44 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(hetrec: Any, folder: Path, name: str) -> dict[str, Any]:
+def _run(folder: Path, name: str) -> dict[str, Any]:
     hetrec.main([str(folder), "--seeds", "1", "--json", str(folder / name)])
     figures: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
     return figures
 
 
 def test_the_tables_hold_every_method_and_the_same_call_gives_the_same_figures(
-    hetrec: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = _run(hetrec, folder, "first.json")
+    """The worlds are found from the tags. All cold scores of popularity are tied, so its AUC is 1/2
+    for each listener, whatever is relevant.
+    """
+    first = _run(folder, "first.json")
     printed = capsys.readouterr().out
-    rows = [
-        line.split(" | ")[0].removeprefix("| ")
-        for line in printed.splitlines()
-        if line.startswith("| ")
-    ]
+    rows = []
+    for line in printed.splitlines():
+        if line.startswith("| "):
+            rows.append(line.split(" | ")[0].removeprefix("| "))
     assert rows == ["method", *map(display_name, WARM), "method", *map(display_name, COLD)]
     assert "nothing here is temporal" in printed
     assert "- EASE: a track nobody has played" in printed
-    assert {part: list(figures) for part, figures in first["figures"].items()} == {
+    figures = first["figures"]
+    assert {part: list(methods) for part, methods in figures.items()} == {
         "warm": WARM,
         "cold": COLD,
     }
-    assert first["counts"]["artists"] == N_ARTISTS
-    assert first["counts"]["artists without tags"] == 1
-    assert _run(hetrec, folder, "second.json") == first
-
-
-def test_worlds_are_found_from_tags_while_popularity_says_nothing_of_cold_artists(
-    hetrec: Any, folder: Path
-) -> None:
-    """All cold scores tied: AUC is 1/2 for each listener, whatever is relevant."""
-    figures = _run(hetrec, folder, "figures.json")["figures"]
     assert figures["cold"]["popularity (all tied)"]["AUC"]["mean"] == 0.5
     assert figures["cold"]["text-kNN"]["AUC"]["mean"] > 0.8
     assert figures["cold"]["text→ALS"]["AUC"]["mean"] > 0.8
     assert figures["warm"]["ease"]["AUC"]["mean"] > 0.8
+    assert first["counts"]["artists"] == N_ARTISTS
+    assert first["counts"]["artists without tags"] == 1
+    assert _run(folder, "second.json") == first
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_cold_or_held_out_entry_is_in_training_and_every_entry_has_one_place(
-    hetrec: Any, folder: Path, seed: int
+    folder: Path, seed: int
 ) -> None:
     matrix = hetrec.read_listening(folder).matrix
     split = hetrec.split_listening(matrix, seed)
@@ -137,9 +123,7 @@ def test_no_cold_or_held_out_entry_is_in_training_and_every_entry_has_one_place(
     assert split.validation.relevant.sum() in (int(0.1 * n_warm), int(0.1 * n_warm) + 1)
 
 
-def test_values_are_logarithms_and_texts_the_most_given_tags_first(
-    hetrec: Any, folder: Path
-) -> None:
+def test_values_are_logarithms_and_texts_the_most_given_tags_first(folder: Path) -> None:
     """Listener 1 played artist 1 once: log 2. One more listener calls artist 1 "fast", so that
     comes first.
     """
@@ -152,7 +136,7 @@ def test_values_are_logarithms_and_texts_the_most_given_tags_first(
     assert listening.texts[39] == ""
 
 
-def test_text_knn_is_the_mean_over_the_three_closest_seeds(hetrec: Any) -> None:
+def test_text_knn_is_the_mean_over_the_three_closest_seeds() -> None:
     """Candidate (1, 0) against seeds (1, 0), (0.6, 0.8), (0, 1), (-1, 0): (1 + 0.6 + 0) / 3."""
     vectors = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])
     scores = hetrec.text_knn(csr_matrix(np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]])), vectors)
@@ -160,7 +144,7 @@ def test_text_knn_is_the_mean_over_the_three_closest_seeds(hetrec: Any) -> None:
     assert not scores[1].any()
 
 
-def test_text_profile_asks_as_recommend_does(hetrec: Any) -> None:
+def test_text_profile_asks_as_recommend_does() -> None:
     """Places 2, 0, -2 on a line, ridge any: the listener of the first gets 1.2247, 0, -1.2247
     (test_profile.py).
     """
@@ -169,14 +153,14 @@ def test_text_profile_asks_as_recommend_does(hetrec: Any) -> None:
     np.testing.assert_allclose(scores, [[1.2247, 0.0, -1.2247], [0.0, 0.0, 0.0]], atol=1e-4)
 
 
-def test_artists_without_text_get_zeros_and_others_unit_vectors(hetrec: Any) -> None:
+def test_artists_without_text_get_zeros_and_others_unit_vectors() -> None:
     vectors = hetrec.encode_texts(["dark, slow", "", "dark, slow", "bright"])
     assert not vectors[1].any()
     assert (vectors[0] == vectors[2]).all()
     np.testing.assert_allclose(np.linalg.norm(vectors[[0, 3]], axis=1), 1.0, atol=1e-12)
 
 
-def test_wrong_input_is_refused_in_words(hetrec: ModuleType, folder: Path) -> None:
+def test_wrong_input_is_refused_in_words(folder: Path) -> None:
     with pytest.raises(ConfigError, match="--seeds must be at least 1; found 0"):
         hetrec.main([str(folder), "--seeds", "0"])
     (folder / "user_artists.dat").write_text(

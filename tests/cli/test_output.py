@@ -14,7 +14,7 @@ from ponticello.cli.output import (
     skipped_note,
     strip_control_chars,
 )
-from ponticello.search.ranking import Result
+from ponticello.search.results import Result
 from ponticello.storage.layout import create_library
 
 RESULTS = [

@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ponticello.cli.main import app
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import ConfigError
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
@@ -20,6 +19,7 @@ from ponticello.splits.splits import load_splits
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import import_tracks
 from tests.cli.commands import out
+from tests.synthetic import make_catalogue
 
 FUNNEL = [
     "events",

@@ -23,7 +23,7 @@ def test_engine_that_is_none_is_refused(trained: Library) -> None:
 def test_ray_embeds_with_the_bytes_of_one_process(
     trained_copy: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In four lots a run, of which the workers do some each."""
+    """In four parts, of which each worker embeds some."""
     pytest.importorskip("ray", reason="needs the extra ray")
     monkeypatch.setattr(embed, "PART_SIZE", 16)
     folder = trained_copy.folder
@@ -31,13 +31,12 @@ def test_ray_embeds_with_the_bytes_of_one_process(
         shutil.rmtree(folder.run(name) / "vectors")
     out("embed", "-L", folder.root)
     before = Library.open(folder.root).index.vectors.copy()
-    for name in ("semantic", "preference"):
-        shutil.rmtree(folder.run(name) / "vectors")
-    assert ", 120 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
+    run = folder.run("preference")
+    shutil.rmtree(run / "vectors")
+    assert ", 60 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
     assert np.array_equal(Library.open(folder.root).index.vectors, before)
-    for name in ("semantic", "preference"):
-        assert len(list(folder.run(name).glob("vectors/*/part-*"))) == 4
-        assert not list(folder.run(name).glob("vectors/*/jobs/*"))
+    assert len(list(run.glob("vectors/*/part-*"))) == 4
+    assert not list(run.glob("vectors/*/jobs/*"))
     assert ", 0 vectors new; in " in out("embed", "--engine", "ray", "-L", folder.root)
 
 

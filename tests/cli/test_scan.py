@@ -8,12 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ponticello.cli.main import app
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import DataError, LibraryError
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.tracks.catalog import read_tracks
 from tests.cli.commands import error, out
+from tests.synthetic import make_catalogue
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ponticello.cli.main import app
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
-from ponticello.search.ranking import Result
+from ponticello.search.results import Result
 from ponticello.storage.schema import PATH, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import audio_path
 from tests.cli.commands import error, out

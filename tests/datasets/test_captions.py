@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.captions import read_musiccaps, read_song_describer
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 CAPS = (
@@ -23,7 +23,7 @@ def test_musiccaps_row_becomes_a_clip_with_caption_and_aspects(tmp_path: Path) -
     )
     (tmp_path / "audio").mkdir()
     (tmp_path / "audio" / "-0Gj8-vB1q4.flac").write_bytes(b"sound")
-    content = read_musiccaps(tmp_path)
+    content = SETS["musiccaps"].read(tmp_path)
     first, second = content.tracks.to_dicts()
     assert first == {
         "track_id": "-0Gj8-vB1q4",
@@ -48,7 +48,7 @@ def test_bad_musiccaps_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> No
         + "../d,0,10,x,[],cap,1,True,False\n"
         + "e,0,10,x,[],cap,1,True,False\n"
     )
-    content = read_musiccaps(tmp_path)
+    content = SETS["musiccaps"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["e"]
     assert sorted((row.line, row.field, row.reason) for row in content.skipped) == [
         (2, "is_balanced_subset", "is not True or False"),
@@ -69,7 +69,7 @@ def test_song_describer_has_one_row_a_track_with_all_its_captions(tmp_path: Path
     audio = tmp_path / "audio" / "34" / "1004034.2min.mp3"
     audio.parent.mkdir(parents=True)
     audio.write_bytes(b"sound")
-    content = read_song_describer(tmp_path)
+    content = SETS["song-describer"].read(tmp_path)
     first, second = content.tracks.to_dicts()
     assert first == {
         "track_id": "1004034",
@@ -93,7 +93,7 @@ def test_bad_song_describer_rows_are_named_and_the_rest_is_kept(tmp_path: Path) 
         SONGS + "1,../7,A,True,0,1,2,p,9\n2,8,,True,0,1,2,p,9\n2,9,B,True,0,1,2,p,9\n"
         "3,9,C,True,0,1,2,p,9\n3,9,D\n"
     )
-    content = read_song_describer(tmp_path)
+    content = SETS["song-describer"].read(tmp_path)
     assert content.tracks.select("track_id", "captions").rows() == [("9", ["C"])]
     assert sorted((row.line, row.field, row.reason) for row in content.skipped) == [
         (2, "track_id", "is not a number"),
@@ -105,8 +105,8 @@ def test_bad_song_describer_rows_are_named_and_the_rest_is_kept(tmp_path: Path) 
 
 def test_missing_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has no musiccaps-public\.csv; wanted the clips"):
-        read_musiccaps(tmp_path)
+        SETS["musiccaps"].read(tmp_path)
     with pytest.raises(
         DataError, match=r"has no song_describer\.csv; wanted the captions; to get it: .*zenodo"
     ):
-        read_song_describer(tmp_path)
+        SETS["song-describer"].read(tmp_path)

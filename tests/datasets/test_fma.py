@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.fma import read_fma
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 NAMES = [
@@ -59,7 +59,7 @@ def test_track_is_read_from_under_the_two_rows_of_names(tmp_path: Path, n_header
     audio = tmp_path / "fma_small" / "000" / "000002.mp3"
     audio.parent.mkdir(parents=True)
     audio.write_bytes(b"sound")
-    content = read_fma(tmp_path)
+    content = SETS["fma"].read(tmp_path)
     assert content.tracks.to_dicts() == [
         {
             "track_id": "2",
@@ -82,7 +82,7 @@ def test_track_is_read_from_under_the_two_rows_of_names(tmp_path: Path, n_header
 
 def test_without_the_names_of_genres_the_top_genre_is_taken(tmp_path: Path) -> None:
     _write(tmp_path, ["2", *FOOD, "Food"])
-    content = read_fma(tmp_path)
+    content = SETS["fma"].read(tmp_path)
     assert content.tracks["genres"].to_list() == [["Hip-Hop"]]
     assert content.missing == ["fma_small/ (or another size)", "genres.csv"]
 
@@ -99,7 +99,7 @@ def test_bad_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
         ["5", *held, "x"],
         ["x/../y", *FOOD, "x"],
     )
-    content = read_fma(tmp_path)
+    content = SETS["fma"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["2"]
     assert sorted((row.line or 0, row.field, row.reason) for row in content.skipped) == [
         (6, "", "has 2 fields, wanted 13"),
@@ -115,7 +115,7 @@ def test_stray_quote_costs_its_own_line(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '3,"a"b\n')
     with path.open("a", newline="") as file:
         csv.writer(file).writerow(["5", *FOOD, "Grass"])
-    content = read_fma(tmp_path)
+    content = SETS["fma"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["2", "5"]
     assert [(row.line, row.reason.partition(":")[0]) for row in content.skipped] == [
         (6, "is not valid CSV")
@@ -127,9 +127,9 @@ def test_missing_and_other_tables_are_refused(tmp_path: Path) -> None:
         DataError,
         match=r"has no fma_metadata/tracks\.csv or tracks\.csv; wanted .* fma_metadata\.zip",
     ):
-        read_fma(tmp_path)
+        SETS["fma"].read(tmp_path)
     (tmp_path / "tracks.csv").write_text("track_id,title\n1,a\n")
     with pytest.raises(
         DataError, match=r"tracks\.csv: the two header lines name no 'track\.title'"
     ):
-        read_fma(tmp_path)
+        SETS["fma"].read(tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.tagging import read_gtzan
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 
@@ -23,7 +23,7 @@ def test_clips_have_their_genre_and_the_split_of_their_list(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"sound")
     _lists(tmp_path, train="blues/blues.00001.wav\n", valid="jazz/jazz.00054.wav\n", test="")
-    content = read_gtzan(tmp_path)
+    content = SETS["gtzan"].read(tmp_path)
     assert content.tracks.select("track_id", "genres", "split").rows() == [
         ("blues.00000", ["blues"], None),
         ("blues.00001", ["blues"], "train"),
@@ -42,7 +42,7 @@ def test_bad_lines_and_files_are_named_and_the_rest_is_kept(tmp_path: Path) -> N
     )
     (tmp_path / "genres" / "blues").mkdir(parents=True)
     (tmp_path / "genres" / "blues" / "mine.wav").write_bytes(b"sound")
-    content = read_gtzan(tmp_path)
+    content = SETS["gtzan"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["blues.00001"]
     assert content.missing == ["valid_filtered.txt"]
     assert [(Path(row.file).name, row.line, row.reason) for row in content.skipped] == [
@@ -56,4 +56,4 @@ def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"has no genres/ and no train_filtered\.txt; to get them: the audio"
     ):
-        read_gtzan(tmp_path)
+        SETS["gtzan"].read(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.listening import read_hetrec
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 ARTISTS = '1\tMALICE MIZER\thttp://a\thttp://b\n2\tDiary "of Dreams\thttp://a\thttp://b\n'
@@ -27,7 +27,7 @@ def _write(root: Path, artists: str = ARTISTS, plays: str = "2\t1\t13883\n2\t2\t
 
 def test_artists_and_their_tags_most_given_first(tmp_path: Path) -> None:
     _write(tmp_path)
-    content = read_hetrec(tmp_path)
+    content = SETS["hetrec2011-lastfm"].read(tmp_path)
     assert content.tracks.rows() == [
         ("1", "MALICE MIZER", "MALICE MIZER", ["tropicália", "metal"]),
         ("2", 'Diary "of Dreams', 'Diary "of Dreams', None),
@@ -38,7 +38,7 @@ def test_artists_and_their_tags_most_given_first(tmp_path: Path) -> None:
 def test_counts_become_weighted_collect_events_at_one_moment(tmp_path: Path) -> None:
     """log(1 + 13883) and log(1 + 0) = 0."""
     _write(tmp_path)
-    events = read_hetrec(tmp_path).interactions
+    events = SETS["hetrec2011-lastfm"].read(tmp_path).interactions
     assert events is not None
     assert events.select("user_id", "track_id", "event").rows() == [
         ("2", "1", "collect"),
@@ -50,7 +50,7 @@ def test_counts_become_weighted_collect_events_at_one_moment(tmp_path: Path) -> 
 
 def test_header_of_the_artists_may_be_there(tmp_path: Path) -> None:
     _write(tmp_path, artists="id\tname\turl\tpictureURL\n" + ARTISTS)
-    content = read_hetrec(tmp_path)
+    content = SETS["hetrec2011-lastfm"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["1", "2"]
     assert content.skipped == []
 
@@ -58,7 +58,7 @@ def test_header_of_the_artists_may_be_there(tmp_path: Path) -> None:
 def test_bad_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
     _write(tmp_path, plays="2\t1\tmany\n2\t9\t5\n2\t1\t5\n2\t1\t6\n2\n")
     (tmp_path / "artists.dat").write_bytes(ARTISTS.encode() + b"3\tCaf\xe9\tu\tp\n1\tagain\tu\tp\n")
-    content = read_hetrec(tmp_path)
+    content = SETS["hetrec2011-lastfm"].read(tmp_path)
     assert content.interactions is not None
     assert content.interactions["track_id"].to_list() == ["1"]
     assert sorted((row.file, row.line, row.reason) for row in content.skipped) == [
@@ -74,11 +74,11 @@ def test_bad_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
 def test_tags_are_optional_and_the_counts_are_not(tmp_path: Path) -> None:
     _write(tmp_path)
     (tmp_path / "tags.dat").unlink()
-    content = read_hetrec(tmp_path)
+    content = SETS["hetrec2011-lastfm"].read(tmp_path)
     assert (content.missing, "tags" in content.tracks.columns) == (["tags.dat"], False)
     (tmp_path / "user_artists.dat").unlink()
     with pytest.raises(
         DataError,
         match=r"has no user_artists\.dat; wanted the listening counts; to get it: hetrec2011",
     ):
-        read_hetrec(tmp_path)
+        SETS["hetrec2011-lastfm"].read(tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.tagging import read_jamendo
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 HEADER = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"
@@ -27,7 +27,7 @@ def test_tags_go_to_a_column_each_and_splits_too(tmp_path: Path) -> None:
     _split(tmp_path, 0, "-train", ROCK, RICH)
     _split(tmp_path, 0, "_top50tags-train", ROCK)
     _split(tmp_path, 1, "-test", RICH)
-    content = read_jamendo(tmp_path)
+    content = SETS["mtg-jamendo"].read(tmp_path)
     rock, rich = content.tracks.to_dicts()
     assert (rock["track_id"], rock["genres"], rock["moods"]) == ("track_0000241", ["rock"], None)
     assert (rich["genres"], rich["instruments"], rich["moods"]) == (["jazz"], ["piano"], ["film"])
@@ -45,7 +45,9 @@ def test_audio_is_found_in_both_qualities(tmp_path: Path, name: str) -> None:
     _split(tmp_path, 0, "-train", RICH)
     (tmp_path / name).parent.mkdir(parents=True)
     (tmp_path / name).write_bytes(b"sound")
-    assert read_jamendo(tmp_path).tracks["path"].to_list() == [(tmp_path / name).as_posix()]
+    assert SETS["mtg-jamendo"].read(tmp_path).tracks["path"].to_list() == [
+        (tmp_path / name).as_posix()
+    ]
 
 
 def test_names_come_from_the_table_of_all_tracks(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_names_come_from_the_table_of_all_tracks(tmp_path: Path) -> None:
         "TRACK_ID\tARTIST_ID\tALBUM_ID\tTRACK_NAME\tARTIST_NAME\tALBUM_NAME\tRELEASEDATE\tURL\n"
         'track_0000241\tartist_000005\talbum_000033\tThe "End\tBo\tFirst\t2004-12-28\thttp://x\n'
     )
-    (row,) = read_jamendo(tmp_path).tracks.to_dicts()
+    (row,) = SETS["mtg-jamendo"].read(tmp_path).tracks.to_dicts()
     assert (row["title"], row["artist"], row["album"], row["release_date"]) == (
         'The "End',
         "Bo",
@@ -75,7 +77,7 @@ def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
         ROCK,
     )
     _split(tmp_path, 0, "-validation", ROCK)
-    content = read_jamendo(tmp_path)
+    content = SETS["mtg-jamendo"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["track_0000241"]
     assert [(row.file, row.line, row.field, row.reason) for row in content.skipped] == [
         ("split-0/autotagging-train.tsv", 2, "", "has 2 fields, wanted 6 or more"),
@@ -95,11 +97,11 @@ def test_folder_without_a_split_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"has no data/splits/split-0/autotagging-train\.tsv nor .* git clone"
     ):
-        read_jamendo(tmp_path)
+        SETS["mtg-jamendo"].read(tmp_path)
 
 
 def test_split_file_with_another_header_is_refused(tmp_path: Path) -> None:
     _split(tmp_path, 0, "-train")
     (tmp_path / "data/splits/split-0/autotagging-train.tsv").write_text("id\ttags\n")
     with pytest.raises(DataError, match="line 1 is 'id\\\\ttags'; wanted TRACK_ID ARTIST_ID"):
-        read_jamendo(tmp_path)
+        SETS["mtg-jamendo"].read(tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.tagging import read_magnatagatune
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 
@@ -41,7 +41,7 @@ def test_tags_are_the_columns_with_a_one_and_the_folder_is_the_split(tmp_path: P
     )
     (tmp_path / "mp3" / "f").mkdir(parents=True)
     (tmp_path / "mp3" / "f" / "bach-01-30-59.mp3").write_bytes(b"sound")
-    content = read_magnatagatune(tmp_path)
+    content = SETS["magnatagatune"].read(tmp_path)
     assert content.tracks.select("track_id", "split", "tags").rows() == [
         ("2", "test", ["no piano", "flute"]),
         ("6", "validation", ["flute"]),
@@ -71,7 +71,7 @@ def test_top_tags_are_the_fifty_most_used(tmp_path: Path) -> None:
     ones = ("1",) * 51
     rows = [("1", *ones, "0/a.mp3"), ("2", "0", *ones[1:], "0/b.mp3")]
     _write(tmp_path / "annotations_final.csv", header, *rows)
-    content = read_magnatagatune(tmp_path)
+    content = SETS["magnatagatune"].read(tmp_path)
     assert content.tracks["tags"][0].to_list() == list(names)
     assert content.tracks["tags_top50"][0].to_list() == list(names[1:])
     assert content.missing == ["clip_info_final.csv"]
@@ -88,7 +88,7 @@ def test_bad_rows_are_named_and_the_rest_is_kept(tmp_path: Path) -> None:
         ("4", "0", "1", "0/e.mp3"),
         ("5", "0", "1", "0/../../etc/hosts"),
     )
-    content = read_magnatagatune(tmp_path)
+    content = SETS["magnatagatune"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["4"]
     assert sorted((row.line, row.field, row.reason) for row in content.skipped) == [
         (2, "", "has 3 fields, wanted 4"),
@@ -104,4 +104,4 @@ def test_missing_annotations_are_named(tmp_path: Path) -> None:
         DataError,
         match=r"has no annotations_final\.csv; wanted the tags of every clip; to get it: http",
     ):
-        read_magnatagatune(tmp_path)
+        SETS["magnatagatune"].read(tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ponticello.datasets.listening import read_melon
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 SONG = {
@@ -38,7 +38,7 @@ def _write(root: Path, **files: Any) -> None:
 
 def test_song_becomes_a_track_with_names_for_its_genres(tmp_path: Path) -> None:
     _write(tmp_path, song_meta=[SONG], genre_gn_all={"GN0900": "POP"})
-    content = read_melon(tmp_path)
+    content = SETS["melon"].read(tmp_path)
     assert content.tracks.to_dicts() == [
         {
             "track_id": "0",
@@ -61,7 +61,7 @@ def test_unknown_parts_of_a_date_are_left_out(
     tmp_path: Path, issued: str, date: str | None
 ) -> None:
     _write(tmp_path, song_meta=[{**SONG, "issue_date": issued}], genre_gn_all={})
-    assert read_melon(tmp_path).tracks["release_date"].to_list() == [date]
+    assert SETS["melon"].read(tmp_path).tracks["release_date"].to_list() == [date]
 
 
 def test_playlist_is_its_own_user_and_session_at_its_date(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_playlist_is_its_own_user_and_session_at_its_date(tmp_path: Path) -> Non
         val=[{**PLAYLIST, "id": 2}],
         test=[],
     )
-    content = read_melon(tmp_path)
+    content = SETS["melon"].read(tmp_path)
     assert content.interactions is not None
     moment = datetime(2013, 12, 19, 18, 36, 19, tzinfo=UTC)
     columns = ("user_id", "session_id", "track_id", "played_at", "event", "split")
@@ -96,7 +96,7 @@ def test_bad_entries_are_named_by_number_and_the_rest_is_kept(tmp_path: Path) ->
             {**PLAYLIST, "id": 4, "updt_date": "now"},
         ],
     )
-    content = read_melon(tmp_path)
+    content = SETS["melon"].read(tmp_path)
     assert content.tracks["track_id"].to_list() == ["0"]
     assert content.interactions is not None
     assert content.interactions["user_id"].to_list() == ["61281"]
@@ -118,7 +118,7 @@ def test_half_a_surrogate_pair_does_not_stop_the_import(tmp_path: Path) -> None:
         song_meta=[{**SONG, "song_name": "a\ud800"}, "\ud800"],
         genre_gn_all={"GN0900": "\ud800"},
     )
-    content = read_melon(tmp_path)
+    content = SETS["melon"].read(tmp_path)
     assert content.tracks.select("title", "genres").rows() == [("a?", ["?", "GN0901"])]
     assert [row.value for row in content.skipped] == ["?"]
 
@@ -127,10 +127,10 @@ def test_missing_and_broken_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"has no song_meta\.json; wanted the songs' names; to get it: register"
     ):
-        read_melon(tmp_path)
+        SETS["melon"].read(tmp_path)
     (tmp_path / "song_meta.json").write_text("[{")
     with pytest.raises(DataError, match=r"song_meta\.json is not JSON"):
-        read_melon(tmp_path)
+        SETS["melon"].read(tmp_path)
     _write(tmp_path, song_meta={"id": 1})
     with pytest.raises(DataError, match=r"song_meta\.json is a JSON dict, wanted a list"):
-        read_melon(tmp_path)
+        SETS["melon"].read(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ponticello.datasets.music4all import read_music4all
+from ponticello.datasets.registry import SETS
 from ponticello.errors import DataError
 
 INFORMATION = (
@@ -30,7 +30,7 @@ def test_tracks_are_joined_from_all_the_files(tmp_path: Path) -> None:
     )
     (tmp_path / "audios").mkdir()
     (tmp_path / "audios" / "0009fFIM.mp3").write_bytes(b"sound")
-    content = read_music4all(tmp_path)
+    content = SETS["music4all-onion"].read(tmp_path)
     first, second = content.tracks.to_dicts()
     assert first == {
         "track_id": "0009fFIM",
@@ -58,7 +58,7 @@ def test_listening_is_plays_in_utc_and_bad_rows_are_named(tmp_path: Path) -> Non
         "u1\tgone\t2019-02-20 12:28\n"
         "u1\t0009fFIM\tlate\n\t0009fFIM\t2019-02-20 12:28\nu1\t0009fFIM\n",
     )
-    content = read_music4all(tmp_path)
+    content = SETS["music4all-onion"].read(tmp_path)
     assert content.interactions is not None
     assert content.interactions.select("user_id", "track_id", "played_at", "event").rows() == [
         ("u1", "0009fFIM", datetime(2019, 2, 20, 12, 28, tzinfo=UTC), "play")
@@ -81,7 +81,7 @@ def test_log_of_onion_alone_gives_tracks_by_id_and_comes_first(tmp_path: Path, n
     )
     (tmp_path / name).write_bytes(bz2.compress(log) if name.endswith("bz2") else log)
     _write(tmp_path, listening_history="user\tsong\ttimestamp\n")
-    content = read_music4all(tmp_path)
+    content = SETS["music4all-onion"].read(tmp_path)
     assert content.tracks.rows() == [("0009fFIM",), ("0010xmHR",)]
     assert content.interactions is not None
     assert content.interactions["played_at"][0] == datetime(2013, 1, 27, 21, 42, 38, tzinfo=UTC)
@@ -92,7 +92,7 @@ def test_broken_archive_and_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"has no id_information\.csv and no listening log; to get them: Music4All"
     ):
-        read_music4all(tmp_path)
+        SETS["music4all-onion"].read(tmp_path)
     (tmp_path / "userid_trackid_timestamp.tsv.bz2").write_bytes(b"no archive")
     with pytest.raises(DataError, match=r"timestamp\.tsv\.bz2 cannot be read"):
-        read_music4all(tmp_path)
+        SETS["music4all-onion"].read(tmp_path)

@@ -15,12 +15,12 @@ from ponticello.datasets.simulated import (
     audible_traits,
     simulate_listeners,
 )
-from ponticello.datasets.synthetic import TRAITS as TRAITS_PLANTED
-from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import ShapeError
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
 from ponticello.storage.schema import EVENTS, POSITIVE_EVENTS
+from tests.synthetic import TRAITS as TRAITS_PLANTED
+from tests.synthetic import SyntheticCatalogue
 
 IDS = [f"t{number:03d}" for number in range(80)]
 TRAITS = np.random.default_rng(7).standard_normal(

@@ -6,7 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ponticello.datasets.yambda import GAP_S, ORIGIN, TEST_FROM_S, read_yambda
+from ponticello.datasets.registry import SETS
+from ponticello.datasets.yambda import GAP_S, ORIGIN, TEST_FROM_S
 from ponticello.errors import DataError
 
 LISTENS = {
@@ -40,7 +41,7 @@ def test_listens_become_plays_with_their_seconds_and_split(tmp_path: Path) -> No
     training and test.
     """
     _write(tmp_path, "listens", {name: [*values] for name, values in LISTENS.items()})
-    content = read_yambda(tmp_path)
+    content = SETS["yambda"].read(tmp_path)
     assert content.tracks.rows() == [("7", 200.0), ("8", 100.0)]
     assert content.interactions is not None
     assert content.interactions.select(
@@ -58,7 +59,7 @@ def test_likes_and_dislikes_are_events_of_their_own(tmp_path: Path) -> None:
     _write(tmp_path, "listens", {name: [*values] for name, values in LISTENS.items()})
     _write(tmp_path, "likes", _rated(7))
     _write(tmp_path, "dislikes", _rated(9))
-    content = read_yambda(tmp_path)
+    content = SETS["yambda"].read(tmp_path)
     assert content.interactions is not None
     assert content.interactions.select("track_id", "event", "played_s").rows()[3:] == [
         ("7", "like", None),
@@ -74,7 +75,7 @@ def test_rows_without_a_user_are_named_and_the_rest_is_kept(tmp_path: Path) -> N
         "listens",
         {**{name: [*values] for name, values in LISTENS.items()}, "uid": [100, None, 200]},
     )
-    content = read_yambda(tmp_path)
+    content = SETS["yambda"].read(tmp_path)
     assert content.interactions is not None
     assert content.interactions["user_id"].to_list() == ["100", "200"]
     assert [(row.file, row.line, row.field) for row in content.skipped] == [
@@ -87,11 +88,11 @@ def test_missing_listens_and_the_other_form_are_refused(tmp_path: Path) -> None:
         DataError,
         match=r"has no listens\.parquet; wanted the listens of the flat form; to get it: flat",
     ):
-        read_yambda(tmp_path)
+        SETS["yambda"].read(tmp_path)
     pl.DataFrame({"uid": [1], "item_id": [[1, 2]]}).write_parquet(tmp_path / "listens.parquet")
     with pytest.raises(DataError, match=r"listens\.parquet is not of the flat form"):
-        read_yambda(tmp_path)
+        SETS["yambda"].read(tmp_path)
     lists = {name: [values] if name != "uid" else [1] for name, values in LISTENS.items()}
     pl.DataFrame(lists).write_parquet(tmp_path / "listens.parquet")
     with pytest.raises(DataError, match=r"column 'item_id' is List\(Int64\), wanted a number"):
-        read_yambda(tmp_path)
+        SETS["yambda"].read(tmp_path)

@@ -29,14 +29,6 @@ FITS: dict[str, Callable[..., Scorer]] = {
     "ease": partial(fit_ease, l2=1.0),
     "als": partial(fit_als, factors=4, l2=0.1, alpha=5.0, seed=0),
 }
-BOUNDS: list[tuple[Callable[..., Scorer], str]] = [
-    (partial(FITS["item_knn"], n_neighbours=0), "n_neighbours must be at least 1; found 0"),
-    (partial(FITS["item_knn"], shrinkage=-1.0), r"shrinkage must be at least 0; found -1\.0"),
-    (partial(FITS["ease"], l2=0.0), r"l2 must be above 0; found 0\.0"),
-    (partial(FITS["als"], factors=0), "factors must be at least 1; found 0"),
-    (partial(FITS["als"], l2=-1.0), r"l2 must be above 0; found -1\.0"),
-    (partial(FITS["als"], alpha=0.0), r"alpha must be above 0; found 0\.0"),
-]
 KNN_MATRIX = csr_matrix(np.array([[3.0, 0, 2], [4, 3, 0], [0, 4, 0]]))
 
 
@@ -215,14 +207,6 @@ def test_what_cannot_be_learned_from_is_refused(name: str, blocks: Any) -> None:
             FITS[name](blocks)
 
 
-@pytest.mark.parametrize(("fit", "message"), BOUNDS)
-def test_setting_out_of_range_is_refused(
-    fit: Callable[..., Scorer], message: str, blocks: Any
-) -> None:
-    with pytest.raises(ConfigError, match=message):
-        fit(blocks)
-
-
 def test_als_that_diverges_names_the_settings_to_change(blocks: Any) -> None:
     with pytest.raises(
         ConfigError, match=r"ALS diverged with .*take a larger l2 or a smaller alpha"
@@ -259,14 +243,10 @@ def _choose(values: dict[str, float]) -> str:
     models = {
         label: Factors(np.array([[value]]), np.ones((1, 1))) for label, value in values.items()
     }
-    label, model = choose(
-        {name: partial(models.__getitem__, name) for name in values}, _first_score
-    )
-    assert model is models[label]
-    return label
+    return choose({name: partial(models.__getitem__, name) for name in values}, _first_score)
 
 
-def _first_score(model: Factors) -> float:
+def _first_score(model: Scorer) -> float:
     return float(model(np.array([0]))[0, 0])
 
 
@@ -276,8 +256,6 @@ def test_choose_takes_the_highest_measure_and_the_first_of_equal_ones() -> None:
     assert _choose({"a": nan, "b": -1.0, "c": nan}) == "b"
     with pytest.raises(DataError, match="the measure is nan for all of a, b"):
         _choose({"a": nan, "b": nan})
-    with pytest.raises(ConfigError, match="no candidates to choose from"):
-        _choose({})
 
 
 @pytest.mark.parametrize("name", FITS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import DataError
 from ponticello.evaluate import baselines as module
 from ponticello.evaluate.baselines import (
     CANNOT_FROM_CONTENT,
@@ -125,19 +125,6 @@ def test_only_directions_count_and_a_track_without_content_is_near_nothing() -> 
 
 def test_content_knn_refuses_what_does_not_fit() -> None:
     known = directions(3, 2, seed=0)
-    for wrong, new in (
-        (known[:2], known),
-        (known, known[:, :1]),
-        (known[0], known),
-        (known, known[0]),
-    ):
-        with pytest.raises(
-            ShapeError,
-            match=r"must be a \(U, I\) matrix, \(I, d\) and \(m, d\) content; found \(3, 3\)",
-        ):
-            fit_content_knn(MATRIX, wrong, new, 1)
-    with pytest.raises(ConfigError, match="n_neighbours must be at least 1; found 0"):
-        fit_content_knn(MATRIX, known, None, 0)
     with pytest.raises(
         DataError, match="a matrix of 2 listeners and 3 tracks holds no liked track"
     ):
@@ -179,15 +166,7 @@ def test_content_to_factors_shrinks_towards_the_mean_track() -> None:
     assert np.allclose(found, [[2.0]], atol=1e-12)
 
 
-def test_content_to_factors_refuses_what_does_not_fit() -> None:
+def test_content_to_factors_refuses_tracks_without_factors() -> None:
     ones = np.ones((4, 2))
-    for content, new in ((ones[:3], ones), (ones, ones[:, :1]), (ones[0], ones), (ones, ones[0])):
-        with pytest.raises(
-            ShapeError,
-            match=r"must be \(I, f\) item factors, \(I, d\) and \(m, d\) content; found \(",
-        ):
-            content_to_factors(ones, content, new, 1.0)
     with pytest.raises(DataError, match="none of the 4 tracks has factors to learn from"):
         content_to_factors(np.zeros((4, 2)), ones, ones, 1.0)
-    with pytest.raises(ConfigError, match=r"l2 must be above 0; found 0\.0"):
-        content_to_factors(ones, ones, ones, 0.0)

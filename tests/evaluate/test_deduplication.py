@@ -6,7 +6,7 @@ import pytest
 
 from ponticello.evaluate.tasks import Task, deduplicate_task, rank_task
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, VectorSpace
-from ponticello.search.ranking import rank_tracks
+from tests.search.ranked import rank
 
 SCORES = np.array([[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5]])
 RECORDINGS = {"a": "a", "b": "b", "c": "a", "d": "b"}  # e is known to nobody
@@ -68,7 +68,7 @@ def test_without_copies_or_with_listeners_to_rank_nothing_changes() -> None:
 
 
 def test_first_places_are_those_that_serving_shows() -> None:
-    """Random copies and met tracks: the list of the ranking and `rank_tracks` name the same
+    """Random copies and met tracks: the list of the ranking and `SearchService.rank` name the same
     recordings in order.
     """
     generator = np.random.default_rng(0)
@@ -87,8 +87,8 @@ def test_first_places_are_those_that_serving_shows() -> None:
     tracks = pl.DataFrame({"track_id": ids, "title": ids, "artist": ids})
     for row in range(5):
         excluded = [ids[column] for column in met[row]]
-        query = Query(asking[row : row + 1], None, "text")
-        shown = rank_tracks(
+        query = Query((asking[row : row + 1],), "text")
+        shown = rank(
             index, query, tracks, k=10, blend=0.0, excluded=excluded, deduplicate_recordings=True
         )
         by_name = {track_id: recordings[column] for column, track_id in enumerate(ids)}

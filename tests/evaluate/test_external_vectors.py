@@ -29,23 +29,23 @@ def test_both_kinds_of_file_give_unit_vectors_by_id(tmp_path: Path) -> None:
     files = [_npz(tmp_path / "v.npz", ids=np.array(IDS), vectors=VECTORS)]
     files.append(_parquet(tmp_path / "v.parquet", track_id=IDS, vector=VECTORS.tolist()))
     for file in files:
-        found = read_vectors(file)
-        assert list(found.vectors) == ["a", "b"]
-        np.testing.assert_allclose(found.vectors["a"], [0.6, 0.8], rtol=1e-6)
-        np.testing.assert_allclose(found.vectors["b"], [0.0, 1.0])
-        assert found.left_out == ["broken", "zero"]
+        vectors, left_out = read_vectors(file)
+        assert list(vectors) == ["a", "b"]
+        np.testing.assert_allclose(vectors["a"], [0.6, 0.8], rtol=1e-6)
+        np.testing.assert_allclose(vectors["b"], [0.0, 1.0])
+        assert left_out == ["broken", "zero"]
 
 
 def test_ids_may_be_whole_numbers_and_columns_fixed_size(tmp_path: Path) -> None:
     assert list(
-        read_vectors(_npz(tmp_path / "n.npz", ids=np.array([7, 8]), vectors=np.eye(2))).vectors
+        read_vectors(_npz(tmp_path / "n.npz", ids=np.array([7, 8]), vectors=np.eye(2)))[0]
     ) == ["7", "8"]
     table = pl.DataFrame(
         {"track_id": [7, 8], "vector": np.eye(2)},
         schema_overrides={"vector": pl.Array(pl.Float32, 2)},
     )
     table.write_parquet(tmp_path / "n.parquet")
-    assert list(read_vectors(tmp_path / "n.parquet").vectors) == ["7", "8"]
+    assert list(read_vectors(tmp_path / "n.parquet")[0]) == ["7", "8"]
 
 
 @pytest.mark.parametrize(

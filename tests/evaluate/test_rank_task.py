@@ -8,7 +8,7 @@ import pytest
 from ponticello.errors import DataError, ShapeError
 from ponticello.evaluate import tasks as ranking
 from ponticello.evaluate.tasks import Task, rank_task
-from ponticello.metrics.ranking import rank_metrics
+from ponticello.metrics.ranking import all_metrics, hit_groups, metric_columns
 
 
 def _task(n_queries: int = 40, n: int = 60, seed: int = 0) -> tuple[Task, np.ndarray]:
@@ -36,6 +36,15 @@ def _tables(task: Task) -> tuple[np.ndarray, np.ndarray]:
     return relevant, allowed
 
 
+def _rank_all(
+    scores: np.ndarray, relevant: np.ndarray, allowed: np.ndarray
+) -> dict[str, np.ndarray]:
+    rows = []
+    for row, kept in enumerate(allowed):
+        rows.append(all_metrics(hit_groups(scores[row][kept], relevant[row][kept]), 10))
+    return metric_columns(rows)
+
+
 @pytest.mark.parametrize("block_scores", [1, 150, 10**6])
 def test_ranking_by_blocks_equals_ranking_the_whole_table(
     block_scores: int, monkeypatch: pytest.MonkeyPatch
@@ -43,7 +52,7 @@ def test_ranking_by_blocks_equals_ranking_the_whole_table(
     task, scores = _task()
     monkeypatch.setattr(ranking, "BLOCK_SCORES", block_scores)
     found = rank_task(task, lambda rows: scores[rows], 10)
-    whole = rank_metrics(scores, _tables(task)[0], 10, _tables(task)[1])
+    whole = _rank_all(scores, *_tables(task))
     assert (
         list(found.metrics)
         == list(whole)
@@ -89,7 +98,7 @@ def test_a_stratum_is_the_ranking_without_the_relevant_ones_of_the_others() -> N
     ).by_stratum
     relevant, allowed = _tables(task)
     for name, own in (("some", members), ("others", ~members)):
-        plain = rank_metrics(scores, relevant & own, 10, allowed & ~(relevant & ~own))
+        plain = _rank_all(scores, relevant & own, allowed & ~(relevant & ~own))
         for metric, values in plain.items():
             np.testing.assert_allclose(found[name][metric], values, rtol=0, atol=1e-12)
     assert np.isnan(found["some"]["MRR"]).any()  # a listener without anything in it

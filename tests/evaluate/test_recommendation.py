@@ -10,6 +10,7 @@ import pytest
 
 from ponticello.evaluate.recommendation import EvaluationListening, measure_preference
 from ponticello.evaluate.results import Measurements, Scores
+from ponticello.evaluate.vectors import EvaluationVectors
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
 from ponticello.metrics.bootstrap import bootstrap_mean
@@ -32,13 +33,10 @@ def _listening(library: Library) -> EvaluationListening:
 def _measure(library: Library, listening: EvaluationListening) -> Measurements:
     d, evaluation = library.index.embed_dim, Measurements()
     sides = {"stage_one": library.index.vectors[:, :d], "stage_two": library.index.vectors[:, d:]}
-    vectors = {
-        method: dict(zip(library.index.track_ids, side, strict=True))
-        for method, side in sides.items()
-    }
-    measure_preference(
-        evaluation, listening, vectors, "stage_one", library.folder.config, 0, lambda _: None
-    )
+    ids = library.index.track_ids
+    config = library.folder.config
+    vectors = EvaluationVectors(config, library.tracks, ids, [], {}, [], sides, {}, None, {})
+    measure_preference(evaluation, listening, vectors, 0, lambda _: None)
     return evaluation
 
 

@@ -56,7 +56,7 @@ def test_what_lists_hold() -> None:
             generator.integers(0, 4, (n_users, n)).astype(float),
             generator.random((n_users, n)) < 0.6,
         )
-        lists = top_k(scores, k, allowed)
+        lists = top_k(np.where(allowed, scores, -np.inf), k)
         plain = []
         for row, may in zip(scores, allowed, strict=True):
             best = [i for i in np.lexsort((np.arange(n), -row)).tolist() if may[i]][:k]

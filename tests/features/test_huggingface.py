@@ -212,7 +212,9 @@ def test_senseless_waveforms_are_refused(audio_encoder_folder: Path) -> None:
     with pytest.raises(ShapeError, match=r"one dimension, \(n,\); found \(2, 5\)"):
         front_end.extract(np.zeros((2, 5), dtype=np.float32), RATE)
     for bad in (np.zeros(0, dtype=np.float32), np.full(9, np.nan, dtype=np.float32)):
-        with pytest.raises(DataError, match="at least one sample, and only finite ones"):
+        with pytest.raises(
+            DataError, match=r"a waveform must (hold at least one sample|be finite)"
+        ):
             front_end.extract(bad, RATE)
 
 

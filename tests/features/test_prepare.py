@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 from filelock import FileLock
 
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.features.extraction import mel_job
 from ponticello.features.prepare import (
@@ -23,6 +22,7 @@ from ponticello.features.prepare import (
 from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.tracks.catalog import audio_files, import_tracks
+from tests.synthetic import make_catalogue
 
 
 @pytest.fixture

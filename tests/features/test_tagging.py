@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.features.musicnn import N_TAGS, tag_names
 from ponticello.features.musicnn_frontend import (
@@ -21,6 +20,7 @@ from ponticello.features.store import FeatureStore
 from ponticello.storage.layout import create_library
 from ponticello.storage.schema import MACHINE_TAGS, TRACK_ID
 from ponticello.tracks.catalog import audio_files, import_tracks, read_tracks
+from tests.synthetic import make_catalogue
 
 
 def _frames(msd: dict[str, float], mtt: dict[str, float], n: int = 2) -> np.ndarray:

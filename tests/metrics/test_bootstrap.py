@@ -5,14 +5,12 @@ are right.
 import doctest
 import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest, permutation_test
 
-from ponticello.errors import ConfigError, DataError, ShapeError
 from ponticello.metrics import bootstrap as intervals
 from ponticello.metrics.bootstrap import (
     bootstrap_mean,
@@ -267,51 +265,6 @@ def test_holm_equals_a_plain_version_on_1000_random_cases() -> None:
         p_values[rng.random(len(p_values)) < 0.2] = np.nan
         p_values = p_values.round(int(rng.integers(1, 5)))  # ties
         np.testing.assert_allclose(holm(p_values), _plain_holm(p_values.tolist()), atol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "message"),
-    [
-        (
-            lambda: bootstrap_mean(np.ones(2), None, 1, 0),
-            ConfigError,
-            "rounds must be at least 2; found 1",
-        ),
-        (
-            lambda: sign_flip_p(np.ones(2), None, 0, 0),
-            ConfigError,
-            "rounds must be at least 1; found 0",
-        ),
-        (
-            lambda: bootstrap_mean(np.ones(2), np.ones(3, int), 9, 0),
-            ShapeError,
-            "values .2,. and clusters .3,.",
-        ),
-        (
-            lambda: bootstrap_mean(np.ones((2, 2)), None, 9, 0),
-            ShapeError,
-            "values .2, 2. must be one-dimensional",
-        ),
-        (
-            lambda: bootstrap_means(np.ones(2), None, 9, 0),
-            ShapeError,
-            "columns .2,. must be .queries, methods.",
-        ),
-        (
-            lambda: bootstrap_means(np.ones((2, 1)), np.ones(1, int), 9, 0),
-            ShapeError,
-            "columns .2, 1. and clusters .1",
-        ),
-        (lambda: bootstrap_mean(np.array([np.inf]), None, 9, 0), DataError, "values hold infinity"),
-        (lambda: sign_flip_p(np.ones(2), np.ones(3, int), 9, 0), ShapeError, "clusters .3,."),
-        (lambda: holm(np.array([0.5, 1.5])), DataError, "must lie in .0, 1.; found 1.5"),
-    ],
-)
-def test_bad_input_is_refused_by_name(
-    call: Callable[[], object], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        call()
 
 
 def test_the_examples_run() -> None:

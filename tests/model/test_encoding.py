@@ -14,7 +14,6 @@ from transformers import AutoModel
 
 from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import Config
-from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import AudioError, CheckpointError, ShapeError
 from ponticello.model.batching import pad_features, tokenize
 from ponticello.model.htcl import HTCL, SCALES
@@ -27,6 +26,7 @@ from tests.small_htcl import (
     mels_of_any_length,
     small_config,
 )
+from tests.synthetic import SyntheticCatalogue
 
 EMBED_DIM = 64  # of the tiny preset
 

@@ -87,18 +87,24 @@ def test_record_says_what_goes_in(exported: Path) -> None:
     ]
 
 
-def test_frames_of_a_frozen_front_end_give_the_models_vectors(
-    text_encoder_folder: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def over_frames(text_encoder_folder: Path) -> HTCL:
+    """A model over the frames of a frozen front end."""
     config = Config.from_preset("tiny", {"text": {"name": str(text_encoder_folder)}})
     torch.manual_seed(0)
     model = HTCL.from_settings(config, frame_size=24)
     model.train(False)
-    done = export_onnx(model, tmp_path / "towers", "x")
+    return model
+
+
+def test_frames_of_a_frozen_front_end_give_the_models_vectors(
+    over_frames: HTCL, tmp_path: Path
+) -> None:
+    done = export_onnx(over_frames, tmp_path / "towers", "x")
     tracks = [_noise(n, 24, n) for n in (1, 4, 11)]
     frames, mask = pad_frames(tracks)
-    found = run_onnx(done.folder / "audio.onnx")(frames.numpy(), mask.numpy())
-    assert np.abs(found - model.encode_features(tracks)).max() < TOLERANCE
+    vectors = run_onnx(done.folder / "audio.onnx")(frames.numpy(), mask.numpy())
+    assert np.abs(vectors - over_frames.encode_features(tracks)).max() < TOLERANCE
     assert max(done.audio_difference, done.text_difference) < TOLERANCE
 
 
@@ -118,14 +124,14 @@ def test_crops_of_a_long_track_have_its_vector_as_their_mean(
 
 
 def test_file_that_differs_is_not_left(
-    whole: HTCL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    over_frames: HTCL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tolerance of nothing at all stands for a wrong file."""
     monkeypatch.setattr(onnx_export, "MAX_DIFFERENCE", -1.0)
     with pytest.raises(
         CheckpointError, match=r"audio\.onnx differs from PyTorch by .* nothing was written"
     ):
-        export_onnx(whole, tmp_path / "towers", "x")
+        export_onnx(over_frames, tmp_path / "towers", "x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,6 +1,4 @@
-"""The command: python -m robustness. Light, since worker processes that are spawned import it
-again.
-"""
+"""The command: python -m tests.robustness. Spawned workers import this file, so it is light."""
 
 if __name__ == "__main__":
     from tests.robustness.run import main

@@ -1,9 +1,7 @@
 """Processes to be killed, forked from one that has imported everything and run nothing.
 
-Starting Python and PyTorch takes seconds, a fork milliseconds. It is honest as long as the parent
-has started no
-threads, which a fork does not copy: so whatever touches polars, duckdb or torch runs in a child,
-checks included.
+Starting Python and PyTorch takes seconds, a fork milliseconds. A fork does not copy threads, so the
+parent must start none: code that uses polars, duckdb or torch runs in a child, checks included.
 """
 
 import json
@@ -19,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from tests.robustness.rows import Broken
+from tests.robustness.rows import Broken, require
 
 TIMEOUT_S = 300.0  # whatever takes longer counts as hanging
 Tell = Callable[[str], None]
@@ -35,6 +33,18 @@ class Ended:
     said: str
     told: list[str]
     seconds: float
+
+    def require_success(self) -> None:
+        """Broken unless the exit code is 0."""
+        require(self.code == 0, f"ends with {self.code}: {self.said[-500:]}")
+
+    def require_error_line(self) -> str:
+        """Returns the last line; Broken unless it is a command's one-line error."""
+        require(self.code == 1, f"ends with {self.code}: {self.said[-500:]}")
+        lines = self.said.replace("\r", "\n").strip().splitlines()
+        is_readable = bool(lines) and lines[-1].startswith("error: ")
+        require(is_readable and "Traceback" not in self.said, self.said[-500:])
+        return lines[-1]
 
 
 class Child:
@@ -53,28 +63,21 @@ class Child:
         os.close(writing)
         self._pipe: int | None = reading
 
-    def wait_for(self, line: str, timeout_s: float = TIMEOUT_S) -> bool:
-        """Waits until the child has told `line`; False if it ended before."""
-        until = time.monotonic() + timeout_s
-        while line.encode() not in self._told.splitlines():
-            if self._pipe is None:
-                return False
-            if not self._read(until):
-                self.kill()
-                raise Broken(f"hangs: {line!r} did not come within {timeout_s:g} s")
-        return True
+    def wait_for(self, start: str, timeout_s: float = TIMEOUT_S) -> str | None:
+        """Returns the first line told that begins with `start`; None if the child ended before.
 
-    def wait_for_start(self, start: str, timeout_s: float = TIMEOUT_S) -> str:
-        """The first line told that begins so; Broken if the child ended before, or it takes too
-        long.
+        Broken if the line does not come in time; the child is killed.
         """
         until = time.monotonic() + timeout_s
-        while not (
-            found := [line for line in self._told.decode().splitlines() if line.startswith(start)]
-        ):
-            if self._pipe is None or not self._read(until):
-                raise Broken(f"no {start!r} came; it said: {self._output()[-300:]}")
-        return found[0]
+        while True:
+            for line in self._told.decode().splitlines():
+                if line.startswith(start):
+                    return line
+            if self._pipe is None:
+                return None
+            if not self._read(until):
+                self.kill()
+                raise Broken(f"hangs: {start!r} did not come within {timeout_s:g} s")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal; nothing if the child has ended."""
@@ -97,9 +100,7 @@ class Child:
         return Ended(os.waitstatus_to_exitcode(status), self._output(), told, seconds)
 
     def _read(self, until: float) -> bool:
-        """Takes in what the child tells; False if nothing came in time. The pipe's end is the
-        child's.
-        """
+        """Reads what the child tells; False if nothing came in time. Its end closes the pipe."""
         left = until - time.monotonic()
         if left <= 0 or self._pipe is None or not select.select([self._pipe], [], [], left)[0]:
             return False
@@ -155,17 +156,6 @@ def in_child(function: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
     if "broken" in found:
         raise Broken(found["broken"])
     return found["value"]
-
-
-def killed_after(function: Callable[[Tell], object], delay_s: float, begin: str = "") -> Ended:
-    """Runs `function` in a child and kills it -9 after the delay, counted from its telling
-    `start_run` if that is given.
-    """
-    child = Child(function)
-    if not begin or child.wait_for(begin):
-        time.sleep(delay_s)
-    child.kill()
-    return child.wait()
 
 
 def command(*arguments: str | Path) -> Callable[[Tell], None]:

@@ -15,7 +15,7 @@ from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.search.embed import Vectors
 from ponticello.search.generations import open_index, write_index
-from ponticello.search.index import Calibration, VectorSpace
+from ponticello.search.index import Calibration, VectorSpace, nearest_rows
 from ponticello.storage.layout import SETTINGS_FILE, LibraryPaths, create_library, open_library
 from tests.robustness.children import Child, Tell, in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
@@ -118,7 +118,7 @@ def _check_index(place: Path, acknowledged: int) -> None:
     for row in range(0, n, 7):
         scores = expected @ expected[row]
         best = set(np.argsort(-scores, kind="stable")[:5].tolist())
-        found = set(index.neighbours.top(expected[row], 5)[0].tolist())
+        found = set(nearest_rows(index.vectors, expected[row], 5, finder=index.finder)[0].tolist())
         require(found == best, "the neighbours are not those of brute force")
     _grow_index(lambda _: None, place)
     require(
@@ -144,7 +144,7 @@ def _killed(
     seconds = []
     for _ in range(3):  # the first one is slower
         whole = Child(lambda tell: grow(tell, trial.work / "whole")).wait()
-        require(whole.code == 0, whole.said)
+        whole.require_success()
         shutil.rmtree(trial.work / "whole")
         seconds.append(whole.seconds)
     n_late = 0

@@ -18,8 +18,8 @@ from ponticello.serve import snapshot as live
 from ponticello.serve.app import create_app
 from ponticello.serve.security import security_policy_for
 from tests.robustness.children import Child, Tell, in_child
-from tests.robustness.rows import Outcome, Row, Trial, require
-from tests.robustness.world import copy_library, make_world
+from tests.robustness.rows import Broken, Outcome, Row, Trial, require
+from tests.robustness.world import copy_library, generation_of, make_world
 
 PART_SIZE = 6  # of 48 tracks, so that there are parts to lose
 QUESTIONS = ("slow low dark piece", "fast bright sounds", "artist 3", "steady warm middle")
@@ -38,11 +38,6 @@ def _embed(root: Path, preference: str | None = "preference", tell: Tell = lambd
 
     embed.EmbeddingBatches.compute = telling  # type: ignore[method-assign, assignment]
     Library.open(root).embed("semantic", preference, with_preference=preference is not None)
-
-
-def _generation(root: Path) -> str:
-    """The live generation's name, which is the hash of all that is in it."""
-    return (root / "index" / "CURRENT").read_text(encoding="utf-8").strip()
 
 
 def _answers(root: Path) -> list[list[str]]:
@@ -92,7 +87,8 @@ def killed(trial: Trial) -> Outcome:
                 "an answer of neither index",
             )
             in_child(partial(_embed, library))
-            require(_generation(library) == _generation(done), "running again gives another index")
+            is_same = generation_of(library).name == generation_of(done).name
+            require(is_same, "running again gives another index")
     outcome.notes.append(
         f"{n_kept} kills came after some vectors were kept; "
         f"{n_late} came after the end, not counted"
@@ -158,10 +154,15 @@ def rebuilt(trial: Trial) -> Outcome:
     """Swaps two indexes under a service; each answer must be right for the generation it names."""
     outcome = Outcome()
     start, done = _two_indexes(trial)
-    expected = {_generation(root): in_child(partial(_answers, root)) for root in (start, done)}
+    expected = {
+        generation_of(root).name: in_child(partial(_answers, root)) for root in (start, done)
+    }
     library, over = copy_library(done, trial.work / "served"), trial.work / "over"
     server = Child(partial(_serve, root=library))
-    port = int(server.wait_for_start("port ").removeprefix("port "))
+    line = server.wait_for("port ")
+    if line is None:
+        raise Broken(f"the server did not start: {server.wait().said[-300:]}")
+    port = int(line.removeprefix("port "))
     asking = Child(lambda tell: tell(json.dumps(_ask(port, expected, trial.tries, over))))
     n_rebuilt = 0
     since = time.monotonic()

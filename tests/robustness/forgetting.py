@@ -1,12 +1,10 @@
-"""A listener is forgotten: what is left is what would be there without them, and an attacker learns
-nothing.
+"""Forgets listeners: the library becomes what it would be without them, and an attack fails.
 
-The attack (membership inference): someone holds a listener's history and the published pairs and
-model, and asks whether that listener was in the log. They score a listener by how much the pairs,
-or the model, say of what this
-listener liked together: the listeners behind each of their pairs of liked tracks, or the mean
-cosine of these. AUC is how often a listener who was in scores above one of the same simulation who
-never was; 0.5 is guessing.
+The attack (membership inference): the attacker holds a listener's history, the published pairs and
+the model, and wants to know whether the listener was in the log. They score a listener by the
+listeners behind each pair of tracks that this one liked, or by the mean cosine of these pairs. AUC
+is how often a listener of the log scores above one of the same simulation who never was in it; 0.5
+is guessing.
 """
 
 import shutil
@@ -16,38 +14,32 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from sklearn.metrics import roc_auc_score
 
-from ponticello.config import SimulationConfig
-from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import make_catalogue
-from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
-from ponticello.library import Library
-from ponticello.listening.log import import_interactions, read_interactions
+from ponticello.listening.log import read_interactions
 from ponticello.maintenance.erase_user import erase_users
 from ponticello.model.htcl import HTCL
-from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import ANCHOR_ID, EVENT, POSITIVE_ID, TRACK_ID, USER_ID
-from ponticello.tracks.catalog import audio_files, import_tracks
 from tests.robustness.children import in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
-from tests.robustness.world import SECONDS, new_library, train_both, train_stage
+from tests.robustness.world import (
+    N_ARTISTS,
+    N_TRACKS,
+    SECONDS,
+    make_library,
+    simulated_log,
+    train_both,
+    train_stage,
+)
+from tests.synthetic import make_catalogue
 from tests.tiny_bert import make_text_encoder
 
-N_TRACKS, N_IN, N_OUT, N_FORGOTTEN = 48, 60, 60, 20
+N_IN = 60  # listeners in the log
+N_OUT = 60  # of the same simulation, but not in the log
+N_FORGOTTEN = 20  # of those in the log
 TABLES = ("pairs.parquet", "validation-pairs.parquet", "splits.parquet")
 Scores = dict[str, float]  # by listener
-
-
-def _library(work: Path, name: str, log: pl.DataFrame) -> Library:
-    library = new_library(work / name, work / "bert")
-    import_tracks(library.folder, work / "sounds" / "tracks.csv")
-    log.write_csv(work / "sounds" / f"{name}.csv")
-    import_interactions(library.folder, work / "sounds" / f"{name}.csv")
-    with library.folder.lock():
-        prepare_features(library.folder, audio_files(library.folder))
-        mine_library(library.folder)
-    return library
 
 
 def _liked(log: pl.DataFrame) -> dict[str, list[str]]:
@@ -78,46 +70,49 @@ def _by_model(root: Path, liked: dict[str, list[str]]) -> Scores:
 
 
 def _auc(scores: Scores, inside: list[str], outside: list[str]) -> float:
-    """How often one of `inside` scores above one of `outside`; a tie counts half."""
-    above = [
-        (scores[a] > scores[b]) + 0.5 * (scores[a] == scores[b]) for a in inside for b in outside
-    ]
-    return float(np.mean(above))
+    """Returns how often one of `inside` scores above one of `outside`; a tie counts half."""
+    is_inside = [True] * len(inside) + [False] * len(outside)
+    return float(roc_auc_score(is_inside, [scores[user] for user in (*inside, *outside)]))
 
 
 def _forget(work: Path, seed: int) -> dict[str, list[float]]:
     """Both attacks' AUC before and after; Broken where anything of the forgotten is left."""
-    catalogue = make_catalogue(N_TRACKS, 16, SECONDS, seed)
-    catalogue.write(work / "sounds")
+    catalogue = make_catalogue(N_TRACKS, N_ARTISTS, SECONDS, seed)
+    table = catalogue.write(work / "sounds")
     make_text_encoder(work / "bert")
-    config = SimulationConfig(n_listeners=N_IN + N_OUT, seed=seed)
-    everyone = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, config)
+    everyone = simulated_log(catalogue, N_IN + N_OUT, seed)
     users = sorted(everyone[USER_ID].unique().to_list())
     np.random.default_rng(seed).shuffle(users)
     inside, outside, forgotten = users[:N_IN], users[N_IN:], users[:N_FORGOTTEN]
     log, liked = everyone.filter(pl.col(USER_ID).is_in(inside)), _liked(everyone)
-    library = _library(work, "library", log)
+    library = make_library(work / "library", table, log)
     root = library.folder.root
     train_both(root)
-    attacks = {"pairs": _by_pairs, "model": _by_model}
-    before = {
-        name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()
-    }
+    before = _attack(root, liked, forgotten, outside)
     with library.folder.lock():
         done = erase_users(library.folder, forgotten)
     require(done.runs == ("preference",), f"the run to train again is not named: {done.runs}")
-    never = _library(work, "never", log.filter(~pl.col(USER_ID).is_in(forgotten)))
+    never = make_library(work / "never", table, log.filter(~pl.col(USER_ID).is_in(forgotten)))
     for name in TABLES:
         same = (root / name).read_bytes() == (never.folder.root / name).read_bytes()
         require(same, f"{name} is not what it would be without them")
-    left, wanted = (read_interactions(each.folder).sort(pl.all()) for each in (library, never))
+    left = read_interactions(library.folder).sort(pl.all())
+    wanted = read_interactions(never.folder).sort(pl.all())
     require(left.equals(wanted), "the log is not what it would be without them")
     shutil.rmtree(root / "runs" / "preference")
     train_stage(root, "preference")
-    after = {
-        name: _auc(attack(root, liked), forgotten, outside) for name, attack in attacks.items()
+    after = _attack(root, liked, forgotten, outside)
+    return {name: [before[name], after[name]] for name in before}
+
+
+def _attack(
+    root: Path, liked: dict[str, list[str]], forgotten: list[str], outside: list[str]
+) -> dict[str, float]:
+    """Returns the AUC of both attacks."""
+    return {
+        "pairs": _auc(_by_pairs(root, liked), forgotten, outside),
+        "model": _auc(_by_model(root, liked), forgotten, outside),
     }
-    return {name: [before[name], after[name]] for name in attacks}
 
 
 def forget(trial: Trial) -> Outcome:

@@ -131,19 +131,12 @@ def _tries(start: Path, place: Path, case: Case, n: int, seed: int) -> dict[str,
             filler.unlink()
             return True
         with outcome.counted(f"{case.name}, {left:,} bytes left"):
-            lines = ended.said.replace("\r", "\n").strip().splitlines()
-            require(ended.code == 1, f"ends with {ended.code}: {ended.said[-400:]}")
-            require(
-                lines[-1].startswith("error: ") and "Traceback" not in ended.said, ended.said[-400:]
-            )
+            ended.require_error_line()
             opened = in_child(partial(case.still_opens, library))
             if case.name != "store":  # which may have grown by what did have room
                 require(opened == still, "what was there before answers otherwise")
             filler.unlink()
-            again = Child(case.run(library)).wait()
-            require(
-                again.code == 0, f"with room again it ends with {again.code}: {again.said[-400:]}"
-            )
+            Child(case.run(library)).wait().require_success()
             require(
                 in_child(partial(case.result, library)) == expected,
                 "with room again it ends as something else",

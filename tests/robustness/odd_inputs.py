@@ -12,29 +12,27 @@ import polars as pl
 import soundfile
 from safetensors.numpy import load_file
 
-from ponticello.config import SimulationConfig
-from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import SAMPLE_RATE, make_catalogue
-from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
-from ponticello.listening.log import import_interactions
-from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import TITLE, TRACK_ID
-from ponticello.tracks.catalog import audio_files, import_tracks
 from tests.robustness.children import Child, command, in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
-from tests.robustness.world import N_TRACKS, SECONDS, new_library, settings_toml, train_both
+from tests.robustness.world import (
+    N_ARTISTS,
+    N_TRACKS,
+    SECONDS,
+    make_library,
+    simulated_log,
+    train_both,
+    write_settings,
+)
+from tests.synthetic import SAMPLE_RATE, make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 SHARE = 0.05
+RUNAWAY = {"audio_lr": 1e30, "heads_lr": 1e30, "max_grad_norm": 0.0, "max_steps": 12}
 N_SAMPLES = int(SECONDS * SAMPLE_RATE)
-NO_SOUND = (
-    "nan",
-    "infinity",
-    "empty",
-    "no samples",
-)  # kinds that must be listed; the others may be used
+NO_SOUND = ("nan", "infinity", "empty", "no samples")  # must be listed; the others may be used
 SOUNDS: dict[str, Callable[[Path], object]] = {
     "nan": lambda path: _write(path, np.full(N_SAMPLES, np.nan)),
     "infinity": lambda path: _write(path, np.full(N_SAMPLES, np.inf)),
@@ -66,7 +64,7 @@ def _build(work: Path, seed: int, sounds: list[str], texts: list[str]) -> dict[s
     kind.
     """
     chance = random.Random(seed)
-    catalogue = make_catalogue(N_TRACKS, 16, SECONDS, seed)
+    catalogue = make_catalogue(N_TRACKS, N_ARTISTS, SECONDS, seed)
     table, by_kind = catalogue.write(work / "sounds"), dict[str, list[str]]()
     rows = pl.read_csv(table)
     ids = rows[TRACK_ID].to_list()
@@ -77,16 +75,8 @@ def _build(work: Path, seed: int, sounds: list[str], texts: list[str]) -> dict[s
     titles = dict(zip(ids[len(sounds) :], (TEXTS[kind] for kind in texts), strict=False))
     changed = pl.col(TRACK_ID).replace_strict(titles, default=pl.col(TITLE), return_dtype=pl.String)
     rows.with_columns(changed.alias(TITLE)).write_csv(table)
-    log = simulate_listeners(
-        rows[TRACK_ID].to_list(), catalogue.traits, SimulationConfig(n_listeners=60, seed=seed)
-    )
-    log.write_csv(work / "sounds" / "log.csv")
-    library = new_library(work / "library", make_text_encoder(work / "bert"))
-    import_tracks(library.folder, table)
-    import_interactions(library.folder, work / "sounds" / "log.csv")
-    with library.folder.lock():
-        prepare_features(library.folder, audio_files(library.folder))
-        mine_library(library.folder)
+    make_text_encoder(work / "bert")
+    make_library(work / "library", table, simulated_log(catalogue, 60, seed))
     return by_kind
 
 
@@ -156,23 +146,13 @@ def nothing_finite(trial: Trial) -> Outcome:
                 in_child(partial(_build, work, trial.seed + number, ["nan"] * N_TRACKS, []))
             else:
                 in_child(partial(_build, work, trial.seed + number, [], []))
-                settings = {
-                    "semantic": {
-                        "audio_lr": 1e30,
-                        "heads_lr": 1e30,
-                        "max_grad_norm": 0.0,
-                        "max_steps": 12,
-                    }
-                }
-                changed = settings_toml(work / "bert", {"front_end": "logmel", **settings})
-                (work / "library" / "ponticello.toml").write_text(changed, encoding="utf-8")
+                write_settings(work / "library", {"front_end": "logmel", "semantic": RUNAWAY})
             ended = Child(command("train", "semantic", "-L", work / "library")).wait()
-            require(ended.code == 1, f"ends with {ended.code}: {ended.said[-300:]}")
-            line = ended.said.replace("\r", "\n").strip().splitlines()[-1]
-            require(line.startswith("error: ") and "Traceback" not in ended.said, ended.said[-300:])
+            line = ended.require_error_line()
             saved = [path.name for path in (work / "library").rglob("*.safetensors")]
             require(not saved, f"{saved[:1]} was saved")
-            outcome.notes.append(line) if number < 2 else None
+            if number < 2:
+                outcome.notes.append(line)
     return outcome
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.robustness.children import Child, Tell
 from tests.robustness.namespaces import without_network
-from tests.robustness.rows import NotPermitted, Outcome, Row, Trial, require
+from tests.robustness.rows import NotPermitted, Outcome, Row, Trial
 
 ROOT = Path(__file__).parents[2]
 TESTS = (
@@ -42,7 +42,7 @@ def offline(trial: Trial) -> Outcome:
         if reasons := [line for line in ended.told if line.startswith(FORBIDDEN)]:
             raise NotPermitted(reasons[0].removeprefix(FORBIDDEN))
         with outcome.counted(" ".join(arguments[1:])):
-            require(ended.code == 0, f"ends with {ended.code}: {ended.said[-600:]}")
+            ended.require_success()
         outcome.notes.append(
             f"{arguments[-1] if 'pytest' in arguments else 'the demo'}: {ended.seconds:.0f} s"
         )

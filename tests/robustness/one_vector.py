@@ -12,7 +12,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.saving import space_id
 from tests.robustness.children import Child, command, in_child
 from tests.robustness.rows import Outcome, Row, Trial, require
-from tests.robustness.world import make_world
+from tests.robustness.world import generation_of, make_world
 
 CLOSE = 1e-5
 
@@ -78,10 +78,7 @@ def other_model(trial: Trial) -> Outcome:
     """The model behind the index is exchanged, now that of one stage and now that of the other."""
     outcome = Outcome()
     root = make_world(trial.work, trial.seed, train=True)
-    index = root / "index"
-    record = json.loads(
-        (index / (index / "CURRENT").read_text().strip() / "index.json").read_text()
-    )
+    record = json.loads((generation_of(root) / "index.json").read_text(encoding="utf-8"))
     known = {space["run"]: space["space_id"] for space in record["spaces"]}
     for number in range(trial.tries):
         name = ("semantic", "preference")[number % 2]

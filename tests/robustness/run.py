@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from tests.robustness import (
     training,
 )
 from tests.robustness.rows import Broken, NotPermitted, Outcome, Row, Trial
-from tests.robustness.table import Result, page, row_line, write_page
+from tests.robustness.table import Result, page, row_line
 
 # What takes longest comes first, so that the cores have work to the end.
 FAMILIES = (
@@ -64,8 +65,9 @@ def run_row(row: Row, tries: int, seed: int) -> Result:
             outcome, not_run = Outcome(1, [f"before the first try: {broken}"]), ""
         except NotPermitted as reason:
             outcome, not_run = Outcome(), str(reason)
-    return Result(row.name, row.claim, outcome.tries, outcome.failures, outcome.notes, seed,
-                  time.monotonic() - start, not_run)  # fmt: skip
+    seconds = time.monotonic() - start
+    facts = (outcome.tries, outcome.failures, outcome.notes, seed, seconds, not_run)
+    return Result(row.name, row.claim, *facts)
 
 
 def run_rows(rows: list[tuple[Row, int]], seed: int, jobs: int) -> Iterator[Result]:
@@ -120,14 +122,14 @@ def main() -> None:
             for entry in json.loads(options.json.read_text(encoding="utf-8")).values()
         ]
     if options.write:
-        write_page(PAGE, page(results, {row.name: row.tries for row in ROWS}))
+        PAGE.write_text(page(results, {row.name: row.tries for row in ROWS}), encoding="utf-8")
     sys.exit(any(result.failures for result in results))
 
 
 def _keep(path: Path, result: Result) -> None:
     """Puts a row's figures beside those of other rows, in the order of the table."""
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found[result.name] = result.as_json()
+    found[result.name] = asdict(result)
     path.write_text(
         json.dumps({row.name: found[row.name] for row in ROWS if row.name in found}, indent=1)
     )

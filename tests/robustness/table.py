@@ -1,9 +1,7 @@
 """The table: on the screen, and as docs/break-it.md."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 HEAD = """# Break it
 
@@ -50,10 +48,6 @@ class Result:
     seconds: float
     not_run: str = ""
 
-    def as_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return asdict(self)
-
 
 def row_line(result: Result) -> str:
     """A row on the screen."""
@@ -90,8 +84,3 @@ def page(results: list[Result], full: Mapping[str, int]) -> str:
     )
     measured = f"\n## What was measured on the way\n\n{took}\n\n"
     return HEAD + "\n".join(lines) + "\n" + measured + "\n".join(notes) + "\n"
-
-
-def write_page(path: Path, text: str) -> None:
-    """Replaces the page."""
-    path.write_text(text, encoding="utf-8")

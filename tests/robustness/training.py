@@ -81,7 +81,7 @@ def train(stage: str, library: Path, n_processes: int) -> Ended:
     children = [Child(work) for work in ranks(stage, library, n_processes)]
     ended = [child.wait() for child in children]
     for end in ended:
-        require(end.code == 0, f"training ended with {end.code}: {end.said[-500:]}")
+        end.require_success()
     return ended[0]
 
 

@@ -1,8 +1,5 @@
-"""A small made-up library to be broken: sounds, texts and listeners from a seed, and models that
-train in seconds.
-"""
+"""A small library to be broken: sounds, texts and listeners from a seed, models of seconds."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,6 @@ import polars as pl
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
@@ -21,7 +17,9 @@ from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import audio_files, import_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
+from tests.logmel import toml
 from tests.robustness.children import in_child
+from tests.synthetic import SyntheticCatalogue, make_catalogue
 from tests.tiny_bert import make_text_encoder
 
 N_TRACKS, N_ARTISTS, SECONDS = 48, 16, 3.0
@@ -34,8 +32,7 @@ STAGE = {
     "audio_lr": 1e-3,
     "heads_lr": 1e-3,
 }
-# Crops, dropout and wordings are drawn anew at each step: whatever of that a resumed run draws
-# otherwise shows.
+# Crops, dropout and wordings are drawn at each step, so a resumed run that draws others shows.
 SETTINGS: dict[str, Any] = {
     "front_end": "logmel",
     "audio": {"crop_seconds": 2.0},
@@ -46,58 +43,59 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def settings_toml(text_encoder: Path, settings: dict[str, Any] = SETTINGS) -> str:
-    """The text of a ponticello.toml with preset tiny."""
-    tables = {"text": {"name": text_encoder.as_posix()}, **settings}
-    lines = ['preset = "tiny"']
-    lines += [
-        f"{key} = {json.dumps(value)}"
-        for key, value in tables.items()
-        if not isinstance(value, dict)
-    ]
-    for section, values in tables.items():
-        if isinstance(values, dict):
-            lines += [
-                f"[{section}]",
-                *(f"{key} = {json.dumps(value)}" for key, value in values.items()),
-            ]
-    return "\n".join(lines) + "\n"
-
-
 def make_world(root: Path, seed: int, *, train: bool = False) -> Path:
-    """The library at root/library: tracks, listening, log-mels and pairs; with `train` both runs
-    and an index too.
+    """Makes root/library with tracks, listening, log-mels and pairs; with `train` also both runs
+    and an index.
     """
 
     def make() -> None:
         catalogue = make_catalogue(N_TRACKS, N_ARTISTS, SECONDS, seed)
         table = catalogue.write(root / "sounds")
-        config = SimulationConfig(n_listeners=60, seed=seed)
-        log = simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, config)
-        log.write_csv(root / "sounds" / "log.csv")
-        library = new_library(root / "library", make_text_encoder(root / "bert"))
-        import_tracks(library.folder, table)
-        import_interactions(library.folder, root / "sounds" / "log.csv")
-        with library.folder.lock():
-            prepare_features(library.folder, audio_files(library.folder))
-            mine_library(library.folder)
+        make_text_encoder(root / "bert")
+        library = make_library(root / "library", table, simulated_log(catalogue, 60, seed))
         if train:
-            train_both(root / "library")
-            Library.open(root / "library").embed("semantic", "preference")
+            train_both(library.folder.root)
+            library.embed("semantic", "preference")
 
     in_child(make)
     return root / "library"
 
 
-def new_library(root: Path, text_encoder: Path) -> Library:
-    """An empty library with the suite's settings."""
+def simulated_log(catalogue: SyntheticCatalogue, n_listeners: int, seed: int) -> pl.DataFrame:
+    """Returns the events of simulated listeners."""
+    config = SimulationConfig(n_listeners=n_listeners, seed=seed)
+    return simulate_listeners(catalogue.tracks[TRACK_ID].to_list(), catalogue.traits, config)
+
+
+def make_library(root: Path, table: Path, log: pl.DataFrame) -> Library:
+    """Returns a library of tracks and events, prepared and mined; `bert` beside it is its text
+    encoder.
+    """
     Library.create(root, "tiny")
-    (root / "ponticello.toml").write_text(settings_toml(text_encoder), encoding="utf-8")
+    write_settings(root, SETTINGS)
+    folder = Library.open(root).folder
+    log.write_csv(root / "log.csv")
+    import_tracks(folder, table)
+    import_interactions(folder, root / "log.csv")
+    with folder.lock():
+        prepare_features(folder, audio_files(folder))
+        mine_library(folder)
     return Library.open(root)
 
 
+def write_settings(root: Path, settings: dict[str, Any]) -> None:
+    """Writes the library's ponticello.toml."""
+    text = toml({"text": {"name": (root.parent / "bert").as_posix()}, **settings})
+    (root / "ponticello.toml").write_text(text, encoding="utf-8")
+
+
+def generation_of(root: Path) -> Path:
+    """Returns the folder of the live index; its name is the hash of its content."""
+    return root / "index" / (root / "index" / "CURRENT").read_text(encoding="utf-8").strip()
+
+
 def train_stage(root: Path, stage: str) -> Path:
-    """Trains, or goes on training, one stage of the library at `root`; the run's folder."""
+    """Trains one stage, or resumes its training; returns the run's folder."""
     folder = Library.open(root).folder
     if stage == "semantic":
         return train_semantic(folder, "semantic", retrieval_figures).folder
@@ -111,11 +109,6 @@ def train_both(root: Path) -> None:
 
 
 def copy_library(source: Path, target: Path) -> Path:
-    """A copy that may be broken."""
+    """Replaces `target` by a copy of the library, to be broken."""
     shutil.rmtree(target, ignore_errors=True)
     return Path(shutil.copytree(source, target))
-
-
-def track_ids(root: Path) -> list[str]:
-    """The catalogue's, sorted; in a child only."""
-    return sorted(pl.read_parquet(root / "tracks.parquet")[TRACK_ID].to_list())

@@ -4,26 +4,29 @@ pgvector.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ponticello.errors import CheckpointError, LibraryError
-from ponticello.search.backends import VectorBackend, build_backend, open_backend
-from ponticello.search.exact import ExactIndex, NeighborIndex, lists_for
 from ponticello.search.faiss_index import (
     FaissIndex,
     best_rows,
     blend_of,
+    lists_for,
     probes_for_recall,
     query_at_blend,
 )
+from ponticello.search.generations import VectorBackend, build_backend, open_backend
+from ponticello.search.index import CandidateFinder, nearest_rows
 from ponticello.search.pgvector_index import PgvectorIndex, build_table, drop_tables
 
 N, SIZE = 3_000, 8
 BACKENDS = ("exact", "faiss", "postgres")
-Make = Callable[[np.ndarray], NeighborIndex]
+Make = Callable[[np.ndarray], CandidateFinder | None]
+Top = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def clustered_vectors(n: int = N, seed: int = 0) -> np.ndarray:
@@ -68,19 +71,19 @@ def make(
 
     opened: list[PgvectorIndex] = []
 
-    def made(vectors: np.ndarray) -> NeighborIndex:
+    def made(vectors: np.ndarray) -> CandidateFinder | None:
         folder = tmp_path_factory.mktemp("finder")
         finder = build_backend(
             backend, vectors, [f"t{row}" for row in range(len(vectors))], 2, folder
         )
         assert finder.backend == request.param
-        found = open_backend(finder, backend, vectors, 2, folder)
+        found = open_backend(finder, backend, len(vectors), 2, folder)
         opened.extend([found] if isinstance(found, PgvectorIndex) else [])
         return found
 
     yield made
-    for connection in opened:
-        connection.close()
+    for finder in opened:
+        finder.connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -89,8 +92,14 @@ def vectors() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def neighbours(make: Make, vectors: np.ndarray) -> NeighborIndex:
+def finder(make: Make, vectors: np.ndarray) -> CandidateFinder | None:
     return make(vectors)
+
+
+@pytest.fixture(scope="session")
+def top(finder: CandidateFinder | None, vectors: np.ndarray) -> Top:
+    """Searches with one backend: query, k, allowed rows."""
+    return partial(nearest_rows, vectors, finder=finder)
 
 
 def plain_top(
@@ -105,44 +114,42 @@ def plain_top(
 
 @pytest.mark.parametrize("dial", [0.0, 0.3, 0.5, 1.0])
 def test_the_best_rows_come_first_with_their_products(
-    neighbours: NeighborIndex, vectors: np.ndarray, dial: float
+    top: Top, finder: CandidateFinder | None, vectors: np.ndarray, dial: float
 ) -> None:
     """Exact search finds all, clusters at least 98 %; products agree to float32's rounding."""
     found = 0
     for query in query_at_blend(clustered_vectors(50, seed=7), 2, dial):
-        rows, products = neighbours.top(query, 10)
+        rows, products = top(query, 10)
         wanted, _ = plain_top(vectors, query, 10)
         assert rows.dtype == np.int64
         assert products.dtype == np.float32
         assert np.allclose(products, vectors[rows] @ query, atol=1e-5)
         assert (np.diff(products) <= 0).all()
         found += len(np.intersect1d(rows, wanted))
-    assert found >= (490 if isinstance(neighbours, FaissIndex) else 500)
+    assert found >= (490 if isinstance(finder, FaissIndex) else 500)
 
 
-def test_a_query_of_any_length_gives_the_same_rows(
-    neighbours: NeighborIndex, vectors: np.ndarray
-) -> None:
-    once, products = neighbours.top(vectors[3], 5)
-    twice, larger = neighbours.top(8 * vectors[3], 5)
+def test_a_query_of_any_length_gives_the_same_rows(top: Top, vectors: np.ndarray) -> None:
+    once, products = top(vectors[3], 5)
+    twice, larger = top(8 * vectors[3], 5)
     assert np.array_equal(once, twice)
     assert np.allclose(larger, 8 * products, rtol=1e-5)
 
 
-def test_equal_vectors_come_by_row(neighbours: NeighborIndex, vectors: np.ndarray) -> None:
-    rows, products = neighbours.top(vectors[5], 3)
+def test_equal_vectors_come_by_row(top: Top, vectors: np.ndarray) -> None:
+    rows, products = top(vectors[5], 3)
     assert rows.tolist() == [5, 50, 500]
     assert products[0] == products[1] == products[2]
 
 
 @pytest.mark.parametrize("share", [0.002, 0.05, 0.5])
 def test_only_allowed_rows_are_returned_and_of_them_the_best(
-    neighbours: NeighborIndex, vectors: np.ndarray, share: float
+    top: Top, vectors: np.ndarray, share: float
 ) -> None:
     allowed = np.flatnonzero(np.random.default_rng(2).random(N) < share)
     found, expected = 0, 0
     for query in clustered_vectors(50, seed=8):
-        rows, _ = neighbours.top(query, 10, allowed)
+        rows, _ = top(query, 10, allowed)
         wanted, _ = plain_top(vectors, query, 10, allowed)
         assert np.isin(rows, allowed).all()
         assert len(rows) == len(wanted)
@@ -152,25 +159,21 @@ def test_only_allowed_rows_are_returned_and_of_them_the_best(
         assert found == expected
 
 
-def test_asking_for_more_than_there_are_gives_all(
-    neighbours: NeighborIndex, vectors: np.ndarray
-) -> None:
-    rows, _ = neighbours.top(vectors[0], N + 5)
+def test_asking_for_more_than_there_are_gives_all(top: Top, vectors: np.ndarray) -> None:
+    rows, _ = top(vectors[0], N + 5)
     assert sorted(rows.tolist()) == list(range(N))
     allowed = np.array([4, 9, 2_000])
-    assert sorted(neighbours.top(vectors[0], 10, allowed)[0].tolist()) == [4, 9, 2_000]
+    assert sorted(top(vectors[0], 10, allowed)[0].tolist()) == [4, 9, 2_000]
 
 
-def test_an_empty_filter_gives_nothing(neighbours: NeighborIndex, vectors: np.ndarray) -> None:
-    rows, products = neighbours.top(vectors[0], 10, np.zeros(0, dtype=np.int64))
+def test_an_empty_filter_gives_nothing(top: Top, vectors: np.ndarray) -> None:
+    rows, products = top(vectors[0], 10, np.zeros(0, dtype=np.int64))
     assert len(rows) == len(products) == 0
 
 
-def test_every_way_gives_the_same_products_to_the_bit(
-    neighbours: NeighborIndex, vectors: np.ndarray
-) -> None:
-    rows, products = neighbours.top(vectors[17], 5)
-    plain_rows, plain_products = ExactIndex(vectors).top(vectors[17], 5)
+def test_every_way_gives_the_same_products_to_the_bit(top: Top, vectors: np.ndarray) -> None:
+    rows, products = top(vectors[17], 5)
+    plain_rows, plain_products = nearest_rows(vectors, vectors[17], 5)
     assert rows[0] == plain_rows[0] == 17
     same = np.isin(rows, plain_rows)
     assert set(products[same].tolist()) <= set(plain_products.tolist())
@@ -214,25 +217,19 @@ def test_dial_of_a_scaled_query_is_the_dial() -> None:
 def test_auto_looks_at_every_row_of_a_small_library(tmp_path: Path, vectors: np.ndarray) -> None:
     assert build_backend("auto", vectors, [], 2, tmp_path) == VectorBackend("exact")
     assert build_backend("faiss", vectors[:999], [], 2, tmp_path) == VectorBackend("exact")
-    assert isinstance(
-        open_backend(VectorBackend("faiss"), "exact", vectors, 2, tmp_path), ExactIndex
-    )
+    assert open_backend(VectorBackend("faiss"), "exact", N, 2, tmp_path) is None
 
 
-def test_an_index_on_a_server_is_not_opened_without_its_url(
-    tmp_path: Path, vectors: np.ndarray
-) -> None:
+def test_an_index_on_a_server_is_not_opened_without_its_url(tmp_path: Path) -> None:
     with pytest.raises(
         LibraryError,
         match=r"the index is on a server, and search.backend is auto; change that, or run",
     ):
-        open_backend(VectorBackend("postgres", table="x"), "auto", vectors, 2, tmp_path)
+        open_backend(VectorBackend("postgres", table="x"), "auto", N, 2, tmp_path)
     with pytest.raises(
         LibraryError, match=r"the index is on no server, and search.backend is a PostgreSQL"
     ):
-        open_backend(
-            VectorBackend("exact"), "postgresql://nobody@localhost/x", vectors, 2, tmp_path
-        )
+        open_backend(VectorBackend("exact"), "postgresql://nobody@localhost/x", N, 2, tmp_path)
 
 
 def test_a_server_that_is_not_there_is_named(vectors: np.ndarray) -> None:
@@ -252,14 +249,14 @@ def test_a_table_that_was_dropped_or_changed_is_refused(postgres_url: str) -> No
             CheckpointError,
             match=r"has 599 rows, not the 600 that were written; run: ponticello embed",
         ):
-            PgvectorIndex(postgres_url, table, few, 2)
+            PgvectorIndex(postgres_url, table, 600, 2)
     assert (
         build_table(postgres_url, few, [f"t{row}" for row in range(600)], 2)[0] == table
     )  # filled again
-    PgvectorIndex(postgres_url, table, few, 2).close()
+    PgvectorIndex(postgres_url, table, 600, 2).connection.close()
     drop_tables(postgres_url, [table])
     with pytest.raises(CheckpointError, match=r"is missing; run: ponticello embed"):
-        PgvectorIndex(postgres_url, table, few, 2)
+        PgvectorIndex(postgres_url, table, 600, 2)
 
 
 def test_many_threads_ask_one_table_in_turn(postgres_url: str, vectors: np.ndarray) -> None:
@@ -267,12 +264,13 @@ def test_many_threads_ask_one_table_in_turn(postgres_url: str, vectors: np.ndarr
     table, probed, _ = build_table(
         postgres_url, vectors, [f"j{row}" for row in range(N)], 2, indexed_from=2_000
     )
-    searched = PgvectorIndex(postgres_url, table, vectors, 2, probed)
+    searched = PgvectorIndex(postgres_url, table, N, 2, probed)
+    top = partial(nearest_rows, vectors, finder=searched)
     queries = clustered_vectors(80, seed=8)
-    alone = [searched.top(query, 10)[0].tolist() for query in queries]
+    alone = [top(query, 10)[0].tolist() for query in queries]
     with ThreadPoolExecutor(16) as pool:
-        together = list(pool.map(lambda query: searched.top(query, 10)[0].tolist(), queries))
-    searched.close()
+        together = list(pool.map(lambda query: top(query, 10)[0].tolist(), queries))
+    searched.connection.close()
     assert together == alone
 
 
@@ -283,9 +281,10 @@ def test_a_large_table_is_asked_through_an_index_of_measured_recall(
         postgres_url, vectors, [f"i{row}" for row in range(N)], 2, indexed_from=2_000
     )
     assert min(recall.values()) >= 0.99
-    searched = PgvectorIndex(postgres_url, table, vectors, 2, probed)
+    searched = PgvectorIndex(postgres_url, table, N, 2, probed)
+    top = partial(nearest_rows, vectors, finder=searched)
     found = 0
     for query in clustered_vectors(50, seed=7):
-        found += len(np.intersect1d(searched.top(query, 10)[0], plain_top(vectors, query, 10)[0]))
+        found += len(np.intersect1d(top(query, 10)[0], plain_top(vectors, query, 10)[0]))
     assert found >= 490
-    searched.close()
+    searched.connection.close()

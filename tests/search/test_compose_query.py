@@ -5,7 +5,6 @@ import pytest
 
 from ponticello.errors import DataError
 from ponticello.search.index import Calibration, EmbeddingIndex, Query, VectorSpace
-from ponticello.search.queries import Term, compose_query, profile_query_terms, term_shares
 from ponticello.search.user_history import build_audience
 
 SPACES = [
@@ -31,7 +30,7 @@ def index() -> EmbeddingIndex:
 
 @pytest.fixture(scope="module")
 def words() -> Query:
-    return Query(_unit(1), _unit(1), "text")
+    return Query((_unit(1), _unit(1)), "text")
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.4, 1.0])
@@ -40,49 +39,48 @@ def test_score_is_the_weighted_mean_of_the_terms(
 ) -> None:
     """Weights 2, -1 and 0.5: (2 a - b + 0.5 c) / 3.5."""
     liked, disliked = index.track_query(["t3"]), index.track_query(["t7"])
-    question = compose_query(index, [Term(words, 2.0), Term(disliked, -1.0), Term(liked, 0.5)])
+    question, _ = index.compose([words, disliked, liked], [2.0, -1.0, 0.5])
     plain = [index.scores(query, blend)[0] for query in (words, disliked, liked)]
     expected = (2 * plain[0] - plain[1] + 0.5 * plain[2]) / 3.5
-    np.testing.assert_allclose(index.scores(question.query, blend)[0], expected, atol=2e-5)
+    np.testing.assert_allclose(index.scores(question, blend)[0], expected, atol=2e-5)
 
 
 def test_a_single_term_is_the_plain_question(index: EmbeddingIndex, words: Query) -> None:
     for weight, sign in ((1.0, 1), (5.0, 1), (-3.0, -1)):
-        found = index.scores(compose_query(index, [Term(words, weight)]).query, 0.3)
+        found = index.scores(index.compose([words], [weight])[0], 0.3)
         np.testing.assert_allclose(found, sign * index.scores(words, 0.3), atol=1e-5)
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.4, 1.0])
 def test_what_terms_add_is_the_score(index: EmbeddingIndex, words: Query, blend: float) -> None:
     rows = np.array([0, 5, 39])
-    for question in (
-        compose_query(index, [Term(words, 1.0), Term(index.track_query(["t1"]), -0.5)]),
-        profile_query_terms(index, ["t1", "t2", "t9"], 0.1, 0.0),
-        profile_query_terms(index, ["t1", "t2", "t9"], 0.1, 0.7),
+    for question, terms in (
+        index.compose([words, index.track_query(["t1"])], [1.0, -0.5]),
+        index.profile_query(["t1", "t2", "t9"], 0.1, 0.0),
+        index.profile_query(["t1", "t2", "t9"], 0.1, 0.7),
     ):
-        parts = index.parts(question.query, blend, rows)[0]
+        parts = index.parts(question, blend, rows)[0]
+        shares = [index.parts(term, blend, rows)[0] for term in terms]
+        np.testing.assert_allclose(np.sum(shares, axis=0), parts, atol=1e-5)
         np.testing.assert_allclose(
-            term_shares(index, question, blend, rows).sum(axis=0), parts, atol=1e-5
-        )
-        np.testing.assert_allclose(
-            parts.sum(axis=1), index.scores(question.query, blend)[0][rows], atol=1e-5
+            parts.sum(axis=1), index.scores(question, blend)[0][rows], atol=1e-5
         )
 
 
 def test_terms_must_be_there_and_weigh_something(index: EmbeddingIndex, words: Query) -> None:
     with pytest.raises(DataError, match="at least one term"):
-        compose_query(index, [])
+        index.compose([], [])
     for weight in (0.0, float("nan"), float("inf")):
         with pytest.raises(DataError, match="other than 0"):
-            compose_query(index, [Term(words), Term(words, weight)])
+            index.compose([words, words], [1.0, weight])
 
 
 def test_meaning_alone_composes_too(words: Query) -> None:
     index = EmbeddingIndex(["a", "b", "c"], _unit(3), SPACES[:1])
-    query = Query(words.semantic, None, "text")
-    question = compose_query(index, [Term(query, 1.0), Term(index.track_query(["a"]), -1.0)])
+    query = Query(words.vectors[:1], "text")
+    question, _ = index.compose([query, index.track_query(["a"])], [1.0, -1.0])
     expected = (index.scores(query, 0.0) - index.scores(index.track_query(["a"]), 0.0)) / 2
-    np.testing.assert_allclose(index.scores(question.query, 0.0), expected, atol=1e-5)
+    np.testing.assert_allclose(index.scores(question, 0.0), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("hub_correction", [0.0, 0.7])
@@ -93,13 +91,14 @@ def test_audience_scores_as_each_listener_alone(
     seeds = [np.array([index.rows[track] for track in tracks]) for tracks in listeners]
     audience = build_audience(index, seeds, 0.1, hub_correction)
     for row in (0, 17):
-        parts = audience.components(row, 0.4)
+        parts = index.parts(audience, 0.4, np.array([row]))[:, 0]
         for number, tracks in enumerate(listeners):
-            query = index.profile_query(tracks, 0.1, hub_correction)
+            query, _ = index.profile_query(tracks, 0.1, hub_correction)
             np.testing.assert_allclose(
                 parts[number], index.parts(query, 0.4, np.array([row]))[0, 0], atol=1e-4
             )
 
 
 def test_an_audience_of_nobody_is_empty(index: EmbeddingIndex) -> None:
-    assert build_audience(index, [], 0.1, 0.0).components(3, 0.5).shape == (0, 2)
+    nobody = build_audience(index, [], 0.1, 0.0)
+    assert index.parts(nobody, 0.5, np.array([3])).shape == (0, 1, 2)

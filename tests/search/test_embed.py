@@ -13,7 +13,6 @@ import pytest
 import soundfile
 from safetensors.numpy import load_file, save_file
 
-from ponticello.datasets.synthetic import SAMPLE_RATE, synthesize
 from ponticello.errors import CheckpointError, PonticelloError
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import MANIFEST_SCHEMA, FeatureStore, write_manifest
@@ -23,6 +22,7 @@ from ponticello.model.saving import CHECKSUMS, space_id
 from ponticello.search.embed import embed_library
 from ponticello.storage.schema import PATH, TRACK_ID
 from ponticello.tracks.catalog import audio_files, audio_path
+from tests.synthetic import SAMPLE_RATE, synthesize
 
 
 @pytest.fixture

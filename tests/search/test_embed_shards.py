@@ -2,7 +2,6 @@
 with a part damaged.
 """
 
-import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from ponticello.library import Library
 from ponticello.model.htcl import HTCL
 from ponticello.search import embed
 from ponticello.search.embed import Vectors, embed_library, embed_shard, require_shards
+from tests.forks import fork_context
 
 LOT = 16  # tracks a part: 60 tracks are four lots, of 16, 16, 16 and 12
 
@@ -126,9 +126,9 @@ def test_jobs_at_the_same_time_give_the_bytes_of_one_process(
     run: Path, store: FeatureStore, trained_copy: Library
 ) -> None:
     wanted = _alone(run, store)
-    spawn = multiprocessing.get_context("spawn")
+    context = fork_context()
     jobs = [
-        spawn.Process(target=_job, args=(run, trained_copy.folder.mels, (number, 2)))
+        context.Process(target=_job, args=(run, trained_copy.folder.mels, (number, 2)))
         for number in (1, 2)
     ]
     for job in jobs:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from ponticello.errors import DataError
-from ponticello.search.ranking import filter_mask
+from ponticello.search.results import filter_mask
 
 TRACKS = pl.DataFrame(
     {

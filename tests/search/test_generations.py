@@ -9,11 +9,10 @@ import pytest
 
 from ponticello.errors import CheckpointError
 from ponticello.search.embed import Vectors
-from ponticello.search.exact import ExactIndex
 from ponticello.search.faiss_index import FaissIndex
 from ponticello.search.generations import open_index, write_index
 from ponticello.search.index import Calibration, EmbeddingIndex, VectorSpace
-from ponticello.search.ranking import rank_tracks
+from tests.search.ranked import rank
 
 pytest.importorskip("faiss", reason="faiss-cpu is not installed")
 N = 1_500
@@ -54,8 +53,8 @@ def test_recall_stands_in_the_record_and_the_index_opens_with_it(tmp_path: Path)
         "space-0.faiss",
         "space-1.faiss",
     }
-    assert isinstance(open_index(tmp_path).neighbours, FaissIndex)
-    assert isinstance(open_index(tmp_path, "exact").neighbours, ExactIndex)
+    assert isinstance(open_index(tmp_path).finder, FaissIndex)
+    assert open_index(tmp_path, "exact").finder is None
 
 
 @pytest.mark.parametrize("place", [100, -9])
@@ -80,9 +79,7 @@ def test_ranked_lists_with_caps_and_exclusions_are_those_of_the_exact_way(
     for backend in ("auto", "exact"):
         index: EmbeddingIndex = open_index(tmp_path, backend)
         query = index.track_query(["t0007"])
-        found = rank_tracks(
-            index, query, _tracks(), k=10, blend=blend, excluded=["t0007"], per_artist=2
-        )
+        found = rank(index, query, _tracks(), k=10, blend=blend, excluded=["t0007"], per_artist=2)
         assert len(found) == 6
         lists.append({result.track_id: result.score for result in found})
     same = lists[0].keys() & lists[1].keys()

@@ -45,7 +45,7 @@ def _index(n: int = 6) -> EmbeddingIndex:
 
 
 def _query(n: int, kind: str) -> Query:
-    return Query(_unit(n, 4, 8), _unit(n, 4, 9), "text" if kind == "text" else "audio")
+    return Query((_unit(n, 4, 8), _unit(n, 4, 9)), "text" if kind == "text" else "audio")
 
 
 @pytest.mark.parametrize("kind", ["audio", "text"])
@@ -54,13 +54,12 @@ def test_score_is_the_blend_of_both_calibrated_cosines(blend: float, kind: str) 
     """One pair at a time: (1 - blend) * (cosine - mean) / std + blend * (cosine - mean) / std."""
     semantic, preference = _sides()
     query = _query(3, kind)
-    assert query.preference is not None
     scores = _index().scores(query, blend)
     assert scores.shape == (3, 6)
     for row in range(3):
         for column in range(6):
-            meaning = float(np.dot(query.semantic[row], semantic.matrix[column]))
-            taste = float(np.dot(query.preference[row], preference.matrix[column]))
+            meaning = float(np.dot(query.vectors[0][row], semantic.matrix[column]))
+            taste = float(np.dot(query.vectors[1][row], preference.matrix[column]))
             one, two = (getattr(space, kind) for space in SPACES)
             wanted = (1 - blend) * (meaning - one.mean) / one.std + blend * (
                 taste - two.mean
@@ -71,7 +70,9 @@ def test_score_is_the_blend_of_both_calibrated_cosines(blend: float, kind: str) 
 def test_score_of_round_numbers() -> None:
     """Cosines 1 and 0.5: 0.75 * (1 - 0.2) / 0.5 + 0.25 * (0.5 - 0.4) / 0.1 = 1.2 + 0.25."""
     vectors = np.array([[1, 0, 1, 0]], dtype=np.float32)
-    query = Query(np.array([[1, 0]], np.float32), np.array([[0.5, 0.75**0.5]], np.float32), "audio")
+    semantic = np.array([[1, 0]], np.float32)
+    preference = np.array([[0.5, 0.75**0.5]], np.float32)
+    query = Query((semantic, preference), "audio")
     assert EmbeddingIndex(["a"], vectors, SPACES).scores(query, 0.25)[0, 0] == pytest.approx(
         1.45, abs=1e-6
     )
@@ -94,7 +95,7 @@ def test_an_index_of_one_space_answers_blend_0_only() -> None:
     index = EmbeddingIndex(semantic.track_ids, semantic.matrix, [SEMANTIC])
     query = index.track_query(["t2"])
     assert not index.has_preference
-    assert query.preference is None
+    assert len(query.vectors) == 1
     assert np.allclose(
         index.scores(query, 0.0)[0], (semantic.matrix @ semantic.matrix[2] - 0.2) / 0.5, atol=1e-5
     )
@@ -114,16 +115,15 @@ def test_blend_outside_0_to_1_is_refused(blend: float) -> None:
 
 def test_query_without_its_taste_vector_is_refused() -> None:
     with pytest.raises(DataError, match="the query has no vector in the preference space"):
-        _index().scores(Query(_unit(1, 4, 0), None, "text"), 0.5)
+        _index().scores(Query((_unit(1, 4, 0),), "text"), 0.5)
 
 
 def test_track_query_holds_both_vectors_of_each_track_in_the_order_asked() -> None:
     semantic, preference = _sides()
     query = _index().track_query(["t4", "t1"])
     assert query.kind == "audio"
-    assert query.preference is not None
-    assert np.array_equal(query.semantic, semantic.matrix[[4, 1]])
-    assert np.array_equal(query.preference, preference.matrix[[4, 1]])
+    assert np.array_equal(query.vectors[0], semantic.matrix[[4, 1]])
+    assert np.array_equal(query.vectors[1], preference.matrix[[4, 1]])
 
 
 def test_unknown_track_is_named() -> None:

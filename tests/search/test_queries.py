@@ -15,9 +15,8 @@ def test_the_same_text_encoder_is_kept_once_and_gives_the_same_query(trained: Li
     share_text_encoder(models)
     assert models[0].text_encoder is models[1].text_encoder
     together = text_query(models, "slow dark")
-    np.testing.assert_array_equal(together.semantic, apart.semantic)
-    assert together.preference is not None
-    np.testing.assert_array_equal(together.preference, models[1].encode_text(["slow dark"]))
+    np.testing.assert_array_equal(together.vectors[0], apart.vectors[0])
+    np.testing.assert_array_equal(together.vectors[1], models[1].encode_text(["slow dark"]))
 
 
 def test_another_text_encoder_stays_its_own(trained: Library) -> None:

@@ -69,7 +69,7 @@ def test_audience_holds_the_listeners_recommend_would_give_the_track_to(trained:
     config = trained.folder.config.search
     for each in listeners:
         seeds, met = user_seeds(log, each.user_id, trained.index.rows, config.n_seed_tracks, 30.0)
-        query = trained.index.profile_query(seeds, config.profile_l2, config.hub_correction)
+        query, _ = trained.index.profile_query(seeds, config.profile_l2, config.hub_correction)
         expected = trained.index.scores(query, 0.5)[0, trained.index.rows[track]]
         assert abs(each.score - expected) < 1e-3
         assert each.already_played == (track in met)

@@ -13,11 +13,11 @@ import soundfile
 from starlette.testclient import TestClient
 
 from ponticello.audio.decode import DecodeTask, decode_reply, load_audio, peaks
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.library import Library
 from ponticello.serve.routes.audio import Waveforms
 from ponticello.tracks.catalog import audio_files
 from tests.serve.served import client_of, make_app, running
+from tests.synthetic import make_catalogue
 
 TRACK = "track-0007"
 AUDIO = f"/api/tracks/{TRACK}/audio"

@@ -15,7 +15,7 @@ from ponticello.library import Library
 from ponticello.tracks.catalog import audio_files
 from tests.serve.served import client_of, make_app
 
-N_REQUESTS = 500  # `make bench-fuzz` sends 10,000
+N_REQUESTS = 300  # `make bench-fuzz` sends 10,000
 WITH_BODY = (
     "search",
     "search/batch",

@@ -19,7 +19,6 @@ from ponticello.listening.log import import_interactions, read_interactions
 from ponticello.maintenance.erase_user import erase_users, stored_ids
 from ponticello.pairs.engine import EngineOptions, open_engine
 from ponticello.pairs.mine import current_splits, encode_library_log, mine_library, read_pairs
-from ponticello.splits.splits import Window
 from ponticello.storage.layout import create_library, open_library
 from ponticello.storage.tables import read_parquet, read_raw, scan_parquet, wrap_read_errors
 from ponticello.tracks.catalog import import_tracks, read_stored_table, read_tracks
@@ -172,7 +171,7 @@ def test_damage_in_the_rows_of_a_log_names_the_file_whoever_reads_them(tmp_path:
         open_engine() as engine,
         pytest.raises(DataError, match=r"interactions\.parquet cannot be read as Parquet"),
     ):
-        encode_library_log(engine, folder, tracks, Window())
+        encode_library_log(engine, folder, tracks, None)
 
 
 def test_what_goes_wrong_over_a_whole_file_is_what_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Two processes that see half a batch each against one that sees it all."""
 
-import multiprocessing
 import os
 import socket
 import time
@@ -21,6 +20,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.train.distributed import gather_rows, main_process_first, rank, world_size
 from ponticello.train.losses import PreferenceLoss
 from ponticello.train.stages import preference_stage
+from tests.forks import fork_context
 from tests.logmel import with_changes
 
 N_PAIRS = 8
@@ -122,7 +122,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    context = fork_context()
     processes = [
         context.Process(target=half_a_batch, args=(n, port, str(folder))) for n in range(2)
     ]

@@ -2,7 +2,6 @@
 on.
 """
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from ponticello.model.htcl import HTCL, Embeddings
 from ponticello.train.dataset import LazyBatch
 from ponticello.train.gradcache import VECTOR_NAMES, RngState, cached_backward
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
+from tests.forks import fork_context
 from tests.logmel import with_changes
 
 N_ROWS = 14  # of two tracks each in stage two; in chunks of 4 the last one is uneven
@@ -242,7 +242,7 @@ class Counting(DistributedDataParallel):
 
 @pytest.mark.slow
 def test_two_processes_reduce_once_and_agree_with_the_direct_gradient(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = fork_context()
     processes = [context.Process(target=half_a_batch, args=(n, str(tmp_path))) for n in range(2)]
     for process in processes:
         process.start()

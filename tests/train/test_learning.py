@@ -10,7 +10,6 @@ import pytest
 
 from ponticello.config import SimulationConfig
 from ponticello.datasets.simulated import simulate_listeners
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
 from ponticello.features.prepare import prepare_features
@@ -26,6 +25,7 @@ from ponticello.tracks.catalog import audio_path, import_tracks, read_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 from tests.logmel import toml, with_changes
+from tests.synthetic import make_catalogue
 
 SEEDS = (0, 1, 2)
 CATALOGUE = make_catalogue(n_tracks=200, n_artists=100, seconds=4.0, seed=5)

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from ponticello.cli.main import app
-from ponticello.datasets.synthetic import SyntheticCatalogue
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO
 from ponticello.evaluate.retrieval import retrieval_figures
@@ -32,6 +31,7 @@ from ponticello.tracks.catalog import audio_files
 from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
+from tests.synthetic import SyntheticCatalogue
 
 SIZE = 12  # numbers of a given vector, most of them noise
 

@@ -4,12 +4,9 @@ had happened.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +38,7 @@ from ponticello.train.runs import (
 )
 from ponticello.train.semantic import train_semantic
 from ponticello.train.stages import semantic_stage
+from tests.forks import fork_context
 
 SHORT = [
     "semantic.max_steps=12",
@@ -108,7 +106,7 @@ def test_run_killed_at_any_step_resumes_to_identical_weights_and_losses(
     shutil.copytree(start, tmp_path / "undisturbed")
     expected = load_file(train(tmp_path / "undisturbed", stage))
     steps = np.random.default_rng(7).choice(np.arange(1, 12), size=5, replace=False).tolist()
-    context = multiprocessing.get_context("spawn")
+    context = fork_context()
     killed = []
     for step in steps:
         root = tmp_path / f"killed-{step}"
@@ -129,42 +127,6 @@ def test_run_killed_at_any_step_resumes_to_identical_weights_and_losses(
         assert log_of(root / "runs" / stage) == log_of(tmp_path / "undisturbed" / "runs" / stage), (
             root.name
         )
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_run_together(
-    make_library: Callable[[Path], Library], tmp_path: Path
-) -> None:
-    """As `torchrun` starts them from the command line: one receipt, one model, nothing on stderr
-    but the bar.
-    """
-    make_library(tmp_path / "library")
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "ponticello",
-        "train",
-        "semantic",
-    ]
-    limits = [
-        "-L",
-        str(tmp_path / "library"),
-        "--set",
-        "semantic.max_steps=6",
-        "--set",
-        "semantic.eval_steps=3",
-    ]
-    result = subprocess.run(
-        [sys.executable, *launch, *limits], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("stage semantic: 6 steps on 39 tracks") == 1
-    assert "Warning" not in result.stderr
-    assert is_finished(tmp_path / "library" / "runs" / "semantic")
-    assert not (tmp_path / "library" / "runs" / "semantic" / "checkpoints").exists()
 
 
 def test_half_written_checkpoint_is_passed_over_and_removed(tmp_path: Path) -> None:

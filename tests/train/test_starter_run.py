@@ -13,7 +13,6 @@ import torch
 from typer.testing import CliRunner
 
 from ponticello.cli.main import app
-from ponticello.datasets.synthetic import make_catalogue
 from ponticello.errors import LibraryError
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.musicnn_frontend import musicnn_job
@@ -27,6 +26,7 @@ from ponticello.storage.layout import open_library
 from ponticello.tracks.catalog import audio_files, import_tracks, merge_tracks
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
+from tests.synthetic import make_catalogue
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(MINILM_PACKAGE) is None,

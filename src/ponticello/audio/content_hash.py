@@ -28,10 +28,13 @@ def hashes(file: BinaryIO, kind: Kind, size: int) -> tuple[str, str]:
     sound = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     rest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     position = 0
-    for start, end in _without_overlaps(sound_ranges(file, kind, size), size):
-        _update(rest, file, position, start)
-        _update(sound, file, start, end)
-        position = end
+    for range_start, range_end in sound_ranges(file, kind, size):
+        start = max(position, range_start)  # ranges of a damaged file may overlap
+        end = min(range_end, size)
+        if start < end:
+            _update(rest, file, position, start)
+            _update(sound, file, start, end)
+            position = end
     _update(rest, file, position, size)
     digests = sound.digest() + rest.digest() + size.to_bytes(8, "big")
     content = hashlib.blake2b(digests, digest_size=_DIGEST_BYTES)
@@ -57,17 +60,6 @@ def sound_ranges(file: BinaryIO, kind: Kind, size: int) -> list[Range]:
     if any(start < min(end, size) for start, end in ranges):
         return ranges
     return [(0, size)]
-
-
-def _without_overlaps(ranges: list[Range], size: int) -> Iterator[Range]:
-    """Yields the ranges, cut to the file and to the part after the range before."""
-    position = 0
-    for start, end in ranges:
-        start = max(position, start)
-        end = min(end, size)
-        if start < end:
-            yield start, end
-            position = end
 
 
 def _update(digest: hashlib.blake2b, file: BinaryIO, start: int, end: int) -> None:
@@ -143,7 +135,6 @@ def chunks(file: BinaryIO, start: int, kind: Kind, *names: bytes) -> Iterator[Ra
 
 
 def _media_data(file: BinaryIO, size: int) -> Iterator[Range]:
-    """Yields the contents of the `mdat` boxes of an MP4 file."""
     start = 0
     while len(header := _read_at(file, start, 16)) >= 8:
         n_header_bytes = 8

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,10 +129,9 @@ def peaks(waveform: NDArray[np.float32], n: int) -> NDArray[np.float32]:
 
 def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDArray[np.float32]:
     """Resamples (n,) from `rate` to `sample_rate` Hz by soxr at high quality."""
-    if rate == sample_rate:
-        return waveform
-    resampled: NDArray[np.float32] = soxr.resample(waveform, rate, sample_rate, quality="HQ")
-    return resampled
+    if rate != sample_rate:
+        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")
+    return waveform
 
 
 def _decode(path: Path, seconds: float) -> tuple[NDArray[np.float32], int]:
@@ -202,11 +202,7 @@ def _decode_with_soundfile(
         # By descriptor: soundfile takes a name that ends in `.raw` for samples without a header.
         with _Stream(file.fileno(), closefd=False) as sound:
             rate = _check_rate(path, int(sound.samplerate))
-
-            def read(n_frames: int) -> NDArray[np.float32]:
-                block: NDArray[np.float32] = sound.read(n_frames, dtype="float32", always_2d=True)
-                return block
-
+            read = partial(sound.read, dtype="float32", always_2d=True)
             return _mean_of_channels(read, seconds * rate), rate
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error))
@@ -269,7 +265,6 @@ def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
 
 
 def _check_rate(path: Path, rate: int) -> int:
-    """Returns `rate` in Hz; AudioError if no sound has it."""
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
         raise AudioError(
             f"{printable_path(path)}: its header is damaged, it says {rate} Hz; replace the file"

@@ -14,8 +14,12 @@ Kind = Literal["mp3", "flac", "vorbis", "ogg", "wav", "aiff", "mp4", "asf", "aac
 _HEAD_BYTES = 4096
 _TEXT_BYTES = b"\t\n\f\r" + bytes(range(0x20, 0x100))
 ADVICE = "is not supported; convert it to flac, mp3, ogg, opus or wav"
-# The tables hold an offset, the bytes there and their meaning. PyAV decodes these kinds.
-_OPTIONAL_KINDS: tuple[tuple[int, bytes, Kind], ...] = (
+# The tables hold an offset, the bytes there and their meaning.
+_KINDS: tuple[tuple[int, bytes, Kind], ...] = (
+    (0, b"fLaC", "flac"),
+    (0, b"RIFF", "wav"),
+    (0, b"RF64", "wav"),
+    (0, b"FORM", "aiff"),
     (4, b"ftyp", "mp4"),
     (4, b"moov", "mp4"),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
@@ -81,9 +85,6 @@ def detect_format(path: Path, file: BinaryIO) -> Kind:
         start += id3v2_size(head)
         file.seek(start)
         head = file.read(_HEAD_BYTES)
-    for offset, magic, kind in _OPTIONAL_KINDS:
-        if head[offset:].startswith(magic):
-            return kind
     for offset, magic, name in _UNSUPPORTED:
         if head[offset:].startswith(magic):
             raise AudioError(f"{printable_path(path)}: {name} {ADVICE}")
@@ -98,14 +99,11 @@ def detect_format(path: Path, file: BinaryIO) -> Kind:
 
 
 def _kind(head: bytes, has_id3: bool) -> Kind:
-    if head[:4] == b"fLaC":
-        return "flac"
+    for offset, magic, kind in _KINDS:
+        if head[offset:].startswith(magic):
+            return kind
     if head[:4] == b"OggS":
         return "vorbis" if b"\x01vorbis" in head[:128] else "ogg"
-    if head[:4] in (b"RIFF", b"RF64"):
-        return "wav"
-    if head[:4] == b"FORM":
-        return "aiff"
     has_sync = len(head) >= 3 and head[0] == 0xFF
     if has_sync and head[1] & 0xF6 == 0xF0:  # layer 0, which does not exist in MPEG audio
         return "aac"
@@ -116,10 +114,15 @@ def _kind(head: bytes, has_id3: bool) -> Kind:
 
 def id3v2_size(header: bytes) -> int:
     """Returns the size of an ID3v2 tag in bytes, with its 10-byte `header`, without a footer."""
+    return 10 + parse_syncsafe(header[6:10])
+
+
+def parse_syncsafe(field: bytes) -> int:
+    """Returns the number in a field of ID3v2 that uses 7 bits of each byte."""
     size = 0
-    for byte in header[6:10]:  # sync-safe: 7 bits each
+    for byte in field:
         size = size << 7 | byte & 0x7F
-    return 10 + size
+    return size
 
 
 def printable_path(path: Path) -> str:

@@ -47,10 +47,8 @@ def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.flo
     """
     power = mel_power(waveform[: int(config.max_seconds * config.sample_rate)], config)
     decibels = 10 * np.log10(np.maximum(power, _POWER_FLOOR))
-    mel: NDArray[np.float32] = np.maximum(decibels, decibels.max() - config.top_db).astype(
-        np.float32
-    )
-    return mel
+    mel: NDArray[np.float64] = np.maximum(decibels, decibels.max() - config.top_db)
+    return mel.astype(np.float32)
 
 
 def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float64]:
@@ -60,24 +58,27 @@ def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.f
 
     Raises ShapeError and DataError as `log_mel`.
     """
+    check_waveform(waveform)
+    window, filterbank = _window_and_filterbank(config)
+    padded = np.pad(waveform.astype(np.float64), config.n_fft // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)
+    frames = windows[:: config.hop_length]  # (T, n_fft)
+    power = np.empty((len(frames), config.n_mels))
+    for start in range(0, len(frames), _BLOCK_FRAMES):
+        block = slice(start, start + _BLOCK_FRAMES)
+        spectrum = rfft(frames[block] * window, overwrite_x=True)  # (b, K)
+        power[block] = (filterbank @ (spectrum.real**2 + spectrum.imag**2).T).T
+    return power
+
+
+def check_waveform(waveform: NDArray[np.floating]) -> None:
+    """Raises ShapeError and DataError as `log_mel`."""
     if waveform.ndim != 1:
         raise ShapeError(f"a waveform must have one dimension, (n,); found {waveform.shape}")
     if not len(waveform):
         raise DataError("a waveform must hold at least one sample; found none")
     if not np.isfinite(waveform).all():
         raise DataError("a waveform must be finite; found NaN or infinite samples")
-    window, filterbank = _window_and_filterbank(config)
-    padded = np.pad(waveform.astype(np.float64), config.n_fft // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, config.n_fft)[
-        :: config.hop_length
-    ]  # (T, n_fft)
-    power = np.empty((len(frames), config.n_mels))
-    for start in range(0, len(frames), _BLOCK_FRAMES):
-        spectrum = rfft(frames[start : start + _BLOCK_FRAMES] * window, overwrite_x=True)  # (b, K)
-        power[start : start + _BLOCK_FRAMES] = (
-            filterbank @ (spectrum.real**2 + spectrum.imag**2).T
-        ).T
-    return power
 
 
 def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:

@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from pydantic import TypeAdapter, ValidationError
 
 from ponticello.audio.content_hash import chunks, hashes
-from ponticello.audio.formats import Kind, detect_format, open_audio_file, undecodable
+from ponticello.audio.formats import (
+    Kind,
+    detect_format,
+    id3v2_size,
+    open_audio_file,
+    parse_syncsafe,
+    undecodable,
+)
 from ponticello.audio.worker_pool import Reply
 from ponticello.errors import DataError
 from ponticello.storage import schema as columns
@@ -45,6 +52,8 @@ _ID_SINCE_V23 = {
     b"TDA": b"TDAT",
     b"TIM": b"TIME",
 }
+# By version: the flags of a frame that is grouped, compressed, encrypted, and with its length.
+_FRAME_FLAGS = {3: (0x20, 0x80, 0x40, 0x80), 4: (0x40, 0x08, 0x04, 0x01)}
 _TEXT_IDS = (b"COM", b"COMM", b"ULT", b"USLT", b"UFI", b"UFID")
 _BRACKETED = re.compile(r"\((\d+|RX|CR)\)")
 _NAMED = {"RX": "Remix", "CR": "Cover"}
@@ -70,15 +79,15 @@ def normalize_id3(file: BinaryIO, start: int = 0) -> tuple[bytes, int]:
         return b"", 0
     version = header[3]
     flags = header[5]
-    size = _parse_syncsafe(header[6:10])
+    size = id3v2_size(header)  # with the 10 bytes of the header
     frames: list[_Frame] = []
     try:
-        for frame in _frames(file, version, flags, size):
+        for frame in _frames(file, version, flags, size - 10):
             frames.append(frame)
     except (ValueError, IndexError, zlib.error):
         pass  # the tag ends here
     footer_bytes = 10 if version == 4 and flags & 0x10 else 0
-    return _encode_tag(list(_rewrite(frames))), 10 + size + footer_bytes
+    return _encode_tag(list(_rewrite(frames))), size + footer_bytes
 
 
 def _frames(file: BinaryIO, version: int, flags: int, size: int) -> Iterator[_Frame]:
@@ -119,7 +128,7 @@ def _walk(
 ) -> Iterator[_Frame]:
     if flags & 0x40 and version > 2:  # an extended header
         field = reader.take(4)
-        size = _parse_syncsafe(field) - 4 if version == 4 else int.from_bytes(field, "big")
+        size = parse_syncsafe(field) - 4 if version == 4 else int.from_bytes(field, "big")
         reader.skip(size)
     n_id_bytes = 3 if version == 2 else 4
     n_header_bytes = 6 if version == 2 else 10
@@ -136,10 +145,8 @@ def _walk(
             reader.skip(size)
             continue
         body = reader.take(size)  # fewer bytes, if the size is wrong
-        if version == 3:
-            body = _unpack_v23(body, header[9])
-        elif version == 4:
-            body = _unpack_v24(body, header[9], is_unsynchronised)
+        if version > 2:
+            body = _unpack(body, version, header[9], is_unsynchronised)
         if body:
             yield _Frame(frame_id, body)
 
@@ -150,7 +157,7 @@ def _v24_size(reader: _TagReader, field: bytes) -> int:
     It is sync-safe, or plain if only the plain size leads to another frame: iTunes wrote plain
     sizes into 2.4 tags. The two differ from 128 bytes on.
     """
-    safe = _parse_syncsafe(field)
+    safe = parse_syncsafe(field)
     plain = int.from_bytes(field, "big")
     if safe == plain:
         return safe
@@ -166,33 +173,17 @@ def _starts_frame(content: bytes) -> bool:
     return not content.strip(b"\0") or bool(re.fullmatch(rb"[A-Z][A-Z0-9]{3}", content))
 
 
-def _unpack_v23(body: bytes, flags: int) -> bytes:
-    """Returns the content of a 2.3 frame; b"" if it is encrypted."""
-    is_compressed = bool(flags & 0x80)
-    is_encrypted = bool(flags & 0x40)
-    is_grouped = bool(flags & 0x20)
-    if is_encrypted:
+def _unpack(body: bytes, version: int, flags: int, is_unsynchronised: bool) -> bytes:
+    """Returns the content of a frame of 2.3 or 2.4; b"" if it is encrypted."""
+    grouped, compressed, encrypted, with_length = _FRAME_FLAGS[version]
+    if flags & encrypted:
         return b""
-    body = body[4 * is_compressed + is_grouped :]
-    return _decompress(body) if is_compressed else body
-
-
-def _unpack_v24(body: bytes, flags: int, is_unsynchronised: bool) -> bytes:
-    """Returns the content of a 2.4 frame; b"" if it is encrypted."""
-    is_grouped = bool(flags & 0x40)
-    is_compressed = bool(flags & 0x08)
-    is_encrypted = bool(flags & 0x04)
-    has_length = bool(flags & 0x01)
-    if is_encrypted:
-        return b""
-    body = body[is_grouped + 4 * has_length :]
-    if flags & 0x02 or is_unsynchronised:
+    body = body[bool(flags & grouped) + 4 * bool(flags & with_length) :]
+    if version == 4 and (flags & 0x02 or is_unsynchronised):
         body = _synchronise(body)
-    return _decompress(body) if is_compressed else body
-
-
-def _decompress(body: bytes) -> bytes:
-    return zlib.decompressobj().decompress(body, _MAX_TEXT_BYTES)
+    if flags & compressed:
+        return zlib.decompressobj().decompress(body, _MAX_TEXT_BYTES)
+    return body
 
 
 def _synchronise(body: bytes) -> bytes:
@@ -292,13 +283,6 @@ def _encode_tag(frames: list[_Frame]) -> bytes:
     return b"ID3" + bytes([version]) + b"\0\0" + _encode_syncsafe(len(content)) + content
 
 
-def _parse_syncsafe(field: bytes) -> int:
-    size = 0
-    for byte in field:
-        size = size << 7 | byte & 0x7F
-    return size
-
-
 def _encode_syncsafe(size: int) -> bytes:
     return bytes((size >> shift) & 0x7F for shift in (21, 14, 7, 0))
 
@@ -309,10 +293,6 @@ ALBUM_ARTIST = "album_artist"
 TRACK_NUMBER = "track_number"
 DISC_NUMBER = "disc_number"
 COMMENT = "comment"
-TRACK_GAIN_DB = "replaygain_track_gain_db"
-TRACK_PEAK = "replaygain_track_peak"  # 1.0 = full scale
-ALBUM_GAIN_DB = "replaygain_album_gain_db"
-ALBUM_PEAK = "replaygain_album_peak"
 KINDS: dict[str, ColumnKind] = {
     columns.TITLE: "text",
     columns.ARTIST: "text",
@@ -330,10 +310,10 @@ KINDS: dict[str, ColumnKind] = {
     columns.DURATION_S: "number",
     columns.MBID: "text",
     columns.ISRC: "text",
-    TRACK_GAIN_DB: "number",
-    TRACK_PEAK: "number",
-    ALBUM_GAIN_DB: "number",
-    ALBUM_PEAK: "number",
+    "replaygain_track_gain_db": "number",
+    "replaygain_track_peak": "number",  # 1.0 = full scale
+    "replaygain_album_gain_db": "number",
+    "replaygain_album_peak": "number",
 }
 
 # Field names of the MusicBrainz recording id: ID3 (`RECORDING`), Vorbis comments, MP4, ASF.
@@ -344,38 +324,22 @@ _RECORDING_NAMES = (
     "musicbrainz/track id",
 )
 # tinytag chooses its reader by suffix; this one is by content, not by the file's own name.
-_SUFFIXES: dict[Kind, str] = {
-    "mp3": ".mp3",
-    "aac": ".mp3",  # its tags are ID3
-    "flac": ".flac",
-    "vorbis": ".ogg",
-    "ogg": ".ogg",
-    "wav": ".wav",
-    "aiff": ".aiff",
-    "mp4": ".m4a",
-    "asf": ".wma",
+_FILE_NAMES: dict[Kind, str] = {
+    "mp3": "sound.mp3",
+    "aac": "sound.mp3",  # its tags are ID3
+    "flac": "sound.flac",
+    "vorbis": "sound.ogg",
+    "ogg": "sound.ogg",
+    "wav": "sound.wav",
+    "aiff": "sound.aiff",
+    "mp4": "sound.m4a",
+    "asf": "sound.wma",
 }
 _R128_TO_REPLAYGAIN_DB = 5.0  # Opus counts from -23 LUFS (RFC 7845), ReplayGain 2.0 from -18
 _ASF_EXTENSION = bytes.fromhex("b503bf5f2ea9cf118ee300c00c205365")  # object id
 _MAX_ASF_HEADER_BYTES = 2**24  # larger headers hold pictures and are read as they are
 _MAX_COUNT = 999_999  # a larger track number is not one
 _MAX_DURATION_S = 30 * 24 * 3600.0  # a header with a longer duration is damaged
-_ADTS_RATES_HZ = (
-    96_000,
-    88_200,
-    64_000,
-    48_000,
-    44_100,
-    32_000,
-    24_000,
-    22_050,
-    16_000,
-    12_000,
-    11_025,
-    8_000,
-    7_350,
-)
-_ADTS_SAMPLES = 1024  # a frame
 
 
 def _private_tinytag() -> ModuleType:
@@ -451,7 +415,6 @@ def facts_from_reply(reply: Reply) -> FileFacts:
 
 
 def _require_sound(path: Path, file: BinaryIO) -> None:
-    """Raises AudioError unless libsndfile recognises the header."""
     import soundfile
 
     file.seek(0)
@@ -463,12 +426,10 @@ def _require_sound(path: Path, file: BinaryIO) -> None:
 
 def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
     """Returns (the columns, why the tags could not be read)."""
-    suffix = _SUFFIXES.get(kind)
-    name = f"sound{suffix}" if suffix else None
     try:
-        view = _normalized_view(file, kind)
-        has_duration = kind != "aac"  # `_adts_seconds` counts that of raw AAC
-        tag = _tinytag.TinyTag.get(name, file_obj=cast(BinaryIO, view), duration=has_duration)
+        view = cast(BinaryIO, _normalized_view(file, kind))
+        has_duration = kind != "aac"  # raw AAC has no header with its duration
+        tag = _tinytag.TinyTag.get(_FILE_NAMES.get(kind), file_obj=view, duration=has_duration)
         tags = _columns(tag)
         if kind in ("wav", "aiff"):
             for start, _ in chunks(file, 0, kind, b"id3 ", b"ID3 "):
@@ -483,8 +444,6 @@ def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
             return no_tags, ""
         reason = " ".join(str(error.__cause__ or error).split())
         return no_tags, f"its tags cannot be read ({reason}); the track is kept without them"
-    if kind == "aac":
-        tags[columns.DURATION_S] = _adts_seconds(file, view.n_replaced)
     return tags, ""
 
 
@@ -548,10 +507,10 @@ def _columns(tag: "TinyTag") -> dict[str, Any]:
         columns.DURATION_S: duration_s,
         columns.MBID: _text(recording_ids),
         columns.ISRC: _text(more.get("isrc", [])),
-        TRACK_GAIN_DB: _gain_db(tag, "track"),
-        TRACK_PEAK: _number(more.get("replaygain_track_peak", [])),
-        ALBUM_GAIN_DB: _gain_db(tag, "album"),
-        ALBUM_PEAK: _number(more.get("replaygain_album_peak", [])),
+        "replaygain_track_gain_db": _gain_db(tag, "track"),
+        "replaygain_track_peak": _number(more.get("replaygain_track_peak", [])),
+        "replaygain_album_gain_db": _gain_db(tag, "album"),
+        "replaygain_album_peak": _number(more.get("replaygain_album_peak", [])),
     }
 
 
@@ -588,26 +547,11 @@ def _gain_db(tag: "TinyTag", scope: str) -> float | None:
     return gain_db
 
 
-def _adts_seconds(file: BinaryIO, start: int) -> float | None:
-    """Returns the duration of raw AAC by counting its frames."""
-    seconds = 0.0
-    file.seek(start)
-    while len(head := file.read(7)) == 7 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:
-        rate = head[2] >> 2 & 0xF
-        length = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
-        if rate >= len(_ADTS_RATES_HZ) or length < 7:
-            break
-        seconds += _ADTS_SAMPLES * ((head[6] & 3) + 1) / _ADTS_RATES_HZ[rate]
-        file.seek(length - 7, io.SEEK_CUR)
-    return seconds or None
-
-
 class _SplicedFile(io.RawIOBase):
     """A readable file with `start` in place of its first `n_replaced` bytes."""
 
     def __init__(self, start: bytes, n_replaced: int, file: BinaryIO) -> None:
         super().__init__()
-        self.n_replaced = n_replaced
         self._start = start
         self._file = file
         self._shift = n_replaced - len(start)

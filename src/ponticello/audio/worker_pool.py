@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, Literal, TypeVar, get_args
@@ -91,10 +92,9 @@ class WorkerPool(Generic[Task]):
         limits: LimitsConfig,
         initializer: Callable[[], object] | None = None,
     ) -> None:
-        self._function = function
+        self._start_worker = partial(_Worker, function, limits, initializer)
         self._n_workers = n_workers
         self._limits = limits
-        self._initializer = initializer
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._workers: list[_Worker[Task]] = []
@@ -163,9 +163,6 @@ class WorkerPool(Generic[Task]):
         finally:
             self._idle.put(worker)  # a dead one is replaced before its next task
 
-    def _start_worker(self) -> "_Worker[Task]":
-        return _Worker(self._function, self._limits, self._initializer)
-
     def _replace_if_dead(self, worker: "_Worker[Task]") -> "_Worker[Task]":
         with self._lock:
             if worker.is_alive() or self._closed.is_set():
@@ -182,8 +179,6 @@ class WorkerPool(Generic[Task]):
 
 
 class _Worker(Generic[Task]):
-    """A worker process and the pipe to it."""
-
     def __init__(
         self,
         function: Callable[[Task], Reply],
@@ -323,13 +318,15 @@ def _work(
     if initializer is not None:
         initializer()
     os.environ.clear()  # it may hold a token
-    _discard_stderr()
+    # What decoders in C print about a damaged file is discarded; skipped.csv lists the reason.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     _limit_resources(limits.memory_mb)
     with contextlib.suppress(EOFError, OSError):  # the parent has gone
         pipe.send_bytes(_READY)
         while True:
             task = pipe.recv()
-            _limit_processor_time(limits.seconds)
+            if sys.platform != "win32":  # SIGPROF ends this process, in C code as well
+                signal.setitimer(signal.ITIMER_PROF, limits.seconds)
             send_reply(pipe, _run_task(function, task, limits))
 
 
@@ -350,12 +347,6 @@ def _run_task(
         return TaskFailure(f"cannot be read ({type(error).__name__}: {message})")
 
 
-def _limit_processor_time(seconds: float) -> None:
-    """Ends this process by SIGPROF, in C code as well, unless called again within `seconds`."""
-    if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
 def _limit_resources(memory_mb: int) -> None:
     """Forbids written files and core dumps, and on Linux more than `memory_mb` MiB beyond now."""
     if sys.platform == "win32":
@@ -373,10 +364,3 @@ def _limit_resources(memory_mb: int) -> None:
     if hard_limit != resource.RLIM_INFINITY:
         limit = min(limit, hard_limit)
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard_limit))
-
-
-def _discard_stderr() -> None:
-    """Discards what decoders in C print about a damaged file; skipped.csv lists the reason."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    os.close(sink)

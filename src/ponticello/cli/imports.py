@@ -235,7 +235,8 @@ def _print_history(result: "HistoryImport", folder: "LibraryPaths", as_json: boo
         unmatched = f", {result.n_kept:,} kept without a track (see {record['unmatched_list']})"
     lines.append(
         f"{result.n_new:,} events new{updated}{unmatched}"
-        f"{output.skipped_note(result.n_skipped, folder)}; {result.n_total:,} in {folder.interactions}"
+        f"{output.skipped_note(result.n_skipped, folder)}; "
+        f"{result.n_total:,} in {folder.interactions}"
     )
     output.print_outcome(as_json, record, lines)
 

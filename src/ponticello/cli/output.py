@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from ponticello.search.ranking import Result
+    from ponticello.search.results import Result
     from ponticello.search.user_history import Listener
     from ponticello.storage.layout import LibraryPaths
 

@@ -1,4 +1,4 @@
-"""Readers of public data sets, and synthetic data for tests and the demo.
+"""Readers of public data sets, and simulated listeners for the demo.
 
 registry   the list of public sets, and import-dataset
 tables     finds, reads and checks the files of a set
@@ -9,5 +9,4 @@ music4all  Music4All and Music4All-Onion
 listening  HetRec 2011 Last.fm, Melon
 yambda     Yambda
 simulated  simulated listeners
-synthetic  synthetic sounds
 """

@@ -1,21 +1,14 @@
 """MusicCaps (clips of videos) and the Song Describer Dataset (tracks of MTG-Jamendo): captions."""
 
-from pathlib import Path
-
 import polars as pl
 
 from ponticello.datasets.tables import Content, SetFolder
-from ponticello.storage.schema import DESCRIPTION, DURATION_S, PATH, TAGS, TRACK_ID
+from ponticello.storage.schema import DESCRIPTION, DURATION_S, TAGS, TRACK_ID
 
-MUSICCAPS_HOW = (
-    "musiccaps-public.csv from https://huggingface.co/datasets/google/MusicCaps; "
-    "the set has no audio"
-)
-DESCRIBER_HOW = "song_describer.csv and audio.zip from https://zenodo.org/records/10072001"
 _SUFFIXES = ("wav", "flac", "mp3", "ogg")
 
 
-def read_musiccaps(folder: Path) -> Content:
+def read_musiccaps(files: SetFolder) -> Content:
     """Reads `musiccaps-public.csv`; audio, if present, is `audio/<ytid>.wav`, .flac, .mp3 or .ogg.
 
     track_id: the video's id. description: the caption. tags: the list of aspects. split: test for
@@ -24,7 +17,6 @@ def read_musiccaps(folder: Path) -> Content:
 
     DataError: no musiccaps-public.csv.
     """
-    files = SetFolder(folder, MUSICCAPS_HOW)
     path = files.required(["musiccaps-public.csv"], "the clips and their captions")
     times = ["start_s", "end_s"]
     flags = ["is_balanced_subset", "is_audioset_eval"]
@@ -37,14 +29,11 @@ def read_musiccaps(folder: Path) -> Content:
     rows.parse_lists("aspect_list", "['a']")
     length = pl.col("end_s") - pl.col("start_s")
     rows.refuse(length < 0, "end_s", "is before start_s")
-    paths = []
-    for track_id in rows.frame["ytid"]:
-        names = [f"audio/{track_id}.{suffix}" for suffix in _SUFFIXES]
-        paths.append(files.audio_path(*names))
+    names = [pl.format(f"audio/{{}}.{suffix}", "ytid") for suffix in _SUFFIXES]
     split = pl.when("is_audioset_eval").then(pl.lit("test")).otherwise(pl.lit("train"))
     tracks = rows.frame.select(
         pl.col("ytid").alias(TRACK_ID),
-        pl.Series(PATH, paths, pl.String),
+        files.audio_paths(rows.frame, names),
         pl.col("caption").alias(DESCRIPTION),
         pl.col("aspect_list").alias(TAGS),
         length.alias(DURATION_S),
@@ -56,7 +45,7 @@ def read_musiccaps(folder: Path) -> Content:
     return files.content(tracks)
 
 
-def read_song_describer(folder: Path) -> Content:
+def read_song_describer(files: SetFolder) -> Content:
     """Reads `song_describer.csv`; audio is `audio/<last two digits>/<id>.2min.mp3`.
 
     captions: all of a track, in the file's order. captions_valid: those of the valid subset.
@@ -65,7 +54,6 @@ def read_song_describer(folder: Path) -> Content:
 
     DataError: no song_describer.csv.
     """
-    files = SetFolder(folder, DESCRIBER_HOW)
     path = files.required(["song_describer.csv"], "the captions")
     columns = ["caption_id", "track_id", "caption", "is_valid_subset", "duration"]
     rows = files.read(path, columns, delimiter=",", quoted=True)
@@ -82,8 +70,6 @@ def read_song_describer(folder: Path) -> Content:
         pl.col("duration").first().alias(DURATION_S),
         pl.lit("test").alias("split"),
     )
-    paths = []
-    for track_id in tracks[TRACK_ID]:
-        paths.append(files.audio_path(f"audio/{track_id[-2:]}/{track_id}.2min.mp3"))
+    name = pl.format("audio/{}/{}.2min.mp3", pl.col(TRACK_ID).str.tail(2), TRACK_ID)
     files.has_folder("audio")
-    return files.content(tracks.with_columns(pl.Series(PATH, paths, pl.String)))
+    return files.content(tracks.with_columns(files.audio_paths(tracks, [name])))

@@ -12,33 +12,18 @@ import polars as pl
 
 from ponticello.datasets.tables import LINE, Content, SetFolder
 from ponticello.errors import DataError
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    DURATION_S,
-    GENRES,
-    LANGUAGE,
-    PATH,
-    RELEASE_DATE,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-)
+from ponticello.storage import schema
 
-FMA_HOW = (
-    "https://github.com/mdeff/fma: fma_metadata.zip, and fma_small, fma_medium, fma_large or "
-    "fma_full.zip"
-)
 _AUDIO = ("fma_full", "fma_large", "fma_medium", "fma_small")  # whole tracks before clips of 30 s
 _COLUMNS = {  # column of the two-row header, joined by a dot: column of the library
-    "track.title": TITLE,
-    "artist.name": ARTIST,
-    "album.title": ALBUM,
-    "album.date_released": RELEASE_DATE,
-    "track.duration": DURATION_S,
-    "track.language_code": LANGUAGE,
-    "track.genres": GENRES,
-    "track.tags": TAGS,
+    "track.title": schema.TITLE,
+    "artist.name": schema.ARTIST,
+    "album.title": schema.ALBUM,
+    "album.date_released": schema.RELEASE_DATE,
+    "track.duration": schema.DURATION_S,
+    "track.language_code": schema.LANGUAGE,
+    "track.genres": schema.GENRES,
+    "track.tags": schema.TAGS,
     "track.genre_top": "genre_top",
     "set.split": "split",
     "set.subset": "subset",
@@ -46,7 +31,7 @@ _COLUMNS = {  # column of the two-row header, joined by a dot: column of the lib
 _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
-def read_fma(folder: Path) -> Content:
+def read_fma(files: SetFolder) -> Content:
     """Reads every track of tracks.csv.
 
     track_id: the number as text, such as `2`. genres: by their names in genres.csv, or `genre_top`
@@ -56,10 +41,9 @@ def read_fma(folder: Path) -> Content:
 
     DataError: no tracks.csv, or not with FMA's header.
     """
-    files = SetFolder(folder, FMA_HOW)
     names = ["fma_metadata/tracks.csv", "tracks.csv"]
     path = files.required(names, "the tracks and their genres")
-    header, n_header = _header(path)
+    header, n_header = _header(path, files.how_to_get)
     columns = ["id"]
     columns.extend(_COLUMNS)
     rows = files.read(path, columns, delimiter=",", quoted=True, header=header, n_header=n_header)
@@ -71,19 +55,16 @@ def read_fma(folder: Path) -> Content:
     split = pl.col("set.split")
     is_bad = split.is_not_null() & ~split.is_in(list(_SPLITS))
     rows.refuse(is_bad, "set.split", f"is not one of {', '.join(_SPLITS)}")
-    roots = [name for name in _AUDIO if (folder / name).is_dir()]
-    if not roots:
+    if not any((files.folder / name).is_dir() for name in _AUDIO):
         files.missing.append("fma_small/ (or another size)")
     table = rows.frame.with_columns(split.replace(_SPLITS), _genres(files, path.parent))
-    paths = []
-    for number in table["id"].str.zfill(6):
-        relatives = [f"{root}/{number[:3]}/{number}.mp3" for root in roots]
-        paths.append(files.audio_path(*relatives))
-    table = table.with_columns(pl.Series(PATH, paths, pl.String)).drop(LINE)
-    return files.content(table.rename({"id": TRACK_ID, **_COLUMNS}))
+    number = pl.col("id").str.zfill(6)
+    audio = [pl.format(f"{name}/{{}}/{{}}.mp3", number.str.head(3), number) for name in _AUDIO]
+    table = table.with_columns(files.audio_paths(table, audio))
+    return files.content(table.drop(LINE).rename({"id": schema.TRACK_ID, **_COLUMNS}))
 
 
-def _header(path: Path) -> tuple[list[str], int]:
+def _header(path: Path, how_to_get: str) -> tuple[list[str], int]:
     """Returns the column names, such as `track.title`, and the number of header lines.
 
     The header takes 3 lines where the third names the index, else 2.
@@ -97,7 +78,8 @@ def _header(path: Path) -> tuple[list[str], int]:
     for column in _COLUMNS:
         if column not in names:
             raise DataError(
-                f"{path.name}: the two header lines name no {column!r}; to get the file: {FMA_HOW}"
+                f"{path.name}: the two header lines name no {column!r}; to get the file: "
+                f"{how_to_get}"
             )
     return names, 3 if lines[2][:1] == ["track_id"] else 2
 

@@ -15,30 +15,16 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.datasets.tables import LINE, Content, SetFolder, event_table
+from ponticello.datasets.tables import LINE, Content, SetFolder
 from ponticello.errors import DataError
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    EVENT,
-    GENRES,
-    PLAYED_AT,
-    RELEASE_DATE,
-    SESSION_ID,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-    USER_ID,
-    WEIGHT,
-)
+from ponticello.storage import schema
 from ponticello.storage.tables import truncate_value
 
-HETREC_HOW = "hetrec2011-lastfm-2k.zip from https://grouplens.org/datasets/hetrec-2011/"
 COUNTED_AT = datetime(2011, 5, 1, tzinfo=UTC)  # the month of the release: there are no times
 _UNKNOWN_ARTIST = "artist is not in artists.dat"
 
 
-def read_hetrec(folder: Path) -> Content:
+def read_hetrec(files: SetFolder) -> Content:
     """Reads artists as tracks, and one `collect` event per user and artist.
 
     tracks: title and artist are the artist's name; tags: the users' tags, most given first. No
@@ -47,7 +33,6 @@ def read_hetrec(folder: Path) -> Content:
 
     DataError: no artists.dat or user_artists.dat.
     """
-    files = SetFolder(folder, HETREC_HOW)
     artists = _artists(files, files.required(["artists.dat"], "the artists' names"))
     path = files.required(["user_artists.dat"], "the listening counts")
     events = _hetrec_events(files, path, artists)
@@ -55,8 +40,8 @@ def read_hetrec(folder: Path) -> Content:
     tags = files.optional("tags.dat")
     if taggings and tags:
         artist_tags = _artist_tags(files, taggings, tags, artists)
-        artists = artists.join(artist_tags, on=TRACK_ID, how="left", maintain_order="left")
-    return files.content(artists, event_table(events))
+        artists = artists.join(artist_tags, on=schema.TRACK_ID, how="left", maintain_order="left")
+    return files.content(artists, events)
 
 
 def _artists(files: SetFolder, path: Path) -> pl.DataFrame:
@@ -66,24 +51,30 @@ def _artists(files: SetFolder, path: Path) -> pl.DataFrame:
     rows.frame = rows.frame.filter(~is_header.fill_null(False))
     rows.require_unique("id")
     name = pl.col("name")
-    return rows.frame.select(pl.col("id").alias(TRACK_ID), name.alias(TITLE), name.alias(ARTIST))
+    return rows.frame.select(
+        pl.col("id").alias(schema.TRACK_ID), name.alias(schema.TITLE), name.alias(schema.ARTIST)
+    )
 
 
 def _hetrec_events(files: SetFolder, path: Path, artists: pl.DataFrame) -> pl.DataFrame:
-    columns = [USER_ID, TRACK_ID, WEIGHT]  # the file's own header begins with // in some copies
+    columns = [
+        schema.USER_ID,
+        schema.TRACK_ID,
+        schema.WEIGHT,
+    ]  # the file's own header begins with // in some copies
     rows = files.read(path, columns, header=columns)
-    rows.require(USER_ID, TRACK_ID, WEIGHT)
-    rows.parse_numbers(WEIGHT)
-    is_unknown = ~pl.col(TRACK_ID).is_in(artists[TRACK_ID].implode())
-    rows.refuse(is_unknown, TRACK_ID, _UNKNOWN_ARTIST)
-    is_repeated = ~pl.struct(USER_ID, TRACK_ID).is_first_distinct()
-    rows.refuse(is_repeated, TRACK_ID, "repeats an earlier user and artist")
+    rows.require(schema.USER_ID, schema.TRACK_ID, schema.WEIGHT)
+    rows.parse_numbers(schema.WEIGHT)
+    is_unknown = ~pl.col(schema.TRACK_ID).is_in(artists[schema.TRACK_ID].implode())
+    rows.refuse(is_unknown, schema.TRACK_ID, _UNKNOWN_ARTIST)
+    is_repeated = ~pl.struct(schema.USER_ID, schema.TRACK_ID).is_first_distinct()
+    rows.refuse(is_repeated, schema.TRACK_ID, "repeats an earlier user and artist")
     return rows.frame.select(
-        USER_ID,
-        TRACK_ID,
-        pl.lit(COUNTED_AT).alias(PLAYED_AT),
-        pl.lit("collect").alias(EVENT),
-        pl.col(WEIGHT).log1p(),
+        schema.USER_ID,
+        schema.TRACK_ID,
+        pl.lit(COUNTED_AT).alias(schema.PLAYED_AT),
+        pl.lit("collect").alias(schema.EVENT),
+        pl.col(schema.WEIGHT).log1p(),
     )
 
 
@@ -95,7 +86,7 @@ def _artist_tags(
     names.require_unique("tagID")
     rows = files.read(taggings, ["artistID", "tagID"])
     valid_ids = {
-        "artistID": (artists[TRACK_ID], _UNKNOWN_ARTIST),
+        "artistID": (artists[schema.TRACK_ID], _UNKNOWN_ARTIST),
         "tagID": (names.frame["tagID"], f"tag is not in {tags.name}"),
     }
     for column, (ids, reason) in valid_ids.items():
@@ -104,17 +95,16 @@ def _artist_tags(
     counts = rows.frame.join(names.frame, on="tagID").group_by("artistID", "tagValue").len()
     counts = counts.filter(pl.col("tagValue").is_not_null())
     counts = counts.sort("len", "tagValue", descending=[True, False])
-    by_artist = counts.group_by(pl.col("artistID").alias(TRACK_ID), maintain_order=True)
-    return by_artist.agg(pl.col("tagValue").alias(TAGS))
+    by_artist = counts.group_by(pl.col("artistID").alias(schema.TRACK_ID), maintain_order=True)
+    return by_artist.agg(pl.col("tagValue").alias(schema.TAGS))
 
 
-MELON_HOW = "register at https://arena.kakao.com/melon_dataset"
 _SONGS = "song_meta.json"
 _GENRES = "genre_gn_all.json"
 _PLAYLISTS = {"train.json": "train", "val.json": "validation", "test.json": "test"}
 
 
-def read_melon(folder: Path) -> Content:
+def read_melon(files: SetFolder) -> Content:
     """Reads songs as tracks, and one `playlist` event per song of a playlist.
 
     tracks: no audio, and no tags, since a playlist's tags are not its songs'. genres: names of
@@ -125,12 +115,11 @@ def read_melon(folder: Path) -> Content:
 
     DataError: no song_meta.json, or a file that is not JSON of the set's shape.
     """
-    files = SetFolder(folder, MELON_HOW)
     path = files.required([_SONGS], "the songs' names")
     genres_path = files.optional(_GENRES)
-    genre_names = _read_json(genres_path, dict) if genres_path else {}
+    genre_names = _read_json(files, genres_path, dict) if genres_path else {}
     tracks: dict[str, dict[str, Any]] = {}
-    for number, song in enumerate(_read_json(path, list), 1):
+    for number, song in enumerate(_read_json(files, path, list), 1):
         if reason := _song_problem(song, tracks):
             files.skip(path.name, number, "id", _display(song), reason)
         else:
@@ -139,14 +128,17 @@ def read_melon(folder: Path) -> Content:
     for name, split in _PLAYLISTS.items():
         if playlists := files.optional(name):
             frames.append(_melon_events(files, playlists, split, tracks))
-    return files.content(tracks.values(), pl.concat(frames) if frames else None)
+    table = pl.DataFrame(list(tracks.values()), infer_schema_length=None)
+    return files.content(table, pl.concat(frames) if frames else None)
 
 
-def _read_json(path: Path, kind: type) -> Any:
+def _read_json(files: SetFolder, path: Path, kind: type) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is not JSON ({error}); to get it: {MELON_HOW}") from None
+        raise DataError(
+            f"{path.name} is not JSON ({error}); to get it: {files.how_to_get}"
+        ) from None
     if not isinstance(value, kind):
         raise DataError(
             f"{path.name} is a JSON {type(value).__name__}, wanted a {kind.__name__}; get it again"
@@ -154,12 +146,8 @@ def _read_json(path: Path, kind: type) -> Any:
     return value
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _song_problem(song: Any, tracks: dict[str, dict[str, Any]]) -> str:
-    if not isinstance(song, dict) or not _is_id(song.get("id")):
+    if not isinstance(song, dict) or type(song.get("id")) is not int:
         return "is not a song with a number as its id"
     if str(song["id"]) in tracks:
         return "repeats an earlier id"
@@ -174,12 +162,12 @@ def _track(song: dict[str, Any], genre_names: dict[str, Any]) -> dict[str, Any]:
     genres = [_text(genre_names.get(str(code), code)) for code in codes]
     artists = [str(name) for name in song.get("artist_name_basket", [])]
     return {
-        TRACK_ID: str(song["id"]),
-        TITLE: _text(song.get("song_name")),
-        ARTIST: _text(", ".join(artists)),
-        ALBUM: _text(song.get("album_name")),
-        GENRES: list(dict.fromkeys(genres)),
-        RELEASE_DATE: _date(_text(song.get("issue_date"))),
+        schema.TRACK_ID: str(song["id"]),
+        schema.TITLE: _text(song.get("song_name")),
+        schema.ARTIST: _text(", ".join(artists)),
+        schema.ALBUM: _text(song.get("album_name")),
+        schema.GENRES: list(dict.fromkeys(genres)),
+        schema.RELEASE_DATE: _date(_text(song.get("issue_date"))),
     }
 
 
@@ -208,8 +196,8 @@ def _melon_events(
     files: SetFolder, path: Path, split: str, tracks: dict[str, dict[str, Any]]
 ) -> pl.DataFrame:
     entries: list[tuple[int, str, str, str | None]] = []
-    for number, playlist in enumerate(_read_json(path, list), 1):
-        if not isinstance(playlist, dict) or not _is_id(playlist.get("id")):
+    for number, playlist in enumerate(_read_json(files, path, list), 1):
+        if not isinstance(playlist, dict) or type(playlist.get("id")) is not int:
             reason = "is not a playlist with a number as its id"
             files.skip(path.name, number, "id", _display(playlist), reason)
             continue
@@ -225,14 +213,14 @@ def _melon_events(
             else:
                 reason = f"song is not in {_SONGS}"
                 files.skip(path.name, number, "songs", _display(song), reason)
-    schema = {LINE: pl.Int64, USER_ID: pl.String, TRACK_ID: pl.String, PLAYED_AT: pl.String}
-    rows = files.rows(pl.DataFrame(entries, schema, orient="row"), path.name)
-    is_repeated = ~pl.struct(USER_ID, TRACK_ID).is_first_distinct()
-    rows.refuse(is_repeated, TRACK_ID, "is in the playlist already")
-    rows.parse_times(PLAYED_AT)
-    events = rows.frame.drop(LINE).with_columns(
-        pl.col(USER_ID).alias(SESSION_ID),
-        pl.lit("playlist").alias(EVENT),
+    text_columns = [schema.USER_ID, schema.TRACK_ID, schema.PLAYED_AT]
+    dtypes = {LINE: pl.Int64(), **dict.fromkeys(text_columns, pl.String())}
+    rows = files.rows(pl.DataFrame(entries, dtypes, orient="row"), path.name)
+    is_repeated = ~pl.struct(schema.USER_ID, schema.TRACK_ID).is_first_distinct()
+    rows.refuse(is_repeated, schema.TRACK_ID, "is in the playlist already")
+    rows.parse_times(schema.PLAYED_AT)
+    return rows.frame.drop(LINE).with_columns(
+        pl.col(schema.USER_ID).alias(schema.SESSION_ID),
+        pl.lit("playlist").alias(schema.EVENT),
         pl.lit(split).alias("split"),
     )
-    return event_table(events)

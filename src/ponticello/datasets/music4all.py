@@ -9,28 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from ponticello.datasets.tables import LINE, Content, SetFolder, event_table
+from ponticello.datasets.tables import LINE, Content, SetFolder
 from ponticello.errors import DataError
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    DURATION_S,
-    EVENT,
-    GENRES,
-    LANGUAGE,
-    PATH,
-    PLAYED_AT,
-    RELEASE_DATE,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-    USER_ID,
-)
+from ponticello.storage import schema
 
-MUSIC4ALL_HOW = (
-    "Music4All: ask its authors (https://sites.google.com/view/contact4music4all); "
-    "Onion: Zenodo record 15394646"
-)
 _INFORMATION = "id_information.csv"
 _LOGS = {  # the first that exists is read; Onion's is far larger, with other user names
     "userid_trackid_timestamp.tsv": ["user_id", "track_id", "timestamp"],
@@ -38,20 +20,25 @@ _LOGS = {  # the first that exists is read; Onion's is far larger, with other us
     "listening_history.csv": ["user", "song", "timestamp"],
 }
 _TRACK_COLUMNS = {  # file: column of the file, column of the library
-    _INFORMATION: {"id": TRACK_ID, "artist": ARTIST, "song": TITLE, "album_name": ALBUM},
-    "id_metadata.csv": {
-        "id": TRACK_ID,
-        "spotify_id": "spotify_id",
-        "release": RELEASE_DATE,
-        "duration_ms": DURATION_S,
+    _INFORMATION: {
+        "id": schema.TRACK_ID,
+        "artist": schema.ARTIST,
+        "song": schema.TITLE,
+        "album_name": schema.ALBUM,
     },
-    "id_genres.csv": {"id": TRACK_ID, "genres": GENRES},
-    "id_tags.csv": {"id": TRACK_ID, "tags": TAGS},
-    "id_lang.csv": {"id": TRACK_ID, "lang": LANGUAGE},
+    "id_metadata.csv": {
+        "id": schema.TRACK_ID,
+        "spotify_id": "spotify_id",
+        "release": schema.RELEASE_DATE,
+        "duration_ms": schema.DURATION_S,
+    },
+    "id_genres.csv": {"id": schema.TRACK_ID, "genres": schema.GENRES},
+    "id_tags.csv": {"id": schema.TRACK_ID, "tags": schema.TAGS},
+    "id_lang.csv": {"id": schema.TRACK_ID, "lang": schema.LANGUAGE},
 }
 
 
-def read_music4all(folder: Path) -> Content:
+def read_music4all(files: SetFolder) -> Content:
     """Reads tracks from the id_*.csv files, and each listening event as a `play` of unknown length.
 
     duration_s: of the full song; the audio is a clip of 30 s. release_date: a year. Times have no
@@ -61,23 +48,23 @@ def read_music4all(folder: Path) -> Content:
 
     DataError: neither id_information.csv nor a log.
     """
-    files = SetFolder(folder, MUSIC4ALL_HOW)
     information = files.optional(_INFORMATION)
-    logs = [folder / name for name in _LOGS if (folder / name).is_file()]
+    logs = [files.folder / name for name in _LOGS if (files.folder / name).is_file()]
     if not logs:
         files.missing.append("userid_trackid_timestamp.tsv (or listening_history.csv)")
         if information is None:
             raise DataError(
-                f"{folder} has no {_INFORMATION} and no listening log; to get them: {MUSIC4ALL_HOW}"
+                f"{files.folder} has no {_INFORMATION} and no listening log; to get them: "
+                f"{files.how_to_get}"
             )
         return files.content(_tracks(files, information))
     events = files.rows(_events(files, logs[0]), logs[0].name)
     if information is None:
-        tracks = events.frame.select(TRACK_ID).unique().sort(TRACK_ID)
+        tracks = events.frame.select(schema.TRACK_ID).unique().sort(schema.TRACK_ID)
     else:
         tracks = _tracks(files, information)
-        is_unknown = ~pl.col(TRACK_ID).is_in(tracks[TRACK_ID].implode())
-        events.refuse(is_unknown, TRACK_ID, f"is not in {_INFORMATION}")
+        is_unknown = ~pl.col(schema.TRACK_ID).is_in(tracks[schema.TRACK_ID].implode())
+        events.refuse(is_unknown, schema.TRACK_ID, f"is not in {_INFORMATION}")
     return files.content(tracks, events.frame.drop(LINE))
 
 
@@ -86,11 +73,11 @@ def _tracks(files: SetFolder, information: Path) -> pl.DataFrame:
     for name in _TRACK_COLUMNS:
         if name != _INFORMATION and (path := files.optional(name)):
             columns = _track_columns(files, path)
-            tracks = tracks.join(columns, on=TRACK_ID, how="left", maintain_order="left")
+            tracks = tracks.join(columns, on=schema.TRACK_ID, how="left", maintain_order="left")
     if not files.has_folder("audios"):
         return tracks
-    paths = [files.audio_path(f"audios/{track_id}.mp3") for track_id in tracks[TRACK_ID]]
-    return tracks.with_columns(pl.Series(PATH, paths, pl.String))
+    audio = pl.format("audios/{}.mp3", schema.TRACK_ID)
+    return tracks.with_columns(files.audio_paths(tracks, [audio]))
 
 
 def _track_columns(files: SetFolder, path: Path) -> pl.DataFrame:
@@ -103,7 +90,7 @@ def _track_columns(files: SetFolder, path: Path) -> pl.DataFrame:
         rows.parse_numbers("duration_ms")
         rows.frame = rows.frame.with_columns(pl.col("duration_ms") / 1000)
     table = rows.frame.drop(LINE).rename(columns)
-    for column in (GENRES, TAGS):
+    for column in (schema.GENRES, schema.TAGS):
         if column in table.columns:
             items = pl.col(column).str.split(",").list.eval(pl.element().str.strip_chars())
             is_text = pl.element() != ""
@@ -117,5 +104,7 @@ def _events(files: SetFolder, path: Path) -> pl.DataFrame:
     rows = files.read(path, _LOGS[path.name])
     rows.require(user, track)
     rows.parse_times(timestamp)
-    events = rows.frame.rename({user: USER_ID, track: TRACK_ID, timestamp: PLAYED_AT})
-    return event_table(events.with_columns(pl.lit("play").alias(EVENT)))
+    events = rows.frame.rename(
+        {user: schema.USER_ID, track: schema.TRACK_ID, timestamp: schema.PLAYED_AT}
+    )
+    return events.with_columns(pl.lit("play").alias(schema.EVENT))

@@ -4,25 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ponticello.datasets.captions import (
-    DESCRIBER_HOW,
-    MUSICCAPS_HOW,
-    read_musiccaps,
-    read_song_describer,
-)
-from ponticello.datasets.fma import FMA_HOW, read_fma
-from ponticello.datasets.listening import HETREC_HOW, MELON_HOW, read_hetrec, read_melon
-from ponticello.datasets.music4all import MUSIC4ALL_HOW, read_music4all
-from ponticello.datasets.tables import Content
-from ponticello.datasets.tagging import (
-    GTZAN_HOW,
-    JAMENDO_HOW,
-    MAGNATAGATUNE_HOW,
-    read_gtzan,
-    read_jamendo,
-    read_magnatagatune,
-)
-from ponticello.datasets.yambda import YAMBDA_HOW, read_yambda
+from ponticello.datasets.captions import read_musiccaps, read_song_describer
+from ponticello.datasets.fma import read_fma
+from ponticello.datasets.listening import read_hetrec, read_melon
+from ponticello.datasets.music4all import read_music4all
+from ponticello.datasets.tables import Content, SetFolder
+from ponticello.datasets.tagging import read_gtzan, read_jamendo, read_magnatagatune
+from ponticello.datasets.yambda import read_yambda
 from ponticello.errors import DataError
 from ponticello.listening.log import merge_interactions
 from ponticello.storage.layout import LibraryPaths
@@ -46,7 +34,11 @@ class PublicSet:
     source: str
     how_to_get: str
     metric: str
-    read: Callable[[Path], Content]
+    read_files: Callable[[SetFolder], Content]
+
+    def read(self, folder: Path) -> Content:
+        """Reads the set from its files in `folder`; DataError if a required file is missing."""
+        return self.read_files(SetFolder(folder, self.how_to_get))
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,8 @@ _ALL = (
         "MTG-Jamendo",
         "audio: Creative Commons, a licence a track; metadata: CC BY-NC-SA 4.0",
         "https://mtg.github.io/mtg-jamendo-dataset/",
-        JAMENDO_HOW,
+        "git clone https://github.com/MTG/mtg-jamendo-dataset, then its "
+        "scripts/download/download.py for the audio",
         f"{_TAGGING}, a family of tags and split",
         read_jamendo,
     ),
@@ -80,7 +73,8 @@ _ALL = (
         "MagnaTagATune",
         "audio: CC BY-NC-SA (Magnatune)",
         "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset",
-        MAGNATAGATUNE_HOW,
+        "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset: two csv files and mp3.zip.001 "
+        "to .003",
         f"{_TAGGING}, top 50 tags",
         read_magnatagatune,
     ),
@@ -89,7 +83,8 @@ _ALL = (
         "GTZAN",
         "none stated; commercial recordings, for research only",
         "https://github.com/jongpillee/music_dataset_split",
-        GTZAN_HOW,
+        "the audio from a mirror (its first home is gone); the lists from GTZAN_split/ of "
+        "https://github.com/jongpillee/music_dataset_split",
         "accuracy on the fault-filtered test list",
         read_gtzan,
     ),
@@ -98,7 +93,8 @@ _ALL = (
         "FMA, Free Music Archive",
         "audio: its artists' licences, one a track; metadata: CC BY 4.0",
         "https://github.com/mdeff/fma",
-        FMA_HOW,
+        "https://github.com/mdeff/fma: fma_metadata.zip, and fma_small, fma_medium, fma_large or "
+        "fma_full.zip",
         "accuracy of the top genre (small, medium)",
         read_fma,
     ),
@@ -107,7 +103,8 @@ _ALL = (
         "MusicCaps",
         "captions: CC BY-SA 4.0; no audio",
         "https://huggingface.co/datasets/google/MusicCaps",
-        MUSICCAPS_HOW,
+        "musiccaps-public.csv from https://huggingface.co/datasets/google/MusicCaps; "
+        "the set has no audio",
         "recall@k and median rank, text to audio",
         read_musiccaps,
     ),
@@ -116,7 +113,7 @@ _ALL = (
         "Song Describer Dataset",
         "captions: CC BY-SA 4.0; audio: Creative Commons, a licence a track",
         "https://zenodo.org/records/10072001",
-        DESCRIBER_HOW,
+        "song_describer.csv and audio.zip from https://zenodo.org/records/10072001",
         "recall@k and median rank, text to audio, valid subset",
         read_song_describer,
     ),
@@ -125,7 +122,8 @@ _ALL = (
         "Music4All and Music4All-Onion",
         "Music4All: research only, on request; Onion: CC BY-NC-SA 4.0",
         "https://zenodo.org/records/15394646",
-        MUSIC4ALL_HOW,
+        "Music4All: ask its authors (https://sites.google.com/view/contact4music4all); "
+        "Onion: Zenodo record 15394646",
         "recall@k and nDCG@k of held-out listening",
         read_music4all,
     ),
@@ -134,7 +132,7 @@ _ALL = (
         "Melon Playlist Dataset",
         "non-profit research only, no redistribution",
         "https://arena.kakao.com/melon_dataset",
-        MELON_HOW,
+        "register at https://arena.kakao.com/melon_dataset",
         "nDCG@100 of the songs held back",
         read_melon,
     ),
@@ -143,7 +141,7 @@ _ALL = (
         "Yambda",
         "Apache-2.0",
         "https://huggingface.co/datasets/yandex/yambda",
-        YAMBDA_HOW,
+        "flat/50m (or 500m, 5b) of https://huggingface.co/datasets/yandex/yambda",
         "nDCG@k, recall@k and coverage@k, global split by time",
         read_yambda,
     ),
@@ -152,7 +150,7 @@ _ALL = (
         "HetRec 2011 Last.fm",
         "non-commercial use only",
         "https://grouplens.org/datasets/hetrec-2011/",
-        HETREC_HOW,
+        "hetrec2011-lastfm-2k.zip from https://grouplens.org/datasets/hetrec-2011/",
         "none settled; recall@k and nDCG@k of held-out artists",
         read_hetrec,
     ),

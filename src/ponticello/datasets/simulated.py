@@ -15,32 +15,22 @@ import polars as pl
 from ponticello.config import SimulationConfig
 from ponticello.errors import ShapeError
 from ponticello.features.store import FeatureStore
-from ponticello.storage.schema import (
-    CONTEXT_TRACK_ID,
-    EVENT,
-    MACHINE_TAGS,
-    PLAYED_AT,
-    PLAYED_S,
-    SESSION_ID,
-    TRACK_ID,
-    USER_ID,
-)
+from ponticello.storage import schema
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 LISTENED_S = 30.0  # s, of a track that is played to the end
 USER_PREFIX = "simulated-"
 N_TRAITS = 6  # at most
 TAG_SHARES = (0.08, 0.6)  # shares of the tracks that carry a tag, outside which it is ignored
-
-
+_Event = tuple[object, ...]  # values of _SCHEMA
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    USER_ID: pl.String,
-    TRACK_ID: pl.String,
-    PLAYED_AT: pl.Datetime("us", "UTC"),
-    EVENT: pl.String,
-    PLAYED_S: pl.Float64,
-    CONTEXT_TRACK_ID: pl.String,
-    SESSION_ID: pl.String,
+    schema.USER_ID: pl.String,
+    schema.TRACK_ID: pl.String,
+    schema.PLAYED_AT: pl.Datetime("us", "UTC"),
+    schema.EVENT: pl.String,
+    schema.PLAYED_S: pl.Float64,
+    schema.CONTEXT_TRACK_ID: pl.String,
+    schema.SESSION_ID: pl.String,
 }
 
 
@@ -59,11 +49,11 @@ def simulate_listeners(
     generator = np.random.default_rng(config.seed)
     simulation = _Simulation(track_ids, traits, config, generator)
     popularity = -config.popularity_exponent * np.log(1 + generator.permutation(len(track_ids)))
-    rows: list[dict[str, object]] = []
+    rows: list[_Event] = []
     for number in range(config.n_listeners):
         user = f"{USER_PREFIX}{number:04d}"
         preference = simulation.draw_preference()
-        for session in range(_n_sessions(config, generator)):
+        for session in range(_n_sessions(config.sessions_per_listener, generator)):
             liking = simulation.liking(preference, with_noise=True)
             score = config.inverse_temperature * liking + popularity
             score += generator.gumbel(size=len(track_ids))
@@ -71,7 +61,9 @@ def simulate_listeners(
             rows += simulation.session(user, f"{user}/{session}", chosen, liking)
         favourites = np.argsort(-simulation.liking(preference, with_noise=False))[:8]
         rows += simulation.playlist(user, favourites)
-    return pl.DataFrame(rows, schema=_SCHEMA).sort(PLAYED_AT, USER_ID, TRACK_ID)
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row").sort(
+        schema.PLAYED_AT, schema.USER_ID, schema.TRACK_ID
+    )
 
 
 def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.ndarray]:
@@ -80,14 +72,13 @@ def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.nd
     They are the principal components of brightness, bass, dynamics and attacks, measured on the
     mel, and of the machine tags that are neither too common nor too rare (`TAG_SHARES`).
     """
-    table = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids)).sort(TRACK_ID)
-    sound = np.array([_describe(store.read(track_id)) for track_id in table[TRACK_ID]])
-    tags_of_track = [set(tags or ()) for tags in table[MACHINE_TAGS].to_list()]
+    table = tracks.filter(pl.col(schema.TRACK_ID).is_in(store.track_ids)).sort(schema.TRACK_ID)
+    sound = np.array([_describe(store.read(track_id)) for track_id in table[schema.TRACK_ID]])
+    tags_of_track = [set(tags or ()) for tags in table[schema.MACHINE_TAGS].to_list()]
     vocabulary = sorted(set(chain.from_iterable(tags_of_track)))
     has_tag = np.zeros((len(tags_of_track), len(vocabulary)))
     for row, tags in enumerate(tags_of_track):
-        for column, tag in enumerate(vocabulary):
-            has_tag[row, column] = tag in tags
+        has_tag[row] = [tag in tags for tag in vocabulary]
     share = has_tag.mean(axis=0)
     is_useful = (share > TAG_SHARES[0]) & (share < TAG_SHARES[1])
     n_useful = max(int(is_useful.sum()), 1)
@@ -96,7 +87,7 @@ def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.nd
     left, spread, _ = np.linalg.svd(np.concatenate(columns, axis=1), full_matrices=False)
     n_traits = min(N_TRAITS, int((spread > 1e-6 * spread[0]).sum()))
     traits = left[:, :n_traits] * np.sqrt(len(left))
-    return dict(zip(table[TRACK_ID], traits, strict=True))
+    return dict(zip(table[schema.TRACK_ID], traits, strict=True))
 
 
 def _describe(mel: np.ndarray) -> np.ndarray:
@@ -115,15 +106,12 @@ def _describe(mel: np.ndarray) -> np.ndarray:
     return np.array([brightness, bass, level.std(), attacks])
 
 
-def _n_sessions(config: SimulationConfig, generator: np.random.Generator) -> int:
-    """Draws from a Pareto distribution around the configured mean, cut at ten times the mean."""
-    mean = config.sessions_per_listener
+def _n_sessions(mean: int, generator: np.random.Generator) -> int:
+    """Draws from a Pareto distribution around the mean, cut at ten times the mean."""
     return min(1 + int(mean / 2 * (1 + generator.pareto(2.0))), 10 * mean)
 
 
 class _Simulation:
-    """The traits of the tracks, and draws of preferences, sessions and playlists."""
-
     def __init__(
         self,
         track_ids: list[str],
@@ -134,9 +122,9 @@ class _Simulation:
         self._track_ids = track_ids
         self._config = config
         self._generator = generator
-        hidden = generator.standard_normal((len(track_ids), config.n_hidden_traits))
         self._audible = _standardise(traits)
-        self._hidden = _standardise(hidden)
+        shape = (len(track_ids), config.n_hidden_traits)
+        self._hidden = _standardise(generator.standard_normal(shape))
 
     def draw_preference(self) -> tuple[np.ndarray, np.ndarray]:
         """Draws the directions that a listener likes among audible and hidden traits."""
@@ -159,7 +147,7 @@ class _Simulation:
 
     def session(
         self, user: str, session: str, chosen: np.ndarray, liking: np.ndarray
-    ) -> list[dict[str, object]]:
+    ) -> list[_Event]:
         """Returns the events of one session, a row of `chosen` each.
 
         In every second session the tracks after the first are recommended because of it.
@@ -167,7 +155,7 @@ class _Simulation:
         generator = self._generator
         moment = FIRST_DAY + timedelta(days=float(generator.uniform(0, self._config.days)))
         is_recommended = generator.random() < 0.5
-        events: list[dict[str, object]] = []
+        events: list[_Event] = []
         for row in chosen:
             p_skip = 1 / (1 + np.exp(1.5 + 1.5 * liking[row]))
             p_like = 0.3 / (1 + np.exp(1.0 - 1.5 * liking[row]))
@@ -178,36 +166,23 @@ class _Simulation:
                 event = "like"
             played_s = float(generator.uniform(2, 15)) if event == "skip" else LISTENED_S
             context = self._track_ids[chosen[0]] if is_recommended and events else None
-            event_row = {
-                USER_ID: user,
-                TRACK_ID: self._track_ids[row],
-                PLAYED_AT: moment,
-                EVENT: event,
-                PLAYED_S: played_s,
-                CONTEXT_TRACK_ID: context,
-                SESSION_ID: session,
-            }
-            events.append(event_row)
+            track_id = self._track_ids[row]
+            events.append((user, track_id, moment, event, played_s, context, session))
             moment += timedelta(seconds=played_s + float(generator.uniform(1, 5)))
         return events
 
-    def playlist(self, user: str, chosen: np.ndarray) -> list[dict[str, object]]:
+    def playlist(self, user: str, chosen: np.ndarray) -> list[_Event]:
         """Returns the events of one playlist, made on a day of the first half."""
         days = float(self._generator.uniform(0, self._config.days / 2))
-        events: list[dict[str, object]] = []
+        moment = FIRST_DAY + timedelta(days=days)
+        session = f"{user}/favourites"
+        events: list[_Event] = []
         for row in chosen:
-            event_row = {
-                USER_ID: user,
-                TRACK_ID: self._track_ids[row],
-                PLAYED_AT: FIRST_DAY + timedelta(days=days),
-                EVENT: "playlist",
-                SESSION_ID: f"{user}/favourites",
-            }
-            events.append(event_row)
+            track_id = self._track_ids[row]
+            events.append((user, track_id, moment, "playlist", None, None, session))
         return events
 
     def _direction(self, d: int) -> np.ndarray:
-        """Draws a unit vector (d,)."""
         vector = self._generator.standard_normal(d)
         unit: np.ndarray = vector / np.linalg.norm(vector)
         return unit

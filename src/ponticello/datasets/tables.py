@@ -9,16 +9,16 @@ import ast
 import bz2
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from ponticello.errors import DataError
 from ponticello.storage.layout import SkippedRow
-from ponticello.storage.schema import INTERACTIONS, TRACKS, Table
+from ponticello.storage.schema import INTERACTIONS, PATH, TRACKS, Table
 from ponticello.storage.tables import truncate_value
 from ponticello.storage.validation import DTYPES
 
@@ -102,12 +102,11 @@ class CheckedRows:
 
         Drops rows with another value.
         """
-        formats = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M")
-        parsed = []
-        for form in formats:
-            text = pl.col(field).str
-            parsed.append(text.to_datetime(form, time_unit="us", time_zone="UTC", strict=False))
-        self.frame = self.frame.with_columns(_time=pl.coalesce(parsed))
+        parse = partial(
+            pl.col(field).str.to_datetime, time_unit="us", time_zone="UTC", strict=False
+        )
+        times = (parse("%Y-%m-%d %H:%M:%S%.f"), parse("%Y-%m-%d %H:%M"))
+        self.frame = self.frame.with_columns(_time=pl.coalesce(times))
         year = pl.col("_time").dt.year()
         is_bad = ~year.is_between(_FIRST_YEAR, _LAST_YEAR).fill_null(False)
         self.refuse(is_bad, field, "is not a time such as 2019-02-20 12:28:01")
@@ -164,6 +163,11 @@ class SetFolder:
                 continue
         return None
 
+    def audio_paths(self, table: pl.DataFrame, relatives: Sequence[pl.Expr]) -> pl.Series:
+        """Returns column `path` of a table: `audio_path` of the values of `relatives`."""
+        names = table.select(pl.concat_list(relatives)).to_series().to_list()
+        return pl.Series(PATH, [self.audio_path(*row) for row in names], pl.String)
+
     def rows(self, frame: pl.DataFrame, file: str) -> CheckedRows:
         """Returns a frame with a column `LINE` as rows to check."""
         return CheckedRows(frame, file, self.skipped)
@@ -171,7 +175,7 @@ class SetFolder:
     def read(
         self,
         path: Path,
-        columns: Sequence[str],
+        columns: Sequence[str] = (),
         *,
         delimiter: str = "\t",
         quoted: bool = False,
@@ -181,6 +185,7 @@ class SetFolder:
     ) -> CheckedRows:
         """Reads `columns` of a text file as stripped text, null where empty, with `LINE`.
 
+        columns: empty for all.
         quoted: fields may be in double quotes, with delimiters and line ends inside.
         header: the names of all columns, if the file has none or others than its first line.
         n_header: lines before the first row. A `.bz2` file is decompressed.
@@ -194,8 +199,7 @@ class SetFolder:
             for _ in range(n_header):
                 _, fields, _ = next(rows)
                 names = names or [field.strip() for field in fields]
-            positions = _positions(names, columns, path.name)
-            frame = _collect(rows, columns, positions, len(names), path.name, self.skipped)
+            frame = self._collect(rows, names, columns or names, path.name)
         except StopIteration:
             raise DataError(
                 f"{path.name} is empty; wanted a line that names the columns; get it again"
@@ -204,54 +208,59 @@ class SetFolder:
             raise DataError(f"{path.name} cannot be read ({error}); get it again") from None
         return self.rows(frame, path.name)
 
-    def content(
-        self,
-        tracks: pl.DataFrame | Iterable[dict[str, Any]],
-        interactions: pl.DataFrame | None = None,
-    ) -> Content:
-        """Returns the set with columns in the types of a library."""
-        return Content(track_table(tracks), interactions, self.skipped, self.missing)
+    def content(self, tracks: pl.DataFrame, interactions: pl.DataFrame | None = None) -> Content:
+        """Returns the set with the columns of a library in their types; empty lists become null."""
+        tracks = _typed(tracks, TRACKS)
+        if interactions is not None:
+            interactions = _typed(interactions, INTERACTIONS)
+        return Content(tracks, interactions, self.skipped, self.missing)
+
+    def _collect(
+        self, rows: Iterator[_Row], names: list[str], columns: Sequence[str], file: str
+    ) -> pl.DataFrame:
+        for column in columns:
+            if column not in names:
+                present = ", ".join(repr(name) for name in names[:8])
+                if len(names) > 8:
+                    present += ", ..."
+                raise DataError(
+                    f"{file}: column {column!r} is missing; found {present}; get the file again"
+                )
+        positions = [names.index(column) for column in columns]
+        schema = {LINE: pl.Int64(), **dict.fromkeys(columns, pl.String())}
+        frames = [pl.DataFrame(schema=schema)]
+        chunk: list[list[int | str]] = []
+        for line, fields, problem in rows:
+            if not problem and len(fields) != len(names):
+                problem = f"has {len(fields)} fields, wanted {len(names)}"
+            if problem:
+                value = truncate_value("\t".join(fields)).encode("utf-8", "surrogateescape")
+                self.skip(file, line, "", value.decode("utf-8", "replace"), problem)
+                continue
+            row: list[int | str] = [line]
+            row.extend(fields[position] for position in positions)
+            chunk.append(row)
+            if len(chunk) == _CHUNK_ROWS:
+                frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
+                chunk.clear()
+        frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
+        text = pl.col(columns).str.strip_chars()
+        return pl.concat(frames).with_columns(pl.when(text != "").then(text))
 
 
-def track_table(rows: pl.DataFrame | Iterable[dict[str, Any]]) -> pl.DataFrame:
-    """Returns rows with the columns of `TRACKS` in their types; empty lists become null."""
-    return _typed(rows, TRACKS)
-
-
-def event_table(rows: pl.DataFrame) -> pl.DataFrame:
-    """Returns rows with the columns of `INTERACTIONS` in their types."""
-    return _typed(rows, INTERACTIONS)
-
-
-def _typed(rows: pl.DataFrame | Iterable[dict[str, Any]], table: Table) -> pl.DataFrame:
-    if isinstance(rows, pl.DataFrame):
-        frame = rows
-    else:
-        frame = pl.DataFrame(list(rows), infer_schema_length=None)
+def _typed(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     if not frame.width:
-        frame = pl.DataFrame(schema=dict.fromkeys(table.required, pl.Null))
+        return pl.DataFrame(
+            schema={column: DTYPES[table.kinds[column]] for column in table.required}
+        )
+    without_values = {pl.Null(): pl.String(), pl.List(pl.Null): pl.List(pl.String)}
     schema: dict[str, pl.DataType | type[pl.DataType]] = {}
     for column, dtype in frame.schema.items():
+        schema[column] = without_values.get(dtype, dtype)
         if column in table.kinds:
             schema[column] = DTYPES[table.kinds[column]]
-        elif dtype == pl.Null():  # a column without values
-            schema[column] = pl.String()
-        elif dtype == pl.List(pl.Null):
-            schema[column] = pl.List(pl.String)
-        else:
-            schema[column] = dtype
-    frame = frame.cast(pl.Schema(schema))
-    for column, dtype in frame.schema.items():
-        if dtype == pl.List(pl.String):
-            has_items = pl.col(column).list.len() > 0
-            frame = frame.with_columns(pl.when(has_items).then(pl.col(column)))
-    return frame
-
-
-def column_names(path: Path, delimiter: str = "\t") -> list[str]:
-    """Returns the names in the first line of a text file, without their quotes."""
-    first = next(_lines(path, "utf-8"), "")
-    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    lists = pl.col(pl.List(pl.String))
+    return frame.cast(pl.Schema(schema)).with_columns(pl.when(lists.list.len() > 0).then(lists))
 
 
 def _parse_list(value: str | None) -> list[str] | None:
@@ -299,46 +308,3 @@ def _quoted(lines: Iterator[str], delimiter: str) -> Iterator[_Row]:
 
 def _encoding_problem(text: str) -> str:
     return "is not UTF-8" if not text.isascii() and _NOT_UTF8.search(text) else ""
-
-
-def _positions(names: list[str], columns: Sequence[str], file: str) -> list[int]:
-    for column in columns:
-        if column not in names:
-            present = ", ".join(repr(name) for name in names[:8])
-            if len(names) > 8:
-                present += ", ..."
-            raise DataError(
-                f"{file}: column {column!r} is missing; found {present}; get the file again"
-            )
-    return [names.index(column) for column in columns]
-
-
-def _collect(
-    rows: Iterator[_Row],
-    columns: Sequence[str],
-    positions: list[int],
-    n_fields: int,
-    file: str,
-    skipped: list[SkippedRow],
-) -> pl.DataFrame:
-    schema = {LINE: pl.Int64(), **dict.fromkeys(columns, pl.String())}
-    frames = [pl.DataFrame(schema=schema)]
-    chunk: list[list[int | str]] = []
-    for line, fields, problem in rows:
-        if not problem and len(fields) != n_fields:
-            problem = f"has {len(fields)} fields, wanted {n_fields}"
-        if problem:
-            value = truncate_value("\t".join(fields)).encode("utf-8", "surrogateescape")
-            skipped.append(SkippedRow(file, line, "", value.decode("utf-8", "replace"), problem))
-            continue
-        row: list[int | str] = [line]
-        row.extend(fields[position] for position in positions)
-        chunk.append(row)
-        if len(chunk) == _CHUNK_ROWS:
-            frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
-            chunk.clear()
-    frames.append(pl.DataFrame(chunk, schema=schema, orient="row"))
-    frame = pl.concat(frames).with_columns(pl.col(columns).str.strip_chars())
-    for column in columns:
-        frame = frame.with_columns(pl.when(pl.col(column) != "").then(pl.col(column)))
-    return frame

@@ -20,32 +20,11 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.datasets.tables import (
-    LINE,
-    OUTSIDE,
-    Content,
-    SetFolder,
-    column_names,
-    track_table,
-)
+from ponticello.datasets.tables import LINE, OUTSIDE, Content, SetFolder
 from ponticello.errors import DataError
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    DURATION_S,
-    GENRES,
-    PATH,
-    RELEASE_DATE,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-)
+from ponticello.storage import schema
 from ponticello.storage.tables import lines_of, truncate_value
 
-GTZAN_HOW = (
-    "the audio from a mirror (its first home is gone); the lists from GTZAN_split/ of "
-    "https://github.com/jongpillee/music_dataset_split"
-)
 _LISTS = {
     "train_filtered.txt": "train",
     "valid_filtered.txt": "validation",
@@ -55,14 +34,13 @@ _FOLDERS = ("genres", "genres_original")
 _CLIP = re.compile(r"(?P<genre>[a-z]+)/(?P<name>(?P=genre)\.\d{5})\.(?:wav|au)")
 
 
-def read_gtzan(folder: Path) -> Content:
+def read_gtzan(files: SetFolder) -> Content:
     """Reads every clip that is in `folder` or in a list; track_id: such as `blues.00029`.
 
     split: train, validation or test; null for a clip in no list, which the filtered split omits.
 
     DataError: neither audio nor a list is there.
     """
-    files = SetFolder(folder, GTZAN_HOW)
     splits: dict[str, str] = {}
     for name, split in _LISTS.items():
         if path := files.optional(name):
@@ -70,22 +48,22 @@ def read_gtzan(folder: Path) -> Content:
     audio = _gtzan_audio(files)
     if not audio and not splits:
         raise DataError(
-            f"{folder} has no genres/ and no {next(iter(_LISTS))}; to get them: {GTZAN_HOW}"
+            f"{files.folder} has no genres/ and no {next(iter(_LISTS))}; to get them: "
+            f"{files.how_to_get}"
         )
     tracks = []
     for track_id in sorted(audio.keys() | splits.keys()):
         track = {
-            TRACK_ID: track_id,
-            PATH: audio.get(track_id),
-            GENRES: [track_id.partition(".")[0]],
+            schema.TRACK_ID: track_id,
+            schema.PATH: audio.get(track_id),
+            schema.GENRES: [track_id.partition(".")[0]],
             "split": splits.get(track_id),
         }
         tracks.append(track)
-    return files.content(tracks)
+    return files.content(pl.DataFrame(tracks, infer_schema_length=None))
 
 
 def _gtzan_audio(files: SetFolder) -> dict[str, str]:
-    """Returns the path of each clip by its track id."""
     roots = [files.folder / name for name in _FOLDERS if (files.folder / name).is_dir()]
     if not roots:
         files.missing.append(f"{_FOLDERS[0]}/")
@@ -100,7 +78,7 @@ def _gtzan_audio(files: SetFolder) -> dict[str, str]:
             audio[track_id] = path.absolute().as_posix()
         else:
             reason = "is not named as genre/genre.00000.wav"
-            files.skip(path.as_posix(), None, PATH, track_id, reason)
+            files.skip(path.as_posix(), None, schema.PATH, track_id, reason)
     return audio
 
 
@@ -113,28 +91,28 @@ def _read_list(files: SetFolder, path: Path, split: str, splits: dict[str, str])
             splits[match["name"]] = split
         elif match:
             reason = f"is in {splits[match['name']]} already"
-            files.skip(path.name, number, PATH, truncate_value(clip), reason)
+            files.skip(path.name, number, schema.PATH, truncate_value(clip), reason)
         elif clip:
             reason = "is not such as blues/blues.00029.wav"
-            files.skip(path.name, number, PATH, truncate_value(clip), reason)
+            files.skip(path.name, number, schema.PATH, truncate_value(clip), reason)
 
 
-JAMENDO_HOW = (
-    "git clone https://github.com/MTG/mtg-jamendo-dataset, then its scripts/download/download.py "
-    "for the audio"
-)
 N_SPLITS = 5
 _FAMILIES = ("", "_genre", "_instrument", "_moodtheme", "_top50tags")
 _SPLIT_NAMES = ("train", "validation", "test")
 _HEADER = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
-_COLUMNS = {"genre": GENRES, "instrument": "instruments", "mood/theme": "moods"}  # by category
+_COLUMNS = {
+    "genre": schema.GENRES,
+    "instrument": "instruments",
+    "mood/theme": "moods",
+}  # by category
 _META = "data/raw.meta.tsv"
 _NAMES = {
-    "TRACK_ID": TRACK_ID,
-    "TRACK_NAME": TITLE,
-    "ARTIST_NAME": ARTIST,
-    "ALBUM_NAME": ALBUM,
-    "RELEASEDATE": RELEASE_DATE,
+    "TRACK_ID": schema.TRACK_ID,
+    "TRACK_NAME": schema.TITLE,
+    "ARTIST_NAME": schema.ARTIST,
+    "ALBUM_NAME": schema.ALBUM,
+    "RELEASEDATE": schema.RELEASE_DATE,
 }
 
 
@@ -149,7 +127,7 @@ class _Track:
     top50: dict[str, None] = field(default_factory=dict)
 
 
-def read_jamendo(folder: Path) -> Content:
+def read_jamendo(files: SetFolder) -> Content:
     """Reads the tracks of every split file that exists.
 
     split_0 .. split_4: train, validation or test; null if the track is not in that split.
@@ -158,7 +136,6 @@ def read_jamendo(folder: Path) -> Content:
 
     DataError: no split file at all, or one with another header.
     """
-    files = SetFolder(folder, JAMENDO_HOW)
     tracks: dict[str, _Track] = {}
     n_files = 0
     for k in range(N_SPLITS):
@@ -170,15 +147,18 @@ def read_jamendo(folder: Path) -> Content:
                     _read_split(files, path, k, tracks)
     if not n_files:
         raise DataError(
-            f"{folder} has no {files.missing[0]} nor another split file; to get them: {JAMENDO_HOW}"
+            f"{files.folder} has no {files.missing[0]} nor another split file; to get them: "
+            f"{files.how_to_get}"
         )
-    table = track_table(_row(files, track_id, track) for track_id, track in tracks.items())
-    if meta := files.optional(_META):
-        rows = files.read(meta, list(_NAMES))
-        rows.require_unique("TRACK_ID")
-        names = rows.frame.rename(_NAMES).drop(LINE)
-        table = table.join(names, on=TRACK_ID, how="left", maintain_order="left")
-    return Content(table, None, files.skipped, files.missing)
+    rows = [_row(files, track_id, track) for track_id, track in tracks.items()]
+    table = pl.DataFrame(rows, infer_schema_length=None)
+    meta = files.optional(_META)
+    if meta and tracks:
+        named_tracks = files.read(meta, list(_NAMES))
+        named_tracks.require_unique("TRACK_ID")
+        names = named_tracks.frame.rename(_NAMES).drop(LINE)
+        table = table.join(names, on=schema.TRACK_ID, how="left", maintain_order="left")
+    return files.content(table)
 
 
 def _read_split(files: SetFolder, path: Path, k: int, tracks: dict[str, _Track]) -> None:
@@ -235,18 +215,19 @@ def _row(files: SetFolder, track_id: str, track: _Track) -> dict[str, Any]:
         tags[_COLUMNS[category]].append(name)
     low = f"{track.audio.removesuffix('.mp3')}.low.mp3"
     path = files.audio_path(f"audio/{track.audio}", f"audio-low/{low}", track.audio, low)
-    row = {TRACK_ID: track_id, PATH: path, DURATION_S: track.duration_s, **tags}
-    row[TAGS] = tags["instruments"] + tags["moods"]
+    row = {
+        schema.TRACK_ID: track_id,
+        schema.PATH: path,
+        schema.DURATION_S: track.duration_s,
+        **tags,
+    }
+    row[schema.TAGS] = tags["instruments"] + tags["moods"]
     row["tags_top50"] = list(track.top50)
     for k in range(N_SPLITS):
         row[f"split_{k}"] = track.splits.get(k)
     return row
 
 
-MAGNATAGATUNE_HOW = (
-    "https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset: two csv files and mp3.zip.001 "
-    "to .003"
-)
 _N_TOP = 50
 _SPLIT_OF_FOLDER = {
     **dict.fromkeys("0123456789ab", "train"),
@@ -255,7 +236,7 @@ _SPLIT_OF_FOLDER = {
 }
 
 
-def read_magnatagatune(folder: Path) -> Content:
+def read_magnatagatune(files: SetFolder) -> Content:
     """Reads the clips, with `split` by the first letter of the path: 0-b train, c validation,
     d-f test.
 
@@ -265,12 +246,9 @@ def read_magnatagatune(folder: Path) -> Content:
 
     DataError: no annotations_final.csv.
     """
-    files = SetFolder(folder, MAGNATAGATUNE_HOW)
     path = files.required(["annotations_final.csv"], "the tags of every clip")
-    tags = [column for column in column_names(path) if column not in ("clip_id", "mp3_path")]
-    columns = ["clip_id", "mp3_path"]
-    columns += tags
-    rows = files.read(path, columns, quoted=True)
+    rows = files.read(path, quoted=True)
+    tags = [column for column in rows.frame.columns if column not in (LINE, "clip_id", "mp3_path")]
     rows.require_unique("clip_id")
     audio = pl.col("mp3_path")
     is_bad = ~audio.str.slice(0, 1).is_in(list(_SPLIT_OF_FOLDER)) | audio.str.contains(OUTSIDE)
@@ -281,18 +259,17 @@ def read_magnatagatune(folder: Path) -> Content:
     clips = rows.frame
     counts = {tag: int((clips[tag] == "1").sum()) for tag in tags}
     top_tags = set(sorted(tags, key=lambda tag: -counts[tag])[:_N_TOP])
-    paths = [files.audio_path(name, f"mp3/{name}") for name in clips["mp3_path"]]
     split = audio.str.slice(0, 1).replace_strict(_SPLIT_OF_FOLDER, return_dtype=pl.String)
     table = clips.select(
-        pl.col("clip_id").alias(TRACK_ID),
-        pl.Series(PATH, paths, pl.String),
+        pl.col("clip_id").alias(schema.TRACK_ID),
+        files.audio_paths(clips, [audio, pl.format("mp3/{}", "mp3_path")]),
         split.alias("split"),
-        _marked(tags).alias(TAGS),
+        _marked(tags).alias(schema.TAGS),
         _marked([tag for tag in tags if tag in top_tags]).alias("tags_top50"),
     )
     if info := files.optional("clip_info_final.csv"):
         information = _information(files, info)
-        table = table.join(information, on=TRACK_ID, how="left", maintain_order="left")
+        table = table.join(information, on=schema.TRACK_ID, how="left", maintain_order="left")
     return files.content(table)
 
 
@@ -303,12 +280,17 @@ def _marked(tags: list[str]) -> pl.Expr:
 
 
 def _information(files: SetFolder, path: Path) -> pl.DataFrame:
-    names = {"clip_id": TRACK_ID, "title": TITLE, "artist": ARTIST, "album": ALBUM}
+    names = {
+        "clip_id": schema.TRACK_ID,
+        "title": schema.TITLE,
+        "artist": schema.ARTIST,
+        "album": schema.ALBUM,
+    }
     times = ["segmentStart", "segmentEnd"]
     rows = files.read(path, list(names) + times, quoted=True)
     rows.require_unique("clip_id")
     rows.parse_numbers("segmentStart", "segmentEnd")
     length = pl.col("segmentEnd") - pl.col("segmentStart")
     rows.refuse(length < 0, "segmentEnd", "is before segmentStart")
-    table = rows.frame.with_columns(length.alias(DURATION_S))
+    table = rows.frame.with_columns(length.alias(schema.DURATION_S))
     return table.drop("segmentStart", "segmentEnd", LINE).rename(names)

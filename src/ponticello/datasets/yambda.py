@@ -9,12 +9,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ponticello.datasets.tables import LINE, Content, SetFolder, event_table
+from ponticello.datasets.tables import LINE, Content, SetFolder
 from ponticello.errors import DataError
 from ponticello.storage.schema import DURATION_S, EVENT, PLAYED_AT, PLAYED_S, TRACK_ID, USER_ID
 from ponticello.storage.tables import read_parquet
 
-YAMBDA_HOW = "flat/50m (or 500m, 5b) of https://huggingface.co/datasets/yandex/yambda"
 # Our choice: the set counts seconds from a moment that it does not publish.
 ORIGIN = datetime(2024, 1, 1, tzinfo=UTC)
 TEST_FROM_S = 26_000_000 - 86_400  # the last day of the set; source: the code of its benchmark
@@ -24,7 +23,7 @@ _KEYS = ["uid", "item_id", "timestamp"]
 _IS_ORGANIC = ["is_organic"]
 
 
-def read_yambda(folder: Path) -> Content:
+def read_yambda(files: SetFolder) -> Content:
     """Reads tracks by number, with their lengths, and the events of every file that exists.
 
     interactions: played_at is `ORIGIN` + timestamp (steps of 5 s), so differences are real and
@@ -36,7 +35,6 @@ def read_yambda(folder: Path) -> Content:
 
     DataError: no listens.parquet, or one that is not of the flat form.
     """
-    files = SetFolder(folder, YAMBDA_HOW)
     files.required(["listens.parquet"], "the listens of the flat form")
     frames = []
     for name, event in _EVENTS.items():
@@ -44,7 +42,7 @@ def read_yambda(folder: Path) -> Content:
             frames.append(_events(files, path, event))
     events = pl.concat(frames, how="diagonal")
     tracks = events.group_by(TRACK_ID, maintain_order=True).agg(pl.col(DURATION_S).max())
-    return files.content(tracks, event_table(events.drop(DURATION_S)))
+    return files.content(tracks, events.drop(DURATION_S))
 
 
 def _events(files: SetFolder, path: Path, event: str) -> pl.DataFrame:
@@ -59,14 +57,14 @@ def _events(files: SetFolder, path: Path, event: str) -> pl.DataFrame:
         frame = read_parquet(path, "it", _KEYS + _IS_ORGANIC + measures)
     except DataError as error:
         raise DataError(
-            f"{path.name} is not of the flat form ({error}); to get it: {YAMBDA_HOW}"
+            f"{path.name} is not of the flat form ({error}); to get it: {files.how_to_get}"
         ) from None
     rows = files.rows(frame.with_row_index(LINE, 1), path.name)
     for column in _KEYS + measures:
         dtype = frame[column].dtype
         if not dtype.is_numeric():
             raise DataError(
-                f"{path.name}: column {column!r} is {dtype}, wanted a number; {YAMBDA_HOW}"
+                f"{path.name}: column {column!r} is {dtype}, wanted a number; {files.how_to_get}"
             )
         is_bad = (pl.col(column) < 0).fill_null(column in _KEYS)
         rows.refuse(is_bad, column, "is not a number from 0 up")

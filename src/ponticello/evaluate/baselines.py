@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import ConfigError, DataError
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import EMPTY, top_k
 from ponticello.storage.schema import TRACK_ID, USER_ID
@@ -22,7 +22,6 @@ from ponticello.storage.schema import TRACK_ID, USER_ID
 Interactions: TypeAlias = csr_matrix
 # (b,) int rows of the Interactions -> (b, I) float64 scores
 Scorer: TypeAlias = Callable[[np.ndarray], np.ndarray]
-S = TypeVar("S", bound=Scorer)
 
 ALS_ITERATIONS = 15  # the default of `implicit`
 BLOCK_TRACKS = 1024  # columns of the I x I overlaps held at once
@@ -47,10 +46,7 @@ CANNOT_FROM_CONTENT = {
 
 def make_grid(**values: tuple[float, ...]) -> list[dict[str, Any]]:
     """Returns every combination of the values, as keyword arguments."""
-    grid = []
-    for point in product(*values.values()):
-        grid.append(dict(zip(values, point, strict=True)))
-    return grid
+    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
 
 # Settings that `choose` tries on validation, as arguments of the fit functions: steps of four to
@@ -73,8 +69,7 @@ def popularity(events: pl.DataFrame, candidates: list[str]) -> np.ndarray:
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Returns (n, d) float32 with rows of unit length; a row of zeros stays zeros."""
     lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    scaled: np.ndarray = (vectors / lengths).astype(np.float32)
-    return scaled
+    return np.asarray(vectors / lengths, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -106,32 +101,36 @@ class Factors:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns (b, I) float64."""
-        scores: np.ndarray = self.users[rows] @ self.items.T
-        return scores
+        return np.asarray(self.users[rows] @ self.items.T)
+
+
+def numbered_likes(
+    events: pl.DataFrame, users: list[str], track_ids: list[str], min_played_s: float
+) -> pl.DataFrame:
+    """Returns the positive events (see `is_positive`) of these users with these tracks.
+
+    events: columns of `INTERACTIONS`, of the training window only. Two columns are added: `row`,
+    the position in `users`, and `column`, that in `track_ids`. DataError if one of the two holds a
+    name twice.
+    """
+    likes = events.lazy().filter(is_positive(min_played_s))
+    for key, position, names in ((USER_ID, "row", users), (TRACK_ID, "column", track_ids)):
+        positions = pl.DataFrame({key: names}, {key: pl.String}).with_row_index(position)
+        repeated = positions.filter(pl.col(key).is_duplicated())
+        if repeated.height:
+            raise DataError(
+                f"{key} {repeated[key][0]!r} is listed twice; each needs one place in the matrix"
+            )
+        likes = likes.join(positions.lazy(), on=key)
+    return likes.collect()
 
 
 def as_matrix(
     events: pl.DataFrame, users: list[str], track_ids: list[str], min_played_s: float
 ) -> Interactions:
-    """Returns how many positive events (see `is_positive`) each user has with each track.
-
-    Row u is users[u]. events: columns of `INTERACTIONS`, of the training window only; other users
-    and tracks are ignored. DataError if `users` or `track_ids` holds a name twice.
-    """
-    for kind, names in ((USER_ID, users), (TRACK_ID, track_ids)):
-        if len(set(names)) < len(names):
-            repeated = next(name for row, name in enumerate(names) if name in names[:row])
-            raise DataError(
-                f"{kind} {repeated!r} is listed twice; each needs one place in the matrix"
-            )
-    rows = pl.DataFrame({USER_ID: users}, schema={USER_ID: pl.String}).with_row_index("row")
-    columns = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String}).with_row_index(
-        "column"
-    )
-    liked = (
-        events.filter(is_positive(min_played_s)).join(rows, on=USER_ID).join(columns, on=TRACK_ID)
-    )
-    counts = liked.group_by("row", "column").len().sort("row", "column")
+    """Returns the number of `numbered_likes` of each user and track; row u is users[u]."""
+    likes = numbered_likes(events, users, track_ids, min_played_s)
+    counts = likes.group_by("row", "column").len().sort("row", "column")
     positions = (counts["row"].to_numpy(), counts["column"].to_numpy())
     values = counts["len"].to_numpy().astype(np.float64)
     return csr_matrix((values, positions), shape=(len(users), len(track_ids)))
@@ -142,12 +141,10 @@ def fit_item_knn(matrix: Interactions, n_neighbours: int, shrinkage: float) -> I
 
     x are the columns of the matrix. Each track i keeps its n_neighbours >= 1 best other tracks j;
     of equal ones, the earlier columns. shrinkage >= 0, in squared matrix values, lowers the weight
-    of tracks with few likes. ConfigError outside these ranges; DataError as `fit_ease`.
+    of tracks with few likes. DataError as `fit_ease`.
 
     Source: Sarwar et al. 2001; the shrunk cosine as in Ferrari Dacrema et al. 2019.
     """
-    require_range("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
-    require_range("shrinkage", shrinkage, shrinkage >= 0, "at least 0")
     matrix = _checked(matrix)
     n_tracks = matrix.shape[1]
     by_track = matrix.tocsc()
@@ -175,13 +172,12 @@ def fit_item_knn(matrix: Interactions, n_neighbours: int, shrinkage: float) -> I
 def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
     """Fits the item weights with zero diagonal that best reconstruct the matrix, in closed form.
 
-    With P = (X'X + l2 I)^-1 they are -P_ij / P_jj off the diagonal. l2 > 0 (ConfigError). Cost: one
-    inverse, I^3 time and three times 8 I^2 bytes: 10,000 tracks take 2.4 GB. DataError if the
-    matrix is empty or holds a value that is not finite and positive.
+    With P = (X'X + l2 I)^-1 they are -P_ij / P_jj off the diagonal. l2 > 0. Cost: one inverse, I^3
+    time and three times 8 I^2 bytes: 10,000 tracks take 2.4 GB. DataError if the matrix is empty or
+    holds a value that is not finite and positive.
 
     Source: Steck 2019 (EASE^R), the closed form with P.
     """
-    require_range("l2", l2, l2 > 0, "above 0")
     matrix = _checked(matrix)
     gram = (matrix.T @ matrix).toarray()  # (I, I)
     gram[np.diag_indices_from(gram)] += l2
@@ -194,16 +190,12 @@ def fit_ease(matrix: Interactions, l2: float) -> ItemWeights:
 def fit_als(matrix: Interactions, factors: int, l2: float, alpha: float, seed: int) -> Factors:
     """Fits weighted matrix factorisation with confidence 1 + alpha x matrix value.
 
-    factors >= 1, l2 > 0, alpha > 0; ConfigError outside these ranges, if training diverges, or if
-    the package implicit is missing. DataError as `fit_ease`.
+    ConfigError if training diverges or the package implicit is missing. DataError as `fit_ease`.
     Randomness: implicit's starting factors, from `seed`; one thread, float32 inside.
 
     Source: Hu, Koren and Volinsky 2008, solved with conjugate gradients (Takács et al. 2011) by
     `implicit`.
     """
-    require_range("factors", factors, factors >= 1, "at least 1")
-    require_range("l2", l2, l2 > 0, "above 0")
-    require_range("alpha", alpha, alpha > 0, "above 0")
     confidence = _checked(matrix)
     confidence.data = 1.0 + alpha * confidence.data  # implicit's own alpha would leave out the 1
     try:
@@ -231,30 +223,20 @@ def fit_als(matrix: Interactions, factors: int, l2: float, alpha: float, seed: i
 
 
 def choose(
-    candidates: Mapping[str, Callable[[], S]], measure: Callable[[S], float]
-) -> tuple[str, S]:
-    """Returns the label and the fitted model with the highest measure; of equal ones, the first.
+    candidates: Mapping[str, Callable[[], Scorer]], measure: Callable[[Scorer], float]
+) -> str:
+    """Returns the label of the fitted model with the highest measure; of equal ones, the first.
 
-    Models are fitted in order, and only the best is kept in memory. A measure of nan never wins;
-    ConfigError without candidates, DataError if all are nan.
+    A measure of nan never wins; DataError if all are nan.
 
         choose({str(p): partial(fit_ease, matrix, **p) for p in GRIDS["ease"]}, validation_ndcg)
     """
-    if not candidates:
-        raise ConfigError("no candidates to choose from; give at least one setting")
-    best: tuple[str, S] | None = None
-    highest = -np.inf
-    for label, fit in candidates.items():
-        model = fit()
-        value = measure(model)
-        if value > highest or (best is None and value == highest):
-            best = (label, model)
-            highest = value
-    if best is None:
+    measures = [measure(fit()) for fit in candidates.values()]
+    if np.isnan(measures).all():
         raise DataError(
             f"the measure is nan for all of {', '.join(candidates)}: nobody has anything to find"
         )
-    return best
+    return list(candidates)[int(np.nanargmax(measures))]
 
 
 def _checked(matrix: Interactions) -> Interactions:
@@ -269,12 +251,6 @@ def _checked(matrix: Interactions) -> Interactions:
     return csr_matrix(matrix, dtype=np.float64, copy=True)
 
 
-def require_range(name: str, value: float, is_inside: bool, expected: str) -> None:
-    """Raises ConfigError unless a setting is inside its range."""
-    if not is_inside:
-        raise ConfigError(f"{name} must be {expected}; found {value}")
-
-
 def fit_content_knn(
     matrix: Interactions, known: np.ndarray, candidates: np.ndarray | None, n_neighbours: int
 ) -> ItemWeights:
@@ -282,22 +258,14 @@ def fit_content_knn(
 
     matrix: (U, I); known: (I, d) content of its columns; candidates: (m, d), or None for the known
     tracks, none of which is then its own neighbour. Content is scaled to unit length; a row of
-    zeros has no neighbours. Each candidate keeps its n_neighbours >= 1 (ConfigError) closest known
-    tracks; of equal ones, the earlier columns. ShapeError if the arrays do not fit together;
-    DataError as `fit_ease`, or for content that is not finite. Products are float32, the weights
-    an (I, m) sparse float64 matrix.
+    zeros has no neighbours. Each candidate keeps its n_neighbours >= 1 closest known tracks; of
+    equal ones, the earlier columns. DataError as `fit_ease`, or for content that is not finite.
+    Products are float32, the weights an (I, m) sparse float64 matrix.
 
     Cost: m x I x d, and up to 40 bytes a weight in passing. With 500 neighbours among 100,000
     tracks, d = 128: two minutes on one core and 2 GB.
     """
-    require_range("n_neighbours", n_neighbours, n_neighbours >= 1, "at least 1")
     content = known if candidates is None else candidates
-    is_matching = known.ndim == content.ndim == 2 and known.shape[1] == content.shape[1]
-    if not is_matching or matrix.shape[1] != len(known):
-        raise ShapeError(
-            "must be a (U, I) matrix, (I, d) and (m, d) content; "
-            f"found {matrix.shape}, {known.shape}, {content.shape}"
-        )
     if not (np.isfinite(known).all() and np.isfinite(content).all()):
         raise DataError("content holds NaN or infinity; embed it again")
     matrix = _checked(matrix)
@@ -330,8 +298,8 @@ def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:
     A regression from them reads as much as a fused vector. content: (n, d); texts: (n, D), a row
     of zeros for a track without text.
     """
-    joined: np.ndarray = np.concatenate([unit(content), unit(texts)], axis=1) / np.sqrt(2.0)
-    return joined.astype(np.float32)
+    joined = np.concatenate([unit(content), unit(texts)], axis=1) / np.sqrt(2.0)
+    return np.asarray(joined, dtype=np.float32)
 
 
 def content_to_factors(
@@ -339,23 +307,12 @@ def content_to_factors(
 ) -> np.ndarray:
     """Returns (m, f) factors of tracks without plays, by ridge regression from their content.
 
-    item_factors: (I, f) of `fit_als`; content: (I, d) and new_content: (m, d), unit length.
-    ShapeError if they do not fit together. l2 > 0 (ConfigError); the intercept is not penalised.
-    Tracks with zero factors are left out; DataError if none is left.
+    item_factors: (I, f) of `fit_als`; content: (I, d) and new_content: (m, d), unit length. l2 > 0;
+    the intercept is not penalised. Tracks with zero factors are left out; DataError if none is
+    left.
 
     Source: Gantner et al. 2010, the linear map, fitted in least squares instead of to the ranking.
     """
-    require_range("l2", l2, l2 > 0, "above 0")
-    are_matrices = item_factors.ndim == content.ndim == new_content.ndim == 2
-    if (
-        not are_matrices
-        or len(item_factors) != len(content)
-        or content.shape[1] != new_content.shape[1]
-    ):
-        raise ShapeError(
-            "must be (I, f) item factors, (I, d) and (m, d) content; "
-            f"found {item_factors.shape}, {content.shape}, {new_content.shape}"
-        )
     has_factors = (item_factors != 0).any(axis=1)
     if not has_factors.any():
         raise DataError(
@@ -369,5 +326,4 @@ def content_to_factors(
     centred = vectors - mean
     gram = centred.T @ centred + l2 * np.eye(centred.shape[1])  # (d, d)
     slope = np.linalg.solve(gram, centred.T @ (targets - intercept))  # (d, f)
-    factors: np.ndarray = (new_content - mean) @ slope + intercept
-    return factors
+    return np.asarray((new_content - mean) @ slope + intercept)

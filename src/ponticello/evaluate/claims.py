@@ -16,7 +16,6 @@ from ponticello.evaluate.results import (
     RANDOM,
     SIGNIFICANT,
     STAGE_ONE,
-    STAGE_TWO,
     Difference,
     EvaluationInfo,
     Figure,
@@ -24,6 +23,7 @@ from ponticello.evaluate.results import (
 )
 
 SEMANTIC_MARGIN = 0.01  # of the metric of record: the largest loss that counts as kept
+UNCLEAR = ("unclear", "kept or lost")  # verdicts without a result
 FEW = 10  # independent queries; a claim from fewer is marked
 
 FigureKey: TypeAlias = tuple[Section, str, str, str]  # section, task, metric, method
@@ -48,13 +48,15 @@ def derive_claims(
     for change in differences:
         if by_key[_figure_key(change)].of_record:
             of_record.append(change)
-            if _compares_stages(change):
+            if change.is_of_stages:
                 stages.append(change)
                 few[change.task] = _few([change], n_clusters or {})
     sentences = [_verdict(stages, about, few)] if stages else []
     for _, group in groupby(of_record, key=lambda change: _figure_key(change)[:3]):
         changes = list(group)
-        for change in filter(_compares_stages, changes):
+        for change in changes:
+            if not change.is_of_stages:
+                continue
             sentences.append(_stages_compared(change, by_key, about) + few[change.task])
             if change.section == "semantic":
                 sentences.append(_semantic_kept(change, about) + few[change.task])
@@ -74,44 +76,37 @@ def _figure_key(row: Figure | Difference) -> FigureKey:
     return row.section, row.task, row.metric, row.method
 
 
-def _compares_stages(change: Difference) -> bool:
-    return (change.method, change.against) == (STAGE_TWO, STAGE_ONE)
-
-
 def _verdict(stages: Sequence[Difference], about: EvaluationInfo, few: Mapping[str, str]) -> str:
     """Returns one sentence on preference and semantic tasks together.
 
     Each `kept` must hold by itself, so it needs no correction.
     """
-    taste = "taste"
-    if any(_is_simulated(change, about) for change in stages):
-        taste = "taste of simulated listeners"
-    by_verdict: defaultdict[str, list[Difference]] = defaultdict(list)
-    sections = set()
+    is_simulated = any(_is_simulated(change, about) for change in stages)
+    taste = "taste of simulated listeners" if is_simulated else "taste"
+    kept = f"meaning kept within {SEMANTIC_MARGIN}"
+    words_of = {
+        "gained": f"{taste} gained",
+        "lost": f"{taste} lost",
+        "kept": kept,
+        "meaning lost": "meaning lost",
+        "unclear": f"{taste} gained or lost",
+        "kept or lost": kept,
+    }
+    tasks: defaultdict[str, list[str]] = defaultdict(list)
     for change in stages:
-        sections.add(change.section)
-        by_verdict[_verdict_on(change)].append(change)
-    kept_words = f"meaning kept within {SEMANTIC_MARGIN}"
-    shown = _listed(
-        [
-            (f"{taste} gained", by_verdict["gained"]),
-            (f"{taste} lost", by_verdict["lost"]),
-            (kept_words, by_verdict["kept"]),
-            ("meaning lost", by_verdict["meaning lost"]),
-        ],
-        few,
-    )
-    not_shown = _listed(
-        [
-            (f"{taste} gained or lost", by_verdict["unclear"]),
-            (kept_words, by_verdict["kept or lost"]),
-        ],
-        few,
-    )
+        mark = " (little evidence)" if few[change.task] else ""
+        tasks[_verdict_on(change)].append(f'"{display_name(change.task)}"{mark}')
+    sections = {change.section for change in stages}
+    shown: list[str] = []
+    not_shown: list[str] = []
+    for verdict, words in words_of.items():
+        if tasks[verdict]:
+            phrases = not_shown if verdict in UNCLEAR else shown
+            phrases.append(f"{words} on {_and(tasks[verdict])}")
     seeds = f" (mean of {len(about.seeds)} seeds)" if len(about.seeds) > 1 else ""
-    sentences = [f"Stage two against stage one{seeds}.", f"Shown: {shown or 'nothing'}."]
+    sentences = [f"Stage two against stage one{seeds}.", f"Shown: {'; '.join(shown) or 'nothing'}."]
     if not_shown:
-        sentences.append(f"Not shown: {not_shown}.")
+        sentences.append(f"Not shown: {'; '.join(not_shown)}.")
     if "preference" not in sections:
         sentences.append("Not measured: taste.")
     if "semantic" not in sections:
@@ -127,18 +122,6 @@ def _verdict_on(change: Difference) -> str:
     if is_kept(change):
         return "kept"
     return "meaning lost" if change.is_worse else "kept or lost"
-
-
-def _listed(groups: Sequence[tuple[str, Sequence[Difference]]], few: Mapping[str, str]) -> str:
-    phrases = []
-    for words, changes in groups:
-        tasks = []
-        for change in changes:
-            mark = " (little evidence)" if few[change.task] else ""
-            tasks.append(f'"{display_name(change.task)}"{mark}')
-        if tasks:
-            phrases.append(f"{words} on {_and(tasks)}")
-    return "; ".join(phrases)
 
 
 def _stages_compared(change: Difference, figures: Figures, about: EvaluationInfo) -> str:

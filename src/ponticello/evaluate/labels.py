@@ -5,7 +5,7 @@ that the training vectors span.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 
-from ponticello.errors import DataError, ShapeError
+from ponticello.errors import DataError
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import RANDOM, Scores, pick, without_random
-from ponticello.evaluate.retrieval import check_rows
+from ponticello.evaluate.results import RANDOM, Scores, pick
 from ponticello.metrics.beyond_accuracy import average_precision
-from ponticello.metrics.ranking import SAME_SCORE, Bools, Floats, Ints, auc
+from ponticello.metrics.ranking import SAME_SCORE, Bools, Floats, Ints, auc, hit_groups
 from ponticello.storage.schema import GENRES, MACHINE_TAGS, TAGS
 
 LABEL_COLUMNS = (GENRES, TAGS, MACHINE_TAGS)  # measured if no others are named
@@ -62,39 +61,31 @@ def is_learnable(carried: Bools) -> Bools:
 def label_scores(
     task: str, carried: Bools, by_method: Mapping[str, Floats], labels: list[str]
 ) -> list[Scores]:
-    """Returns macro ROC-AUC (of record) and macro PR-AUC; each label is a query.
+    """Returns macro ROC-AUC (of record) and macro PR-AUC; each learnable label is a query.
 
-    carried: (n, L) bool, whether a track carries a label; all labels are learnable (see
-    `is_learnable`). by_method: (n, L) scores, higher = more likely carried. PR-AUC is average
-    precision, as in scikit-learn. "random" is 0.5 in ROC-AUC and the share of tracks with the
-    label in PR-AUC, as for equal scores.
+    carried: (n, L) bool, whether a track carries a label. by_method: (n, L) scores, higher = more
+    likely carried. PR-AUC is average precision, as in scikit-learn. "random" is 0.5 in ROC-AUC and
+    the share of tracks with the label in PR-AUC, as for equal scores. Empty without a learnable
+    label (see `is_learnable`).
     """
-    roc_auc = {RANDOM: np.full(len(labels), 0.5)}
-    pr_auc = {RANDOM: carried.mean(axis=0)}
+    columns = np.flatnonzero(is_learnable(carried))
+    if not len(columns):
+        return []
+    queries = pick(labels, columns)
+    roc_auc = {RANDOM: np.full(len(columns), 0.5)}
+    pr_auc = {RANDOM: carried[:, columns].mean(axis=0)}
     for method, scores in by_method.items():
-        roc_auc[method] = _per_label(auc, scores, carried)
-        pr_auc[method] = _per_label(average_precision, scores, carried)
+        groups = [hit_groups(scores[:, column], carried[:, column]) for column in columns]
+        roc_auc[method] = np.array(list(map(auc, groups)))
+        pr_auc[method] = np.array(list(map(average_precision, groups)))
     return [
-        Scores("semantic", task, "macro ROC-AUC", labels, None, roc_auc, of_record=True),
-        Scores("semantic", task, "macro PR-AUC", labels, None, pr_auc),
+        Scores("semantic", task, "macro ROC-AUC", queries, None, roc_auc, of_record=True),
+        Scores("semantic", task, "macro PR-AUC", queries, None, pr_auc),
     ]
 
 
-def _per_label(
-    metric: Callable[[Floats, Bools], float], scores: Floats, carried: Bools
-) -> NDArray[np.float64]:
-    values = []
-    for column in range(carried.shape[1]):
-        values.append(metric(scores[:, column], carried[:, column]))
-    return np.array(values)
-
-
 def accuracy_scores(
-    task: str,
-    hits: Mapping[str, Floats],
-    n_labels: int,
-    queries: list[str],
-    clusters: list[str],
+    task: str, hits: Mapping[str, Floats], n_labels: int, queries: list[str], clusters: list[str]
 ) -> list[Scores]:
     """Returns accuracy (of record); each track is a query. hits: (n,) in [0, 1] by method.
 
@@ -122,14 +113,12 @@ def prompts(labels: Sequence[str]) -> list[list[str]]:
 def ensemble(vectors: Floats) -> NDArray[np.float64]:
     """Returns a label's unit vector (d,): the normalised mean of its prompts' unit vectors.
 
-    vectors: (p, d), p at least 1, or ShapeError. DataError if they cancel out or are not finite.
+    vectors: (p, d), p at least 1. DataError if they cancel out or are not finite.
     Source: the prompt ensembles of CLIP, Radford et al. 2021, section 3.1.4.
 
     >>> ensemble(np.array([[1.0, 0.0], [0.0, 1.0]])).round(4).tolist()
     [0.7071, 0.7071]
     """
-    if vectors.ndim != 2 or not len(vectors):
-        raise ShapeError(f"prompt vectors must be (p, d), p at least 1; found {vectors.shape}")
     mean = vectors.mean(axis=0, dtype=np.float64)
     length = float(np.linalg.norm(mean))
     if not length > SAME_SCORE or not np.isfinite(length):
@@ -153,24 +142,14 @@ def zero_shot_scores(
 
     audio: (n, d) unit vectors by method; row i is of track queries[i] of artist clusters[i], which
     carries label_sets[i]. prompt_vectors: (L, d) unit vectors by method, as of `ensemble`; row j is
-    of labels[j]. ShapeError otherwise, DataError for a vector that is not finite. A method without
-    both is not measured.
+    of labels[j]. A method without both is not measured.
     labels: all labels of the column in the catalogue, distinct. Tracks without one are left out.
 
     If no test track carries two labels: accuracy (of record) of the closest prompt, a query per
     track; tied prompts share the hit. Otherwise `label_scores`, a query per label; a label that
     all or none of the test tracks carry is left out.
     """
-    methods = []
-    for method in audio:
-        if method in prompt_vectors and method != RANDOM:
-            methods.append(method)
-            check_rows(method, audio[method], queries, clusters)
-            _check_prompts(method, audio[method], prompt_vectors[method], len(labels))
-    if len(label_sets) != len(queries):
-        raise ShapeError(
-            f"{len(label_sets)} sets of labels for {len(queries)} queries; give one each"
-        )
+    methods = [method for method in audio if method in prompt_vectors]
     task = f"zero_shot:{column}"
     title = f"Zero-shot tags of {column!r}"
     has_several = any(len(label_set) > 1 for label_set in label_sets)
@@ -190,39 +169,23 @@ def zero_shot_scores(
         hits = {}
         for method, scores in cosines.items():
             hits[method] = _closest_hits(scores, carried.argmax(axis=1))
-        scores = accuracy_scores(task, hits, len(labels), pick(queries, rows), pick(clusters, rows))
         note = f"{title}: {len(labels)} labels, one a track; prompts: {', '.join(TEMPLATES)}."
-        return scores, [note]
-    return _several_labels_scores(task, title, carried, cosines, labels)
-
-
-def _several_labels_scores(
-    task: str, title: str, carried: Bools, cosines: Mapping[str, Floats], labels: list[str]
-) -> tuple[list[Scores], list[str]]:
-    """Returns `label_scores` of the learnable labels, and notes."""
-    kept = np.flatnonzero(is_learnable(carried))
-    if not len(kept):
-        n = len(carried)
+        return accuracy_scores(
+            task, hits, len(labels), pick(queries, rows), pick(clusters, rows)
+        ), [note]
+    results = label_scores(task, carried, cosines, labels)
+    if not results:
         return [], [
-            f"{title} are not measured: each label is on all of {n} test tracks or on none."
+            f"{title} are not measured: each label is on all of {len(rows)} test tracks or on none."
         ]
-    notes = [f"{title}: {len(kept)} labels; prompts: {', '.join(TEMPLATES)}."]
-    if len(kept) < len(labels):
+    n_kept = len(results[0].queries)
+    notes = [f"{title}: {n_kept} labels; prompts: {', '.join(TEMPLATES)}."]
+    if n_kept < len(labels):
         notes.append(
-            f"{title}: {len(labels) - len(kept)} of {len(labels)} labels are left out: "
+            f"{title}: {len(labels) - n_kept} of {len(labels)} labels are left out: "
             "every test track carries them, or none."
         )
-    return _scores_of_labels(task, carried, cosines, labels, kept), notes
-
-
-def _scores_of_labels(
-    task: str, carried: Bools, by_method: Mapping[str, Floats], labels: list[str], kept: Ints
-) -> list[Scores]:
-    """Returns `label_scores` of the columns `kept` alone."""
-    kept_scores = {}
-    for method, scores in by_method.items():
-        kept_scores[method] = scores[:, kept]
-    return label_scores(task, carried[:, kept], kept_scores, pick(labels, kept))
+    return results, notes
 
 
 def _carried(label_sets: list[set[str]], labels: list[str]) -> NDArray[np.bool_]:
@@ -239,14 +202,6 @@ def _closest_hits(cosines: Floats, true_labels: Ints) -> NDArray[np.float64]:
     is_closest = cosines >= cosines.max(axis=1, keepdims=True) - SAME_SCORE
     is_hit = is_closest[np.arange(len(true_labels)), true_labels]
     return np.asarray(is_hit / is_closest.sum(axis=1))
-
-
-def _check_prompts(method: str, audio: Floats, prompt_vectors: Floats, n_labels: int) -> None:
-    expected = (n_labels, audio.shape[1])
-    if prompt_vectors.shape != expected:
-        raise ShapeError(f"{method}: prompt vectors {prompt_vectors.shape} must be {expected}")
-    if not np.isfinite(prompt_vectors).all():
-        raise DataError(f"{method}: prompt vectors hold NaN or infinity; embed them again")
 
 
 @dataclass(frozen=True)
@@ -275,10 +230,9 @@ def probe_scores(
     """Returns the scores of a logistic regression from each method's vectors to labels, and notes.
 
     vectors: (n, d) by method; row i is of track queries[i] of artist clusters[i], with roles[i]
-    ("train", "validation" or "test"; others are left out). ShapeError otherwise, DataError for a
-    vector that is not finite. labels: as in `known_labels`. Tracks without a label, and held-out
-    tracks with only labels that are not in training, are left out. If there are too few labels or
-    tracks to measure, the scores are empty and a note gives the reason.
+    ("train", "validation" or "test"; others are left out). labels: as in `known_labels`. Tracks
+    without a label, and held-out tracks with only labels that are not in training, are left out. If
+    there are too few labels or tracks to measure, the scores are empty and a note gives the reason.
 
     Vectors are centred over the training tracks and scaled by one number, to a mean variance of 1
     per column; so vectors with the same cosines give the same probe. The fit is on training tracks
@@ -290,20 +244,13 @@ def probe_scores(
     frequent training label. Several: `label_scores`, for labels that MIN_POSITIVES training tracks
     carry and that some but not all test tracks carry. Cost: as `_fit`.
     """
-    by_method = without_random(vectors)
-    for method, matrix in by_method.items():
-        check_rows(method, matrix, queries, clusters)
-    if not len(labels) == len(roles) == len(queries):
-        raise ShapeError(
-            f"{len(labels)} labels and {len(roles)} roles for {len(queries)} queries; give one each"
-        )
-    if not by_method:
+    if not vectors:
         return [], [f"The probe on {column!r} is not measured: no method has vectors."]
     predictions = {}
     strengths = []
     try:
         probe, notes = _probe_task(labels, roles, f"Probe on {column!r}")
-        for method, matrix in by_method.items():
+        for method, matrix in vectors.items():
             predictions[method], strength = _predict(matrix, probe)
             strengths.append(f"{display_name(method)} {strength:g}")
     except DataError as error:
@@ -314,30 +261,23 @@ def probe_scores(
         f"{len(probe.rows['validation'])} validation tracks (1 where they cannot tell): "
         f"{', '.join(strengths)}."
     )
-    scores = _test_scores(f"probe:{column}", probe, predictions, queries, clusters)
-    notes.insert(0, note)
-    return scores, notes
-
-
-def _test_scores(
-    task: str,
-    probe: ProbeTask,
-    predictions: Mapping[str, np.ndarray],
-    queries: list[str],
-    clusters: list[str],
-) -> list[Scores]:
+    task = f"probe:{column}"
     test_rows = probe.rows["test"]
     if probe.has_several:
-        carried = probe.targets[test_rows]
-        kept = np.flatnonzero(is_learnable(carried))
-        return _scores_of_labels(task, carried, predictions, probe.names, kept)
-    return accuracy_scores(
-        task,
-        _hits(probe, predictions),
-        len(probe.names),
-        pick(queries, test_rows),
-        pick(clusters, test_rows),
-    )
+        scores = label_scores(task, probe.targets[test_rows], predictions, probe.names)
+    else:
+        true_labels = probe.targets.argmax(axis=1)
+        majority = np.bincount(true_labels[probe.rows["train"]]).argmax()  # of equals, by name
+        hits = {MAJORITY: (true_labels[test_rows] == majority).astype(np.float64)}
+        for method, predicted in predictions.items():
+            is_hit = predicted.argmax(axis=1) == true_labels[test_rows]
+            hits[method] = is_hit.astype(np.float64)
+        test_queries = pick(queries, test_rows)
+        scores = accuracy_scores(
+            task, hits, len(probe.names), test_queries, pick(clusters, test_rows)
+        )
+    notes.insert(0, note)
+    return scores, notes
 
 
 def _probe_task(labels: list[Any], roles: list[str], title: str) -> tuple[ProbeTask, list[str]]:
@@ -382,17 +322,6 @@ def _probe_task(labels: list[Any], roles: list[str], title: str) -> tuple[ProbeT
     return ProbeTask(names, targets, has_several, row_arrays), notes
 
 
-def _hits(probe: ProbeTask, predictions: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns (test tracks,) 1 where the label is right, by method and of the majority label."""
-    true_labels = probe.targets.argmax(axis=1)
-    test_labels = true_labels[probe.rows["test"]]
-    majority = np.bincount(true_labels[probe.rows["train"]]).argmax()  # of equals, first by name
-    hits = {MAJORITY: (test_labels == majority).astype(np.float64)}
-    for method, scores in predictions.items():
-        hits[method] = (scores.argmax(axis=1) == test_labels).astype(np.float64)
-    return hits
-
-
 def _predict(vectors: np.ndarray, probe: ProbeTask) -> tuple[np.ndarray, float]:
     """Returns (test tracks, L) scores of one method's probe, and its strength."""
     training = vectors[probe.rows["train"]].astype(np.float64)
@@ -422,10 +351,8 @@ def _validation_figure(scores: np.ndarray, carried: np.ndarray, has_several: boo
     """Returns accuracy or macro ROC-AUC; nan if no label is learnable."""
     if not has_several:
         return float((scores.argmax(axis=1) == carried.argmax(axis=1)).mean())
-    columns = np.flatnonzero(is_learnable(carried))
-    if not len(columns):
-        return float("nan")
-    return float(np.mean(_per_label(auc, scores[:, columns], carried[:, columns])))
+    results = label_scores("", carried, {"": scores}, [""] * carried.shape[1])
+    return float(results[0].by_method[""].mean()) if results else float("nan")
 
 
 def _fit(
@@ -456,12 +383,8 @@ def _fit(
     is_sigmoid = has_several or len(share) == 2
     point = np.zeros((len(sizes), len(share)))
     point[-1] = np.log(share / (1 - share)) if is_sigmoid else np.log(share)
-    options = {
-        "maxiter": MAX_ITERATIONS,
-        "maxfun": 2 * MAX_ITERATIONS,
-        "gtol": GRADIENT_TOLERANCE,
-        "ftol": 0.0,
-    }
+    n = MAX_ITERATIONS
+    options = {"maxiter": n, "maxfun": 2 * n, "gtol": GRADIENT_TOLERANCE, "ftol": 0.0}
     fits = {}
     for strength in STRENGTHS:
         # The offsets are not penalised.

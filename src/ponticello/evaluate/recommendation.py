@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -15,7 +15,6 @@ from ponticello.evaluate.tasks import (
     COLD,
     PAIRS,
     WARM,
-    DeduplicatedTask,
     RankingResult,
     Task,
     audience,
@@ -28,6 +27,7 @@ from ponticello.evaluate.tasks import (
     score_by_similarity,
 )
 from ponticello.evaluate.tuning import TunedBaselines
+from ponticello.evaluate.vectors import EvaluationVectors
 from ponticello.metrics.beyond_accuracy import (
     EMPTY,
     coverage,
@@ -78,22 +78,18 @@ def preference_tasks(
 def measure_preference(
     measured: Measurements,
     listening: EvaluationListening,
-    vectors: Mapping[str, Mapping[str, np.ndarray]],
-    content: str,
-    config: Config,
+    vectors: EvaluationVectors,
     seed: int,
     on_step: Callable[[str], None],
-    texts: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Adds the full ranking of every task by every method.
-
-    vectors: unit vectors of the same tracks, by method and track id. content: the method that
-    extends collaborative models to cold tracks with its vectors. texts: as for `TunedBaselines`.
-    """
+    """Adds the full ranking of every task by every method."""
+    config = vectors.config
+    by_method = {method: vectors.by_id(method) for method in vectors.vectors}
+    content = by_method[vectors.content]
     baselines = TunedBaselines(
-        listening.interactions, listening.splits, vectors[content], config, seed, texts
+        listening.interactions, listening.splits, content, config, seed, vectors.fused_texts
     )
-    for track_task in preference_tasks(listening, set(vectors[content]), config):
+    for track_task in preference_tasks(listening, set(vectors.ids), config):
         deduplicated = deduplicate_task(track_task, listening.recordings)
         title = display_name(track_task.name)
         if not deduplicated.tracks.queries:
@@ -101,7 +97,7 @@ def measure_preference(
             continue
         on_step(f"taste: {title}, fitting the baselines")
         scorers = baselines.scorers(deduplicated)
-        for method, by_id in vectors.items():
+        for method, by_id in by_method.items():
             if track_task.name == PAIRS:
                 scorer = score_by_similarity(deduplicated.tracks, by_id)
             else:
@@ -114,27 +110,23 @@ def measure_preference(
         rankings = {}
         for method, scorer in scorers.items():
             rankings[method] = rank_task(task, scorer, config.evaluate.k, strata)
-        _add_scores(measured, task, rankings, listening.is_simulated, config.evaluate.k)
+        _add_rankings(measured, task, rankings, listening.is_simulated, config.evaluate.k)
         if task.name in (WARM, COLD):
             _describe_lists(measured, task, rankings, plays, listening, config.evaluate.k)
-        measured.notes += _task_notes(deduplicated)
+        notes = measured.notes
+        notes.append(
+            f"Taste, {title}: {len(task.queries):,} queries, {len(task.candidates):,} candidates, "
+            "all of them ranked."
+        )
+        n_copies = len(deduplicated.tracks.candidates) - len(task.candidates)
+        if n_copies:
+            notes.append(
+                f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once."
+            )
     for note in dict.fromkeys(baselines.notes):
         measured.notes.append(
-            re.sub(r"^vectors (to|and)", f"{display_name(content)} vectors \\1", note)
+            re.sub(r"^vectors (to|and)", f"{display_name(vectors.content)} vectors \\1", note)
         )
-
-
-def _task_notes(deduplicated: DeduplicatedTask) -> list[str]:
-    task = deduplicated.task
-    title = display_name(task.name)
-    notes = [
-        f"Taste, {title}: {len(task.queries):,} queries, {len(task.candidates):,} candidates, "
-        "all of them ranked."
-    ]
-    n_copies = len(deduplicated.tracks.candidates) - len(task.candidates)
-    if n_copies:
-        notes.append(f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once.")
-    return notes
 
 
 def _strata(
@@ -161,7 +153,7 @@ def _strata(
     return strata
 
 
-def _add_scores(
+def _add_rankings(
     measured: Measurements,
     task: Task,
     rankings: Mapping[str, RankingResult],
@@ -169,39 +161,24 @@ def _add_scores(
     k: int,
 ) -> None:
     first = next(iter(rankings.values()))
+    base = Scores(
+        "preference", task.name, "", task.queries, task.clusters, {}, is_simulated=is_simulated
+    )
     for metric in first.metrics:
         by_method = {}
         for method, ranking in rankings.items():
             by_method[method] = ranking.metrics[metric]
-        measured.scores.append(
-            Scores(
-                "preference",
-                task.name,
-                metric,
-                task.queries,
-                task.clusters,
-                by_method,
-                of_record=metric == f"NDCG@{k}",
-                is_simulated=is_simulated,
-            )
-        )
+        of_record = metric == f"NDCG@{k}"
+        scores = replace(base, metric=metric, by_method=by_method, of_record=of_record)
+        measured.scores.append(scores)
     for stratum in first.by_stratum:
-        for metric_name in STRATUM_METRICS:
-            metric = f"{metric_name}@{k}"
+        for metric in STRATUM_METRICS:
             by_method = {}
             for method, ranking in rankings.items():
-                by_method[method] = ranking.by_stratum[stratum][metric]
-            measured.scores.append(
-                Scores(
-                    "preference",
-                    f"{task.name}:{stratum}",
-                    metric,
-                    task.queries,
-                    task.clusters,
-                    by_method,
-                    is_simulated=is_simulated,
-                )
-            )
+                by_method[method] = ranking.by_stratum[stratum][f"{metric}@{k}"]
+            name = f"{task.name}:{stratum}"
+            scores = replace(base, task=name, metric=f"{metric}@{k}", by_method=by_method)
+            measured.scores.append(scores)
 
 
 def _describe_lists(
@@ -222,39 +199,19 @@ def _describe_lists(
     for seeds in task.seeds:
         seed_artists.append({numbers[artist_of[item]] for item in seeds if item in artist_of})
     n_candidates = len(task.candidates)
+    is_simulated = listening.is_simulated
     name = f"lists:{task.name}"
     mean_plays = {}
     same_artist = {}
     for method, ranking in rankings.items():
         mean_plays[method] = mean_popularity(ranking.lists, plays)
         same_artist[method] = same_artist_share(ranking.lists, candidate_artists, seed_artists)
-        for metric, value in (
-            (f"coverage@{k}", coverage(ranking.lists, n_candidates)),
-            (f"hubness@{k}", hubness(ranking.lists, n_candidates)),
-        ):
-            measured.facts.append(
-                ScalarMetric(
-                    "integrity",
-                    name,
-                    metric,
-                    method,
-                    value,
-                    len(task.queries),
-                    listening.is_simulated,
-                )
+        for metric, function in (("coverage", coverage), ("hubness", hubness)):
+            value = function(ranking.lists, n_candidates)
+            fact = ScalarMetric(
+                "integrity", name, f"{metric}@{k}", method, value, len(task.queries), is_simulated
             )
-    for metric, by_method in (
-        (f"mean plays@{k}", mean_plays),
-        (f"same artist@{k}", same_artist),
-    ):
-        measured.scores.append(
-            Scores(
-                "integrity",
-                name,
-                metric,
-                task.queries,
-                task.clusters,
-                by_method,
-                is_simulated=listening.is_simulated,
-            )
-        )
+            measured.facts.append(fact)
+    for metric, by_method in (("mean plays", mean_plays), ("same artist", same_artist)):
+        scores = Scores("integrity", name, f"{metric}@{k}", task.queries, task.clusters, by_method)
+        measured.scores.append(replace(scores, is_simulated=is_simulated))

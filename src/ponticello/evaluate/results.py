@@ -24,11 +24,6 @@ def pick(values: Sequence[Value] | Mapping[Any, Value], keys: Iterable[Any]) -> 
     return [values[key] for key in keys]
 
 
-def without_random(vectors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the vectors of all methods except "random"."""
-    return {method: matrix for method, matrix in vectors.items() if method != RANDOM}
-
-
 @dataclass(frozen=True)
 class Scores:
     """The scores of every method on each query of one task, in one metric.
@@ -118,6 +113,11 @@ class Difference:
     p: float
     p_holm: float
     is_simulated: bool = False
+
+    @property
+    def is_of_stages(self) -> bool:
+        """Whether stage two is compared with stage one."""
+        return (self.method, self.against) == (STAGE_TWO, STAGE_ONE)
 
     @property
     def is_better(self) -> bool:

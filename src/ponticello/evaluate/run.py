@@ -102,9 +102,7 @@ def evaluate_library(
     missing; ConfigError if a name in `vectors` is that of another method; DataError if a held-out
     track is in the training pairs or has a copy in training.
     """
-    files = {}
-    for name, path in (vectors or {}).items():
-        files[name] = Path(path)
+    files = {name: Path(path) for name, path in (vectors or {}).items()}
     for name in files.keys() & METHOD_NAMES.keys():
         raise ConfigError(
             f"{files[name]} has the name of a method of the evaluation, {name!r}; "
@@ -122,7 +120,6 @@ def evaluate_library(
 def _runs_by_seed(
     folder: LibraryPaths, semantic: str, preference: str, n_seeds: int, on_step: OnStep
 ) -> list[dict[str, str]]:
-    """Returns the finished runs of each seed, by method."""
     runs = {}
     for method, run in ((STAGE_ONE, semantic), (STAGE_TWO, preference)):
         if is_finished(folder.run(run)):
@@ -237,7 +234,6 @@ def measure_library(
 
 
 def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> None:
-    """Adds text-to-audio and audio-to-text retrieval among the test tracks that have a text."""
     rows = vectors.test_rows_with_text()
     if len(rows) < 2:
         measured.notes.append("Fewer than two test tracks have a text: retrieval is not measured.")
@@ -246,9 +242,7 @@ def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> No
         measured.notes.append("No method has a text tower: retrieval is not measured.")
         return
     texts = pick(vectors.texts, rows)
-    text_vectors = {}
-    for method, model in vectors.models.items():
-        text_vectors[method] = model.encode_text(texts)
+    text_vectors = {method: model.encode_text(texts) for method, model in vectors.models.items()}
     queries, clusters = vectors.queries(rows)
     measured.scores += retrieval_scores(text_vectors, vectors.of_models(rows), queries, clusters)
 
@@ -256,11 +250,8 @@ def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> No
 def _label_columns(vectors: EvaluationVectors, columns: Sequence[str] | None) -> list[str]:
     tracks = vectors.tracks
     if columns is None:
-        labelled = []
-        for column in LABEL_COLUMNS:
-            if column in tracks.columns and any(known_labels(tracks[column].to_list())[0]):
-                labelled.append(column)
-        return labelled
+        present = [column for column in LABEL_COLUMNS if column in tracks.columns]
+        return [column for column in present if any(known_labels(tracks[column].to_list())[0])]
     for column in columns:
         if column not in tracks.columns:
             raise DataError(
@@ -276,8 +267,7 @@ def _measure_labels(
     """Adds the probe, zero-shot tags and same-label neighbours of one column of labels."""
     labels = vectors.tracks[column].to_list()
     label_sets, _ = known_labels(labels)
-    excluded, notes = _methods_with_labels(vectors, column)
-    measured.notes += notes
+    excluded = _methods_with_labels(vectors, column, measured.notes)
     by_method = {}
     for method, matrix in vectors.vectors.items():
         if method not in excluded:
@@ -306,22 +296,17 @@ def _measure_labels(
         measured.notes += notes
     if len(rows) > 1:
         on_step(f"meaning: {column}, neighbours")
-        test_vectors = {}
-        for method, matrix in by_method.items():
-            test_vectors[method] = matrix[rows]
-        measured.scores += music_to_music_scores(
-            test_vectors, test_labels, queries, clusters, column
-        )
+        by_method = {method: matrix[rows] for method, matrix in by_method.items()}
+        measured.scores += music_to_music_scores(by_method, test_labels, queries, clusters, column)
 
 
-def _methods_with_labels(vectors: EvaluationVectors, column: str) -> tuple[set[str], list[str]]:
-    """Returns the methods with vectors that hold the labels themselves, and notes.
+def _methods_with_labels(vectors: EvaluationVectors, column: str, notes: list[str]) -> set[str]:
+    """Returns the methods with vectors that hold the labels themselves; notes why.
 
     These are the text encoder, fused vectors if the column is part of a track's text, and the
     taggers on their own tags.
     """
     excluded = {TEXT}
-    notes = []
     if column in {part.column for part in TEMPLATE}:
         for run_method in vectors.models:
             method = run_method + FUSED
@@ -342,7 +327,7 @@ def _methods_with_labels(vectors: EvaluationVectors, column: str) -> tuple[set[s
                 f"{' and '.join(flattered)} hear through the taggers that made {column}, "
                 "which flatters them there."
             )
-    return excluded, notes
+    return excluded
 
 
 def _measure_listening(
@@ -353,7 +338,6 @@ def _measure_listening(
     seed: int,
     on_step: OnStep,
 ) -> None:
-    """Adds the preference tasks and the trade-off."""
     config = vectors.config
     recordings = {}
     if config.search.deduplicate_recordings:
@@ -370,10 +354,7 @@ def _measure_listening(
         measured.notes.append(
             "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
         )
-    by_id = {method: vectors.by_id(method) for method in vectors.vectors}
-    measure_preference(
-        measured, listening, by_id, vectors.content, config, seed, on_step, vectors.fused_texts
-    )
+    measure_preference(measured, listening, vectors, seed, on_step)
     _, cold = next_tracks(listening.interactions, splits, set(vectors.ids), config)
     cold_recordings = deduplicate_task(cold, recordings)
     measure_tradeoff(measured, vectors, cold_recordings, listening.is_simulated, on_step)
@@ -387,13 +368,9 @@ def _measure_space(measured: Measurements, vectors: EvaluationVectors) -> None:
         if method == TEXT:
             continue
         health = space_health(matrix)
-        metrics = {
-            "vectors not finite": float(health.n_nan),
-            "effective rank": health.effective_rank,
-            "mean cosine": health.mean_cosine,
-            "uniformity": health.uniformity,
-            "hubness": health.hubness,
-        }
+        metrics = {"vectors not finite": float(health.n_nan)}
+        for name in ("effective_rank", "mean_cosine", "uniformity", "hubness"):
+            metrics[name.replace("_", " ")] = getattr(health, name)
         if with_text and method in vectors.models:
             text_vectors = vectors.models[method].encode_text(texts)
             metrics["audio-text alignment"] = alignment(matrix[with_text], text_vectors)
@@ -415,14 +392,15 @@ def _measure_shifts(measured: Measurements, vectors: EvaluationVectors) -> None:
     """Adds how many of each track's neighbours stage two kept, and which tracks it moved most."""
     stage_one = vectors.vectors[STAGE_ONE]
     stage_two = vectors.vectors[STAGE_TWO]
-    kept = {STAGE_TWO: neighbour_overlap(stage_one, stage_two, NEIGHBOURS)}
+    overlap = neighbour_overlap(stage_one, stage_two, NEIGHBOURS)
     metric = f"overlap@{NEIGHBOURS}"
+    by_method = {STAGE_TWO: overlap}
     measured.scores.append(
-        Scores("integrity", "neighbours_kept", metric, vectors.ids, vectors.clusters, kept)
+        Scores("integrity", "neighbours_kept", metric, vectors.ids, vectors.clusters, by_method)
     )
     tracks = vectors.tracks
     names = []
-    for row in largest_shifts(stage_one, stage_two, NEIGHBOURS)[:N_SHIFTED].tolist():
+    for row in largest_shifts(stage_one, stage_two, overlap, N_SHIFTED).tolist():
         name = tracks[TITLE][row] or tracks[TRACK_ID][row]
         artist = tracks[ARTIST][row]
         names.append(f"{name} by {artist}" if artist else name)

@@ -6,6 +6,7 @@ content vector size.
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import polars as pl
@@ -13,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import backward
+from torch.nn.utils.rnn import pad_sequence
 
-from ponticello.errors import ConfigError, DataError, ShapeError
-from ponticello.evaluate.baselines import make_grid, require_range
+from ponticello.errors import ConfigError, DataError
+from ponticello.evaluate.baselines import make_grid, numbered_likes
 from ponticello.evaluate.results import pick
-from ponticello.listening.log import is_positive
-from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.storage.schema import PLAYED_AT, TRACK_ID
 
 LARGEST_SASREC = 20_000  # tracks; the loss holds a score for every track at every position
 WINDOW = 50  # latest tracks that a state reads
@@ -46,24 +47,13 @@ def as_sequences(
     min_played_s: float,
     max_length: int,
 ) -> list[np.ndarray]:
-    """Returns each user's liked tracks (see `is_positive`), (n,) int64 positions in `track_ids`.
+    """Returns each user's `numbered_likes`, (n,) int64 positions in `track_ids`.
 
-    Entry u is users[u], in order of time, then of track id. events: columns of `INTERACTIONS`, of
-    the training window only; other users and tracks are ignored. A track repeated in a row counts
-    once; then the latest max_length >= 1 (ConfigError) are kept. DataError if `users` or
-    `track_ids` holds a name twice.
+    Entry u is users[u], in order of time, then of track id. A track repeated in a row counts once;
+    then the latest max_length >= 1 are kept.
     """
-    require_range("max_length", max_length, max_length >= 1, "at least 1")
-    for kind, names in ((USER_ID, users), (TRACK_ID, track_ids)):
-        if len(set(names)) < len(names):
-            raise DataError(f"a {kind} is listed twice among {len(names)}; list each once")
-    rows = pl.DataFrame({USER_ID: users}, schema={USER_ID: pl.String}).with_row_index("row")
-    tracks = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
-    columns = tracks.with_row_index("column")
-    liked = (
-        events.filter(is_positive(min_played_s)).join(rows, on=USER_ID).join(columns, on=TRACK_ID)
-    )
-    ordered = liked.sort("row", PLAYED_AT, TRACK_ID)
+    likes = numbered_likes(events, users, track_ids, min_played_s)
+    ordered = likes.sort("row", PLAYED_AT, TRACK_ID)
     is_new = (pl.col("column") != pl.col("column").shift().over("row")).fill_null(True)
     latest = ordered.filter(is_new).group_by("row").agg(pl.col("column").tail(max_length))
     sequences = [np.empty(0, dtype=np.int64) for _ in users]
@@ -94,8 +84,7 @@ class Network(nn.Module):
         if self.tracks is not None:
             return self.tracks
         assert self.projection is not None
-        vectors: Tensor = self.projection(self.projection.content)
-        return vectors
+        return cast(Tensor, self.projection(self.projection.content))
 
     def forward(self, windows: Tensor, items: Tensor) -> Tensor:
         """Returns (B, T, D), the state after each track.
@@ -107,8 +96,7 @@ class Network(nn.Module):
         states = self.dropout(F.embedding(windows, items) + self.positions[: windows.shape[1]])
         for block in self.blocks:
             states = block(states)
-        normed: Tensor = self.norm(states)
-        return normed
+        return cast(Tensor, self.norm(states))
 
 
 class Projection(nn.Module):
@@ -130,8 +118,7 @@ class Projection(nn.Module):
 
     def forward(self, content: Tensor) -> Tensor:
         """(n, d) -> (n, D)."""
-        vectors: Tensor = self.linear((content - self.mean) / self.scale)
-        return vectors
+        return cast(Tensor, self.linear((content - self.mean) / self.scale))
 
 
 class Block(nn.Module):
@@ -151,8 +138,7 @@ class Block(nn.Module):
         query, key, value = self.attention(self.attention_norm(states)).chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         states = states + self.dropout(self.mix(attended))
-        output: Tensor = states + self.dropout(self.feed(self.feed_norm(states)))
-        return output
+        return states + cast(Tensor, self.dropout(self.feed(self.feed_norm(states))))
 
 
 @dataclass(frozen=True)
@@ -170,27 +156,17 @@ class SasRec:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Returns (b, I) float64; zeros for a user without events."""
-        scores: np.ndarray = self.users[rows] @ self.tracks.T
-        return scores
+        return np.asarray(self.users[rows] @ self.tracks.T)
 
     def items(self, content: np.ndarray) -> np.ndarray:
         """Returns (m, D) float64 vectors of tracks that may have no plays, from their content.
 
-        content: (m, d), d as in training, or ShapeError; ConfigError if trained without content.
+        content: (m, d), d as in training, which must have been with content.
         """
-        if self.network.projection is None:
-            raise ConfigError(
-                "this SASRec knows tracks by their number only; "
-                "fit it with content to reach new ones"
-            )
-        size = self.network.projection.linear.in_features
-        if content.ndim != 2 or content.shape[1] != size:
-            raise ShapeError(f"content must be (m, {size}), as in training; found {content.shape}")
+        assert self.network.projection is not None
         with torch.no_grad():
-            vectors: np.ndarray = (
-                self.network.projection(torch.tensor(content).float()).double().numpy()
-            )
-        return vectors
+            vectors = self.network.projection(torch.tensor(content).float())
+        return np.asarray(vectors.double())
 
 
 def fit_sasrec(
@@ -205,12 +181,11 @@ def fit_sasrec(
 ) -> SasRec:
     """Fits a causal Transformer that predicts the next liked track at every position.
 
-    sequences: of `as_sequences`, ids in [0, n_tracks), or DataError, also if no user has two
-    tracks. Longer ones are cut from the end into windows of WINDOW steps.
-    1 <= n_tracks <= LARGEST_SASREC. content: None learns a vector per track; (n_tracks, d) learns
-    a linear map from it, so that `SasRec.items` gives vectors of tracks without plays. ShapeError
-    for another shape, DataError if not finite. dim >= 1, 0 <= dropout < 1, learning_rate > 0;
-    ConfigError outside these ranges, or if training diverges.
+    sequences: of `as_sequences`; at least two users must have two tracks. Longer ones are cut from
+    the end into windows of WINDOW steps.
+    n_tracks <= LARGEST_SASREC. content: None learns a vector per track; (n_tracks, d) learns a
+    linear map from it, so that `SasRec.items` gives vectors of tracks without plays. DataError if
+    it is not finite. ConfigError if training diverges.
     Stopping: the last track of a tenth of the users (HELD_OUT_BOUNDS) is held out, and its mean
     loss measured after every epoch. PATIENCE epochs without a lower one, or N_EPOCHS, end the
     training; the weights of the best epoch are kept.
@@ -225,11 +200,8 @@ def fit_sasrec(
     histories are not truncated, and the loss is the cross entropy over all tracks, with which
     Klenitskiy and Vasilev 2023 found SASRec strong.
     """
-    require_range("n_tracks", n_tracks, 1 <= n_tracks <= LARGEST_SASREC, f"1 to {LARGEST_SASREC}")
-    require_range("dim", dim, dim >= 1, "at least 1")
-    require_range("dropout", dropout, 0 <= dropout < 1, "at least 0 and below 1")
-    require_range("learning_rate", learning_rate, learning_rate > 0, "above 0")
-    _check_inputs(sequences, n_tracks, content)
+    if content is not None and not np.isfinite(content).all():
+        raise DataError("content holds NaN or infinity; embed it again")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = Network(
@@ -256,15 +228,8 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
         training[row] = sequences[row][:-1]
         last_tracks.append(int(sequences[row][-1]))
     windows = _windows(training)
-    histories = pick(training, held_out)
-    next_tracks = torch.tensor(last_tracks)
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=learning_rate, betas=(0.9, 0.98)
-    )  # as the paper's code
-    if not windows:
-        raise DataError(
-            "nothing to learn from: no listener but one has two liked tracks; bring a longer log"
-        )
+    betas = (0.9, 0.98)  # as the paper's code
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)
     losses: list[float] = []
     best: dict[str, Tensor] = {}
     for _ in range(N_EPOCHS):
@@ -273,7 +238,11 @@ def _train(network: Network, sequences: list[np.ndarray], learning_rate: float) 
             optimiser.zero_grad()
             backward(_next_track_loss(network, pick(windows, batch)))
             optimiser.step()
-        losses.append(_held_out_loss(network, histories, next_tracks))
+        network.eval()
+        with torch.no_grad():
+            items = network.items()
+            scores = _states_after(network, items, pick(training, held_out)) @ items.T
+            losses.append(float(F.cross_entropy(scores, torch.tensor(last_tracks))))
         if not np.isfinite(losses[-1]):
             raise ConfigError(
                 f"SASRec diverged with learning_rate {learning_rate}; take a smaller one"
@@ -307,14 +276,6 @@ def _next_track_loss(network: Network, windows: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def _held_out_loss(network: Network, histories: list[np.ndarray], next_tracks: Tensor) -> float:
-    network.eval()
-    items = network.items()
-    states = _states_after(network, items, histories)
-    return float(F.cross_entropy(states @ items.T, next_tracks))
-
-
-@torch.no_grad()
 def _states_after(network: Network, items: Tensor, sequences: list[np.ndarray]) -> Tensor:
     """Returns (n, D), the states after each sequence's last track; zeros if it is empty."""
     states = torch.zeros(len(sequences), items.shape[1])
@@ -329,29 +290,5 @@ def _states_after(network: Network, items: Tensor, sequences: list[np.ndarray]) 
 
 def _padded(windows: list[np.ndarray]) -> tuple[Tensor, Tensor]:
     """Returns (B, T) int64, padded with zeros to the longest window, and (B,) lengths."""
-    lengths = np.array(list(map(len, windows)))
-    padded = np.zeros((len(windows), lengths.max()), dtype=np.int64)
-    for row, window in enumerate(windows):
-        padded[row, : len(window)] = window
-    return torch.from_numpy(padded), torch.from_numpy(lengths)
-
-
-def _check_inputs(sequences: list[np.ndarray], n_tracks: int, content: np.ndarray | None) -> None:
-    for row, tracks in enumerate(sequences):
-        if len(tracks) and not 0 <= tracks.min() <= tracks.max() < n_tracks:
-            raise DataError(
-                f"sequence {row} holds tracks outside the {n_tracks} known, counted from 0"
-            )
-    if max(map(len, sequences), default=0) < 2:
-        raise DataError(
-            f"none of {len(sequences)} listeners has two liked tracks; "
-            "there is no next one to learn"
-        )
-    if content is None:
-        return
-    if content.ndim != 2 or len(content) != n_tracks:
-        raise ShapeError(
-            f"content must be ({n_tracks}, d), a row for each track; found {content.shape}"
-        )
-    if not np.isfinite(content).all():
-        raise DataError("content holds NaN or infinity; embed it again")
+    lengths = torch.tensor(list(map(len, windows)))
+    return pad_sequence(list(map(torch.tensor, windows)), batch_first=True), lengths

@@ -6,17 +6,17 @@ show how far the numbers carry to other queries; `seed_sd` shows how they vary w
 Dimensions: n queries, S seeds that measured a method.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeVar
+from math import nan
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ponticello.config import Config
-from ponticello.errors import DataError, ShapeError
+from ponticello.errors import DataError
 from ponticello.evaluate.claims import derive_claims
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
@@ -37,8 +37,7 @@ from ponticello.metrics.ranking import Ints
 SIGN_FLIP_ROUNDS = 9_999  # if there are too many clusters to try every flip; smallest p: 1 / 10,000
 COMPARED = ("semantic", "preference")  # sections in which methods are compared
 
-Record = TypeVar("Record")
-Key = tuple[str, ...]
+Record = TypeVar("Record", Scores, ScalarMetric)
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ class _Combined:
     @property
     def n_clusters(self) -> int:
         """The number of clusters (or queries without one) in which any method has a value."""
-        if not self.mean:
-            return 0
-        n = len(self.scores.queries)
-        numbers = np.arange(n) if self.clusters is None else self.clusters
+        numbers = np.arange(len(self.scores.queries)) if self.clusters is None else self.clusters
         has_value = ~np.isnan(np.stack(list(self.mean.values()))).all(axis=0)
         return len(np.unique(numbers[has_value]))
 
@@ -72,25 +68,21 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
     preference: stage two minus stage one in every metric; in the metric of record also stage two,
     or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p`,
     corrected by `holm` over the whole summary. Tasks and methods that only some seeds measured are
-    summarised over those, with a note. DataError if there is not one per seed, if seeds have other
-    queries or treat a task differently, or if one holds the same task and metric twice.
+    summarised over those, with a note. DataError if seeds have other queries or treat a task
+    differently.
     Randomness: config.evaluate.seed, for every interval and test.
     """
-    if len(measured) != len(about.seeds):
-        raise DataError(
-            f"{len(measured)} evaluations for {len(about.seeds)} seeds; give one a seed, in order"
-        )
     figures: list[Figure] = []
     differences: list[Difference] = []
     notes: list[str] = []
-    scores_by_seed = []
-    facts_by_seed = []
-    for measurements in measured:
+    scores_by_seed = {}
+    facts_by_seed = {}
+    for seed, measurements in zip(about.seeds, measured, strict=True):
         notes += measurements.notes
-        scores_by_seed.append(measurements.scores)
-        facts_by_seed.append(measurements.facts)
+        scores_by_seed[seed] = measurements.scores
+        facts_by_seed[seed] = measurements.facts
     n_clusters: dict[str, int] = {}
-    for scores in _by_key(scores_by_seed, _scores_key):
+    for scores in _by_key(scores_by_seed):
         combined = _combine(scores, about.seeds, notes)
         if not combined.mean:
             continue
@@ -99,7 +91,7 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
         differences += task_differences
         if combined.scores.of_record:
             n_clusters[combined.scores.task] = combined.n_clusters
-    for facts in _by_key(facts_by_seed, _fact_key):
+    for facts in _by_key(facts_by_seed):
         figures.append(_figure_of_facts(facts, about.seeds, notes))
     p_values = np.array([difference.p for difference in differences], dtype=np.float64)
     n_tests = int((~np.isnan(p_values)).sum())
@@ -115,96 +107,52 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
     return Summary(about, figures, corrected, claims, list(dict.fromkeys(notes)))
 
 
-def _scores_key(scores: Scores) -> Key:
-    return scores.section, scores.task, scores.metric
-
-
-def _fact_key(fact: ScalarMetric) -> Key:
-    return fact.section, fact.task, fact.metric, fact.method
-
-
-def _by_key(
-    per_seed: Sequence[Sequence[Record]], key_of: Callable[[Record], Key]
-) -> list[list[Record | None]]:
-    """Returns each key's records, one per seed or None, in order of first appearance."""
-    tables: list[dict[Key, Record]] = []
-    for records in per_seed:
-        table: dict[Key, Record] = {}
+def _by_key(records_by_seed: Mapping[int, Sequence[Record]]) -> list[dict[int, Record]]:
+    """Returns the records of each task and metric by seed, in order of first appearance."""
+    by_key: dict[tuple[str, ...], dict[int, Record]] = {}
+    for seed, records in records_by_seed.items():
         for record in records:
-            key = key_of(record)
-            if key in table:
-                raise DataError(
-                    f"{', '.join(key)}: stands twice in one evaluation; measure each once a seed"
-                )
-            table[key] = record
-        tables.append(table)
-    rows = []
-    for key in dict.fromkeys(chain.from_iterable(tables)):
-        rows.append([table.get(key) for table in tables])
-    return rows
+            method = record.method if isinstance(record, ScalarMetric) else ""
+            key = (record.section, record.task, record.metric, method)
+            by_key.setdefault(key, {})[seed] = record
+    return list(by_key.values())
 
 
-def _combine(
-    per_seed: Sequence[Scores | None], seeds: Sequence[int], notes: list[str]
-) -> _Combined:
-    present = _present(per_seed, seeds)
-    first = next(iter(present.values()))
-    name = f"{first.task}, {first.metric}"
-    for seed, scores in present.items():
-        _check_same_task(name, seed, scores, first)
+def _combine(by_seed: Mapping[int, Scores], seeds: Sequence[int], notes: list[str]) -> _Combined:
+    first = next(iter(by_seed.values()))
+    for seed, scores in by_seed.items():
+        if replace(scores, by_method={}) != replace(first, by_method={}):
+            raise DataError(
+                f"{first.task}, {first.metric}: seed {seed} has other queries, clusters or another "
+                "statistic than the first; give all seeds the same splits"
+            )
     title = display_name(first.task)
-    _note_missing(f"{title}, {first.metric}", list(present), seeds, notes)
-    methods: list[str] = []
-    for scores in present.values():
-        methods += scores.by_method
-    by_seed = {}
-    mean = {}
-    for method in dict.fromkeys(methods):
+    _note_missing(f"{title}, {first.metric}", by_seed, seeds, notes)
+    columns = {}
+    methods = dict.fromkeys(chain.from_iterable(scores.by_method for scores in by_seed.values()))
+    for method in methods:
         rows = {}
-        for seed, scores in present.items():
+        for seed, scores in by_seed.items():
             if method in scores.by_method:
                 rows[seed] = scores.by_method[method]
-        if len(rows) < len(present):
-            _note_missing(f"{title}, {display_name(method)}", list(rows), seeds, notes)
-        by_seed[method] = np.stack(list(rows.values())).astype(np.float64)
-        mean[method] = _mean(by_seed[method])
+        if len(rows) < len(by_seed):
+            _note_missing(f"{title}, {display_name(method)}", rows, seeds, notes)
+        columns[method] = np.stack(list(rows.values())).astype(np.float64)
+    mean = {}
+    for method, values in columns.items():
+        mean[method] = np.ma.masked_invalid(values).mean(axis=0).filled(nan)
     clusters = None
     if first.clusters is not None:
         clusters = np.unique(first.clusters, return_inverse=True)[1]
-    return _Combined(first, by_seed, mean, clusters)
+    return _Combined(first, columns, mean, clusters)
 
 
-def _present(per_seed: Sequence[Record | None], seeds: Sequence[int]) -> dict[int, Record]:
-    present = {}
-    for seed, record in zip(seeds, per_seed, strict=True):
-        if record is not None:
-            present[seed] = record
-    return present
-
-
-def _check_same_task(name: str, seed: int, scores: Scores, first: Scores) -> None:
-    """Raises DataError or ShapeError unless a seed measured the same task as the first one."""
-    if scores.queries != first.queries:
-        raise DataError(
-            f"{name}: seed {seed} asked other queries than the first; "
-            "give all seeds the same splits"
-        )
-    if replace(scores, by_method={}) != replace(first, by_method={}):
-        raise DataError(
-            f"{name}: seed {seed} has other clusters or another statistic than the first"
-        )
-    n = len(scores.queries)
-    lengths = set(map(len, scores.by_method.values()))
-    if scores.clusters is not None:
-        lengths.add(len(scores.clusters))
-    if lengths - {n}:
-        raise ShapeError(f"{name}: {n} queries need as many clusters and scores a method")
-
-
-def _note_missing(what: str, having: Sequence[int], seeds: Sequence[int], notes: list[str]) -> None:
-    if len(having) < len(seeds):
-        names = f"seed{'s' if len(having) > 1 else ''} {', '.join(map(str, having))}"
-        notes.append(f"{what}: measured with {names} only, of {len(seeds)} seeds")
+def _note_missing(
+    title: str, present: Collection[int], seeds: Sequence[int], notes: list[str]
+) -> None:
+    if len(present) < len(seeds):
+        names = f"seed{'s' if len(present) > 1 else ''} {', '.join(map(str, present))}"
+        notes.append(f"{title}: measured with {names} only, of {len(seeds)} seeds")
 
 
 def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Difference]]:
@@ -217,68 +165,50 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
         columns.append(sign * (combined.mean[method] - combined.mean[against]))
     intervals = _intervals(columns, combined, config)
     counts = (~np.isnan(np.stack(columns))).sum(axis=1).tolist()
+    shared: dict[str, Any] = {
+        "section": scores.section,
+        "task": scores.task,
+        "metric": scores.metric,
+        "is_simulated": scores.is_simulated,
+    }
     figures = []
-    for row, method in enumerate(combined.mean):
+    for method, interval, n in zip(combined.mean, intervals, counts, strict=False):
         seed_values = [_value(values, scores.statistic) for values in combined.by_seed[method]]
-        value, low, high = intervals[row]
-        figures.append(
-            Figure(
-                scores.section,
-                scores.task,
-                scores.metric,
-                method,
-                value,
-                low,
-                high,
-                n=counts[row],
-                seed_sd=_sd(seed_values),
-                of_record=scores.of_record,
-                higher_is_better=scores.higher_is_better,
-                is_simulated=scores.is_simulated,
-            )
+        figure = Figure(
+            **shared | interval,
+            method=method,
+            n=n,
+            seed_sd=_sd(seed_values),
+            of_record=scores.of_record,
+            higher_is_better=scores.higher_is_better,
         )
+        figures.append(figure)
     differences = []
     for row, (method, against) in enumerate(pairs, start=len(figures)):
-        p = float("nan")
+        p = nan
         if scores.of_record:
             seed = config.evaluate.seed
             p = sign_flip_p(columns[row], combined.clusters, SIGN_FLIP_ROUNDS, seed)
-        value, low, high = intervals[row]
-        differences.append(
-            Difference(
-                scores.section,
-                scores.task,
-                scores.metric,
-                method,
-                against,
-                value,
-                low,
-                high,
-                n=counts[row],
-                p=p,
-                p_holm=float("nan"),
-                is_simulated=scores.is_simulated,
-            )
+        names = shared | intervals[row]
+        difference = Difference(
+            **names, method=method, against=against, n=counts[row], p=p, p_holm=nan
         )
+        differences.append(difference)
     return figures, differences
 
 
 def _intervals(
     columns: Sequence[NDArray[np.float64]], combined: _Combined, config: Config
-) -> list[tuple[float, float, float]]:
-    """Returns the value and interval of each column; a median has no interval."""
+) -> list[dict[str, float]]:
+    """Returns the value and the interval of each column, by field; a median has no interval."""
     if combined.scores.statistic == "median":
-        medians = []
-        for column in columns:
-            medians.append((_value(column, "median"), float("nan"), float("nan")))
-        return medians
-    means = bootstrap_means(
-        np.stack(columns, axis=1),
-        combined.clusters,
-        rounds=config.evaluate.bootstrap_rounds,
-        seed=config.evaluate.seed,
-    )
-    return [(mean, low, high) for mean, low, high in means.tolist()]
+        rows = [[_value(column, "median"), nan, nan] for column in columns]
+    else:
+        settings = config.evaluate
+        rows = bootstrap_means(
+            np.stack(columns, axis=1), combined.clusters, settings.bootstrap_rounds, settings.seed
+        ).tolist()
+    return [dict(zip(("value", "low", "high"), row, strict=True)) for row in rows]
 
 
 def _compared_pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
@@ -299,23 +229,22 @@ def _compared_pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]
 
 
 def _figure_of_facts(
-    per_seed: Sequence[ScalarMetric | None], seeds: Sequence[int], notes: list[str]
+    by_seed: Mapping[int, ScalarMetric], seeds: Sequence[int], notes: list[str]
 ) -> Figure:
     """Returns the mean over seeds of a scalar metric; n is the smallest of the seeds'."""
-    present = _present(per_seed, seeds)
-    first = next(iter(present.values()))
+    first = next(iter(by_seed.values()))
     title = f"{display_name(first.task)}, {display_name(first.method)}"
-    _note_missing(title, list(present), seeds, notes)
-    values = [fact.value for fact in present.values()]
+    _note_missing(title, by_seed, seeds, notes)
+    values = [fact.value for fact in by_seed.values()]
     return Figure(
         first.section,
         first.task,
         first.metric,
         first.method,
-        value=_value(np.array(values, dtype=np.float64), "mean"),
-        low=float("nan"),
-        high=float("nan"),
-        n=min(fact.n for fact in present.values()),
+        value=_value(np.array(values), "mean"),
+        low=nan,
+        high=nan,
+        n=min(fact.n for fact in by_seed.values()),
         seed_sd=_sd(values),
         of_record=False,
         higher_is_better=True,
@@ -323,23 +252,14 @@ def _figure_of_facts(
     )
 
 
-def _mean(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns (n,) of (S, n): the mean over the seeds with a value, nan without any."""
-    has_value = ~np.isnan(rows)
-    totals = np.where(has_value, rows, 0.0).sum(axis=0)
-    mean: NDArray[np.float64] = np.full(rows.shape[1], np.nan)
-    np.divide(totals, has_value.sum(axis=0), out=mean, where=has_value.any(axis=0))
-    return mean
-
-
 def _value(values: NDArray[np.float64], statistic: str) -> float:
     finite = values[~np.isnan(values)]
     if not len(finite):
-        return float("nan")
+        return nan
     return float(np.median(finite) if statistic == "median" else finite.mean())
 
 
 def _sd(values: Sequence[float]) -> float:
     """Returns the standard deviation with N - 1; nan for fewer than two values."""
-    finite = [value for value in values if not math.isnan(value)]
-    return float(np.std(finite, ddof=1)) if len(finite) > 1 else float("nan")
+    finite = np.array(values)[~np.isnan(values)]
+    return float(np.std(finite, ddof=1)) if len(finite) > 1 else nan

@@ -27,7 +27,7 @@ from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import top_k
-from ponticello.metrics.ranking import all_metrics, group_ties, restrict_to
+from ponticello.metrics.ranking import all_metrics, group_ties, metric_columns, restrict_to
 from ponticello.search.user_profiles import fit_profiles, score_directions
 from ponticello.splits.splits import Splits, before_test, in_test
 from ponticello.storage.schema import (
@@ -267,12 +267,7 @@ class DeduplicatedTask:
             return track_scorer
         order = np.argsort(self.numbers, kind="stable")
         starts = np.searchsorted(self.numbers[order], np.arange(len(self.task.candidates)))
-
-        def scores(rows: np.ndarray) -> np.ndarray:
-            best: np.ndarray = np.maximum.reduceat(track_scorer(rows)[:, order], starts, axis=1)
-            return best
-
-        return scores
+        return lambda rows: np.maximum.reduceat(track_scorer(rows)[:, order], starts, axis=1)
 
 
 def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedTask:
@@ -295,12 +290,8 @@ def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedT
         excluded_recordings = np.unique(numbers[excluded_tracks])
         relevant.append(np.setdiff1d(numbers[relevant_tracks], excluded_recordings))
         excluded.append(excluded_recordings)
-    deduplicated = replace(
-        task,
-        candidates=pick(task.candidates, first_tracks),
-        relevant=relevant,
-        excluded=excluded,
-    )
+    candidates = pick(task.candidates, first_tracks)
+    deduplicated = replace(task, candidates=candidates, relevant=relevant, excluded=excluded)
     kept = np.flatnonzero([len(columns) > 0 for columns in relevant])
     return DeduplicatedTask(deduplicated.rows(kept), task.rows(kept), numbers)
 
@@ -309,11 +300,8 @@ def score_at_random(task: Task, seed: int) -> Scorer:
     """Returns a scorer of random numbers, which depend on `seed` and the query's row alone."""
 
     def scores(rows: np.ndarray) -> np.ndarray:
-        blocks = []
-        for row in rows:
-            generator = np.random.default_rng([seed, int(row)])
-            blocks.append(generator.random(len(task.candidates)))
-        return np.stack(blocks)
+        n = len(task.candidates)
+        return np.stack([np.random.default_rng([seed, int(row)]).random(n) for row in rows])
 
     return scores
 
@@ -325,12 +313,7 @@ def score_by_order(values: np.ndarray) -> Scorer:
 
 def score_by_factors(queries: np.ndarray, candidates: np.ndarray) -> Scorer:
     """Returns a scorer of dot products. queries: (q, f); candidates: (n, f)."""
-
-    def scores(rows: np.ndarray) -> np.ndarray:
-        products: np.ndarray = queries[rows] @ candidates.T
-        return products
-
-    return scores
+    return lambda rows: queries[rows] @ candidates.T
 
 
 def score_by_similarity(task: Task, vectors: Mapping[str, np.ndarray]) -> Scorer:
@@ -360,9 +343,7 @@ def score_by_profile(
         row_of = {track_id: row for row, track_id in enumerate(sorted(vectors))}
         matrix = _stack(vectors, list(row_of))
         profiles = fit_profiles(matrix, search.profile_l2)
-        seed_rows = []
-        for seeds in task.seeds:
-            seed_rows.append(np.array(pick(row_of, seeds)))
+        seed_rows = [np.array(pick(row_of, seeds)) for seeds in task.seeds]
         user_parts.append(weight * score_directions(profiles, matrix, seed_rows))
         levels = profiles.levels(matrix, search.hub_correction)[:, None]
         levelled = levels * (matrix - profiles.mean)
@@ -403,13 +384,12 @@ def rank_task(
     (b, n).
     Cost: one sort of n per query; memory for `BLOCK_SCORES` scores, or those of one query.
     """
-    n_queries = len(task.queries)
     rows: list[dict[str, float]] = []
     stratum_rows: dict[str, list[dict[str, float]]] = {name: [] for name in strata or {}}
-    lists = np.full((n_queries, k), -1, dtype=np.int64)
+    lists = np.full((len(task.queries), k), -1, dtype=np.int64)
     step = max(1, BLOCK_SCORES // max(1, len(task.candidates)))
-    for start in range(0, n_queries, step):
-        block = np.arange(start, min(start + step, n_queries))
+    for start in range(0, len(task.queries), step):
+        block = np.arange(len(task.queries))[start : start + step]
         block_scores = _score_block(task, scorer, block)
         for query, scores in zip(block.tolist(), block_scores, strict=True):
             relevant = task.relevant[query]
@@ -422,8 +402,8 @@ def rank_task(
             allowed_scores = scores.copy()
             allowed_scores[excluded] = -np.inf
             lists[query] = top_k(allowed_scores[None], k)[0]
-    by_stratum = {name: _columns(metrics) for name, metrics in stratum_rows.items()}
-    return RankingResult(_columns(rows), by_stratum, lists)
+    by_stratum = {name: metric_columns(metrics) for name, metrics in stratum_rows.items()}
+    return RankingResult(metric_columns(rows), by_stratum, lists)
 
 
 def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
@@ -440,10 +420,3 @@ def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:
             f"{scores[row, column]}; embed again, or leave that track out"
         )
     return scores
-
-
-def _columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
-    columns: dict[str, np.ndarray] = {}
-    for name in rows[0] if rows else ():
-        columns[name] = np.array([row[name] for row in rows], dtype=np.float64)
-    return columns

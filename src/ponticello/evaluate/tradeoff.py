@@ -6,7 +6,7 @@ blend: both vectors of a track, with the query scaled by the blend, as the index
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,49 +59,27 @@ def measure_tradeoff(
             f"The front is not measured: more than {MAX_TRACKS:,} tracks to embed again."
         )
         return
+    k = vectors.config.evaluate.k
+    cold = cold_task.tracks
+    queries, clusters = vectors.queries(rows)
     for curve, positions in (
         ("weights", _interpolated_weights(vectors, rows, on_step)),
         ("blend", _blended_vectors(vectors, rows, on_step)),
     ):
-        _measure_curve(measured, curve, positions, vectors, rows, cold_task, is_simulated)
-
-
-def _measure_curve(
-    measured: Measurements,
-    curve: str,
-    positions: dict[str, _Position],
-    vectors: EvaluationVectors,
-    rows: list[int],
-    cold_task: DeduplicatedTask,
-    is_simulated: bool,
-) -> None:
-    k = vectors.config.evaluate.k
-    cold = cold_task.tracks
-    targets = np.arange(len(rows))
-    reciprocal_ranks = {}
-    ndcg = {}
-    for name, position in positions.items():
-        reciprocal_ranks[name] = 1 / retrieval_ranks(position.texts, position.tracks[rows], targets)
-        spaces = []
-        for weight, matrix in position.spaces:
-            spaces.append((weight, dict(zip(vectors.ids, matrix, strict=True))))
-        scorer = cold_task.scorer(score_by_profile(cold, spaces, vectors.config.search))
-        ndcg[name] = rank_task(cold_task.task, scorer, k).metrics[f"NDCG@{k}"]
-    queries, clusters = vectors.queries(rows)
-    measured.scores.append(
-        Scores("tradeoff", curve, SEMANTIC_METRIC, queries, clusters, reciprocal_ranks)
-    )
-    measured.scores.append(
-        Scores(
-            "tradeoff",
-            curve,
-            f"{cold.name}:NDCG@{k}",
-            cold.queries,
-            cold.clusters,
-            ndcg,
-            is_simulated=is_simulated,
-        )
-    )
+        mrr = {}
+        ndcg = {}
+        for name, position in positions.items():
+            tracks = position.tracks[rows]
+            mrr[name] = 1 / retrieval_ranks(position.texts, tracks, np.arange(len(rows)))
+            spaces = []
+            for weight, matrix in position.spaces:
+                spaces.append((weight, dict(zip(vectors.ids, matrix, strict=True))))
+            scorer = cold_task.scorer(score_by_profile(cold, spaces, vectors.config.search))
+            ndcg[name] = rank_task(cold_task.task, scorer, k).metrics[f"NDCG@{k}"]
+        measured.scores.append(Scores("tradeoff", curve, SEMANTIC_METRIC, queries, clusters, mrr))
+        metric = f"{cold.name}:NDCG@{k}"
+        scores = Scores("tradeoff", curve, metric, cold.queries, cold.clusters, ndcg)
+        measured.scores.append(replace(scores, is_simulated=is_simulated))
 
 
 def _interpolated_weights(
@@ -139,20 +117,13 @@ def _blended_vectors(
     """Returns the positions of the blend; each space is calibrated as in the index."""
     on_step("front: the dial")
     texts = pick(vectors.texts, rows)
-    matrices = []
-    scaled_texts = []
-    for method in (STAGE_ONE, STAGE_TWO):
-        matrix = vectors.vectors[method]
-        encoded = vectors.models[method].encode_text(texts)
-        matrices.append(matrix)
-        scaled_texts.append((calibrate(encoded, matrix).std, encoded))
+    matrices = [vectors.vectors[STAGE_ONE], vectors.vectors[STAGE_TWO]]
+    encoded = [vectors.models[method].encode_text(texts) for method in (STAGE_ONE, STAGE_TWO)]
+    spreads = [calibrate(text, matrix).std for text, matrix in zip(encoded, matrices, strict=True)]
     tracks = np.concatenate(matrices, axis=1)
     positions = {}
     for blend in POSITIONS:
-        weights = (1 - blend, blend)
-        parts = []
-        for weight, (spread, encoded) in zip(weights, scaled_texts, strict=True):
-            parts.append(weight / spread * encoded)
-        spaces = list(zip(weights, matrices, strict=True))
-        positions[f"{blend:.2f}"] = _Position(np.concatenate(parts, axis=1), tracks, spaces)
+        scaled = ((1 - blend) / spreads[0] * encoded[0], blend / spreads[1] * encoded[1])
+        spaces = [(1 - blend, matrices[0]), (blend, matrices[1])]
+        positions[f"{blend:.2f}"] = _Position(np.concatenate(scaled, axis=1), tracks, spaces)
     return positions

@@ -176,16 +176,15 @@ class TunedBaselines:
         """Returns why a baseline cannot be fitted to this library; "" if it can."""
         n_tracks = len(self.late.track_ids)
         max_tracks = BASELINES[name].max_tracks
-        tuning_tasks = [_tuning_task(task.name)]
-        if name in ON_FACTORS:
-            tuning_tasks.append(WARM)
         if name == WITH_TEXT and not self.texts:
             return "no vector that is compared holds a text."
         if (name == "als" or name in ON_FACTORS) and find_spec("implicit") is None:
             return "it needs the package implicit; run: pip install implicit"
         if max_tracks is not None and n_tracks > max_tracks:
             return f"{n_tracks:,} tracks are too many for it; {max_tracks:,} are the most"
-        has_queries = all(self.tuning[tuning_task].queries for tuning_task in tuning_tasks)
+        has_queries = bool(self.tuning[_tuning_task(task.name)].queries)
+        if name in ON_FACTORS:
+            has_queries = has_queries and bool(self.tuning[WARM].queries)
         if not has_queries or not self.early.matrix.nnz:
             return "the validation window holds nothing to choose its settings by."
         if name in SASRECS:
@@ -204,16 +203,14 @@ class TunedBaselines:
         fits = {}
         for label, point in grid.items():
             fits[label] = partial(self._scorer, name, point, self.early, task)
-        best, _ = choose(
+        best = choose(
             fits, lambda scorer: float(np.nanmean(rank_task(task, scorer, 10).metrics["NDCG@10"]))
         )
         self.settings[name, tuning_task] = grid[best]
         for key in list(self.models):
             if key[0] == name and key[1] != best:
                 del self.models[key]  # of settings that were not chosen
-        settings = []
-        for setting, value in grid[best].items():
-            settings.append(f"{setting} {value:g}")
+        settings = [f"{setting} {value:g}" for setting, value in grid[best].items()]
         self.notes.append(
             f"{display_name(name)}, {tuning_task.rpartition('_')[2]}: {', '.join(settings)}, "
             "chosen on the validation window."
@@ -226,50 +223,29 @@ class TunedBaselines:
         """Returns the baseline with these settings, fitted on `training`, as a scorer of `task`."""
         track_ids = task.queries if task.seeds_of_candidates else task.candidates
         users = training.rows(task.candidates if task.seeds_of_candidates else task.queries)
+        model: Any
         if name == "content_knn":
-            return self._content_knn_scorer(settings, training, task, users, track_ids)
-        model = self._model(name, settings, training)
-        if task.name == WARM:
+            new_content = None if task.name == WARM else self._content(track_ids)
+            known = self._content(training.track_ids)
+            model = fit_content_knn(training.matrix, known, new_content, **settings)
+            if task.seeds_of_candidates:
+                matrix = training.matrix[users]
+                by_track = model.weights.tocsc()
+                return lambda rows: np.asarray((matrix @ by_track[:, rows]).toarray().T)
+        else:
+            model = self._model(name, settings, training)
+        if task.name == WARM or name == "content_knn":
             return lambda rows: model(users[rows])
-        items = self._cold_items(name, model, settings, training, track_ids)
+        if name in ON_FACTORS:
+            read = self._content_and_texts if name == WITH_TEXT else self._content
+            items = content_to_factors(
+                model.items, read(training.track_ids), read(track_ids), **settings
+            )
+        else:
+            items = model.items(self._content(track_ids))
         if task.seeds_of_candidates:
             return score_by_factors(items, model.users[users])
         return score_by_factors(model.users[users], items)
-
-    def _content_knn_scorer(
-        self,
-        settings: dict[str, Any],
-        training: "TrainingMatrix",
-        task: Task,
-        users: np.ndarray,
-        track_ids: list[str],
-    ) -> Scorer:
-        new_content = None if task.name == WARM else self._content(track_ids)
-        weights = fit_content_knn(
-            training.matrix, self._content(training.track_ids), new_content, **settings
-        )
-        if not task.seeds_of_candidates:
-            return lambda rows: weights(users[rows])
-        matrix = training.matrix[users]
-        weights_by_track = weights.weights.tocsc()
-        return lambda rows: np.asarray((matrix @ weights_by_track[:, rows]).toarray().T)
-
-    def _cold_items(
-        self,
-        name: str,
-        model: Any,
-        settings: dict[str, Any],
-        training: "TrainingMatrix",
-        track_ids: list[str],
-    ) -> np.ndarray:
-        """Returns (m, f), the factors of tracks without plays."""
-        if name in ON_FACTORS:
-            read = self._content_and_texts if name == WITH_TEXT else self._content
-            return content_to_factors(
-                model.items, read(training.track_ids), read(track_ids), **settings
-            )
-        items: np.ndarray = model.items(self._content(track_ids))
-        return items
 
     def _model(self, name: str, settings: dict[str, Any], training: "TrainingMatrix") -> Any:
         if name in ON_FACTORS:

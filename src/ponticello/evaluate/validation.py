@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import chain
 
 import numpy as np
@@ -10,7 +11,13 @@ from ponticello.config import Config
 from ponticello.evaluate.labels import LABEL_COLUMNS, known_labels
 from ponticello.evaluate.results import pick
 from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_figures
-from ponticello.evaluate.tasks import Task, next_tracks, rank_task, score_by_profile
+from ponticello.evaluate.tasks import (
+    Task,
+    next_tracks,
+    rank_task,
+    role_tracks,
+    score_by_profile,
+)
 from ponticello.features.frontend import open_features
 from ponticello.features.store import FeatureStore
 from ponticello.listening.log import read_interactions
@@ -34,14 +41,8 @@ def score_on_validation(folder: LibraryPaths) -> Scorer:
     tracks, which have no plays, by each user's profile. The library is read when the first model
     is scored; LibraryError then if no track is held out or prepared.
     """
-    data: list[_ValidationData] = []
-
-    def score(model: HTCL) -> ValidationScores:
-        if not data:
-            data.append(_load(folder))
-        return data[0].score(model)
-
-    return score
+    load = cache(partial(_load, folder))
+    return lambda model: load().score(model)
 
 
 @dataclass
@@ -72,25 +73,24 @@ class _ValidationData:
         audio = model.encode_features(frames)
         fused = model.encode_fused(frames, fused_states)
         # Retrieval uses audio vectors for both kinds: a fused vector holds the text itself.
-        retrieval = self._score_retrieval(model, text_states, audio)
+        retrieval = {}
+        rows = [row for row in self.rows if self.texts[row]]
+        if len(rows) > 1:
+            texts = model.encode_text_from_states(text_states[rows])
+            figures = retrieval_figures(texts, audio[rows], np.arange(len(rows)))
+            retrieval["text to audio R@10"] = figures["recall@10"]
+            retrieval["text to audio MRR"] = figures["mrr"]
         scores = ValidationScores({}, {}, {})
         for kind, vectors in (("audio", audio), ("fused", fused)):
             scores.semantic[kind] = retrieval | self._score_neighbours(vectors)
             if self.cold.queries:
-                ndcg = self._score_users(vectors)
+                space = dict(zip(self.ids, vectors, strict=True))
+                scorer = score_by_profile(self.cold, [(1.0, space)], self.config.search)
+                k = self.config.evaluate.k
+                ndcg = rank_task(self.cold, scorer, k).metrics[f"NDCG@{k}"]
                 scores.by_user[kind] = ndcg
                 scores.preference[kind] = float(np.nanmean(ndcg))
         return scores
-
-    def _score_retrieval(
-        self, model: HTCL, text_states: np.ndarray, audio: np.ndarray
-    ) -> dict[str, float]:
-        rows = [row for row in self.rows if self.texts[row]]
-        if len(rows) < 2:
-            return {}
-        texts = model.encode_text_from_states(text_states[rows])
-        figures = retrieval_figures(texts, audio[rows], np.arange(len(rows)))
-        return {"text to audio R@10": figures["recall@10"], "text to audio MRR": figures["mrr"]}
 
     def _score_neighbours(self, vectors: np.ndarray) -> dict[str, float]:
         track_ids = pick(self.ids, self.rows)
@@ -103,13 +103,6 @@ class _ValidationData:
             if scores:  # empty if no two tracks share a label
                 figures[f"same {column}"] = float(np.nanmean(scores[0].by_method["model"]))
         return figures
-
-    def _score_users(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns each user's NDCG@k."""
-        space = dict(zip(self.ids, vectors, strict=True))
-        scorer = score_by_profile(self.cold, [(1.0, space)], self.config.search)
-        k = self.config.evaluate.k
-        return rank_task(self.cold, scorer, k).metrics[f"NDCG@{k}"]
 
 
 def _load(folder: LibraryPaths) -> _ValidationData:
@@ -124,10 +117,7 @@ def _load(folder: LibraryPaths) -> _ValidationData:
     if len(cold.queries) > MAX_USERS:
         sample = np.random.default_rng(0).choice(len(cold.queries), MAX_USERS, replace=False)
         cold = cold.rows(np.sort(sample))
-    validation = []
-    for track_id in sorted(usable):
-        if splits.roles.get(track_id) == "validation":
-            validation.append(track_id)
+    validation = role_tracks(splits, "validation", usable)
     ids = sorted(set(validation).union(cold.candidates, chain.from_iterable(cold.seeds)))
     row_of = {track_id: row for row, track_id in enumerate(ids)}
     fused = fused_texts(tracks, config.front_end)

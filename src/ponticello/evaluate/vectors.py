@@ -72,11 +72,10 @@ class EvaluationVectors:
         """
         if STAGE_ONE in self.vectors:
             return STAGE_ONE
-        fallbacks = (MUSICNN, MEL)
         for method in self.vectors:
             if method not in (TEXT, MUSICNN, MEL, STAGE_TWO, STAGE_TWO + FUSED):
                 return method
-        return next(method for method in fallbacks if method in self.vectors)
+        return MUSICNN if MUSICNN in self.vectors else MEL
 
     def by_id(self, method: str) -> VectorsById:
         """Returns each track's vector under a method."""
@@ -88,8 +87,7 @@ class EvaluationVectors:
 
     def rows_of(self, role: str) -> list[int]:
         """Returns the rows of the tracks with this role."""
-        rows: list[int] = np.flatnonzero(np.array(self.roles) == role).tolist()
-        return rows
+        return [row for row, track_role in enumerate(self.roles) if track_role == role]
 
     def test_rows_with_text(self) -> list[int]:
         """Returns the rows of the test tracks that have a text."""
@@ -98,16 +96,6 @@ class EvaluationVectors:
     def of_models(self, rows: list[int]) -> dict[str, np.ndarray]:
         """Returns the vectors of these rows, by method of a run."""
         return {method: self.vectors[method][rows] for method in self.models}
-
-
-@dataclass(frozen=True)
-class _RunVectors:
-    """The vectors of runs, by method, with their models; texts: those that fused vectors hold."""
-
-    by_method: dict[str, VectorsById]
-    models: dict[str, HTCL]
-    store: FeatureStore | None
-    texts: dict[str, str]
 
 
 def load_vectors(
@@ -127,31 +115,27 @@ def load_vectors(
     tracks = read_tracks(folder).sort(TRACK_ID)
     by_method = _untrained_vectors(folder, tracks[TRACK_ID].to_list(), splits, notes, on_step)
     for method, path in files.items():
-        external = read_vectors(path)
-        by_method[method] = external.vectors
-        if external.left_out:
+        by_method[method], left_out = read_vectors(path)
+        if left_out:
             notes.append(
-                f"{method}: {len(external.left_out):,} vectors are zero or not finite, "
-                f"such as {external.left_out[0]!r}."
+                f"{method}: {len(left_out):,} vectors are zero or not finite, "
+                f"such as {left_out[0]!r}."
             )
-    of_runs = _run_vectors(folder, runs, tracks, notes, on_step)
-    by_method |= of_runs.by_method
+    models, store, run_texts = _add_run_vectors(by_method, folder, runs, tracks, notes, on_step)
     if not by_method:
         raise LibraryError(
             "there is nothing to evaluate; run: ponticello prepare, or give --vectors"
         )
     tracks = _tracks_of_all(tracks, by_method, notes)
     ids = tracks[TRACK_ID].to_list()
-    matrices = {}
-    for method, vectors in by_method.items():
-        matrices[method] = np.stack(pick(vectors, ids))
+    matrices = _stack_finite(by_method, ids)
     texts = track_texts(tracks)
     encoder = _text_encoder(folder.config, texts, notes, on_step)
     fused = {}
     if encoder is not None:
         matrices[TEXT] = _encode_texts(encoder, texts)
-        if of_runs.texts:
-            encoded = _encode_texts(encoder, pick(of_runs.texts, ids))
+        if run_texts:
+            encoded = _encode_texts(encoder, pick(run_texts, ids))
             fused = dict(zip(ids, encoded, strict=True))
     return EvaluationVectors(
         config=folder.config,
@@ -161,8 +145,8 @@ def load_vectors(
         artists=lead_artists(tracks),
         texts=texts,
         vectors={method: matrices[method] for method in sorted(matrices, key=_report_position)},
-        models=of_runs.models,
-        store=of_runs.store,
+        models=models,
+        store=store,
         fused_texts=fused,
     )
 
@@ -220,11 +204,12 @@ def mel_statistics(
 
     Each of the 2F numbers is standardised over `reference_ids` (the training tracks).
     """
-
-    def describe(frames: np.ndarray) -> np.ndarray:
-        return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
-
-    return _standardised(store, track_ids, reference_ids, describe)
+    return _standardised(
+        store,
+        track_ids,
+        reference_ids,
+        lambda frames: np.concatenate([frames.mean(axis=0), frames.std(axis=0)]),
+    )
 
 
 def frame_means(
@@ -246,33 +231,19 @@ def _standardised(
     describe: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     """Returns unit vectors of `describe(frames (T, F))`, standardised over the references."""
-
-    def describe_all(ids: list[str]) -> np.ndarray:
-        rows = []
-        for track_id in ids:
-            rows.append(describe(np.asarray(store.read(track_id), dtype=np.float32)))
-        return np.stack(rows)
-
-    reference = describe_all(reference_ids)
-    described = describe_all(track_ids)
-    return unit((described - reference.mean(axis=0)) / np.maximum(reference.std(axis=0), 1e-6))
+    described = {}
+    for track_id in set(track_ids).union(reference_ids):
+        described[track_id] = describe(np.asarray(store.read(track_id), dtype=np.float32))
+    reference = np.stack(pick(described, reference_ids))
+    centred = np.stack(pick(described, track_ids)) - reference.mean(axis=0)
+    return unit(centred / np.maximum(reference.std(axis=0), 1e-6))
 
 
-@dataclass(frozen=True)
-class ExternalVectors:
-    """The vectors of a file: (d,) float32 unit vectors by track id.
-
-    left_out: ids of vectors that are zero or not finite.
-    """
-
-    vectors: VectorsById
-    left_out: list[str]
-
-
-def read_vectors(path: Path) -> ExternalVectors:
+def read_vectors(path: Path) -> tuple[VectorsById, list[str]]:
     """Reads a file of vectors, as `read_vector_file`, and scales them to unit length.
 
-    Errors as there; DataError if the vectors differ in length.
+    The ids of vectors that are zero or not finite are returned apart. Errors as there; DataError if
+    the vectors differ in length.
     """
     ids, rows = read_vector_file(path)
     lengths = sorted({len(row) for row in rows})
@@ -286,38 +257,52 @@ def read_vectors(path: Path) -> ExternalVectors:
         is_usable = np.isfinite(matrix).all(axis=1) & (np.linalg.norm(matrix, axis=1) > MIN_LENGTH)
     usable_ids = pick(ids, np.flatnonzero(is_usable))
     left_out = pick(ids, np.flatnonzero(~is_usable))
-    return ExternalVectors(dict(zip(usable_ids, unit(matrix[is_usable]), strict=True)), left_out)
+    return dict(zip(usable_ids, unit(matrix[is_usable]), strict=True)), left_out
 
 
-def _run_vectors(
+def _add_run_vectors(
+    by_method: dict[str, VectorsById],
     folder: LibraryPaths,
     runs: Mapping[str, str],
     tracks: pl.DataFrame,
     notes: list[str],
     on_step: Callable[[str], None],
-) -> _RunVectors:
-    """Embeds the library with each run; with text too where the run serves fused vectors."""
-    by_method = {}
-    models = {}
+) -> tuple[dict[str, HTCL], FeatureStore | None, dict[str, str]]:
+    """Embeds the library with each run; with text too where the run serves fused vectors.
+
+    Returns the models by method, the features that they read, and the texts in fused vectors.
+    """
+    models: dict[str, HTCL] = {}
     store = None
-    texts: dict[str, str] = {}
+    run_texts: dict[str, str] = {}
     for method, run in runs.items():
         on_step(f"vectors: {display_name(method)}")
-        path = folder.run(run)
-        config = run_config(path)
+        config = run_config(folder.run(run))
         store = open_features(folder, config)
-        audio, _ = embed_library(path, store)
-        by_method[method] = dict(zip(audio.track_ids, audio.matrix, strict=True))
-        if served_vector_name(path) == "fused":
-            texts = fused_texts(tracks, config.front_end)
-            fused, _ = embed_library(path, store, texts=texts)
-            by_method[method + FUSED] = dict(zip(fused.track_ids, fused.matrix, strict=True))
+        models[method] = HTCL.from_pretrained(folder.run(run))
+        by_method[method] = _embed(folder.run(run), store)
+        if served_vector_name(folder.run(run)) == "fused":
+            run_texts = fused_texts(tracks, config.front_end)
+            by_method[method + FUSED] = _embed(folder.run(run), store, run_texts)
+            title = display_name(method)
             notes.append(
-                f"{display_name(method)} serves fused vectors (audio with text) "
-                "where a track has a text."
+                f"{title} serves fused vectors (audio with text) where a track has a text."
             )
-        models[method] = HTCL.from_pretrained(path)
-    return _RunVectors(by_method, models, store, texts)
+    return models, store, run_texts
+
+
+def _stack_finite(by_method: Mapping[str, VectorsById], ids: list[str]) -> dict[str, np.ndarray]:
+    matrices = {}
+    for method, vectors in by_method.items():
+        matrices[method] = np.stack(pick(vectors, ids))
+        if not np.isfinite(matrices[method]).all():
+            raise DataError(f"{method}: vectors hold NaN or infinity; embed them again")
+    return matrices
+
+
+def _embed(run: Path, store: FeatureStore, texts: Mapping[str, str] | None = None) -> VectorsById:
+    embedded, _ = embed_library(run, store, texts=texts)
+    return dict(zip(embedded.track_ids, embedded.matrix, strict=True))
 
 
 def _tracks_of_all(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ponticello.audio.decode import load_audio
 from ponticello.audio.formats import printable_path
 from ponticello.audio.mel import mel_key, mel_of_file
-from ponticello.audio.worker_pool import Reply, WorkerPool
+from ponticello.audio.worker_pool import Reply, TaskFailure, WorkerPool
 from ponticello.config import LimitsConfig, MelConfig
 from ponticello.errors import DataError
 from ponticello.features.store import Features
@@ -31,17 +31,6 @@ class Source:
     path: Path
     size: int
     mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """The result for one track: an array, or the reason why there is none.
-
-    array: features (T, F) float16, or what `ExtractionJob.finish` turns into features.
-    """
-
-    array: NDArray[Any] | None
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,8 +78,8 @@ def waveform_of_track(path: Path, _track_id: str, sample_rate: int, seconds: flo
 
 def extract_features(
     sources: Sequence[Source], job: ExtractionJob, workers: int | None, limits: LimitsConfig
-) -> Generator[Extracted]:
-    """Yields the features or the error of each source, in order.
+) -> Generator[Reply | TaskFailure]:
+    """Yields the features of each source, or why there are none, in order.
 
     workers: number of processes; None reads the files in this process. Close the generator to end
         the workers.
@@ -99,11 +88,11 @@ def extract_features(
     if workers is None or job.is_safe or not sources:
         for source in sources:
             try:
-                extracted = job.extract(source.path, source.track_id)
+                array = job.extract(source.path, source.track_id)
             except DataError as error:
-                yield Extracted(None, str(error))
-                continue
-            yield _finish(extracted, job)
+                yield TaskFailure(str(error))
+            else:
+                yield _finish(array, job)
         return
     extract = partial(_extract, extract=job.extract)
     pool = WorkerPool(extract, min(workers, len(sources)), limits, _use_one_core)
@@ -112,9 +101,9 @@ def extract_features(
             if isinstance(result, Reply):
                 yield _finish(result.array, job)
             elif result.kind == "refused":
-                yield Extracted(None, result.reason)
+                yield result
             else:
-                yield Extracted(None, f"{printable_path(source.path)}: {result.reason}")
+                yield TaskFailure(f"{printable_path(source.path)}: {result.reason}")
 
 
 def _use_one_core() -> None:
@@ -126,10 +115,8 @@ def _extract(source: Source, extract: Callable[[Path, str], NDArray[Any]]) -> Re
     return Reply(array=extract(source.path, source.track_id))
 
 
-def _finish(array: NDArray[Any], job: ExtractionJob) -> Extracted:
-    if job.finish is None:
-        return Extracted(array)
+def _finish(array: NDArray[Any], job: ExtractionJob) -> Reply | TaskFailure:
     try:
-        return Extracted(job.finish(array))
+        return Reply(array=job.finish(array) if job.finish else array)
     except DataError as error:
-        return Extracted(None, str(error))
+        return TaskFailure(str(error))

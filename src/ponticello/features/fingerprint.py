@@ -5,12 +5,12 @@ Two steps, both on the loudness of frequency bands over time without its slow tr
     all tracks       descriptors that a shifted start hardly changes, compared by cosine
     candidate pairs  correlation at every shift of up to 1.15 s
 
-Measured on 565 excerpts of 30 s of game music (159,330 pairs of different recordings) and on
-altered copies of 44 of them; figures at `near_duplicates`.
 Dimensions: T frames, F mel bands, b bands here, n tracks in the store, q tracks searched for.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +62,12 @@ def near_duplicates(
     similarity: highest correlation of band loudness in dB over shifts of up to 12 frames, in
         [-1, 1].
 
-    Measured. Different recordings: at most 0.35 (two of different games; versions of one tune
-    reach 0.34), 0.30 at the tenth highest of 159,330 pairs; no pair is a candidate (highest cosine
-    0.81). All 44 copies are found as Vorbis of the lowest quality (least similarity 0.98), as MP3
-    at 32 kbit/s (0.76), 6 dB softer, at 22 kHz, with the start cut by 0.1 s (0.98) or 0.5 s (0.81)
-    and with 0.7 s of silence before it (0.66); 40 with a cut of 1.0 s, which falls between two
-    frames; 41 played 0.5 % faster; 28 cut by 0.55 s and as MP3 at 8 kbit/s. Machine-made pulses of
-    one tempo can be taken for the same: 7 of 19,900 pairs of `synthetic` sounds of 30 s.
+    Measured on 565 excerpts of 30 s of game music and altered copies of 44 of them. Different
+    recordings: at most 0.35 of 159,330 pairs; no pair is a candidate (highest cosine 0.81). All
+    44 copies are found as Vorbis of the lowest quality (least similarity 0.98), as MP3 at
+    32 kbit/s (0.76), 6 dB softer, at 22 kHz, with the start cut by 0.1 s (0.98) or 0.5 s (0.81) and
+    with 0.7 s of silence before it (0.66); 40 with a cut of 1.0 s; 41 played 0.5 % faster; 28 cut
+    by 0.55 s and as MP3 at 8 kbit/s. Machine-made pulses of one tempo can be taken for the same.
 
     Cost: q x n x 512 multiplications, one read of 29 s of each log-mel, and of both of a candidate
     pair. On two cores 0.8 ms per track and 2.7 s for 20,000 tracks against each other. Memory: 2 KB
@@ -84,15 +83,12 @@ def near_duplicates(
         start = store.read(track_id)[: _DESCRIPTOR_FRAMES * n_pooled]
         descriptors[row] = _descriptor(_loudness(start, n_pooled))
     pairs = []
-    loudness_row = -1
-    loudness = np.empty((0, 0), dtype=np.float32)
-    for row, other_row in _candidates(descriptors, len(searched)):
-        if row != loudness_row:
-            loudness = _loudness(store.read(ids[row]), n_pooled)
-            loudness_row = row
-        similarity = _similarity(loudness, _loudness(store.read(ids[other_row]), n_pooled))
-        if similarity >= threshold:
-            pairs.append((ids[row], ids[other_row], similarity))
+    for row, candidates in groupby(_candidates(descriptors, len(searched)), key=itemgetter(0)):
+        loudness = _loudness(store.read(ids[row]), n_pooled)
+        for _, other_row in candidates:
+            similarity = _similarity(loudness, _loudness(store.read(ids[other_row]), n_pooled))
+            if similarity >= threshold:
+                pairs.append((ids[row], ids[other_row], similarity))
     return pl.DataFrame(pairs, schema=DUPLICATES_SCHEMA, orient="row").sort(TRACK_ID, OTHER_ID)
 
 
@@ -177,19 +173,13 @@ def find_recordings(mels: Path, previous: pl.DataFrame | None, hop_s: float) -> 
     if not (mels / MANIFEST).exists():
         return pl.DataFrame(schema=RECORDINGS_SCHEMA)
     store = FeatureStore(mels)
-    hashes = [store.sha256(track_id) for track_id in store.track_ids]
-    tracks = pl.DataFrame(
-        {TRACK_ID: store.track_ids, MEL_SHA256: hashes},
-        schema={TRACK_ID: pl.String, MEL_SHA256: pl.String},
-    )
+    rows = [(track_id, store.sha256(track_id)) for track_id in store.track_ids]
+    schema = {TRACK_ID: pl.String, MEL_SHA256: pl.String}
+    tracks = pl.DataFrame(rows, schema, orient="row")
     if previous is None:
         previous = pl.DataFrame(schema=RECORDINGS_SCHEMA)
-    tracks = tracks.join(
-        previous.select(list(RECORDINGS_SCHEMA)),
-        on=[TRACK_ID, MEL_SHA256],
-        how="left",
-        maintain_order="left",
-    )
+    previous = previous.select(list(RECORDINGS_SCHEMA))
+    tracks = tracks.join(previous, on=list(schema), how="left", maintain_order="left")
     new_ids = tracks.filter(pl.col(RECORDING).is_null())[TRACK_ID].to_list()
     pairs = near_duplicates(store, new_ids, hop_s=hop_s)
     recordings = merge_recordings(tracks[TRACK_ID], tracks[RECORDING], pairs)

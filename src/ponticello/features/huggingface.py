@@ -22,7 +22,8 @@ from transformers import AutoFeatureExtractor, AutoModel
 from transformers.utils.hub import cached_file
 
 from ponticello.audio.decode import load_audio, resample
-from ponticello.errors import CheckpointError, DataError, ShapeError
+from ponticello.audio.mel import check_waveform
+from ponticello.errors import CheckpointError, DataError
 from ponticello.features.extraction import ExtractionJob, waveform_of_track
 from ponticello.features.quiet import hide_transformers_output
 from ponticello.features.store import WEIGHTS_SEPARATOR, Features
@@ -74,12 +75,11 @@ class HuggingFaceExtractor:
         work over the cores.
         """
         encoder = self._encoder()
+        extract = partial(waveform_of_track, sample_rate=encoder.sample_rate, seconds=self.seconds)
         job = ExtractionJob(
             folder=folder.frames_of(PREFIX + self.name),
             key=replace(self, weights=encoder.weights).key,
-            extract=partial(
-                waveform_of_track, sample_rate=encoder.sample_rate, seconds=self.seconds
-            ),
+            extract=extract,
             step=f"prepare {PREFIX}{self.name}",
             finish=encoder.extract,
         )
@@ -96,7 +96,7 @@ class HuggingFaceExtractor:
             waveform = load_audio(sound, encoder.sample_rate, self.seconds)
         else:
             waveform = resample(sound, sample_rate, encoder.sample_rate)
-            _check_waveform(waveform)
+            check_waveform(waveform)
         return encoder.extract(waveform[: int(self.seconds * encoder.sample_rate)])
 
     def _encoder(self) -> "LoadedEncoder":
@@ -161,7 +161,7 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
     """Loads a pretrained audio encoder and tries it on silence.
 
     name: a local folder or a hub name. Only safetensors weights are read, no code that comes with
-    the model runs, and files are fetched only with `allow_download`.
+        the model runs, and files are fetched only with `allow_download`.
     Raises CheckpointError if the encoder is missing, incomplete or not an audio encoder.
     """
     model, extractor = _load_pretrained(name, allow_download)
@@ -186,23 +186,19 @@ def load_audio_encoder(name: str, allow_download: bool = False) -> LoadedEncoder
 
 
 def _load_pretrained(name: str, allow_download: bool) -> tuple[Any, Any]:
-    """Returns the model and its feature extractor; CheckpointError if a weight is missing."""
     options = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         with hide_transformers_output():
-            extractor = AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
+            load_extractor: Any = AutoFeatureExtractor.from_pretrained  # without types
+            extractor = load_extractor(name, **options)
             model, report = AutoModel.from_pretrained(
                 name, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **options
             )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        hint = (
-            ""
-            if allow_download
-            else " (downloads are off: give --allow-download, or a local folder)"
-        )
-        raise CheckpointError(
-            f"audio encoder {name!r} cannot be loaded: {_first_line(error)}{hint}"
-        ) from None
+        reason = _first_line(error)
+        if not allow_download:
+            reason += " (downloads are off: give --allow-download, or a local folder)"
+        raise CheckpointError(f"audio encoder {name!r} cannot be loaded: {reason}") from None
     missing = sorted(key for key in report["missing_keys"] if not key.endswith(_TRAINING_WEIGHT))
     if missing:
         raise CheckpointError(
@@ -217,14 +213,12 @@ def licence_of(name: str, allow_download: bool = False) -> str:
         card = cached_file(name, "README.md", local_files_only=not allow_download)
     except OSError:
         return UNKNOWN_LICENCE
-    if card is None:
-        return UNKNOWN_LICENCE
-    text = Path(card).read_text(encoding="utf-8")[:_CARD_CHARACTERS]
+    text = Path(card).read_text(encoding="utf-8")[:_CARD_CHARACTERS] if card else ""
     metadata = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
-    if metadata is None:
-        return UNKNOWN_LICENCE
-    licence = re.search(r"^license:[ \t]*['\"]?([\w.+-]+)", metadata[1], re.MULTILINE)
-    return UNKNOWN_LICENCE if licence is None else licence[1]
+    licence = re.search(
+        r"^license:[ \t]*['\"]?([\w.+-]+)", metadata[1] if metadata else "", re.MULTILINE
+    )
+    return licence[1] if licence else UNKNOWN_LICENCE
 
 
 def _hash_weights(model: Any) -> str:
@@ -234,13 +228,6 @@ def _hash_weights(model: Any) -> str:
             digest.update(name.encode())
             digest.update(weight.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:12]
-
-
-def _check_waveform(waveform: np.ndarray) -> None:
-    if waveform.ndim != 1:
-        raise ShapeError(f"a waveform must have one dimension, (n,); found {waveform.shape}")
-    if not len(waveform) or not np.isfinite(waveform).all():
-        raise DataError("a waveform must hold at least one sample, and only finite ones")
 
 
 def _first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ Dimensions: T frames, F numbers per frame, any F.
 
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,24 +65,33 @@ class PrecomputedFeatures:
         a file as a whole, or the headers of all files of a folder. DataError if there are none.
         """
         path = folder.root / self.path
-        vectors = _list_folder(path) if path.is_dir() else _list_file(path)
+        unusable: list[SkippedRow] = []
+        extract: Callable[[Path, str], Features]
+        if path.is_dir():
+            extract = _extract_npy
+            files, sizes = _list_folder(path, unusable)
+        else:
+            ids, vectors = read_vector_file(path)
+            extract = partial(_extract_row, rows=dict(zip(ids, vectors, strict=True)))
+            files = dict.fromkeys(ids, path)
+            sizes = dict(zip(ids, map(len, vectors), strict=True))
         catalogue = set(read_tracks(folder)[TRACK_ID])
-        usual_size = _most_common_size(vectors.sizes.values())
-        unusable = list(vectors.unusable)
+        counts = Counter(size for size in sizes.values() if size)
+        usual_size = max(counts, key=counts.__getitem__, default=0)
         sources: dict[str, Path] = {}
-        for track_id, size in vectors.sizes.items():
-            file = vectors.files[track_id]
+        for track_id, size in sizes.items():
             if track_id not in catalogue:
-                unusable.append(_skipped_row(file, track_id, "is no track of the catalogue"))
+                reason = "is no track of the catalogue"
+                unusable.append(_skipped_row(files[track_id], track_id, reason))
             elif size != usual_size:
                 reason = f"has {size} numbers, where most vectors have {usual_size}"
-                unusable.append(_skipped_row(file, track_id, reason))
+                unusable.append(_skipped_row(files[track_id], track_id, reason))
             else:
-                sources[track_id] = file
+                sources[track_id] = files[track_id]
         job = ExtractionJob(
             folder=folder.frames_of("features"),
             key=self.key,
-            extract=vectors.extract,
+            extract=extract,
             step="prepare features",
             is_safe=True,
             unusable=tuple(unusable),
@@ -97,38 +106,23 @@ class PrecomputedFeatures:
         )
 
 
-@dataclass(frozen=True)
-class _VectorList:
-    """Vectors before their checks: file and size (numbers per frame) by track id."""
+def _list_folder(
+    folder: Path, unusable: list[SkippedRow]
+) -> tuple[dict[str, Path], dict[str, int]]:
+    """Returns file and size of vector by track id, from the headers of the `.npy` files.
 
-    files: dict[str, Path]
-    sizes: dict[str, int]
-    unusable: list[SkippedRow]
-    extract: Callable[[Path, str], Features]
-
-
-def _list_file(path: Path) -> _VectorList:
-    ids, vectors = read_vector_file(path)
-    rows = dict(zip(ids, vectors, strict=True))
-    sizes = {track_id: len(row) for track_id, row in rows.items()}
-    return _VectorList(dict.fromkeys(ids, path), sizes, [], partial(_extract_row, rows=rows))
-
-
-def _list_folder(folder: Path) -> _VectorList:
-    """Reads the header of every `.npy` file; DataError if there is none."""
-    paths = sorted(folder.glob("*.npy"))
-    if not paths:
+    Adds to `unusable` the files that are not readable; DataError if there is no file.
+    """
+    files = {path.stem: path for path in sorted(folder.glob("*.npy"))}
+    if not files:
         raise DataError(f"{folder} holds no .npy file; name one TRACK_ID.npy for each track")
-    vectors = _VectorList({}, {}, [], _extract_npy)
-    for path in paths:
+    sizes: dict[str, int] = {}
+    for track_id, path in files.items():
         try:
-            size = _open_npy(path).shape[-1]
+            sizes[track_id] = _open_npy(path).shape[-1]
         except DataError as error:
-            vectors.unusable.append(_skipped_row(path, path.stem, str(error)))
-        else:
-            vectors.files[path.stem] = path
-            vectors.sizes[path.stem] = size
-    return vectors
+            unusable.append(_skipped_row(path, track_id, str(error)))
+    return files, sizes
 
 
 def _open_npy(path: Path) -> np.ndarray:
@@ -162,12 +156,6 @@ def _to_features(array: np.ndarray) -> Features:
             "scale the vectors down"
         )
     return np.atleast_2d(array).astype(np.float16)
-
-
-def _most_common_size(sizes: Iterable[int]) -> int:
-    """Returns the most common size above 0, or 0 if there is none."""
-    counts = Counter(size for size in sizes if size)
-    return max(counts, key=counts.__getitem__, default=0)
 
 
 def _skipped_row(path: Path, track_id: str, reason: str) -> SkippedRow:

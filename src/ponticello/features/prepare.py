@@ -15,17 +15,19 @@ Dimensions: T frames, F numbers a frame.
 import logging
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from zlib import crc32
 
 import polars as pl
 from filelock import FileLock, Timeout
 
+from ponticello.audio.worker_pool import Reply
 from ponticello.errors import ConfigError, LibraryError
 from ponticello.features.extraction import ExtractionJob, Source, extract_features, mel_job
 from ponticello.features.frontend import feature_extractor
@@ -127,16 +129,18 @@ def prepare_library(
         require_shards_done(log_mel_sources, log_mel_job, n_shards)
         if job is not None:
             require_shards_done(sources, job, n_shards)
-    run = _Runner(folder, workers or os.cpu_count() or 1, shard, use_ray, on_progress)
-    log_mels = run.update(log_mel_job, log_mel_sources, "log-mels")
+    update = partial(
+        _update, folder, workers=workers, shard=shard, use_ray=use_ray, on_progress=on_progress
+    )
+    log_mels = update(log_mel_job, log_mel_sources, "log-mels")
     if job is None:
         return log_mels
     if folder.config.front_end == "features":
-        vectors = run.update(job, sources, "features")
+        vectors = update(job, sources, "features")
         return replace(vectors, skipped=log_mels.skipped + vectors.skipped)
     unreadable = {row.value for row in log_mels.skipped}
     readable = {track_id: path for track_id, path in sources.items() if track_id not in unreadable}
-    run.update(job, readable, "features")
+    update(job, readable, "features")
     return log_mels
 
 
@@ -151,43 +155,43 @@ def tag_library(
     The MusiCNN features are kept in `frames/`, so only new or changed tracks are analysed. Takes
     the library's lock. workers, on_progress and errors as `prepare_library`.
     """
-    run = _Runner(folder, workers or os.cpu_count() or 1, None, False, on_progress)
-    prepared = run.update(musicnn_job(folder), audio_files(folder), "features")
+    prepared = _update(
+        folder,
+        musicnn_job(folder),
+        audio_files(folder),
+        "features",
+        workers=workers,
+        on_progress=on_progress,
+    )
     with folder.lock():
         tags = tag_tracks(folder)
-    counts: Counter[str] = Counter()
-    for track_tags in tags.values():
-        counts.update(track_tags)
+    counts = Counter(chain.from_iterable(tags.values()))
     return TaggingResult(len(tags), prepared.n_new, prepared.skipped, dict(counts.most_common()))
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Where and how a library's features are computed."""
-
-    folder: LibraryPaths
-    workers: int
-    shard: Shard | None
-    use_ray: bool
-    on_progress: Callable[[str, int, int], None] | None
-
-    def update(self, job: ExtractionJob, sources: Mapping[str, Path], step: str) -> PrepareResult:
-        """Brings one job's features up to date, or prepares one share of them."""
-        report = partial(self.on_progress, step) if self.on_progress else None
-        if self.shard is not None:
-            return prepare_shard(
-                self.folder, sources, self.shard, job, workers=self.workers, on_progress=report
-            )
-        with self.folder.lock():
-            if self.use_ray and not job.is_safe:
-                n_merged = prepare_on_ray(self.folder, sources, job, report)
-            else:
-                n_merged = merge_shards(job)
-            result = prepare_features(
-                self.folder, sources, job, workers=self.workers, on_progress=report
-            )
-        n_new = result.n_new + n_merged
-        return replace(result, n_new=n_new, n_kept=result.n_kept - n_merged)
+def _update(
+    folder: LibraryPaths,
+    job: ExtractionJob,
+    sources: Mapping[str, Path],
+    step: str,
+    *,
+    workers: int | None,
+    shard: Shard | None = None,
+    use_ray: bool = False,
+    on_progress: Callable[[str, int, int], None] | None,
+) -> PrepareResult:
+    workers = workers or os.cpu_count() or 1
+    report = partial(on_progress, step) if on_progress else None
+    if shard is not None:
+        return prepare_shard(folder, sources, shard, job, workers=workers, on_progress=report)
+    with folder.lock():
+        if use_ray and not job.is_safe:
+            n_merged = prepare_on_ray(folder, sources, job, report)
+        else:
+            n_merged = merge_shards(job)
+        result = prepare_features(folder, sources, job, workers=workers, on_progress=report)
+    n_new = result.n_new + n_merged
+    return replace(result, n_new=n_new, n_kept=result.n_kept - n_merged)
 
 
 def prepare_features(
@@ -233,11 +237,11 @@ def prepare_features(
     try:
         with closing(extract_features(todo, job, workers, folder.config.limits)) as results:
             for n_done, (source, result) in enumerate(zip(todo, results, strict=True), start=1):
-                if result.array is None:
-                    path = str(source.path)
-                    failed.append(SkippedRow(path, None, "path", source.track_id, result.error))
-                else:
+                if isinstance(result, Reply):
                     writer.add(source, result.array)
+                else:
+                    path = str(source.path)
+                    failed.append(SkippedRow(path, None, "path", source.track_id, result.reason))
                 if on_progress is not None:
                     on_progress(n_done, len(todo))
     finally:
@@ -260,11 +264,8 @@ def plan_features(
     for number, n_rows in shard_ends.iter_rows():
         if not _has_rows(folder, number, n_rows):
             current = current.filter(pl.col("shard") != number)
-    stamps = {}
-    for track_id, size, mtime_ns in current.select(
-        "track_id", "source_size", "source_mtime_ns"
-    ).iter_rows():
-        stamps[track_id] = (size, mtime_ns)
+    files = current.select("track_id", "source_size", "source_mtime_ns")
+    stamps = files.rows_by_key("track_id", unique=True)
     kept: set[str] = set()
     todo: list[Source] = []
     for track_id, path in sources.items():
@@ -313,30 +314,18 @@ class _ShardWriter:
         if not self._pending:
             return
         number = write_shard(self._folder, [features for _, features in self._pending])
-        self._manifest = pl.concat([self._manifest, self._rows(number)])
-        write_manifest(self._folder, self._manifest)
-        self._pending = []
-        self._n_bytes = 0
-
-    def _rows(self, shard: int) -> pl.DataFrame:
         rows = []
         start = 0
         for source, features in self._pending:
-            rows.append(
-                (
-                    source.track_id,
-                    shard,
-                    start,
-                    len(features),
-                    hash_features(features),
-                    str(source.path),
-                    source.size,
-                    source.mtime_ns,
-                    self._key,
-                )
-            )
+            location = (source.track_id, number, start, len(features), hash_features(features))
+            origin = (str(source.path), source.size, source.mtime_ns, self._key)
+            rows.append(location + origin)
             start += len(features)
-        return pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row")
+        added = pl.DataFrame(rows, schema=MANIFEST_SCHEMA, orient="row")
+        self._manifest = pl.concat([self._manifest, added])
+        write_manifest(self._folder, self._manifest)
+        self._pending = []
+        self._n_bytes = 0
 
 
 def prepare_shard(
@@ -375,24 +364,15 @@ def prepare_shard(
 
 def require_shards_done(sources: Mapping[str, Path], job: ExtractionJob, n_shards: int) -> None:
     """Raises LibraryError naming the shares that are not finished or had other settings."""
-    unfinished: list[str] = []
-    outdated: list[str] = []
+    names: dict[str, list[str]] = defaultdict(list)
     for number in range(1, n_shards + 1):
         shard = (number, n_shards)
         record = _shard_folder(job, shard) / FINISHED
         key = record.read_text(encoding="utf-8") if record.exists() else None
-        if key == job.key or not _missing_sources(job, sources, shard):
-            continue
-        name = f"{number}/{n_shards}"
-        if key is None:
-            unfinished.append(name)
-        else:
-            outdated.append(name)
-    problems = []
-    if unfinished:
-        problems.append(f"shards {', '.join(unfinished)} are not finished")
-    if outdated:
-        problems.append(f"shards {', '.join(outdated)} were made with other settings")
+        if key != job.key and _missing_sources(job, sources, shard):
+            problem = "are not finished" if key is None else "were made with other settings"
+            names[problem].append(f"{number}/{n_shards}")
+    problems = [f"shards {', '.join(shards)} {problem}" for problem, shards in names.items()]
     if problems:
         raise LibraryError(
             f"{job.folder}: {'; '.join(problems)}; run those jobs again, or compute the rest on "
@@ -427,8 +407,6 @@ def prepare_on_ray(
 def _ray_task(
     folder: LibraryPaths, sources: Mapping[str, Path], job: ExtractionJob, n_tasks: int
 ) -> Task:
-    """Returns a function that prepares one share and returns the number of its tracks."""
-
     def task(number: int) -> int:
         result = prepare_shard(folder, sources, (number, n_tasks), job, workers=1)
         return result.n_new + len(result.skipped)

@@ -5,16 +5,17 @@ rows never matters, and equal scores get what chance would give. A query without
 gives nan and does not count.
 
 `group_ties` sorts a query's scores once; all metrics, also of a subset of the relevant items, are
-then computed from the groups.
+then computed from the groups. The cut-off k is at least 1 and may exceed the number of items.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from ponticello.errors import ConfigError, DataError, ShapeError
+from ponticello.errors import DataError, ShapeError
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -29,7 +30,7 @@ SAME_SCORE = 1e-12
 class TieGroups:
     """The groups of equal scores that hold a relevant item of one query, best first.
 
-    n_items: number of ranked items. before, size, hits: (groups,) int; the number of items with a
+    n_items: number of ranked items. before, size, hits: (groups,) int, the number of items with a
     higher score, of items with that score, and of relevant ones among them.
     """
 
@@ -63,16 +64,39 @@ def group_ties(scores: Floats, hit_scores: Floats) -> TieGroups:
     return TieGroups(len(ordered), np.asarray(len(ordered) - not_above), size, hits)
 
 
-def recall_of(groups: TieGroups, k: int) -> float:
-    """Returns `recall_at_k` of grouped ties."""
+def hit_groups(scores: Floats, relevant: Bools) -> TieGroups:
+    """Returns the groups of one query. scores: (n,); relevant: (n,) bool, or ShapeError, DataError.
+
+    >>> recall(hit_groups(np.array([0.9, 0.5, 0.1]), np.array([True, False, True])), k=2)
+    0.5
+    """
+    if scores.ndim != 1 or relevant.shape != scores.shape:
+        raise ShapeError(f"scores {scores.shape} and relevant {relevant.shape} must both be (n,)")
+    if relevant.dtype != np.bool_:
+        raise DataError(f"relevant must be bool, one for each score; found {relevant.dtype}")
+    return group_ties(scores, scores[relevant])
+
+
+def recall(groups: TieGroups, k: int) -> float:
+    """Returns the expected hits in the first k, divided by min(k, number of relevant items).
+
+    The denominator is what a perfect ranking would hit, so 1.0 can always be reached.
+    """
     if not groups.n_relevant:
         return float("nan")
     n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
     return float((groups.hits * n_in_top / groups.size).sum() / min(k, groups.n_relevant))
 
 
-def ndcg_of(groups: TieGroups, k: int) -> float:
-    """Returns `ndcg_at_k` of grouped ties."""
+def ndcg(groups: TieGroups, k: int) -> float:
+    """Returns the normalised discounted cumulative gain of the first k; each hit counts 1.
+
+    Position i, from 1, has the discount 1 / log2(i + 1); tied items share the mean discount of
+    their positions.
+
+    Source: Järvelin and Kekäläinen 2002 with the tie average of McSherry and Najork 2008, as in
+    scikit-learn.
+    """
     if not groups.n_relevant:
         return float("nan")
     k = min(k, groups.n_items)
@@ -83,8 +107,8 @@ def ndcg_of(groups: TieGroups, k: int) -> float:
     return float(gains.sum() / discounts[min(k, groups.n_relevant)])
 
 
-def reciprocal_rank_of(groups: TieGroups, k: int | None) -> float:
-    """Returns `reciprocal_rank` of grouped ties.
+def reciprocal_rank(groups: TieGroups) -> float:
+    """Returns the expected 1 / rank of the first relevant item.
 
     The first hit is in the first group, at position j of its s positions and r hits with p(j):
     p(1) = r / s and p(j + 1) / p(j) = (s - r - j + 1) / (s - j), the negative hypergeometric
@@ -97,13 +121,14 @@ def reciprocal_rank_of(groups: TieGroups, k: int | None) -> float:
     hits = int(groups.hits[0])
     j = np.arange(1, size - hits + 1, dtype=np.float64)
     probabilities = np.cumprod(np.r_[hits / size, (size - hits - j + 1) / (size - j)])
-    expected = probabilities / (before + np.arange(1, len(probabilities) + 1))
-    end = None if k is None else max(0, k - before)
-    return float(expected[:end].sum())
+    return float((probabilities / (before + np.arange(1, len(probabilities) + 1))).sum())
 
 
-def auc_of(groups: TieGroups) -> float:
-    """Returns `auc` of grouped ties."""
+def auc(groups: TieGroups) -> float:
+    """Returns the chance that a random relevant item outscores a random irrelevant one.
+
+    A tie counts half. nan if no or every item is relevant.
+    """
     n_irrelevant = groups.n_items - groups.n_relevant
     if not groups.n_relevant or not n_irrelevant:
         return float("nan")
@@ -113,8 +138,8 @@ def auc_of(groups: TieGroups) -> float:
     return float((groups.hits * n_below).sum() / (groups.n_relevant * n_irrelevant))
 
 
-def hit_rate_of(groups: TieGroups, k: int) -> float:
-    """Returns `hit_rate_at_k` of grouped ties.
+def hit_rate(groups: TieGroups, k: int) -> float:
+    """Returns the chance that at least one of the first k items is relevant.
 
     The tie at the k-th position is drawn from without replacement, so its misses are
     hypergeometric.
@@ -131,8 +156,14 @@ def hit_rate_of(groups: TieGroups, k: int) -> float:
     return float(-np.expm1(np.log1p(-more / (size - np.arange(fewer))).sum()))
 
 
-def average_precision_of(groups: TieGroups, k: int) -> float:
-    """Returns `average_precision_at_k` of grouped ties."""
+def average_precision_at_k(groups: TieGroups, k: int) -> float:
+    """Returns the expected precision at each hit in the first k, summed, over min(k, hits in all).
+
+    With that denominator a perfect ranking gets 1.0 for any k; other definitions divide by the
+    number of relevant items.
+
+    Source: McSherry and Najork 2008, average precision with ties, cut at k.
+    """
     if not groups.n_relevant:
         return float("nan")
     n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
@@ -151,12 +182,12 @@ def average_precision_of(groups: TieGroups, k: int) -> float:
 def all_metrics(groups: TieGroups, k: int) -> dict[str, float]:
     """Returns every ranking metric of one query, by name."""
     return {
-        f"NDCG@{k}": ndcg_of(groups, k),
-        f"Recall@{k}": recall_of(groups, k),
-        f"HitRate@{k}": hit_rate_of(groups, k),
-        f"MAP@{k}": average_precision_of(groups, k),
-        "MRR": reciprocal_rank_of(groups, None),
-        "AUC": auc_of(groups),
+        f"NDCG@{k}": ndcg(groups, k),
+        f"Recall@{k}": recall(groups, k),
+        f"HitRate@{k}": hit_rate(groups, k),
+        f"MAP@{k}": average_precision_at_k(groups, k),
+        "MRR": reciprocal_rank(groups),
+        "AUC": auc(groups),
     }
 
 
@@ -175,104 +206,22 @@ def restrict_to(groups: TieGroups, hit_scores: Floats, is_member: Bools) -> TieG
     return TieGroups(n_items, before[has_hits], size[has_hits], kept[has_hits])
 
 
-def recall_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Returns the expected hits in the first k, divided by min(k, number of relevant items).
-
-    scores: (n,), no NaN (DataError); relevant: (n,) bool. k >= 1 (ConfigError), and may exceed n.
-    The denominator is what a perfect ranking would hit, so 1.0 can always be reached.
-
-    >>> recall_at_k(np.array([0.9, 0.5, 0.1]), np.array([True, False, True]), k=2)
-    0.5
-    """
-    return recall_of(_hit_groups(scores, relevant), _checked_k(k))
-
-
-def ndcg_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Returns the normalised discounted cumulative gain of the first k; each hit counts 1.
-
-    scores, relevant, k: as in `recall_at_k`. Position i, from 1, has the discount 1 / log2(i + 1);
-    tied items share the mean discount of their positions.
-
-    Source: Järvelin and Kekäläinen 2002 with the tie average of McSherry and Najork 2008, as in
-    scikit-learn.
-    """
-    return ndcg_of(_hit_groups(scores, relevant), _checked_k(k))
-
-
-def reciprocal_rank(scores: Floats, relevant: Bools, k: int | None = None) -> float:
-    """Returns the expected 1 / rank of the first relevant item, 0 if that rank exceeds k.
-
-    scores, relevant, k: as in `recall_at_k`; k = None: no limit.
-    """
-    return reciprocal_rank_of(_hit_groups(scores, relevant), None if k is None else _checked_k(k))
-
-
-def auc(scores: Floats, relevant: Bools) -> float:
-    """Returns the chance that a random relevant item outscores a random irrelevant one.
-
-    A tie counts half. scores, relevant: as in `recall_at_k`. nan if no or every item is relevant.
-    """
-    return auc_of(_hit_groups(scores, relevant))
-
-
-def hit_rate_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Returns the chance that at least one of the first k items is relevant.
-
-    scores: (n,), no NaN (DataError); relevant: (n,) bool, or ShapeError, DataError. k >= 1
-    (ConfigError), may exceed n.
-
-    >>> round(hit_rate_at_k(np.array([0.5, 0.5, 0.5]), np.array([True, False, False]), k=2), 4)
-    0.6667
-    """
-    return hit_rate_of(_hit_groups(scores, relevant), _checked_k(k))
-
-
-def average_precision_at_k(scores: Floats, relevant: Bools, k: int) -> float:
-    """Returns the expected precision at each hit in the first k, summed, over min(k, hits in all).
-
-    scores, relevant, k: as in `hit_rate_at_k`. With that denominator a perfect ranking gets 1.0 for
-    any k; other definitions divide by the number of relevant items.
-
-    Source: McSherry and Najork 2008, average precision with ties, cut at k.
-
-    >>> average_precision_at_k(np.array([0.9, 0.5, 0.1]), np.array([True, False, True]), k=2)
-    0.5
-    """
-    return average_precision_of(_hit_groups(scores, relevant), _checked_k(k))
-
-
-def rank_metrics(
-    scores: Floats, relevant: Bools, k: int, candidates: Bools | None = None
-) -> dict[str, Floats]:
-    """Returns each user's metrics, (U,) float64, by the names of `all_metrics`.
-
-    scores: (U, n); relevant, candidates: (U, n) bool, or ShapeError. An item that is not a
-    candidate (already played, for example) is not in that user's ranking: its score may be NaN and
-    its relevance is ignored.
-    Cost: one sort per user; a second for 1,000 users and 10,000 items.
-    """
-    k = _checked_k(k)
-    if scores.ndim != 2 or (candidates is not None and candidates.shape != scores.shape):
-        also = "" if candidates is None else f" and candidates {candidates.shape}"
-        raise ShapeError(f"scores {scores.shape}{also} must be (users, items), of equal shape")
-    _check_relevant(scores, relevant)
-    rows = []
-    for user in range(len(scores)):
-        kept = slice(None) if candidates is None else candidates[user]
-        rows.append(all_metrics(_hit_groups(scores[user][kept], relevant[user][kept]), k))
-    names = all_metrics(group_ties(np.zeros(1), np.zeros(1)), k)
-    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+def metric_columns(rows: list[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
+    """Returns the metrics of all queries by name, (n,) each, from those of each query."""
+    return {column.name: column.to_numpy() for column in pl.DataFrame(rows)}
 
 
 def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
     """Returns (n,) float64, the expected rank, from 1, of each query's target by dot product.
 
-    queries: (n, d); items: (m, d). target: (n,) int in [0, m). DataError for a target outside or a
-    vector that is not finite, ShapeError for other shapes. A tied item counts half; scores are tied
-    if they differ by no more than float64 rounding.
+    queries: (n, d); items: (m, d). target: (n,) int in [0, m). DataError for a vector that is not
+    finite. A tied item counts half; scores are tied if they differ by no more than float64
+    rounding.
     Cost: n x m x d, with at most 32 MB of scores held at once, or one row of m.
     """
-    _check_retrieval(queries, items, target)
+    for name, vectors in (("queries", queries), ("items", items)):
+        if not np.isfinite(vectors).all():
+            raise DataError(f"{name} hold NaN or infinity; embed them again")
     items = items.astype(np.float64)
     queries = queries.astype(np.float64)
     longest = float(np.sqrt((items**2).sum(axis=1).max(initial=0.0)))
@@ -287,42 +236,3 @@ def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
         n_tied = (scores >= target_scores - slack).sum(axis=1) - n_above - 1  # without the target
         ranks[block] = 1 + n_above + n_tied / 2
     return ranks
-
-
-def _hit_groups(scores: Floats, relevant: Bools) -> TieGroups:
-    if scores.ndim != 1:
-        raise ShapeError(f"scores must be one query's, (n,); found {scores.shape}")
-    _check_relevant(scores, relevant)
-    return group_ties(scores, scores[relevant])
-
-
-def _checked_k(k: int) -> int:
-    if k < 1:
-        raise ConfigError(f"k must be at least 1; found {k}")
-    return k
-
-
-def _check_relevant(scores: Floats, relevant: Bools) -> None:
-    if relevant.shape != scores.shape:
-        raise ShapeError(f"relevant {relevant.shape} must have the shape of scores {scores.shape}")
-    if relevant.dtype != np.bool_:
-        raise DataError(f"relevant must be bool, one for each score; found {relevant.dtype}")
-
-
-def _check_retrieval(queries: Floats, items: Floats, target: Ints) -> None:
-    if queries.ndim != 2 or items.ndim != 2 or queries.shape[1] != items.shape[1]:
-        raise ShapeError(
-            f"queries {queries.shape} and items {items.shape} must be (n, d) and (m, d)"
-        )
-    if target.shape != (len(queries),):
-        raise ShapeError(
-            f"target {target.shape} must hold one item for each of {len(queries)} queries"
-        )
-    outside = (target < 0) | (target >= len(items))
-    if outside.any():
-        raise DataError(
-            f"target {int(target[outside][0])} is not one of the {len(items)} items, counted from 0"
-        )
-    for name, vectors in (("queries", queries), ("items", items)):
-        if not np.isfinite(vectors).all():
-            raise DataError(f"{name} hold NaN or infinity; embed them again")

@@ -11,5 +11,6 @@ saving         checksums and metadata of model folders
 interpolate    interpolates the weights of two models
 starter        the starter model in the package
 released       imports the authors' released weights
+pickled        converts a .pth file, in a process of its own
 onnx           exports both towers as ONNX
 """

@@ -2,10 +2,6 @@
 
 Source: names and shapes of the released state dicts (stage one, stage two, or a bare audio
 encoder).
-
-Run as a program it converts a .pth file: `python -m ponticello.model.released IN.pth OUT`. A
-process of its own keeps faults of the pickle reader away from the caller; `weights_only` refuses
-code.
 """
 
 import re
@@ -16,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertConfig
 
@@ -96,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} cannot be read as plain weights: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         converted = str(Path(folder) / "weights.safetensors")
-        command = [sys.executable, "-P", "-m", "ponticello.model.released", str(path), converted]
+        command = [sys.executable, "-P", "-m", "ponticello.model.pickled", str(path), converted]
         result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         if result.returncode != 0:
             lines = result.stderr.strip().splitlines() or ["no reason given"]
@@ -188,27 +183,3 @@ def _text_config(shapes: Mapping[str, tuple[int, ...]], n_heads: int) -> BertCon
         intermediate_size=shapes["text_encoder.encoder.layer.0.intermediate.dense.weight"][0],
         max_position_embeddings=shapes["text_encoder.embeddings.position_embeddings.weight"][0],
     )
-
-
-def main(source: str, target: str) -> int:
-    """Converts a .pth file of tensors to safetensors; returns 1 with a reason on stderr if not."""
-    try:
-        weights = torch.load(Path(source), map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:
-        # All errors of hostile or damaged files end here, as one line for the parent.
-        reason = str(error).splitlines()[0] if str(error) else "unreadable"
-        print(f"{type(error).__name__}: {reason}", file=sys.stderr)
-        return 1
-    is_state_dict = isinstance(weights, dict)
-    if not is_state_dict or not all(isinstance(value, Tensor) for value in weights.values()):
-        print("the file is not a state dict of tensors", file=sys.stderr)
-        return 1
-    tensors = {}
-    for name, value in weights.items():
-        tensors[str(name)] = value.detach().clone().contiguous()
-    save_file(tensors, target)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2]))

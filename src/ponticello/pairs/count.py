@@ -5,8 +5,7 @@ the result is exact for a log of any size. Ids are numbers here, see `pairs/even
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from ponticello.config import PairsConfig
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
+_PER_USER = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE]
 _CANDIDATE = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE, AT, WEIGHT]
 IS_WITHIN_CAP = "is_within_cap"
 _END = "end"
@@ -45,30 +45,19 @@ _ANCHOR_FACTOR = 31  # spreads the pairs of one anchor over the partitions
 _PAIR_PARTITIONS = 4  # per partition of the log: candidates outnumber events several times
 
 
-@dataclass(frozen=True)
-class MiningCounts:
-    """Counts of the steps up to distinct pairs.
+def count_pairs(
+    log: EncodedLog, config: PairsConfig
+) -> tuple["ir.Table", "ir.Table", Counter[str]]:
+    """Returns the pairs of at least `min_users` users, the likes, and the counts of the steps.
 
-    by_source: candidates of each source. n_within_cap: candidates within the cap per user.
-    n_too_long: playlists left out. n_pairs: distinct pairs within the cap.
-    likes: (track_id, n), users per liked track. n_users: users with a liked track.
-    """
-
-    n_events: int
-    n_positive: int
-    by_source: Counter[str]
-    n_within_cap: int
-    n_too_long: int
-    n_pairs: int
-    likes: "ir.Table"
-    n_users: int
-
-
-def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple["ir.Table", MiningCounts]:
-    """Returns the pairs of at least `min_users` users, with n_users and weight, and the counts.
+    pairs: with n_users and weight. likes: (track_id, n), users per liked track.
+    counts: "events", "positive" events, candidates by source, "within cap" of the user, "too long"
+        playlists, distinct "pairs" within the cap, and "users" with a liked track.
 
     Every user is in one partition of the log, and every pair in one partition of the candidates.
     """
+    import ibis
+
     engine = log.engine
     n_partitions = log.n_partitions * _PAIR_PARTITIONS if log.n_partitions > 1 else 1
     counts: Counter[str] = Counter()
@@ -98,16 +87,8 @@ def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple["ir.Table", Minin
     all_liked = engine.read(liked_files)
     likes = all_liked.group_by(TRACK_ID).agg(n=all_liked.count())
     users = engine.fetch_row(all_liked.aggregate(n=all_liked[USER_ID].nunique()))
-    return _union(confirmed), MiningCounts(
-        n_events=counts["events"],
-        n_positive=counts["positive"],
-        by_source=Counter({source: counts[source] for source in SOURCES}),
-        n_within_cap=counts["within cap"],
-        n_too_long=counts["too long"],
-        n_pairs=counts["pairs"],
-        likes=engine.materialize(likes, "likes"),
-        n_users=int(users["n"]),
-    )
+    counts["users"] = int(users["n"])
+    return reduce(ibis.union, confirmed), engine.materialize(likes, "likes"), counts
 
 
 def _candidates(
@@ -117,36 +98,33 @@ def _candidates(
 
     events, liked (`liked_tracks`), members (`playlist_members`): of the same users.
     """
+    import ibis
+
     positives = positive_events(events, config.min_played_s)
     tables = []
     for source in config.sources:
         if source == "feedback":
-            candidates = _aggregate_per_user(feedback_events(positives))
+            pairs = feedback_events(positives)
         elif source == "session":
-            pair_events = session_events(events, config.min_played_s, config.session_gap_min)
-            candidates = _aggregate_per_user(pair_events)
+            pairs = session_events(events, config.min_played_s, config.session_gap_min)
         elif source == "playlist":
-            pair_events = playlist_events(members, config.max_playlist_tracks)
-            candidates = _aggregate_per_user(pair_events)
-        else:  # one row per user and pair already
-            candidates = cooccurrence_events(liked).select(_CANDIDATE)
-        tables.append(mark_within_cap(candidates, source, config))
-    return _union(tables).drop(USER_ID, AT)
+            pairs = playlist_events(members, config.max_playlist_tracks)
+        else:
+            pairs = cooccurrence_events(liked)
+        if source == "cooccurrence":  # one row per user and pair already
+            candidates = pairs.select(_CANDIDATE)
+        else:
+            latest_at = pairs[AT].max()
+            weight = pairs[WEIGHT].sum().cast("int64")
+            candidates = pairs.group_by(_PER_USER).agg({AT: latest_at, WEIGHT: weight})
+        tables.append(_mark_within_cap(candidates, source, config))
+    return reduce(ibis.union, tables).drop(USER_ID, AT)
 
 
-def _aggregate_per_user(pair_events: "ir.Table") -> "ir.Table":
-    """Returns one row per user and pair: the latest time, and the sum of the weights."""
-    weight = pair_events[WEIGHT].sum().cast("int64")
-    by_pair = pair_events.group_by([USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE])
-    return by_pair.agg({AT: pair_events[AT].max(), WEIGHT: weight})
-
-
-def mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":
+def _mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":
     """Adds `is_within_cap`: true for the latest `max_pairs_per_user` pairs of each user.
 
-    Ids break ties.
-
-    candidates: of one source.
+    candidates: of one source. Ids break ties.
     """
     import ibis
 
@@ -217,22 +195,9 @@ def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     ends = ends.join(totals.rename(**{_PARTNER: _END}), [_PARTNER, SOURCE])
     n_users = ends[N_USERS].cast("float64")
     strength = n_users * n_users / ends["total"]
-    order = [
-        strength.desc(),
-        ends[N_USERS].desc(),
-        ends[WEIGHT].desc(),
-        ANCHOR_ID,
-        POSITIVE_ID,
-    ]
+    order = [strength.desc(), ends[N_USERS].desc(), ends[WEIGHT].desc(), ANCHOR_ID, POSITIVE_ID]
     rank = ibis.row_number().over(ibis.window(group_by=[_END, SOURCE], order_by=order))
     ranked = ends.mutate(rank=rank)
     within = ranked.filter(ranked["rank"] < limit)
     kept = within.group_by(pairs.columns).agg(n_ends=within.count())
     return kept.filter(kept["n_ends"] == 2).drop("n_ends")
-
-
-def _union(tables: Sequence["ir.Table"]) -> "ir.Table":
-    union = tables[0]
-    for table in tables[1:]:
-        union = union.union(table)
-    return union

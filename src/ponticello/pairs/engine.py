@@ -8,7 +8,6 @@ fit in memory; Spark divides its work itself and gets one partition.
 import importlib.util
 import itertools
 import logging
-import math
 import re
 import shutil
 import tempfile
@@ -56,10 +55,6 @@ class Engine:
         self.work = work
         self.is_spark = is_spark
         self._numbers = itertools.count()
-
-    def n_partitions(self, n_rows: int, rows_per_partition: int) -> int:
-        """Returns the number of partitions for a table of `n_rows`."""
-        return 1 if self.is_spark else max(1, math.ceil(n_rows / rows_per_partition))
 
     def read(self, paths: Sequence[Path]) -> "ir.Table":
         """Returns a lazy table over Parquet files."""
@@ -113,12 +108,6 @@ class Engine:
             folder = self.work / name / f"{PARTITION}={number}"
             files += sorted(folder.glob("*.parquet"))
         return self.read(files) if files else None
-
-    def read_partitions(self, name: str, n_partitions: int) -> "ir.Table":
-        """Returns all partitions of a table."""
-        if n_partitions == 1:
-            return self.read([self._file(name)])
-        return self.read(sorted((self.work / name).glob("*/*.parquet")))
 
     def delete(self, name: str) -> None:
         """Deletes a materialized table, to save disk space."""
@@ -232,16 +221,6 @@ def _connect_spark(options: EngineOptions, work: Path) -> Iterator[Any]:
         return
     logging.getLogger("py4j").setLevel(logging.ERROR)
     builder = SparkSession.builder.master(options.engine).appName("ponticello")
-    for name, value in _spark_settings(options, work).items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
-    try:
-        yield ibis.pyspark.connect(session)
-    finally:
-        session.stop()
-
-
-def _spark_settings(options: EngineOptions, work: Path) -> dict[str, str]:
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": str(work / "warehouse"),
@@ -255,4 +234,10 @@ def _spark_settings(options: EngineOptions, work: Path) -> dict[str, str]:
     if options.memory:
         memory = re.sub("[ ib]", "", options.memory.lower())  # Spark writes 4GB as 4g
         settings["spark.driver.memory"] = memory
-    return settings
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    try:
+        yield ibis.pyspark.connect(session)
+    finally:
+        session.stop()

@@ -10,13 +10,15 @@ Track numbers keep the order of the ids, so ties break as ids would.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from math import ceil
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from ponticello.errors import DataError
 from ponticello.pairs.engine import Engine
-from ponticello.splits.splits import Window
+from ponticello.splits.splits import Until
 from ponticello.storage.schema import (
     CONTEXT_TRACK_ID,
     EVENT,
@@ -75,11 +77,13 @@ class EncodedLog:
 
     def events(self) -> "ir.Table":
         """Returns all events."""
-        return self.engine.read_partitions(_TABLE, self.n_partitions).select(_COLUMNS)
+        import ibis
+
+        return reduce(ibis.union, self.partitions())
 
 
-def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Window) -> EncodedLog:
-    """Encodes the events of `tracks` within `window`.
+def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, until: Until) -> EncodedLog:
+    """Encodes the events of `tracks` before `until`.
 
     events: columns of EVENTS_SCHEMA, in any order of rows.
     tracks: sorted distinct ids. Events of other tracks are left out, and a context_track_id that is
@@ -91,7 +95,8 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Wi
     import ibis
 
     events = events.select(list(EVENTS_SCHEMA))
-    n_partitions = engine.n_partitions(_check_events(engine, events), _EVENTS_PER_PARTITION)
+    n_events = _check_events(engine, events)
+    n_partitions = 1 if engine.is_spark else max(1, ceil(n_events / _EVENTS_PER_PARTITION))
     numbers = pl.int_range(len(tracks), dtype=pl.Int32, eager=True)
     track_numbers = engine.upload(
         pl.DataFrame({TRACK_ID: tracks, _TRACK_NUMBER: numbers}), "track-numbers"
@@ -100,7 +105,7 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Wi
         {AT: engine.microseconds(events[PLAYED_AT]), WEIGHT: _millionths(events[WEIGHT])}
     )
     encoded = encoded.drop(PLAYED_AT).join(track_numbers, TRACK_ID)
-    encoded = _select_window(engine, encoded, window)
+    encoded = _select_window(engine, encoded, until)
     users = encoded.select(USER_ID).distinct()
     user_number = ibis.row_number().over(ibis.window(order_by=users[USER_ID]))
     users = engine.materialize(
@@ -118,12 +123,6 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, window: Wi
     partition = encoded[USER_ID] % n_partitions
     engine.materialize_partitions(encoded, _TABLE, partition, n_partitions)
     return EncodedLog(engine, tracks, users, n_partitions)
-
-
-def mentioned_tracks(events: pl.DataFrame) -> pl.Series:
-    """Returns the sorted ids of all tracks in `events`, also as context_track_id."""
-    ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
-    return ids.drop_nulls().unique().sort()
 
 
 def fill_columns(events: "ir.Table") -> "ir.Table":
@@ -175,16 +174,16 @@ def _millionths(weight: "ir.Value") -> "ir.Value":
     return below + is_up.cast("int64")
 
 
-def _select_window(engine: Engine, events: "ir.Table", window: Window) -> "ir.Table":
-    if window.listeners is not None:
-        rows = [(user, _microseconds(until)) for user, until in sorted(window.listeners.items())]
+def _select_window(engine: Engine, events: "ir.Table", until: Until) -> "ir.Table":
+    if until is None:
+        return events
+    if not isinstance(until, datetime):
+        rows = [(user, _microseconds(moment)) for user, moment in sorted(until.items())]
         schema = {USER_ID: pl.String, _UNTIL: pl.Int64}
         moments = engine.upload(pl.DataFrame(rows, schema=schema, orient="row"), "user-moments")
         events = events.join(moments, USER_ID)
         return events.filter(events[AT] < events[_UNTIL]).drop(_UNTIL)
-    if window.until is not None:
-        return events.filter(events[AT] < _microseconds(window.until))
-    return events
+    return events.filter(events[AT] < _microseconds(until))
 
 
 def _microseconds(moment: datetime) -> int:

@@ -10,6 +10,7 @@ engine: every window has a complete order, and weights are added as integers, be
 floats depend on the order.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ponticello.errors import ConfigError, DataError, LibraryError
 from ponticello.features.fingerprint import near_duplicates
 from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.listening.log import scan_interactions
-from ponticello.pairs.count import MiningCounts, cap_tracks, count_pairs, filter_by_lift
+from ponticello.pairs.count import cap_tracks, count_pairs, filter_by_lift
 from ponticello.pairs.engine import Engine, EngineOptions, open_engine
 from ponticello.pairs.events import (
     AT,
@@ -30,24 +31,24 @@ from ponticello.pairs.events import (
     EncodedLog,
     encode_log,
     fill_columns,
-    mentioned_tracks,
 )
 from ponticello.pairs.rules import SOURCES
 from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import (
     Splits,
-    Window,
+    Until,
+    end_of_training,
+    end_of_validation,
     load_splits,
     make_splits,
     save_splits,
-    training_window,
-    window_before_test,
     with_role,
 )
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import (
     ANCHOR_ID,
+    CONTEXT_TRACK_ID,
     N_USERS,
     PLAYED_AT,
     POSITIVE_ID,
@@ -136,12 +137,12 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     config = folder.config.pairs
     with open_engine(options) as engine:
         train_ids = with_role(splits, "train")
-        log = encode_library_log(engine, folder, train_ids, training_window(splits))
+        log = encode_library_log(engine, folder, train_ids, end_of_training(splits))
         pairs, funnel = mine_log(log, config)
         notes = check_no_leak(splits, tracks, pairs, _last_events(log), duplicates)
     with open_engine(options) as engine:
         seen_ids = with_role(splits, "train", "validation")
-        log = encode_library_log(engine, folder, seen_ids, window_before_test(splits))
+        log = encode_library_log(engine, folder, seen_ids, end_of_validation(splits))
         validation_pairs, _ = mine_log(log, config)
     is_validation_anchor = pl.col(ANCHOR_ID).is_in(validation_ids)
     is_validation_positive = pl.col(POSITIVE_ID).is_in(validation_ids)
@@ -172,7 +173,7 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
         )
     test_ids = with_role(splits, "test")
     with open_engine(options) as engine:
-        log = encode_library_log(engine, folder, with_role(splits, "train", "test"), Window())
+        log = encode_library_log(engine, folder, with_role(splits, "train", "test"), None)
         pairs, _ = mine_log(log, folder.config.pairs)
     is_test_anchor = pl.col(ANCHOR_ID).is_in(test_ids)
     pairs = pairs.filter(is_test_anchor != pl.col(POSITIVE_ID).is_in(test_ids))
@@ -209,9 +210,10 @@ def mine_pairs(
             f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}"
         )
     events = events.cast(pl.Schema(EVENTS_SCHEMA)).select(list(EVENTS_SCHEMA))
+    track_ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
     with open_engine(options) as engine:
         table = engine.upload(events, "events")
-        log = encode_log(engine, table, mentioned_tracks(events), Window())
+        log = encode_log(engine, table, track_ids.drop_nulls().unique().sort(), None)
         return mine_log(log, config)
 
 
@@ -222,11 +224,11 @@ def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, Mining
             "pairs.sources is empty; name at least one of feedback, session, playlist, cooccurrence"
         )
     engine = log.engine
-    pairs, counts = count_pairs(log, config)
+    pairs, likes, counts = count_pairs(log, config)
     steps = _counted_steps(counts, config)
     steps.append(("with enough users", engine.count_rows(pairs)))
     if "cooccurrence" in config.sources:
-        likely = filter_by_lift(pairs, counts.likes, counts.n_users, config.min_lift)
+        likely = filter_by_lift(pairs, likes, counts["users"], config.min_lift)
         pairs = engine.materialize(likely, "likely")
     steps.append(("above chance", engine.count_rows(pairs)))
     capped = engine.to_polars(cap_tracks(pairs, config.max_pairs_per_track))
@@ -234,23 +236,21 @@ def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, Mining
     return _decode_pairs(capped, log.tracks), MiningFunnel(tuple(steps), config)
 
 
-def _counted_steps(counts: MiningCounts, config: PairsConfig) -> list[tuple[str, int]]:
-    steps = [("events", counts.n_events), ("positive events", counts.n_positive)]
+def _counted_steps(counts: Counter[str], config: PairsConfig) -> list[tuple[str, int]]:
+    steps = [("events", counts["events"]), ("positive events", counts["positive"])]
     for source in _FUNNEL_SOURCES:
         if source in config.sources:
-            steps.append((f"{source} candidates", counts.by_source[source]))
+            steps.append((f"{source} candidates", counts[source]))
     if "playlist" in config.sources:
-        steps.append(
-            (f"playlists left out, over {config.max_playlist_tracks} tracks", counts.n_too_long)
-        )
-    steps.append(("candidates", counts.by_source.total()))
-    steps.append(("within the cap per user", counts.n_within_cap))
-    steps.append(("pairs", counts.n_pairs))
+        too_long = f"playlists left out, over {config.max_playlist_tracks} tracks"
+        steps.append((too_long, counts["too long"]))
+    steps.append(("candidates", sum(counts[source] for source in SOURCES)))
+    steps.append(("within the cap per user", counts["within cap"]))
+    steps.append(("pairs", counts["pairs"]))
     return steps
 
 
 def _decode_pairs(encoded: pl.DataFrame, tracks: pl.Series) -> pl.DataFrame:
-    """Returns encoded pairs with ids, names of sources and weights, sorted."""
     encoded = encoded.sort(ANCHOR_ID, POSITIVE_ID, SOURCE)
     return pl.DataFrame(
         {
@@ -333,7 +333,7 @@ def find_duplicates(folder: LibraryPaths, splits: Splits | None) -> pl.DataFrame
         return None
     store = FeatureStore(folder.mels)
     if store.track_ids:
-        from ponticello.audio.mel import mel_key  # slow to import (scipy.signal)
+        from ponticello.audio.mel import mel_key  # imports the decoders
 
         store.require(mel_key(folder.config.mel))
     train_ids = set(with_role(splits, "train")) if splits else set()
@@ -342,14 +342,14 @@ def find_duplicates(folder: LibraryPaths, splits: Splits | None) -> pl.DataFrame
 
 
 def encode_library_log(
-    engine: Engine, folder: LibraryPaths, tracks: Collection[str], window: Window
+    engine: Engine, folder: LibraryPaths, tracks: Collection[str], until: Until
 ) -> EncodedLog:
-    """Encodes the library's events of `tracks` within `window`, as `encode_log`."""
+    """Encodes the library's events of `tracks` before `until`, as `encode_log`."""
     scan_interactions(folder)  # raises if the log is missing or damaged
     track_ids = pl.Series(TRACK_ID, sorted(tracks), dtype=pl.String)
     with wrap_read_errors(folder.interactions):
         events = fill_columns(engine.read([folder.interactions]))
-        return encode_log(engine, events, track_ids, window)
+        return encode_log(engine, events, track_ids, until)
 
 
 def _last_events(log: EncodedLog) -> pl.DataFrame:

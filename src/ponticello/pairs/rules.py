@@ -93,12 +93,7 @@ def playlist_members(log: "ir.Table") -> "ir.Table":
     import ibis
 
     additions = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
-    latest_first = ibis.window(
-        group_by=[USER_ID, SESSION_ID, TRACK_ID],
-        order_by=[additions[AT].desc(), additions[WEIGHT].desc()],
-    )
-    ranked = additions.mutate(rank=ibis.row_number().over(latest_first))
-    members = ranked.filter(ranked["rank"] == 0)
+    members = _latest_events(additions, [USER_ID, SESSION_ID, TRACK_ID])
     by_playlist = ibis.window(group_by=[USER_ID, SESSION_ID])
     return members.mutate(n_tracks=members[TRACK_ID].count().over(by_playlist))
 
@@ -123,14 +118,19 @@ def liked_tracks(positives: "ir.Table", max_tracks: int) -> "ir.Table":
     """
     import ibis
 
-    latest_first = ibis.window(
-        group_by=[USER_ID, TRACK_ID], order_by=[positives[AT].desc(), positives[WEIGHT].desc()]
-    )
-    ranked = positives.mutate(rank=ibis.row_number().over(latest_first))
-    latest = ranked.filter(ranked["rank"] == 0).select(USER_ID, TRACK_ID, AT, WEIGHT)
+    latest = _latest_events(positives, [USER_ID, TRACK_ID]).select(USER_ID, TRACK_ID, AT, WEIGHT)
     newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
     ranked = latest.mutate(rank=ibis.row_number().over(newest_first))
     return ranked.filter(ranked["rank"] < max_tracks).drop("rank")
+
+
+def _latest_events(events: "ir.Table", group: list[str]) -> "ir.Table":
+    import ibis
+
+    order = [events[AT].desc(), events[WEIGHT].desc()]
+    latest_first = ibis.window(group_by=group, order_by=order)
+    ranked = events.mutate(rank=ibis.row_number().over(latest_first))
+    return ranked.filter(ranked["rank"] == 0)
 
 
 def cooccurrence_events(liked: "ir.Table") -> "ir.Table":

@@ -38,75 +38,6 @@ from ponticello.tracks.text import fused_texts
 logger = logging.getLogger(__name__)
 JOBS = "jobs"  # the folder of the jobs' shards
 PARTS = "part-*.parquet"
-
-
-class VectorFingerprints:
-    """A hash of each vector's inputs: the features of its track and, if fused, the text."""
-
-    def __init__(self, store: FeatureStore, texts: Mapping[str, str] | None) -> None:
-        self.store = store
-        self.texts = texts
-
-    def sha256(self, track_id: str) -> str:
-        """Returns the hash in hex; it changes when the vector must be computed again."""
-        features_sha256 = self.store.sha256(track_id)
-        if self.texts is None:
-            return features_sha256
-        inputs = f"{features_sha256} {self.texts.get(track_id, '')}"
-        return hashlib.sha256(inputs.encode()).hexdigest()
-
-
-def read_vector_shards(parts: Path, sources: VectorFingerprints) -> dict[str, np.ndarray]:
-    """Returns the vectors in a folder of shards that are still valid, by track id.
-
-    A vector is valid while its fingerprint is unchanged; damaged shards are ignored with a warning.
-    """
-    kept: dict[str, np.ndarray] = {}
-    for part in sorted(parts.glob(PARTS)):
-        data = part.read_bytes()
-        if hashlib.sha256(data).hexdigest() != part.stem.split("-")[-1]:
-            logger.warning("%s is damaged: its vectors are computed again", part)
-            continue
-        table = pl.read_parquet(io.BytesIO(data))
-        matrix = table["vector"].to_numpy()
-        for track_id, sha256, vector in zip(
-            table[TRACK_ID], table["mel_sha256"], matrix, strict=True
-        ):
-            if track_id in sources.store and sources.sha256(track_id) == sha256:
-                kept[track_id] = vector
-    return kept
-
-
-def next_shard_number(parts: Path) -> int:
-    """Returns the number after the highest one among the shards; jobs' shards do not count."""
-    highest = -1
-    for part in parts.glob(PARTS):
-        highest = max(highest, int(part.stem.split("-")[1]))
-    return highest + 1
-
-
-def write_vector_shard(
-    parts: Path, number: int, sources: VectorFingerprints, track_ids: list[str], matrix: np.ndarray
-) -> None:
-    """Writes the vectors (n, d) float32 of `track_ids`, one row per track, as one shard."""
-    fingerprints = list(map(sources.sha256, track_ids))
-    table = pl.DataFrame(
-        {TRACK_ID: track_ids, "mel_sha256": fingerprints, "vector": matrix},
-        schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
-    )
-    data = io.BytesIO()
-    table.write_parquet(data)
-    sha256 = hashlib.sha256(data.getvalue()).hexdigest()
-    with atomic_write(parts / f"part-{number:05d}-{sha256}.parquet") as temporary:
-        temporary.write_bytes(data.getvalue())
-
-
-def merge_vector_shards(parts: Path) -> None:
-    """Moves the shards of jobs among the others: from now on their tracks count as done."""
-    for part in sorted((parts / JOBS).glob(PARTS)):
-        part.replace(parts / part.name)
-
-
 PART_SIZE = 512  # tracks per shard: the most that an interrupted run repeats
 
 
@@ -140,18 +71,20 @@ class EmbeddingBatches:
         is_fused = texts is not None and served_vector_name(run) == "fused"
         self.run = run
         self.space_id = space_id(run)
-        self.sources = VectorFingerprints(store, texts if is_fused else None)
+        self.store = store
+        self.texts = texts if is_fused else None
         self._batch_size = batch_size
         self.parts = run / "vectors" / (f"{self.space_id}-fused" if is_fused else self.space_id)
-        self.kept = read_vector_shards(self.parts, self.sources)
-        self.given = read_vector_shards(self.parts / JOBS, self.sources)
+        self.kept = self._read_shards(self.parts)
+        self.given = self._read_shards(self.parts / JOBS)
         missing = [track_id for track_id in store.track_ids if track_id not in self.kept]
         missing.sort(key=store.n_frames)  # tracks of similar length share a batch
         self.lot_size = lot_size or PART_SIZE
         self.lots: list[list[str]] = []
         for start in range(0, len(missing), self.lot_size):
             self.lots.append(missing[start : start + self.lot_size])
-        self._first = next_shard_number(self.parts)
+        numbers = [int(part.stem.split("-")[1]) for part in self.parts.glob(PARTS)]
+        self._first = 1 + max(numbers, default=-1)  # the numbers of jobs' shards do not count
         self._model: HTCL | None = None
 
     def of_shard(self, shard: tuple[int, int]) -> list[int]:
@@ -171,16 +104,50 @@ class EmbeddingBatches:
             self._model = HTCL.from_pretrained(self.run)
         model = self._model
         track_ids = self.lots[lot]
-        texts = self.sources.texts
-        features = [self.sources.store.read(track_id) for track_id in track_ids]
-        if texts is None:
+        features = [self.store.read(track_id) for track_id in track_ids]
+        if self.texts is None:
             matrix = model.encode_features(features, self._batch_size)
         else:
-            lot_texts = [texts.get(track_id, "") for track_id in track_ids]
+            lot_texts = [self.texts.get(track_id, "") for track_id in track_ids]
             states = model.encode_text_states(lot_texts, self._batch_size)
             matrix = model.encode_fused(features, states, self._batch_size)
-        write_vector_shard(parts, self._first + lot, self.sources, track_ids, matrix)
+        table = pl.DataFrame(
+            {
+                TRACK_ID: track_ids,
+                "mel_sha256": list(map(self._inputs_sha256, track_ids)),
+                "vector": matrix,
+            },
+            schema_overrides={"vector": pl.Array(pl.Float32, matrix.shape[1])},
+        )
+        data = io.BytesIO()
+        table.write_parquet(data)
+        sha256 = hashlib.sha256(data.getvalue()).hexdigest()
+        with atomic_write(parts / f"part-{self._first + lot:05d}-{sha256}.parquet") as temporary:
+            temporary.write_bytes(data.getvalue())
         return matrix
+
+    def _inputs_sha256(self, track_id: str) -> str:
+        """Returns the hash of a vector's inputs: the track's features and, if fused, its text."""
+        features_sha256 = self.store.sha256(track_id)
+        if self.texts is None:
+            return features_sha256
+        inputs = f"{features_sha256} {self.texts.get(track_id, '')}"
+        return hashlib.sha256(inputs.encode()).hexdigest()
+
+    def _read_shards(self, parts: Path) -> dict[str, np.ndarray]:
+        """Returns the vectors in a folder of shards whose inputs are unchanged, by track id."""
+        vectors: dict[str, np.ndarray] = {}
+        for part in sorted(parts.glob(PARTS)):
+            data = part.read_bytes()
+            if hashlib.sha256(data).hexdigest() != part.stem.split("-")[-1]:
+                logger.warning("%s is damaged: its vectors are computed again", part)
+                continue
+            table = pl.read_parquet(io.BytesIO(data))
+            matrix = table["vector"].to_numpy()
+            for row, (track_id, sha256) in enumerate(table[TRACK_ID, "mel_sha256"].iter_rows()):
+                if track_id in self.store and self._inputs_sha256(track_id) == sha256:
+                    vectors[track_id] = matrix[row]
+        return vectors
 
 
 def embed_library(
@@ -209,10 +176,10 @@ def embed_library(
             n_new += len(track_ids)
         if on_progress:
             on_progress(len(done), len(store))
-    merge_vector_shards(lots.parts)
+    for part in sorted((lots.parts / JOBS).glob(PARTS)):
+        part.replace(lots.parts / part.name)  # from now on the tracks of jobs count as done
     ids = sorted(done)
-    matrix = np.stack(list(map(done.__getitem__, ids)))
-    return Vectors(ids, matrix, lots.space_id), n_new
+    return Vectors(ids, np.stack([done[track_id] for track_id in ids]), lots.space_id), n_new
 
 
 def embed_shard(

@@ -43,10 +43,10 @@ def listener_table(
         pl.Series(USER_ID, history.users, dtype=pl.String).gather(numbers),
         pl.Series(N_LIKED, history.n_liked[numbers], dtype=pl.Int64),
     ]
-    columns += _vector_columns(audience.directions)
-    for number, directions in enumerate(audience.directions):
-        offsets = directions @ audience.profiles[number].mean.astype(np.float32)
-        columns.append(pl.Series(f"{SPACE_NAMES[number]}_offset", offsets))
+    columns += _vector_columns(audience.vectors)
+    for number, offsets in enumerate(audience.offsets):
+        values = np.asarray(offsets, dtype=np.float32)[:, 0]
+        columns.append(pl.Series(f"{SPACE_NAMES[number]}_offset", values))
     return pl.DataFrame(columns).with_columns(_space_id(index))
 
 

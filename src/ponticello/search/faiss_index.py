@@ -11,132 +11,27 @@ that space and codes of complete vectors, and a query uses the file of the space
 A graph (HNSW) is built for one similarity, too, and takes several times as long to build.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ponticello.search.exact import SAMPLE_PER_LIST, ExactIndex, NeighborIndex, lists_for, rank_rows
+from ponticello.search.index import CandidateFinder, nearest_rows
 
 if TYPE_CHECKING:
     import faiss
 
-
-DIALS = (0.0, 0.25, 0.5, 0.75, 1.0)
+BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # required at each blend, measured on 2,000 places; a margin above the documented 0.98
 RECALL = 0.99
-ASKED = 200  # tracks used as queries
+N_QUERIES = 200  # tracks used as queries
 PLACES = 10  # places compared per query
 TRUTH_BLOCK_ROWS = 16_384
 GROWTH = 1.4  # of the number of clusters, from one measurement to the next
-
-
-class RecallQueries:
-    """Tracks of the index as queries at one blend; a query's own track is not compared.
-
-    vectors: (n, D) float32. dial: 0 = the first space alone .. 1 = the second alone; ignored with
-    one space.
-    """
-
-    def __init__(self, vectors: np.ndarray, n_spaces: int, dial: float) -> None:
-        self.asking = np.random.default_rng(1).choice(
-            len(vectors), min(ASKED, len(vectors)), replace=False
-        )
-        self.asked = query_at_blend(vectors[self.asking], n_spaces, dial)
-        self.wanted: list[np.ndarray] = []
-        exact_rows = best_rows(vectors, self.asked, PLACES + 1)
-        for query_row, rows in zip(self.asking, exact_rows, strict=True):
-            self.wanted.append(rows[rows != query_row][:PLACES])
-
-    def recall(self, neighbours: NeighborIndex) -> float:
-        """Returns the share of the best rows that `neighbours` returns."""
-        hits = 0
-        for query, query_row, wanted in zip(self.asked, self.asking, self.wanted, strict=True):
-            rows, _ = neighbours.top(query, PLACES + 1)
-            hits += len(np.intersect1d(rows[rows != query_row][:PLACES], wanted))
-        return hits / sum(map(len, self.wanted))
-
-
-def min_probes(
-    vectors: np.ndarray,
-    n_spaces: int,
-    looking_into: Callable[[int], NeighborIndex],
-    first: int,
-    most: int,
-) -> tuple[dict[str, int], dict[str, float]]:
-    """Returns, by blend, the smallest tried number of clusters with `RECALL`, and its recall.
-
-    looking_into: returns an index that searches that many clusters, `first` to `most`.
-    """
-    probed = {}
-    recall = {}
-    for dial in DIALS if n_spaces == 2 else DIALS[:1]:
-        queries = RecallQueries(vectors, n_spaces, dial)
-        n = min(first, most)
-        measured = queries.recall(looking_into(n))
-        while measured < RECALL and n < most:
-            n = min(int(np.ceil(GROWTH * n)), most)
-            measured = queries.recall(looking_into(n))
-        probed[f"{dial:g}"] = n
-        recall[f"{dial:g}"] = round(measured, 4)
-    return probed, recall
-
-
-def query_at_blend(vectors: np.ndarray, n_spaces: int, dial: float) -> np.ndarray:
-    """Returns (q, D) float32 queries: the first space of `vectors` times 1 - dial, the second times
-    dial.
-    """
-    if n_spaces == 1:
-        return np.ascontiguousarray(vectors, dtype=np.float32)
-    sides = vectors.reshape(len(vectors), 2, -1) * np.array([[1 - dial], [dial]], dtype=np.float32)
-    return np.ascontiguousarray(sides.reshape(len(vectors), -1), dtype=np.float32)
-
-
-def blend_of(query: np.ndarray, n_spaces: int) -> float:
-    """Returns the blend of a query (D,), from the lengths of its spaces.
-
-    The inverse of `query_at_blend` for unit vectors.
-    """
-    if n_spaces == 1:
-        return 0.0
-    lengths = np.linalg.norm(query.reshape(2, -1), axis=1)
-    return float(lengths[1] / max(lengths.sum(), 1e-30))
-
-
-def probes_for_recall(probed: Mapping[str, int], dial: float) -> int:
-    """Returns the clusters to search at `dial`: the larger number of the two nearest measured
-    blends.
-    """
-    measured = np.array(list(map(float, probed)))
-    order = np.argsort(measured)
-    n_clusters = np.array(list(probed.values()))[order]
-    below = n_clusters[measured[order] <= dial + 1e-6]
-    above = n_clusters[measured[order] >= dial - 1e-6]
-    return int(np.concatenate([below[-1:], above[:1]]).max())
-
-
-def best_rows(vectors: np.ndarray, asked: np.ndarray, k: int) -> list[np.ndarray]:
-    """Returns the exact best `k` rows of `vectors` (n, D) for each query of `asked` (q, D)."""
-    rows = [np.zeros(0, dtype=np.int64)] * len(asked)
-    held = [np.zeros(0, dtype=np.float32)] * len(asked)
-    bars = np.full(len(asked), -np.inf, dtype=np.float32)
-    for start in range(0, len(vectors), TRUTH_BLOCK_ROWS):
-        products = asked @ vectors[start : start + TRUTH_BLOCK_ROWS].T
-        over = products >= bars[:, None]
-        for number in np.flatnonzero(over.any(axis=1)):
-            new = np.flatnonzero(over[number])
-            both = np.concatenate([held[number], products[number, new]])
-            names = np.concatenate([rows[number], start + new])
-            order = np.argsort(-both, kind="stable")[:k]
-            held[number] = both[order]
-            rows[number] = names[order]
-            if len(order) == k:
-                bars[number] = both[order[-1]]
-    return rows
-
-
+LISTS = 1024  # clusters of 64,000 to 2 million rows: fixed, so that cost is linear in rows
+SAMPLE_PER_LIST = 64  # rows per cluster in training, at least
 LEAST_ROWS = 1_000  # fewer are too few to train clusters and codes
 FIRST_PROBED = 8  # clusters tried first
 CANDIDATES = 600  # rows ranked by their full vectors, at least
@@ -145,69 +40,50 @@ NARROW_SHARE = 0.1  # of all rows: search is exact if a filter passes fewer
 ADD_BLOCK_ROWS = 65_536  # rows added at once
 
 
-@dataclass(frozen=True)
-class FaissClusters:
-    """How files were built. probed, recall: clusters searched and recall measured, by blend."""
-
-    kind: str
-    probed: Mapping[str, int]
-    recall: Mapping[str, float]
-
-
 class FaissIndex:
-    """Searches `vectors` (n, D) float32 with the FAISS indexes of `build_clusters`, one per space.
+    """Finds rows of `n_rows` vectors with the FAISS indexes of `build_clusters`, one per space.
 
     probed: clusters searched, by blend.
     """
 
     def __init__(
-        self,
-        indexes: Sequence["faiss.IndexIVFPQFastScan"],
-        vectors: np.ndarray,
-        probed: Mapping[str, int],
+        self, indexes: Sequence["faiss.IndexIVFPQFastScan"], n_rows: int, probed: Mapping[str, int]
     ) -> None:
         self.indexes = indexes
-        self.vectors = vectors
-        self.probed = probed
-        self.exact = ExactIndex(vectors)
+        self.n_rows = n_rows
+        self.probed = dict(probed)
 
-    def top(
-        self, query: np.ndarray, k: int, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `NeighborIndex.top`; recall as in `FaissClusters`, exact under narrow filters."""
-        share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
-        if k > MOST_K or share <= NARROW_SHARE:
-            return self.exact.top(query, k, allowed)
-        query = np.ascontiguousarray(query, dtype=np.float32)
-        rows = self._candidates(query, max(CANDIDATES, 4 * k), allowed, share)
-        if len(rows) < k:  # the clusters hold fewer than asked for
-            return self.exact.top(query, k, allowed)
-        return rank_rows(self.vectors, query, rows, k)
-
-    def _candidates(
-        self, query: np.ndarray, n: int, allowed: np.ndarray | None, share: float
-    ) -> np.ndarray:
-        """Returns at most `n` candidates; under a filter it searches 1 / share as many clusters."""
+    def candidates(
+        self, query: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> np.ndarray | None:
+        """As `CandidateFinder.candidates`; under a filter it searches more clusters."""
         import faiss
 
-        dial = blend_of(query, len(self.indexes))
-        index = self.indexes[int(dial > 0.5)]
+        share = 1.0 if allowed is None else len(allowed) / self.n_rows
+        if k > MOST_K or share <= NARROW_SHARE:
+            return None
+        blend = blend_of(query, len(self.indexes))
+        index = self.indexes[int(blend > 0.5)]
         settings = faiss.SearchParametersIVF()
-        settings.nprobe = min(index.nlist, round(probes_for_recall(self.probed, dial) / share))
+        settings.nprobe = min(index.nlist, round(probes_for_recall(self.probed, blend) / share))
         if allowed is not None:
-            passing = np.zeros(len(self.vectors), dtype=bool)
+            passing = np.zeros(self.n_rows, dtype=bool)
             passing[allowed] = True
             selector: Any = faiss.IDSelectorBitmap  # accepts an array, unlike its stub
             settings.sel = selector(np.packbits(passing, bitorder="little"))
-        _, candidates = index.search(query[None], n, params=settings)
-        rows: np.ndarray = candidates[0][candidates[0] >= 0]  # -1 = fewer than n
-        return rows
+        n_candidates = max(CANDIDATES, 4 * k)
+        _, rows = index.search(np.ascontiguousarray(query[None]), n_candidates, params=settings)
+        candidates: np.ndarray = rows[0][rows[0] >= 0]  # -1 = fewer than that
+        return candidates
 
 
-def build_clusters(vectors: np.ndarray, n_spaces: int, files: Sequence[Path]) -> FaissClusters:
+def build_clusters(
+    vectors: np.ndarray, n_spaces: int, files: Sequence[Path]
+) -> tuple[str, dict[str, int], dict[str, float]]:
     """Writes one FAISS file per space for `vectors` (n, D) float32, n >= `LEAST_ROWS`.
 
-    Deterministic but for the order in which threads add numbers. Cost: n x D x clusters.
+    Returns the kind of the index, and as `min_probes`. Deterministic but for the order in which
+    threads add numbers. Cost: n x D x clusters.
     """
     import faiss
 
@@ -226,24 +102,17 @@ def build_clusters(vectors: np.ndarray, n_spaces: int, files: Sequence[Path]) ->
             index.add(block)
     for index, file in zip(indexes, files, strict=True):
         faiss.write_index(index, str(file))
-    probed, recall = min_probes(
-        vectors,
-        n_spaces,
-        lambda n: FaissIndex(indexes, vectors, {"0": n, "1": n}),
-        FIRST_PROBED,
-        n_lists,
-    )
-    return FaissClusters(f"IVF{n_lists},PQ{indexes[0].pq.M}x4fs", probed, recall)
+    finder = FaissIndex(indexes, len(vectors), {})
+    probed, recall = min_probes(vectors, n_spaces, finder, n_lists)
+    return f"IVF{n_lists},PQ{indexes[0].pq.M}x4fs", probed, recall
 
 
-def open_clusters(
-    files: Sequence[Path], vectors: np.ndarray, probed: Mapping[str, int]
-) -> FaissIndex:
+def open_clusters(files: Sequence[Path], n_rows: int, probed: Mapping[str, int]) -> FaissIndex:
     """Opens `files`. The caller checks their hashes: FAISS does not notice a flipped byte."""
     import faiss
 
-    indexes: list[Any] = list(map(faiss.read_index, map(str, files)))
-    return FaissIndex(indexes, vectors, probed)
+    indexes: list[Any] = [faiss.read_index(str(file)) for file in files]
+    return FaissIndex(indexes, n_rows, probed)
 
 
 def _trained(sampled: np.ndarray, space: slice, n_lists: int) -> "faiss.IndexIVFPQFastScan":
@@ -258,8 +127,103 @@ def _trained(sampled: np.ndarray, space: slice, n_lists: int) -> "faiss.IndexIVF
     centres[:, space] = means.centroids
     chooser = faiss.IndexFlatIP(size)
     chooser.add(centres)
-    parts = size // 2 if size % 2 == 0 else size
-    index = faiss.IndexIVFPQFastScan(chooser, size, n_lists, parts, 4, faiss.METRIC_INNER_PRODUCT)
+    n_codes = size // 2 if size % 2 == 0 else size
+    index = faiss.IndexIVFPQFastScan(chooser, size, n_lists, n_codes, 4, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = True  # codes differences from the centre, free for dot products
     index.train(sampled)
     return index
+
+
+def lists_for(n: int) -> int:
+    """Returns the number of clusters for `n` vectors.
+
+    `LISTS`; fewer below 64,000 vectors, and about the square root above 2 million.
+    """
+    few = max(1, n // SAMPLE_PER_LIST)
+    return min(1 << (few.bit_length() - 1), max(LISTS, 1 << round(math.log2(n) / 2)))
+
+
+def min_probes(
+    vectors: np.ndarray, n_spaces: int, finder: CandidateFinder, most: int
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Returns, by blend, the smallest tried number of clusters with `RECALL`, and its recall.
+
+    The queries are tracks of the index; a query's own track is not compared. finder: over the
+    vectors (n, D) float32; its `probed` is changed. most: its clusters.
+    """
+    generator = np.random.default_rng(1)
+    query_rows = generator.choice(len(vectors), min(N_QUERIES, len(vectors)), replace=False)
+    probed = {}
+    recall = {}
+    for blend in BLENDS if n_spaces == 2 else BLENDS[:1]:
+        queries = query_at_blend(vectors[query_rows], n_spaces, blend)
+        expected = best_rows(vectors, queries, PLACES + 1)
+        n = min(FIRST_PROBED, most)
+        while True:
+            finder.probed = {"0": n, "1": n}
+            measured = _recall(vectors, queries, query_rows, expected, finder)
+            if measured >= RECALL or n >= most:
+                break
+            n = min(math.ceil(GROWTH * n), most)
+        probed[f"{blend:g}"] = n
+        recall[f"{blend:g}"] = round(measured, 4)
+    return probed, recall
+
+
+def _recall(
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    query_rows: np.ndarray,
+    expected: np.ndarray,
+    finder: CandidateFinder,
+) -> float:
+    n_hits = 0
+    n_expected = 0
+    for query, query_row, best in zip(queries, query_rows, expected, strict=True):
+        rows, _ = nearest_rows(vectors, query, PLACES + 1, finder=finder)
+        wanted = best[best != query_row][:PLACES]
+        n_hits += len(np.intersect1d(rows[rows != query_row][:PLACES], wanted))
+        n_expected += len(wanted)
+    return n_hits / n_expected
+
+
+def query_at_blend(vectors: np.ndarray, n_spaces: int, blend: float) -> np.ndarray:
+    """Returns (q, D) float32 queries: the first space of `vectors` times 1 - blend, the second
+    times blend.
+    """
+    weights = np.array([1 - blend, blend] if n_spaces == 2 else [1.0], dtype=np.float32)
+    spaces = vectors.reshape(len(vectors), n_spaces, -1) * weights[:, None]
+    return np.ascontiguousarray(spaces.reshape(len(vectors), -1), dtype=np.float32)
+
+
+def blend_of(query: np.ndarray, n_spaces: int) -> float:
+    """Returns the blend of a query (D,), from the lengths of its spaces.
+
+    The inverse of `query_at_blend` for unit vectors.
+    """
+    if n_spaces == 1:
+        return 0.0
+    lengths = np.linalg.norm(query.reshape(2, -1), axis=1)
+    return float(lengths[1] / max(lengths.sum(), 1e-30))
+
+
+def probes_for_recall(probed: Mapping[str, int], blend: float) -> int:
+    """Returns the clusters to search: the larger number of the two nearest measured blends."""
+    below = max(float(measured) for measured in probed if float(measured) <= blend + 1e-6)
+    above = min(float(measured) for measured in probed if float(measured) >= blend - 1e-6)
+    return max(probed[f"{below:g}"], probed[f"{above:g}"])
+
+
+def best_rows(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
+    """Returns the exact best `k` rows (q, k) of `vectors` (n, D) for each query (q, D)."""
+    rows = []
+    products = []
+    for start in range(0, len(vectors), TRUTH_BLOCK_ROWS):
+        block_products = queries @ vectors[start : start + TRUTH_BLOCK_ROWS].T
+        n_best = min(k, block_products.shape[1])
+        best = np.argpartition(-block_products, n_best - 1, axis=1)[:, :n_best]
+        rows.append(start + best)
+        products.append(np.take_along_axis(block_products, best, axis=1))
+    candidates = np.concatenate(rows, axis=1)
+    order = np.lexsort((candidates, -np.concatenate(products, axis=1)))[:, :k]
+    return np.take_along_axis(candidates, order, axis=1)

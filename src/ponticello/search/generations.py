@@ -10,26 +10,110 @@ index/CURRENT                      the live generation's name
 
 import hashlib
 import json
+import logging
 import re
 import shutil
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from ponticello.errors import CheckpointError, LibraryError
 from ponticello.features.fingerprint import RECORDING, RECORDINGS_SCHEMA
-from ponticello.search.backends import VectorBackend, build_backend, open_backend, remove_tables
 from ponticello.search.embed import Vectors
-from ponticello.search.index import Calibration, EmbeddingIndex, VectorSpace
+from ponticello.search.faiss_index import LEAST_ROWS, build_clusters, open_clusters
+from ponticello.search.index import Calibration, CandidateFinder, EmbeddingIndex, VectorSpace
+from ponticello.search.pgvector_index import PgvectorIndex, build_table, drop_tables
 from ponticello.storage.files import atomic_write, file_hash, is_unchanged
 from ponticello.storage.schema import TRACK_ID
-from ponticello.storage.tables import read_parquet
 
+EXACT_ROWS = 200_000  # rows up to which all of them are compared: 7 ms on one core
+INSTALL_FAISS = "pip install 'ponticello[faiss]'"
+VECTORS = "vectors.npy"
+TRACKS = "tracks.parquet"
+RECORD = "index.json"
 _NAME = re.compile(r"[0-9a-f]{16}")  # of a generation
-VECTORS, TRACKS, RECORD = "vectors.npy", "tracks.parquet", "index.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class VectorBackend:
+    """How the nearest rows of a generation are found, as its index.json describes it.
+
+    kind: of the FAISS index. table: on the server. probed: the clusters searched at each blend.
+    recall: the share of the exact ten best rows that the backend returned at each blend. Both are
+    empty for exact search.
+    """
+
+    backend: Literal["exact", "faiss", "postgres"]
+    kind: str = ""
+    table: str = ""
+    probed: Mapping[str, int] = field(default_factory=dict)
+    recall: Mapping[str, float] = field(default_factory=dict)
+
+
+def build_backend(
+    backend: str, vectors: np.ndarray, track_ids: Sequence[str], n_spaces: int, folder: Path
+) -> VectorBackend:
+    """Builds the backend for `vectors` (n, D) float32, with its files in `folder`.
+
+    backend: as the setting `search.backend`. `auto` is exact up to `EXACT_ROWS` and FAISS above;
+    without FAISS it is exact and logs a warning. Below `LEAST_ROWS` `faiss` is exact, too.
+    LibraryError if `faiss` is set and not installed, or as `PgvectorIndex`.
+    """
+    if "://" in backend:
+        table, probed, recall = build_table(backend, vectors, track_ids, n_spaces)
+        return VectorBackend("postgres", "IVFFlat" if probed else "", table, probed, recall)
+    is_wanted = backend == "faiss" or (backend == "auto" and len(vectors) > EXACT_ROWS)
+    if not is_wanted or len(vectors) < LEAST_ROWS:
+        return VectorBackend("exact")
+    if find_spec("faiss") is None:
+        if backend == "faiss":
+            raise LibraryError(f"search.backend is faiss, which is not installed: {INSTALL_FAISS}")
+        logger.warning(
+            "every one of %s tracks is looked at for each question; faster: %s",
+            len(vectors),
+            INSTALL_FAISS,
+        )
+        return VectorBackend("exact")
+    kind, probed, recall = build_clusters(vectors, n_spaces, _faiss_files(folder, n_spaces))
+    return VectorBackend("faiss", kind, "", probed, recall)
+
+
+def open_backend(
+    built: VectorBackend, backend: str, n_rows: int, n_spaces: int, folder: Path
+) -> CandidateFinder | None:
+    """Opens the backend of a generation of `n_rows` tracks; None = exact search.
+
+    LibraryError if the generation was written for another backend, or a package is missing.
+    """
+    if backend == "exact":
+        return None
+    is_on_server = built.backend == "postgres"
+    if ("://" in backend) != is_on_server:
+        where = "on a server" if is_on_server else "on no server"
+        shown = backend if is_on_server else "a PostgreSQL"  # a URL may hold a name
+        raise LibraryError(
+            f"the index is {where}, and search.backend is {shown}; change that, or run: "
+            "ponticello embed"
+        )
+    if is_on_server:
+        return PgvectorIndex(backend, built.table, n_rows, n_spaces, built.probed)
+    if built.backend == "exact":
+        return None
+    if find_spec("faiss") is None:
+        raise LibraryError(
+            f"the index needs FAISS: {INSTALL_FAISS}; or ask without it: search.backend=exact"
+        )
+    return open_clusters(_faiss_files(folder, n_spaces), n_rows, built.probed)
+
+
+def _faiss_files(folder: Path, n_spaces: int) -> list[Path]:
+    return [folder / f"space-{number}.faiss" for number in range(n_spaces)]
 
 
 def write_index(
@@ -47,41 +131,34 @@ def write_index(
     backend: as the setting `search.backend`; LibraryError if a requirement of it is missing.
     """
     space_vectors = [semantic] if preference is None else [semantic, preference]
-    common_ids = set(semantic.track_ids)
-    if preference is not None:
-        common_ids &= set(preference.track_ids)
+    common_ids = set.intersection(*[set(vectors.track_ids) for vectors in space_vectors])
     track_ids = sorted(common_ids)
     matrices = []
-    for vectors_of_space in space_vectors:
-        ids = vectors_of_space.track_ids
-        row_of = dict(zip(ids, range(len(ids)), strict=True))
-        matrices.append(vectors_of_space.matrix[[row_of[track_id] for track_id in track_ids]])
+    for space in space_vectors:
+        row_of = {track_id: row for row, track_id in enumerate(space.track_ids)}
+        matrices.append(space.matrix[[row_of[track_id] for track_id in track_ids]])
+    if recordings is None:
+        recordings = pl.DataFrame(schema=RECORDINGS_SCHEMA)
+    tracks = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
+    tracks = tracks.join(recordings, on=TRACK_ID, how="left", maintain_order="left")
+    tracks = tracks.with_columns(pl.col(RECORDING).fill_null(pl.col(TRACK_ID)))
     building = place / "building"
     with atomic_write(building) as temporary:
         temporary.mkdir()
         vectors = np.concatenate(matrices, axis=1)
         del matrices
         np.save(temporary / VECTORS, vectors, allow_pickle=False)
-        _with_recordings(track_ids, recordings).write_parquet(temporary / TRACKS)
-        finder = build_backend(backend, vectors, track_ids, len(space_vectors), temporary)
-        hashes = {file.name: file_hash(file) for file in sorted(temporary.iterdir())}
+        tracks.write_parquet(temporary / TRACKS)
+        built = build_backend(backend, vectors, track_ids, len(space_vectors), temporary)
         content = {
             "spaces": list(map(asdict, spaces)),
-            "finder": asdict(finder),
-            "sha256": hashes,
+            "finder": asdict(built),
+            "sha256": {file.name: file_hash(file) for file in sorted(temporary.iterdir())},
         }
         record = json.dumps(content, indent=1) + "\n"
         (temporary / RECORD).write_text(record, encoding="utf-8")
     name = hashlib.sha256(record.encode()).hexdigest()[:16]
     return _make_live(place, building, name, backend)
-
-
-def _with_recordings(track_ids: list[str], recordings: pl.DataFrame | None) -> pl.DataFrame:
-    table = pl.DataFrame({TRACK_ID: track_ids}, schema={TRACK_ID: pl.String})
-    if recordings is None:
-        recordings = pl.DataFrame(schema=RECORDINGS_SCHEMA)
-    table = table.join(recordings, on=TRACK_ID, how="left", maintain_order="left")
-    return table.with_columns(pl.col(RECORDING).fill_null(pl.col(TRACK_ID)))
 
 
 def _make_live(place: Path, building: Path, name: str, backend: str) -> Path:
@@ -100,7 +177,9 @@ def _make_live(place: Path, building: Path, name: str, backend: str) -> Path:
             if path.is_dir() and path.name not in {name, previous}:
                 old.append(path)
         needed = {"", _table(place / name), _table(place / previous)}
-        remove_tables(backend, set(map(_table, old)) - needed)
+        tables = set(map(_table, old)) - needed
+        if tables and "://" in backend:  # the setting still names their server
+            drop_tables(backend, tables)
         for generation in old:
             shutil.rmtree(generation)
     return place / name
@@ -121,32 +200,28 @@ def open_index(place: Path, backend: str = "auto") -> EmbeddingIndex:
         )
     name = _live(place)
     if not _NAME.fullmatch(name):
-        raise CheckpointError(
-            f"{place / 'CURRENT'} is damaged ({name!r} names no index)",
-            code="index_damaged",
-            remedy="ponticello embed",
-            library=place.parent,
-        )
+        raise _damaged(place, f"{place / 'CURRENT'} is damaged ({name!r} names no index)")
     generation = place / name
     if fault := _fault(generation):
-        raise CheckpointError(
-            f"{generation} is damaged ({fault})",
-            code="index_damaged",
-            remedy="ponticello embed",
-            library=place.parent,
-        )
-    record = _record(generation)
+        raise _damaged(place, f"{generation} is damaged ({fault})")
+    record = json.loads((generation / RECORD).read_bytes())
     spaces = []
     for space in record["spaces"]:
         audio = Calibration(**space["audio"])
         text = Calibration(**space["text"])
         spaces.append(VectorSpace(space["run"], space["space_id"], audio, text))
     vectors = np.load(generation / VECTORS, mmap_mode="r", allow_pickle=False)
-    tracks = read_parquet(generation / TRACKS, TRACKS)
+    tracks = pl.read_parquet(generation / TRACKS, glob=False)
     recordings = tracks[RECORDING].to_list() if RECORDING in tracks.columns else None
-    finder = VectorBackend(**record["finder"]) if "finder" in record else VectorBackend("exact")
-    neighbours = open_backend(finder, backend, vectors, len(spaces), generation)
-    return EmbeddingIndex(tracks[TRACK_ID].to_list(), vectors, spaces, recordings, neighbours)
+    built = VectorBackend(**record["finder"]) if "finder" in record else VectorBackend("exact")
+    finder = open_backend(built, backend, len(vectors), len(spaces), generation)
+    return EmbeddingIndex(tracks[TRACK_ID].to_list(), vectors, spaces, recordings, finder)
+
+
+def _damaged(place: Path, message: str) -> CheckpointError:
+    return CheckpointError(
+        message, code="index_damaged", remedy="ponticello embed", library=place.parent
+    )
 
 
 def load_recordings(place: Path) -> pl.DataFrame | None:
@@ -155,7 +230,7 @@ def load_recordings(place: Path) -> pl.DataFrame | None:
     generation = place / name
     if not _NAME.fullmatch(name) or _fault(generation):
         return None
-    tracks = read_parquet(generation / TRACKS, TRACKS)
+    tracks = pl.read_parquet(generation / TRACKS, glob=False)
     return tracks.select(list(RECORDINGS_SCHEMA)) if RECORDING in tracks.columns else None
 
 
@@ -163,15 +238,10 @@ def _live(place: Path) -> str:
     return (place / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
 
 
-def _record(generation: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((generation / RECORD).read_bytes())
-    return record
-
-
 def _table(generation: Path) -> str:
     """Returns the name of a generation's table on a server; empty if there is none."""
     try:
-        return str(_record(generation)["finder"]["table"])
+        return str(json.loads((generation / RECORD).read_bytes())["finder"]["table"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -17,15 +17,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ponticello.errors import CheckpointError, LibraryError
-from ponticello.search.exact import ExactIndex, lists_for, rank_rows
-from ponticello.search.faiss_index import blend_of, min_probes, probes_for_recall
+from ponticello.search.faiss_index import blend_of, lists_for, min_probes, probes_for_recall
 
 if TYPE_CHECKING:
     import psycopg
 
 INDEXED_FROM = 200_000  # rows
 MOST_INDEXED_SIZE = 2_000  # dimensions that pgvector can index
-FIRST_PROBED = 8  # lists tried first
+MOST_PROBES = 32_768  # that pgvector accepts
 INSTALL = "pip install 'ponticello[postgres]'"
 COPIED_ROWS = 65_536  # rows hashed at once
 SPARE = 16  # rows requested beyond k: the server rounds differently
@@ -33,7 +32,7 @@ NARROW_SHARE = 0.1  # of all rows: the index is not used if a filter passes fewe
 
 
 class PgvectorIndex:
-    """Searches the table that `build_table` made of `vectors` (n, D) float32; thread-safe.
+    """Finds rows in the table that `build_table` made of `n_rows` vectors; thread-safe.
 
     probed: lists of the index searched, by blend; empty = the table has no index. LibraryError if
     the server cannot be reached or refuses, CheckpointError if the table is missing or has another
@@ -44,80 +43,56 @@ class PgvectorIndex:
         self,
         url: str,
         table: str,
-        vectors: np.ndarray,
+        n_rows: int,
         n_spaces: int,
         probed: Mapping[str, int] | None = None,
     ) -> None:
         self.url = url
         self.table = table
-        self.vectors = vectors
+        self.n_rows = n_rows
         self.n_spaces = n_spaces
         self.probed = dict(probed or {})
-        self.exact = ExactIndex(vectors)
         self._turn = threading.Lock()  # one connection: one transaction at a time
-        with _said(url):
+        with _server_errors(url):
             self._connect()
-            n_rows = _row_count(self.connection, table)
-        if n_rows != len(vectors):
-            self.close()
+            n_present = _row_count(self.connection, table)
+        if n_present != n_rows:
+            self.connection.close()
             state = "is missing"
-            if n_rows is not None:
-                state = f"has {n_rows:,} rows, not the {len(vectors):,} that were written"
+            if n_present is not None:
+                state = f"has {n_present:,} rows, not the {n_rows:,} that were written"
             raise CheckpointError(
                 f"table {table} on the server {state}",
                 code="index_damaged",
                 remedy="ponticello embed",
             )
 
-    def top(
-        self, query: np.ndarray, k: int, allowed: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `NeighborIndex.top`; approximate with an index, exact under narrow filters."""
-        query = query.astype(np.float32, copy=False)
-        available = len(self.vectors) if allowed is None else len(allowed)
-        rows = (
-            self._candidates(query, min(k + SPARE, available), allowed)
-            if available
-            else np.zeros(0, dtype=np.int64)
-        )
-        if len(rows) < min(k, available):  # the searched lists hold fewer than k
-            return self.exact.top(query, k, allowed)
-        return rank_rows(self.vectors, query, rows, k)
-
-    def _candidates(self, query: np.ndarray, n: int, allowed: np.ndarray | None) -> np.ndarray:
-        """Returns the best `n` rows on the server, ties by row."""
-        share = 1.0 if allowed is None else len(allowed) / len(self.vectors)
-        is_indexed = bool(self.probed) and share > NARROW_SHARE
-        with _said(self.url), self._turn, self._alive() as connection, connection.transaction():
-            if is_indexed:
-                n_probed = round(
-                    probes_for_recall(self.probed, blend_of(query, self.n_spaces)) / share
-                )
-                connection.execute(f"SET LOCAL ivfflat.probes = {min(max(n_probed, 1), 32_768)}")
-            else:
-                connection.execute("SET LOCAL enable_indexscan = off")
-            where = "" if allowed is None else "WHERE row_number = ANY(%(allowed)s)"
-            records = connection.execute(
-                f"SELECT row_number FROM {self.table} {where} "
-                "ORDER BY vector <#> %(query)s, row_number LIMIT %(n)s",
-                {"query": query, "n": n, "allowed": None if allowed is None else allowed.tolist()},
-            ).fetchall()
-        return np.array(records, dtype=np.int64).reshape(-1)
-
-    @contextmanager
-    def _alive(self) -> "Iterator[psycopg.Connection[Any]]":
-        """Yields the connection, opened again if the server has closed it."""
-        if self.connection.closed or self.connection.broken:
-            self._connect()
-        yield self.connection
-
     def _connect(self) -> None:
-        self.connection = _connected(self.url)
-        self._ending = weakref.finalize(self, self.connection.close)
+        self.connection = _open_connection(self.url)
+        weakref.finalize(self, self.connection.close)
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self.connection.close()
+    def candidates(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> np.ndarray:
+        """As `CandidateFinder.candidates`; exact without an index and under narrow filters."""
+        share = 1.0 if allowed is None else len(allowed) / self.n_rows
+        setting = "enable_indexscan = off"
+        if self.probed and share > NARROW_SHARE:
+            n_probed = probes_for_recall(self.probed, blend_of(query, self.n_spaces))
+            setting = f"ivfflat.probes = {min(max(round(n_probed / share), 1), MOST_PROBES)}"
+        where = "" if allowed is None else "WHERE row_number = ANY(%(allowed)s::bigint[])"
+        values = {"query": query, "n": k + SPARE}
+        if allowed is not None:
+            values["allowed"] = allowed.tolist()
+        with _server_errors(self.url), self._turn:
+            if self.connection.closed or self.connection.broken:  # by the server
+                self._connect()
+            with self.connection.transaction():
+                self.connection.execute(f"SET LOCAL {setting}")
+                records = self.connection.execute(
+                    f"SELECT row_number FROM {self.table} {where} "
+                    "ORDER BY vector <#> %(query)s, row_number LIMIT %(n)s",
+                    values,
+                ).fetchall()
+        return np.array(records, dtype=np.int64).reshape(-1)
 
 
 def build_table(
@@ -139,8 +114,8 @@ def build_table(
     table = f"ponticello_{digest.hexdigest()[:16]}"
     is_indexed = len(vectors) > indexed_from and vectors.shape[1] <= MOST_INDEXED_SIZE
     n_lists = lists_for(len(vectors))
-    with _said(url):
-        connection = _connected(url)
+    with _server_errors(url):
+        connection = _open_connection(url)
         if _row_count(connection, table) != len(vectors):
             with connection.transaction():
                 _fill(connection, table, vectors, track_ids)
@@ -153,21 +128,16 @@ def build_table(
         connection.close()
     if not is_indexed:
         return table, {}, {}
-    index = PgvectorIndex(url, table, vectors, n_spaces)
-
-    def looking_into(n: int) -> PgvectorIndex:
-        index.probed = {"0": n, "1": n}
-        return index
-
-    probed, recall = min_probes(vectors, n_spaces, looking_into, FIRST_PROBED, n_lists)
-    index.close()
+    finder = PgvectorIndex(url, table, len(vectors), n_spaces)
+    probed, recall = min_probes(vectors, n_spaces, finder, n_lists)
+    finder.connection.close()
     return table, probed, recall
 
 
 def drop_tables(url: str, tables: Collection[str]) -> None:
     """Drops tables of former generations; LibraryError as `PgvectorIndex`."""
-    with _said(url):
-        connection = _connected(url)
+    with _server_errors(url):
+        connection = _open_connection(url)
         for table in tables:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
         connection.close()
@@ -190,7 +160,7 @@ def _fill(
             copy.write_row((row, track_id, vector))
 
 
-def _connected(url: str) -> "psycopg.Connection[Any]":
+def _open_connection(url: str) -> "psycopg.Connection[Any]":
     try:
         import psycopg
         from pgvector.psycopg import register_vector
@@ -207,12 +177,12 @@ def _row_count(connection: "psycopg.Connection[Any]", table: str) -> int | None:
     """Returns the number of rows of `table`; None if it does not exist."""
     if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
         return None
-    record = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-    return None if record is None else int(record[0])
+    records = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
+    return int(records[0][0])
 
 
 @contextmanager
-def _said(url: str) -> Iterator[None]:
+def _server_errors(url: str) -> Iterator[None]:
     """Raises errors of the server as LibraryError, with the name of its host."""
     try:
         yield

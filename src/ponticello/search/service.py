@@ -6,6 +6,7 @@ catalogue by it, and explains the scores.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,42 +16,38 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 
 from ponticello.checks import require_list
+from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, PonticelloError
 from ponticello.features.frontend import features_key, open_features
+from ponticello.features.musicnn import MEL, PATCH_FRAMES
 from ponticello.features.store import FeatureStore
 from ponticello.listening.pseudonyms import resolve_user_id
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import space_id
 from ponticello.search.index import EmbeddingIndex, Query
-from ponticello.search.queries import (
-    ComposedQuery,
-    Term,
-    compose_query,
-    frame_seconds,
-    profile_query_terms,
-    term_shares,
-)
-from ponticello.search.ranking import (
-    Result,
-    SearchResults,
-    build_result,
-    filter_mask,
-    rank_tracks,
-    track_tags,
-)
+from ponticello.search.results import Result, SearchResults, filter_mask
 from ponticello.search.user_history import (
-    Audience,
     Listener,
     ListeningHistory,
-    best_listeners,
     load_audience,
     load_listening_history,
 )
 from ponticello.storage.layout import LibraryPaths
-from ponticello.storage.schema import TITLE, TRACK_ID
+from ponticello.storage.schema import (
+    ALBUM,
+    ARTIST,
+    DURATION_S,
+    GENRES,
+    MACHINE_TAGS,
+    PATH,
+    TAGS,
+    TITLE,
+    TRACK_ID,
+)
+from ponticello.tracks.names import lead_artist
 
 MAX_CACHED_TEXTS = 4_096  # text queries: 4 MB
 MAX_CACHED_FILTERS = 16  # sets of filters: pages and blends repeat the same ones
@@ -58,6 +55,8 @@ MAX_SHARED_TAGS = 8
 SEGMENT_S = 10.0  # s, the length of the best segment of a track
 SEGMENT_STEP_S = 5.0
 MAX_SHOWN = 200  # characters of an id in a message
+LIMIT_GROWTH = 4  # when exclusions leave too few of the best rows
+ROW = "row of the index"  # a filter cannot name it, nor will a catalogue
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,13 @@ class TermSource:
 
 @dataclass(frozen=True)
 class ResolvedQuery:
-    """A query ready to be ranked by. excluded: track ids that are never returned."""
+    """A query ready to be ranked by. excluded: track ids that are never returned.
 
-    composed: ComposedQuery
+    terms: the queries of its terms, whose components add up to its own. sources: of the terms.
+    """
+
+    query: Query
+    terms: tuple[Query, ...]
     sources: tuple[TermSource, ...]
     excluded: frozenset[str]
 
@@ -141,7 +144,7 @@ class QueryEncoder:
         self._root = folder.root
         self._runs = [(space.space_id, folder.run(space.run)) for space in index.spaces]
         self._models: list[HTCL] | None = None
-        self._queries: LRUCache[str, Query] = LRUCache(MAX_CACHED_TEXTS)
+        self._queries: LRUCache[Any, Query] = LRUCache(MAX_CACHED_TEXTS)
         self._load_lock = threading.Lock()
         self._cache_lock = threading.Lock()
 
@@ -169,28 +172,19 @@ class QueryEncoder:
         share_text_encoder(models)
         return models
 
+    @cachedmethod(lambda self: self._queries, lock=lambda self: self._cache_lock)
     def text_query(self, text: str) -> Query:
         """Returns the query "music like these words"; DataError for an empty text."""
-        require_words(text)
-        with self._cache_lock:
-            query = self._queries.get(text)
-        if query is None:
-            query = text_query(self.models, text)
-            with self._cache_lock:
-                self._queries[text] = query
-        return query
-
-    def sound_query(self, sound: str | Path | np.ndarray) -> Query:
-        """Returns the query "music like this", as the function `sound_query`."""
-        return sound_query(self.models, sound)
+        if not text.strip():
+            raise DataError("the search text is empty; say what the music should be like")
+        return text_query(self.models, text)
 
 
 def text_query(models: Sequence[HTCL], text: str) -> Query:
-    """Returns the query "music like these words"; DataError for an empty text.
+    """Returns the query "music like these words".
 
     A text encoder that the models share reads the text once.
     """
-    require_words(text)
     states: dict[int, np.ndarray] = {}
     vectors = []
     for model in models:
@@ -198,7 +192,7 @@ def text_query(models: Sequence[HTCL], text: str) -> Query:
         if key not in states:
             states[key] = model.encode_text_states([text])
         vectors.append(model.encode_text_from_states(states[key]))
-    return Query(vectors[0], vectors[1] if len(vectors) == 2 else None, "text")
+    return Query(tuple(vectors), "text")
 
 
 def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
@@ -214,15 +208,7 @@ def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query
         if key not in features:
             features[key] = model.extract_features(sound)
         vectors.append(model.encode_features([features[key]]))
-    return Query(vectors[0], vectors[1] if len(vectors) == 2 else None, "audio")
-
-
-def frames_query(models: Sequence[HTCL], segments: Sequence[np.ndarray]) -> Query:
-    """Returns the queries "music like this segment", one row each, of features as the library
-    keeps them.
-    """
-    vectors = [model.encode_features(list(segments)) for model in models]
-    return Query(vectors[0], vectors[1] if len(vectors) == 2 else None, "audio")
+    return Query(tuple(vectors), "audio")
 
 
 def share_text_encoder(models: Sequence[HTCL]) -> None:
@@ -235,12 +221,6 @@ def share_text_encoder(models: Sequence[HTCL]) -> None:
             continue
         if all(torch.equal(states[name], other_states[name]) for name in states):
             model.text_encoder = first.text_encoder
-
-
-def require_words(text: str) -> None:
-    """Raises DataError for an empty text."""
-    if not text.strip():
-        raise DataError("the search text is empty; say what the music should be like")
 
 
 class SearchService:
@@ -261,14 +241,16 @@ class SearchService:
         self.folder = folder
         self.index = index
         self.encoder = encoder or QueryEncoder(folder, index)
-        self.tracks = index.placed(tracks)
-        positions = range(self.tracks.height)
-        self._positions = dict(zip(self.tracks[TRACK_ID], positions, strict=True))
+        rows = pl.DataFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String})
+        rows = rows.with_row_index(ROW).cast({ROW: pl.Int64})
+        self.tracks = tracks.join(rows, on=TRACK_ID, how="inner").sort(ROW)
+        track_ids = self.tracks[TRACK_ID]
+        self._positions = {track_id: position for position, track_id in enumerate(track_ids)}
         self._catalog_ids = set(tracks[TRACK_ID])
-        self._filtered: LRUCache[tuple[str, ...], pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
+        self._filtered: LRUCache[Any, pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
         self._history: ListeningHistory | None = None
         self._history_stamp: tuple[int, int] | None = None
-        self._audience: tuple[np.ndarray, Audience] | None = None
+        self._audience: tuple[np.ndarray, Query] | None = None
         self._frames: FeatureStore | None = None
         self._filter_lock = threading.Lock()
         self._history_lock = threading.RLock()
@@ -295,55 +277,27 @@ class SearchService:
         resolved = self.resolve_terms(terms, exclude)
         return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
 
-    def similar(
-        self,
-        track: str | Path,
-        k: int = 10,
-        blend: float | None = None,
-        *,
-        offset: int = 0,
-        per_artist: int | None = None,
-        where: Sequence[str] = (),
-    ) -> SearchResults:
-        """Returns the tracks most similar to a track, itself left out, or to any audio file.
-
-        It opens the file that is named: search by a term for input from another machine.
-        """
-        if str(track) in self._positions:
-            term = QueryTerm(track_id=str(track))
-        elif Path(track).is_file():
-            term = QueryTerm(sound=self.encoder.sound_query(track))
-        else:
-            raise DataError(f"{str(track)!r} is neither a track of the index nor an audio file")
-        resolved = self.resolve_terms([term])
-        return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
-
-    def recommend(
-        self,
-        user: str,
-        k: int = 10,
-        blend: float | None = None,
-        *,
-        offset: int = 0,
-        per_artist: int | None = None,
-        where: Sequence[str] = (),
-        exclude: Collection[str] = (),
-    ) -> SearchResults:
-        """Returns the tracks that a user has not played and that match their profile best.
-
-        user: an id of the log, or the name that was replaced by one on import.
-        """
-        resolved = self.resolve_user(user, exclude)
-        return self.rank(resolved, k, blend, offset=offset, per_artist=per_artist, where=where)
-
     def audience(self, track_id: str, k: int = 10, blend: float | None = None) -> list[Listener]:
         """Returns the `k` listeners with the highest score for a track, as in `recommend`."""
-        if k < 1:
-            raise DataError(f"k {k} must be at least 1")
-        blend = self.resolve_blend(blend)
-        self.index.require_blend(blend)
-        numbers, audience = self.audience_profiles
-        return best_listeners(self.index, self.history, numbers, audience, track_id, k, blend)
+        _require_positive(k, None)
+        row = self.index.row(track_id)
+        history = self.history
+        numbers, profiles = self.audience_profiles
+        parts = self.index.parts(profiles, self.resolve_blend(blend), np.array([row]))[:, 0]
+        listeners: list[Listener] = []
+        for position in np.argsort(-parts.sum(axis=1), kind="stable")[:k]:
+            number = numbers[position]
+            listeners.append(
+                Listener(
+                    rank=len(listeners) + 1,
+                    user_id=history.users[number],
+                    score=float(parts[position].sum()),
+                    semantic=float(parts[position, 0]),
+                    preference=float(parts[position, 1]),
+                    already_played=bool((history.played_rows(number) == row).any()),
+                )
+            )
+        return listeners
 
     def resolve_terms(
         self, terms: Sequence[QueryTerm], exclude: Collection[str] = ()
@@ -353,17 +307,16 @@ class SearchService:
             require_list(exclude, "exclude")
         queries = list(map(self._encode_term, terms))
         if len(terms) == 1 and terms[0].weight > 0:
-            composed = ComposedQuery(queries[0], (queries[0],))
+            query = queries[0]
         else:
-            weights = [term.weight for term in terms]
-            composed = compose_query(self.index, list(map(Term, queries, weights)))
+            query, queries = self.index.compose(queries, [term.weight for term in terms])
         sources = []
         excluded = set(exclude)
         for number, term in enumerate(terms):
             sources.append(TermSource(number, term.track_id, term.text, term.weight))
             if term.track_id is not None:
                 excluded.add(term.track_id)
-        return ResolvedQuery(composed, tuple(sources), frozenset(excluded))
+        return ResolvedQuery(query, tuple(queries), tuple(sources), frozenset(excluded))
 
     def resolve_user(self, user: str, exclude: Collection[str] = ()) -> ResolvedQuery:
         """Returns the profile of a user; DataError if the log has none of this id, or no liked
@@ -392,9 +345,9 @@ class SearchService:
 
     def _resolve_profile(self, liked: list[str], excluded: Collection[str]) -> ResolvedQuery:
         config = self.folder.config.search
-        composed = profile_query_terms(self.index, liked, config.profile_l2, config.hub_correction)
+        query, terms = self.index.profile_query(liked, config.profile_l2, config.hub_correction)
         sources = [TermSource(None, track_id, None, 1.0) for track_id in liked]
-        return ResolvedQuery(composed, tuple(sources), frozenset(excluded))
+        return ResolvedQuery(query, tuple(terms), tuple(sources), frozenset(excluded))
 
     def _encode_term(self, term: QueryTerm) -> Query:
         if term.text is not None:
@@ -418,23 +371,77 @@ class SearchService:
         per_artist: int | None = None,
         where: Sequence[str] = (),
     ) -> SearchResults:
-        """Returns the `k` best tracks for a query from `offset` on, best first."""
-        if k < 1 or (per_artist is not None and per_artist < 1):
-            raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")
+        """Returns the `k` best tracks for a query from `offset` on, best first, ties by track id.
+
+        per_artist: the most tracks per artist; tracks without artist are not limited. With
+        `search.deduplicate_recordings` only the best copy of a recording that passes the filters is
+        returned, and none of an excluded track.
+        """
+        _require_positive(k, per_artist)
         blend = self.resolve_blend(blend)
-        results = rank_tracks(
-            self.index,
-            query.composed.query,
-            self._filter(where),
-            k=offset + k + 1,
-            blend=blend,
-            excluded=query.excluded,
-            per_artist=per_artist,
-            deduplicate_recordings=self.folder.config.search.deduplicate_recordings,
-            root=self.folder.root,
-        )
-        return SearchResults(
-            results[offset : offset + k], blend, has_more=len(results) > offset + k
+        tracks = self._filter(tuple(require_list(where, "where"))) if where else self.tracks
+        index_rows = tracks[ROW].to_numpy()
+        allowed = None if len(index_rows) == len(self.index.track_ids) else index_rows
+        excluded_rows = set()
+        for track_id in query.excluded & self.index.rows.keys():
+            excluded_rows.add(self.index.rows[track_id])
+        n_wanted = offset + k + 1
+        limit = n_wanted + len(excluded_rows)
+        while True:
+            rows = self.index.top(query.query, blend, limit, allowed)
+            positions = np.searchsorted(index_rows, rows)
+            artists = tracks[ARTIST].gather(positions).to_list()
+            selected = self._select(rows.tolist(), artists, excluded_rows, per_artist)
+            if len(selected) >= n_wanted or len(rows) < limit:
+                break
+            limit *= LIMIT_GROWTH
+        page = selected[offset : offset + k]
+        scores = self.index.parts(query.query, blend, rows[page])[0]  # (page, 2)
+        results = []
+        for number, row in enumerate(tracks[positions[page]].iter_rows(named=True)):
+            results.append(self._result(row, offset + number + 1, scores[number]))
+        return SearchResults(tuple(results), blend, has_more=len(selected) >= n_wanted)
+
+    def _select(
+        self,
+        rows: list[int],
+        artists: list[str | None],
+        excluded_rows: set[int],
+        per_artist: int | None,
+    ) -> list[int]:
+        """Returns the positions of the ranked rows that may be returned."""
+        recordings = self.index.recordings
+        hides_copies = self.folder.config.search.deduplicate_recordings
+        seen_recordings = {recordings[row] for row in excluded_rows}
+        counts: Counter[str] = Counter()
+        selected: list[int] = []
+        for position, row in enumerate(rows):
+            is_copy = hides_copies and recordings[row] in seen_recordings
+            if row in excluded_rows or is_copy:
+                continue
+            artist = lead_artist(artists[position]) if per_artist is not None else ""
+            if artist and counts[artist] == per_artist:
+                continue
+            counts[artist] += 1
+            seen_recordings.add(recordings[row])
+            selected.append(position)
+        return selected
+
+    def _result(self, row: dict[str, Any], rank: int, scores: np.ndarray) -> Result:
+        """Returns a row of the catalogue as a result. scores: (2,) semantic and preference."""
+        path = row.get(PATH)
+        return Result(
+            rank=rank,
+            track_id=row[TRACK_ID],
+            title=row[TITLE],
+            artist=row[ARTIST],
+            score=float(scores.sum()),
+            semantic=float(scores[0]),
+            preference=float(scores[1]),
+            album=row.get(ALBUM),
+            path=None if path is None else str(self.folder.root / path),
+            duration_s=row.get(DURATION_S),
+            tags=tuple(_track_tags(row)),
         )
 
     def resolve_blend(self, blend: float | None) -> float:
@@ -443,18 +450,9 @@ class SearchService:
             return blend
         return self.folder.config.search.blend if self.index.has_preference else 0.0
 
-    def _filter(self, where: Sequence[str]) -> pl.DataFrame:
-        """Returns the tracks of the index that pass the filters."""
-        if not where:
-            return self.tracks
-        key = tuple(require_list(where, "where"))
-        with self._filter_lock:
-            tracks = self._filtered.get(key)
-        if tracks is None:
-            tracks = filter_mask(self.tracks, where)
-            with self._filter_lock:
-                self._filtered[key] = tracks
-        return tracks
+    @cachedmethod(lambda self: self._filtered, lock=lambda self: self._filter_lock)
+    def _filter(self, where: tuple[str, ...]) -> pl.DataFrame:
+        return filter_mask(self.tracks, where)
 
     def require_track(self, track_id: str) -> None:
         """Raises DataError for a track that is not in the catalogue, or has no vector."""
@@ -477,7 +475,7 @@ class SearchService:
             return self._history
 
     @property
-    def audience_profiles(self) -> tuple[np.ndarray, Audience]:
+    def audience_profiles(self) -> tuple[np.ndarray, Query]:
         """User numbers and profiles of the listeners that `audience` ranks."""
         with self._history_lock:
             if self._audience is None:
@@ -512,39 +510,38 @@ class SearchService:
     ) -> list[Explanation]:
         """Returns the explanation of each track's score for a query."""
         rows = np.array([self.index.rows[track_id] for track_id in track_ids], dtype=np.int64)
-        components = term_shares(self.index, query.composed, blend, rows)  # (terms, tracks, 2)
+        components = [self.index.parts(term, blend, rows)[0] for term in query.terms]
         titles = [self._catalog_row(source.track_id).get(TITLE) for source in query.sources]
-        wanted_tags = self._wanted_tags(query.sources)
+        wanted_tags: set[str] = set()
         wanted_words = " "
         for source in query.sources:
-            if source.weight > 0 and source.text:
-                wanted_words += f"{source.text.lower()} "
+            if source.weight > 0:
+                source_tags = _track_tags(self._catalog_row(source.track_id))
+                wanted_tags.update(tag.lower() for tag in source_tags)
+                wanted_words += f"{(source.text or '').lower()} "
         explanations = []
         for position, row in enumerate(rows):
             term_components = []
             for number, source in enumerate(query.sources):
-                semantic, preference = components[number, position].tolist()
+                semantic, preference = components[number][position].tolist()
                 component = Component(source, titles[number], semantic, preference)
                 term_components.append(component)
             shared_tags = []
-            for tag in track_tags(self._catalog_row(track_ids[position])):
+            for tag in _track_tags(self._catalog_row(track_ids[position])):
                 if tag.lower() in wanted_tags or f" {tag.lower()} " in wanted_words:
                     shared_tags.append(tag)
-            explanations.append(
-                Explanation(
-                    tuple(term_components),
-                    tuple(shared_tags[:MAX_SHARED_TAGS]),
-                    self.n_listeners(int(row)),
-                )
-            )
+            n = int(self.history.n_listeners[row])
+            shown_n = n if n >= self.folder.config.pairs.min_users else None
+            shown_tags = tuple(shared_tags[:MAX_SHARED_TAGS])
+            explanations.append(Explanation(tuple(term_components), shown_tags, shown_n))
         return explanations
 
     def score_track(self, query: ResolvedQuery, track_id: str, blend: float) -> Result:
         """Returns a track as a result of a query, whatever its rank, which is 0 here."""
         self.require_track(track_id)
         rows = np.array([self.index.rows[track_id]])
-        scores = self.index.parts(query.composed.query, blend, rows)[0, 0]
-        return build_result(self._catalog_row(track_id), 0, scores, self.folder.root)
+        scores = self.index.parts(query.query, blend, rows)[0, 0]
+        return self._result(self._catalog_row(track_id), 0, scores)
 
     def best_segment(
         self, query: ResolvedQuery, track_id: str, blend: float
@@ -560,13 +557,12 @@ class SearchService:
         size = max(1, round(SEGMENT_S / frame_s))
         step = max(1, round(SEGMENT_STEP_S / frame_s))
         starts = range(0, max(1, len(features) - size + 1), step)
-        segments = frames_query(models, [features[start : start + size] for start in starts])
-        vectors = (segments.semantic, segments.preference)
+        segments = [features[start : start + size] for start in starts]
         scores = np.zeros((len(starts), 2))
-        for number, space in enumerate(self.index.weighted(query.composed.query, blend)):
-            weight, calibration, query_vectors = space
-            cosines = vectors[number] @ query_vectors[0]
-            scores[:, number] = weight * (cosines - calibration.mean) / calibration.std
+        for number, space in enumerate(self.index.weighted(query.query, blend)):
+            scale, mean, query_vectors = space
+            vectors = models[number].encode_features(segments)
+            scores[:, number] = scale * (vectors @ query_vectors[0] - mean)
         best = int(scores.sum(axis=1).argmax())
         end = min(starts[best] + size, len(features))
         return SegmentScore(
@@ -589,14 +585,9 @@ class SearchService:
                 f"start_s {start_s:g} must lie within the {len(features) * frame_s:.0f} s prepared "
                 f"of track {track_id[:MAX_SHOWN]!r}"
             )
-        return frames_query(self.encoder.models, [features[first : max(last, first + 1)]])
-
-    def n_listeners(self, row: int) -> int | None:
-        """Returns how many listeners like a track of the index; None below `pairs.min_users`,
-        where it could identify a listener.
-        """
-        n = int(self.history.n_listeners[row])
-        return n if n >= self.folder.config.pairs.min_users else None
+        segment = features[first : max(last, first + 1)]
+        vectors = [model.encode_features([segment]) for model in self.encoder.models]
+        return Query(tuple(vectors), "audio")
 
     @property
     def supports_segments(self) -> bool:
@@ -623,14 +614,6 @@ class SearchService:
         position = self._positions.get(track_id or "")
         return {} if position is None else self.tracks.row(position, named=True)
 
-    def _wanted_tags(self, sources: Sequence[TermSource]) -> set[str]:
-        """Returns the tags of the wanted tracks, in lower case."""
-        tags: set[str] = set()
-        for source in sources:
-            if source.weight > 0:
-                tags.update(tag.lower() for tag in track_tags(self._catalog_row(source.track_id)))
-        return tags
-
     # Paths
 
     def path(
@@ -655,17 +638,9 @@ class SearchService:
         used = {start, end}
         for step in range(1, n - 1):
             t = step / (n - 1)
-            composed = compose_query(self.index, [Term(start_query, 1 - t), Term(end_query, t)])
-            best = rank_tracks(
-                self.index,
-                composed.query,
-                self.tracks,
-                k=1,
-                blend=blend,
-                excluded=used,
-                deduplicate_recordings=self.folder.config.search.deduplicate_recordings,
-            )
-            used.update(result.track_id for result in best)
+            query, _ = self.index.compose([start_query, end_query], [1 - t, t])
+            resolved = ResolvedQuery(query, (), (), frozenset(used))
+            used.update(result.track_id for result in self.rank(resolved, 1, blend))
         between = sorted(used - {start, end})
         rows = np.array([self.index.rows[track_id] for track_id in between], dtype=np.int64)
         if len(rows):
@@ -683,12 +658,11 @@ class SearchService:
     def similarity(self, left: str, right: str, blend: float) -> float:
         """Returns how similar two tracks are: (1 + their blended cosine) / 2, within 0 to 1."""
         weights = (1 - blend, blend) if self.index.has_preference else (1.0,)
+        rows = [self.index.rows[left], self.index.rows[right]]
         cosine = 0.0
         for number, weight in enumerate(weights):
-            vectors = self.index.space_vectors(number)
-            cosine += weight * float(
-                vectors[self.index.rows[left]] @ vectors[self.index.rows[right]]
-            )
+            left_vector, right_vector = self.index.space_vectors(number)[rows]
+            cosine += weight * float(left_vector @ right_vector)
         return min(1.0, max(0.0, (1 + cosine) / 2))
 
 
@@ -699,3 +673,25 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_size
+
+
+def frame_seconds(config: Config) -> float | None:
+    """Returns the seconds from one frame of a track's features to the next; None where it is
+    unknown.
+    """
+    if config.front_end == "logmel":
+        return config.mel.hop_s
+    return PATCH_FRAMES * MEL.hop_s if config.front_end == "musicnn" else None
+
+
+def _track_tags(row: dict[str, Any]) -> list[str]:
+    """Returns the genres, tags and machine tags of a row of the catalogue, without repeats."""
+    tags: list[str] = []
+    for column in (GENRES, TAGS, MACHINE_TAGS):
+        tags.extend(tag for tag in row.get(column) or () if tag is not None)
+    return list(dict.fromkeys(tags))
+
+
+def _require_positive(k: int, per_artist: int | None) -> None:
+    if k < 1 or (per_artist is not None and per_artist < 1):
+        raise DataError(f"k {k} and per_artist {per_artist} must be at least 1")

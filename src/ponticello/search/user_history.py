@@ -1,4 +1,4 @@
-"""The log by user, and the best users for a track by the scores of `recommend`.
+"""The log by user, and the profiles of its users.
 
 In memory it takes about ten bytes per event.
 """
@@ -12,18 +12,15 @@ import polars as pl
 
 from ponticello.config import SearchConfig
 from ponticello.datasets.simulated import USER_PREFIX
-from ponticello.errors import DataError
 from ponticello.listening.log import is_positive, scan_interactions
-from ponticello.search.index import EmbeddingIndex
-from ponticello.search.user_profiles import UserProfiles, score_directions
+from ponticello.search.index import EmbeddingIndex, Query
+from ponticello.search.user_profiles import score_directions
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
 from ponticello.storage.tables import wrap_read_errors
 
 LIKED = "liked"
 ROW = "row"
-
-
 MAX_LISTENERS = 100_000  # profiles kept, of the users with most liked tracks: 80 MB
 
 
@@ -45,7 +42,7 @@ class ListeningHistory:
     @cached_property
     def numbers(self) -> dict[str, int]:
         """The number of each user."""
-        return dict(zip(self.users, range(len(self.users)), strict=True))
+        return {user: number for number, user in enumerate(self.users)}
 
     @property
     def is_simulated(self) -> bool:
@@ -90,8 +87,7 @@ def load_listening_history(folder: LibraryPaths, index: EmbeddingIndex) -> Liste
     n_tracks = len(index.track_ids)
     if not folder.interactions.is_file():
         no_rows = np.zeros(0, dtype=np.int32)
-        no_likes = np.zeros(0, dtype=bool)
-        return ListeningHistory([], np.zeros(1, dtype=np.int64), no_rows, no_likes, n_tracks)
+        return ListeningHistory([], np.zeros(1, np.int64), no_rows, no_rows.astype(bool), n_tracks)
     is_liked = is_positive(folder.config.pairs.min_played_s).fill_null(False)
     track_rows = pl.LazyFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String})
     query = (
@@ -126,50 +122,26 @@ class Listener:
     already_played: bool
 
 
-@dataclass(frozen=True)
-class Audience:
-    """The profiles of many users, to score any track with.
-
-    directions: (m, d) float32, one array per space; row i is one user.
-    """
-
-    index: EmbeddingIndex
-    directions: tuple[np.ndarray, ...]
-    profiles: tuple[UserProfiles, ...]
-    levels: tuple[np.ndarray, ...]
-
-    def components(self, row: int, blend: float) -> np.ndarray:
-        """Returns (m, 2): the semantic and the preference component of each user's score of a row
-        of the index.
-        """
-        weights = (1 - blend, blend) if len(self.directions) == 2 else (1.0,)
-        components = np.zeros((len(self.directions[0]), 2))
-        for number, weight in enumerate(weights):
-            offset = self.index.space_vectors(number)[row] - self.profiles[number].mean
-            level = self.levels[number][row] if self.levels else 1.0
-            components[:, number] = weight * (self.directions[number] @ offset) * level
-        return components
-
-
 def build_audience(
     index: EmbeddingIndex, seeds: Sequence[np.ndarray], ridge: float, hub_correction: float
-) -> Audience:
-    """Returns the profiles of m users, as `EmbeddingIndex.profile_query` does of one.
+) -> Query:
+    """Returns the profiles of m users, a row each, as `EmbeddingIndex.profile_query` does of one.
 
     seeds: the rows of each user's liked tracks. Cost: m x d x d; memory m x D float32.
     """
     profiles, levels = index.profiles(ridge, hub_correction)
     directions = []
+    offsets = []
     for number, profile in enumerate(profiles):
         space_directions = score_directions(profile, index.space_vectors(number), seeds)
+        offsets.append(space_directions @ profile.mean[:, None])
         directions.append(space_directions.astype(np.float32))
-    levels = levels if hub_correction > 0 else ()
-    return Audience(index, tuple(directions), tuple(profiles), levels)
+    return Query(tuple(directions), "profile", tuple(offsets), tuple(levels))
 
 
 def load_audience(
     index: EmbeddingIndex, history: ListeningHistory, config: SearchConfig
-) -> tuple[np.ndarray, Audience]:
+) -> tuple[np.ndarray, Query]:
     """Returns the numbers, ascending, and profiles of at most `MAX_LISTENERS` users with likes."""
     numbers = np.flatnonzero(history.n_liked > 0)
     if len(numbers) > MAX_LISTENERS:
@@ -177,39 +149,3 @@ def load_audience(
         numbers = np.sort(numbers[order])
     seeds = [history.seeds(number, config.n_seed_tracks) for number in numbers.tolist()]
     return numbers, build_audience(index, seeds, config.profile_l2, config.hub_correction)
-
-
-def best_listeners(
-    index: EmbeddingIndex,
-    history: ListeningHistory,
-    numbers: np.ndarray,
-    audience: Audience,
-    track_id: str,
-    k: int,
-    blend: float,
-) -> list[Listener]:
-    """Returns the `k` best users of `load_audience` for a track, ties by id; DataError if the index
-    does not hold it.
-    """
-    if track_id not in index.rows:
-        raise DataError(
-            f"track {track_id!r} is not in the index; check the id, or run: ponticello embed",
-            code="unknown_track",
-        )
-    row = index.rows[track_id]
-    components = audience.components(row, blend)
-    best = np.argsort(-components.sum(axis=1), kind="stable")[:k]
-    listeners = []
-    for rank, position in enumerate(best, 1):
-        number = numbers[position]
-        listeners.append(
-            Listener(
-                rank=rank,
-                user_id=history.users[number],
-                score=float(components[position].sum()),
-                semantic=float(components[position, 0]),
-                preference=float(components[position, 1]),
-                already_played=bool((history.played_rows(number) == row).any()),
-            )
-        )
-    return listeners

@@ -35,24 +35,13 @@ class UserProfiles:
     sharpened: np.ndarray
     asking: np.ndarray
 
-    def direction(self, seeds: np.ndarray) -> np.ndarray:
-        """Returns (d,) float64, the profile for liked tracks (s, d), as `score_directions`."""
-        direction: np.ndarray = score_directions(self, seeds, [np.arange(len(seeds))])[0]
-        return direction
-
     def shares(self, seeds: np.ndarray) -> np.ndarray:
-        """Returns (s, d) float64, the share of each seed (s, d) in `direction`; their sum is it."""
-        raw = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
-        spread = self.spread(raw.sum(axis=0, keepdims=True))[0]
-        shares: np.ndarray = raw / spread if spread > LEAST_SPREAD else np.zeros_like(raw)
-        return shares
-
-    def spread(self, raw: np.ndarray) -> np.ndarray:
-        """Returns (m,) float64, the deviation over the catalogue of the scores of m directions."""
-        spread: np.ndarray = np.sqrt(
-            np.maximum(np.einsum("md,md->m", raw @ self.covariance, raw), 0.0)
-        )
-        return spread
+        """Returns (s, d) float64, the share of each seed (s, d) in the profile of all: their sum,
+        as `score_directions`.
+        """
+        shares: np.ndarray = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
+        spread = _spread(shares.sum(axis=0, keepdims=True), self.covariance)[0]
+        return shares / spread if spread > LEAST_SPREAD else np.zeros_like(shares)
 
     def levels(self, vectors: np.ndarray, hub_correction: float) -> np.ndarray:
         """Returns (n,) float64 factors of the scores of tracks (n, d): spread ** -hub_correction.
@@ -66,13 +55,22 @@ class UserProfiles:
         et al. 2012).
         """
         centred = vectors - self.mean
-        squares = np.einsum("nd,nd->n", centred @ self.asking, centred)
-        spread = np.sqrt(np.maximum(squares, max(LEAST_SHARE**2 * squares.mean(), LEAST_SPREAD**2)))
+        spread = _spread(centred, self.asking)
+        usual = np.sqrt((spread**2).mean())
+        spread = np.maximum(spread, max(LEAST_SHARE * usual, LEAST_SPREAD))
         factors = spread**-hub_correction
-        levels: np.ndarray = factors * np.sqrt(
-            (spread**2).mean() / ((factors * spread) ** 2).mean()
-        )
+        scale = np.sqrt((spread**2).mean() / ((factors * spread) ** 2).mean())
+        levels: np.ndarray = factors * scale
         return levels
+
+
+def _spread(vectors: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Returns (n,) float64, the root mean square of v @ w for each of `vectors` (n, d), over
+    vectors w with second moments (d, d).
+    """
+    squares = np.einsum("nd,nd->n", vectors @ moments, vectors)
+    spread: np.ndarray = np.sqrt(np.maximum(squares, 0.0))
+    return spread
 
 
 def fit_profiles(vectors: np.ndarray, ridge: float) -> UserProfiles:
@@ -93,7 +91,7 @@ def fit_profiles(vectors: np.ndarray, ridge: float) -> UserProfiles:
     sharpened = np.linalg.inv(covariance + ridge * size * np.eye(len(mean)))
     step = math.ceil(len(centred) / MOST_SINGLE_SEEDS)
     alone = centred[::step] @ sharpened  # (at most MOST_SINGLE_SEEDS, d)
-    spread = np.sqrt(np.maximum(np.einsum("nd,nd->n", alone @ covariance, alone), 0.0))
+    spread = _spread(alone, covariance)
     alone = alone[spread > LEAST_SPREAD] / spread[spread > LEAST_SPREAD, None]
     return UserProfiles(mean, covariance, sharpened, alone.T @ alone / max(1, len(alone)))
 
@@ -116,7 +114,7 @@ def score_directions(
         liked = vectors[np.concatenate([seeds[listener] for listener in block])].astype(np.float64)
         means = np.add.reduceat(liked, np.cumsum(lengths) - lengths, axis=0) / lengths[:, None]
         raw = (means - profiles.mean) @ profiles.sharpened
-        spread = profiles.spread(raw)
+        spread = _spread(raw, profiles.covariance)
         is_spread = spread > LEAST_SPREAD
         directions[block[is_spread]] = raw[is_spread] / spread[is_spread, None]
     return directions

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.search.ranking import filter_mask
+from ponticello.search.results import filter_mask
 from ponticello.serve.schemas import Column, Track, TrackDetails, Tracks
 from ponticello.serve.snapshot import HIDDEN, Snapshot
 from ponticello.storage.schema import (

@@ -12,19 +12,8 @@ from starlette.types import Scope
 from ponticello.errors import PonticelloError
 
 logger = logging.getLogger(__name__)
-_BY_STATUS = {
-    400: "invalid",
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "timeout",
-    413: "too_large",
-    416: "range_not_satisfiable",
-    421: "wrong_host",
-    422: "invalid",
-    429: "busy",
-    503: "not_ready",
-}
+# Codes of the errors that Starlette raises by status; others are invalid.
+_BY_STATUS = {401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 # The status and the code for clients of each code of a PonticelloError; others are 422 invalid.
 _BY_CODE = {
     "unknown_track": (404, "not_found"),

@@ -8,7 +8,7 @@ import polars as pl
 
 from ponticello.config import SplitsConfig
 from ponticello.errors import ConfigError
-from ponticello.features.fingerprint import OTHER_ID
+from ponticello.features.fingerprint import OTHER_ID, merge_recordings
 from ponticello.listening.importers.records import parse_isrc, parse_mbid
 from ponticello.storage.schema import ISRC, MBID, TRACK_ID
 from ponticello.tracks.names import normalize_name
@@ -55,10 +55,7 @@ def roles_by_group(
     roles = {track_id: previous[track_id] for track_id in track_ids if track_id in previous}
     new_groups = {}
     for group, ids in members.items():
-        counts: Counter[str] = Counter()
-        for track_id in ids:
-            if track_id in roles:
-                counts[roles[track_id]] += 1
+        counts = Counter(roles[track_id] for track_id in ids if track_id in roles)
         if not counts:
             new_groups[group] = len(ids)
             continue
@@ -102,13 +99,15 @@ def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
             f"splits.column: the tracks have no column {column!r}; "
             f"choose one of {', '.join(tracks.columns)}"
         )
-    values = tracks[column].cast(pl.String, strict=False) if _is_flat(tracks[column]) else None
+    values = tracks[column]
+    if values.dtype.is_nested():
+        values = values.clear(len(values))  # nulls: a list names no role
+    values = values.cast(pl.String, strict=False)
     roles = {}
-    if values is not None:
-        for track_id, value in zip(tracks[TRACK_ID], values, strict=True):
-            role = _ROLE_OF_VALUE.get(normalize_name(value))
-            if role:
-                roles[track_id] = role
+    for track_id, value in zip(tracks[TRACK_ID], values, strict=True):
+        role = _ROLE_OF_VALUE.get(normalize_name(value))
+        if role:
+            roles[track_id] = role
     for role, meaning in (("train", "training"), ("test", "test")):
         if role not in roles.values():
             raise ConfigError(
@@ -118,12 +117,8 @@ def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
     return roles
 
 
-def _is_flat(values: pl.Series) -> bool:
-    return not values.dtype.is_nested()
-
-
-def _name_values(values: pl.Series | None) -> str:
-    distinct = [] if values is None else sorted(values.drop_nulls().unique())
+def _name_values(values: pl.Series) -> str:
+    distinct = sorted(values.drop_nulls().unique())
     names = ", ".join(map(repr, distinct[:_N_NAMED]))
     return f"{names}, ..." if len(distinct) > _N_NAMED else names or "no text"
 
@@ -136,20 +131,13 @@ def _complete_isrc(value: str | None) -> str | None:
 
 def _merge_groups(track_ids: list[str], groups: list[str], recordings: pl.DataFrame) -> list[str]:
     """Returns `groups`, with those that share a recording under the first of their sorted names."""
-    group_of = dict(zip(track_ids, groups, strict=True))
-    parent: dict[str, str] = {}
-
-    def root(group: str) -> str:
-        while group in parent:
-            group = parent[group]
-        return group
-
-    for track_id, other_id in recordings.iter_rows():
-        if track_id in group_of and other_id in group_of:
-            first, second = sorted((root(group_of[track_id]), root(group_of[other_id])))
-            if first != second:
-                parent[second] = first
-    return [root(group) for group in groups]
+    schema = {TRACK_ID: pl.String, "group": pl.String}
+    table = pl.DataFrame({TRACK_ID: track_ids, "group": groups}, schema)
+    are_tracks = pl.col(TRACK_ID, OTHER_ID).is_in(track_ids)
+    pairs = recordings.filter(pl.all_horizontal(are_tracks))
+    merged = merge_recordings(table[TRACK_ID], table["group"], pairs)
+    table = table.with_columns(merged=pl.Series(merged, dtype=pl.String))
+    return table.select(pl.col("group").min().over("merged")).to_series().to_list()
 
 
 def _assign(

@@ -78,7 +78,6 @@ def _check_roles(
 
 
 def _copies_in_two_roles(duplicates: pl.DataFrame, roles: pl.DataFrame) -> pl.DataFrame:
-    """Returns the pairs of one recording in two different roles, with both roles."""
     other_roles = roles.rename({TRACK_ID: OTHER_ID, _ROLE: _OTHER_ROLE})
     pairs = duplicates.join(roles, on=TRACK_ID).join(other_roles, on=OTHER_ID)
     apart = pairs.filter(pl.col(_ROLE) != pl.col(_OTHER_ROLE))

@@ -2,7 +2,7 @@
 
 `splits.parquet` keeps both with a hash. Only this module compares events with the moments, which
 are the same for all users or each user's own: use `window`, `before_test`, `before_validation` and
-`in_test`, or `training_window` and `window_before_test` for logs that are not in memory.
+`in_test`, or `end_of_training` and `end_of_validation` for logs that are not in memory.
 """
 
 import hashlib
@@ -39,15 +39,11 @@ _TIME = pl.Datetime("us", "UTC")
 _USER_MOMENTS = {USER_ID: pl.String(), "train_until": _TIME, "validation_until": _TIME}
 
 
-@dataclass(frozen=True)
-class Window:
-    """The events before `until` (UTC), or before each user's own moment; with neither, all events.
+Until = datetime | Mapping[str, datetime] | None
+"""Where a window of events ends (UTC, exclusive): a moment, or each user's own; None = nowhere.
 
-    With `listeners`, events of other users do not count.
-    """
-
-    until: datetime | None = None
-    listeners: Mapping[str, datetime] | None = None
+Events of users without a moment of their own do not count.
+"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,6 @@ def last_sessions(
 
 
 def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[datetime, datetime]]:
-    """Returns `last_sessions` of all events of some users."""
     gap = pl.duration(microseconds=round(gap_min * _MICROSECONDS_PER_MINUTE))
     begins = (pl.col(PLAYED_AT).diff().over(USER_ID) > gap).fill_null(True)
     sessions = (
@@ -150,11 +145,7 @@ def _last_sessions(events: pl.DataFrame, gap_min: float) -> dict[str, tuple[date
         train_until=has_enough.then(pl.col("begins").list.first()).otherwise("after"),
         validation_until=has_enough.then(pl.col("begins").list.last()).otherwise("after"),
     )
-    return _moments_by_user(moments)
-
-
-def _moments_by_user(moments: pl.DataFrame) -> dict[str, tuple[datetime, datetime]]:
-    return {user_id: (first, second) for user_id, first, second in moments.iter_rows()}
+    return moments.rows_by_key(USER_ID, unique=True)
 
 
 def make_splits(
@@ -297,7 +288,7 @@ def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
     listeners = None
     if scheme.events == "last-session" and _listeners_file(folder).is_file():
         moments = read_stored_table(_listeners_file(folder))
-        listeners = _moments_by_user(moments.select(list(_USER_MOMENTS)))
+        listeners = moments.select(list(_USER_MOMENTS)).rows_by_key(USER_ID, unique=True)
     rows = table.to_pydict()
     splits = Splits(
         roles=dict(zip(rows[TRACK_ID], rows["role"], strict=True)),
@@ -402,18 +393,18 @@ def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
     return events.filter(window(splits, events) == "test")
 
 
-def training_window(splits: Splits) -> Window:
-    """Returns the window of `before_validation`, for logs that are not in memory."""
+def end_of_training(splits: Splits) -> Until:
+    """Returns the end of the window of `before_validation`, for logs that are not in memory."""
     if splits.listeners is None:
-        return Window(splits.train_until)
-    return Window(None, {user_id: first for user_id, (first, _) in splits.listeners.items()})
+        return splits.train_until
+    return {user_id: first for user_id, (first, _) in splits.listeners.items()}
 
 
-def window_before_test(splits: Splits) -> Window:
-    """Returns the window of `before_test`, for logs that are not in memory."""
+def end_of_validation(splits: Splits) -> Until:
+    """Returns the end of the window of `before_test`, for logs that are not in memory."""
     if splits.listeners is None:
-        return Window(splits.validation_until)
-    return Window(None, {user_id: second for user_id, (_, second) in splits.listeners.items()})
+        return splits.validation_until
+    return {user_id: second for user_id, (_, second) in splits.listeners.items()}
 
 
 def one_window_earlier(splits: Splits) -> Splits:
@@ -439,10 +430,8 @@ def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
 
 
 def _moments(splits: Splits) -> list[str | None]:
-    moments: list[str | None] = []
-    for at in (splits.train_until, splits.validation_until):
-        moments.append(None if at is None else at.isoformat())
-    return moments
+    moments = (splits.train_until, splits.validation_until)
+    return [None if at is None else at.isoformat() for at in moments]
 
 
 def _listeners_file(folder: LibraryPaths) -> Path:

@@ -15,7 +15,7 @@ from ponticello.evaluate.report.plots import (
     draw_dots,
     draw_tradeoff,
     plots_of,
-    tradeoff_curve,
+    tradeoff_curves,
 )
 from ponticello.evaluate.results import Difference, Summary
 
@@ -50,24 +50,24 @@ def test_task_without_a_single_value_has_no_plot(summary: Summary) -> None:
 
 def test_same_summary_gives_the_same_bytes(summary: Summary) -> None:
     first, second = plots_of(summary), plots_of(summary)
-    assert [plot.drawing for plot in first.all] == [plot.drawing for plot in second.all]
+    assert first.all == second.all
     for plot in first.all:
-        assert plot.drawing.png.startswith(b"\x89PNG")
-        assert b"<dc:date>" not in plot.drawing.svg
+        assert plot.png.startswith(b"\x89PNG")
+        assert b"<dc:date>" not in plot.svg
 
 
 def test_methods_stand_as_text_in_the_plot_best_first_and_without_those_not_measured(
     summary: Summary,
 ) -> None:
     plots = plots_of(summary).tasks
-    meaning = _texts(plots["semantic", "text_to_audio"].drawing.svg)
+    meaning = _texts(plots["semantic", "text_to_audio"].svg)
     assert [text for text in meaning if text in ("random", "stage one", "stage two")] == [
         "stage one",
         "stage two",
         "random",
     ]
     assert "R@10 on text to audio (higher is better)" in meaning
-    taste = _texts(plots["preference", "next tracks"].drawing.svg)
+    taste = _texts(plots["preference", "next tracks"].svg)
     assert "stage two" in taste
     assert "stage one" not in taste
 
@@ -87,12 +87,11 @@ def test_dots_stand_at_their_values_with_lines_over_their_intervals() -> None:
 def test_front_takes_meaning_from_the_first_metric_and_taste_from_the_second(
     summary: Summary,
 ) -> None:
-    front = tradeoff_curve(summary.figures)
-    assert front is not None
-    assert (front.semantic_metric, front.preference_metric) == ("R@10", "NDCG@10")
-    assert [curve.task for curve in front.curves] == ["weights", "blend"]
-    assert front.curves[0].positions == ["0.00", "0.50", "1.00"]
-    assert front.curves[0].points == [(0.5, 0.3), (0.48, 0.6), (0.4, 0.7)]
+    curves = tradeoff_curves(summary.figures)
+    assert [curve.task for curve in curves] == ["weights", "blend"]
+    assert (curves[0].semantic_name, curves[0].preference_name) == ("R@10", "NDCG@10")
+    assert curves[0].positions == ["0.00", "0.50", "1.00"]
+    assert curves[0].points == [(0.5, 0.3), (0.48, 0.6), (0.4, 0.7)]
 
 
 def test_front_is_in_order_of_position_and_without_what_was_not_measured(summary: Summary) -> None:
@@ -102,30 +101,27 @@ def test_front_is_in_order_of_position_and_without_what_was_not_measured(summary
         else figure
         for figure in reversed(summary.figures)
     ]
-    front = tradeoff_curve(figures)
-    assert front is not None
-    assert [curve.positions for curve in front.curves] == [["0.00", "1.00"]] * 2
+    assert [curve.positions for curve in tradeoff_curves(figures)] == [["0.00", "1.00"]] * 2
 
 
 def test_no_front_without_two_metrics(summary: Summary) -> None:
-    assert tradeoff_curve([figure for figure in summary.figures if figure.metric == "R@10"]) is None
-    assert tradeoff_curve([]) is None
+    assert tradeoff_curves([row for row in summary.figures if row.metric == "R@10"]) == []
+    assert tradeoff_curves([]) == []
 
 
 def test_front_names_its_ends_once_and_its_positions(summary: Summary) -> None:
     plot = plots_of(summary).front
     assert plot is not None
-    texts = _texts(plot.drawing.svg)
+    texts = _texts(plot.svg)
     assert texts.count("stage one") == texts.count("stage two") == 1
     assert texts.count("0.5") == 2
 
 
 @pytest.mark.parametrize("rises", [True, False])
 def test_better_is_right_and_up_in_the_front(summary: Summary, rises: bool) -> None:
-    front = tradeoff_curve([replace(figure, higher_is_better=rises) for figure in summary.figures])
-    assert front is not None
+    curves = tradeoff_curves([replace(row, higher_is_better=rises) for row in summary.figures])
     figure = MplFigure()
-    draw_tradeoff(figure, front, is_simulated=False)
+    draw_tradeoff(figure, curves, is_simulated=False)
     (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
     assert (left < right, bottom < top) == (rises, rises)
 
@@ -158,12 +154,12 @@ def test_plots_of_simulated_listeners_say_so(simulated: Summary) -> None:
     assert plots.changes is not None
     assert plots.front is not None
     for plot in (plots.changes, plots.front):
-        assert "SIMULATED" in " ".join(_texts(plot.drawing.svg))
+        assert "SIMULATED" in " ".join(_texts(plot.svg))
 
 
 def test_inline_plot_takes_ids_of_its_own_and_colours_from_the_page(summary: Summary) -> None:
     for plot in plots_of(summary).all:
-        inline = plot.drawing.inline_svg
+        inline = plot.inline_svg
         assert not re.search("#[0-9a-f]{6}", inline)
         assert "currentColor" in inline
         assert "<style" not in inline
@@ -176,7 +172,7 @@ def test_inline_plot_takes_ids_of_its_own_and_colours_from_the_page(summary: Sum
 
 def test_hostile_names_are_drawn_as_text_and_warn_nobody(hostile: Summary) -> None:
     for plot in plots_of(hostile).all:
-        assert "<script" not in plot.drawing.inline_svg
-        assert b"<script" not in plot.drawing.svg
+        assert "<script" not in plot.inline_svg
+        assert b"<script" not in plot.svg
         assert re.fullmatch("[a-z0-9-]+", plot.name)
-        assert ET.fromstring(plot.drawing.inline_svg).tag == "svg"
+        assert ET.fromstring(plot.inline_svg).tag == "svg"

@@ -6,9 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from ponticello.errors import DataError
 from ponticello.evaluate.report.data import as_record
 from ponticello.evaluate.report.markdown import as_markdown
 from ponticello.evaluate.report.write import write_report
@@ -92,9 +89,3 @@ def test_hostile_text_can_be_written(hostile: Summary, tmp_path: Path) -> None:
     clean = replace(hostile, figures=tables["figures"], differences=differences)
     paths = write_report(tmp_path, clean, [Measurements(), Measurements()])
     assert all(path.is_file() and path.is_relative_to(tmp_path) for path in paths)
-
-
-def test_number_of_evaluations_must_be_that_of_the_seeds(summary: Summary, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="one evaluation per seed; found 1 evaluations for 2 seeds"):
-        write_report(tmp_path, summary, [Measurements()])
-    assert not list(tmp_path.iterdir())

@@ -41,31 +41,27 @@ def write_queries(path: Path, seeds: Sequence[int], evaluations: Sequence[Measur
 
 
 def _query_rows(seed: int, scores: Scores) -> pl.DataFrame:
-    """Returns a row per method and query, in that order."""
+    n_methods = len(scores.by_method)
     no_clusters: list[str | None] = [None] * len(scores.queries)
     clusters = scores.clusters or no_clusters
-    frames = []
-    for method, values in scores.by_method.items():
-        columns = {
-            "query": pl.Series(scores.queries, dtype=pl.String),
-            "cluster": pl.Series(clusters, dtype=pl.String),
-            "score": np.asarray(values, np.float64),
-        }
-        frames.append(pl.DataFrame(columns).with_columns(method=pl.lit(method)))
-    rows = pl.concat(frames).with_columns(
-        seed=pl.lit(seed, pl.Int64),
-        section=pl.lit(scores.section),
-        task=pl.lit(scores.task),
-        metric=pl.lit(scores.metric),
-        is_simulated=pl.lit(scores.is_simulated),
-    )
-    return rows.select(list(QUERIES_SCHEMA))
+    columns = {
+        "seed": seed,
+        "section": scores.section,
+        "task": scores.task,
+        "metric": scores.metric,
+        "is_simulated": scores.is_simulated,
+        "query": scores.queries * n_methods,
+        "cluster": clusters * n_methods,
+        "method": np.repeat(list(scores.by_method), len(scores.queries)).tolist(),
+        "score": np.concatenate(list(scores.by_method.values())).astype(np.float64),
+    }
+    return pl.DataFrame(columns, QUERIES_SCHEMA)
 
 
 def as_record(summary: Summary) -> dict[str, object]:
     """Returns the summary as plain lists and dicts; a number that was not measured is None."""
     return {
-        "about": {**asdict(summary.about), "seeds": list(summary.about.seeds)},
+        "about": asdict(summary.about) | {"seeds": list(summary.about.seeds)},
         "figures": list(map(_plain, summary.figures)),
         "differences": list(map(_plain, summary.differences)),
         "claims": summary.claims,
@@ -82,12 +78,8 @@ def as_frame(figures: Sequence[Figure]) -> pl.DataFrame:
 
 def write_figures(path: Path, figures: Sequence[Figure]) -> None:
     """Writes one row per figure as CSV; text that looks like a formula is escaped."""
-    frame = as_frame(figures)
-    for name, dtype in frame.schema.items():
-        if dtype == pl.String:
-            cells = list(map(escape_csv_cell, frame[name]))
-            frame = frame.with_columns(pl.Series(name, cells, pl.String))
-    frame.write_csv(path)
+    escaped = pl.col(pl.String).map_elements(escape_csv_cell, pl.String)
+    as_frame(figures).with_columns(escaped).write_csv(path)
 
 
 def _plain(row: Figure | Difference) -> dict[str, object]:

@@ -58,10 +58,7 @@ def as_latex(summary: Summary) -> str:
     blocks = [r"% \usepackage{booktabs}"]
     sections: tuple[Section, ...] = ("semantic", "preference")
     for section in sections:
-        selected = []
-        for table in tables:
-            if table.section == section and table.record is not None:
-                selected.append(table)
+        selected = [table for table in tables if table.section == section and table.record]
         if selected:
             blocks.append("\n".join(_float(section, selected, summary)))
     return "\n\n".join(blocks) + "\n"
@@ -103,10 +100,9 @@ def _caption(section: Section, summary: Summary) -> str:
 
 
 def _panel(tables: list[Table]) -> list[str]:
-    """Returns a few tasks across and all their methods down."""
     headings = " & ".join(map(_heading, tables))
     lines = [f"method & {headings} " + r"\\", r"\midrule"]
-    standings = [rank_methods(table.column(table.record or "")) for table in tables]
+    standings = [rank_methods(table.record_column) for table in tables]
     for method in methods_of(tables):
         cells = [latex_text(display_name(method))]
         for table, standing in zip(tables, standings, strict=True):
@@ -118,9 +114,8 @@ def _panel(tables: list[Table]) -> list[str]:
 
 def _heading(table: Table) -> str:
     lines = textwrap.wrap(strip_control_chars(display_task(table)), HEADING_WIDTH) or [""]
-    metric = table.record or ""
-    n = format_count(table.column(metric))
-    lines.append(f"{strip_control_chars(display_metric(metric))}, n = {n}")
+    metric = strip_control_chars(display_metric(table.record or ""))
+    lines.append(f"{metric}, n = {format_count(table.record_column)}")
     return r"\shortstack[r]{" + r" \\ ".join(map(latex_text, lines)) + "}"
 
 

@@ -4,36 +4,27 @@ The model card's front matter follows Hugging Face's model card metadata.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from math import isnan
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ponticello.evaluate.report.tables import (
     NOT_MEASURED,
     SECTION_NAMES,
     SIMULATED,
     Table,
-    background,
-    display_metric,
     display_name,
-    display_task,
-    format_count,
-    format_p,
+    display_section_task,
     format_value,
     methods_of,
+    report_template,
     strip_control_chars,
     tables_of,
-    verdict,
 )
 from ponticello.evaluate.results import (
     STAGE_ONE,
     STAGE_TWO,
-    Difference,
-    EvaluationInfo,
-    Figure,
     Section,
     Summary,
 )
@@ -66,14 +57,6 @@ def markdown_text(text: str) -> str:
     return _SPECIAL.sub(lambda match: match[0][:-1] + "\\" + match[0][-1], line)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table of cells that are Markdown already."""
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for row in rows:
-        lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
 def as_markdown(summary: Summary) -> str:
     """Returns claims, one table per task, differences, the background and notes as Markdown."""
     return _render("evaluation.md.jinja", summary)
@@ -100,50 +83,6 @@ def terminal_summary(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def figures_table(table: Table) -> str:
-    """Returns methods down and metrics across, each value with its interval."""
-    header = ["method"]
-    for metric in table.metrics:
-        header.append(markdown_text(table.metric_heading(metric)))
-    rows = []
-    for method in table.methods:
-        row = [markdown_text(display_name(method))]
-        for metric in table.metrics:
-            row.append(_value(table.cells.get((method, metric))))
-        rows.append(row)
-    return markdown_table(header, rows)
-
-
-def differences_table(differences: Sequence[Difference]) -> str:
-    """Returns one table for all differences, so that Holm's correction is beside its tests."""
-    header = ["section", "task", "metric", "", "difference", "p", "Holm p", "verdict"]
-    rows = []
-    for difference in differences:
-        methods = f"{display_name(difference.method)} minus {display_name(difference.against)}"
-        row = [
-            SECTION_NAMES[difference.section],
-            markdown_text(display_task(difference)),
-            markdown_text(display_metric(difference.metric)),
-            markdown_text(methods),
-            format_value(difference),
-            format_p(difference.p),
-            format_p(difference.p_holm),
-            verdict(difference),
-        ]
-        rows.append(row)
-    return markdown_table(header, rows)
-
-
-def background_table(about: EvaluationInfo) -> str:
-    """Returns the data, splits, seeds, command and runs behind the numbers."""
-    rows = []
-    for name, value in background(about):
-        rows.append([markdown_text(name), markdown_text(value)])
-    for method, run in about.runs.items():
-        rows.append([markdown_text(f"Run: {display_name(method)}"), markdown_text(run)])
-    return markdown_table(["", ""], rows)
-
-
 def _aligned(tables: Sequence[Table]) -> str:
     header = ["method"]
     for table in tables:
@@ -152,17 +91,16 @@ def _aligned(tables: Sequence[Table]) -> str:
     for method in methods_of(tables):
         row = [strip_control_chars(display_name(method))]
         for table in tables:
-            row.append(_value(table.cells.get((method, table.record or ""))))
+            figure = table.cells.get((method, table.record or ""))
+            row.append(NOT_MEASURED if figure is None else format_value(figure))
         rows.append(row)
     for column in range(len(header)):
         width = max(len(row[column]) for row in rows)
         for row in rows:
             row[column] = row[column].ljust(width)
-    return markdown_table(rows[0], rows[1:])
-
-
-def _value(figure: Figure | None) -> str:
-    return NOT_MEASURED if figure is None else format_value(figure)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---" * len(header) + "|")
+    return "\n".join(lines)
 
 
 def _card_metadata(summary: Summary) -> ModelCardData:
@@ -172,8 +110,22 @@ def _card_metadata(summary: Summary) -> ModelCardData:
     model = STAGE_TWO if STAGE_TWO in methods else STAGE_ONE
     results = []
     for figure in figures:
-        if figure.method == model:
-            results.append(_eval_result(figure, summary.about.library))
+        if figure.method != model:
+            continue
+        metric = strip_control_chars(figure.metric)
+        # a hub writes `NDCG@10` as `ndcg_at_10`
+        metric_type = re.sub(r"\W+", "_", metric.lower().replace("@", "_at_")).strip("_")
+        result = EvalResult(
+            task_type="feature-extraction",
+            task_name=strip_control_chars(display_section_task(figure)),
+            dataset_type="ponticello-library",
+            dataset_name=strip_control_chars(summary.about.library),
+            dataset_config=strip_control_chars(figure.task),  # keeps the tasks apart
+            metric_type=metric_type or "metric",
+            metric_name=metric,
+            metric_value=float(figure.value),
+        )
+        results.append(result)
     metadata = ModelCardData(library_name="ponticello", license="unknown", tags=list(TAGS))
     if results:
         metadata.metrics = list(dict.fromkeys(result.metric_type for result in results))
@@ -182,54 +134,11 @@ def _card_metadata(summary: Summary) -> ModelCardData:
     return metadata
 
 
-def _eval_result(figure: Figure, library: str) -> EvalResult:
-    task = f"{SECTION_NAMES[figure.section]}: {display_task(figure)}"
-    metric = strip_control_chars(figure.metric)
-    # a hub writes `NDCG@10` as `ndcg_at_10`
-    metric_type = re.sub(r"\W+", "_", metric.lower().replace("@", "_at_")).strip("_")
-    return EvalResult(
-        task_type="feature-extraction",
-        task_name=strip_control_chars(task),
-        dataset_type="ponticello-library",
-        dataset_name=strip_control_chars(library),
-        dataset_config=strip_control_chars(figure.task),  # keeps the tasks apart
-        metric_type=metric_type or "metric",
-        metric_name=metric,
-        metric_value=float(figure.value),
-    )
-
-
 def _render(template: str, summary: Summary, metadata: str = "") -> str:
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            summary=summary,
-            about=summary.about,
-            tables=tables_of(summary.figures),
-            metadata=metadata,
-        )
+    text = report_template(template, md=markdown_text).render(
+        summary=summary,
+        about=summary.about,
+        tables=tables_of(summary.figures),
+        metadata=metadata,
     )
     return text.rstrip("\n") + "\n"
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("ponticello.evaluate", "report"),
-        autoescape=False,  # the filter `md` escapes for Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["md"] = markdown_text
-    environment.globals.update(
-        background_table=background_table,
-        differences_table=differences_table,
-        display_metric=display_metric,
-        display_task=display_task,
-        figures_table=figures_table,
-        format_count=format_count,
-        section_names=SECTION_NAMES,
-        simulated=SIMULATED,
-    )
-    return environment

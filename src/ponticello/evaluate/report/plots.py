@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from math import isfinite, isnan
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MplFigure
 from matplotlib.ticker import MaxNLocator
+from scipy.spatial.distance import cdist
 
 from ponticello.evaluate.report.tables import (
     Table,
@@ -97,6 +99,12 @@ CURVE_NAMES = {"weights": "interpolating the weights", "blend": "blending the sc
 MIN_LABEL_DISTANCE_PT = 15
 LABEL_OFFSET_PT = 10
 _CURVE_STYLES = ((BLUE, "D"), (ORANGE, "s"))
+_POSITION_STYLE: dict[str, Any] = {
+    "textcoords": "offset points",
+    "ha": "center",
+    "va": "center",
+    "fontsize": 8,
+}
 _END_NAMES = {0.0: STAGE_ONE, 1.0: STAGE_TWO}
 
 CHANGES, TRADEOFF = "changes", "tradeoff"
@@ -104,21 +112,16 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """svg is complete, on white; inline_svg takes its colours from a page's CSS variables."""
+class Plot:
+    """svg is complete, on white; inline_svg takes its colours from a page's CSS variables.
 
+    name: of its files, without suffix.
+    """
+
+    name: str
     svg: bytes
     png: bytes
     inline_svg: str
-
-
-@dataclass(frozen=True)
-class Plot:
-    """name: of its files, without suffix; label: a description in words."""
-
-    name: str
-    label: str
-    drawing: Drawing
 
 
 @dataclass(frozen=True)
@@ -132,12 +135,7 @@ class Plots:
     @property
     def all(self) -> list[Plot]:
         """Every plot that exists."""
-        plots = list(self.tasks.values())
-        if self.changes is not None:
-            plots.insert(0, self.changes)
-        if self.front is not None:
-            plots.append(self.front)
-        return plots
+        return list(filter(None, chain([self.changes], self.tasks.values(), [self.front])))
 
 
 @dataclass(frozen=True)
@@ -167,14 +165,15 @@ class Curve:
         pairs = zip(self.semantic, self.preference, strict=True)
         return [(semantic.value, preference.value) for semantic, preference in pairs]
 
+    @property
+    def semantic_name(self) -> str:
+        """The semantic metric, as written in a report."""
+        return strip_control_chars(display_metric(self.semantic[0].metric))
 
-@dataclass(frozen=True)
-class TradeoffCurve:
-    """All curves, on the same two metrics."""
-
-    semantic_metric: str
-    preference_metric: str
-    curves: list[Curve]
+    @property
+    def preference_name(self) -> str:
+        """The preference metric, as written in a report."""
+        return strip_control_chars(display_metric(self.preference[0].metric))
 
 
 def plots_of(summary: Summary) -> Plots:
@@ -182,7 +181,8 @@ def plots_of(summary: Summary) -> Plots:
     tables = []
     names = []
     for table in tables_of(summary.figures):
-        if table.record is not None and table.section != "tradeoff" and _measured(table):
+        n_measured = len(table.record_column) - len(table.unmeasured)
+        if table.section != "tradeoff" and n_measured:
             tables.append(table)
             names.append(f"{table.section} {table.task}")
     tasks = {}
@@ -193,27 +193,13 @@ def plots_of(summary: Summary) -> Plots:
 
 def changes_of_record(summary: Summary) -> list[Difference]:
     """Returns stage two minus stage one in every metric of record, semantic tasks first."""
-    of_record = set()
-    for figure in summary.figures:
-        if figure.of_record:
-            of_record.add((figure.section, figure.task, figure.metric))
+    of_record = {(table.section, table.task, table.record) for table in tables_of(summary.figures)}
     changes = []
     for difference in summary.differences:
-        if (difference.method, difference.against) != (STAGE_TWO, STAGE_ONE):
-            continue
         key = (difference.section, difference.task, difference.metric)
-        if key in of_record and not isnan(difference.value):
+        if difference.is_of_stages and key in of_record and not isnan(difference.value):
             changes.append(difference)
     return sorted(changes, key=lambda difference: difference.section != "semantic")
-
-
-def figures_rise(table: Table) -> bool:
-    """Returns whether a higher value of the metric of record is better."""
-    return table.column(table.record or "")[0].higher_is_better
-
-
-def _measured(table: Table) -> list[Figure]:
-    return [figure for figure in table.column(table.record or "") if not isnan(figure.value)]
 
 
 def _plot_changes(summary: Summary) -> Plot | None:
@@ -230,14 +216,15 @@ def _plot_changes(summary: Summary) -> Plot | None:
     mark = " Taste is that of SIMULATED listeners." if summary.about.is_simulated else ""
     caption = f"stage two minus stage one: right of 0 is better. Filled: significant.{mark}"
     label = f"Stage two minus stage one in {len(dots)} tasks; the numbers are under Differences."
-    return Plot(CHANGES, label, _render_dots(dots, caption, 0.0, CHANGES, label))
+    return _render_dots(dots, caption, 0.0, CHANGES, label)
 
 
 def _plot_task(table: Table, slug: str) -> Plot:
-    rises = figures_rise(table)
+    rises = table.record_rises
+    measured = [figure for figure in table.record_column if not isnan(figure.value)]
     dots = []
     chance = None
-    for figure in sorted(_measured(table), key=lambda figure: figure.value, reverse=rises):
+    for figure in sorted(measured, key=lambda figure: figure.value, reverse=rises):
         emphasis = _METHOD_EMPHASIS.get(figure.method, "")
         name = display_name(figure.method)
         dots.append(Dot(name, figure.value, figure.low, figure.high, emphasis))
@@ -246,31 +233,36 @@ def _plot_task(table: Table, slug: str) -> Plot:
     subject = strip_control_chars(f"{table.record} on {display_task(table)}")
     caption = f"{subject} ({'higher' if rises else 'lower'} is better)"
     label = f"{caption}, {len(dots)} methods with their intervals; the numbers are in the table."
-    return Plot(slug, label, _render_dots(dots, caption, chance, slug, label))
-
-
-def _plot_tradeoff(summary: Summary) -> Plot | None:
-    tradeoff = tradeoff_curve(summary.figures)
-    if tradeoff is None:
-        return None
-    metrics = f"{display_metric(tradeoff.preference_metric)} against "
-    metrics += display_metric(tradeoff.semantic_metric)
-    label = f"{strip_control_chars(metrics)} between stage one and stage two."
-    draw = partial(draw_tradeoff, tradeoff=tradeoff, is_simulated=summary.about.is_simulated)
-    return Plot(TRADEOFF, label, render(draw, TRADEOFF_HEIGHT_IN, TRADEOFF, label))
+    return _render_dots(dots, caption, chance, slug, label)
 
 
 def _render_dots(
-    dots: Sequence[Dot], caption: str, reference: float | None, prefix: str, label: str
-) -> Drawing:
-    draw = partial(draw_dots, dots=dots, caption=caption, reference=reference)
-    return render(draw, dots_height(dots, caption), prefix, label)
+    dots: Sequence[Dot], caption: str, reference: float | None, name: str, label: str
+) -> Plot:
+    caption_lines = _wrapped(caption, CAPTION_WIDTH, 3)
+    height_in = FRAME_IN + ROW_IN * len(dots) + 0.16 * len(caption_lines)
+    return render(
+        lambda figure: draw_dots(figure, dots, "\n".join(caption_lines), reference),
+        height_in,
+        name,
+        label,
+    )
 
 
-def render(draw: Callable[[MplFigure], None], height_in: float, prefix: str, label: str) -> Drawing:
+def _plot_tradeoff(summary: Summary) -> Plot | None:
+    curves = tradeoff_curves(summary.figures)
+    if not curves:
+        return None
+    label = f"{curves[0].preference_name} against {curves[0].semantic_name} "
+    label += "between stage one and stage two."
+    draw = partial(draw_tradeoff, curves=curves, is_simulated=summary.about.is_simulated)
+    return render(draw, TRADEOFF_HEIGHT_IN, TRADEOFF, label)
+
+
+def render(draw: Callable[[MplFigure], None], height_in: float, name: str, label: str) -> Plot:
     """Returns the result of `draw` on an empty figure that is WIDTH_IN wide.
 
-    prefix: begins every id of the inline SVG, since a page may hold several; label: the accessible
+    name: begins every id of the inline SVG, since a page may hold several; label: the accessible
     name.
     """
     style = (matplotlib.style.context("default"), matplotlib.rc_context(_STYLE))
@@ -285,7 +277,7 @@ def render(draw: Callable[[MplFigure], None], height_in: float, prefix: str, lab
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(svg, format="svg", metadata=no_metadata)
         figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
-    return Drawing(svg.getvalue(), png.getvalue(), _inline(svg.getvalue(), prefix, label))
+    return Plot(name, svg.getvalue(), png.getvalue(), _inline(svg.getvalue(), name, label))
 
 
 def _inline(svg: bytes, prefix: str, label: str) -> str:
@@ -327,11 +319,6 @@ def _page_value(name: str, value: str, prefix: str) -> str:
     return value
 
 
-def dots_height(dots: Sequence[Dot], caption: str) -> float:
-    """Returns the height of a plot of `dots` in inches."""
-    return FRAME_IN + ROW_IN * len(dots) + 0.16 * len(_wrapped(caption, CAPTION_WIDTH, 3))
-
-
 def draw_dots(
     figure: MplFigure, dots: Sequence[Dot], caption: str, reference: float | None
 ) -> None:
@@ -351,9 +338,7 @@ def draw_dots(
         face = PAPER if dot.is_open else colour
         axes.plot(dot.value, row, marker, color=colour, markerfacecolor=face, **style)
     axes.set_ylim(len(dots) - 0.4, -0.6)
-    labels = []
-    for dot in dots:
-        labels.append("\n".join(_wrapped(dot.label, LABEL_WIDTH, 2)))
+    labels = ["\n".join(_wrapped(dot.label, LABEL_WIDTH, 2)) for dot in dots]
     axes.set_yticks(range(len(dots)), labels, linespacing=1.05)
     for text, dot in zip(axes.get_yticklabels(), dots, strict=True):
         text.set_color(_MARKS[dot.emphasis][0] if dot.emphasis else INK)
@@ -362,7 +347,7 @@ def draw_dots(
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.ticklabel_format(axis="x", style="plain", useOffset=False)
-    figure.supxlabel("\n".join(_wrapped(caption, CAPTION_WIDTH, 3)), fontsize="medium")
+    figure.supxlabel(caption, fontsize="medium")
 
 
 def _wrapped(text: str, width: int, max_lines: int) -> list[str]:
@@ -370,8 +355,8 @@ def _wrapped(text: str, width: int, max_lines: int) -> list[str]:
     return textwrap.wrap(line, width, max_lines=max_lines, placeholder="…") or [""]
 
 
-def tradeoff_curve(figures: Sequence[Figure]) -> TradeoffCurve | None:
-    """Returns the trade-off among all figures of the section "tradeoff"; None if there is none.
+def tradeoff_curves(figures: Sequence[Figure]) -> list[Curve]:
+    """Returns the curves among all figures, of the tasks of the section "tradeoff".
 
     The first metric is semantic, the second preference. Methods are positions, "0.00" to "1.00"; a
     position that lacks one of the two values is not on the curve.
@@ -379,7 +364,7 @@ def tradeoff_curve(figures: Sequence[Figure]) -> TradeoffCurve | None:
     selected = [figure for figure in figures if figure.section == "tradeoff"]
     metrics = list(dict.fromkeys(figure.metric for figure in selected))
     if len(metrics) < 2:
-        return None
+        return []
     curves = []
     for table in tables_of(selected):
         curve = Curve(table.task, [], [], [])
@@ -388,39 +373,36 @@ def tradeoff_curve(figures: Sequence[Figure]) -> TradeoffCurve | None:
             preference = table.cells.get((position, metrics[1]))
             if semantic is None or preference is None:
                 continue
-            if isnan(semantic.value) or isnan(preference.value):
+            if isnan(semantic.value + preference.value):
                 continue
             curve.positions.append(position)
             curve.semantic.append(semantic)
             curve.preference.append(preference)
         if curve.positions:
             curves.append(curve)
-    return TradeoffCurve(metrics[0], metrics[1], curves) if curves else None
+    return curves
 
 
-def draw_tradeoff(figure: MplFigure, tradeoff: TradeoffCurve, is_simulated: bool) -> None:
+def draw_tradeoff(figure: MplFigure, curves: Sequence[Curve], is_simulated: bool) -> None:
     """Draws all curves with their intervals as light crosses; better is right and up."""
     axes = figure.add_subplot()
-    styles = [_CURVE_STYLES[i % len(_CURVE_STYLES)] for i in range(len(tradeoff.curves))]
-    for curve, (colour, marker) in zip(tradeoff.curves, styles, strict=True):
+    for curve, (colour, marker) in zip(curves, _CURVE_STYLES, strict=False):
         _draw_curve(axes, curve, colour, marker)
     axes.margins(0.04)
-    if not tradeoff.curves[0].semantic[0].higher_is_better:
+    if not curves[0].semantic[0].higher_is_better:
         axes.invert_xaxis()
-    if not tradeoff.curves[0].preference[0].higher_is_better:
+    if not curves[0].preference[0].higher_is_better:
         axes.invert_yaxis()
-    for curve, (colour, _) in zip(tradeoff.curves, styles, strict=True):
+    for curve, (colour, _) in zip(curves, _CURVE_STYLES, strict=False):
         other_points = []
-        for other_curve in tradeoff.curves:
+        for other_curve in curves:
             if other_curve is not curve:
-                other_points += _points_on_paper(axes, other_curve)
+                other_points += other_curve.points
         _label_positions(axes, curve, colour, other_points)
-    _label_ends(axes, tradeoff)
-    semantic_metric = strip_control_chars(display_metric(tradeoff.semantic_metric))
-    preference_metric = strip_control_chars(display_metric(tradeoff.preference_metric))
-    axes.set_xlabel(f"meaning: {semantic_metric}  (better to the right)")
+    _label_ends(axes, curves)
+    axes.set_xlabel(f"meaning: {curves[0].semantic_name}  (better to the right)")
     listeners = "taste of SIMULATED listeners" if is_simulated else "taste"
-    axes.set_ylabel(f"{listeners}\n{preference_metric}")
+    axes.set_ylabel(f"{listeners}\n{curves[0].preference_name}")
     axes.grid()
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -434,94 +416,65 @@ def _draw_curve(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
         axes.plot([semantic.low, semantic.high], [preference.value] * 2, **light)
         axes.plot([semantic.value] * 2, [preference.low, preference.high], **light)
     points = np.array(curve.points)
-    axes.plot(
-        points[:, 0],
-        points[:, 1],
-        marker=marker,
-        color=colour,
-        linewidth=1.6,
-        markersize=5,
-        markeredgecolor=PAPER,
-        label=CURVE_NAMES.get(curve.task, strip_control_chars(curve.task)),
-    )
+    name = CURVE_NAMES.get(curve.task, strip_control_chars(curve.task))
+    style: dict[str, Any] = {"linewidth": 1.6, "markersize": 5, "markeredgecolor": PAPER}
+    axes.plot(points[:, 0], points[:, 1], marker=marker, color=colour, label=name, **style)
 
 
-def _label_positions(axes: Axes, curve: Curve, colour: str, other_points: Sequence[Point]) -> None:
+def _label_positions(axes: Axes, curve: Curve, colour: str, other_points: list[Point]) -> None:
     """Writes the position beside each point that is far enough from the last labelled one.
 
     other_points: of the other curves; labels are on the side of the curve away from them.
     """
-    points = _points_on_paper(axes, curve)
-    normals = [_normal(points, row) for row in range(len(points))]
+    points = _on_paper(axes, curve.points)
+    padded = np.pad(points, ((1, 1), (0, 0)), "edge")
+    along = padded[2:] - padded[:-2]  # from the point before to the one after
+    lengths = np.linalg.norm(along, axis=1, keepdims=True)
+    upward = np.array([0.0, 1.0])  # where the two coincide
+    turned = np.stack([along[:, 1], -along[:, 0]], axis=1)
+    normals = np.where(lengths > 0, turned / np.maximum(lengths, 1e-12), upward)
     outward = 0.0
-    for point, normal in zip(points, normals, strict=True):
-        nearest = min(other_points, key=partial(math.dist, point), default=point)
-        outward += (point[0] - nearest[0]) * normal[0] + (point[1] - nearest[1]) * normal[1]
-    distance = math.copysign(LABEL_OFFSET_PT, outward)
-    last = (math.inf, math.inf)
+    if other_points:
+        others = _on_paper(axes, other_points)
+        nearest = others[cdist(points, others).argmin(axis=1)]
+        outward = float(((points - nearest) * normals).sum())
+    offsets = math.copysign(LABEL_OFFSET_PT, outward) * normals
+    last = np.array([math.inf, math.inf])
     for row, position in enumerate(curve.positions):
-        is_end = float(position) in _END_NAMES
-        if is_end or math.dist(points[row], last) < MIN_LABEL_DISTANCE_PT:
+        is_near = math.dist(points[row], last) < MIN_LABEL_DISTANCE_PT
+        if float(position) in _END_NAMES or is_near:
             continue
         last = points[row]
-        axes.annotate(
-            f"{float(position):g}",
-            curve.points[row],
-            (distance * normals[row][0], distance * normals[row][1]),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color=colour,
-        )
+        text = f"{float(position):g}"
+        axes.annotate(text, curve.points[row], offsets[row], color=colour, **_POSITION_STYLE)
 
 
-def _normal(points: Sequence[Point], row: int) -> Point:
-    """Returns the unit normal of the curve at a point; upward where its neighbours coincide."""
-    before = points[max(0, row - 1)]
-    after = points[min(len(points) - 1, row + 1)]
-    length = math.dist(before, after)
-    if length == 0:
-        return (0.0, 1.0)
-    return ((after[1] - before[1]) / length, (before[0] - after[0]) / length)
-
-
-def _label_ends(axes: Axes, tradeoff: TradeoffCurve) -> None:
+def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
     """Writes the names of the ends, once where curves share them, away from the curves."""
-    x_on_paper = []
+    all_points = list(chain.from_iterable(curve.points for curve in curves))
+    middle = _on_paper(axes, all_points)[:, 0].mean()
     ends: dict[tuple[str, Point], None] = {}
-    for curve in tradeoff.curves:
+    for curve in curves:
         for position, point in zip(curve.positions, curve.points, strict=True):
-            x_on_paper.append(_on_paper(axes, point)[0])
             if float(position) in _END_NAMES:
                 ends[_END_NAMES[float(position)], point] = None
-    middle = sum(x_on_paper) / len(x_on_paper)
     ring: dict[str, Any] = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.0}
+    style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "weight": "bold"}
+    style["bbox"] = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
     for name, point in ends:
-        is_right = _on_paper(axes, point)[0] > middle
         axes.plot(point[0], point[1], "o", markeredgecolor=MUTED, **ring)
-        axes.annotate(
-            display_name(name),
-            point,
-            (9 if is_right else -9, 0),
-            textcoords="offset points",
-            ha="left" if is_right else "right",
-            va="center",
-            weight="bold",
-            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
-        )
+        if _on_paper(axes, [point])[0, 0] > middle:
+            axes.annotate(display_name(name), point, (9, 0), ha="left", **style)
+        else:
+            axes.annotate(display_name(name), point, (-9, 0), ha="right", **style)
 
 
-def _points_on_paper(axes: Axes, curve: Curve) -> list[Point]:
-    return [_on_paper(axes, point) for point in curve.points]
+def _on_paper(axes: Axes, points: Sequence[Point]) -> np.ndarray:
+    """Returns (n, 2), about where points will be, in pt.
 
-
-def _on_paper(axes: Axes, point: Point) -> Point:
-    """Returns about where a point will be, in pt; the size of the axes is a guess, as the layout
-    is computed later.
+    The size of the axes is a guess, as the layout is computed later.
     """
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
-    x = (point[0] - left) / (right - left) * 0.8 * WIDTH_IN * 72
-    y = (point[1] - bottom) / (top - bottom) * 0.75 * TRADEOFF_HEIGHT_IN * 72
-    return (x, y)
+    size_pt = 72 * np.array([0.8 * WIDTH_IN, 0.75 * TRADEOFF_HEIGHT_IN])
+    return np.asarray((points - np.array([left, bottom])) / [right - left, top - bottom] * size_pt)

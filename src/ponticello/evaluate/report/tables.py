@@ -6,10 +6,14 @@ it one printable line, and each kind of file escapes it in its own way.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
 from math import isnan
 from typing import Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ponticello.evaluate.results import Difference, EvaluationInfo, Figure, Section
 
@@ -35,7 +39,7 @@ METHOD_NAMES = {
     "vectors_to_factors": "vectors to factors",
     "vectors_text_to_factors": "vectors and text to factors",
 }
-_TASK_NAMES = {
+_NAMES = METHOD_NAMES | {
     "text_to_audio": "text to audio",
     "audio_to_text": "audio to text",
     "next_tracks_warm": "next tracks, warm",
@@ -49,7 +53,6 @@ _TASK_NAMES = {
     "weights": "weights",
     "blend": "dial",
 }
-_NAMES = METHOD_NAMES | _TASK_NAMES
 SECTION_NAMES: dict[Section, str] = {
     "semantic": "meaning",
     "preference": "taste",
@@ -102,6 +105,16 @@ def display_metric(metric: str) -> str:
 def display_task(row: "Figure | Difference | Table") -> str:
     """Returns how a task is written in a report, with a mark where its listeners are simulated."""
     return display_name(row.task) + (SIMULATED_MARK if row.is_simulated else "")
+
+
+def display_section_task(row: Figure | Difference) -> str:
+    """Returns how a section and its task are written in a report."""
+    return f"{SECTION_NAMES[row.section]}: {display_task(row)}"
+
+
+def display_methods(difference: Difference) -> str:
+    """Returns how the two methods of a difference are written in a report."""
+    return f"{display_name(difference.method)} minus {display_name(difference.against)}"
 
 
 def slug(text: str) -> str:
@@ -165,13 +178,41 @@ class Table:
         """The metric of record, if the task has one."""
         return next((figure.metric for figure in self.figures if figure.of_record), None)
 
+    @property
+    def record_column(self) -> list[Figure]:
+        """The figures of the metric of record, in the order of methods."""
+        return self.column(self.record or "")
+
+    @property
+    def record_rises(self) -> bool:
+        """Whether a higher value of the metric of record is better."""
+        return self.record_column[0].higher_is_better
+
+    @property
+    def unmeasured(self) -> list[str]:
+        """The methods, as written in a report, that have no value in the metric of record."""
+        figures = self.record_column
+        return [display_name(figure.method) for figure in figures if isnan(figure.value)]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any figure has an interval."""
+        return any(map(interval, self.figures))
+
+    @property
+    def has_spreads(self) -> bool:
+        """Whether any figure has a standard deviation over seeds."""
+        return any(map(spread, self.figures))
+
+    @property
+    def standings(self) -> "dict[str, dict[str, Standing]]":
+        """The result of `rank_methods` by metric."""
+        return {metric: rank_methods(self.column(metric)) for metric in self.metrics}
+
     def column(self, metric: str) -> list[Figure]:
         """The figures of one metric, in the order of methods."""
-        figures = []
-        for method in self.methods:
-            if (method, metric) in self.cells:
-                figures.append(self.cells[method, metric])
-        return figures
+        figures = [self.cells.get((method, metric)) for method in self.methods]
+        return list(filter(None, figures))
 
     def metric_heading(self, metric: str) -> str:
         """Returns the metric's display text, marked where only some have simulated listeners."""
@@ -199,11 +240,8 @@ def is_ranked(column: Sequence[Figure]) -> bool:
     True for the sections semantic and preference with at least two intervals. A number of a whole
     (coverage, effective rank) has no interval, and more of it is not always better.
     """
-    n_intervals = 0
-    for figure in column:
-        if figure.section in ("semantic", "preference") and interval(figure):
-            n_intervals += 1
-    return n_intervals >= 2
+    with_interval = [figure for figure in column if interval(figure)]
+    return len(with_interval) > 1 and with_interval[0].section in ("semantic", "preference")
 
 
 def rank_methods(column: Sequence[Figure]) -> dict[str, Standing]:
@@ -270,10 +308,7 @@ def spread(figure: Figure | Difference) -> str:
 
 def methods_of(tables: Sequence[Table]) -> list[str]:
     """Returns the methods of all tables, in order of first appearance."""
-    methods: list[str] = []
-    for table in tables:
-        methods += table.methods
-    return list(dict.fromkeys(methods))
+    return list(dict.fromkeys(chain.from_iterable(table.methods for table in tables)))
 
 
 def format_value(figure: Figure | Difference) -> str:
@@ -307,10 +342,8 @@ def verdict(difference: Difference) -> str:
 def format_count(figures: Sequence[Figure]) -> str:
     """Formats the number of queries or rows behind `figures`: `312`, `290 to 312`."""
     counts = sorted({figure.n for figure in figures})
-    if not counts:
-        return "0"
-    if len(counts) == 1:
-        return f"{counts[0]:,}"
+    if len(counts) < 2:
+        return f"{sum(counts):,}"
     return f"{counts[0]:,} to {counts[-1]:,}"
 
 
@@ -337,3 +370,17 @@ def background(about: EvaluationInfo) -> list[tuple[str, str]]:
         ("Command", about.command),
     ]
     return [(name, strip_control_chars(text)) for name, text in rows]
+
+
+@cache
+def report_template(name: str, **filters: Callable[[str], str]) -> Template:
+    """Returns a template of the report; the public names of this module are its globals."""
+    environment = Environment(
+        loader=PackageLoader("ponticello.evaluate", "report"),
+        autoescape=name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters.update(filters)
+    public = {key: value for key, value in globals().items() if not key.startswith("_")}
+    return environment.get_template(name, globals=public)

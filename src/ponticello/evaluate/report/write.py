@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ponticello.errors import DataError
 from ponticello.evaluate.report.data import as_record, write_figures, write_queries
 from ponticello.evaluate.report.html import as_page
 from ponticello.evaluate.report.latex import as_latex
@@ -18,15 +17,8 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Measureme
     """Writes all files of the report to `folder`, replacing an earlier one; returns their paths.
 
     The page comes first. The same input gives the same bytes. evaluations: what `summary` was
-    computed from, one per seed in the order of `summary.about.seeds`; DataError for another number
-    of them.
+    computed from, one per seed in the order of `summary.about.seeds`.
     """
-    seeds = summary.about.seeds
-    if len(evaluations) != len(seeds):
-        raise DataError(
-            f"a report needs one evaluation per seed; found {len(evaluations)} evaluations for "
-            f"{len(seeds)} seeds"
-        )
     plots = plots_of(summary)
     texts = {
         "index.html": as_page(summary, plots),
@@ -41,7 +33,7 @@ def write_report(folder: Path, summary: Summary, evaluations: Sequence[Measureme
     with atomic_write(folder / "figures.csv") as temporary:
         write_figures(temporary, summary.figures)
     with atomic_write(folder / "queries.parquet") as temporary:
-        write_queries(temporary, seeds, evaluations)
+        write_queries(temporary, summary.about.seeds, evaluations)
     paths = [folder / name for name in texts]
     paths += [folder / "figures.csv", folder / "queries.parquet"]
     paths += _write_plots(folder / "plots", plots)
@@ -55,8 +47,8 @@ def _write_plots(folder: Path, plots: Plots) -> list[Path]:
     with atomic_write(folder) as temporary:
         temporary.mkdir()
         for plot in plots.all:
-            (temporary / f"{plot.name}.svg").write_bytes(plot.drawing.svg)
-            (temporary / f"{plot.name}.png").write_bytes(plot.drawing.png)
+            (temporary / f"{plot.name}.svg").write_bytes(plot.svg)
+            (temporary / f"{plot.name}.png").write_bytes(plot.png)
             svgs.append(folder / f"{plot.name}.svg")
             pngs.append(folder / f"{plot.name}.png")
     return svgs + pngs

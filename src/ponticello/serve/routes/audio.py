@@ -23,7 +23,7 @@ from ponticello.audio.worker_pool import TaskFailure, WorkerPool
 from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError
 from ponticello.serve.errors import APIError
-from ponticello.serve.routes.search import Now, TrackInPath
+from ponticello.serve.routes.search import IdInPath, Now
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.schema import PATH
 from ponticello.tracks.catalog import audio_path
@@ -178,7 +178,7 @@ _AUDIO: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/api/tracks/{track_id:id}/audio", response_class=Response, responses=_AUDIO, summary="Play"
 )
-async def audio(track_id: TrackInPath, now: Now, request: Request) -> Response:
+async def audio(track_id: IdInPath, now: Now, request: Request) -> Response:
     """Returns the track's file. Supports Range (206, 416), ETag, Last-Modified and HEAD."""
     path = sound_path(now, track_id)
     status, media_type = await run_in_threadpool(check_sound, path)
@@ -218,7 +218,7 @@ class _SoundResponse(FileResponse):
 
 @router.get("/api/tracks/{track_id:id}/waveform", summary="Draw")
 def waveform(
-    track_id: TrackInPath,
+    track_id: IdInPath,
     now: Now,
     request: Request,
     n: Annotated[int, Query(ge=16, le=4000)] = 400,

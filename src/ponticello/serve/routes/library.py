@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from ponticello.serve import schemas
 from ponticello.serve.catalog import browse, columns_of, common_values, track_details
 from ponticello.serve.errors import APIError
-from ponticello.serve.routes.search import Now, TrackInPath, WhereInQuery
+from ponticello.serve.routes.search import IdInPath, Now, WhereInQuery
 from ponticello.serve.routes.uploads import Uploads
 from ponticello.serve.snapshot import Snapshot
 from ponticello.storage.schema import ARTIST, PATH
@@ -115,7 +115,7 @@ def tracks(
 
 
 @router.get("/api/tracks/{track_id:id}", summary="All that is known of a track")
-def track(now: Now, track_id: TrackInPath) -> schemas.TrackDetails:
+def track(now: Now, track_id: IdInPath) -> schemas.TrackDetails:
     """A track with every column but where its file lies, and its lyrics."""
     return track_details(now, track_id)
 

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from ponticello.errors import PonticelloError
-from ponticello.search.ranking import Result
+from ponticello.search.results import Result
 from ponticello.search.service import QueryTerm, ResolvedQuery
 from ponticello.serve import schemas
 from ponticello.serve.catalog import tracks_of
@@ -122,20 +122,17 @@ class SearchRoutes:
 
 Now = Annotated[Snapshot, Depends(snapshot_of)]
 Searching = Annotated[SearchRoutes, Depends()]
-TrackInPath = Annotated[str, Path(max_length=500)]
-UserInPath = Annotated[str, Path(max_length=500)]
+IdInPath = Annotated[str, Path(max_length=500)]
 KInQuery = Annotated[int, Query(ge=1, le=schemas.MAX_K)]
-OffsetInQuery = Annotated[int, Query(ge=0, le=schemas.MAX_OFFSET)]
 BlendInQuery = Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)]
-PerArtistInQuery = Annotated[int | None, Query(ge=1, le=schemas.MAX_K)]
 WhereInQuery = Annotated[list[schemas.Filter], Query(max_length=16)]
 
 
 def page_fields(
     k: KInQuery = 10,
-    offset: OffsetInQuery = 0,
+    offset: Annotated[int, Query(ge=0, le=schemas.MAX_OFFSET)] = 0,
     blend: BlendInQuery = None,
-    per_artist: PerArtistInQuery = None,
+    per_artist: Annotated[int | None, Query(ge=1, le=schemas.MAX_K)] = None,
     where: WhereInQuery = [],  # noqa: B006  # FastAPI copies it
 ) -> dict[str, Any]:
     """Returns the fields of a `Page` out of a query string."""
@@ -170,14 +167,14 @@ def search_batch(searching: Searching, batch: schemas.SearchBatchRequest) -> sch
 
 
 @router.get("/tracks/{track_id:id}/similar", summary="Tracks like this one")
-def similar(searching: Searching, page: PageInQuery, track_id: TrackInPath) -> schemas.RankedList:
+def similar(searching: Searching, page: PageInQuery, track_id: IdInPath) -> schemas.RankedList:
     """The tracks nearest to a track, without itself and its copies."""
     terms = [schemas.Term(track_id=track_id)]
     return searching.answer(schemas.SearchRequest(terms=terms, **page))
 
 
 @router.get("/recommend/{user_id:id}", summary="For a listener of the log")
-def recommend(searching: Searching, page: PageInQuery, user_id: UserInPath) -> schemas.RankedList:
+def recommend(searching: Searching, page: PageInQuery, user_id: IdInPath) -> schemas.RankedList:
     """Tracks that a listener has not played and would like."""
     return searching.answer(schemas.RecommendRequest(user_id=user_id, **page))
 
@@ -214,7 +211,7 @@ def explain(searching: Searching, body: schemas.ExplainRequest) -> schemas.Expla
 
 @router.get("/tracks/{track_id:id}/audience", summary="Who would like this track")
 def audience(
-    now: Now, track_id: TrackInPath, k: KInQuery = 20, blend: BlendInQuery = None
+    now: Now, track_id: IdInPath, k: KInQuery = 20, blend: BlendInQuery = None
 ) -> schemas.AudienceAnswer:
     """The listeners of the log whose profile matches a track best, whether they have played it
     or not.

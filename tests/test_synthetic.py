@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import soundfile
 
-from ponticello.datasets.synthetic import SAMPLE_RATE, TRAITS, WORDS, make_catalogue, synthesize
+from tests.synthetic import SAMPLE_RATE, TRAITS, WORDS, make_catalogue, synthesize
 
 
 def _peak_hz(waveform: np.ndarray) -> float:
