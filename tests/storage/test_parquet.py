@@ -117,7 +117,7 @@ def test_damage_is_one_error_of_ours_or_none(tmp_path: Path) -> None:
         lambda path: read_parquet(path, path.name),
         scan_parquet,
         read_stored_table,
-        lambda path: read_raw(path, {}),
+        lambda path: read_raw(path, path.name, {}),
         read_vector_file,
     ]
     reasons = []

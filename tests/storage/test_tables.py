@@ -13,7 +13,7 @@ from ponticello.storage.tables import lines_of, read_raw, truncate_value
 
 def _raw(folder: Path, name: str, content: str) -> tuple[list[dict[str, object]], list[int]]:
     (folder / name).write_text(content, encoding="utf-8", newline="")
-    raw = read_raw(folder / name, {"track_id": "text", "tags": "texts"})
+    raw = read_raw(folder / name, name, {"track_id": "text", "tags": "texts"})
     assert raw.skipped == []
     return raw.frame.to_dicts(), raw.lines.to_list()
 
@@ -76,7 +76,7 @@ def test_nested_json_of_one_shape_keeps_its_type(tmp_path: Path) -> None:
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     frame = pl.DataFrame({"track_id": [3, 4], "tags": [["x"], None]})
     frame.write_parquet(tmp_path / "t.parquet")
-    raw = read_raw(tmp_path / "t.parquet", {"track_id": "text"})
+    raw = read_raw(tmp_path / "t.parquet", "t.parquet", {"track_id": "text"})
     assert raw.frame.equals(frame)
     assert raw.lines.to_list() == [1, 2]
 

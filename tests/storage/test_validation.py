@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from ponticello.errors import DataError
 from ponticello.storage.layout import SkippedRow
-from ponticello.storage.schema import INTERACTIONS, TRACKS
+from ponticello.storage.schema import INTERACTIONS, TRACKS, Table
 from ponticello.storage.validation import read_table
 
 
@@ -20,14 +20,21 @@ def _write(folder: Path, name: str, content: str | bytes) -> Path:
     return path
 
 
+def _read(
+    path: Path, table: Table, rename: dict[str, str] | None = None
+) -> tuple[pl.DataFrame, list[SkippedRow]]:
+    frame, _, skipped = read_table(path, table, rename)
+    return frame, skipped
+
+
 def _events(folder: Path, *rows: str) -> tuple[pl.DataFrame, list[SkippedRow]]:
     content = "\n".join(["user_id,track_id,played_at,event,played_s,weight", *rows]) + "\n"
-    return read_table(_write(folder, "plays.csv", content), INTERACTIONS)
+    return _read(_write(folder, "plays.csv", content), INTERACTIONS)
 
 
 def test_known_columns_are_cast_and_others_kept(tmp_path: Path) -> None:
     content = "track_id,title,genres,duration_s,mood\n 1 ,  ,Jazz; Piano|Trio;,12.5, calm\n"
-    frame, skipped = read_table(_write(tmp_path, "tracks.csv", content), TRACKS)
+    frame, skipped = _read(_write(tmp_path, "tracks.csv", content), TRACKS)
     row = {
         "track_id": "1",
         "title": None,
@@ -110,13 +117,13 @@ def test_only_the_first_problem_of_a_row_is_listed(tmp_path: Path) -> None:
 
 
 def test_negative_duration_is_listed(tmp_path: Path) -> None:
-    _, skipped = read_table(_write(tmp_path, "t.csv", "track_id,duration_s\na,-3\n"), TRACKS)
+    _, skipped = _read(_write(tmp_path, "t.csv", "track_id,duration_s\na,-3\n"), TRACKS)
     assert skipped == [SkippedRow("t.csv", 2, "duration_s", "-3", "is negative")]
 
 
 def test_first_row_of_a_repeated_track_wins(tmp_path: Path) -> None:
     content = "track_id,title,duration_s\na,bad,x\na,first,1\nb,other,1\na,second,1\n"
-    frame, skipped = read_table(_write(tmp_path, "tracks.csv", content), TRACKS)
+    frame, skipped = _read(_write(tmp_path, "tracks.csv", content), TRACKS)
     assert frame["title"].to_list() == ["first", "other"]
     assert [(row.line, row.reason) for row in skipped] == [
         (2, "is not a finite number"),
@@ -127,14 +134,14 @@ def test_first_row_of_a_repeated_track_wins(tmp_path: Path) -> None:
 def test_quoted_line_breaks_and_blank_lines_keep_line_numbers_right(tmp_path: Path) -> None:
     """Lines: 1 header, 2-3 record a, 4 blank, 5-6 record b (bad), 7 record c."""
     content = 'track_id,lyrics,duration_s\na,"one\ntwo",1\n\nb,"three\nfour",x\nc,,2\n'
-    frame, skipped = read_table(_write(tmp_path, "tracks.csv", content), TRACKS)
+    frame, skipped = _read(_write(tmp_path, "tracks.csv", content), TRACKS)
     assert frame["lyrics"].to_list() == ["one\ntwo", None]
     assert [(row.line, row.field) for row in skipped] == [(5, "duration_s")]
 
 
 def test_stray_quote_costs_only_its_line(tmp_path: Path) -> None:
     content = 'track_id,title\na,"broken\nb,"fine"\nc,fine\n'
-    frame, skipped = read_table(_write(tmp_path, "tracks.csv", content), TRACKS)
+    frame, skipped = _read(_write(tmp_path, "tracks.csv", content), TRACKS)
     assert frame["track_id"].to_list() == ["b", "c"]
     assert [(row.line, row.value) for row in skipped] == [(2, 'a,"broken')]
     assert skipped[0].reason.startswith("is not valid CSV")
@@ -142,7 +149,7 @@ def test_stray_quote_costs_only_its_line(tmp_path: Path) -> None:
 
 def test_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path, "tracks.csv", b"track_id,title\na,caf\xe9\nb,ok\n")
-    frame, skipped = read_table(path, TRACKS)
+    frame, skipped = _read(path, TRACKS)
     assert frame["track_id"].to_list() == ["b"]
     assert skipped == [SkippedRow("tracks.csv", 2, "", "a,caf\ufffd", "is not UTF-8")]
 
@@ -161,7 +168,7 @@ def test_jsonl_lines_are_checked_one_by_one(tmp_path: Path) -> None:
         b'{"track_id": "\\ud800"}',
         b'{"track_id": "c", "tags": ["x", " "]}',
     ]
-    frame, skipped = read_table(_write(tmp_path, "tracks.jsonl", b"\n".join(lines)), TRACKS)
+    frame, skipped = _read(_write(tmp_path, "tracks.jsonl", b"\n".join(lines)), TRACKS)
     assert frame.select("track_id", "duration_s", "tags").rows() == [
         ("7", 3.0, None),
         ("c", None, ["x"]),
@@ -172,7 +179,7 @@ def test_jsonl_lines_are_checked_one_by_one(tmp_path: Path) -> None:
         (5, "", "is not UTF-8"),
         (6, "track_id", "is missing"),
         (7, "duration_s", "is not a finite number"),
-        (8, "", "is not a JSON object"),
+        (8, "", "is not text: half a surrogate pair"),
     ]
 
 
@@ -180,7 +187,7 @@ def test_parquet_rows_count_from_one(tmp_path: Path) -> None:
     pl.DataFrame({"track_id": ["a", None], "duration_s": [1, 2]}).write_parquet(
         tmp_path / "t.parquet"
     )
-    frame, skipped = read_table(tmp_path / "t.parquet", TRACKS)
+    frame, skipped = _read(tmp_path / "t.parquet", TRACKS)
     assert frame.rows() == [("a", 1.0)]
     assert skipped == [SkippedRow("t.parquet", 2, "track_id", "", "is missing")]
 
@@ -212,7 +219,7 @@ def test_csv_jsonl_and_parquet_give_the_same_frame(tmp_path: Path) -> None:
     )
     _write(tmp_path, "t.ndjson", "\n".join(json.dumps(row) for row in rows))
     for suffix in ("parquet", "csv", "tsv", "ndjson"):
-        read, skipped = read_table(tmp_path / f"t.{suffix}", TRACKS)
+        read, skipped = _read(tmp_path / f"t.{suffix}", TRACKS)
         assert_frame_equal(read, frame)
         assert skipped == []
 
@@ -227,20 +234,20 @@ def test_times_are_the_same_in_every_format(tmp_path: Path) -> None:
         "unix": times.dt.epoch("s"),
     }.items():
         pl.DataFrame(ids).with_columns(column).write_parquet(tmp_path / f"{name}.parquet")
-        assert read_table(tmp_path / f"{name}.parquet", INTERACTIONS)[0]["played_at"].to_list() == [
+        assert _read(tmp_path / f"{name}.parquet", INTERACTIONS)[0]["played_at"].to_list() == [
             moment
         ]
     old = pl.DataFrame(ids).with_columns(pl.Series("played_at", [datetime(1890, 1, 1, tzinfo=UTC)]))
     old.write_parquet(tmp_path / "old.parquet")
-    assert [
-        (row.line, row.field) for row in read_table(tmp_path / "old.parquet", INTERACTIONS)[1]
-    ] == [(1, "played_at")]
+    assert [(row.line, row.field) for row in _read(tmp_path / "old.parquet", INTERACTIONS)[1]] == [
+        (1, "played_at")
+    ]
     path = _write(
         tmp_path,
         "p.jsonl",
         json.dumps({"user_id": 1, "track_id": 2, "played_at": moment.timestamp()}),
     )
-    assert read_table(path, INTERACTIONS)[0].rows() == [("1", "2", moment)]
+    assert _read(path, INTERACTIONS)[0].rows() == [("1", "2", moment)]
 
 
 def test_fast_and_exact_reading_of_a_csv_agree(tmp_path: Path) -> None:
@@ -253,16 +260,16 @@ def test_fast_and_exact_reading_of_a_csv_agree(tmp_path: Path) -> None:
         ("a", "again", "3"),
     ]
     fast = _write(tmp_path, "t.csv", "".join(",".join(row) + "\r\n" for row in rows))
-    read = read_table(fast, TRACKS)
+    read = _read(fast, TRACKS)
     fast.write_text("".join(",".join(f'"{field}"' for field in row) + "\r\n" for row in rows))
-    exact = read_table(fast, TRACKS)
+    exact = _read(fast, TRACKS)
     assert_frame_equal(read[0], exact[0])
     assert read[1] == exact[1]
     assert [row.line for row in exact[1]] == [3, 4, 5]
 
 
 def test_header_alone_gives_typed_columns_without_rows(tmp_path: Path) -> None:
-    frame, skipped = read_table(
+    frame, skipped = _read(
         _write(tmp_path, "t.csv", "\ufefftrack_id,duration_s,tags,mood\n"), TRACKS
     )
     assert frame.schema == {
@@ -275,7 +282,7 @@ def test_header_alone_gives_typed_columns_without_rows(tmp_path: Path) -> None:
 
 
 def test_rename_takes_the_column_of_another_name(tmp_path: Path) -> None:
-    frame, _ = read_table(_write(tmp_path, "t.csv", "id,title\na,x\n"), TRACKS, {"track_id": "id"})
+    frame, _ = _read(_write(tmp_path, "t.csv", "id,title\na,x\n"), TRACKS, {"track_id": "id"})
     assert frame.rows(named=True) == [{"track_id": "a", "title": "x"}]
 
 
@@ -303,24 +310,24 @@ def test_unusable_file_is_refused(
     tmp_path: Path, name: str, content: str | bytes, rename: dict[str, str], message: str
 ) -> None:
     with pytest.raises(DataError) as error:
-        read_table(_write(tmp_path, name, content), TRACKS, rename)
+        _read(_write(tmp_path, name, content), TRACKS, rename)
     assert str(error.value) == message
 
 
 def test_missing_or_damaged_file_and_wrong_column_type_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv is not a file; check the path"):
-        read_table(tmp_path / "none.csv", TRACKS)
+        _read(tmp_path / "none.csv", TRACKS)
     with pytest.raises(DataError, match=r"t\.parquet cannot be read as Parquet"):
-        read_table(_write(tmp_path, "t.parquet", "x"), TRACKS)
+        _read(_write(tmp_path, "t.parquet", "x"), TRACKS)
     pl.DataFrame({"track_id": ["a"], "duration_s": [True]}).write_parquet(tmp_path / "b.parquet")
     with pytest.raises(
         DataError,
         match=r"b\.parquet: column 'duration_s' is Boolean; wanted number, save it as Float64",
     ):
-        read_table(tmp_path / "b.parquet", TRACKS)
+        _read(tmp_path / "b.parquet", TRACKS)
     pl.DataFrame({"track_id": ["a"], "tags": [[["x"]]]}).write_parquet(tmp_path / "n.parquet")
     with pytest.raises(
         DataError,
         match=r"column 'tags' is List\(List\(String\)\); wanted texts, save it as List\(String\)",
     ):
-        read_table(tmp_path / "n.parquet", TRACKS)
+        _read(tmp_path / "n.parquet", TRACKS)

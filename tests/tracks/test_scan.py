@@ -538,11 +538,11 @@ def test_stopped_scan_keeps_what_is_done_and_goes_on(
 def test_kill_between_the_two_tables_makes_no_second_track(
     folder: LibraryPaths, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_path: Path) -> Any:
+    def killed(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(files_module, "atomic_write", killed)  # files.parquet is not written
+        patch.setattr(files_module, "write_parquet", killed)  # files.parquet is not written
         with pytest.raises(KeyboardInterrupt):
             scan_folder(folder, music)
     before = read_tracks(folder)

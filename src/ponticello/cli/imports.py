@@ -199,8 +199,6 @@ def import_history(
 
 
 def _print_history(result: "HistoryImport", folder: "LibraryPaths", as_json: bool) -> None:
-    from ponticello.listening.unmatched import unmatched_list_path
-
     record: dict[str, Any] = {**asdict(result), "match_rate": None, "unmatched_list": None}
     lines = []
     if result.files:
@@ -231,7 +229,7 @@ def _print_history(result: "HistoryImport", folder: "LibraryPaths", as_json: boo
     updated = output.count_note(result.n_updated, "updated")
     unmatched = ""
     if result.n_kept:
-        record["unmatched_list"] = str(unmatched_list_path(folder))
+        record["unmatched_list"] = str(folder.unmatched)
         unmatched = f", {result.n_kept:,} kept without a track (see {record['unmatched_list']})"
     lines.append(
         f"{result.n_new:,} events new{updated}{unmatched}"

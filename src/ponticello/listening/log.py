@@ -12,7 +12,6 @@ import polars as pl
 
 from ponticello.errors import DataError, LibraryError
 from ponticello.listening.importers.records import IS_KEPT, IS_TABLE
-from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import (
     EVENT,
@@ -25,8 +24,8 @@ from ponticello.storage.schema import (
     TRACK_ID,
     USER_ID,
 )
-from ponticello.storage.tables import scan_parquet
-from ponticello.storage.validation import ImportResult, read_numbered
+from ponticello.storage.tables import scan_parquet, write_parquet
+from ponticello.storage.validation import ImportResult, read_table
 from ponticello.tracks.catalog import concat_tables, fill_columns, read_stored_table, read_tracks
 
 _STEP = "import-history"
@@ -59,7 +58,7 @@ def import_interactions(
 
         import_interactions(folder, Path("plays.parquet"), columns={"user_id": "listener"})
     """
-    events, lines, bad_rows = read_numbered(path, INTERACTIONS, columns)
+    events, lines, bad_rows = read_table(path, INTERACTIONS, columns)
     skipped = redact_users(bad_rows)
     events = fill_columns(events, INTERACTIONS).with_columns(pl.col(EVENT).fill_null("play"))
     with folder.lock():
@@ -139,8 +138,7 @@ def merge_interactions(
         new = _without_events(new, events_of_users(old, new[USER_ID]))
         rows = concat_tables(old, new, name)
     rows = rows.sort(_EVENT_ORDER, maintain_order=True).drop(_PLAYLIST, _IS_COUNT)
-    with atomic_write(folder.interactions) as temporary:
-        rows.write_parquet(temporary, compression="zstd")
+    write_parquet(folder.interactions, rows)
     return new.height, rows.height
 
 
@@ -273,9 +271,7 @@ def _covered_scrobbles(plays: pl.DataFrame, covering: pl.DataFrame) -> pl.DataFr
         check_sortedness=False,
     )
     covered = next_plays.filter(pl.col("begins") <= pl.col(PLAYED_AT))
-    columns = plays.columns
-    columns.append("play_ends")
-    return covered.select(columns)
+    return covered.select(pl.col(plays.columns), "play_ends")
 
 
 def _with_event_key(events: pl.DataFrame) -> pl.DataFrame:

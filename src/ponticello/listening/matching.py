@@ -185,6 +185,10 @@ def _compare(columns: _GroupColumns, query: CatalogEntry) -> NDArray[np.bool_]:
     return np.hstack(results)
 
 
+def _groups() -> defaultdict[Any, CandidateGroup]:
+    return defaultdict(CandidateGroup)
+
+
 @dataclass
 class CatalogMatcher:
     """The catalogue, indexed by everything that can name a track in a history.
@@ -193,20 +197,14 @@ class CatalogMatcher:
     core title.
     """
 
-    entries: list[CatalogEntry]
+    entries: list[CatalogEntry] = field(default_factory=list)
     by_id: dict[str, CatalogEntry] = field(default_factory=dict)
-    by_mbid: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
-    by_isrc: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
-    by_uri: dict[str, CandidateGroup] = field(default_factory=lambda: defaultdict(CandidateGroup))
-    by_path: dict[tuple[str, ...], CandidateGroup] = field(
-        default_factory=lambda: defaultdict(CandidateGroup)
-    )
-    by_tail: dict[tuple[str, ...], CandidateGroup] = field(
-        default_factory=lambda: defaultdict(CandidateGroup)
-    )
-    by_song: dict[tuple[str, str], CandidateGroup] = field(
-        default_factory=lambda: defaultdict(CandidateGroup)
-    )
+    by_mbid: dict[str, CandidateGroup] = field(default_factory=_groups)
+    by_isrc: dict[str, CandidateGroup] = field(default_factory=_groups)
+    by_uri: dict[str, CandidateGroup] = field(default_factory=_groups)
+    by_path: dict[tuple[str, ...], CandidateGroup] = field(default_factory=_groups)
+    by_tail: dict[tuple[str, ...], CandidateGroup] = field(default_factory=_groups)
+    by_song: dict[tuple[str, str], CandidateGroup] = field(default_factory=_groups)
 
 
 def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
@@ -214,10 +212,9 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
 
     root: the folder that relative paths start from.
     """
-    catalog = CatalogMatcher([])
+    catalog = CatalogMatcher()
     for row in tracks.iter_rows(named=True):
-        entry = _parse_entry(
-            track_id=row[TRACK_ID],
+        reference = TrackReference(
             artist=row[ARTIST],
             title=row[TITLE],
             album=row[ALBUM],
@@ -225,14 +222,16 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
             duration_s=parse_number(row[DURATION_S]),
             path=(root / row[PATH]).as_posix() if row[PATH] else None,
         )
+        entry = parse_reference(reference, row[TRACK_ID])
         catalog.entries.append(entry)
         catalog.by_id[entry.track_id] = entry
         if entry.mbid:
             catalog.by_mbid[entry.mbid].entries.append(entry)
         if isrc := parse_isrc(row[ISRC]):
             catalog.by_isrc[isrc].entries.append(entry)
-        for uri in _uris(row):
-            catalog.by_uri[uri].entries.append(entry)
+        for uri in {parse_uri(row.get(column)) for column in _URI_COLUMNS}:
+            if uri is not None:
+                catalog.by_uri[uri].entries.append(entry)
         if entry.path:
             catalog.by_path[entry.path].entries.append(entry)
         for n_components in range(2, min(len(entry.path), _PATH_TAIL) + 1):
@@ -242,33 +241,11 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
     return catalog
 
 
-def _uris(row: dict[str, Any]) -> set[str]:
-    uris = {parse_uri(row.get(column)) for column in _URI_COLUMNS}
-    return {uri for uri in uris if uri is not None}
-
-
-def parse_reference(reference: TrackReference) -> CatalogEntry:
-    """Parses an entry of a history, to be compared with tracks; its `track_id` is ""."""
-    return _parse_entry(
-        track_id="",
-        artist=reference.artist,
-        title=reference.title,
-        album=reference.album,
-        mbid=reference.mbid,
-        duration_s=reference.duration_s,
-        path=reference.path,
-    )
-
-
-def _parse_entry(
-    track_id: str,
-    artist: str | None,
-    title: str | None,
-    album: str | None,
-    mbid: str | None,
-    duration_s: float | None,
-    path: str | None,
-) -> CatalogEntry:
+def parse_reference(reference: TrackReference, track_id: str = "") -> CatalogEntry:
+    """Parses an entry of a history, or a track of the catalogue, for comparison."""
+    artist = reference.artist
+    title = reference.title
+    album = reference.album
     parsed_artist = parse_artist(artist) if artist else None
     if parsed_artist is not None and parsed_artist.name in NO_ARTIST:
         parsed_artist = None
@@ -286,12 +263,10 @@ def _parse_entry(
         spelling=(_spelling(artist), _spelling(title)),
         album_words=album_words,
         album_name=parse_album(album) if album else None,
-        album_versions=ALBUM_WORDS.intersection(album_words.split())
-        if album_words
-        else frozenset(),
-        mbid=mbid,
-        duration_s=duration_s,
-        path=_path_components(path) if path else (),
+        album_versions=ALBUM_WORDS.intersection((album_words or "").split()),
+        mbid=reference.mbid,
+        duration_s=reference.duration_s,
+        path=_path_components(reference.path or ""),
     )
 
 
@@ -315,11 +290,13 @@ def match_track(reference: TrackReference, catalog: CatalogMatcher) -> Match:
         return Match(reference.track_id, "track_id")
     query = parse_reference(reference)
     refused: list[Refusal] = []
+    # The whole path, else the same last three components (or fewer).
+    files = catalog.by_path.get(query.path) or catalog.by_tail.get(query.path[-_PATH_TAIL:])
     keys: tuple[tuple[str, CandidateGroup | None, Conflict], ...] = (
         ("mbid", catalog.by_mbid.get(reference.mbid or ""), _version_conflict),
         ("isrc", catalog.by_isrc.get(reference.isrc or ""), _version_conflict),
         ("uri", catalog.by_uri.get(reference.uri or ""), _no_conflict),
-        ("path", _files_at(query.path, catalog), _file_conflict),
+        ("path", files, _file_conflict),
     )
     for rule, group, conflict in keys:
         if group is not None:
@@ -347,11 +324,6 @@ def match_track(reference: TrackReference, catalog: CatalogMatcher) -> Match:
 def album_or_duration_agrees(query: CatalogEntry, entry: CatalogEntry) -> bool:
     """Returns whether the album or the duration shows that two tracks are one recording."""
     return _same_album(query, entry) or _same_duration(query, entry)
-
-
-def _files_at(path: tuple[str, ...], catalog: CatalogMatcher) -> CandidateGroup | None:
-    """Returns files with the whole path, else with the same last three components (or fewer)."""
-    return catalog.by_path.get(path) or catalog.by_tail.get(path[-_PATH_TAIL:])
 
 
 def _select(

@@ -5,13 +5,11 @@ less is another song as often as a slip. Versions, numbers and guests must be eq
 duration must not disagree, and the track must be the only one.
 """
 
-import csv
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -34,13 +32,12 @@ from ponticello.listening.matching import (
     album_or_duration_agrees,
     parse_reference,
 )
-from ponticello.storage.files import atomic_write, escape_csv_cell
+from ponticello.storage.files import write_csv_rows
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import EVENT, N_TIMES, PLAYED_AT, SESSION_ID, USER_ID
+from ponticello.storage.tables import write_parquet
 from ponticello.tracks.catalog import read_stored_table
 
-PENDING_FILE = "unmatched-history.parquet"
-LIST_FILE = "unmatched.csv"
 MIN_SIMILARITY = 75.0  # of 100; tracks below it are not suggested
 _MAX_ARTISTS = 3
 _LISTED_FIELDS = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
@@ -132,19 +129,9 @@ def fold_accents(words: str) -> str:
     return "".join(letters).replace(" ", "")
 
 
-def pending_events_path(folder: LibraryPaths) -> Path:
-    """Returns the file of the events that wait for their track."""
-    return folder.root / PENDING_FILE
-
-
-def unmatched_list_path(folder: LibraryPaths) -> Path:
-    """Returns the list of played tracks that are not in the catalogue."""
-    return folder.root / LIST_FILE
-
-
 def read_pending_events(folder: LibraryPaths) -> pl.DataFrame | None:
     """Returns the events without a track, with the fields of their references, or None."""
-    path = pending_events_path(folder)
+    path = folder.unmatched_history
     return read_stored_table(path) if path.is_file() else None
 
 
@@ -154,28 +141,26 @@ def write_pending_events(
     """Replaces the stored events without a track by `events`, each once; returns those."""
     is_count = pl.col(N_TIMES).is_not_null()
     is_playlist = pl.col(EVENT) == "playlist"
-    is_exported_list = is_playlist & ~pl.col(IS_TABLE)  # a table has exact times
-    plays = events.filter(~is_count & ~is_playlist)
-    table_lists = events.filter(is_playlist & pl.col(IS_TABLE))
-    exported_lists = events.filter(is_exported_list)
-    counts = events.filter(is_count).sort(N_TIMES, descending=True)
-    pending = pl.concat(
-        [
-            _first_of_each(plays, USER_ID, PLAYED_AT, EVENT),
-            _first_of_each(table_lists, USER_ID, PLAYED_AT, SESSION_ID),
-            _first_of_each(exported_lists, USER_ID, SESSION_ID),
-            _first_of_each(counts, USER_ID, EVENT),
-        ]
+    keys = (
+        (~is_count & ~is_playlist, (REFERENCE, USER_ID, PLAYED_AT, EVENT)),
+        # A table has exact times.
+        (is_playlist & pl.col(IS_TABLE), (REFERENCE, USER_ID, PLAYED_AT, SESSION_ID)),
+        (is_playlist & ~pl.col(IS_TABLE), (REFERENCE, USER_ID, SESSION_ID)),
+        (is_count & ~is_playlist, (REFERENCE, USER_ID, EVENT)),
     )
+    events = events.sort(N_TIMES, descending=True, maintain_order=True)  # the largest count first
+    groups = []
+    for condition, key in keys:
+        groups.append(events.filter(condition).unique(key, keep="first", maintain_order=True))
+    pending = pl.concat(groups)
     pending = pending.drop(IS_KEPT).sort(PLAYED_AT, USER_ID, EVENT, REFERENCE)
     if pending.is_empty():
-        pending_events_path(folder).unlink(missing_ok=True)
+        folder.unmatched_history.unlink(missing_ok=True)
         return pending
     fields = pl.DataFrame(references, schema=REFERENCE_COLUMNS, orient="row")
     fields = fields.with_row_index(REFERENCE)
-    with atomic_write(pending_events_path(folder)) as temporary:
-        rows = pending.join(fields, on=REFERENCE, how="left", maintain_order="left")
-        rows.drop(REFERENCE).write_parquet(temporary, compression="zstd")
+    rows = pending.join(fields, on=REFERENCE, how="left", maintain_order="left")
+    write_parquet(folder.unmatched_history, rows.drop(REFERENCE))
     return pending
 
 
@@ -192,24 +177,19 @@ def write_unmatched_list(
     similar tracks, each with what speaks against it. Without such tracks the file is removed.
     """
     if pending.is_empty():
-        unmatched_list_path(folder).unlink(missing_ok=True)
+        folder.unmatched.unlink(missing_ok=True)
         return
     counts = pending.with_columns(pl.col(N_TIMES).fill_null(1)).group_by(REFERENCE)
     counts_by_size = counts.agg(n=pl.col(N_TIMES).sum()).sort(
         "n", REFERENCE, descending=[True, False]
     )
     header = ["events"]
-    header.extend(_LISTED_FIELDS)
+    header += _LISTED_FIELDS
     header.append("reason")
     for rank in range(1, MAX_SUGGESTIONS + 1):
         header += [f"near_{rank}", f"near_{rank}_id", f"not_{rank}"]
-    with (
-        atomic_write(unmatched_list_path(folder)) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(_list_rows(counts_by_size.iter_rows(), references, matches, suggestions))
+    rows = _list_rows(counts_by_size.iter_rows(), references, matches, suggestions)
+    write_csv_rows(folder.unmatched, header, rows)
 
 
 def _list_rows(
@@ -227,20 +207,13 @@ def _list_rows(
                 if entry.track_id not in refused_ids:
                     similar.append((entry, difference))
         cells: list[object] = [n_events]
-        for name in _LISTED_FIELDS:
-            cells.append(getattr(references[index], name))
+        cells += [getattr(references[index], name) for name in _LISTED_FIELDS]
         cells.append(matches[index].reason)
-        for entry, difference in similar[:MAX_SUGGESTIONS]:
+        similar = similar[:MAX_SUGGESTIONS]
+        for entry, difference in similar:
             cells += [entry.label, entry.track_id, difference]
-        n_missing = MAX_SUGGESTIONS - len(similar[:MAX_SUGGESTIONS])
-        cells += [""] * (3 * n_missing)
-        yield list(map(escape_csv_cell, cells))
-
-
-def _first_of_each(events: pl.DataFrame, *columns: str) -> pl.DataFrame:
-    key = list(columns)
-    key.append(REFERENCE)
-    return events.unique(key, keep="first", maintain_order=True)
+        cells += [""] * (3 * (MAX_SUGGESTIONS - len(similar)))
+        yield cells
 
 
 def _folded_artist(entry: CatalogEntry) -> str:

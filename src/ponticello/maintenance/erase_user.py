@@ -20,7 +20,6 @@ from ponticello.checks import require_list
 from ponticello.errors import DataError
 from ponticello.listening.log import scan_interactions
 from ponticello.listening.pseudonyms import resolve_user_id
-from ponticello.listening.unmatched import pending_events_path, unmatched_list_path
 from ponticello.pairs.engine import EngineOptions
 from ponticello.pairs.mine import MiningResult, mine_library, refresh_splits
 from ponticello.storage.files import atomic_write, read_csv_rows
@@ -197,12 +196,12 @@ def _rewrite_tables(
     for path in paths:
         drop = _drop_lines if path.suffix == ".csv" else _drop_rows
         drop(path, ids)
-    pending = pending_events_path(folder)
+    pending = folder.unmatched_history
     if pending in paths:
         if not has_rows(pending):
             pending.unlink()
         # The next import makes it again from the events that are left.
-        removed += _remove_existing(unmatched_list_path(folder))
+        removed += _remove_existing(folder.unmatched)
     if in_log:
         _drop_rows(folder.interactions, ids)
         if not has_rows(folder.interactions):

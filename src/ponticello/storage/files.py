@@ -1,11 +1,12 @@
 """Atomic replacement of files and directories, hashes of files, and CSV lists."""
 
+import csv
 import glob
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -85,18 +86,17 @@ def is_left_over(path: Path) -> bool:
 
 
 def _host() -> str:
-    """Returns the name of this host, without dots, which separate the fields of `_TEMPORARY`."""
+    # without dots, which separate the fields of `_TEMPORARY`
     return re.sub(r"[^\w-]", "-", gethostname())[:64]
 
 
 def _is_process_alive(process: int) -> bool:
-    """Returns whether this host runs a process of this number; True if that is unknown."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        return True
+        pass  # unknown, such as the process of another user
     return True
 
 
@@ -147,7 +147,20 @@ def escape_csv_cell(value: object) -> object:
     """Cuts text at 5,000 characters, and puts an apostrophe before a formula of a spreadsheet."""
     if not isinstance(value, str):
         return value
-    return ("'" if value.startswith(_FORMULA_STARTS) else "") + value[:_CELL_LENGTH]
+    apostrophe = "'" if value.startswith(_FORMULA_STARTS) else ""
+    return (apostrophe + value)[:_CELL_LENGTH]  # unchanged by a second call
+
+
+def write_csv_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a list such as skipped.csv; `escape_csv_cell` is applied to every cell."""
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in rows:
+            writer.writerow([escape_csv_cell(cell) for cell in row])
 
 
 def read_csv_rows(path: Path) -> list[list[str]]:

@@ -21,7 +21,6 @@ my-library/
   report/                    the last evaluation
 """
 
-import csv
 import json
 import os
 import re
@@ -40,9 +39,9 @@ from ponticello.config import Config
 from ponticello.errors import LibraryError
 from ponticello.storage.files import (
     atomic_write,
-    escape_csv_cell,
     read_csv_rows,
     restore_directories,
+    write_csv_rows,
 )
 
 SETTINGS_FILE = "ponticello.toml"
@@ -61,6 +60,16 @@ class SkippedRow:
     reason: str
 
 
+class _PathInside:
+    """A path inside the library's folder, as an attribute of `LibraryPaths`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, library: "LibraryPaths", owner: type) -> Path:
+        return library.root / self._name
+
+
 @dataclass(frozen=True)
 class LibraryPaths:
     """The paths of one library. Make one with `create_library` or `open_library`."""
@@ -68,71 +77,29 @@ class LibraryPaths:
     root: Path
     config: Config
 
-    @property
-    def tracks(self) -> Path:
-        """The catalogue."""
-        return self.root / "tracks.parquet"
-
-    @property
-    def files(self) -> Path:
-        """Each scanned file."""
-        return self.root / "files.parquet"
-
-    @property
-    def duplicates(self) -> Path:
-        """Scanned tracks that share a recording."""
-        return self.root / "duplicates.csv"
-
-    @property
-    def interactions(self) -> Path:
-        """The listening log."""
-        return self.root / "interactions.parquet"
-
-    @property
-    def pairs(self) -> Path:
-        """Mined pairs, for training."""
-        return self.root / "pairs.parquet"
-
-    @property
-    def validation_pairs(self) -> Path:
-        """Mined pairs with held-out tracks."""
-        return self.root / "validation-pairs.parquet"
-
-    @property
-    def splits(self) -> Path:
-        """Held-out tracks and moments."""
-        return self.root / "splits.parquet"
-
-    @property
-    def skipped(self) -> Path:
-        """Rows and files that could not be used."""
-        return self.root / "skipped.csv"
-
-    @property
-    def mels(self) -> Path:
-        """Prepared log-mels."""
-        return self.root / "mels"
-
-    @property
-    def frames(self) -> Path:
-        """Features of frozen front ends."""
-        return self.root / "frames"
+    # The docstring of this module describes them.
+    tracks = _PathInside("tracks.parquet")
+    files = _PathInside("files.parquet")
+    duplicates = _PathInside("duplicates.csv")
+    interactions = _PathInside("interactions.parquet")
+    pairs = _PathInside("pairs.parquet")
+    validation_pairs = _PathInside("validation-pairs.parquet")
+    splits = _PathInside("splits.parquet")
+    skipped = _PathInside("skipped.csv")
+    unmatched = _PathInside("unmatched.csv")
+    unmatched_history = _PathInside("unmatched-history.parquet")
+    mels = _PathInside("mels")
+    frames = _PathInside("frames")
+    index = _PathInside("index")
+    report = _PathInside("report")
 
     def frames_of(self, front_end: str) -> Path:
         """Returns the folder of a front end's features; `front_end` as in the settings."""
-        if front_end in ("logmel", "musicnn"):
-            return self.mels if front_end == "logmel" else self.frames
+        if front_end == "logmel":
+            return self.mels
+        if front_end == "musicnn":
+            return self.frames
         return self.frames / re.sub(r"[^\w.-]+", "-", front_end)[-_NAME_LENGTH:]
-
-    @property
-    def index(self) -> Path:
-        """Search indexes."""
-        return self.root / "index"
-
-    @property
-    def report(self) -> Path:
-        """The last evaluation."""
-        return self.root / "report"
 
     def run(self, name: str) -> Path:
         """Returns the folder of a training run; LibraryError unless `name` is a folder name."""
@@ -181,19 +148,12 @@ class LibraryPaths:
         if self.skipped.exists():
             lines += [line for line in read_csv_rows(self.skipped)[1:] if line and line[0] != step]
         for row in rows:
-            number = "" if row.line is None else str(row.line)
-            cells = [step, row.file, number, row.field, row.value, row.reason]
-            lines.append([escape_csv_cell(cell) for cell in cells])
-        if not lines:
+            lines.append([step, row.file, row.line, row.field, row.value, row.reason])
+        if lines:
+            header = ["step", "file", "line", "field", "value", "reason"]
+            write_csv_rows(self.skipped, header, lines)
+        else:
             self.skipped.unlink(missing_ok=True)
-            return
-        with (
-            atomic_write(self.skipped) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(["step", "file", "line", "field", "value", "reason"])
-            writer.writerows(lines)
 
 
 def _describe_holder(holder: Path) -> str:

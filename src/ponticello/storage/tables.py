@@ -21,6 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from ponticello.errors import DataError, PonticelloError
+from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import SkippedRow
 from ponticello.storage.schema import Kind
 
@@ -62,6 +63,12 @@ def has_rows(path: Path) -> bool:
     return count_rows(path) > 0
 
 
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Replaces a table of the library in one step."""
+    with atomic_write(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd")
+
+
 @contextmanager
 def wrap_read_errors(path: Path) -> Iterator[None]:
     """Raises DataError for an error of the block if `path` is damaged.
@@ -75,9 +82,8 @@ def wrap_read_errors(path: Path) -> Iterator[None]:
         raise
     except (Exception, pl.exceptions.PanicException) as error:
         with _readable(path.name):
-            if isinstance(error, pl.exceptions.PanicException) or str(error).startswith(
-                "parquet: "
-            ):
+            is_panic = isinstance(error, pl.exceptions.PanicException)
+            if is_panic or str(error).startswith("parquet: "):
                 raise
             with _opened(path) as file:
                 for number in range(file.num_row_groups):
@@ -112,16 +118,16 @@ def _readable(name: str) -> Iterator[None]:
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _CHUNK_ROWS = 100_000  # rows held as Python objects at a time
 _SHOWN = 200  # characters kept of a bad value
-_TO_JSON = json.JSONEncoder(
-    ensure_ascii=False, default=str
-).encode  # made once: json.dumps makes one a call
-_NOT_UTF8 = re.compile("[\ud800-\udfff]")  # what bytes that are not UTF-8 become when decoded below
+# Made once: json.dumps makes an encoder per call.
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_SURROGATE = re.compile("[\ud800-\udfff]")  # bytes that are not UTF-8, decoded by surrogateescape
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """Columns as they came, the line of each row (in Parquet its number, from 1), and the lines
-    that are no row.
+    """Columns as they came.
+
+    lines: the line of each row, in Parquet its number from 1. skipped: lines that are no row.
     """
 
     frame: pl.DataFrame
@@ -129,33 +135,27 @@ class RawTable:
     skipped: list[SkippedRow]
 
 
-def read_raw(path: Path, kinds: Mapping[str, Kind]) -> RawTable:
-    """The rows of a file by its suffix, one of `SUFFIXES`.
+def read_raw(content: Path | bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
+    """Reads the rows of a file or of its bytes; the suffix of `name`, in `SUFFIXES`, is its format.
 
     CSV gives text columns. Parquet gives its own types. JSONL gives text for the columns in `kinds`
     (lists of text where the kind is "texts") and what polars makes of the others.
 
     DataError: no such file, another suffix, an empty or unreadable file, a header that cannot be
-    used.
+    used. It calls the file `name`.
     """
-    _suffix(path.name)
-    if not path.is_file():
-        raise DataError(f"{path} is not a file; check the path")
-    return raw_table(path, path.name, kinds)
-
-
-def raw_table(content: Path | bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
-    """`read_raw` of a file or of its bytes; its format is told by the ending of `name`, as errors
-    call it.
-
-    DataError: as `read_raw`.
-    """
-    suffix = _suffix(name)
+    suffix = Path(name).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(
+            f"{name}: cannot read {suffix or 'a name without ending'!r}; use {', '.join(SUFFIXES)}"
+        )
+    if isinstance(content, Path) and not content.is_file():
+        raise DataError(f"{content} is not a file; check the path")
     if suffix == ".parquet":
-        return _read_parquet(content, name)
-    data = (content if isinstance(content, bytes) else content.read_bytes()).removeprefix(
-        codecs.BOM_UTF8
-    )
+        frame = read_parquet(content, name)
+        return RawTable(frame, pl.int_range(1, frame.height + 1, eager=True), [])
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    data = data.removeprefix(codecs.BOM_UTF8)
     if not data or data.isspace():
         raise DataError(f"{name} is empty; wanted at least a line that names the columns")
     if suffix in (".jsonl", ".ndjson"):
@@ -164,41 +164,47 @@ def raw_table(content: Path | bytes, name: str, kinds: Mapping[str, Kind]) -> Ra
     return _read_plain_csv(data, delimiter) or _read_csv(data, delimiter, name)
 
 
-def _suffix(name: str) -> str:
-    suffix = Path(name).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(
-            f"{name}: cannot read {suffix or 'a name without ending'!r}; use {', '.join(SUFFIXES)}"
-        )
-    return suffix
-
-
 def lines_of(data: bytes) -> tuple[list[str], set[int]]:
-    """The lines of a text file with their ends, and the numbers (from 1) of those that are not
-    UTF-8.
-    """
+    """Returns the lines of a text file with their ends, and the numbers of those not in UTF-8."""
     text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     lines = list(io.StringIO(text, newline=""))
-    if not _NOT_UTF8.search(text):
+    if not _SURROGATE.search(text):
         return lines, set()
-    return lines, {number for number, line in enumerate(lines, 1) if _NOT_UTF8.search(line)}
+    return lines, {number for number, line in enumerate(lines, 1) if _SURROGATE.search(line)}
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Parses one JSON object; ValueError as in `check_json_object`."""
+    try:
+        item = json.loads(text)
+    except (ValueError, RecursionError):
+        item = None
+    return check_json_object(item, text)
+
+
+def check_json_object(item: Any, text: str) -> dict[str, Any]:
+    """Returns `item`, an object that was parsed from `text`; ValueError gives the reason if not.
+
+    Bytes that are not UTF-8 must have become surrogates in `text` ("surrogateescape").
+    """
+    if _SURROGATE.search(text):
+        raise ValueError("is not UTF-8")
+    if not isinstance(item, dict):
+        raise ValueError("is not a JSON object")
+    if "\\u" in text and _SURROGATE.search(_TO_JSON(item)):
+        raise ValueError("is not text: half a surrogate pair")
+    return item
 
 
 def truncate_value(value: Any) -> str:
-    """A value as a list of skipped rows shows it: its first 200 characters, "" for None."""
+    """Returns the first 200 characters of a value for a list of skipped rows; "" for None."""
     return (_text(value) or "")[:_SHOWN]
 
 
 def _bad_line(name: str, line: int, lines: list[str], reason: str) -> SkippedRow:
     value = truncate_value(lines[line - 1].rstrip("\r\n"))
-    return SkippedRow(
-        name, line, "", value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), reason
-    )
-
-
-def _read_parquet(content: Path | bytes, name: str) -> RawTable:
-    frame = read_parquet(content, name)
-    return RawTable(frame, pl.int_range(1, frame.height + 1, eager=True), [])
+    printable = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return SkippedRow(name, line, "", printable, reason)
 
 
 def _read_plain_csv(data: bytes, delimiter: str) -> RawTable | None:
@@ -237,34 +243,25 @@ def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
         )
     if repeated := sorted({column for column in header if header.count(column) > 1}):
         raise DataError(f"{name}: column {repeated[0]!r} is there twice; rename or drop one")
-    frames = [pl.DataFrame(schema=dict.fromkeys(header, pl.String))]
+    schema = dict.fromkeys(header, pl.String)
+    frames = []
     rows: list[list[str]] = []
     numbers: list[int] = []
     skipped = []
     for line, end, fields, problem in records:
-        broken = None
-        if not_utf8:
-            broken = min(not_utf8.intersection(range(line, end + 1)), default=None)
-        if broken is not None:
-            skipped.append(_bad_line(name, broken, lines, "is not UTF-8"))
-            continue
-        if problem:
+        broken_lines = not_utf8.intersection(range(line, end + 1)) if not_utf8 else ()
+        if broken_lines:
+            skipped.append(_bad_line(name, min(broken_lines), lines, "is not UTF-8"))
+        elif problem:
             skipped.append(_bad_line(name, line, lines, problem))
-            continue
-        rows.append(fields)
-        numbers.append(line)
+        else:
+            rows.append(fields)
+            numbers.append(line)
         if len(rows) == _CHUNK_ROWS:
-            frames.append(_frame(header, rows))
-            rows.clear()
-    frames.append(_frame(header, rows))
+            frames.append(pl.DataFrame(rows, schema, orient="row"))
+            rows = []
+    frames.append(pl.DataFrame(rows, schema, orient="row"))
     return RawTable(pl.concat(frames), pl.Series(numbers, dtype=pl.Int64), skipped)
-
-
-def _frame(header: list[str], rows: list[list[str]]) -> pl.DataFrame:
-    columns = zip(*rows, strict=True) if rows else [()] * len(header)
-    return pl.DataFrame(
-        [pl.Series(name, column, pl.String) for name, column in zip(header, columns, strict=True)]
-    )
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
@@ -276,9 +273,8 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[
     while start < len(lines):
         base = start
         problem = ""
-        reader = csv.reader(
-            map(lines.__getitem__, range(start, len(lines))), delimiter=delimiter, strict=True
-        )
+        remaining = map(lines.__getitem__, range(start, len(lines)))  # islice would be quadratic
+        reader = csv.reader(remaining, delimiter=delimiter, strict=True)
         while not problem and start < len(lines):
             try:
                 fields = next(reader)
@@ -296,22 +292,21 @@ def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[
 
 
 def _read_jsonl(data: bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
-    lines, not_utf8 = lines_of(data)
+    lines, _ = lines_of(data)
     columns: dict[str, list[Any]] = {}
     numbers: list[int] = []
     skipped = []
     for number, line in enumerate(lines, 1):
         if line.isspace():
             continue
-        row = None if number in not_utf8 else _json_object(line)
-        if row is None:
-            reason = "is not UTF-8" if number in not_utf8 else "is not a JSON object"
-            skipped.append(_bad_line(name, number, lines, reason))
+        try:
+            row = parse_json_object(line)
+        except ValueError as error:
+            skipped.append(_bad_line(name, number, lines, str(error)))
             continue
         for column, value in row.items():
             values = columns.setdefault(column, [])
-            n_lacking = len(numbers) - len(values)  # earlier rows without this key
-            values += [None] * n_lacking
+            values += [None] * (len(numbers) - len(values))  # earlier rows without this key
             values.append(value)
         numbers.append(number)
     if not numbers:
@@ -325,22 +320,11 @@ def _read_jsonl(data: bytes, name: str, kinds: Mapping[str, Kind]) -> RawTable:
     return RawTable(pl.DataFrame(series), pl.Series(numbers, dtype=pl.Int64), skipped)
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-        if "\\u" in line:
-            _TO_JSON(row).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
-
-
 def _json_column(name: str, values: list[Any], kind: Kind | None) -> pl.Series:
-    """A known column as text, so that a value of a wrong type is one bad row; another as polars
-    reads it.
+    """Returns a known column as text, so that a value of a wrong type is one bad row.
 
-    Where polars would lose something, such as a key that the first object lacks, it is the JSON
-    text of each value.
+    Another column is as polars reads it, or the JSON text of each value where polars would lose
+    something, such as a key that the first object lacks.
     """
     if kind == "texts":
         return pl.Series(name, [_texts(value) for value in values], pl.List(pl.String()))
@@ -350,18 +334,16 @@ def _json_column(name: str, values: list[Any], kind: Kind | None) -> pl.Series:
             if not series.dtype.is_nested() or series.to_list() == values:
                 return series
         except (TypeError, OverflowError, pl.exceptions.PolarsError):
-            pass  # values of several types: their JSON text keeps them all
+            pass  # values of several types
     return pl.Series(name, [_text(value) for value in values], pl.String)
 
 
 def _texts(value: Any) -> list[str | None] | None:
     if value is None:
         return None
-    return (
-        [_text(item) for item in value]
-        if isinstance(value, list)
-        else list(re.split("[;|]", _text(value) or ""))
-    )
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return list(re.split("[;|]", _text(value) or ""))
 
 
 def _text(value: Any) -> str | None:

@@ -38,7 +38,7 @@ _NOT_NEGATIVE = (DURATION_S, PLAYED_S, WEIGHT)
 MILLISECONDS_FROM = 1e11  # as Unix seconds the year 5138, as milliseconds 1973
 _ISO_8601 = (
     r"^(?<date>\d{4}-?\d\d-?\d\d)"
-    r"(?:[Tt ](?<hour>\d\d):?(?<minute>\d\d)(?::?(?<second>\d\d)(?:[.,](?<part>\d+))?)?)?"
+    r"(?:[Tt ](?<hour>\d\d):?(?<minute>\d\d)(?::?(?<second>\d\d)(?:[.,](?<fraction>\d+))?)?)?"
     r"\s*(?:[Zz]|(?<zone>[+-]\d\d):?(?<zone_minute>\d\d)?)?$"
 )
 _REASONS: dict[Kind, str] = {
@@ -61,8 +61,8 @@ class ImportResult:
 
 def read_table(
     path: Path, table: Table, rename: Mapping[str, str] | None = None
-) -> tuple[pl.DataFrame, list[SkippedRow]]:
-    """Returns the good rows of a CSV, TSV, JSONL or Parquet file, and the bad ones by line.
+) -> tuple[pl.DataFrame, pl.Series, list[SkippedRow]]:
+    """Reads a CSV, TSV, JSONL or Parquet file: (good rows, their lines, bad rows).
 
     rename: our column name -> the file's own, as in {"track_id": "id"}.
     Known columns are cast to text (String), texts (List(String)), number (Float64, finite) or time
@@ -74,17 +74,10 @@ def read_table(
     DataError: no such file, another format, an empty or unreadable file, a required column that is
     missing.
 
-        tracks, skipped = read_table(Path("tracks.csv"), TRACKS, {"track_id": "id"})
+        tracks, lines, skipped = read_table(Path("tracks.csv"), TRACKS, {"track_id": "id"})
     """
-    frame, _, skipped = read_numbered(path, table, rename)
-    return frame, skipped
-
-
-def read_numbered(
-    path: Path, table: Table, rename: Mapping[str, str] | None = None
-) -> tuple[pl.DataFrame, pl.Series, list[SkippedRow]]:
-    """As `read_table`, with the lines of the good rows between the two."""
-    return validate_table(read_raw(path, raw_kinds(table, rename)), path.name, table, rename)
+    raw = read_raw(path, path.name, raw_kinds(table, rename))
+    return validate_table(raw, path.name, table, rename)
 
 
 def raw_kinds(table: Table, rename: Mapping[str, str] | None) -> dict[str, Kind]:
@@ -95,7 +88,7 @@ def raw_kinds(table: Table, rename: Mapping[str, str] | None) -> dict[str, Kind]
 def validate_table(
     raw: RawTable, name: str, table: Table, rename: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, pl.Series, list[SkippedRow]]:
-    """As `read_numbered`, of a table in memory. name: its name in lists and errors."""
+    """As `read_table`, of a table in memory. name: its name in lists and errors."""
     frame = _renamed(raw.frame, table, rename or {}, name)
     bad: dict[int, SkippedRow] = {}  # by row, with its first problem
     for column in table.kinds:
@@ -104,23 +97,28 @@ def validate_table(
         before = _clean(frame[column])
         after = _cast(before, table.kinds[column], name)
         for is_bad, reason in _problems(before, after, table):
-            for row in is_bad.arg_true().to_list():
+            for row in is_bad.arg_true():
                 value = truncate_value(before[row])
                 bad.setdefault(row, SkippedRow(name, raw.lines[row], column, value, reason))
         frame = frame.with_columns(after)
+    rows = pl.DataFrame({"line": raw.lines}).with_row_index("row")
+    rows = rows.filter(~pl.col("row").is_in(pl.Series(list(bad), dtype=pl.UInt32).implode()))
     if table.name == TRACKS.name:
-        _refuse_repeated(frame[TRACK_ID], raw.lines, name, bad)
-    good = pl.int_range(frame.height, eager=True)
-    good = good.filter(~good.is_in(list(bad))) if bad else good
+        rows = rows.with_columns(frame[TRACK_ID][rows["row"]])
+        rows = rows.with_columns(first=pl.col("line").first().over(TRACK_ID))
+        is_first = pl.col("line") == pl.col("first")
+        for row, line, track_id, first in rows.filter(~is_first).iter_rows():
+            reason = f"repeats the id of line {first}"
+            bad[row] = SkippedRow(name, line, TRACK_ID, truncate_value(track_id), reason)
+        rows = rows.filter(is_first)
     skipped = raw.skipped + list(bad.values())
     skipped.sort(key=lambda row: row.line or 0)
-    return frame[good], raw.lines[good], skipped
+    return frame[rows["row"]], rows["line"], skipped
 
 
 def _renamed(
     frame: pl.DataFrame, table: Table, rename: Mapping[str, str], name: str
 ) -> pl.DataFrame:
-    """Renames columns to our names; DataError if one of `rename` or a required one is missing."""
     for column, old in rename.items():
         if old not in frame.columns:
             raise DataError(
@@ -150,8 +148,8 @@ def _found(columns: list[str]) -> str:
 def _clean(values: pl.Series) -> pl.Series:
     """Strips text; null where it is empty."""
     if isinstance(values.dtype, pl.List | pl.Array) and _is_textual(values.dtype.inner):
-        part = pl.element().cast(pl.String).str.strip_chars()
-        values = values.cast(pl.List(values.dtype.inner)).list.eval(part.filter(part != ""))
+        text = pl.element().cast(pl.String).str.strip_chars()
+        values = values.cast(pl.List(values.dtype.inner)).list.eval(text.filter(text != ""))
         return values.set(values.list.len() == 0, None)
     if values.dtype in (pl.Categorical, pl.Enum):
         values = values.cast(pl.String)
@@ -162,9 +160,6 @@ def _clean(values: pl.Series) -> pl.Series:
 
 
 def _cast(values: pl.Series, kind: Kind, name: str) -> pl.Series:
-    """Casts values to the type of their kind, else to null; DataError if the column's type cannot
-    be cast.
-    """
     dtype = values.dtype
     if dtype == pl.Null or (kind in ("text", "texts") and dtype == DTYPES[kind]):
         return values.cast(DTYPES[kind])
@@ -195,33 +190,30 @@ def _times(values: pl.Series) -> pl.Series:
         times = values.cast(DTYPES["time"])
     else:
         numbers = values.cast(pl.Float64, strict=False)
-        micros = (
-            numbers
-            * pl.select(pl.when(numbers < MILLISECONDS_FROM).then(1e6).otherwise(1e3)).to_series()
-        )
-        times = micros.round().cast(pl.Int64, strict=False).cast(DTYPES["time"])
+        unit_us = pl.select(pl.when(numbers < MILLISECONDS_FROM).then(1e6).otherwise(1e3))
+        micros = (numbers * unit_us.to_series()).round()
+        times = micros.cast(pl.Int64, strict=False).cast(DTYPES["time"])
         if values.dtype == pl.String:
             times = pl.select(pl.coalesce(_iso_times(values), times)).to_series()
     return times.set(~times.dt.year().is_between(FIRST_YEAR, LAST_YEAR), None).alias(values.name)
 
 
 def _iso_times(values: pl.Series) -> pl.Series:
-    part = values.str.extract_groups(_ISO_8601).struct
-    date = part.field("date").str.replace_all("-", "", literal=True)
+    groups = values.str.extract_groups(_ISO_8601).struct.unnest()
     iso = pl.format(
         "{}T{}:{}:{}.{}{}:{}",
-        date,
-        part.field("hour").fill_null("00"),
-        part.field("minute").fill_null("00"),
-        part.field("second").fill_null("00"),
-        part.field("part").fill_null("00"),
-        part.field("zone").fill_null("+00"),
-        part.field("zone_minute").fill_null("00"),
+        pl.col("date").str.replace_all("-", "", literal=True),
+        pl.col("hour").fill_null("00"),
+        pl.col("minute").fill_null("00"),
+        pl.col("second").fill_null("00"),
+        pl.col("fraction").fill_null("00"),
+        pl.col("zone").fill_null("+00"),
+        pl.col("zone_minute").fill_null("00"),
     )
-    text = pl.select(iso).to_series()
-    return text.str.to_datetime(
+    time = iso.str.to_datetime(
         "%Y%m%dT%H:%M:%S%.f%:z", time_unit="us", time_zone="UTC", strict=False
     )
+    return groups.select(time).to_series()
 
 
 def _problems(before: pl.Series, after: pl.Series, table: Table) -> Iterator[tuple[pl.Series, str]]:
@@ -236,18 +228,3 @@ def _problems(before: pl.Series, after: pl.Series, table: Table) -> Iterator[tup
         yield (after > WEIGHT_LIMIT).fill_null(False), f"is above {WEIGHT_LIMIT:,}"
     if column == EVENT:
         yield after.is_not_null() & ~after.is_in(EVENTS), f"is not one of {', '.join(EVENTS)}"
-
-
-def _refuse_repeated(
-    ids: pl.Series, lines: pl.Series, name: str, bad: dict[int, SkippedRow]
-) -> None:
-    """Adds to `bad` every further row of an id that a good row has had."""
-    rows = pl.DataFrame({"row": pl.int_range(len(ids), eager=True), "id": ids, "line": lines})
-    good = rows.filter(~pl.col("row").is_in(list(bad))) if bad else rows
-    repeated = good.with_columns(first=pl.col("line").first().over("id")).filter(
-        pl.col("line") != pl.col("first")
-    )
-    for row, track_id, line, first in repeated.iter_rows():
-        bad[row] = SkippedRow(
-            name, line, TRACK_ID, truncate_value(track_id), f"repeats the id of line {first}"
-        )

@@ -11,11 +11,10 @@ from typing import TypeVar
 import polars as pl
 
 from ponticello.errors import DataError, LibraryError
-from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import PATH, TITLE, TRACK_ID, TRACKS, Table
-from ponticello.storage.tables import lines_of, read_parquet
-from ponticello.storage.validation import DTYPES, ImportResult, read_numbered
+from ponticello.storage.tables import lines_of, read_parquet, write_parquet
+from ponticello.storage.validation import DTYPES, ImportResult, read_table
 from ponticello.tracks.names import slugify
 
 LIST_SUFFIXES = (".txt", ".m3u", ".m3u8")
@@ -51,20 +50,18 @@ def import_tracks(
     root = (audio_root or path.parent).resolve()
     if audio_root and not root.is_dir():
         raise DataError(f"audio folder {audio_root} is not a folder; check the path")
-    tracks, lines, skipped = read_numbered(path, TRACKS, columns)
+    tracks, lines, skipped = read_table(path, TRACKS, columns)
     if PATH in tracks.columns:
-        stored_paths = []
+        stored_paths: list[str | None] = []
         is_usable = []
         for line, value in zip(lines, tracks[PATH], strict=True):
-            stored = None
-            reason = None
             try:
-                stored = None if value is None else _stored_path(folder, root, value)
+                stored_paths.append(None if value is None else _stored_path(folder, root, value))
+                is_usable.append(True)
             except _UnusablePath as error:
-                reason = str(error)
-                skipped.append(SkippedRow(path.name, line, PATH, value, reason))
-            stored_paths.append(stored)
-            is_usable.append(reason is None)
+                skipped.append(SkippedRow(path.name, line, PATH, value, str(error)))
+                stored_paths.append(None)
+                is_usable.append(False)
         tracks = tracks.with_columns(pl.Series(PATH, stored_paths, pl.String))
         tracks = tracks.filter(pl.Series(is_usable, dtype=pl.Boolean))
     return _import_rows(folder, tracks, skipped, path.name)
@@ -190,8 +187,7 @@ def merge_tracks(folder: LibraryPaths, tracks: pl.DataFrame, name: str) -> tuple
     rows = concat_tables(old.join(updated, on=TRACK_ID, how="anti"), updated, name)
     order = pl.concat([old.select(TRACK_ID), tracks.select(TRACK_ID)]).unique(maintain_order=True)
     rows = order.join(rows, on=TRACK_ID, how="left", maintain_order="left")
-    with atomic_write(folder.tracks) as temporary:
-        rows.write_parquet(temporary, compression="zstd")
+    write_parquet(folder.tracks, rows)
     return n_updated, rows.height
 
 

@@ -8,7 +8,6 @@ Tracks that share a recording according to their files (sound, MusicBrainz id or
 duplicates.csv and not merged. `duplicates` finds other encodings by their prepared features.
 """
 
-import csv
 import os
 import re
 from collections import Counter
@@ -26,9 +25,10 @@ from ponticello.audio.formats import printable_path
 from ponticello.audio.tags import FileFacts
 from ponticello.audio.worker_pool import TaskFailure
 from ponticello.errors import DataError, LibraryError
-from ponticello.storage.files import atomic_write, escape_csv_cell
+from ponticello.storage.files import write_csv_rows
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
+from ponticello.storage.tables import write_parquet
 from ponticello.storage.validation import DTYPES
 from ponticello.tracks.catalog import merge_tracks, read_stored_table, read_tracks
 from ponticello.tracks.names import slugify
@@ -216,7 +216,9 @@ class ScanTransaction:
         self._table = read_files(folder)
         self._present = {self._stored_path(file.path) for file in files}
         self._track_ids, imported = self._read_catalogue()
-        self._indexed = _indexed_files(self._table)
+        rows = self._table.select(IndexedFile._fields).iter_rows()
+        files_in_table = zip(self._table[PATH], rows, strict=True)
+        self._indexed = {path: IndexedFile(*row) for path, row in files_in_table}
         track_paths = set()
         used_ids = set(self._track_ids)
         for path, row in self._indexed.items():
@@ -305,8 +307,7 @@ class ScanTransaction:
                 removed.add(path)
         kept = self._table.filter(~pl.col(PATH).is_in(list(removed)))
         self._table = pl.concat([kept, pl.DataFrame(rows, schema=SCHEMA)])
-        with atomic_write(self._folder.files) as temporary:
-            self._table.write_parquet(temporary, compression="zstd")
+        write_parquet(self._folder.files, self._table)
         self._batch = []
 
     def deleted_tracks(self) -> list[tuple[str, str]]:
@@ -402,17 +403,6 @@ class ScanTransaction:
         merge_tracks(self._folder, table, "scan")
 
 
-def _indexed_files(table: pl.DataFrame) -> dict[str, IndexedFile]:
-    """Returns {path: file as it was last read} of files.parquet."""
-    indexed = {}
-    columns = [PATH]
-    columns.extend(IndexedFile._fields)
-    for row in table.select(columns).iter_rows(named=True):
-        path = row.pop(PATH)
-        indexed[path] = IndexedFile(**row)
-    return indexed
-
-
 def _rows_by(
     table: pl.DataFrame, column: str, values: Collection[str]
 ) -> dict[str, dict[str, Any]]:
@@ -472,17 +462,14 @@ def write_duplicates(folder: LibraryPaths, deleted_ids: Set[str]) -> int:
         return 0
     listed_ids = set(chain.from_iterable(reasons))
     listed = tracks.select(_LISTED_COLUMNS).filter(pl.col(TRACK_ID).is_in(list(listed_ids)))
-    cells = {row[0]: list(map(escape_csv_cell, row)) for row in listed.iter_rows()}
-    with (
-        atomic_write(folder.duplicates) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(_DUPLICATE_COLUMNS + _LISTED_COLUMNS)
-        for number, track_ids in enumerate(sorted(reasons), start=1):
-            reason = "; ".join(reasons[track_ids])
-            for track_id in track_ids:
-                writer.writerow([number, reason] + cells[track_id])
+    cells = {row[0]: row for row in listed.iter_rows()}
+    rows = []
+    for number, track_ids in enumerate(sorted(reasons), start=1):
+        for track_id in track_ids:
+            row: list[object] = [number, "; ".join(reasons[track_ids])]
+            row += cells[track_id]
+            rows.append(row)
+    write_csv_rows(folder.duplicates, _DUPLICATE_COLUMNS + _LISTED_COLUMNS, rows)
     return len(listed_ids)
 
 

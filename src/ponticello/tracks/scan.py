@@ -113,14 +113,14 @@ def scan_folder(
     )
 
 
-def find_audio_files(root: Path, on_folder: Callable[[int], None] | None = None) -> "FolderWalk":
+def find_audio_files(root: Path) -> "FolderWalk":
     """Finds the sound files under `root` by name, sorted by path; opens none.
 
     Links are followed after everything else, and each folder and file is taken once, so that loops
     end. Names that begin with a dot are left out: systems make them (`._song.mp3`, `.Trash`).
-    on_folder: called after each folder with the number of files so far. Memory: 300 bytes a file.
+    Memory: 300 bytes a file.
     """
-    walk = FolderWalk(on_folder)
+    walk = FolderWalk()
     walk.add_folder(str(root))
     while walk.links:
         links = sorted(walk.links)
@@ -143,12 +143,11 @@ class FolderWalk:
     suffixes. links: not followed yet.
     """
 
-    def __init__(self, on_folder: Callable[[int], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.files: list[AudioFile] = []
         self.refused: list[tuple[str, str]] = []
         self.ignored: Counter[str] = Counter()
         self.links: list[str] = []
-        self._on_folder = on_folder
         self._folder_ids: set[tuple[int, int]] = set()
         self._file_ids: set[tuple[int, int]] = set()
 
@@ -177,8 +176,6 @@ class FolderWalk:
                         folders.append(entry.path)
                 except OSError as error:
                     self._refuse(entry.path, error)
-            if self._on_folder is not None:
-                self._on_folder(len(self.files))
 
     def add_link(self, path: str) -> None:
         """Adds the target of a link, unless it was added under its own name."""

@@ -15,12 +15,12 @@ from ponticello.listening.importers.music_servers import (
 from ponticello.listening.importers.records import parse_time_us
 from ponticello.listening.importers.sources import HistoryFile
 from ponticello.storage.schema import INTERACTIONS, PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.storage.tables import SUFFIXES
 
 Format = Literal[
     "listenbrainz", "spotify", "lastfm", "navidrome", "beets", "m3u", "pls", "xspf", "jspf", "table"
 ]
 FORMATS: tuple[Format, ...] = get_args(Format)
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 _LISTENBRAINZ_KEYS = ({"track_metadata"}, {"score", "created"}, {"pinned_until", "created"})
 _SPOTIFY_KEYS = ({"ts", "ms_played"}, {"endTime", "msPlayed"})
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"\s*:')
@@ -67,13 +67,13 @@ def _detect_json(text: str, source: HistoryFile) -> Format | None:
         return "listenbrainz"
     if any(keys >= wanted for wanted in _SPOTIFY_KEYS):
         return "spotify"
-    if keys & {USER_ID, TRACK_ID, PLAYED_AT} and source.suffix in TABLE_SUFFIXES:
+    if keys & {USER_ID, TRACK_ID, PLAYED_AT} and source.suffix in SUFFIXES:
         return "table"
     names = {lastfm.normalize_column(key) for key in keys}
-    has_time = not names.isdisjoint(lastfm.NAMES["played_at"])
+    has_time = _has_column(names, "played_at")
     if "track" in keys and has_artist:
         return "lastfm"
-    if _names_artist(names) and (_names_title(names) or has_time):
+    if _has_column(names, "artist") and (_has_column(names, "title") or has_time):
         return "lastfm"
     if source.suffix in (".jsonl", ".ndjson") and keys & set(INTERACTIONS.kinds):
         return "table"
@@ -106,17 +106,13 @@ def _detect_csv(text: str, source: HistoryFile) -> Format | None:
     names = {lastfm.normalize_column(field) for field in fields}
     if {USER_ID, TRACK_ID} & names:
         return "table"
-    if _names_artist(names) and _names_title(names):
+    if _has_column(names, "artist") and _has_column(names, "title"):
         return "lastfm"
     n_dates = sum(parse_time_us(field.strip()) is not None for field in fields)
     if len(fields) >= 4 and n_dates == 1:
         return "lastfm"
-    return "table" if source.suffix in TABLE_SUFFIXES and PLAYED_AT in names else None
+    return "table" if source.suffix in SUFFIXES and PLAYED_AT in names else None
 
 
-def _names_artist(names: set[str]) -> bool:
-    return not names.isdisjoint(lastfm.NAMES["artist"])
-
-
-def _names_title(names: set[str]) -> bool:
-    return not names.isdisjoint(lastfm.NAMES["title"])
+def _has_column(names: set[str], column: str) -> bool:
+    return not names.isdisjoint(lastfm.NAMES[column])

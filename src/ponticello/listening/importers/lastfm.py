@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, tzinfo
 from typing import Any
 
@@ -90,7 +91,10 @@ def _read_csv(
     source: HistoryFile,
 ) -> Records:
     lines, delimiter = sample_lines(head)
-    rows = [fields for fields in (_split(line, delimiter) for line in lines) if fields]
+    rows = []
+    for line in lines:
+        with suppress(csv.Error):
+            rows.append(_split(line, delimiter))
     if not rows:
         return
     names = [normalize_column(name) for name in rows[0]]
@@ -172,19 +176,14 @@ def _is_date(value: str) -> bool:
 
 
 def _split(line: str, delimiter: str) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return []
+    return next(csv.reader([line], delimiter=delimiter, strict=True), [])
 
 
 def _read_line(raw: bytes, line: int, order: list[str], delimiter: str, zone: tzinfo) -> Record:
     try:
-        text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        row = _split(raw.decode("utf-8-sig" if line == 1 else "utf-8"), delimiter)
     except UnicodeDecodeError:
         return BadRecord(line, "", "", "is not UTF-8")
-    try:
-        row = next(csv.reader([text], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
         return BadRecord(line, "", "", f"is not valid CSV: {error}")
     if len(row) != len(order):
@@ -231,10 +230,8 @@ def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
 def _event(fields: Mapping[str, Any], line: int, zone: tzinfo) -> Record:
     artist = parse_text(fields.get("artist"))
     title = parse_text(fields.get("title"))
-    if title is None:
-        return BadRecord(line, "title", "", "is missing")
-    if artist is None:
-        return BadRecord(line, "artist", "", "is missing")
+    if title is None or artist is None:
+        return BadRecord(line, "title" if title is None else "artist", "", "is missing")
     at_us = parse_time_us(fields.get("played_at"), zone)
     if at_us is None:
         return BadRecord(line, "played_at", fields.get("played_at"), NO_DATE)

@@ -11,11 +11,11 @@ from ponticello.listening.importers.records import (
     Record,
     Records,
     TrackReference,
-    find_mbid,
     json_items,
     json_lines,
     parse_duration_s,
     parse_isrc,
+    parse_mbid,
     parse_number,
     parse_text,
     parse_time_us,
@@ -68,7 +68,7 @@ def _track(item: dict[str, Any]) -> TrackReference:
     mbids = [source.get("recording_mbid") for source in (mapping, item, player)]
     msids = [source.get("recording_msid") for source in (metadata, player, item)]
     return TrackReference(
-        mbid=find_mbid(*mbids),
+        mbid=parse_mbid(*mbids),
         isrc=parse_isrc(player.get("isrc")),
         uri=parse_uri(player.get("spotify_id") or player.get("origin_url")),
         artist=parse_text(metadata.get("artist_name")),

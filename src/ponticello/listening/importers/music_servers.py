@@ -3,7 +3,7 @@
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -15,9 +15,9 @@ from ponticello.listening.importers.records import (
     ListenEvent,
     Records,
     TrackReference,
-    find_mbid,
     parse_duration_s,
     parse_isrc,
+    parse_mbid,
     parse_number,
     parse_text,
     parse_time_us,
@@ -36,9 +36,9 @@ _FILE_COLUMNS = ("path", "title", "artist", "album", "duration", "mbz_recording_
 _PLAY_COUNTS = ("play_count", "lastfm_play_count", "listenbrainz_play_count")
 _SKIP_COUNTS = ("skip_count",)
 _COUNTS = _PLAY_COUNTS + _SKIP_COUNTS
+_DATES = ("last_played",)
 _ITEM_COLUMNS = ("path", "title", "artist", "album", "length", "mb_trackid", "isrc", "added")
 _UNKNOWN_FILE = "names a file that the database does not have"
-Rows = Iterator[tuple[int, dict[str, Any]] | BadRecord]
 
 _log = logging.getLogger(__name__)
 
@@ -123,21 +123,19 @@ def read_navidrome(source: HistoryFile) -> Records:
     for name in ("starred_at", "rated_at"):
         if name in tables["annotation"]:
             values.append(f"e.{name}")
+    scrobbles = (
+        f"SELECT e.submission_time AS at, {selected} FROM scrobbles e "
+        f"LEFT JOIN media_file m ON m.id = e.media_file_id {user_join} ORDER BY e.rowid"
+    )
+    annotations = (
+        f"SELECT {', '.join(values)}, {is_scrobbled} AS is_scrobbled, {selected} "
+        f"FROM annotation e LEFT JOIN media_file m ON m.id = e.item_id {user_join} "
+        f"{scrobble_join} WHERE e.item_type = 'media_file' ORDER BY e.rowid"
+    )
     with database(source) as connection:
         if has_scrobbles:
-            scrobbles = _rows(
-                connection,
-                f"SELECT e.submission_time AS at, {selected} FROM scrobbles e "
-                f"LEFT JOIN media_file m ON m.id = e.media_file_id {user_join} ORDER BY e.rowid",
-            )
-            yield from _read_scrobbles(scrobbles)
-        annotations = _rows(
-            connection,
-            f"SELECT {', '.join(values)}, {is_scrobbled} AS is_scrobbled, {selected} "
-            f"FROM annotation e LEFT JOIN media_file m ON m.id = e.item_id {user_join} "
-            f"{scrobble_join} WHERE e.item_type = 'media_file' ORDER BY e.rowid",
-        )
-        yield from _read_annotations(annotations)
+            yield from _read_rows(connection, scrobbles, _read_scrobble)
+        yield from _read_rows(connection, annotations, _read_annotation)
 
 
 def read_beets(source: HistoryFile) -> Records:
@@ -148,32 +146,16 @@ def read_beets(source: HistoryFile) -> Records:
     compute it from the counts.
     """
     item_columns = _tables_with(source, BEETS_TABLES, "beets")["items"]
-    fields = ", ".join(f"i.{name}" for name in _ITEM_COLUMNS if name in item_columns)
-    keys = [f"'{key}'" for key in _COUNTS]
-    keys.append("'last_played'")
+    columns = ["i.id AS id"]
+    columns += [f"i.{name} AS {name}" for name in _ITEM_COLUMNS if name in item_columns]
+    keys = _COUNTS + _DATES
+    columns += [f"MAX(CASE WHEN a.key = '{key}' THEN a.value END) AS {key}" for key in keys]
     query = (
-        f"SELECT i.id AS id, {fields}, a.key AS key, a.value AS value FROM items i "
-        f"JOIN item_attributes a ON a.entity_id = i.id AND a.key IN ({', '.join(keys)}) "
-        "ORDER BY i.id"
+        f"SELECT {', '.join(columns)} FROM items i JOIN item_attributes a ON a.entity_id = i.id "
+        f"AND a.key IN ({', '.join(map(repr, keys))}) GROUP BY i.id ORDER BY i.id"
     )
-    item: dict[str, Any] | None = None
-    attributes: dict[str, Any] = {}
-    damage: BadRecord | None = None
     with database(source) as connection:
-        for result in _rows(connection, query):
-            if isinstance(result, BadRecord):
-                damage = result
-                break
-            _, row = result
-            if item is not None and row["id"] != item["id"]:
-                yield from _read_beets_item(item, attributes)
-                attributes = {}
-            item = row
-            attributes[row["key"]] = row["value"]
-        if item is not None:
-            yield from _read_beets_item(item, attributes)
-        if damage is not None:
-            yield damage
+        yield from _read_rows(connection, query, _read_beets_item)
 
 
 def _tables_with(
@@ -188,13 +170,17 @@ def _tables_with(
     return tables
 
 
-def _rows(connection: sqlite3.Connection, query: str) -> Rows:
-    """Yields (number from 1, row) of a query; a `BadRecord` in place of rows behind damage."""
+def _read_rows(
+    connection: sqlite3.Connection,
+    query: str,
+    read_row: Callable[[dict[str, Any], int], Records],
+) -> Records:
+    """Yields the records of each row, numbered from 1; then a fault if rows are damaged."""
     number = 0
     try:
         for row in connection.execute(query):
             number += 1
-            yield number, dict(row)
+            yield from read_row(dict(row), number)
     except sqlite3.DatabaseError as error:
         yield BadRecord(number + 1, "", "", f"the database is damaged from here on: {error}")
 
@@ -212,48 +198,32 @@ def _open_in_memory(source: HistoryFile) -> sqlite3.Connection:
     return connection
 
 
-def _read_scrobbles(rows: Rows) -> Records:
-    for result in rows:
-        if isinstance(result, BadRecord):
-            yield result
-            continue
-        line, row = result
-        track = _navidrome_track(row)
-        at_us = parse_time_us(row["at"])
-        if track is None:
-            yield BadRecord(line, "media_file_id", "", _UNKNOWN_FILE)
-        elif at_us is None:
-            yield BadRecord(line, "submission_time", row["at"], NO_DATE)
-        else:
-            yield ListenEvent(track, at_us, user=parse_text(row["user"]))
-
-
-def _read_annotations(rows: Rows) -> Records:
-    for result in rows:
-        if isinstance(result, BadRecord):
-            yield result
-            continue
-        line, row = result
-        track = _navidrome_track(row)
-        n_plays = parse_number(row["play_count"]) or 0
-        rating = parse_number(row["rating"]) or 0
-        if track is not None:
-            yield from _read_play_count(row, line, track, int(n_plays))
-            yield from _read_feedback(row, line, track, rating)
-        elif n_plays or row["starred"] or rating:
-            yield BadRecord(line, "item_id", "", _UNKNOWN_FILE)
-
-
-def _read_play_count(
-    row: dict[str, Any], line: int, track: TrackReference, n_plays: int
-) -> Records:
-    if n_plays < 1 or row["is_scrobbled"]:
-        return
-    at_us = parse_time_us(row["play_date"])
-    if at_us is None:
-        yield BadRecord(line, "play_date", row["play_date"], NO_DATE)
+def _read_scrobble(row: dict[str, Any], line: int) -> Records:
+    track = _navidrome_track(row)
+    at_us = parse_time_us(row["at"])
+    if track is None:
+        yield BadRecord(line, "media_file_id", "", _UNKNOWN_FILE)
+    elif at_us is None:
+        yield BadRecord(line, "submission_time", row["at"], NO_DATE)
     else:
-        yield ListenEvent(track, at_us, user=parse_text(row["user"]), n_times=n_plays)
+        yield ListenEvent(track, at_us, user=parse_text(row["user"]))
+
+
+def _read_annotation(row: dict[str, Any], line: int) -> Records:
+    track = _navidrome_track(row)
+    n_plays = int(parse_number(row["play_count"]) or 0)
+    rating = parse_number(row["rating"]) or 0
+    if track is None:
+        if n_plays or row["starred"] or rating:
+            yield BadRecord(line, "item_id", "", _UNKNOWN_FILE)
+        return
+    if n_plays > 0 and not row["is_scrobbled"]:
+        at_us = parse_time_us(row["play_date"])
+        if at_us is None:
+            yield BadRecord(line, "play_date", row["play_date"], NO_DATE)
+        else:
+            yield ListenEvent(track, at_us, user=parse_text(row["user"]), n_times=n_plays)
+    yield from _read_feedback(row, line, track, rating)
 
 
 def _read_feedback(row: dict[str, Any], line: int, track: TrackReference, rating: float) -> Records:
@@ -279,7 +249,7 @@ def _navidrome_track(row: dict[str, Any]) -> TrackReference | None:
     if path is None and title is None:
         return None
     return TrackReference(
-        mbid=find_mbid(row.get("mbz_recording_id"), row.get("mbz_track_id")),
+        mbid=parse_mbid(row.get("mbz_recording_id"), row.get("mbz_track_id")),
         path=path,
         artist=parse_text(row.get("artist")),
         title=title,
@@ -288,20 +258,20 @@ def _navidrome_track(row: dict[str, Any]) -> TrackReference | None:
     )
 
 
-def _read_beets_item(item: dict[str, Any], attributes: dict[str, Any]) -> Records:
+def _read_beets_item(item: dict[str, Any], _line: int) -> Records:
     row = item["id"]
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(_COUNTS, 0)
     for key in _COUNTS:
-        count = parse_number(attributes.get(key, 0))
+        count = 0.0 if item[key] is None else parse_number(item[key])
         if count is None or count < 0:
-            yield BadRecord(row, key, attributes[key], "is not a count")
+            yield BadRecord(row, key, item[key], "is not a count")
         else:
             counts[key] = int(count)
-    n_plays = max(counts.get(key, 0) for key in _PLAY_COUNTS)
-    n_skips = counts.get("skip_count", 0)
+    n_plays = max(counts[key] for key in _PLAY_COUNTS)
+    n_skips = counts["skip_count"]
     if not n_plays and not n_skips:
         return
-    last_played = attributes.get("last_played")
+    last_played = item["last_played"]
     at_us = parse_time_us(last_played) or parse_time_us(item.get("added"))
     track = _beets_track(item)
     if at_us is None:
@@ -319,10 +289,12 @@ def _beets_track(item: dict[str, Any]) -> TrackReference:
     path = item.get("path")
     if isinstance(path, bytes):
         path = os.fsdecode(path).encode("utf-8", "replace").decode()
+    else:
+        path = parse_text(path)
     return TrackReference(
-        mbid=find_mbid(item.get("mb_trackid")),
+        mbid=parse_mbid(item.get("mb_trackid")),
         isrc=parse_isrc(item.get("isrc")),
-        path=path if isinstance(item.get("path"), bytes) else parse_text(path),
+        path=path,
         artist=parse_text(item["artist"]),
         title=parse_text(item["title"]),
         album=parse_text(item["album"]),

@@ -9,7 +9,7 @@ import codecs
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from itertools import islice
@@ -27,6 +27,7 @@ from ponticello.storage.schema import (
     USER_ID,
     WEIGHT,
 )
+from ponticello.storage.tables import check_json_object, parse_json_object
 from ponticello.storage.validation import DTYPES, FIRST_YEAR, LAST_YEAR, MILLISECONDS_FROM
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -152,10 +153,13 @@ def parse_text(value: Any) -> str | None:
     return value.strip() or None
 
 
-def parse_mbid(value: Any) -> str | None:
-    """Returns the first MusicBrainz id in a text such as a musicbrainz.org address, or None."""
-    match = _MBID.search(value) if isinstance(value, str) else None
-    return match[0].lower() if match else None
+def parse_mbid(*values: Any) -> str | None:
+    """Returns the first MusicBrainz id in texts such as a musicbrainz.org address, or None."""
+    for value in values:
+        match = _MBID.search(value) if isinstance(value, str) else None
+        if match:
+            return match[0].lower()
+    return None
 
 
 def parse_uri(value: Any) -> str | None:
@@ -173,14 +177,6 @@ def parse_isrc(value: Any) -> str | None:
         value = value[0] if value else None
     isrc = parse_text(value)
     return re.split(r"[;,\s]", isrc)[0].replace("-", "").upper() if isrc else None
-
-
-def find_mbid(*values: Any) -> str | None:
-    """Returns the MusicBrainz id in the first of the values that has one."""
-    for value in values:
-        if mbid := parse_mbid(value):
-            return mbid
-    return None
 
 
 REFERENCE = "reference"  # index of an event's reference in `EventBuffer.references`
@@ -215,41 +211,35 @@ class EventBuffer:
 
     def add(self, events: Iterable[ListenEvent]) -> None:
         """Adds events of an export. The weight of a count of plays is ln(1 + count)."""
+        weight = pl.col(N_TIMES).log1p().alias(WEIGHT)
         iterator = iter(events)
         while batch := list(islice(iterator, _BATCH)):
-            at_us = pl.Series([event.at_us for event in batch], dtype=pl.Int64)
             columns = {
                 USER_ID: [event.user for event in batch],
                 REFERENCE: [self._index(event.track) for event in batch],
-                PLAYED_AT: at_us.cast(DTYPES["time"]),
+                PLAYED_AT: [event.at_us for event in batch],
                 EVENT: [event.event for event in batch],
                 PLAYED_S: [event.played_s for event in batch],
-                WEIGHT: [None] * len(batch),
-                CONTEXT_TRACK_ID: [None] * len(batch),
                 SESSION_ID: [event.session for event in batch],
-                N_TIMES: [event.n_times for event in batch],
-                IS_TABLE: [False] * len(batch),
-                IS_KEPT: [False] * len(batch),
+                N_TIMES: pl.Series([event.n_times for event in batch], dtype=pl.Int64),
             }
-            weight = pl.col(N_TIMES).cast(pl.Float64).log1p().alias(WEIGHT)
-            self._frames.append(pl.DataFrame(columns, schema=EVENT_COLUMNS).with_columns(weight))
+            self._append(pl.DataFrame(columns, strict=False).with_columns(weight))
 
     def add_rows(self, rows: pl.DataFrame) -> None:
         """Adds rows of a table, with columns of `EVENT_COLUMNS` and `REFERENCE_COLUMNS`."""
-        for name, dtype in {**EVENT_COLUMNS, **REFERENCE_COLUMNS}.items():
-            if name not in rows.columns:
-                rows = rows.with_columns(pl.lit(None, dtype).alias(name))
+        rows = _fill(rows, REFERENCE_COLUMNS)
         fields = list(REFERENCE_COLUMNS)
         distinct = rows.select(fields).unique(maintain_order=True)
         indices = [self._index(TrackReference(*row)) for row in distinct.iter_rows()]
         distinct = distinct.with_columns(pl.Series(REFERENCE, indices, pl.UInt32))
-        rows = rows.drop(REFERENCE).join(
-            distinct, on=fields, how="left", nulls_equal=True, maintain_order="left"
+        rows = rows.drop(REFERENCE, strict=False)
+        self._append(
+            rows.join(distinct, on=fields, how="left", nulls_equal=True, maintain_order="left")
         )
-        rows = rows.with_columns(pl.col(IS_TABLE, IS_KEPT).fill_null(False))
-        self._frames.append(
-            rows.select(pl.col(name).cast(dtype) for name, dtype in EVENT_COLUMNS.items())
-        )
+
+    def _append(self, rows: pl.DataFrame) -> None:
+        rows = _fill(rows, EVENT_COLUMNS).with_columns(pl.col(IS_TABLE, IS_KEPT).fill_null(False))
+        self._frames.append(rows.select(list(EVENT_COLUMNS)))
 
     def take_events(self) -> pl.DataFrame:
         """Returns and forgets all events.
@@ -280,9 +270,17 @@ class EventBuffer:
         return index
 
 
+def _fill(rows: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Casts the columns of `schema`; missing ones become null."""
+    columns = []
+    for name, dtype in schema.items():
+        column = pl.col(name) if name in rows.columns else pl.lit(None)
+        columns.append(column.cast(dtype).alias(name))
+    return rows.with_columns(columns)
+
+
 LONGEST_ITEM = 4 << 20  # characters; a listen has some hundred, a page of a thousand 1 MB
 _OVERLAP = 200  # characters before a window's end in which `}, {` may begin
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _NEXT_ITEM = re.compile(r"\}\s*,\s*(?=\{)")
 _ARRAY = re.compile(r"\s*\[")
 _SEPARATORS = frozenset(" \t\r\n,")
@@ -290,7 +288,10 @@ JsonItems = Iterator[tuple[int, dict[str, Any] | BadRecord]]
 
 
 def json_lines(stream: BinaryIO) -> JsonItems:
-    """Yields (line, object) of every non-empty line of a JSONL file, or its fault."""
+    """Yields (line, object) of every non-empty line of a JSONL file, or its fault.
+
+    A `BadRecord` lacks the text, which may name accounts, addresses and countries.
+    """
     number = 0
     while raw := stream.readline(LONGEST_ITEM):
         number += 1
@@ -303,10 +304,9 @@ def json_lines(stream: BinaryIO) -> JsonItems:
         if not line.strip():
             continue
         try:
-            item = json.loads(line)
-        except (ValueError, RecursionError):
-            item = None
-        yield number, _check_item(item, number, line)
+            yield number, parse_json_object(line)
+        except ValueError as error:
+            yield number, BadRecord(number, "", "", str(error))
 
 
 def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> JsonItems:
@@ -339,12 +339,15 @@ def json_items(stream: BinaryIO, keys: tuple[str, ...] = ()) -> JsonItems:
         try:
             item, window.position = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            yield number, _not_an_object(number)
+            yield number, BadRecord(number, "", "", "is not a JSON object")
             window.position = start
             if not window.skip_past(_NEXT_ITEM):
                 return
             continue
-        yield number, _check_item(item, number, text[start : window.position])
+        try:
+            yield number, check_json_object(item, text[start : window.position])
+        except ValueError as error:
+            yield number, BadRecord(number, "", "", str(error))
 
 
 class _Window:
@@ -380,18 +383,3 @@ class _Window:
             if self._is_last:
                 return False
             self.position = max(len(text) - _OVERLAP, start + 1)
-
-
-def _check_item(item: Any, number: int, source_text: str) -> dict[str, Any] | BadRecord:
-    if _SURROGATE.search(source_text):
-        return BadRecord(number, "", "", "is not UTF-8")
-    if not isinstance(item, dict):
-        return _not_an_object(number)
-    if "\\u" in source_text and _SURROGATE.search(json.dumps(item, ensure_ascii=False)):
-        return BadRecord(number, "", "", "is not text: half a surrogate pair")
-    return item
-
-
-def _not_an_object(number: int) -> BadRecord:
-    # Without the text of the record, which may name accounts, addresses and countries.
-    return BadRecord(number, "", "", "is not a JSON object")

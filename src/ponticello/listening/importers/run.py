@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import polars as pl
 
 from ponticello.errors import ConfigError, DataError
-from ponticello.listening.importers.detect import FORMATS, TABLE_SUFFIXES, Format, detect_format
+from ponticello.listening.importers.detect import FORMATS, Format, detect_format
 from ponticello.listening.importers.lastfm import read_lastfm
 from ponticello.listening.importers.listenbrainz import read_listenbrainz
 from ponticello.listening.importers.music_servers import read_beets, read_navidrome
@@ -18,7 +18,6 @@ from ponticello.listening.importers.records import (
     IS_KEPT,
     IS_TABLE,
     REFERENCE,
-    BadRecord,
     EventBuffer,
     IgnoredRecord,
     ListenEvent,
@@ -39,7 +38,7 @@ from ponticello.listening.unmatched import (
 )
 from ponticello.storage.layout import LibraryPaths, SkippedRow
 from ponticello.storage.schema import EVENT, SESSION_ID, TRACK_ID, USER_ID
-from ponticello.storage.tables import truncate_value
+from ponticello.storage.tables import SUFFIXES, truncate_value
 from ponticello.tracks.catalog import read_stored_table, read_tracks
 
 ME = "me"  # the user of an export that names none
@@ -147,16 +146,16 @@ def import_history(
     return result
 
 
+@dataclass
 class _HistoryReader:
     """Reads the files of a history into `buffer`, and records what happened in `result`."""
 
-    def __init__(self, columns: Mapping[str, str], user: str | None, zone: tzinfo) -> None:
-        self.buffer = EventBuffer()
-        self.result = HistoryImport()
-        self.skipped: list[SkippedRow] = []
-        self._columns = columns
-        self._user = user
-        self._zone = zone
+    columns: Mapping[str, str]
+    user: str | None
+    zone: tzinfo
+    buffer: EventBuffer = field(default_factory=EventBuffer)
+    result: HistoryImport = field(default_factory=HistoryImport)
+    skipped: list[SkippedRow] = field(default_factory=list)
 
     def read(
         self,
@@ -171,7 +170,7 @@ class _HistoryReader:
             for source in sources:
                 n_bytes_read += source.size
                 known_format = file_format or detect_format(source)
-                if known_format is None and len(sources) == 1 and source.suffix in TABLE_SUFFIXES:
+                if known_format is None and len(sources) == 1 and source.suffix in SUFFIXES:
                     known_format = "table"  # its reader reports the missing columns
                 if known_format is None:
                     self.result.ignored_files.append(source.name)
@@ -192,7 +191,7 @@ class _HistoryReader:
         if file_format == "table":
             self._read_table(source, bad_rows)
         elif file_format == "lastfm":
-            records = read_lastfm(source, self._zone, self._columns)
+            records = read_lastfm(source, self.zone, self.columns)
             self.buffer.add(self._events(records, source, bad_rows))
         else:
             self.buffer.add(self._events(READERS[file_format](source), source, bad_rows))
@@ -206,21 +205,23 @@ class _HistoryReader:
             self.skipped.append(SkippedRow(source.name, None, "", more, "see those above"))
 
     def _check_options(self, source: HistoryFile, file_format: Format) -> None:
-        if self._columns and file_format not in ("table", "lastfm"):
+        if self.columns and file_format not in ("table", "lastfm"):
             raise ConfigError(
                 f"{source.name} is a {file_format} file, whose columns are known; "
                 "leave --columns out"
             )
-        if self._user is not None and file_format == "navidrome":
+        if self.user is not None and file_format == "navidrome":
             raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
 
     def _read_table(self, source: HistoryFile, bad_rows: list[SkippedRow]) -> None:
-        table = read_event_table(source, self._columns, has_one_user=self._user is not None)
-        if self._user is not None and USER_ID in table.rows.columns:
+        rows, skipped, dropped_columns = read_event_table(
+            source, self.columns, has_one_user=self.user is not None
+        )
+        if self.user is not None and USER_ID in rows.columns:
             raise ConfigError(f"{source.name} names its listeners itself; leave --user out")
-        self.buffer.add_rows(table.rows)
-        bad_rows += table.skipped
-        for name in table.dropped_columns:
+        self.buffer.add_rows(rows)
+        bad_rows += skipped
+        for name in dropped_columns:
             if name not in self.result.dropped_columns:
                 self.result.dropped_columns.append(name)
 
@@ -233,12 +234,10 @@ class _HistoryReader:
             elif isinstance(record, IgnoredRecord):
                 self.result.n_not_music += 1
             else:
-                bad_rows.append(_skipped_row(record, source.name))
-
-
-def _skipped_row(record: BadRecord, name: str) -> SkippedRow:
-    value = truncate_value(record.value)
-    return SkippedRow(name, record.line, record.field, value, record.reason)
+                value = truncate_value(record.value)
+                bad_rows.append(
+                    SkippedRow(source.name, record.line, record.field, value, record.reason)
+                )
 
 
 def _assign_users(

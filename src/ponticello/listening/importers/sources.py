@@ -1,40 +1,27 @@
-"""A file, a folder or a zip as the files in it. A zip's members are read where they are, never
-unpacked to disk.
-"""
+"""Opens a file, a folder or a zip as the files in it; zips are never unpacked to disk."""
 
 import io
 import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO
 
 from ponticello.errors import DataError
 
-_TEXTS = (
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".csv",
-    ".tsv",
-    ".txt",
-    ".m3u",
-    ".m3u8",
-    ".xspf",
-    ".jspf",
-    ".pls",
-)
-_BINARIES = (".parquet", ".db", ".sqlite", ".sqlite3", ".blb", ".zip")
-SUFFIXES = frozenset(_TEXTS + _BINARIES)
+_TEXTS = ".json .jsonl .ndjson .csv .tsv .txt .m3u .m3u8 .xspf .jspf .pls"
+_BINARIES = ".parquet .db .sqlite .sqlite3 .blb .zip"
+SUFFIXES = frozenset(_TEXTS.split() + _BINARIES.split())
+_ZIP_MAGIC = b"PK\x03\x04"
 HEAD_BYTES = 65_536  # read by `detect_format`
+_PIECE_BYTES = 8192  # the most that is lost of a damaged member before the damage
 # Beyond these a zip is taken for a bomb. Real exports shrink to a twentieth; the largest hold some
 # gigabytes.
-_PIECE_BYTES = 8192  # of a damaged member at most so much is lost before the damage
 MOST_MEMBERS = 100_000
 MOST_BYTES = 32 << 30
 MOST_RATIO = 200
@@ -45,8 +32,8 @@ _RATIO_FROM_BYTES = 16 << 20  # a small file may shrink to almost 0
 class HistoryFile:
     """One file of a history.
 
-    name: as lists show it. path: None in a zip. modified_us: since 1970. damage: faults of its zip,
-    once the file was read.
+    name: for lists and errors. path: None in a zip. modified_us: since 1970. damage: faults of its
+    zip, known after reading.
     """
 
     name: str
@@ -81,19 +68,16 @@ def open_sources(path: Path) -> Iterator[list[HistoryFile]]:
         files = [_file(path, path.name)]
     else:
         raise DataError(f"{path} is not a file or folder; check the path")
-    archives: list[zipfile.ZipFile] = []
-    try:
-        listed: list[HistoryFile] = []
-        for source in files:
-            if source.suffix == ".zip" or source.head()[:4] == b"PK\x03\x04":
-                archives.append(_archive(cast("Path", source.path), source.name))
-                listed += _members(archives[-1], source, source.name if path.is_dir() else "")
+    sources: list[HistoryFile] = []
+    with ExitStack() as archives:
+        for file in files:
+            if file.path is not None and (file.suffix == ".zip" or file.head()[:4] == _ZIP_MAGIC):
+                archive = archives.enter_context(_open_zip(file.path, file.name))
+                _check_zip(archive, file)
+                sources += _members(archive, file, f"{file.name}/" if path.is_dir() else "")
             else:
-                listed.append(source)
-        yield listed
-    finally:
-        for archive in archives:
-            archive.close()
+                sources.append(file)
+        yield sources
 
 
 def _files(folder: Path) -> list[Path]:
@@ -111,62 +95,61 @@ def _files(folder: Path) -> list[Path]:
 
 def _file(path: Path, name: str) -> HistoryFile:
     status = path.stat()
-    return HistoryFile(
-        name, path, status.st_size, status.st_mtime_ns // 1000, lambda: path.open("rb")
-    )
+    modified_us = status.st_mtime_ns // 1000
+    return HistoryFile(name, path, status.st_size, modified_us, lambda: path.open("rb"))
 
 
-def _archive(path: Path, name: str) -> zipfile.ZipFile:
+def _open_zip(path: Path, name: str) -> zipfile.ZipFile:
     try:
-        archive = zipfile.ZipFile(path)
+        return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(
             f"{name} is not a readable zip ({error}); "
             "get it again, or unpack it and pass the folder"
         ) from None
+
+
+def _check_zip(archive: zipfile.ZipFile, file: HistoryFile) -> None:
+    """Raises DataError for a zip that is encrypted, or larger inside than an export can be."""
     members = archive.infolist()
+    n_packed_bytes = sum(member.compress_size for member in members)
+    n_bytes = sum(member.file_size for member in members)
     reason = ""
-    packed = sum(member.compress_size for member in members)
     if len(members) > MOST_MEMBERS:
         reason = f"holds {len(members):,} files"
-    elif sum(member.file_size for member in members) > MOST_BYTES or packed > path.stat().st_size:
+    elif n_bytes > MOST_BYTES or n_packed_bytes > file.size:
         reason = "says it holds more than an export can"
-    elif bomb := next((member for member in members if _is_bomb(member)), None):
-        reason = (
-            f"holds {bomb.filename!r}, {bomb.file_size:,} bytes packed into {bomb.compress_size:,}"
-        )
-    elif locked := next((member for member in members if member.flag_bits & 0x1), None):
-        archive.close()
-        raise DataError(
-            f"{name}: {locked.filename!r} is encrypted; unpack it yourself and pass the folder"
-        )
+    for member in members:
+        if member.flag_bits & 0x1:
+            raise DataError(
+                f"{file.name}: {member.filename!r} is encrypted; "
+                "unpack it yourself and pass the folder"
+            )
+        most_bytes = max(_RATIO_FROM_BYTES, MOST_RATIO * max(member.compress_size, 1))
+        if member.file_size > most_bytes:
+            sizes = f"{member.file_size:,} bytes packed into {member.compress_size:,}"
+            reason = reason or f"holds {member.filename!r}, {sizes}"
     if reason:
-        archive.close()
         raise DataError(
-            f"{name} {reason}, and is not read; if you trust it, unpack it and pass the folder"
+            f"{file.name} {reason}, and is not read; if you trust it, unpack it and pass the folder"
         )
-    return archive
 
 
-def _is_bomb(member: zipfile.ZipInfo) -> bool:
-    return member.file_size > _RATIO_FROM_BYTES and member.file_size > MOST_RATIO * max(
-        member.compress_size, 1
-    )
-
-
-def _members(archive: zipfile.ZipFile, outer: HistoryFile, name: str) -> list[HistoryFile]:
+def _members(archive: zipfile.ZipFile, outer: HistoryFile, prefix: str) -> list[HistoryFile]:
     files = []
     for member in sorted(archive.infolist(), key=lambda member: member.filename):
-        inside = PurePosixPath(member.filename.replace("\\", "/"))
-        if member.is_dir() or inside.suffix.lower() not in SUFFIXES - {".zip"}:
+        path = PurePosixPath(member.filename.replace("\\", "/"))
+        if member.is_dir() or path.suffix.lower() not in SUFFIXES - {".zip"}:
             continue
-        if any(part.startswith(".") or part == "__MACOSX" for part in inside.parts):
-            continue  # also `..`: a name that leaves the zip is none that an exporter writes
-        shown = f"{name}/{inside}" if name else str(inside)
+        # Also leaves out `..`: exporters write no name that leaves the zip.
+        if any(name.startswith(".") or name == "__MACOSX" for name in path.parts):
+            continue
         damage: list[str] = []
-        opens = partial(_open, archive, member, damage)
-        modified_us = _zip_time(member) or outer.modified_us
-        files.append(HistoryFile(shown, None, member.file_size, modified_us, opens, damage))
+        open_member = partial(_open, archive, member, damage)
+        modified_us = _zip_time_us(member) or outer.modified_us
+        files.append(
+            HistoryFile(f"{prefix}{path}", None, member.file_size, modified_us, open_member, damage)
+        )
     return files
 
 
@@ -187,18 +170,20 @@ class _Member(io.RawIOBase):
     """
 
     def __init__(self, stream: IO[bytes], size: int, damage: list[str]) -> None:
-        self._stream, self._left, self._damage = stream, size, damage
+        self._stream = stream
+        self._n_left = size
+        self._damage = damage
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._stream.read(min(len(buffer), _PIECE_BYTES, self._left))
+            data = self._stream.read(min(len(buffer), _PIECE_BYTES, self._n_left))
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             self._damage[:] = [str(error)]
             data = b""
-        self._left = self._left - len(data) if data else 0
+        self._n_left = self._n_left - len(data) if data else 0
         buffer[: len(data)] = data
         return len(data)
 
@@ -207,13 +192,11 @@ class _Member(io.RawIOBase):
         super().close()
 
 
-def _zip_time(member: zipfile.ZipInfo) -> int:
+def _zip_time_us(member: zipfile.ZipInfo) -> int:
     """Returns microseconds since 1970; 0 for a date of 1980, which zips write for none."""
     if member.date_time[0] <= 1980:
         return 0
     try:
-        year, month, day, hour, minute, second = member.date_time
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-        return int(moment.timestamp()) * 1_000_000
+        return int(datetime(*member.date_time, tzinfo=UTC).timestamp()) * 1_000_000
     except ValueError:
         return 0

@@ -5,7 +5,6 @@ library.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import polars as pl
 
@@ -30,7 +29,7 @@ from ponticello.storage.schema import (
     Kind,
     Table,
 )
-from ponticello.storage.tables import raw_table
+from ponticello.storage.tables import read_raw
 from ponticello.storage.validation import raw_kinds, validate_table
 
 URI = "uri"
@@ -51,19 +50,10 @@ _PARSERS = {MBID: parse_mbid, ISRC: parse_isrc, URI: parse_uri}
 MOST_BYTES_IN_ZIP = 4 << 30
 
 
-@dataclass(frozen=True)
-class EventTable:
-    """The rows that can be used, those that cannot, and the columns that are not ours."""
-
-    rows: pl.DataFrame
-    skipped: list[SkippedRow]
-    dropped_columns: list[str]
-
-
 def read_event_table(
     source: HistoryFile, columns: Mapping[str, str], *, has_one_user: bool
-) -> EventTable:
-    """Reads a table of events.
+) -> tuple[pl.DataFrame, list[SkippedRow], list[str]]:
+    """Reads a table of events: (good rows, bad rows, columns that are not ours and are dropped).
 
     columns: our column -> the table's. has_one_user: the caller names the user, so that `user_id`
     is not required.
@@ -81,7 +71,7 @@ def read_event_table(
         )
     kinds = raw_kinds(Table("history", KINDS, ()), columns)
     with source.open() as stream:
-        raw = raw_table(source.path or stream.read(), source.name, kinds)
+        raw = read_raw(source.path or stream.read(), source.name, kinds)
     our_names = {file_column: column for column, file_column in columns.items()}
     names = {our_names.get(name, name) for name in raw.frame.columns}
     required = _required_columns(names, has_one_user)
@@ -107,7 +97,7 @@ def read_event_table(
     if EVENT in rows.columns:
         event = pl.col(EVENT).fill_null("play")
     rows = rows.filter(is_identified).with_columns(event, pl.lit(True).alias(IS_TABLE))
-    return EventTable(rows, skipped, dropped_columns)
+    return rows, skipped, dropped_columns
 
 
 def _required_columns(names: set[str], has_one_user: bool) -> set[str]:
