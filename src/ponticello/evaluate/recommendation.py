@@ -84,8 +84,7 @@ def measure_preference(
 ) -> None:
     """Adds the full ranking of every task by every method."""
     config = vectors.config
-    by_method = {method: vectors.by_id(method) for method in vectors.vectors}
-    content = by_method[vectors.content]
+    content = vectors.by_id(vectors.content)
     baselines = TunedBaselines(
         listening.interactions, listening.splits, content, config, seed, vectors.fused_texts
     )
@@ -97,11 +96,12 @@ def measure_preference(
             continue
         on_step(f"taste: {title}, fitting the baselines")
         scorers = baselines.scorers(deduplicated)
-        for method, by_id in by_method.items():
+        for method in vectors.vectors:
             if track_task.name == PAIRS:
-                scorer = score_by_similarity(deduplicated.tracks, by_id)
+                scorer = score_by_similarity(deduplicated.tracks, vectors.by_id(method))
             else:
-                scorer = score_by_profile(deduplicated.tracks, [(1.0, by_id)], config.search)
+                spaces = vectors.spaces(method)
+                scorer = score_by_profile(deduplicated.tracks, spaces, config.search)
             scorers[method] = deduplicated.scorer(scorer)
         task = deduplicated.task
         plays = deduplicated.plays(baselines.late.liked)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
+SERVED = "served"  # both spaces at the default blend, as queries are answered
 RANDOM = "random"
 SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
 Section = Literal["semantic", "preference", "integrity", "tradeoff"]
@@ -116,8 +117,8 @@ class Difference:
 
     @property
     def is_of_stages(self) -> bool:
-        """Whether stage two is compared with stage one."""
-        return (self.method, self.against) == (STAGE_TWO, STAGE_ONE)
+        """Whether what is served, or stage two by itself, is compared with stage one."""
+        return self.method in (SERVED, STAGE_TWO) and self.against == STAGE_ONE
 
     @property
     def is_better(self) -> bool:

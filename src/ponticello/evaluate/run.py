@@ -238,13 +238,13 @@ def _measure_retrieval(measured: Measurements, vectors: EvaluationVectors) -> No
     if len(rows) < 2:
         measured.notes.append("Fewer than two test tracks have a text: retrieval is not measured.")
         return
-    if not vectors.models:
+    if not vectors.towers:
         measured.notes.append("No method has a text tower: retrieval is not measured.")
         return
     texts = pick(vectors.texts, rows)
-    text_vectors = {method: model.encode_text(texts) for method, model in vectors.models.items()}
+    text_vectors = {method: model.encode_text(texts) for method, model in vectors.towers.items()}
     queries, clusters = vectors.queries(rows)
-    measured.scores += retrieval_scores(text_vectors, vectors.of_models(rows), queries, clusters)
+    measured.scores += retrieval_scores(text_vectors, vectors.of_towers(rows), queries, clusters)
 
 
 def _label_columns(vectors: EvaluationVectors, columns: Sequence[str] | None) -> list[str]:
@@ -281,16 +281,16 @@ def _measure_labels(
     rows = [row for row in vectors.rows_of("test") if label_sets[row]]
     test_labels = pick(label_sets, rows)
     queries, clusters = vectors.queries(rows)
-    if vectors.models and rows:
+    if vectors.towers and rows:
         on_step(f"meaning: {column}, prompts")
         names = sorted(set(chain.from_iterable(label_sets)))
         label_prompts = prompts(names)
         prompt_vectors = {}
-        for method, model in vectors.models.items():
+        for method, model in vectors.towers.items():
             encoded = [ensemble(model.encode_text(texts)) for texts in label_prompts]
             prompt_vectors[method] = np.stack(encoded)
         scores, notes = zero_shot_scores(
-            vectors.of_models(rows), prompt_vectors, test_labels, names, queries, clusters, column
+            vectors.of_towers(rows), prompt_vectors, test_labels, names, queries, clusters, column
         )
         measured.scores += scores
         measured.notes += notes

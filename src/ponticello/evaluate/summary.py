@@ -20,6 +20,7 @@ from ponticello.errors import DataError
 from ponticello.evaluate.claims import derive_claims
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
+    SERVED,
     SIGNIFICANT,
     STAGE_ONE,
     STAGE_TWO,
@@ -215,7 +216,9 @@ def _compared_pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]
     """Returns (method, against), stage one first; medians, without intervals, are not compared."""
     if scores.section not in COMPARED or scores.statistic == "median":
         return []
-    if STAGE_TWO in methods:
+    if SERVED in methods:
+        stage = SERVED
+    elif STAGE_TWO in methods:
         stage = STAGE_TWO
     elif STAGE_ONE in methods:
         stage = STAGE_ONE

@@ -1,7 +1,7 @@
 """Measures the trade-off between semantic and preference quality, from stage one to stage two.
 
-weights: models with interpolated weights, (1 - a) x stage one + a x stage two; the library is
-    embedded again by each.
+weights: models of log-mels with interpolated weights, (1 - a) x stage one + a x stage two; the
+    library is embedded again by each.
 blend: both vectors of a track, with the query scaled by the blend, as the index serves them.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Measurements, Scores, pick
 from ponticello.evaluate.tasks import DeduplicatedTask, rank_task, score_by_profile
-from ponticello.evaluate.vectors import EvaluationVectors
+from ponticello.evaluate.vectors import FUSED, EvaluationVectors
 from ponticello.metrics.ranking import retrieval_ranks
 from ponticello.model.htcl import HTCL
 from ponticello.model.interpolate import interpolate_weights
@@ -62,10 +62,11 @@ def measure_tradeoff(
     k = vectors.config.evaluate.k
     cold = cold_task.tracks
     queries, clusters = vectors.queries(rows)
-    for curve, positions in (
-        ("weights", _interpolated_weights(vectors, rows, on_step)),
-        ("blend", _blended_vectors(vectors, rows, on_step)),
-    ):
+    curves = {}
+    if vectors.models[STAGE_TWO].preference_encoder is None:
+        curves["weights"] = _interpolated_weights(vectors, rows, on_step)
+    curves["blend"] = _blended_vectors(vectors, rows, on_step)
+    for curve, positions in curves.items():
         mrr = {}
         ndcg = {}
         for name, position in positions.items():
@@ -115,15 +116,16 @@ def _blended_vectors(
     vectors: EvaluationVectors, rows: list[int], on_step: Callable[[str], None]
 ) -> dict[str, _Position]:
     """Returns the positions of the blend; each space is calibrated as in the index."""
-    on_step("front: the dial")
+    on_step("front: blends")
     texts = pick(vectors.texts, rows)
     matrices = [vectors.vectors[STAGE_ONE], vectors.vectors[STAGE_TWO]]
     encoded = [vectors.models[method].encode_text(texts) for method in (STAGE_ONE, STAGE_TWO)]
     spreads = [calibrate(text, matrix).std for text, matrix in zip(encoded, matrices, strict=True)]
-    tracks = np.concatenate(matrices, axis=1)
+    tracks = np.concatenate(matrices, axis=1)  # by sound alone: fused ones hold the texts
+    preference = vectors.vectors.get(STAGE_TWO + FUSED, matrices[1])
     positions = {}
     for blend in POSITIONS:
         scaled = ((1 - blend) / spreads[0] * encoded[0], blend / spreads[1] * encoded[1])
-        spaces = [(1 - blend, matrices[0]), (blend, matrices[1])]
+        spaces = [(1 - blend, matrices[0]), (blend, preference)]
         positions[f"{blend:.2f}"] = _Position(np.concatenate(scaled, axis=1), tracks, spaces)
     return positions

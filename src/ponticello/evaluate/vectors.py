@@ -1,8 +1,9 @@
 """The vectors that an evaluation compares: of runs, untrained encoders, files and the text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, pick
+from ponticello.evaluate.results import SERVED, STAGE_ONE, STAGE_TWO, pick
 from ponticello.features.frontend import open_features
 from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.precomputed import read_vector_file
@@ -19,6 +20,7 @@ from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import run_config, served_vector_name
 from ponticello.search.embed import embed_library
+from ponticello.search.index import calibrate
 from ponticello.splits.splits import Splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
@@ -32,8 +34,43 @@ FRONT_END = "front_end"
 TEXT = "text"
 FUSED = "_fused"  # ends the name of a method with vectors that hold the text too
 MIN_LENGTH = 1e-12  # a shorter vector has no direction
+CALIBRATION_TEXTS = 512  # texts of tracks: the spread of a space's cosines with texts
 
 VectorsById = dict[str, np.ndarray]  # (d,) each, by track id
+
+
+class TextTower(Protocol):
+    """What encodes texts into the space of a method's track vectors."""
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the vectors (n, d) of texts."""
+
+
+class BlendedTower:
+    """Both spaces at a blend, by sound alone: cosines rank as the index does, text or track.
+
+    tracks: (n, 2d) unit vectors.
+    """
+
+    def __init__(
+        self, towers: Sequence[HTCL], matrices: Sequence[np.ndarray], texts: list[str], blend: float
+    ) -> None:
+        self._towers = towers
+        self._text_scales = []
+        scaled = []
+        for tower, matrix, weight in zip(towers, matrices, (1 - blend, blend), strict=True):
+            track_scale = np.sqrt(weight / calibrate(matrix, matrix).std)
+            scaled.append(track_scale * matrix)
+            text_weight = weight / calibrate(tower.encode_text(texts or ["music"]), matrix).std
+            self._text_scales.append(text_weight / max(track_scale, MIN_LENGTH))
+        self.tracks = unit(np.concatenate(scaled, axis=1))
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the unit vectors (n, 2d) of texts."""
+        scaled = []
+        for tower, scale in zip(self._towers, self._text_scales, strict=True):
+            scaled.append(scale * tower.encode_text(texts))
+        return unit(np.concatenate(scaled, axis=1))
 
 
 @dataclass(frozen=True)
@@ -43,8 +80,9 @@ class EvaluationVectors:
     Row i of everything belongs to `ids[i]`; ids are sorted.
     roles: "new" for a track that is not in the splits. artists: by track id. vectors: (n, d) unit
     vectors by method; those of `TEXT` are 0 for a track without text. models: by method of a run.
-    store: the features that the models read. fused_texts: (D,) by track id, the texts that fused
-    vectors hold; empty if no fused vectors are compared.
+    served: of the method `SERVED`, if both stages are compared. store: the features that the models
+    read. fused_texts: (D,) by track id, the texts that fused vectors hold; empty if no fused
+    vectors are compared.
     """
 
     config: Config
@@ -57,6 +95,7 @@ class EvaluationVectors:
     models: dict[str, HTCL]
     store: FeatureStore | None
     fused_texts: VectorsById
+    served: BlendedTower | None = None
 
     @property
     def clusters(self) -> list[str]:
@@ -73,7 +112,7 @@ class EvaluationVectors:
         if STAGE_ONE in self.vectors:
             return STAGE_ONE
         for method in self.vectors:
-            if method not in (TEXT, MUSICNN, MEL, STAGE_TWO, STAGE_TWO + FUSED):
+            if method not in (TEXT, MUSICNN, MEL, STAGE_TWO, STAGE_TWO + FUSED, SERVED):
                 return method
         return MUSICNN if MUSICNN in self.vectors else MEL
 
@@ -93,9 +132,26 @@ class EvaluationVectors:
         """Returns the rows of the test tracks that have a text."""
         return [row for row in self.rows_of("test") if self.texts[row]]
 
-    def of_models(self, rows: list[int]) -> dict[str, np.ndarray]:
-        """Returns the vectors of these rows, by method of a run."""
-        return {method: self.vectors[method][rows] for method in self.models}
+    @property
+    def towers(self) -> dict[str, TextTower]:
+        """What encodes texts, by method of a run, and of what is served."""
+        towers: dict[str, TextTower] = dict(self.models)
+        if self.served is not None:
+            towers[SERVED] = self.served
+        return towers
+
+    def of_towers(self, rows: list[int]) -> dict[str, np.ndarray]:
+        """Returns the vectors of these rows, by method of `towers`."""
+        return {method: self.vectors[method][rows] for method in self.towers}
+
+    def spaces(self, method: str) -> list[tuple[float, VectorsById]]:
+        """Returns a weight and the vectors for each space that profiles read by this method."""
+        if method != SERVED:
+            return [(1.0, self.by_id(method))]
+        blend = self.config.search.blend
+        fused = STAGE_TWO + FUSED
+        preference = fused if fused in self.vectors else STAGE_TWO
+        return [(1 - blend, self.by_id(STAGE_ONE)), (blend, self.by_id(preference))]
 
 
 def load_vectors(
@@ -137,6 +193,15 @@ def load_vectors(
         if run_texts:
             encoded = _encode_texts(encoder, pick(run_texts, ids))
             fused = dict(zip(ids, encoded, strict=True))
+    served = None
+    if {STAGE_ONE, STAGE_TWO} <= models.keys():
+        served = BlendedTower(
+            [models[STAGE_ONE], models[STAGE_TWO]],
+            [matrices[STAGE_ONE], matrices[STAGE_TWO]],
+            [text for text in texts if text][:CALIBRATION_TEXTS],
+            folder.config.search.blend,
+        )
+        matrices[SERVED] = served.tracks
     return EvaluationVectors(
         config=folder.config,
         tracks=tracks,
@@ -148,6 +213,7 @@ def load_vectors(
         models=models,
         store=store,
         fused_texts=fused,
+        served=served,
     )
 
 
@@ -351,5 +417,5 @@ def _encode_texts(model: HTCL, texts: list[str]) -> np.ndarray:
 
 
 def _report_position(method: str) -> int:
-    positions = {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5}
+    positions = {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5, SERVED: 6}
     return positions.get(method, 2)

@@ -23,6 +23,7 @@ from ponticello.evaluate.report.tables import (
     tables_of,
 )
 from ponticello.evaluate.results import (
+    SERVED,
     STAGE_ONE,
     STAGE_TWO,
     Section,
@@ -107,7 +108,7 @@ def _card_metadata(summary: Summary) -> ModelCardData:
     """Returns the front matter, with the model's value in every metric of record."""
     figures = [figure for figure in summary.figures if figure.of_record and not isnan(figure.value)]
     methods = {figure.method for figure in figures}
-    model = STAGE_TWO if STAGE_TWO in methods else STAGE_ONE
+    model = next((name for name in (SERVED, STAGE_TWO) if name in methods), STAGE_ONE)
     results = []
     for figure in figures:
         if figure.method != model:

@@ -39,6 +39,7 @@ from ponticello.evaluate.report.tables import (
 )
 from ponticello.evaluate.results import (
     RANDOM,
+    SERVED,
     STAGE_ONE,
     STAGE_TWO,
     Difference,
@@ -90,7 +91,7 @@ LABEL_WIDTH = 24  # characters per line; longer names take a second line and are
 CAPTION_WIDTH = 52
 Emphasis = Literal["first", "second", ""]
 _MARKS = {"first": (BLUE, "D", 6.0), "second": (ORANGE, "s", 6.0), "": (MUTED, "o", 5.0)}
-_METHOD_EMPHASIS: dict[str, Emphasis] = {STAGE_TWO: "first", STAGE_ONE: "second"}
+_METHOD_EMPHASIS: dict[str, Emphasis] = {SERVED: "first", STAGE_TWO: "first", STAGE_ONE: "second"}
 _VERDICT_EMPHASIS: dict[str, Emphasis] = {"better": "first", "worse": "second"}
 
 # The trade-off

@@ -26,6 +26,7 @@ METHOD_NAMES = {
     "stage_two": "stage two",
     "stage_one_fused": "stage one, fused",
     "stage_two_fused": "stage two, fused",
+    "served": "as served",
     "mel_statistics": "mel statistics",
     "musicnn": "MusiCNN",
     "front_end": "front end",
