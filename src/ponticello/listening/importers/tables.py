@@ -5,6 +5,7 @@ library.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import polars as pl
 
@@ -48,6 +49,9 @@ KINDS: dict[str, Kind] = {
 _IDENTIFYING = ({MBID}, {ISRC}, {URI}, {PATH}, {ARTIST, TITLE})
 _PARSERS = {MBID: parse_mbid, ISRC: parse_isrc, URI: parse_uri}
 MOST_BYTES_IN_ZIP = 4 << 30
+# Columns that show a table of play counts, which has no times: a row is then a `collect` event.
+COUNT_COLUMNS = {"plays", "play_count", "playcount", "count", "listens", "n_plays"}
+UNKNOWN_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def read_event_table(
@@ -56,7 +60,8 @@ def read_event_table(
     """Reads a table of events: (good rows, bad rows, columns that are not ours and are dropped).
 
     columns: our column -> the table's. has_one_user: the caller names the user, so that `user_id`
-    is not required.
+    is not required. A table of play counts may lack `played_at`; its events all get
+    `UNKNOWN_TIME`.
     DataError: the file cannot be read, or lacks a column.
     """
     for column in columns:
@@ -93,15 +98,21 @@ def read_event_table(
     for line in lines.filter(~is_identified):
         reason = "is missing, and so is what could stand in for it"
         skipped.append(SkippedRow(source.name, line, TRACK_ID, "", reason))
-    event = pl.lit("play").alias(EVENT)
+    default_event = "play"
+    if PLAYED_AT not in rows.columns:
+        default_event = "collect"
+        rows = rows.with_columns(pl.lit(UNKNOWN_TIME).alias(PLAYED_AT))
+    event = pl.lit(default_event).alias(EVENT)
     if EVENT in rows.columns:
-        event = pl.col(EVENT).fill_null("play")
+        event = pl.col(EVENT).fill_null(default_event)
     rows = rows.filter(is_identified).with_columns(event, pl.lit(True).alias(IS_TABLE))
     return rows, skipped, dropped_columns
 
 
 def _required_columns(names: set[str], has_one_user: bool) -> set[str]:
-    required = {PLAYED_AT}
+    required = set()
+    if PLAYED_AT in names or not names & COUNT_COLUMNS:
+        required.add(PLAYED_AT)
     if not has_one_user:
         required.add(USER_ID)
     if not any(columns <= names for columns in _IDENTIFYING):
