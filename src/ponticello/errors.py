@@ -20,6 +20,8 @@ tell apart. The command line exits with 1 (`Stopped`: 143), the HTTP service map
 import shlex
 from pathlib import Path
 
+EMPTY_TEXT = "the search text is empty; say what the music should be like"
+
 
 class PonticelloError(Exception):
     """An error that a user can act on; `str` gives it as one line, with the command that mends it.

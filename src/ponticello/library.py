@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo
 
-from ponticello.errors import ConfigError, DataError, PonticelloError
+from ponticello.errors import EMPTY_TEXT, ConfigError, DataError, PonticelloError
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths, create_library, open_library
 from ponticello.storage.schema import TRACK_ID
@@ -627,6 +627,8 @@ class Library:
         blend: 0 = semantic .. 1 = preference; None = the library's setting. per_artist: the most
         tracks per artist. where: filters such as "genres=rock" or "duration_s<300".
         """
+        if not text.strip():
+            raise DataError(EMPTY_TEXT)  # before the index is opened
         return self.service.search(text, k, blend, per_artist=per_artist, where=where)
 
     def similar(

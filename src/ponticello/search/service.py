@@ -20,7 +20,7 @@ from cachetools import LRUCache, cachedmethod
 
 from ponticello.checks import require_list
 from ponticello.config import Config
-from ponticello.errors import CheckpointError, DataError, PonticelloError
+from ponticello.errors import EMPTY_TEXT, CheckpointError, DataError, PonticelloError
 from ponticello.features.frontend import features_key, open_features
 from ponticello.features.musicnn import MEL, PATCH_FRAMES
 from ponticello.features.store import FeatureStore
@@ -176,7 +176,7 @@ class QueryEncoder:
     def text_query(self, text: str) -> Query:
         """Returns the query "music like these words"; DataError for an empty text."""
         if not text.strip():
-            raise DataError("the search text is empty; say what the music should be like")
+            raise DataError(EMPTY_TEXT)
         return text_query(self.models, text)
 
 
