@@ -207,7 +207,7 @@ class HeadsConfig(ConfigSection):
     # the released layout has dropout, its rate is not published
     dropout: Share = 0.1
     # the preference encoder beside a frozen front end: its hidden layer, and the networks that
-    # share the embed_dim dimensions; docs/benchmarks.md, "Stage two"
+    # share the embed_dim dimensions; docs/benchmarks.md, "The preference space"
     preference_hidden_size: int = Field(192, ge=1)
     preference_members: int = Field(2, ge=1)
     preference_dropout: Share = 0.2
@@ -277,7 +277,7 @@ class SemanticConfig(StageConfig):
 
 
 class PreferenceConfig(StageConfig):
-    """Stage two: its losses, its start, and how much of stage one it keeps."""
+    """Stage two: the losses over log-mels, and the preference space over a frozen front end."""
 
     audio_lr: float = Field(1e-5, ge=0)
     # start from fresh heads; released: true

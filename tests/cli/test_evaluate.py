@@ -67,6 +67,7 @@ def test_json_is_the_written_record_and_progress_stays_on_stderr(trained_copy: L
         *TUNED,
         "stage_one",
         "stage_two",
+        "served",
     }
     assert result.stderr.splitlines()[0] == "measuring leaks"
     assert result.stderr.splitlines()[-1] == "measuring integrity"

@@ -78,7 +78,7 @@ def test_every_part_of_the_table_is_there_once(evaluation: Measurements) -> None
     taste = {f"next_tracks_{kind}" for kind in ("warm", "cold")}
     taste |= {"pairs_cold", "playlists_cold", "audience_cold"}
     assert meaning | taste | {"weights", "blend", "neighbours_kept"} <= tasks
-    encoders = {"mel_statistics", "stage_one", "stage_two"}
+    encoders = {"mel_statistics", "stage_one", "stage_two", "served"}
     assert set(_found(evaluation, "probe:tags", "macro ROC-AUC").by_method) == {
         "random",
         *encoders,

@@ -24,7 +24,7 @@ Gains = dict[float, dict[str, Sequence[float]]]
 
 @pytest.fixture(scope="module")
 def ends(text_encoder_folder: object) -> tuple[HTCL, HTCL]:
-    """Two models of one layout, all of whose audio head weights are 0 and 1: a position between is
+    """Two models of one layout, all of whose text head weights are 0 and 1: a position between is
     told by them.
     """
     from ponticello.config import Config
@@ -34,8 +34,8 @@ def ends(text_encoder_folder: object) -> tuple[HTCL, HTCL]:
     end.load_state_dict(start.state_dict())
     for model, value in ((start, 0.0), (end, 1.0)):
         with torch.no_grad():
-            for weight in model.audio_head.parameters():
-                weight.fill_(value)  # taste, whose radius stays 1
+            for weight in model.text_head.parameters():
+                weight.fill_(value)
     return start, end
 
 
@@ -56,12 +56,12 @@ def chosen(
         return ValidationScores(told, {k: float(v.mean()) for k, v in own.items()}, own)
 
     settings = settings or PreferenceConfig()
-    kept, selection = select_weights(ends[0], {"trained": ends[1]}, score, settings)
+    kept, selection = select_weights(*ends, score, settings)
     return position(kept), selection
 
 
 def position(model: HTCL) -> float:
-    return round(float(next(iter(model.audio_head.parameters())).detach().flatten()[0]), 4)
+    return round(float(next(iter(model.text_head.parameters())).detach().flatten()[0]), 4)
 
 
 def along(audio: Sequence[float], fused: Sequence[float]) -> Gains:
@@ -135,7 +135,6 @@ def test_without_a_listener_to_ask_stage_one_stays(ends: tuple[HTCL, HTCL]) -> N
 def test_the_selection_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:
     record = json.loads(json.dumps(asdict(chosen(ends, along(STEADY, STEADY))[1])))
     assert list(record) == [
-        "endpoint",
         "alpha",
         "vector",
         "candidates",
@@ -144,29 +143,11 @@ def test_the_selection_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:
     ]
     assert [one["alpha"] for one in record["candidates"][::2]] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert record["candidates"][5] == {
-        "endpoint": "trained",
         "alpha": 0.5,
         "vector": "fused",
         "semantic": {"R@10": 0.4},
         "preference": pytest.approx(0.55),
     }
-
-
-def test_the_start_of_stage_two_is_kept_where_its_steps_only_lost(ends: tuple[HTCL, HTCL]) -> None:
-    """ "trained" changes nothing, half of the way to "initial" gains most."""
-    start, initial = ends
-
-    def score(model: HTCL) -> ValidationScores:
-        own = {"audio": 0.5 + np.array(STEADY) * (2 if position(model) == 0.5 else position(model))}
-        return ValidationScores({"audio": {}}, {"audio": float(own["audio"].mean())}, own)
-
-    kept, selection = select_weights(
-        start, {"trained": start, "initial": initial}, score, PreferenceConfig()
-    )
-    assert (position(kept), selection.endpoint, selection.alpha) == (0.5, "initial", 0.5)
-    assert selection.sentence().startswith(
-        "kept: 50% of the way to stage two before its first step, audio vectors; "
-    )
 
 
 def test_what_stands_out_is_told_by_the_one_sided_t_test() -> None:

@@ -61,6 +61,8 @@ def test_every_loss_alone_or_with_others_reaches_all_that_learns(front_end: str)
     config = Config.from_preset("tiny", changes)
     model, frame_size = _model(config)
     assert _not_reached(model, frame_size, semantic_stage(config)) == set()
+    if front_end == "musicnn":
+        return  # its stage two has another loss: test_listener_sets.py
     for *weights, reset in product((1.0, 0.0), repeat=5):
         settings_names = [f"{name}_loss_weight" for name in SCALES]
         losses = dict(zip((*settings_names, "distillation_weight"), weights, strict=True))

@@ -193,14 +193,8 @@ def load_vectors(
         if run_texts:
             encoded = _encode_texts(encoder, pick(run_texts, ids))
             fused = dict(zip(ids, encoded, strict=True))
-    served = None
-    if {STAGE_ONE, STAGE_TWO} <= models.keys():
-        served = BlendedTower(
-            [models[STAGE_ONE], models[STAGE_TWO]],
-            [matrices[STAGE_ONE], matrices[STAGE_TWO]],
-            [text for text in texts if text][:CALIBRATION_TEXTS],
-            folder.config.search.blend,
-        )
+    served = _blended_tower(models, matrices, texts, folder.config.search.blend)
+    if served is not None:
         matrices[SERVED] = served.tracks
     return EvaluationVectors(
         config=folder.config,
@@ -355,6 +349,17 @@ def _add_run_vectors(
                 f"{title} serves fused vectors (audio with text) where a track has a text."
             )
     return models, store, run_texts
+
+
+def _blended_tower(
+    models: Mapping[str, HTCL], matrices: Mapping[str, np.ndarray], texts: list[str], blend: float
+) -> BlendedTower | None:
+    """Returns the tower of the method `SERVED`; None unless both stages are compared."""
+    stages = (STAGE_ONE, STAGE_TWO)
+    if not models.keys() >= set(stages):
+        return None
+    known_texts = [text for text in texts if text][:CALIBRATION_TEXTS]
+    return BlendedTower(pick(models, stages), pick(matrices, stages), known_texts, blend)
 
 
 def _stack_finite(by_method: Mapping[str, VectorsById], ids: list[str]) -> dict[str, np.ndarray]:

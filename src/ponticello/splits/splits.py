@@ -175,8 +175,8 @@ def make_splits(
     """Returns roles of tracks and moments of events, the same for the same rows in any order.
 
     Tracks, by `config.tracks`: `roles_by_group` of artists or of single tracks, or
-    `roles_by_column`. Events, by `config.events`: the moments of the configured quantiles, or
-    `last_sessions`.
+    `roles_by_column`. Events, by `config.events`: the moments of the configured quantiles,
+    `last_sessions`, or shares drawn at random.
 
     previous: tracks keep these roles. duplicates: as from `near_duplicates`; tracks of one
         recording, by these, a MusicBrainz id or an ISRC, get one role if they have none yet. The

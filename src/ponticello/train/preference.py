@@ -168,6 +168,6 @@ def _select(
     """Returns the model to save and how it was chosen."""
     stage_one = HTCL.from_pretrained(start_folder)
     stage_one.to(trained.device)  # type: ignore[arg-type]
-    selected, selection = select_weights(stage_one, {"trained": trained}, scorer, settings)
+    selected, selection = select_weights(stage_one, trained, scorer, settings)
     selected.config.vector = selection.vector
     return selected, selection

@@ -133,7 +133,7 @@ def train_preference_space(
         best, encoder, selection = _select(
             config, stage_one, data, recipes, scorer, fit_folder, observers
         )
-        if settings.refit:
+        if settings.refit and selection.is_served:
             data = read_preference_data(
                 folder, stage_one, start_folder, splits, ("train", "validation")
             )

@@ -7,9 +7,8 @@ is model selection, not a significance test: the best of several points is taken
 measures the result on listeners and tracks that took no part.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from scipy.stats import t as student
@@ -17,8 +16,6 @@ from scipy.stats import t as student
 from ponticello.config import PreferenceConfig
 from ponticello.model.htcl import HTCL
 from ponticello.model.interpolate import interpolate_weights
-
-TRAINED = "trained"
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,9 @@ Scorer = Callable[[HTCL], ValidationScores]
 class CandidateScores:
     """The validation metrics of one interpolated model with one kind of vector.
 
-    endpoint: "trained", or "initial" for stage two before its first step. alpha: 0 is stage one.
+    alpha: 0 is stage one, 1 is stage two.
     """
 
-    endpoint: str
     alpha: float
     vector: str
     semantic: dict[str, float]
@@ -57,7 +53,6 @@ class CandidateScores:
 class SelectionResult:
     """The weights and the kind of vector that were chosen, and all candidates."""
 
-    endpoint: str
     alpha: float
     vector: str
     candidates: list[CandidateScores]
@@ -78,9 +73,8 @@ class SelectionResult:
                 f"(stage one {baseline.preference:.3f}, best {best:.3f})"
             )
         kept = self._candidate(self.alpha, self.vector)
-        target = "stage two" if self.endpoint == TRAINED else "stage two before its first step"
         sentence = (
-            f"kept: {self.alpha:.0%} of the way to {target}, {self.vector} vectors; preference of "
+            f"kept: {self.alpha:.0%} of the way to stage two, {self.vector} vectors; preference of "
             f"{users} {baseline.preference:.3f} -> {kept.preference:.3f}"
         )
         drops = {name: baseline.semantic[name] - value for name, value in kept.semantic.items()}
@@ -91,8 +85,7 @@ class SelectionResult:
 
     def _candidate(self, alpha: float, vector: str) -> CandidateScores:
         for candidate in self.candidates:
-            is_endpoint = alpha == 0 or candidate.endpoint == self.endpoint
-            if is_endpoint and candidate.alpha == alpha and candidate.vector == vector:
+            if candidate.alpha == alpha and candidate.vector == vector:
                 return candidate
         raise KeyError((alpha, vector))
 
@@ -134,28 +127,24 @@ class EncoderSelection:
 
 
 def select_weights(
-    stage_one: HTCL, endpoints: Mapping[str, HTCL], scorer: Scorer, settings: PreferenceConfig
+    stage_one: HTCL, stage_two: HTCL, scorer: Scorer, settings: PreferenceConfig
 ) -> tuple[HTCL, SelectionResult]:
     """Returns the selected model and how it was selected; of equal candidates the first.
 
-    endpoints: stage two as "trained", and as "initial" where its first step already differs from
-        stage one.
-    Cost: one call of `scorer` for stage one, and one for each alpha and endpoint.
+    Cost: one call of `scorer` for stage one, and one for each alpha.
     """
     # Fresh heads have nothing in common with those of stage one: a mean of both means nothing.
     alphas = (1.0,) if settings.reset_heads else settings.interpolation_alphas
-    points = [(TRAINED, 0.0)]
-    points.extend(product(endpoints, alphas))
     baseline = scorer(stage_one)
     candidates = []
     best = None
-    for endpoint, alpha in points:  # one interpolated model in memory at a time
+    for alpha in (0.0, *alphas):  # one interpolated model in memory at a time
         scores = baseline
         if alpha > 0:
-            scores = scorer(_model_at(stage_one, endpoints[endpoint], alpha))
+            scores = scorer(_model_at(stage_one, stage_two, alpha))
         for vector, preference in scores.preference.items():
             semantic = scores.semantic[vector]
-            candidate = CandidateScores(endpoint, alpha, vector, semantic, preference)
+            candidate = CandidateScores(alpha, vector, semantic, preference)
             candidates.append(candidate)
             if not _keeps_semantics(
                 semantic, baseline.semantic["audio"], settings.max_semantic_drop
@@ -167,22 +156,20 @@ def select_weights(
                 continue
             if best is None or preference > best.preference:
                 best = candidate
-    n_users = len(baseline.by_user.get("audio", ()))
-    if best is None:
-        result = SelectionResult(
-            TRAINED, 0.0, "audio", candidates, settings.max_semantic_drop, n_users
-        )
-        return stage_one, result
     result = SelectionResult(
-        best.endpoint, best.alpha, best.vector, candidates, settings.max_semantic_drop, n_users
+        alpha=0.0 if best is None else best.alpha,
+        vector="audio" if best is None else best.vector,
+        candidates=candidates,
+        max_semantic_drop=settings.max_semantic_drop,
+        n_users=len(baseline.by_user.get("audio", ())),
     )
-    if best.alpha == 0:
+    if result.alpha == 0:
         return stage_one, result
-    return _model_at(stage_one, endpoints[best.endpoint], best.alpha), result
+    return _model_at(stage_one, stage_two, result.alpha), result
 
 
-def _model_at(stage_one: HTCL, endpoint: HTCL, alpha: float) -> HTCL:
-    return endpoint if alpha == 1 else interpolate_weights(stage_one, endpoint, alpha)
+def _model_at(stage_one: HTCL, stage_two: HTCL, alpha: float) -> HTCL:
+    return stage_two if alpha == 1 else interpolate_weights(stage_one, stage_two, alpha)
 
 
 def _keeps_semantics(
