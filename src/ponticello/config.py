@@ -295,7 +295,7 @@ class PreferenceConfig(StageConfig):
     # share of the tracks that a step sees by their audio or by their text alone
     modality_dropout: Share = 0.35
     # weight of the loss from a tag to the listener's tracks
-    words_loss_weight: Weight = 0.2
+    words_loss_weight: Weight = 0.1
     # train once more on training and validation data, as long as the best candidate
     refit: bool = False
     # of the regression on listening factors that is tried beside: share of the mean number of likes
