@@ -14,8 +14,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,10 @@ import numpy as np
 
 from freemusic import prepared, world
 from measured import Asked, table, trained
-from ponticello.config import PreferenceConfig
 from ponticello.evaluate.baselines import beside_text, unit
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.evaluate.validation import score_on_validation
-from ponticello.evaluate.vectors import frame_means, mel_statistics
+from ponticello.evaluate.validation import score_spaces_on_validation
+from ponticello.evaluate.vectors import BlendedTower, frame_means, mel_statistics
 from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL
@@ -37,46 +35,22 @@ from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts
 from ponticello.train.preference import train_preference
-from ponticello.train.selection import Scorer, ValidationScores, is_significant_gain
 from ponticello.train.semantic import train_semantic
 
 SERVED = "stage two"
 STAGE_ONE = "stage one"
 TEXT = "text only"
-TRAINED = (
-    "as trained"  # stage two's last word, fused, without a choice between it and what it began from
-)
-# Rows of the table: settings on top of the defaults. A row that is chosen is what the command would
-# serve.
-CHOSEN: dict[str, dict[str, Any]] = {
+PREFERENCE = "preference space alone"
+# Rows of the table: settings on top of the defaults. "Stage two" is both spaces at the default
+# blend; the other rows are, too.
+VARIANTS: dict[str, dict[str, Any]] = {
     SERVED: {},
-    "any loss of meaning allowed": {"preference": {"max_semantic_drop": 1e9}},
-    "without co-occurrence pairs": {"pairs": {"sources": ["feedback", "session", "playlist"]}},
-    "50 pairs a track": {"pairs": {"max_pairs_per_track": 50}},
-    "pairs twice as likely as chance": {"pairs": {"min_lift": 2.0}},
+    "the regression alone": {"preference": {"epochs_tried": []}},
+    "listener sets alone": {"preference": {"regression_l2_tried": []}},
+    "no loss of words": {"preference": {"words_loss_weight": 0.0}},
+    "no modality dropout": {"preference": {"modality_dropout": 0.0}},
+    "not fitted again": {"preference": {"refit": False}},
 }
-AS_TRAINED: dict[str, dict[str, Any]] = {
-    TRAINED: {},
-    f"{TRAINED}, audio-text loss too": {"preference": {"audio_text_loss_weight": 1.0}},
-    f"{TRAINED}, audio-fusion loss too": {"preference": {"audio_fusion_loss_weight": 1.0}},
-    f"{TRAINED}, audio-fusion loss alone": {
-        "preference": {"audio_audio_loss_weight": 0.0, "audio_fusion_loss_weight": 1.0}
-    },
-    f"{TRAINED}, no teacher": {"preference": {"distillation_weight": 0.0}},
-    f"{TRAINED}, partners alone as targets": {"preference": {"multi_positive": False}},
-    f"{TRAINED}, beginning at random": {"preference": {"init": "random"}},
-    f"{TRAINED}, the paper's losses alone": {
-        "preference": {
-            "audio_text_loss_weight": 1.0,
-            "audio_fusion_loss_weight": 1.0,
-            "distillation_weight": 0.0,
-            "multi_positive": False,
-            "init": "random",
-        }
-    },
-    f"{TRAINED}, no pre-training": {"preference": {"reset_heads": True}},
-}
-VARIANTS = {**CHOSEN, **AS_TRAINED}
 EIGHT_WORDINGS = f"{STAGE_ONE}, eight wordings a text"
 
 
@@ -152,65 +126,27 @@ def run_seed(
         run = "".join(
             letter for letter in name.replace(" ", "-") if letter.isalnum() or letter == "-"
         )
-        scorer = Watched(score_on_validation(own)) if name in CHOSEN else None
-        train = lambda lib, run=run, scorer=scorer: train_preference(  # noqa: E731
-            lib, run, "semantic", retrieval_figures, scorer=scorer
+        train = lambda lib, run=run: train_preference(  # noqa: E731
+            lib,
+            run,
+            "semantic",
+            retrieval_figures,
+            space_scorer=score_spaces_on_validation(lib),
         )
         done = trained(own, train, VARIANTS[name], seed)
+        assert done.selection is not None
         model = HTCL.from_pretrained(own.run(run))
         tracks = [frames.read(track_id) for track_id in ids]
-        audio, text = model.encode_features(tracks), model.encode_text(ask.texts)
         fused = model.encode_fused(tracks, beside)
-        is_fused = name in AS_TRAINED or model.config.vector == "fused"
-        one.measured[name] = ask.measure(fused if is_fused else audio, text, hold_text=is_fused)
+        served = BlendedTower([first, model], [audio, fused], ask.texts, own.config.search.blend)
+        text = served.encode_text(ask.texts)
+        one.measured[name] = ask.measure(served.tracks, text, hold_text=True)
         if name == SERVED:
-            one.measured[f"{name}, audio"] = ask.measure(audio, text)
-            one.measured[f"{name}, fused"] = ask.measure(fused, text, hold_text=True)
-            one.measured[f"{name} -> ALS factors"] = ask.regress(audio)
-            one.measured[f"{name}, fused -> ALS factors"] = ask.regress(fused)
-        kept = (
-            f"{done.selection['endpoint']} {done.selection['alpha']:g} {done.selection['vector']}"
-            if done.selection
-            else "its end"
-        )
-        by_chance = (
-            f"; by chance alone a gain stands out in {left_by_chance(scorer.seen, seed):.0%}"
-            if scorer
-            else ""
-        )
-        print(f"seed {seed}: {name}: {done.n_steps} steps; kept: {kept}{by_chance}", flush=True)
+            text = model.encode_text(ask.texts)
+            one.measured[PREFERENCE] = ask.measure(fused, text, hold_text=True)
+            one.measured[f"{PREFERENCE} -> ALS factors"] = ask.regress(fused)
+        print(f"seed {seed}: {name}: {done.selection['sentence']}", flush=True)
     return one
-
-
-@dataclass
-class Watched:
-    """A scorer that remembers what it said: of stage one first, as `select_weights` asks."""
-
-    scorer: Scorer
-    seen: list[ValidationScores] = field(default_factory=list)
-
-    def __call__(self, model: HTCL) -> ValidationScores:
-        self.seen.append(self.scorer(model))
-        return self.seen[-1]
-
-
-def left_by_chance(seen: Sequence[ValidationScores], seed: int, rounds: int = 500) -> float:
-    """How often some position would stand out from stage one if no listener gained: each listener's
-    gaps, all positions and vectors together, get the other sign or do not, by a coin. Budgets of
-    meaning are left aside, so it is at most.
-    """
-    start = seen[0].by_user["audio"]
-    gaps = np.stack(
-        [found - start for one in seen[1:] for found in one.by_user.values()]
-    )  # (options, listeners)
-    flips = np.random.default_rng(seed).choice((-1.0, 1.0), (rounds, len(start)))
-    baseline = np.zeros(len(start))
-    confidence = PreferenceConfig().gain_confidence
-    n_rounds_with_gain = 0
-    for flip in flips:
-        if any(is_significant_gain(gap, baseline, confidence) for gap in gaps * flip):
-            n_rounds_with_gain += 1
-    return n_rounds_with_gain / rounds
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ from ponticello.datasets.simulated import audible_traits, simulate_listeners
 from ponticello.errors import DataError
 from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.retrieval import retrieval_figures
-from ponticello.evaluate.validation import score_on_validation
+from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.evaluate.vectors import frame_means
 from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGERS_SIZE
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
@@ -178,12 +178,12 @@ def stage_two(
     """((alpha, kind of vector, what was said of the choice), what is served, measured); stage one
     where it refuses.
     """
-    judge = score_on_validation(folder)
+    judge = score_spaces_on_validation(folder)
     try:
         done = trained(
             folder,
             lambda own: train_preference(
-                own, "preference", "semantic", retrieval_figures, scorer=judge
+                own, "preference", "semantic", retrieval_figures, space_scorer=judge
             ),
             {},
             seed,
@@ -191,8 +191,10 @@ def stage_two(
     except DataError as error:
         return (0.0, "audio", str(error)), {"audio": start, "served": start}
     assert done.selection is not None
-    kept = done.selection["alpha"], done.selection["vector"], done.selection["sentence"]
-    return kept, measure_run(folder, "preference", asked)
+    sentence = done.selection["sentence"]
+    if not done.selection["is_served"]:
+        return (0.0, "audio", sentence), {"audio": start, "served": start}
+    return (1.0, "fused", sentence), measure_run(folder, "preference", asked)
 
 
 def measure_run(folder: LibraryPaths, run: str, asked: Asked) -> dict[str, dict[str, np.ndarray]]:

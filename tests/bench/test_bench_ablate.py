@@ -5,7 +5,6 @@ import numpy as np
 import ablate
 from measured import table
 from ponticello.config import Config
-from ponticello.train.selection import ValidationScores
 
 
 def test_settings_of_a_row_are_settings_there_are() -> None:
@@ -23,20 +22,6 @@ def test_a_row_tells_its_mean_and_its_paired_difference() -> None:
     lines = table([world, world], "default").splitlines()
     assert lines[2] == "| default | 0.400 | 0.400 |"
     assert lines[3] == "| a row | 0.500 [+0.100, +0.100] | 0.500 [+0.100, +0.100] |"
-
-
-def test_chance_alone_passes_one_of_many_positions_more_often_than_a_single_one() -> None:
-    """Of normal gaps a one-sided test at 84 % passes 16 %; of eight positions without a tie, 1 -
-    0.84^8 = 75 %.
-    """
-    drawn = np.random.default_rng(0).normal(size=(8, 100))
-    start = ValidationScores({}, {}, {"audio": np.zeros(100)})
-    one, eight = (
-        [start, *(ValidationScores({}, {}, {"audio": gap}) for gap in drawn[:n])] for n in (1, 8)
-    )
-    assert 0.11 < ablate.left_by_chance(one, 0) < 0.21
-    assert 0.6 < ablate.left_by_chance(eight, 0) < 0.85
-    assert ablate.left_by_chance([start, start], 0) == 0
 
 
 def test_an_ablation_leaves_a_cell_empty_where_nothing_was_measured() -> None:
