@@ -216,9 +216,9 @@ class HeadsConfig(ConfigSection):
 
     @model_validator(mode="after")
     def _check_members(self) -> "HeadsConfig":
-        if self.embed_dim % self.preference_members:
+        if self.embed_dim % (2 * self.preference_members):
             raise ValueError(
-                f"preference_members {self.preference_members} must divide embed_dim "
+                f"twice preference_members {self.preference_members} must divide embed_dim "
                 f"{self.embed_dim}"
             )
         return self
@@ -301,13 +301,19 @@ class PreferenceConfig(StageConfig):
     # of the regression on listening factors that is tried beside: share of the mean number of likes
     # added to each track's and user's number before scaling, and L2 penalties for rows of length 1
     factor_shrinkage: Weight = 0.3
-    regression_l2_tried: tuple[Annotated[float, Field(gt=0)], ...] = (0.1, 1.0, 10.0)
-    # interpolation weights tried after training, 0 = stage one; Wortsman et al. 2022
+    regression_l2_tried: tuple[Annotated[float, Field(gt=0)], ...] = (0.03, 0.1, 1.0)
+    # over log-mels: interpolation weights tried after training, 0 = stage one; Wortsman et al. 2022
     interpolation_alphas: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5, 0.75, 1.0)
     # one-sided confidence of a gain, about one standard error; docs/ladder.md
     gain_confidence: float = Field(0.84, ge=0.5, lt=1)
     # the most that a semantic metric may drop on validation; train/selection.py
     max_semantic_drop: Weight = 0.01
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> "PreferenceConfig":
+        if not self.epochs_tried and not self.regression_l2_tried:
+            raise ValueError("epochs_tried and regression_l2_tried are both empty: name one value")
+        return self
 
 
 class PairsConfig(ConfigSection):

@@ -80,7 +80,7 @@ def _inputs() -> TrackInputs:
 def test_the_loss_by_hand() -> None:
     """Without dropout of modalities: a softmax over the keys outside the half, at the scale."""
     torch.manual_seed(0)
-    encoder = PreferenceEncoder(3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
+    encoder = PreferenceEncoder("contrast", 3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
     encoder.train(False)
     inputs = _inputs()
     half = torch.tensor([[True, True, False, False, False, False]])
@@ -101,7 +101,7 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_listeners_without_tags_have_no_loss_of_words() -> None:
-    encoder = PreferenceEncoder(3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
+    encoder = PreferenceEncoder("contrast", 3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
     batch = next(_sets().batches(0))
     untagged = ListenerBatch(batch.keys, batch.halves, batch.positives, np.array([-1, -1]), (0, 0))
     assert set(listener_loss_terms(encoder, untagged, _inputs(), PreferenceConfig())) == {
@@ -110,7 +110,7 @@ def test_listeners_without_tags_have_no_loss_of_words() -> None:
 
 
 def test_modality_dropout_draws_the_same_views_for_a_step() -> None:
-    encoder = PreferenceEncoder(3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
+    encoder = PreferenceEncoder("contrast", 3, 4, 5, 4, 1, dropout=0.0, logit_scale=0.7)
     encoder.train(False)
     batch = next(_sets().batches(0))
     settings = PreferenceConfig(modality_dropout=0.9)

@@ -113,6 +113,7 @@ def test_stage_two_is_trained_chosen_and_served(counted: Path, printed: dict[str
     names = [candidate["name"] for candidate in record["selection"]["candidates"]]
     assert "listener sets, 20 epochs" in names
     assert "regression, l2 1" in names
+    assert sum(" and " in name for name in names) == 1, "both together"
     library = Library.open(counted)
     assert len(library.index.spaces) == 2
     log = read_interactions(library.folder)

@@ -16,6 +16,7 @@ from ponticello.train import preference_encoder
 from ponticello.train.listener_sets import TrackInputs
 from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference_encoder import (
+    fit_both,
     fit_by_contrast,
     fit_by_regression,
     listening_factors,
@@ -108,6 +109,17 @@ def test_regression_finds_crowds_that_are_a_sign() -> None:
     inputs, likes, crowd = _world(is_linear=True)
     regression = fit_by_regression(CONFIG, *_without_cold(inputs, likes), 1.0)
     assert _cold_auc(regression, inputs, crowd) > 0.9
+
+
+def test_both_are_each_fit_with_half_of_the_dimensions(tmp_path: Path) -> None:
+    inputs, likes, _ = _world(is_linear=True)
+    both = fit_both(CONFIG, inputs, likes, 2, 1.0, tmp_path / "both")
+    contrast = fit_by_contrast(CONFIG, inputs, likes, 2, tmp_path / "contrast", embed_dim=8)
+    regression = fit_by_regression(CONFIG, inputs, likes, 1.0, embed_dim=8)
+    with torch.no_grad():
+        vectors = both.encode(inputs.audio, None)
+        halves = [encoder.encode(inputs.audio, None) for encoder in (contrast, regression)]
+    torch.testing.assert_close(vectors, torch.cat(halves, dim=1) / 2**0.5)
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
 from ponticello.features.musicnn_frontend import FRAME_SIZE
+from ponticello.model.preference import EncoderKind
 from ponticello.model.saving import saved_config
 
 # Sections and settings that a model's shape and inputs depend on.
@@ -21,8 +22,8 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     settings: our `Config` as a dict. text_config: the text encoder's own configuration.
     vector: the one that is served for tracks with text, "audio" or "fused", chosen on validation.
     frame_size: features a frame of the frozen front end; None = MusiCNN's, 0 where there is none.
-    preference_hidden_size: of the preference encoder of a stage two over a frozen front end, 0 =
-    linear; None = the model has none.
+    preference_kind: of the preference encoder of a stage two over a frozen front end; None = the
+    model has none.
     front_end_weights: the weights its features were made with (`FeatureStore.weights`), "" where
         the settings identify them.
     """
@@ -36,7 +37,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         vector: str = "audio",
         frame_size: int | None = None,
         front_end_weights: str = "",
-        preference_hidden_size: int | None = None,
+        preference_kind: EncoderKind | None = None,
         **options: Any,
     ) -> None:
         self.settings = settings or Config().model_dump(mode="json")
@@ -46,7 +47,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             frame_size = FRAME_SIZE if self.settings.get("front_end") == "musicnn" else 0
         self.frame_size = frame_size
         self.front_end_weights = front_end_weights
-        self.preference_hidden_size = preference_hidden_size
+        self.preference_kind = preference_kind
         super().__init__(**options)
 
     @property

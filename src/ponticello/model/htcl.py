@@ -102,11 +102,12 @@ class HTCL(PreTrainedModel):
         self.text_head = _mlp(text_size, heads.hidden_sizes, heads.embed_dim, heads.dropout)
         # Of a stage two over a frozen front end: its vectors are the model's.
         self.preference_encoder: PreferenceEncoder | None = None
-        if config.preference_hidden_size is not None:
+        if config.preference_kind is not None:
             self.preference_encoder = PreferenceEncoder(
+                config.preference_kind,
                 heads.embed_dim,
                 text_size,
-                config.preference_hidden_size,
+                heads.preference_hidden_size,
                 heads.embed_dim,
                 heads.preference_members,
                 heads.preference_dropout,
@@ -223,7 +224,7 @@ class HTCL(PreTrainedModel):
     def use_preference_encoder(self, encoder: PreferenceEncoder) -> None:
         """Makes the vectors of `encoder` the model's own, of audio and text where there is text."""
         self.preference_encoder = encoder
-        self.config.preference_hidden_size = encoder.hidden_size
+        self.config.preference_kind = encoder.kind
         self.config.vector = "fused"
 
     @property

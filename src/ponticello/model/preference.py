@@ -7,11 +7,13 @@ Dimensions: B rows, d semantic vector size, D text state size, p preference vect
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+EncoderKind = Literal["contrast", "regression", "both"]
 MIN_DEVIATION = 1e-4  # of an input over the tracks; one that hardly varies is not amplified
 
 
@@ -42,13 +44,15 @@ class Standardize(nn.Module):
 class PreferenceEncoder(nn.Module):
     """Maps audio vectors and text states, either of them possibly missing, to unit vectors (B, p).
 
-    hidden_size: above 0, `n_members` MLPs with one hidden layer and other initial weights share the
-        p dimensions: their unit vectors stand side by side, so that a cosine is the mean of theirs.
-        0: a single linear map for each set of modalities.
+    kind: "contrast", `n_members` MLPs with one hidden layer and other initial weights, which share
+        the p dimensions; "regression", a linear map for each set of modalities; "both", the two
+        with half of the dimensions each. The unit vectors of the parts stand side by side, so that
+        a cosine is the mean of theirs.
     """
 
     def __init__(
         self,
+        kind: EncoderKind,
         audio_dim: int,
         text_size: int,
         hidden_size: int,
@@ -58,19 +62,20 @@ class PreferenceEncoder(nn.Module):
         logit_scale: float,
     ) -> None:
         super().__init__()
+        self.kind = kind
         self.audio_dim = audio_dim
         self.text_size = text_size
-        self.hidden_size = hidden_size
         self.audio_inputs = Standardize(audio_dim)
         self.text_inputs = Standardize(text_size)
+        part_dim = embed_dim // 2 if kind == "both" else embed_dim
         self.members = nn.ModuleList()
-        if hidden_size:
+        if kind != "regression":
             n_inputs = audio_dim + text_size + 2  # and which modalities there are
-            member_dim = embed_dim // n_members
             for _ in range(n_members):
-                self.members.append(_mlp(n_inputs, hidden_size, member_dim, dropout))
-        else:
-            self.members.append(_LinearByModality(audio_dim, text_size, embed_dim))
+                self.members.append(_mlp(n_inputs, hidden_size, part_dim // n_members, dropout))
+        self.linear: LinearByModality | None = None
+        if kind != "contrast":
+            self.linear = LinearByModality(audio_dim, text_size, part_dim)
         self.logit_scale = nn.Parameter(torch.tensor(logit_scale))
 
     def forward(self, audio: Tensor, text: Tensor, has_audio: Tensor, has_text: Tensor) -> Tensor:
@@ -90,8 +95,13 @@ class PreferenceEncoder(nn.Module):
             ],
             dim=1,
         )
-        by_member = [F.normalize(member(inputs), dim=-1) for member in self.members]
-        vectors: Tensor = torch.cat(by_member, dim=-1) / len(by_member) ** 0.5
+        parts = []
+        if len(self.members):
+            by_member = [F.normalize(member(inputs), dim=-1) for member in self.members]
+            parts.append(torch.cat(by_member, dim=-1) / len(by_member) ** 0.5)
+        if self.linear is not None:
+            parts.append(F.normalize(self.linear(inputs), dim=-1))
+        vectors: Tensor = torch.cat(parts, dim=-1) / len(parts) ** 0.5
         return vectors
 
     def encode(self, audio: Tensor | None, text: Tensor | None) -> Tensor:
@@ -112,7 +122,7 @@ class PreferenceEncoder(nn.Module):
         return vectors
 
 
-class _LinearByModality(nn.Module):
+class LinearByModality(nn.Module):
     """Three linear maps: for audio alone, for text alone and for both."""
 
     def __init__(self, audio_dim: int, text_size: int, n_outputs: int) -> None:
@@ -123,6 +133,7 @@ class _LinearByModality(nn.Module):
         self.both = nn.Linear(n_inputs, n_outputs)
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Returns (B, n_outputs); inputs: (B, d + D + 2), the last two the masks."""
         features = inputs[:, :-2]
         has_audio = inputs[:, -2:-1] > 0
         has_text = inputs[:, -1:] > 0

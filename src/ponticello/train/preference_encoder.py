@@ -1,7 +1,7 @@
-"""Fits the encoder of the preference space: by contrast over listener sets, or by regression.
+"""Fits the encoder of the preference space: by contrast over listener sets, by regression, or both.
 
 The regression, from the tracks' inputs to factors of the listening, is the strongest simple method
-on the same inputs. `train/preference.py` serves the better of the two on held-out tracks.
+on the same inputs. `train/preference_space.py` chooses on held-out tracks.
 
 Dimensions: n tracks, U listeners, k factors, d audio vector size, D text state size.
 """
@@ -18,7 +18,7 @@ from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
 from ponticello.config import Config, HeadsConfig
-from ponticello.model.preference import PreferenceEncoder
+from ponticello.model.preference import EncoderKind, PreferenceEncoder
 from ponticello.train.listener_sets import (
     ListenerBatch,
     ListenerSets,
@@ -31,16 +31,19 @@ from ponticello.train.loop import TrainingObserver, TrainingTask, run_loop, trai
 MAX_DENSE_CELLS = 1_000_000  # of the matrix, below which all factors are computed at once
 
 
-def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> PreferenceEncoder:
+def build_encoder(
+    heads: HeadsConfig, inputs: TrackInputs, kind: EncoderKind, embed_dim: int
+) -> PreferenceEncoder:
     """Returns a new encoder that standardises the inputs of these tracks.
 
-    hidden_size: 0 = linear. Draws from torch's global generator.
+    Draws from torch's global generator.
     """
     encoder = PreferenceEncoder(
+        kind,
         inputs.audio.shape[1],
         inputs.text.shape[1],
-        hidden_size,
-        heads.embed_dim,
+        heads.preference_hidden_size,
+        embed_dim,
         heads.preference_members,
         heads.preference_dropout,
         heads.logit_scale,
@@ -52,6 +55,25 @@ def build_encoder(heads: HeadsConfig, inputs: TrackInputs, hidden_size: int) -> 
     return encoder
 
 
+def fit_both(
+    config: Config,
+    inputs: TrackInputs,
+    likes: csr_matrix,
+    n_epochs: int,
+    l2: float,
+    folder: Path,
+    observers: Sequence[TrainingObserver] = (),
+) -> PreferenceEncoder:
+    """Returns an encoder of both kinds, each fitted with half of the dimensions."""
+    half = config.heads.embed_dim // 2
+    contrast = fit_by_contrast(config, inputs, likes, n_epochs, folder, observers, embed_dim=half)
+    regression = fit_by_regression(config, inputs, likes, l2, embed_dim=half)
+    encoder = build_encoder(config.heads, inputs, "both", config.heads.embed_dim)
+    encoder.load_state_dict(regression.state_dict() | contrast.state_dict())
+    encoder.train(False)
+    return encoder
+
+
 def fit_by_contrast(
     config: Config,
     inputs: TrackInputs,
@@ -59,16 +81,20 @@ def fit_by_contrast(
     n_epochs: int,
     folder: Path,
     observers: Sequence[TrainingObserver] = (),
+    *,
+    embed_dim: int | None = None,
 ) -> PreferenceEncoder:
     """Returns the encoder after `n_epochs` passes over the listeners with two likes or more.
 
     likes: (U, n) bool. folder: for the log and the checkpoints; an interrupted fit goes on there.
+    embed_dim: None = heads.embed_dim.
     The log has the mean and the standard deviation of the listeners' logits.
     Raises as `run_loop`.
     """
     settings = config.preference
     torch.manual_seed(settings.seed)
-    encoder = build_encoder(config.heads, inputs, config.heads.preference_hidden_size)
+    n_dims = embed_dim or config.heads.embed_dim
+    encoder = build_encoder(config.heads, inputs, "contrast", n_dims)
     encoder.to(training_device(settings))
     sets = ListenerSets(likes, inputs.tags, settings.batch_size, settings.max_keys, settings.seed)
     n_steps = n_epochs * sets.steps_per_epoch
@@ -91,13 +117,14 @@ def fit_by_contrast(
         describe_logits,
         best_by="",
     )
-    run_loop(task, folder, observers, _fingerprint(config, inputs, likes, n_epochs))
+    fingerprint = _fingerprint(config, inputs, likes, n_epochs, n_dims)
+    run_loop(task, folder, observers, fingerprint)
     encoder.train(False)
     return encoder.cpu()
 
 
 def _fingerprint(
-    config: Config, inputs: TrackInputs, likes: csr_matrix, n_epochs: int
+    config: Config, inputs: TrackInputs, likes: csr_matrix, n_epochs: int, embed_dim: int
 ) -> dict[str, Any]:
     """Returns what must be unchanged when a fit resumes."""
     digest = hashlib.sha256()
@@ -110,13 +137,19 @@ def _fingerprint(
         "preference": config.preference.model_dump(mode="json"),
         "heads": config.heads.model_dump(mode="json"),
         "n_epochs": n_epochs,
+        "embed_dim": embed_dim,
         "data_sha256": digest.hexdigest(),
     }
 
 
 @torch.no_grad()
 def fit_by_regression(
-    config: Config, inputs: TrackInputs, likes: csr_matrix, l2: float
+    config: Config,
+    inputs: TrackInputs,
+    likes: csr_matrix,
+    l2: float,
+    *,
+    embed_dim: int | None = None,
 ) -> PreferenceEncoder:
     """Returns a linear encoder: a ridge regression to `listening_factors` per set of modalities.
 
@@ -124,8 +157,9 @@ def fit_by_regression(
 
     Source: Gantner et al. 2010, the linear map from attributes to factors.
     """
-    encoder = build_encoder(config.heads, inputs, 0)
-    factors = listening_factors(likes, config.heads.embed_dim, config.preference.factor_shrinkage)
+    n_factors = embed_dim or config.heads.embed_dim
+    encoder = build_encoder(config.heads, inputs, "regression", n_factors)
+    factors = listening_factors(likes, n_factors, config.preference.factor_shrinkage)
     is_liked = factors.any(axis=1)
     has_text = inputs.text.any(dim=1).numpy()
     audio = encoder.audio_inputs(inputs.audio).double().numpy()
@@ -133,12 +167,13 @@ def fit_by_regression(
     both = np.concatenate([audio, text], axis=1)
     only_audio = np.concatenate([audio, np.zeros_like(text)], axis=1)
     only_text = np.concatenate([np.zeros_like(audio), text], axis=1)
-    member: Any = encoder.members[0]
-    _set_regression(member.audio, only_audio[is_liked], factors[is_liked], l2)
+    linear = encoder.linear
+    assert linear is not None
+    _set_regression(linear.audio, only_audio[is_liked], factors[is_liked], l2)
     if (is_liked & has_text).any():
         rows = is_liked & has_text
-        _set_regression(member.text, only_text[rows], factors[rows], l2)
-        _set_regression(member.both, both[rows], factors[rows], l2)
+        _set_regression(linear.text, only_text[rows], factors[rows], l2)
+        _set_regression(linear.both, both[rows], factors[rows], l2)
     encoder.train(False)
     return encoder
 

@@ -2,8 +2,8 @@
 
 The semantic space of stage one stays as it is. An encoder of the tracks' audio vectors and text
 states is fitted in several ways on the training tracks and likes: by contrast over listener sets,
-for several numbers of epochs, and by regression. The validation tracks, which have no likes in
-training, decide which is kept, and whether any of them is worth being served.
+for several numbers of epochs, by regression, and by both together. The validation tracks, which
+have no likes in training, decide which is kept, and whether it is worth being served.
 
 Dimensions: n tracks, U listeners, W tags.
 """
@@ -44,7 +44,7 @@ from ponticello.train.dataset import require_splits
 from ponticello.train.distributed import launch_info
 from ponticello.train.listener_sets import TrackInputs
 from ponticello.train.loop import TrainingObserver
-from ponticello.train.preference_encoder import fit_by_contrast, fit_by_regression
+from ponticello.train.preference_encoder import fit_both, fit_by_contrast, fit_by_regression
 from ponticello.train.runs import TrainedRun, publish_run
 from ponticello.train.selection import EncoderScore, EncoderSelection, is_significant_gain
 
@@ -68,7 +68,10 @@ class PreferenceData:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to fit the encoder: n_epochs of contrast, or a regression with the penalty `l2`."""
+    """One way to fit the encoder: n_epochs of contrast, a regression with the penalty l2, or both.
+
+    0 = without it.
+    """
 
     n_epochs: int = 0
     l2: float = 0.0
@@ -76,14 +79,17 @@ class Recipe:
     @property
     def folder_name(self) -> str:
         """The name of the folder of its log and checkpoints."""
-        return f"{self.n_epochs}-epochs"
+        return f"{self.n_epochs}-epochs-l2-{self.l2:g}"
 
     @property
     def name(self) -> str:
         """The recipe in words, for messages and records."""
+        names = []
         if self.n_epochs:
-            return f"listener sets, {self.n_epochs} epochs"
-        return f"regression, l2 {self.l2:g}"
+            names.append(f"listener sets, {self.n_epochs} epochs")
+        if self.l2:
+            names.append(f"regression, l2 {self.l2:g}")
+        return " and ".join(names)
 
     def fit(
         self,
@@ -93,9 +99,12 @@ class Recipe:
         observers: Sequence[TrainingObserver],
     ) -> PreferenceEncoder:
         """Returns the fitted encoder. folder: for the log and checkpoints."""
+        inputs = data.inputs
         if not self.n_epochs:
-            return fit_by_regression(config, data.inputs, data.likes, self.l2)
-        return fit_by_contrast(config, data.inputs, data.likes, self.n_epochs, folder, observers)
+            return fit_by_regression(config, inputs, data.likes, self.l2)
+        if not self.l2:
+            return fit_by_contrast(config, inputs, data.likes, self.n_epochs, folder, observers)
+        return fit_both(config, inputs, data.likes, self.n_epochs, self.l2, folder, observers)
 
 
 def train_preference_space(
@@ -108,7 +117,7 @@ def train_preference_space(
 ) -> TrainedRun:
     """Trains the preference encoder beside the stage one in `start_folder`; writes the run.
 
-    scorer: None keeps the last contrastive recipe unmeasured, for estimates.
+    scorer: None fits one recipe of both kinds, which is not measured.
     Raises DataError if fewer than two listeners like two training tracks, and ConfigError under
     torchrun.
     """
@@ -122,17 +131,15 @@ def train_preference_space(
     splits = require_splits(folder)
     data = read_preference_data(folder, stage_one, start_folder, splits, ("train",))
     _require_likes(data, folder)
-    recipes = [Recipe(n_epochs=n_epochs) for n_epochs in settings.epochs_tried]
-    recipes += [Recipe(l2=l2) for l2 in settings.regression_l2_tried]
     fit_folder = run / FITS
     selection = None
     if scorer is None:
-        best = recipes[len(settings.epochs_tried) - 1]
+        best = Recipe(
+            max(settings.epochs_tried, default=0), min(settings.regression_l2_tried, default=0.0)
+        )
         encoder = best.fit(config, data, fit_folder / best.folder_name, observers)
     else:
-        best, encoder, selection = _select(
-            config, stage_one, data, recipes, scorer, fit_folder, observers
-        )
+        best, encoder, selection = _select(config, stage_one, data, scorer, fit_folder, observers)
         if settings.refit and selection.is_served:
             data = read_preference_data(
                 folder, stage_one, start_folder, splits, ("train", "validation")
@@ -244,34 +251,50 @@ def _select(
     config: Config,
     stage_one: HTCL,
     data: PreferenceData,
-    recipes: list[Recipe],
     scorer: PreferenceScorer,
     fit_folder: Path,
     observers: Sequence[TrainingObserver],
 ) -> tuple[Recipe, PreferenceEncoder, EncoderSelection]:
-    """Fits every recipe and returns the best one on validation; of equal ones the first."""
-    baseline = scorer(stage_one, None)
+    """Fits and scores every recipe, and returns the one to serve.
+
+    The best contrast and the best regression are fitted together, too. That mean of both is kept
+    unless one of them alone is better by more than chance: it is seldom far from the better one.
+    """
+    settings = config.preference
     stage_two = deepcopy(stage_one)
-    candidates = []
-    best_score = -1.0
-    best_users = baseline
-    for recipe in recipes:
-        encoder = recipe.fit(config, data, fit_folder / recipe.folder_name, observers)
-        stage_two.use_preference_encoder(encoder)
-        users = scorer(stage_one, stage_two)
-        score = float(np.nanmean(users)) if len(users) else 0.0
-        candidates.append(EncoderScore(recipe.name, score))
-        if score > best_score:
-            best_score = score
-            best_users = users
-            best = recipe
-            best_encoder = encoder
+    fits: dict[Recipe, tuple[PreferenceEncoder, np.ndarray]] = {}
+
+    def fit_best(recipes: list[Recipe]) -> Recipe:
+        for recipe in recipes:
+            encoder = recipe.fit(config, data, fit_folder / recipe.folder_name, observers)
+            stage_two.use_preference_encoder(encoder)
+            fits[recipe] = (encoder, scorer(stage_one, stage_two))
+        return max(recipes, key=lambda recipe: _mean(fits[recipe][1]))
+
+    baseline = scorer(stage_one, None)
+    singles = []
+    if settings.epochs_tried:
+        singles.append(fit_best([Recipe(n_epochs=n) for n in settings.epochs_tried]))
+    if settings.regression_l2_tried:
+        singles.append(fit_best([Recipe(l2=l2) for l2 in settings.regression_l2_tried]))
+    best = singles[0]
+    if len(singles) == 2:
+        best = fit_best([Recipe(singles[0].n_epochs, singles[1].l2)])
+        for single in sorted(singles, key=lambda recipe: _mean(fits[recipe][1])):
+            if is_significant_gain(fits[single][1], fits[best][1], settings.gain_confidence):
+                best = single
+    encoder, users = fits[best]
     selection = EncoderSelection(
         recipe=best.name,
-        is_served=is_significant_gain(best_users, baseline, config.preference.gain_confidence),
-        semantic=float(np.nanmean(baseline)) if len(baseline) else 0.0,
-        candidates=candidates,
+        is_served=is_significant_gain(users, baseline, settings.gain_confidence),
+        semantic=_mean(baseline),
+        preference=_mean(users),
+        candidates=[EncoderScore(recipe.name, _mean(fits[recipe][1])) for recipe in fits],
         n_users=len(baseline),
-        is_refitted=config.preference.refit,
+        is_refitted=settings.refit,
     )
-    return best, best_encoder, selection
+    return best, encoder, selection
+
+
+def _mean(scores: np.ndarray) -> float:
+    return float(np.nanmean(scores)) if len(scores) else 0.0
