@@ -65,7 +65,7 @@ def demo(
     _simulate(opened)
     typer.echo("\n== 3/6 pairs of tracks that the SIMULATED listeners confirmed")
     typer.echo("\n".join(mining_lines(opened.mine_pairs(), folder)))
-    typer.echo("\n== 4/6 stage one (audio with text), then stage two (pairs adapt the vectors)")
+    typer.echo("\n== 4/6 stage one (audio with text), then stage two (a preference space)")
     _train(opened)
     typer.echo("\n== 5/6 vectors, and their quality on tracks and days that training never saw")
     with output.progress("tracks") as report:
@@ -75,7 +75,7 @@ def demo(
     typer.echo("\n== 6/6 five searches")
     for text in SEARCHES:
         typer.echo(f"\n{text!r}")
-        output.print_results(opened.search(text, k=5, blend=0.0, per_artist=2), as_json=False)
+        output.print_results(opened.search(text, k=5, per_artist=2), as_json=False)
     typer.echo(
         f"\nlibrary {folder.root}\n"
         f"report  {folder.report / 'index.html'}\n"
