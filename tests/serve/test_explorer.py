@@ -97,16 +97,18 @@ def test_words_to_a_playlist_by_mouse(page: Page, address: str) -> None:
     expect(page.locator("#chips .chip")).to_have_text([f"+{name}"])
     expect(page.locator("#list .title").get_by_text(name, exact=True)).to_have_count(0)
 
-    box = page.locator("#blend").bounding_box()
+    blend = page.locator("#blend")
+    box = blend.bounding_box()
     assert box is not None
-    middle = box["y"] + box["height"] / 2
-    page.mouse.click(box["x"] + 2, middle)
+    middle = box["height"] / 2
+    blend.click(position={"x": 2, "y": middle})  # waits until the page no longer moves
     expect(page.locator("#blend-value")).to_have_text("100 : 0")
     meaning = _order_like(page, address, name, 0)
-    page.mouse.move(box["x"] + 12, middle)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] - 2, middle, steps=8)
-    page.mouse.up()
+    blend.drag_to(
+        blend,
+        source_position={"x": 12, "y": middle},
+        target_position={"x": box["width"] - 2, "y": middle},
+    )
     expect(page.locator("#blend-value")).to_have_text("0 : 100")
     taste = _order_like(page, address, name, 1)
     assert taste != meaning
