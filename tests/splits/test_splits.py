@@ -442,3 +442,57 @@ def test_splits_are_described_in_one_sentence() -> None:
         "training before 2024-01-01 00:00 UTC, test from 2024-01-02 00:00 UTC."
     )
     assert doctest.testmod(splits_module).failed == 0
+
+
+def _untimed_log(n_listeners: int = 40) -> pl.DataFrame:
+    rows = []
+    for listener in range(n_listeners):
+        for track in range(60):
+            rows.append((f"u{listener}", f"t{track}", datetime(2000, 1, 1, tzinfo=UTC)))
+    schema = {"user_id": pl.String, "track_id": pl.String, "played_at": pl.Datetime("us", "UTC")}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def _sixty_tracks() -> pl.DataFrame:
+    ids = [f"t{number}" for number in range(60)]
+    return pl.DataFrame({"track_id": ids, "artist": ids, "album": ids})
+
+
+def test_a_log_without_times_is_held_out_at_random() -> None:
+    """About 70, 10 and 20 % of the likes of training tracks; all of the others are held out."""
+    log = _untimed_log()
+    splits = make_splits(_sixty_tracks(), log, SplitsConfig())
+    assert splits.scheme.events == "random"
+    windows = log.with_columns(window=window(splits, log))
+    windows = windows.with_columns(role=pl.col("track_id").replace_strict(splits.roles))
+    for role in ("validation", "test"):
+        assert windows.filter(role=role)["window"].unique().to_list() == [role]
+    shares = windows.filter(role="train")["window"].value_counts(normalize=True)
+    by_window = dict(shares.iter_rows())
+    assert by_window["train"] == pytest.approx(0.7, abs=0.04)
+    assert by_window["validation"] == pytest.approx(0.1, abs=0.03)
+    assert by_window["test"] == pytest.approx(0.2, abs=0.04)
+
+
+def test_random_windows_are_the_same_in_any_order_and_differ_by_seed() -> None:
+    log = _untimed_log()
+    splits = make_splits(_sixty_tracks(), log, SplitsConfig())
+    backwards = window(splits, log.reverse()).reverse()
+    assert window(splits, log).to_list() == backwards.to_list()
+    others = make_splits(_sixty_tracks(), log, SplitsConfig(seed=1))
+    kept = replace(others, roles=splits.roles)
+    assert window(splits, log).to_list() != window(kept, log).to_list()
+
+
+def test_random_splits_come_back_from_disk(tmp_path: Path) -> None:
+    library = create_library(tmp_path / "library", "tiny")
+    splits = make_splits(_sixty_tracks(), _untimed_log(), SplitsConfig())
+    save_splits(library, splits)
+    assert load_splits(library) == splits
+
+
+def test_a_first_log_without_times_may_follow_splits_without_a_log() -> None:
+    before = make_splits(_sixty_tracks(), None, SplitsConfig())
+    splits = make_splits(_sixty_tracks(), _untimed_log(), SplitsConfig(), before)
+    assert (before.scheme.events, splits.scheme.events) == ("time", "random")
+    assert splits.roles == before.roles

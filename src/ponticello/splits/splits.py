@@ -190,11 +190,7 @@ def make_splits(
     column = config.column if config.tracks == "column" else ""
     events_scheme = _events_scheme(interactions, config, previous)
     scheme = Scheme(config.tracks, column, events_scheme)
-    if previous and previous.roles and previous.scheme != scheme:
-        raise LibraryError(
-            f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: "
-            f"{_START_OVER}, or set them back"
-        )
+    _refuse_another_scheme(previous, scheme)
     roles = _make_roles(tracks, config, previous.roles if previous else {}, duplicates)
     n_without_role = tracks.height - len(roles)
     if scheme.events == "last-session":
@@ -213,6 +209,21 @@ def make_splits(
     train_until = moment(events, config.train_time_quantile)
     validation_until = moment(events, config.validation_time_quantile)
     return Splits(roles, train_until, validation_until, None, scheme, n_without_role)
+
+
+def _refuse_another_scheme(previous: Splits | None, scheme: Scheme) -> None:
+    """Raises LibraryError where tracks, or events that there were, were held out another way."""
+    if previous is None or not previous.roles:
+        return
+    held_out = previous.scheme
+    had_log = previous.train_until or previous.listeners or previous.shares
+    if scheme.events == "random" and not had_log:
+        held_out = replace(held_out, events="random")  # the first log turned out to have no times
+    if held_out != scheme:
+        raise LibraryError(
+            f"splits.parquet holds out {previous.scheme}; the settings say {scheme}: "
+            f"{_START_OVER}, or set them back"
+        )
 
 
 def _events_scheme(
