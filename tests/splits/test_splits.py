@@ -449,7 +449,8 @@ def _untimed_log(n_listeners: int = 40) -> pl.DataFrame:
     for listener in range(n_listeners):
         for track in range(60):
             rows.append((f"u{listener}", f"t{track}", datetime(2000, 1, 1, tzinfo=UTC)))
-    schema = {"user_id": pl.String, "track_id": pl.String, "played_at": pl.Datetime("us", "UTC")}
+    time = pl.Datetime("us", "UTC")
+    schema = {"user_id": pl.String(), "track_id": pl.String(), "played_at": time}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
