@@ -107,6 +107,7 @@ def test_likes_are_held_out_at_random_and_mining_says_so(
 
 
 def test_stage_two_is_trained_chosen_and_served(counted: Path, printed: dict[str, str]) -> None:
+    assert "stage preference: fitted to " in printed["preference"]
     assert "kept: " in printed["preference"]
     record = read_record(counted / "runs" / "preference" / RUN_FILE)
     assert record["selection"]["is_served"]

@@ -136,6 +136,8 @@ def _run_lines(run: "TrainedRun") -> list[str]:
         f"stage {run.stage}: {run.n_steps:,} steps on {run.n_rows:,} {rows}{left_out}; "
         f"best validation {figures}; in {run.folder}"
     ]
+    if not run.best:  # a preference space, whose figures are in the selection
+        lines = [f"stage {run.stage}: fitted to {run.n_rows:,} likes; in {run.folder}"]
     if run.selection:
         lines.append(run.selection["sentence"])
     return lines
