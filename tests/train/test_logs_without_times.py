@@ -111,6 +111,8 @@ def test_stage_two_is_trained_chosen_and_served(counted: Path, printed: dict[str
     assert "kept: " in printed["preference"]
     record = read_record(counted / "runs" / "preference" / RUN_FILE)
     assert record["selection"]["is_served"]
+    batches = round(N_LISTENERS / 32)  # of the listeners, all of whom have two likes or more
+    assert record["n_steps"] == 20 * batches
     names = [candidate["name"] for candidate in record["selection"]["candidates"]]
     assert "listener sets, 20 epochs" in names
     assert "regression, l2 1" in names
@@ -122,3 +124,12 @@ def test_stage_two_is_trained_chosen_and_served(counted: Path, printed: dict[str
     crowd = int(log[TRACK_ID][0][1:]) % 2
     recommended = library.recommend(user, k=10, blend=1)
     assert all(int(result.track_id[1:]) % 2 == crowd for result in recommended)
+
+
+def test_too_few_listeners_leave_no_folder_of_a_run(counted: Path, printed: dict[str, str]) -> None:
+    assert "kept: " in printed["preference"]
+    arguments = ["train", "preference", "--name", "none", "--set", "pairs.min_users=1000"]
+    done = CliRunner().invoke(app, [*arguments, "-L", str(counted)])
+    assert done.exit_code == 1
+    assert "0 listeners like two training tracks or more" in str(done.exception)
+    assert not (counted / "runs" / "none").exists()

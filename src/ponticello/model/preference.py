@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ponticello.model.adapter import MIN_DEVIATION
+
 EncoderKind = Literal["contrast", "regression", "both"]
-MIN_DEVIATION = 1e-4  # of an input over the tracks; one that hardly varies is not amplified
 
 
 class Standardize(nn.Module):

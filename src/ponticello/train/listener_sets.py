@@ -26,8 +26,8 @@ from torch import Tensor
 from ponticello.config import PreferenceConfig
 from ponticello.model.batching import eval_mode
 from ponticello.model.preference import PreferenceEncoder
+from ponticello.train.losses import MAX_LOGIT_SCALE
 
-MAX_LOGIT_SCALE = float(np.log(100))  # CLIP's clamp
 MASKED = -1e9  # the logit of a key that is no answer
 
 
@@ -66,6 +66,12 @@ class ListenerBatch:
     seed: tuple[int, int]
 
 
+def steps_per_epoch(likes: csr_matrix, batch_size: int) -> int:
+    """Returns the steps in which every listener with two likes (U, n) or more is drawn once."""
+    n_listeners = int((np.diff(likes.indptr) >= 2).sum())
+    return max(1, round(n_listeners / batch_size))
+
+
 class ListenerSets:
     """Draws the batches of likes (U, n); listeners with one liked track are left out.
 
@@ -81,7 +87,7 @@ class ListenerSets:
         self.max_keys = max_keys
         self.seed = seed
         self.listeners = np.flatnonzero(np.diff(likes.indptr) >= 2)
-        self.steps_per_epoch = max(1, round(len(self.listeners) / batch_size))
+        self.steps_per_epoch = steps_per_epoch(likes, batch_size)
 
     def batches(self, start: int) -> Iterator[ListenerBatch]:
         """Yields the batches from step `start` on, without end; the same whatever the start."""

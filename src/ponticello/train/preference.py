@@ -81,9 +81,8 @@ def train_preference(
     read_sha256 = log_sha256(folder.interactions)
     if feature_extractor(config) is not None:
         require_log(folder)
-        note_listening(folder, run, read_sha256)
         return train_preference_space(
-            folder, run, start_folder, stage_one_id, space_scorer, observers
+            folder, run, start_folder, stage_one_id, read_sha256, space_scorer, observers
         )
     data = _read_data(folder, start_folder)
     require_rows("preference", data)

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix, dia_matrix, diags
 from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
-from ponticello.config import Config, HeadsConfig
+from ponticello.config import Config, HeadsConfig, PreferenceConfig
 from ponticello.model.preference import EncoderKind, PreferenceEncoder
 from ponticello.train.listener_sets import (
     ListenerBatch,
@@ -25,6 +25,7 @@ from ponticello.train.listener_sets import (
     TrackInputs,
     listener_loss_terms,
     logit_statistics,
+    steps_per_epoch,
 )
 from ponticello.train.loop import TrainingObserver, TrainingTask, run_loop, training_device
 
@@ -74,6 +75,12 @@ def fit_both(
     return encoder
 
 
+def count_fit_steps(settings: PreferenceConfig, likes: csr_matrix, n_epochs: int) -> int:
+    """Returns the optimiser steps of `fit_by_contrast`: of all epochs, at most `max_steps`."""
+    n_steps = n_epochs * steps_per_epoch(likes, settings.batch_size)
+    return min(n_steps, settings.max_steps) if settings.max_steps > 0 else n_steps
+
+
 def fit_by_contrast(
     config: Config,
     inputs: TrackInputs,
@@ -97,9 +104,7 @@ def fit_by_contrast(
     encoder = build_encoder(config.heads, inputs, "contrast", n_dims)
     encoder.to(training_device(settings))
     sets = ListenerSets(likes, inputs.tags, settings.batch_size, settings.max_keys, settings.seed)
-    n_steps = n_epochs * sets.steps_per_epoch
-    if settings.max_steps > 0:
-        n_steps = min(n_steps, settings.max_steps)
+    n_steps = count_fit_steps(settings, likes, n_epochs)
 
     def loss_terms(_: nn.Module, batch: ListenerBatch) -> dict[str, Tensor]:
         return listener_loss_terms(encoder, batch, inputs, settings)

@@ -44,8 +44,13 @@ from ponticello.train.dataset import require_splits
 from ponticello.train.distributed import launch_info
 from ponticello.train.listener_sets import TrackInputs
 from ponticello.train.loop import TrainingObserver
-from ponticello.train.preference_encoder import fit_both, fit_by_contrast, fit_by_regression
-from ponticello.train.runs import TrainedRun, publish_run
+from ponticello.train.preference_encoder import (
+    count_fit_steps,
+    fit_both,
+    fit_by_contrast,
+    fit_by_regression,
+)
+from ponticello.train.runs import TrainedRun, note_listening, publish_run
 from ponticello.train.selection import EncoderScore, EncoderSelection, is_significant_gain
 
 MIN_TAG_TRACKS = 3  # training tracks; a rarer tag is not trained on alone
@@ -112,12 +117,14 @@ def train_preference_space(
     run: Path,
     start_folder: Path,
     stage_one_id: str,
+    read_sha256: str | None,
     scorer: PreferenceScorer | None,
     observers: Sequence[TrainingObserver],
 ) -> TrainedRun:
     """Trains the preference encoder beside the stage one in `start_folder`; writes the run.
 
-    scorer: None fits one recipe of both kinds, which is not measured.
+    read_sha256: of the log, as for `note_listening`. scorer: None fits one recipe of both kinds,
+        which is not measured.
     Raises DataError if fewer than two listeners like two training tracks, and ConfigError under
     torchrun.
     """
@@ -131,6 +138,7 @@ def train_preference_space(
     splits = require_splits(folder)
     data = read_preference_data(folder, stage_one, start_folder, splits, ("train",))
     _require_likes(data, folder)
+    note_listening(folder, run, read_sha256)
     fit_folder = run / FITS
     selection = None
     if scorer is None:
@@ -147,7 +155,8 @@ def train_preference_space(
             encoder = best.fit(config, data, fit_folder / "refit", observers)
     stage_one.use_settings(config)
     stage_one.use_preference_encoder(encoder)
-    trained = TrainedRun(run, "preference", int(data.likes.nnz), 0, best.n_epochs, {})
+    n_steps = count_fit_steps(settings, data.likes, best.n_epochs)
+    trained = TrainedRun(run, "preference", int(data.likes.nnz), 0, n_steps, {})
     keep = None if selection is None else partial(_with_selection, selection)
     finished = publish_run(trained, stage_one, select=keep, stage_one_space_id=stage_one_id)
     shutil.rmtree(fit_folder, ignore_errors=True)
@@ -284,14 +293,15 @@ def _select(
             if is_significant_gain(fits[single][1], fits[best][1], settings.gain_confidence):
                 best = single
     encoder, users = fits[best]
+    is_served = is_significant_gain(users, baseline, settings.gain_confidence)
     selection = EncoderSelection(
         recipe=best.name,
-        is_served=is_significant_gain(users, baseline, settings.gain_confidence),
+        is_served=is_served,
         semantic=_mean(baseline),
         preference=_mean(users),
         candidates=[EncoderScore(recipe.name, _mean(fits[recipe][1])) for recipe in fits],
         n_users=len(baseline),
-        is_refitted=settings.refit,
+        is_refitted=settings.refit and is_served,
     )
     return best, encoder, selection
 

@@ -121,9 +121,7 @@ class EncoderSelection:
         users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
         change = f"NDCG of {users} on unseen tracks {self.semantic:.3f} -> {self.preference:.3f}"
         if not self.is_served:
-            return (
-                f"not served: no preference space is better than the semantic space alone; {change}"
-            )
+            return f"not served: the gain over the semantic space alone may be chance; {change}"
         refitted = (
             ", before it was fitted again on all but the test data" if self.is_refitted else ""
         )
