@@ -149,8 +149,11 @@ def nothing_finite(trial: Trial) -> Outcome:
                 write_settings(work / "library", {"front_end": "logmel", "semantic": RUNAWAY})
             ended = Child(command("train", "semantic", "-L", work / "library")).wait()
             line = ended.require_error_line()
-            saved = [path.name for path in (work / "library").rglob("*.safetensors")]
-            require(not saved, f"{saved[:1]} was saved")
+            run = work / "library" / "runs" / "semantic"
+            require(not (run / "model.safetensors").exists(), "a model was saved")
+            for path in run.rglob("*.safetensors"):
+                finite = all(np.isfinite(weight).all() for weight in load_file(path).values())
+                require(finite, f"{path.name} of a checkpoint is not finite")
             if number < 2:
                 outcome.notes.append(line)
     return outcome
@@ -170,7 +173,7 @@ ROWS = [
     Row(
         "nothing-finite",
         "A run whose sounds are all NaN, or whose numbers run away, stops with one readable line "
-        "and saves nothing",
+        "and saves no model, and no checkpoint that is not finite",
         6,
         2,
         nothing_finite,

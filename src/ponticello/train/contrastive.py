@@ -172,6 +172,8 @@ class _MatchedRows:
         terms = loss(rows, track_numbers, text_numbers)
         metrics = {f"loss_{name}": term.item() for name, term in terms.items()}
         metrics["loss"] = sum(metrics.values())
+        if not math.isfinite(metrics["loss"]):
+            return metrics  # the loop refuses it
         retrieval = self._retrieval(rows, text_numbers)
         reciprocal_ranks = [value for name, value in retrieval.items() if name.endswith("_mrr")]
         return metrics | retrieval | {BEST_BY: float(np.mean(reciprocal_ranks))}

@@ -214,13 +214,15 @@ class TrainingLoop(Generic[Batch]):
         """Keeps the loss terms for the log; DataError if one is not finite."""
         for name, term in terms.items():
             value = term.item()
-            if not math.isfinite(value):
-                raise DataError(
-                    f"stage {self.task.name}: the {name} loss is {value} in step {self.step + 1}, "
-                    "and nothing of it was saved; lower the learning rates, and train under "
-                    "another --name"
-                )
+            self._require_finite(f"{name} loss", value, f"in step {self.step + 1}")
             self.unlogged[name].append(value)
+
+    def _require_finite(self, name: str, value: float, when: str) -> None:
+        if not math.isfinite(value):
+            raise DataError(
+                f"stage {self.task.name}: the {name} is {value} {when}, and nothing of it was "
+                "saved; lower the learning rates, and train under another --name"
+            )
 
     def _any_process_stops(self) -> bool:
         """Agrees with all processes, since a checkpoint takes all of them."""
@@ -244,6 +246,7 @@ class TrainingLoop(Generic[Batch]):
         """Logs the metrics of the current weights."""
         entry: dict[str, float] = {"step": self.step}
         for name, value in self.task.validate().items():
+            self._require_finite(f"validation {name}", value, f"after step {self.step}")
             entry[f"eval_{name}"] = value
         self.history.append(entry)
 
