@@ -112,8 +112,7 @@ def measure(batch: int, chunk: int) -> Measured:
     import torch
 
     from ponticello.config import Config
-    from ponticello.model.config import HTCLConfig
-    from ponticello.model.htcl import HTCL
+    from ponticello.model.htcl import HTCL, HTCLConfig
     from ponticello.train.stages import semantic_stage
 
     torch.manual_seed(0)

@@ -42,8 +42,7 @@ from ponticello.evaluate.baselines import (
 from ponticello.evaluate.report.tables import display_name
 from ponticello.metrics.bootstrap import bootstrap_mean
 from ponticello.metrics.ranking import all_metrics, hit_groups, metric_columns
-from ponticello.model.batching import tokenize
-from ponticello.model.text_encoder import load_text_encoder, text_vector
+from ponticello.model.text_encoder import load_text_encoder, text_vector, tokenize
 from ponticello.search.user_profiles import fit_profiles, score_directions
 
 MIN_LISTENERS = 5  # an artist with fewer is left out

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ponticello.config import Config
 from ponticello.model.audio_encoder import ConvLayer, ConvPositionEmbedding
-from ponticello.model.heads import MLP
+from ponticello.model.htcl import MLP
 
 
 class ReferenceTower(nn.Module):

@@ -24,8 +24,7 @@ from ponticello.features.musicnn import N_TAGS, tag_names
 from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGER_SIZE, TAGGERS, rank_tags
 from ponticello.features.store import FeatureStore
 from ponticello.model.adapter import FeaturePooling, SemanticProjection, fit_feature_projection
-from ponticello.model.heads import MLP
-from ponticello.model.htcl import HTCL
+from ponticello.model.htcl import HTCL, MLP
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import MACHINE_TAGS
 from ponticello.tracks.text import track_text

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from ponticello.config import Config
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
-from ponticello.model.heads import MLP
+from ponticello.model.htcl import MLP
 from ponticello.train.losses import contrastive_loss
 from reference_step import ReferenceTower, reference_step
 from timing import in_turn, said

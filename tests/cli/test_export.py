@@ -8,10 +8,10 @@ import pytest
 
 from ponticello.errors import CheckpointError
 from ponticello.library import Library
-from ponticello.model.batching import tokenize
 from ponticello.model.htcl import HTCL
 from ponticello.model.onnx import run_onnx
 from ponticello.model.saving import space_id
+from ponticello.model.text_encoder import tokenize
 from tests.cli.commands import error, out
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -1,17 +1,14 @@
-"""Log-mels and texts as tensors: normalised over real frames, padded, masked, cut."""
+"""Log-mels as tensors: normalised over real frames, padded, masked, cut."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import BertTokenizer
 
 from ponticello.config import MelConfig
 from ponticello.errors import ShapeError
-from ponticello.model.batching import all_crops, pad_features, pad_frames, random_crop, tokenize
+from ponticello.model.batching import all_crops, pad_features, pad_frames, random_crop
 
 SMALL = MelConfig(n_mels=2, max_seconds=0.96)  # at most 1 + 15360 // 1536 = 11 frames
 RELEASED = SMALL.model_copy(update={"released_padding": True})
@@ -148,45 +145,6 @@ def test_log_mels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     assert (
         str(caught.value) == f"a log-mel must be (frames, 2) with at least one frame; found {shape}"
     )
-
-
-# Texts
-
-
-@pytest.fixture(scope="module")
-def tokenizer(text_encoder_folder: Path) -> BertTokenizer:
-    return BertTokenizer(str(text_encoder_folder / "vocab.txt"))
-
-
-def words(tokenizer: BertTokenizer, ids: Sequence[int]) -> list[str]:
-    return [str(word) for word in tokenizer.convert_ids_to_tokens(list(ids))]
-
-
-def test_texts_are_padded_to_the_longest(tokenizer: BertTokenizer) -> None:
-    tokens = tokenize(["slow", "fast piece by 7"], tokenizer, max_tokens=32)
-    assert set(tokens) == {"input_ids", "attention_mask"}
-    assert [words(tokenizer, ids) for ids in tokens["input_ids"].tolist()] == [
-        ["[CLS]", "slow", "[SEP]", "[PAD]", "[PAD]", "[PAD]"],
-        ["[CLS]", "fast", "piece", "by", "7", "[SEP]"],
-    ]
-    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
-
-
-def test_long_text_is_cut_and_keeps_its_last_separator(tokenizer: BertTokenizer) -> None:
-    tokens = tokenize(["slow fast low high warm bright"], tokenizer, max_tokens=5)
-    assert words(tokenizer, tokens["input_ids"][0].tolist()) == [
-        "[CLS]",
-        "slow",
-        "fast",
-        "low",
-        "[SEP]",
-    ]
-    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 1, 1]]
-
-
-def test_empty_text_is_two_special_tokens(tokenizer: BertTokenizer) -> None:
-    tokens = tokenize([""], tokenizer, max_tokens=5)
-    assert words(tokenizer, tokens["input_ids"][0].tolist()) == ["[CLS]", "[SEP]"]
 
 
 def test_random_crop_takes_a_run_of_real_frames() -> None:

@@ -15,8 +15,9 @@ from transformers import AutoModel
 from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import Config
 from ponticello.errors import AudioError, CheckpointError, ShapeError
-from ponticello.model.batching import pad_features, tokenize
+from ponticello.model.batching import pad_features
 from ponticello.model.htcl import HTCL, SCALES
+from ponticello.model.text_encoder import tokenize
 from tests.small_htcl import (
     MIN_FRAMES,
     TEXTS,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ponticello.model.heads import MLP
+from ponticello.model.htcl import MLP
 
 
 def set_weights(head: MLP, weights: Sequence[tuple[list[list[float]], list[float]]]) -> None:

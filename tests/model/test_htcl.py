@@ -13,9 +13,9 @@ from torch import Tensor
 from ponticello.config import Config, MelConfig
 from ponticello.errors import ConfigError
 from ponticello.model.audio_encoder import masked_mean
-from ponticello.model.batching import pad_features, tokenize
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL
+from ponticello.model.batching import pad_features
+from ponticello.model.htcl import HTCL, HTCLConfig
+from ponticello.model.text_encoder import tokenize
 from tests.small_htcl import (
     MIN_FRAMES,
     TEXTS,

@@ -7,8 +7,7 @@ import torch
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
 from ponticello.library import Library
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL
+from ponticello.model.htcl import HTCL, HTCLConfig
 from ponticello.model.interpolate import interpolate_weights
 
 

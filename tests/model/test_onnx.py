@@ -12,9 +12,10 @@ import torch
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model import onnx as onnx_export
-from ponticello.model.batching import pad_features, pad_frames, tokenize
+from ponticello.model.batching import pad_features, pad_frames
 from ponticello.model.htcl import HTCL
 from ponticello.model.onnx import crops_of, export_onnx, run_onnx
+from ponticello.model.text_encoder import tokenize
 from tests.logmel import with_changes
 
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError, PonticelloError
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.model.htcl import HTCL, Embeddings, HTCLConfig
 from ponticello.model.released import (
     import_released,
     read_weights,

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import RobertaConfig, RobertaModel
+from transformers import BertTokenizer, RobertaConfig, RobertaModel
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.model import text_encoder
-from ponticello.model.batching import tokenize
 from ponticello.model.htcl import HTCL
 from ponticello.model.text_encoder import (
     build_text_encoder,
     load_text_encoder,
     locate_text_encoder,
     text_vector,
+    tokenize,
 )
 
 needs_minilm = pytest.mark.skipif(
@@ -318,3 +318,42 @@ def test_pooler_is_the_first_tokens_dense_tanh(text_encoder_folder: Path) -> Non
         expected = torch.tanh(output.last_hidden_state[:, 0] @ dense.weight.T + dense.bias)
         found = text_vector(output, tokens["attention_mask"], "pooler")
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+# Tokens
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text_encoder_folder: Path) -> BertTokenizer:
+    return BertTokenizer(str(text_encoder_folder / "vocab.txt"))
+
+
+def words(tokenizer: BertTokenizer, ids: Sequence[int]) -> list[str]:
+    return [str(word) for word in tokenizer.convert_ids_to_tokens(list(ids))]
+
+
+def test_texts_are_padded_to_the_longest(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize(["slow", "fast piece by 7"], tokenizer, max_tokens=32)
+    assert set(tokens) == {"input_ids", "attention_mask"}
+    assert [words(tokenizer, ids) for ids in tokens["input_ids"].tolist()] == [
+        ["[CLS]", "slow", "[SEP]", "[PAD]", "[PAD]", "[PAD]"],
+        ["[CLS]", "fast", "piece", "by", "7", "[SEP]"],
+    ]
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]]
+
+
+def test_long_text_is_cut_and_keeps_its_last_separator(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize(["slow fast low high warm bright"], tokenizer, max_tokens=5)
+    assert words(tokenizer, tokens["input_ids"][0].tolist()) == [
+        "[CLS]",
+        "slow",
+        "fast",
+        "low",
+        "[SEP]",
+    ]
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 1, 1]]
+
+
+def test_empty_text_is_two_special_tokens(tokenizer: BertTokenizer) -> None:
+    tokens = tokenize([""], tokenizer, max_tokens=5)
+    assert words(tokenizer, tokens["input_ids"][0].tolist()) == ["[CLS]", "[SEP]"]

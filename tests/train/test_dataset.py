@@ -16,7 +16,8 @@ from transformers import BertTokenizer
 from ponticello.config import Config
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
-from ponticello.model.batching import pad_features, tokenize
+from ponticello.model.batching import pad_features
+from ponticello.model.text_encoder import tokenize
 from ponticello.storage.layout import create_library
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
 from ponticello.train.dataset import (

@@ -15,8 +15,7 @@ from torch.distributed import distributed_c10d
 from torch.nn.parallel import DistributedDataParallel
 
 from ponticello.config import Config
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL
+from ponticello.model.htcl import HTCL, HTCLConfig
 from ponticello.train.distributed import gather_rows, main_process_first, rank, world_size
 from ponticello.train.losses import PreferenceLoss
 from ponticello.train.stages import preference_stage

@@ -19,8 +19,7 @@ from torch.nn.utils import parameters_to_vector
 
 from ponticello.config import Config, MelConfig
 from ponticello.model.batching import pad_features
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.model.htcl import HTCL, Embeddings, HTCLConfig
 from ponticello.train.dataset import LazyBatch
 from ponticello.train.gradcache import VECTOR_NAMES, RngState, cached_backward
 from ponticello.train.stages import Stage, preference_stage, semantic_stage

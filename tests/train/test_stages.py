@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ponticello.config import Config
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL, SCALES
+from ponticello.model.htcl import HTCL, SCALES, HTCLConfig
 from ponticello.train.stages import Stage, preference_stage, semantic_stage
 from tests.logmel import LOGMEL
 

@@ -1,13 +1,11 @@
 """The HTCL model: towers, heads, fusion, saving and loading.
 
-htcl           the model
+htcl           the model, its heads and its configuration
 audio_encoder  convolutions and a Transformer over log-mels (the paper)
 adapter        the tower over a frozen front end
-heads          projection heads
 preference     the encoder of the preference space, over a frozen front end
-text_encoder   the pretrained text encoder
-batching       padding, crops, tokens
-config         the model's configuration
+text_encoder   the pretrained text encoder and its tokens
+batching       padding and crops
 saving         checksums and metadata of model folders
 interpolate    interpolates the weights of two models
 starter        the starter model in the package

@@ -1,24 +1,16 @@
-"""Inputs of different lengths as tensors for the two towers: padding, crops, tokens, batches.
+"""Audio of different lengths as tensors: padding and crops.
 
-Dimensions: B rows, T frames, F features a frame (mel bands), L tokens, N crops, n frames a crop.
+Dimensions: B rows, T frames, F features a frame (mel bands), N crops, n frames a crop.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ponticello.config import MelConfig
 from ponticello.errors import ShapeError
-
-
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that a batch needs."""
-
-    def __call__(self, text: list[str], **options: Any) -> Any: ...
 
 
 def pad_features(
@@ -127,35 +119,3 @@ def all_crops(mel: Tensor, padding_mask: Tensor, n_frames: int) -> tuple[Tensor,
     frames = start[:, None] + torch.arange(length, device=mel.device)  # (N, n)
     crops = mel[row[:, None], frames.clamp(max=mel.shape[1] - 1)]
     return crops, frames >= n_real[row, None], row
-
-
-def tokenize(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> dict[str, Tensor]:
-    """Returns `input_ids` and `attention_mask`, (B, L) each, padded to the longest text."""
-    tokens = tokenizer(
-        list(texts),
-        padding=True,
-        truncation=True,
-        max_length=max_tokens,
-        return_token_type_ids=False,
-        return_tensors="pt",
-    )
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-
-
-def batches_by_length(items: Sequence[Sized], batch_size: int) -> Iterator[list[int]]:
-    """Yields the row numbers of batches; items of similar length share one."""
-    order = sorted(range(len(items)), key=lambda row: len(items[row]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Puts every module of `model` in eval mode, and then back in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(False)
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -6,9 +6,10 @@ Source: HTCL (arXiv 2505.23298).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +18,33 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ponticello.audio.mel import log_mel, mel_of_file
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, ConfigError, ShapeError
 from ponticello.features.frontend import FeatureExtractor, feature_extractor
+from ponticello.features.musicnn_frontend import FRAME_SIZE
 from ponticello.features.quiet import hide_transformers_output
 from ponticello.model.adapter import FeaturePooling, SemanticProjection
 from ponticello.model.audio_encoder import AudioEncoder, masked_mean
-from ponticello.model.batching import (
-    all_crops,
-    batches_by_length,
-    eval_mode,
-    pad_features,
-    pad_frames,
-    tokenize,
-)
-from ponticello.model.config import MODEL_SECTIONS, HTCLConfig, check_kind
-from ponticello.model.heads import MLP
-from ponticello.model.preference import PreferenceEncoder
+from ponticello.model.batching import all_crops, pad_features, pad_frames
+from ponticello.model.preference import EncoderKind, PreferenceEncoder
 from ponticello.model.saving import (
+    MODEL_SECTIONS,
     check_checksums,
+    check_kind,
     describe_saved,
     report_write_errors,
     require_finite,
+    saved_config,
 )
 from ponticello.model.text_encoder import (
     build_text_encoder,
     load_text_encoder,
     load_tokenizer,
     text_vector,
+    tokenize,
 )
 
 SCALES = ("audio_text", "audio_audio", "audio_fusion")
@@ -61,6 +58,62 @@ class Embeddings:
     text: Tensor
     fused: Tensor
     logit_scales: dict[str, Tensor]
+
+
+class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+    """All that is needed to rebuild an `HTCL`.
+
+    settings: our `Config` as a dict. text_config: the text encoder's own configuration.
+    vector: the one that is served for tracks with text, "audio" or "fused", chosen on validation.
+    frame_size: features a frame of the frozen front end; None = MusiCNN's, 0 where there is none.
+    preference_kind: of the preference encoder of a stage two over a frozen front end; None = the
+    model has none.
+    front_end_weights: the weights its features were made with (`FeatureStore.weights`), "" where
+        the settings identify them.
+    """
+
+    model_type = "htcl"
+
+    def __init__(
+        self,
+        settings: dict[str, Any] | None = None,
+        text_config: dict[str, Any] | None = None,
+        vector: str = "audio",
+        frame_size: int | None = None,
+        front_end_weights: str = "",
+        preference_kind: EncoderKind | None = None,
+        **options: Any,
+    ) -> None:
+        self.settings = settings or Config().model_dump(mode="json")
+        self.text_config = text_config or {}
+        self.vector = vector
+        if frame_size is None:
+            frame_size = FRAME_SIZE if self.settings.get("front_end") == "musicnn" else 0
+        self.frame_size = frame_size
+        self.front_end_weights = front_end_weights
+        self.preference_kind = preference_kind
+        super().__init__(**options)
+
+    @property
+    def checked_settings(self) -> Config:
+        """The settings as a checked `Config`."""
+        return saved_config(self.settings, "config.json")
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU and dropout between them; the last one is linear."""
+
+    def __init__(self, sizes: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Returns (B, sizes[-1]), not normalised; vectors: (B, sizes[0])."""
+        for linear in self.linears[:-1]:
+            vectors = self.dropout(linear(vectors).relu())
+        last: Tensor = self.linears[-1](vectors)
+        return last
 
 
 class HTCL(PreTrainedModel):
@@ -380,7 +433,7 @@ class HTCL(PreTrainedModel):
         """
         vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
         with eval_mode(self):
-            for rows in batches_by_length(features, batch_size):
+            for rows in _batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
                 vectors[rows] = _unit_rows(self.project_audio(padded, mask))
         return vectors
@@ -396,7 +449,7 @@ class HTCL(PreTrainedModel):
         """
         vectors = np.empty((len(features), self.settings.heads.embed_dim), dtype=np.float32)
         with eval_mode(self):
-            for rows in batches_by_length(features, batch_size):
+            for rows in _batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
                 states = torch.from_numpy(text_states[rows]).to(self.device)
                 vectors[rows] = _unit_rows(self.project_fused(padded, mask, states))
@@ -440,7 +493,7 @@ class HTCL(PreTrainedModel):
             return np.asarray(self.encode_text_states([texts], batch_size)[0])
         states = np.zeros((len(texts), self.text_encoder.config.hidden_size), dtype=np.float32)
         with eval_mode(self):
-            for rows in batches_by_length(texts, batch_size):
+            for rows in _batches_by_length(texts, batch_size):
                 batch = [texts[row] for row in rows]
                 has_text = torch.tensor([bool(text) for text in batch], device=self.device)
                 encoded = self._encode_tokens(batch) * has_text[:, None]
@@ -456,6 +509,25 @@ class HTCL(PreTrainedModel):
         return self.text_states(
             tokens["input_ids"].to(self.device), tokens["attention_mask"].to(self.device)
         )
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Puts every module of `model` in eval mode, and then back in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(False)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _batches_by_length(items: Sequence[Sized], batch_size: int) -> Iterator[list[int]]:
+    """Yields the row numbers of batches; items of similar length share one."""
+    order = sorted(range(len(items)), key=lambda row: len(items[row]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
 
 
 def _is_waveform(items: object) -> bool:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from ponticello.errors import CheckpointError, ConfigError
 from ponticello.features.frontend import features_key
-from ponticello.model.batching import all_crops, eval_mode
-from ponticello.model.htcl import HTCL
+from ponticello.model.batching import all_crops
+from ponticello.model.htcl import HTCL, eval_mode
 from ponticello.storage.files import atomic_write
 
 OPSET = 18  # the exporter's own; a lower one is converted to

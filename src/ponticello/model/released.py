@@ -19,8 +19,7 @@ from transformers import BertConfig
 
 from ponticello.config import Config, TextEncoderConfig
 from ponticello.errors import CheckpointError
-from ponticello.model.config import HTCLConfig
-from ponticello.model.htcl import HTCL
+from ponticello.model.htcl import HTCL, HTCLConfig
 from ponticello.model.text_encoder import check_vocabulary, load_text_encoder
 
 RENAMES = (  # released name -> ours, tried in order

@@ -22,6 +22,8 @@ from ponticello.errors import CheckpointError
 
 SPACE_FILE = "space.json"
 CHECKSUMS = "sha256.json"
+# Sections and settings that a model's shape and inputs depend on.
+MODEL_SECTIONS = ("front_end", "features", "mel", "audio", "text", "heads")
 PREPROCESSING = ("front_end", "mel", "audio", "text", "heads")  # settings that change a vector
 _MAX_SHOWN = 60  # characters of an invalid value in a message
 
@@ -90,6 +92,27 @@ def saved_config(settings: Any, file: Path | str) -> Config:
         )
     value = str(first["input"])[:_MAX_SHOWN]
     raise CheckpointError(f"{setting}: {first['msg']}; found {value!r}; mend it, or train again")
+
+
+def check_kind(config: Path) -> None:
+    """Raises CheckpointError unless `config` is an HTCL's config.json with known settings."""
+    if not config.is_file():
+        raise CheckpointError(
+            f"{config.parent} holds no model (config.json is missing); train one, or check the path"
+        )
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+        kind = content.get("model_type")
+        settings = content.get("settings")
+    except (ValueError, AttributeError, RecursionError):
+        kind = "damaged"
+        settings = None
+    if kind != "htcl":
+        raise CheckpointError(
+            f"{config.parent} cannot be loaded: config.json is of kind {kind!r}, not 'htcl'"
+        )
+    if settings is not None:
+        saved_config(settings, config)
 
 
 def space_id(run: Path) -> str:

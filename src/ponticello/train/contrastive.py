@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ponticello.errors import DataError
-from ponticello.model.batching import eval_mode
-from ponticello.model.htcl import HTCL, Embeddings
+from ponticello.model.htcl import HTCL, Embeddings, eval_mode
 from ponticello.splits.splits import with_role
 from ponticello.train.dataset import (
     NO_TEXT,

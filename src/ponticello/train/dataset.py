@@ -20,14 +20,9 @@ from ponticello.config import MelConfig
 from ponticello.errors import LibraryError
 from ponticello.features.frontend import open_features
 from ponticello.features.store import FeatureStore, PooledFeatures
-from ponticello.model.batching import (
-    Tokenizer,
-    pad_features,
-    pad_frames,
-    random_crop,
-    tokenize,
-)
+from ponticello.model.batching import pad_features, pad_frames, random_crop
 from ponticello.model.htcl import HTCL
+from ponticello.model.text_encoder import Tokenizer, tokenize
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID

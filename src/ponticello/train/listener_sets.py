@@ -24,7 +24,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ponticello.config import PreferenceConfig
-from ponticello.model.batching import eval_mode
+from ponticello.model.htcl import eval_mode
 from ponticello.model.preference import PreferenceEncoder
 from ponticello.train.losses import MAX_LOGIT_SCALE
 

@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
-from ponticello.model.config import MODEL_SECTIONS
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import (
+    MODEL_SECTIONS,
     file_sha256,
     report_write_errors,
     require_finite,
