@@ -16,8 +16,9 @@ from ponticello.errors import ConfigError, PonticelloError
 from ponticello.pairs import events as log_module
 from ponticello.pairs.engine import Engine, EngineOptions, open_engine
 from ponticello.pairs.events import EVENTS_SCHEMA
-from ponticello.pairs.mine import mine_library, mine_pairs
+from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import EVENTS
+from tests.frame_mining import mine_pairs
 
 needs_spark = pytest.mark.skipif(
     importlib.util.find_spec("pyspark") is None or shutil.which("java") is None,

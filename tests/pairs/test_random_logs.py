@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from ponticello.config import Config, PairsConfig
-from ponticello.pairs.mine import mine_library, mine_pairs
+from ponticello.pairs.mine import mine_library
 from ponticello.storage.layout import create_library
+from tests.frame_mining import mine_pairs
 
 N_LOGS, N_EVENTS, N_TRACKS = 10_000, 20, 5
 CAPS = {"max_pairs_per_user": 2, "max_pairs_per_track": 2}

@@ -288,9 +288,4 @@ def _without_events(events: pl.DataFrame, removed: pl.DataFrame) -> pl.DataFrame
 
 def _require_log(folder: LibraryPaths) -> None:
     if not folder.interactions.is_file():
-        raise LibraryError(
-            f"{folder.root} has no listening history",
-            code="no_log",
-            remedy="ponticello import-history FILE",
-            library=folder.root,
-        )
+        raise folder.lacks("listening history", "no_log", "ponticello import-history FILE")

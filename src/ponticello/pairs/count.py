@@ -6,7 +6,9 @@ the result is exact for a log of any size. Ids are numbers here, see `pairs/even
 
 from collections import Counter
 from functools import reduce
-from typing import TYPE_CHECKING
+
+import ibis
+import ibis.expr.types as ir
 
 from ponticello.config import PairsConfig
 from ponticello.pairs.engine import Engine
@@ -20,20 +22,17 @@ from ponticello.pairs.rules import (
     playlist_members,
     positive_events,
     session_events,
-    too_long_playlists,
 )
 from ponticello.storage.schema import (
     ANCHOR_ID,
     N_USERS,
     POSITIVE_ID,
+    SESSION_ID,
     SOURCE,
     TRACK_ID,
     USER_ID,
     WEIGHT,
 )
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 PAIR = [ANCHOR_ID, POSITIVE_ID, SOURCE]
 _PER_USER = [USER_ID, ANCHOR_ID, POSITIVE_ID, SOURCE]
@@ -45,9 +44,7 @@ _ANCHOR_FACTOR = 31  # spreads the pairs of one anchor over the partitions
 _PAIR_PARTITIONS = 4  # per partition of the log: candidates outnumber events several times
 
 
-def count_pairs(
-    log: EncodedLog, config: PairsConfig
-) -> tuple["ir.Table", "ir.Table", Counter[str]]:
+def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple[ir.Table, ir.Table, Counter[str]]:
     """Returns the pairs of at least `min_users` users, the likes, and the counts of the steps.
 
     pairs: with n_users and weight. likes: (track_id, n), users per liked track.
@@ -56,8 +53,6 @@ def count_pairs(
 
     Every user is in one partition of the log, and every pair in one partition of the candidates.
     """
-    import ibis
-
     engine = log.engine
     n_partitions = log.n_partitions * _PAIR_PARTITIONS if log.n_partitions > 1 else 1
     counts: Counter[str] = Counter()
@@ -73,8 +68,9 @@ def count_pairs(
         members = playlist_members(events)
         if "playlist" in config.sources:
             members = engine.materialize(members, f"members-{number}")
-            too_long = too_long_playlists(members, config.max_playlist_tracks)
-            counts["too long"] += engine.count_rows(too_long)
+            too_long = members.filter(members["n_tracks"] > config.max_playlist_tracks)
+            playlists = too_long.select(USER_ID, SESSION_ID).distinct()
+            counts["too long"] += engine.count_rows(playlists)
         candidates = _candidates(events, liked, members, config)
         partition = candidates[ANCHOR_ID].cast("int64") * _ANCHOR_FACTOR + candidates[POSITIVE_ID]
         names.append(f"pairs-{number}")
@@ -92,14 +88,12 @@ def count_pairs(
 
 
 def _candidates(
-    events: "ir.Table", liked: "ir.Table", members: "ir.Table", config: PairsConfig
-) -> "ir.Table":
+    events: ir.Table, liked: ir.Table, members: ir.Table, config: PairsConfig
+) -> ir.Table:
     """Returns the candidates of all sources, with `is_within_cap`.
 
     events, liked (`liked_tracks`), members (`playlist_members`): of the same users.
     """
-    import ibis
-
     positives = positive_events(events, config.min_played_s)
     tables = []
     for source in config.sources:
@@ -121,13 +115,11 @@ def _candidates(
     return reduce(ibis.union, tables).drop(USER_ID, AT)
 
 
-def _mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -> "ir.Table":
+def _mark_within_cap(candidates: ir.Table, source: str, config: PairsConfig) -> ir.Table:
     """Adds `is_within_cap`: true for the latest `max_pairs_per_user` pairs of each user.
 
     candidates: of one source. Ids break ties.
     """
-    import ibis
-
     limit = config.max_pairs_per_user
     n_liked_pairs = config.max_liked_tracks * (config.max_liked_tracks - 1) // 2
     if source == "cooccurrence" and limit >= n_liked_pairs:  # no user has more: skip the sort
@@ -138,8 +130,8 @@ def _mark_within_cap(candidates: "ir.Table", source: str, config: PairsConfig) -
 
 
 def _confirm(
-    engine: Engine, candidates: "ir.Table", min_users: int, number: int, counts: Counter[str]
-) -> "ir.Table":
+    engine: Engine, candidates: ir.Table, min_users: int, number: int, counts: Counter[str]
+) -> ir.Table:
     """Returns the pairs of one partition with at least `min_users` users, and adds to `counts`."""
     by_source = candidates.group_by(SOURCE).agg(
         n=candidates.count(), n_within_cap=candidates[IS_WITHIN_CAP].sum()
@@ -157,9 +149,7 @@ def _confirm(
     return confirmed
 
 
-def filter_by_lift(
-    pairs: "ir.Table", likes: "ir.Table", n_users: int, min_lift: float
-) -> "ir.Table":
+def filter_by_lift(pairs: ir.Table, likes: ir.Table, n_users: int, min_lift: float) -> ir.Table:
     """Drops co-occurrence pairs with a lift of at most `min_lift`; 1 = independent tracks.
 
     Lift: n_users of the pair * n_users / (likes of the anchor * likes of the positive).
@@ -178,7 +168,7 @@ def filter_by_lift(
     return joined.filter(is_other_source | is_above).select(pairs.columns)
 
 
-def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
+def cap_tracks(pairs: ir.Table, limit: int) -> ir.Table:
     """Returns the pairs that rank within `limit` for both their tracks.
 
     A pair is ranked among all pairs of the track and source, as anchor or positive: by strength,
@@ -186,8 +176,6 @@ def cap_tracks(pairs: "ir.Table", limit: int) -> "ir.Table":
     Strength is n_users squared over n_users of all the partner's pairs: a hit shares users with
     every track, which shows little.
     """
-    import ibis
-
     left = pairs.mutate({_END: pairs[ANCHOR_ID], _PARTNER: pairs[POSITIVE_ID]})
     right = pairs.mutate({_END: pairs[POSITIVE_ID], _PARTNER: pairs[ANCHOR_ID]})
     ends = left.union(right)

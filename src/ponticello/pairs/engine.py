@@ -16,15 +16,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
 import polars as pl
 
 from ponticello.errors import ConfigError, PonticelloError
 from ponticello.storage.tables import read_parquet
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 PARTITION = "partition_number"  # column of partitioned tables: 0, 1, ...
 _MEMORY = re.compile(r"[1-9]\d*(\.\d+)? ?[KMGT]i?B", re.IGNORECASE)
@@ -56,7 +56,7 @@ class Engine:
         self.is_spark = is_spark
         self._numbers = itertools.count()
 
-    def read(self, paths: Sequence[Path]) -> "ir.Table":
+    def read(self, paths: Sequence[Path]) -> ir.Table:
         """Returns a lazy table over Parquet files."""
         patterns = [self._escape(path) for path in paths]
         with warnings.catch_warnings():
@@ -70,18 +70,18 @@ class Engine:
             return re.sub(r"([\[\]*?{}\\])", r"\\\1", str(path))
         return re.sub(r"([\[*?])", r"[\1]", str(path))
 
-    def upload(self, frame: pl.DataFrame, name: str) -> "ir.Table":
+    def upload(self, frame: pl.DataFrame, name: str) -> ir.Table:
         """Returns a polars table as a table of the engine."""
         frame.write_parquet(self._file(name))
         return self.read([self._file(name)])
 
-    def materialize(self, expression: "ir.Table", name: str) -> "ir.Table":
+    def materialize(self, expression: ir.Table, name: str) -> ir.Table:
         """Computes `expression` once, and returns the stored table."""
         self.connection.to_parquet(expression, str(self._file(name)))
         return self.read([self._file(name)])
 
     def materialize_partitions(
-        self, expression: "ir.Table", name: str, partition: "ir.Value", n_partitions: int
+        self, expression: ir.Table, name: str, partition: ir.Value, n_partitions: int
     ) -> None:
         """Computes `expression` once and stores it in partitions.
 
@@ -99,7 +99,7 @@ class Engine:
 
     def read_partition(
         self, names: Sequence[str], number: int, n_partitions: int
-    ) -> "ir.Table | None":
+    ) -> ir.Table | None:
         """Returns one partition of several tables, concatenated; None if it has no rows."""
         if n_partitions == 1:
             return self.read([self._file(name) for name in names])
@@ -117,7 +117,7 @@ class Engine:
         else:
             path.unlink()
 
-    def to_polars(self, expression: "ir.Table") -> pl.DataFrame:
+    def to_polars(self, expression: ir.Table) -> pl.DataFrame:
         """Computes `expression` in memory."""
         if self.is_spark:  # its own conversion to Arrow needs pandas
             folder = self.work / f"frame-{next(self._numbers)}"
@@ -128,21 +128,19 @@ class Engine:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def fetch_row(self, expression: "ir.Table") -> dict[str, Any]:
+    def fetch_row(self, expression: ir.Table) -> dict[str, Any]:
         """Computes an aggregate of one row."""
         return self.to_polars(expression).row(0, named=True)
 
-    def count_rows(self, expression: "ir.Table") -> int:
+    def count_rows(self, expression: ir.Table) -> int:
         """Returns the number of rows of `expression`."""
         return int(self.fetch_row(expression.aggregate(n=expression.count()))["n"])
 
-    def microseconds(self, moment: "ir.Value") -> "ir.Value":
+    def microseconds(self, moment: ir.Value) -> ir.Value:
         """Returns a UTC timestamp as whole microseconds since 1970.
 
         ibis supports only seconds on all engines, so this calls the engine's own function.
         """
-        import ibis
-        import ibis.expr.datatypes as dt
 
         def signature(_: Any) -> int:
             raise AssertionError("a builtin function is run by the engine")
@@ -185,8 +183,6 @@ def open_engine(options: EngineOptions | None = None) -> Iterator[Engine]:
 
 @contextmanager
 def _connect_duckdb(options: EngineOptions, work: Path) -> Iterator[Any]:
-    import ibis
-
     settings: dict[str, Any] = {"temp_directory": str(work / "spill")}
     if options.memory:
         settings["memory_limit"] = options.memory
@@ -212,7 +208,6 @@ def _connect_spark(options: EngineOptions, work: Path) -> Iterator[Any]:
             f"engine {options.engine} needs Spark: pip install 'ponticello[spark]', and Java 17 "
             "or newer"
         )
-    import ibis
     from pyspark.sql import SparkSession
 
     running = SparkSession.getActiveSession()

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from math import ceil
-from typing import TYPE_CHECKING
 
+import ibis
+import ibis.expr.types as ir
 import polars as pl
 
 from ponticello.errors import DataError
@@ -30,9 +31,6 @@ from ponticello.storage.schema import (
     WEIGHT,
     WEIGHT_LIMIT,
 )
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 AT = "at"  # time of an event, in whole microseconds
 WEIGHT_UNIT = 1_000_000  # encoded weights are whole millionths
@@ -65,24 +63,22 @@ class EncodedLog:
 
     engine: Engine
     tracks: pl.Series
-    users: "ir.Table"
+    users: ir.Table
     n_partitions: int
 
-    def partitions(self) -> Iterator["ir.Table"]:
+    def partitions(self) -> Iterator[ir.Table]:
         """Yields tables that together hold all events, each with all events of its users."""
         for number in range(self.n_partitions):
             table = self.engine.read_partition([_TABLE], number, self.n_partitions)
             if table is not None:
                 yield table.select(_COLUMNS)
 
-    def events(self) -> "ir.Table":
+    def events(self) -> ir.Table:
         """Returns all events."""
-        import ibis
-
         return reduce(ibis.union, self.partitions())
 
 
-def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, until: Until) -> EncodedLog:
+def encode_log(engine: Engine, events: ir.Table, tracks: pl.Series, until: Until) -> EncodedLog:
     """Encodes the events of `tracks` before `until`.
 
     events: columns of EVENTS_SCHEMA, in any order of rows.
@@ -92,8 +88,6 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, until: Unt
     Raises DataError for a null user, track, time or event, and for weights that are NaN or beyond
     a million.
     """
-    import ibis
-
     events = events.select(list(EVENTS_SCHEMA))
     n_events = _check_events(engine, events)
     n_partitions = 1 if engine.is_spark else max(1, ceil(n_events / _EVENTS_PER_PARTITION))
@@ -125,10 +119,8 @@ def encode_log(engine: Engine, events: "ir.Table", tracks: pl.Series, until: Unt
     return EncodedLog(engine, tracks, users, n_partitions)
 
 
-def fill_columns(events: "ir.Table") -> "ir.Table":
+def fill_columns(events: ir.Table) -> ir.Table:
     """Returns the columns of EVENTS_SCHEMA of an interactions.parquet; missing ones are null."""
-    import ibis
-
     columns = {}
     for name in EVENTS_SCHEMA:
         kind = "float64" if name in (PLAYED_S, WEIGHT) else "string"
@@ -141,7 +133,7 @@ def fill_columns(events: "ir.Table") -> "ir.Table":
     return events.select(columns)
 
 
-def _check_events(engine: Engine, events: "ir.Table") -> int:
+def _check_events(engine: Engine, events: ir.Table) -> int:
     """Returns the number of events; DataError for nulls and for weights out of range."""
     required = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)
     counts = {f"no {name}": events[name].isnull().sum() for name in required}
@@ -162,7 +154,7 @@ def _check_events(engine: Engine, events: "ir.Table") -> int:
     return int(row["n"])
 
 
-def _millionths(weight: "ir.Value") -> "ir.Value":
+def _millionths(weight: ir.Value) -> ir.Value:
     """Returns a weight (null counts as 1) in whole millionths, halves rounded to even.
 
     The engines' own casts and rounding differ.
@@ -174,7 +166,7 @@ def _millionths(weight: "ir.Value") -> "ir.Value":
     return below + is_up.cast("int64")
 
 
-def _select_window(engine: Engine, events: "ir.Table", until: Until) -> "ir.Table":
+def _select_window(engine: Engine, events: ir.Table, until: Until) -> ir.Table:
     if until is None:
         return events
     if isinstance(until, RandomWindow):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from ponticello.config import PairsConfig
-from ponticello.errors import ConfigError, DataError, LibraryError
+from ponticello.errors import ConfigError, DataError
 from ponticello.features.fingerprint import near_duplicates
 from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.listening.log import scan_interactions
@@ -25,7 +25,6 @@ from ponticello.pairs.count import cap_tracks, count_pairs, filter_by_lift
 from ponticello.pairs.engine import Engine, EngineOptions, open_engine
 from ponticello.pairs.events import (
     AT,
-    EVENTS_SCHEMA,
     USER_NUMBER,
     WEIGHT_UNIT,
     EncodedLog,
@@ -48,7 +47,6 @@ from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import (
     ANCHOR_ID,
-    CONTEXT_TRACK_ID,
     N_USERS,
     PLAYED_AT,
     POSITIVE_ID,
@@ -165,12 +163,7 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
     """
     splits = load_splits(folder)
     if splits is None:
-        raise LibraryError(
-            f"{folder.root} has no splits yet",
-            code="no_splits",
-            remedy="ponticello mine-pairs",
-            library=folder.root,
-        )
+        raise folder.lacks("splits yet", "no_splits", "ponticello mine-pairs")
     test_ids = with_role(splits, "test")
     with open_engine(options) as engine:
         log = encode_library_log(engine, folder, with_role(splits, "train", "test"), None)
@@ -189,36 +182,16 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
     return merged.select(pairs.columns).sort(ANCHOR_ID, POSITIVE_ID)
 
 
-def mine_pairs(
-    events: pl.DataFrame, config: PairsConfig, options: EngineOptions | None = None
-) -> tuple[pl.DataFrame, MiningFunnel]:
-    """Returns the pairs of `events`: (anchor_id, positive_id, n_users, weight, source).
+def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, MiningFunnel]:
+    """Returns the pairs of a log: (anchor_id, positive_id, n_users, weight, source).
 
-    events: columns of EVENTS_SCHEMA, restricted by the caller to what may be learned from.
     n_users: distinct users behind the pair, at least `min_users`. weight: sum over their events of
         the later event's weight (1 if null), rounded to millionths.
     Rows are sorted by anchor_id, positive_id, source, with a row for each source of a pair.
 
-    Raises DataError for a missing column, nulls in user, track, time or event, and weights that are
-    NaN or beyond a million; ConfigError without sources.
-    Cost: seconds for a million events; docs/benchmarks.md, "Pairs at any size". `mine_log` does not
-    load the log into memory.
+    Raises ConfigError without sources. Cost: seconds for a million events; docs/benchmarks.md,
+    "Pairs at any size".
     """
-    missing = [name for name in EVENTS_SCHEMA if name not in events.columns]
-    if missing:
-        raise DataError(
-            f"interactions: column {missing[0]!r} is missing; found {', '.join(events.columns)}"
-        )
-    events = events.cast(pl.Schema(EVENTS_SCHEMA)).select(list(EVENTS_SCHEMA))
-    track_ids = pl.concat([events[TRACK_ID], events[CONTEXT_TRACK_ID].rename(TRACK_ID)])
-    with open_engine(options) as engine:
-        table = engine.upload(events, "events")
-        log = encode_log(engine, table, track_ids.drop_nulls().unique().sort(), None)
-        return mine_log(log, config)
-
-
-def mine_log(log: EncodedLog, config: PairsConfig) -> tuple[pl.DataFrame, MiningFunnel]:
-    """Returns the pairs of a log on disk, as `mine_pairs`."""
     if not config.sources:
         raise ConfigError(
             "pairs.sources is empty; name at least one of feedback, session, playlist, cooccurrence"
@@ -272,18 +245,13 @@ def write_pairs(folder: LibraryPaths, pairs: pl.DataFrame) -> None:
 
 
 def read_pairs(folder: LibraryPaths) -> pl.DataFrame:
-    """Reads pairs.parquet, with the columns of `mine_pairs`.
+    """Reads pairs.parquet, with the columns of `PAIRS_SCHEMA`.
 
     Raises LibraryError if pairs were never mined, DataError if the file is damaged or lacks a
     column.
     """
     if not folder.pairs.is_file():
-        raise LibraryError(
-            f"{folder.root} has no pairs yet",
-            code="no_pairs",
-            remedy="ponticello mine-pairs",
-            library=folder.root,
-        )
+        raise folder.lacks("pairs yet", "no_pairs", "ponticello mine-pairs")
     try:
         table = read_parquet(folder.pairs, "it")
         return table.select(pl.col(name).cast(kind) for name, kind in PAIRS_SCHEMA.items())

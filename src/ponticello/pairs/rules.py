@@ -10,7 +10,8 @@ encoded (`pairs/events.py`); a rule may run on any subset of the users, with all
 window has a complete order, so the result depends neither on row order nor on threads.
 """
 
-from typing import TYPE_CHECKING
+import ibis
+import ibis.expr.types as ir
 
 from ponticello.pairs.events import AT
 from ponticello.storage.schema import (
@@ -27,16 +28,13 @@ from ponticello.storage.schema import (
     WEIGHT,
 )
 
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
-
 # Sorted by name, like the pairs; the encoded source is the position here.
 SOURCES = ("cooccurrence", "feedback", "playlist", "session")
 _MICROSECONDS_PER_MINUTE = 60_000_000
 _LISTENING_SESSION = "listening_session"
 
 
-def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
+def positive_events(log: ir.Table, min_played_s: float) -> ir.Table:
     """Returns likes, complete plays, saves and playlist additions, and plays of `min_played_s`.
 
     A play of unknown length counts.
@@ -46,16 +44,14 @@ def positive_events(log: "ir.Table", min_played_s: float) -> "ir.Table":
     return log.filter(log[EVENT].isin(POSITIVE_EVENTS) | is_long_play)
 
 
-def feedback_events(positives: "ir.Table") -> "ir.Table":
+def feedback_events(positives: ir.Table) -> ir.Table:
     """Pairs each positive event with the track that led to it (`context_track_id`)."""
     triggered = positives.filter(positives[CONTEXT_TRACK_ID].notnull())
     return _pair_events(triggered, triggered[CONTEXT_TRACK_ID], triggered[TRACK_ID], "feedback")
 
 
-def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.Table":
+def session_events(log: ir.Table, min_played_s: float, gap_min: float) -> ir.Table:
     """Pairs consecutive positive events of a session; playlist events do not count."""
-    import ibis
-
     positives = positive_events(_assign_sessions(log, gap_min), min_played_s)
     in_order = ibis.window(
         group_by=[USER_ID, SESSION_ID, _LISTENING_SESSION],
@@ -68,14 +64,12 @@ def session_events(log: "ir.Table", min_played_s: float, gap_min: float) -> "ir.
     return _pair_events(positives, smaller, larger, "session")
 
 
-def _assign_sessions(log: "ir.Table", gap_min: float) -> "ir.Table":
+def _assign_sessions(log: ir.Table, gap_min: float) -> ir.Table:
     """Returns all but playlist events, with the number of the user's session.
 
     Events with a session_id get -1: they are grouped by that id. Without one, a session ends where
     the user's next event of any kind or session comes more than `gap_min` minutes later.
     """
-    import ibis
-
     events = log.filter(log[EVENT] != "playlist")
     by_user = ibis.window(group_by=USER_ID, order_by=[AT, TRACK_ID])
     gap = events[AT] - events[AT].lag().over(by_user)
@@ -88,57 +82,45 @@ def _assign_sessions(log: "ir.Table", gap_min: float) -> "ir.Table":
     return events.mutate({_LISTENING_SESSION: number})
 
 
-def playlist_members(log: "ir.Table") -> "ir.Table":
+def playlist_members(log: ir.Table) -> ir.Table:
     """Returns the last addition of each track to a playlist, with `n_tracks` of the playlist."""
-    import ibis
-
     additions = log.filter((log[EVENT] == "playlist") & log[SESSION_ID].notnull())
     members = _latest_events(additions, [USER_ID, SESSION_ID, TRACK_ID])
     by_playlist = ibis.window(group_by=[USER_ID, SESSION_ID])
     return members.mutate(n_tracks=members[TRACK_ID].count().over(by_playlist))
 
 
-def playlist_events(members: "ir.Table", max_tracks: int) -> "ir.Table":
+def playlist_events(members: ir.Table, max_tracks: int) -> ir.Table:
     """Pairs the tracks of each playlist of at most `max_tracks` tracks."""
     short = members.filter(members["n_tracks"] <= max_tracks)
     left = short.select(USER_ID, SESSION_ID, TRACK_ID, AT, WEIGHT)
     return _all_pairs(left, [USER_ID, SESSION_ID], "playlist")
 
 
-def too_long_playlists(members: "ir.Table", max_tracks: int) -> "ir.Table":
-    """Returns (user_id, session_id) of the playlists that `playlist_events` leaves out."""
-    long = members.filter(members["n_tracks"] > max_tracks)
-    return long.select(USER_ID, SESSION_ID).distinct()
-
-
-def liked_tracks(positives: "ir.Table", max_tracks: int) -> "ir.Table":
+def liked_tracks(positives: ir.Table, max_tracks: int) -> ir.Table:
     """Returns the last `max_tracks` tracks each user liked: (user_id, track_id, at, weight).
 
     at and weight are those of the latest positive event of the track.
     """
-    import ibis
-
     latest = _latest_events(positives, [USER_ID, TRACK_ID]).select(USER_ID, TRACK_ID, AT, WEIGHT)
     newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
     ranked = latest.mutate(rank=ibis.row_number().over(newest_first))
     return ranked.filter(ranked["rank"] < max_tracks).drop("rank")
 
 
-def _latest_events(events: "ir.Table", group: list[str]) -> "ir.Table":
-    import ibis
-
+def _latest_events(events: ir.Table, group: list[str]) -> ir.Table:
     order = [events[AT].desc(), events[WEIGHT].desc()]
     latest_first = ibis.window(group_by=group, order_by=order)
     ranked = events.mutate(rank=ibis.row_number().over(latest_first))
     return ranked.filter(ranked["rank"] == 0)
 
 
-def cooccurrence_events(liked: "ir.Table") -> "ir.Table":
+def cooccurrence_events(liked: ir.Table) -> ir.Table:
     """Pairs the tracks that each user liked, of `liked_tracks`."""
     return _all_pairs(liked, [USER_ID], "cooccurrence")
 
 
-def _all_pairs(tracks: "ir.Table", group: list[str], source: str) -> "ir.Table":
+def _all_pairs(tracks: ir.Table, group: list[str], source: str) -> ir.Table:
     """Pairs all tracks of each group; at and weight are those of the later one."""
     partners = tracks.view()
     both = tracks.join(partners, [*group, tracks[TRACK_ID] < partners[TRACK_ID]])
@@ -149,12 +131,8 @@ def _all_pairs(tracks: "ir.Table", group: list[str], source: str) -> "ir.Table":
     return _pair_events(both, both[TRACK_ID], both[f"{TRACK_ID}_right"], source)
 
 
-def _pair_events(
-    events: "ir.Table", anchor: "ir.Value", positive: "ir.Value", source: str
-) -> "ir.Table":
+def _pair_events(events: ir.Table, anchor: ir.Value, positive: ir.Value, source: str) -> ir.Table:
     """Returns the pair events of a rule, without pairs of a track with itself."""
-    import ibis
-
     columns = {
         ANCHOR_ID: anchor,
         POSITIVE_ID: positive,

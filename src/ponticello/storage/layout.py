@@ -107,6 +107,11 @@ class LibraryPaths:
             raise LibraryError(f"run name {name!r} must be a plain folder name")
         return self.root / "runs" / name
 
+    def lacks(self, what: str, code: str, remedy: str) -> LibraryError:
+        """Returns the error for data that the library does not have yet; remedy: the command."""
+        message = f"{self.root} has no {what}"
+        return LibraryError(message, code=code, remedy=remedy, library=self.root)
+
     @contextmanager
     def lock(self, wait_s: float = 0.0, purpose: str = "writing") -> Iterator[None]:
         """Holds the library for writing.

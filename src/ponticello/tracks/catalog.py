@@ -117,12 +117,7 @@ def read_tracks(folder: LibraryPaths) -> pl.DataFrame:
     LibraryError: no tracks were imported yet, or the file is damaged.
     """
     if not folder.tracks.is_file():
-        raise LibraryError(
-            f"{folder.root} has no tracks",
-            code="no_tracks",
-            remedy="ponticello scan MUSIC",
-            library=folder.root,
-        )
+        raise folder.lacks("tracks", "no_tracks", "ponticello scan MUSIC")
     return fill_columns(read_stored_table(folder.tracks), TRACKS)
 
 
