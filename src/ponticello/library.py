@@ -640,9 +640,7 @@ class Library:
         per_artist: int | None = None,
         where: Sequence[str] = (),
     ) -> "SearchResults":
-        """Returns the `k` tracks most similar to `track`: an id of the index, which is left out of
-        the results, or any audio file.
-        """
+        """Returns the `k` tracks most similar to `track`: an id of the index, or any audio file."""
         from ponticello.search.service import QueryTerm, sound_query
 
         if str(track) in self.index.rows:
@@ -816,7 +814,7 @@ class Library:
         port: 0 = any free one. token: required for a public `host` (ConfigError). allowed_hosts:
         further names the service is reached by. on_start: called with the URL once it listens.
         """
-        from ponticello.serve.server import run_service
+        from ponticello.serve.app import run_service
 
         run_service(
             self.folder.root,

@@ -20,9 +20,7 @@ N_LIKED = "n_liked"
 
 
 def track_vector_table(index: EmbeddingIndex) -> pl.DataFrame:
-    """Returns a row per track of the index: `track_id`, unit vectors (d,) `semantic` and, after
-    stage two, `preference`.
-    """
+    """Returns `track_id` and the unit vectors (d,) `semantic` and `preference` of each track."""
     vectors = list(map(index.space_vectors, range(len(index.spaces))))
     columns = [pl.Series(TRACK_ID, index.track_ids, dtype=pl.String)]
     return pl.DataFrame(columns + _vector_columns(vectors)).with_columns(_space_id(index))

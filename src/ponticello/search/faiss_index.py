@@ -188,9 +188,7 @@ def _recall(
 
 
 def query_at_blend(vectors: np.ndarray, n_spaces: int, blend: float) -> np.ndarray:
-    """Returns (q, D) float32 queries: the first space of `vectors` times 1 - blend, the second
-    times blend.
-    """
+    """Returns (q, D) float32 queries: the first space times 1 - blend, the second times blend."""
     weights = np.array([1 - blend, blend] if n_spaces == 2 else [1.0], dtype=np.float32)
     spaces = vectors.reshape(len(vectors), n_spaces, -1) * weights[:, None]
     return np.ascontiguousarray(spaces.reshape(len(vectors), -1), dtype=np.float32)

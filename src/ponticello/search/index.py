@@ -175,9 +175,7 @@ class EmbeddingIndex:
     def profiles(
         self, ridge: float, hub_correction: float
     ) -> tuple[list[UserProfiles], list[np.ndarray]]:
-        """Returns the profiles of each space, and its levels (n,) float32: none without hub
-        correction, as all would be 1. They are computed once.
-        """
+        """Returns each space's profiles, and levels (n,) float32: none without hub correction."""
         key = (ridge, hub_correction)
         if key not in self._profiles:
             profiles = []

@@ -35,18 +35,8 @@ from ponticello.search.user_history import (
     load_audience,
     load_listening_history,
 )
+from ponticello.storage import schema
 from ponticello.storage.layout import LibraryPaths
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    DURATION_S,
-    GENRES,
-    MACHINE_TAGS,
-    PATH,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-)
 from ponticello.tracks.names import lead_artist
 
 MAX_CACHED_TEXTS = 4_096  # text queries: 4 MB
@@ -77,9 +67,7 @@ class QueryTerm:
 
 @dataclass(frozen=True)
 class TermSource:
-    """Where a component of a score comes from. term: its number in the query; None for a track
-    that a listener liked.
-    """
+    """The source of a component. term: its number in the query; None for a liked track."""
 
     term: int | None
     track_id: str | None
@@ -101,10 +89,9 @@ class ResolvedQuery:
 
 
 @dataclass(frozen=True)
-class Component:
-    """What one term adds to a score; title: of its track."""
+class Component(TermSource):
+    """The share of one term of a query, or of one liked track, in a score; title: of its track."""
 
-    source: TermSource
     title: str | None
     semantic: float
     preference: float
@@ -112,10 +99,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why a track has its score: the components add up to it.
+    """The components of a track's score, which add up to it.
 
     shared_tags: tags of the track that the wanted terms have too. n_listeners: how many like the
-    track; None below `pairs.min_users`, where it could identify a listener.
+    track; null below `pairs.min_users`, where it could identify a listener.
     """
 
     components: tuple[Component, ...]
@@ -241,12 +228,12 @@ class SearchService:
         self.folder = folder
         self.index = index
         self.encoder = encoder or QueryEncoder(folder, index)
-        rows = pl.DataFrame({TRACK_ID: index.track_ids}, schema={TRACK_ID: pl.String})
+        rows = pl.DataFrame({schema.TRACK_ID: index.track_ids}, schema={schema.TRACK_ID: pl.String})
         rows = rows.with_row_index(ROW).cast({ROW: pl.Int64})
-        self.tracks = tracks.join(rows, on=TRACK_ID, how="inner").sort(ROW)
-        track_ids = self.tracks[TRACK_ID]
+        self.tracks = tracks.join(rows, on=schema.TRACK_ID, how="inner").sort(ROW)
+        track_ids = self.tracks[schema.TRACK_ID]
         self._positions = {track_id: position for position, track_id in enumerate(track_ids)}
-        self._catalog_ids = set(tracks[TRACK_ID])
+        self._catalog_ids = set(tracks[schema.TRACK_ID])
         self._filtered: LRUCache[Any, pl.DataFrame] = LRUCache(MAX_CACHED_FILTERS)
         self._history: ListeningHistory | None = None
         self._history_stamp: tuple[int, int] | None = None
@@ -319,9 +306,7 @@ class SearchService:
         return ResolvedQuery(query, tuple(queries), tuple(sources), frozenset(excluded))
 
     def resolve_user(self, user: str, exclude: Collection[str] = ()) -> ResolvedQuery:
-        """Returns the profile of a user; DataError if the log has none of this id, or no liked
-        track.
-        """
+        """Returns the profile of a user; DataError if they are unknown or like no track."""
         number = self.user_number(user)
         rows = self.history.seeds(number, self.folder.config.search.n_seed_tracks)
         if not len(rows):
@@ -390,7 +375,7 @@ class SearchService:
         while True:
             rows = self.index.top(query.query, blend, limit, allowed)
             positions = np.searchsorted(index_rows, rows)
-            artists = tracks[ARTIST].gather(positions).to_list()
+            artists = tracks[schema.ARTIST].gather(positions).to_list()
             selected = self._select(rows.tolist(), artists, excluded_rows, per_artist)
             if len(selected) >= n_wanted or len(rows) < limit:
                 break
@@ -429,18 +414,18 @@ class SearchService:
 
     def _result(self, row: dict[str, Any], rank: int, scores: np.ndarray) -> Result:
         """Returns a row of the catalogue as a result. scores: (2,) semantic and preference."""
-        path = row.get(PATH)
+        path = row.get(schema.PATH)
         return Result(
             rank=rank,
-            track_id=row[TRACK_ID],
-            title=row[TITLE],
-            artist=row[ARTIST],
+            track_id=row[schema.TRACK_ID],
+            title=row[schema.TITLE],
+            artist=row[schema.ARTIST],
             score=float(scores.sum()),
             semantic=float(scores[0]),
             preference=float(scores[1]),
-            album=row.get(ALBUM),
+            album=row.get(schema.ALBUM),
             path=None if path is None else str(self.folder.root / path),
-            duration_s=row.get(DURATION_S),
+            duration_s=row.get(schema.DURATION_S),
             tags=tuple(_track_tags(row)),
         )
 
@@ -511,7 +496,7 @@ class SearchService:
         """Returns the explanation of each track's score for a query."""
         rows = np.array([self.index.rows[track_id] for track_id in track_ids], dtype=np.int64)
         components = [self.index.parts(term, blend, rows)[0] for term in query.terms]
-        titles = [self._catalog_row(source.track_id).get(TITLE) for source in query.sources]
+        titles = [self._catalog_row(source.track_id).get(schema.TITLE) for source in query.sources]
         wanted_tags: set[str] = set()
         wanted_words = " "
         for source in query.sources:
@@ -524,7 +509,12 @@ class SearchService:
             term_components = []
             for number, source in enumerate(query.sources):
                 semantic, preference = components[number][position].tolist()
-                component = Component(source, titles[number], semantic, preference)
+                component = Component(
+                    **vars(source),
+                    title=titles[number],
+                    semantic=semantic,
+                    preference=preference,
+                )
                 term_components.append(component)
             shared_tags = []
             for tag in _track_tags(self._catalog_row(track_ids[position])):
@@ -546,9 +536,7 @@ class SearchService:
     def best_segment(
         self, query: ResolvedQuery, track_id: str, blend: float
     ) -> SegmentScore | None:
-        """Returns the ten seconds of a track that score highest by their sound alone; None where
-        segments cannot be heard.
-        """
+        """Returns the ten seconds of a track that score highest; None where it has no segments."""
         try:
             features, frame_s = self._features(track_id)
             models = self.encoder.models
@@ -676,9 +664,7 @@ def file_stamp(path: Path) -> tuple[int, int] | None:
 
 
 def frame_seconds(config: Config) -> float | None:
-    """Returns the seconds from one frame of a track's features to the next; None where it is
-    unknown.
-    """
+    """Returns the seconds from one frame of features to the next; None where it is unknown."""
     if config.front_end == "logmel":
         return config.mel.hop_s
     return PATCH_FRAMES * MEL.hop_s if config.front_end == "musicnn" else None
@@ -687,7 +673,7 @@ def frame_seconds(config: Config) -> float | None:
 def _track_tags(row: dict[str, Any]) -> list[str]:
     """Returns the genres, tags and machine tags of a row of the catalogue, without repeats."""
     tags: list[str] = []
-    for column in (GENRES, TAGS, MACHINE_TAGS):
+    for column in (schema.GENRES, schema.TAGS, schema.MACHINE_TAGS):
         tags.extend(tag for tag in row.get(column) or () if tag is not None)
     return list(dict.fromkeys(tags))
 

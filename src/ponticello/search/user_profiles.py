@@ -36,9 +36,7 @@ class UserProfiles:
     asking: np.ndarray
 
     def shares(self, seeds: np.ndarray) -> np.ndarray:
-        """Returns (s, d) float64, the share of each seed (s, d) in the profile of all: their sum,
-        as `score_directions`.
-        """
+        """Returns (s, d) float64, the share of each seed (s, d) in the profile, their sum."""
         shares: np.ndarray = (seeds.astype(np.float64) - self.mean) @ self.sharpened / len(seeds)
         spread = _spread(shares.sum(axis=0, keepdims=True), self.covariance)[0]
         return shares / spread if spread > LEAST_SPREAD else np.zeros_like(shares)
@@ -65,9 +63,7 @@ class UserProfiles:
 
 
 def _spread(vectors: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """Returns (n,) float64, the root mean square of v @ w for each of `vectors` (n, d), over
-    vectors w with second moments (d, d).
-    """
+    """Returns (n,), the root mean square of v @ w, over vectors w with second moments (d, d)."""
     squares = np.einsum("nd,nd->n", vectors @ moments, vectors)
     spread: np.ndarray = np.sqrt(np.maximum(squares, 0.0))
     return spread

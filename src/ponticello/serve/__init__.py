@@ -4,7 +4,6 @@ app            the FastAPI application
 routes         the routes by topic
 schemas        requests and responses
 errors         errors as JSON
-server         runs the application
 security       tokens, hosts, limits and headers
 snapshot       the open library, reloaded when it changes
 catalog        rows of the catalogue for clients

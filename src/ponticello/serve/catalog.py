@@ -42,9 +42,7 @@ def track_details(snapshot: Snapshot, track_id: str) -> TrackDetails:
 
 
 def browse(snapshot: Snapshot, where: Sequence[str], text: str, offset: int, k: int) -> Tracks:
-    """Returns a page of the tracks that pass the filters and have `text` in their title, artist or
-    album, or as their id.
-    """
+    """Returns a page of the tracks that pass the filters and hold `text` in a name or as id."""
     table = snapshot.tracks.drop(HIDDEN, strict=False)
     if wanted := text.strip():
         held = snapshot.names.select(

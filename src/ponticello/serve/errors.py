@@ -49,9 +49,7 @@ class APIError(Exception):
 
 
 def api_error_from(error: APIError | PonticelloError, root: Path) -> APIError:
-    """Returns an error of the library as an error response. root: the library's folder, which the
-    message leaves out.
-    """
+    """Returns an error of the library as an error response, without the path of the library."""
     if isinstance(error, APIError):
         return error
     status, code = _BY_CODE.get(error.code, (422, "invalid"))

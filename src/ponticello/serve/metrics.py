@@ -48,14 +48,6 @@ class Metrics:
             "uploads_refused", "Uploads refused, by the code of the error.", ("code",), **options
         )
 
-    def in_use(self, generation: str | None, n_tracks: int, n_indexed: int) -> None:
-        """Sets the generation in use. generation: None while there is no index."""
-        self.index.clear()
-        if generation is not None:
-            self.index.labels(generation).set(1)
-        self.n_tracks.set(n_tracks)
-        self.n_indexed.set(n_indexed)
-
 
 class Measured:
     """The application with its requests counted (ASGI)."""

@@ -39,9 +39,7 @@ _KEPT = 2  # generations with maps on disk
 
 @dataclass(frozen=True)
 class ProjectedSpaces:
-    """Both maps of an index. semantic, preference: (n, 2) int64 in 0..FULL; preference is None
-    before stage two. largest_shifts: the rows that moved most, the largest shift first.
-    """
+    """Both maps, (n, 2) int64 in 0..FULL, and the rows that moved most, the largest shift first."""
 
     semantic: np.ndarray
     preference: np.ndarray | None
@@ -107,9 +105,7 @@ def _between(vectors: np.ndarray, anchors: np.ndarray, plane: np.ndarray) -> np.
 
 
 def _shifts(semantic: np.ndarray, preference: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Returns (n,) the share of a track's nearest anchors in one space that are not among them in
-    the other.
-    """
+    """Returns (n,) the share of a track's nearest anchors that differ between the spaces."""
     n = len(semantic)
     k = min(_NEIGHBOURS, len(anchors))
     shifts = np.zeros(n)
@@ -130,9 +126,7 @@ def _nearest(vectors: np.ndarray, anchors: np.ndarray, k: int) -> tuple[np.ndarr
 
 
 def _scaled(plane: np.ndarray) -> np.ndarray:
-    """Returns the map in whole numbers from 0 to `FULL`; its shorter edge is stretched by `STRETCH`
-    at most.
-    """
+    """Returns the map in 0 to `FULL`; its shorter edge is stretched by `STRETCH` at most."""
     low = plane.min(axis=0)
     extent = plane.max(axis=0) - low
     size = np.maximum(extent, max(float(extent.max()) / STRETCH, 1e-9))
@@ -182,9 +176,7 @@ class ProjectionCache:
 def load_kept_projection(
     folder: LibraryPaths, index: EmbeddingIndex, generation: str
 ) -> ProjectedSpaces:
-    """Returns the maps of a generation, read from the library, or drawn and, if possible, written
-    to it.
-    """
+    """Reads the maps of a generation, or draws them and writes them if possible."""
     maps_folder = folder.root / "maps"
     path = maps_folder / f"{generation}.npy"
     n = len(index.track_ids)

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from ponticello.search.service import Explanation, SegmentScore
 
 MAX_K = 500
 MAX_OFFSET = 10_000  # pages further down are not answers any more
@@ -37,9 +39,7 @@ def _count(*values: object) -> int:
 
 
 class RequestModel(BaseModel):
-    """A body that a client sends: unknown fields are refused, so that a misspelt one is not
-    ignored.
-    """
+    """A body that a client sends; unknown fields, such as misspelt ones, are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -51,9 +51,7 @@ class ResponseModel(BaseModel):
 
 
 class Term(RequestModel):
-    """Words, a track, a segment of it or an uploaded sound, wanted or, with a negative weight,
-    not.
-    """
+    """Words, a track, a segment of it or an uploaded sound; unwanted with a negative weight."""
 
     text: Words | None = None
     track_id: TrackId | None = None
@@ -193,28 +191,6 @@ class TrackDetails(Track):
     more: dict[str, Any]
 
 
-class TermComponent(ResponseModel):
-    """The share of one term of a query, or of one liked track of a listener, in a score."""
-
-    term: int | None = Field(validation_alias=AliasPath("source", "term"))
-    track_id: str | None = Field(validation_alias=AliasPath("source", "track_id"))
-    title: str | None
-    text: str | None = Field(validation_alias=AliasPath("source", "text"))
-    weight: float = Field(validation_alias=AliasPath("source", "weight"))
-    semantic: float
-    preference: float
-
-
-class Explanation(ResponseModel):
-    """The components add up to the result's score. n_listeners: how many like the track; null
-    below `pairs.min_users`.
-    """
-
-    components: list[TermComponent]
-    shared_tags: list[str]
-    n_listeners: int | None
-
-
 class Result(Track):
     """One track of an answer; score = semantic + preference."""
 
@@ -243,20 +219,11 @@ class RankedLists(ResponseModel):
     answers: list[RankedList | Error]
 
 
-class Segment(ResponseModel):
-    """The segment of a track that fits the question best."""
-
-    start_s: float
-    end_s: float
-    semantic: float
-    preference: float
-
-
 class ExplanationResponse(ResponseModel):
     """A track as a result of a question, whatever its rank, which is 0 here."""
 
     result: Result
-    segment: Segment | None
+    segment: SegmentScore | None
 
 
 class Tracks(ResponseModel):

@@ -41,9 +41,7 @@ _SIGN_IN = Path(__file__).parent / "explorer" / "sign-in.html"
 
 @dataclass(frozen=True)
 class SecurityPolicy:
-    """Requests that are accepted. token: None = all from this machine. hosts: allowed names in
-    Host headers; empty = any.
-    """
+    """Accepted requests. token: None = all from this machine. hosts: names; empty = any."""
 
     token: str | None
     hosts: tuple[str, ...]

@@ -94,9 +94,7 @@ class Snapshot:
         return self.tracks.select(pl.col(TITLE, ARTIST, ALBUM).str.to_lowercase())
 
     def warm(self) -> None:
-        """Loads data that the first queries need. A missing model becomes a problem: tracks
-        can be searched without it.
-        """
+        """Loads data that the first queries need; a missing model becomes a problem."""
         if self._service is None:
             return
         config = self.library.folder.config.search
@@ -146,9 +144,7 @@ class LibraryWatcher:
             self._watcher.join(timeout=30)
 
     def refresh(self) -> bool:
-        """Opens the folder's state if it changed; returns whether it is in use now. A state that
-        cannot be read is tried again later.
-        """
+        """Opens the folder's state if it changed; returns whether a new one is in use now."""
         signature = _signature(self._root)
         if signature == self._current.signature:
             self.trouble = None  # the unreadable state was taken back

@@ -133,9 +133,7 @@ def _recordings(snapshot: Snapshot) -> np.ndarray:
 
 
 def _tracks(snapshot: Snapshot, recordings: np.ndarray) -> list[dict[str, Any]]:
-    """Returns the tracks of GET /api/tracks with `lead`, the lead artist, "" = unknown, and
-    `recording`, the number of the recording, null = not in the index.
-    """
+    """Returns the tracks with `lead`, the lead artist, and the number of the `recording`."""
     tracks = tracks_of(snapshot, snapshot.tracks[TRACK_ID].to_list())
     for track in tracks:
         row = track["row"]

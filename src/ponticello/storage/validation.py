@@ -12,19 +12,9 @@ from typing import Any
 import polars as pl
 
 from ponticello.errors import DataError
+from ponticello.storage import schema
 from ponticello.storage.layout import SkippedRow
-from ponticello.storage.schema import (
-    DURATION_S,
-    EVENT,
-    EVENTS,
-    PLAYED_S,
-    TRACK_ID,
-    TRACKS,
-    WEIGHT,
-    WEIGHT_LIMIT,
-    Kind,
-    Table,
-)
+from ponticello.storage.schema import Kind, Table
 from ponticello.storage.tables import RawTable, read_raw, truncate_value
 
 DTYPES: dict[Kind, pl.DataType] = {
@@ -34,7 +24,7 @@ DTYPES: dict[Kind, pl.DataType] = {
     "time": pl.Datetime("us", "UTC"),
 }
 FIRST_YEAR, LAST_YEAR = 1990, 2100  # a listening event outside is a clock or a unit gone wrong
-_NOT_NEGATIVE = (DURATION_S, PLAYED_S, WEIGHT)
+_NOT_NEGATIVE = (schema.DURATION_S, schema.PLAYED_S, schema.WEIGHT)
 MILLISECONDS_FROM = 1e11  # as Unix seconds the year 5138, as milliseconds 1973
 _ISO_8601 = (
     r"^(?<date>\d{4}-?\d\d-?\d\d)"
@@ -103,13 +93,13 @@ def validate_table(
         frame = frame.with_columns(after)
     rows = pl.DataFrame({"line": raw.lines}).with_row_index("row")
     rows = rows.filter(~pl.col("row").is_in(pl.Series(list(bad), dtype=pl.UInt32).implode()))
-    if table.name == TRACKS.name:
-        rows = rows.with_columns(frame[TRACK_ID][rows["row"]])
-        rows = rows.with_columns(first=pl.col("line").first().over(TRACK_ID))
+    if table.name == schema.TRACKS.name:
+        rows = rows.with_columns(frame[schema.TRACK_ID][rows["row"]])
+        rows = rows.with_columns(first=pl.col("line").first().over(schema.TRACK_ID))
         is_first = pl.col("line") == pl.col("first")
         for row, line, track_id, first in rows.filter(~is_first).iter_rows():
             reason = f"repeats the id of line {first}"
-            bad[row] = SkippedRow(name, line, TRACK_ID, truncate_value(track_id), reason)
+            bad[row] = SkippedRow(name, line, schema.TRACK_ID, truncate_value(track_id), reason)
         rows = rows.filter(is_first)
     skipped = raw.skipped + list(bad.values())
     skipped.sort(key=lambda row: row.line or 0)
@@ -224,7 +214,10 @@ def _problems(before: pl.Series, after: pl.Series, table: Table) -> Iterator[tup
     yield before.is_not_null() & after.is_null(), _REASONS[table.kinds[column]]
     if column in _NOT_NEGATIVE:
         yield (after < 0).fill_null(False), "is negative"
-    if column == WEIGHT:
-        yield (after > WEIGHT_LIMIT).fill_null(False), f"is above {WEIGHT_LIMIT:,}"
-    if column == EVENT:
-        yield after.is_not_null() & ~after.is_in(EVENTS), f"is not one of {', '.join(EVENTS)}"
+    if column == schema.WEIGHT:
+        yield (after > schema.WEIGHT_LIMIT).fill_null(False), f"is above {schema.WEIGHT_LIMIT:,}"
+    if column == schema.EVENT:
+        yield (
+            after.is_not_null() & ~after.is_in(schema.EVENTS),
+            f"is not one of {', '.join(schema.EVENTS)}",
+        )

@@ -9,18 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from ponticello.storage.schema import (
-    ALBUM,
-    ARTIST,
-    DESCRIPTION,
-    GENRES,
-    LANGUAGE,
-    LYRICS,
-    MACHINE_TAGS,
-    TAGS,
-    TITLE,
-    TRACK_ID,
-)
+from ponticello.storage import schema
 
 
 @dataclass(frozen=True)
@@ -41,15 +30,17 @@ class Field:
 # In the order of the fixed text. Names describe the sound least and are easily learned by heart,
 # so they are dropped most often.
 TEMPLATE = (
-    Field(TITLE, 0.5, True, ("{}", "called {}", "the track {}")),
-    Field(ARTIST, 0.5, True, ("by {}", "{} plays", "music by {}")),
-    Field(ALBUM, 0.25, True, ("from {}", "on the album {}")),
-    Field(GENRES, 0.25, False, ("{}", "{and} music", "genre {}", "a {and} track")),
-    Field(TAGS, 0.25, False, ("{}", "tagged {}", "{and} music")),
-    Field(MACHINE_TAGS, 0.25, False, ("sounds like {}", "{}", "{and} music", "one hears {and}")),
-    Field(LANGUAGE, 0.25, False, ("{}", "language {}")),
-    Field(DESCRIPTION, 0.25, False, ("{}",)),
-    Field(LYRICS, 0.25, False, ("{}", "the words are {}")),
+    Field(schema.TITLE, 0.5, True, ("{}", "called {}", "the track {}")),
+    Field(schema.ARTIST, 0.5, True, ("by {}", "{} plays", "music by {}")),
+    Field(schema.ALBUM, 0.25, True, ("from {}", "on the album {}")),
+    Field(schema.GENRES, 0.25, False, ("{}", "{and} music", "genre {}", "a {and} track")),
+    Field(schema.TAGS, 0.25, False, ("{}", "tagged {}", "{and} music")),
+    Field(
+        schema.MACHINE_TAGS, 0.25, False, ("sounds like {}", "{}", "{and} music", "one hears {and}")
+    ),
+    Field(schema.LANGUAGE, 0.25, False, ("{}", "language {}")),
+    Field(schema.DESCRIPTION, 0.25, False, ("{}",)),
+    Field(schema.LYRICS, 0.25, False, ("{}", "the words are {}")),
 )
 # Of description and of lyrics, so that neither fills the encoder's window alone.
 MAX_CHARACTERS = 400
@@ -86,7 +77,7 @@ def fused_texts(tracks: pl.DataFrame, front_end: str) -> dict[str, str]:
     them fused vectors were worse than audio alone (docs/benchmarks.md, "What each part is worth").
     """
     texts = [track_text(row, with_names=front_end == "logmel") for row in text_rows(tracks)]
-    return dict(zip(tracks[TRACK_ID], texts, strict=True))
+    return dict(zip(tracks[schema.TRACK_ID], texts, strict=True))
 
 
 def text_rows(tracks: pl.DataFrame) -> list[dict[str, Any]]:
@@ -113,7 +104,7 @@ def render_text(field: Field, items: Sequence[str], wording: str) -> str:
         placeholder = "{and}"
         if len(items) > 1:
             text = f"{', '.join(items[:-1])} and {items[-1]}"
-    if field.column in (DESCRIPTION, LYRICS):
+    if field.column in (schema.DESCRIPTION, schema.LYRICS):
         text = text[:MAX_CHARACTERS]
     text = text.rstrip(" .")
     return wording.replace(placeholder, text) if text else ""

@@ -129,9 +129,7 @@ class Waveforms:
 
 
 def sound_path(snapshot: Snapshot, track_id: str) -> Path:
-    """Returns the path of a track's audio; APIError 404 for an unknown track or one without
-    audio.
-    """
+    """Returns the path of a track's audio; APIError 404 for an unknown track or no audio."""
     path = snapshot.tracks[PATH][snapshot.row(track_id)]
     if path is None:
         raise APIError(404, "file_missing", "this track has no audio")
@@ -193,9 +191,7 @@ class _SoundResponse(FileResponse):
     """A FileResponse that ignores foreign range units and refuses a bad range with a code."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the file or its ranges; APIError 416 for ranges beyond the end, 400 for malformed
-        ones.
-        """
+        """Sends the file or its ranges; APIError 416 beyond the end, 400 for malformed ranges."""
 
         async def send_checked(message: Message) -> None:
             status = message.get("status")

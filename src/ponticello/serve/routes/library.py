@@ -108,9 +108,7 @@ def tracks(
     offset: Annotated[int, Query(ge=0, le=100_000_000)] = 0,
     k: Annotated[int, Query(ge=1, le=schemas.MAX_K)] = 50,
 ) -> schemas.Tracks:
-    """Tracks that pass the filters and hold `text` in their title, artist or album, in the
-    catalogue's order.
-    """
+    """Tracks that pass the filters and hold `text` in a name, in the catalogue's order."""
     return browse(now, where, text, offset, k)
 
 

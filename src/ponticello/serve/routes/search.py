@@ -18,9 +18,7 @@ from ponticello.serve.snapshot import Snapshot
 
 
 class _Id(Convertor[str]):
-    """`{track_id:id}`: any id, also with slashes or line ends; Starlette's `path` takes an empty
-    one, no line end.
-    """
+    """`{track_id:id}`: any id; Starlette's `path` takes an empty one, and no line end."""
 
     regex = "(?s:.+)"
 
@@ -154,9 +152,7 @@ def search(
 
 @router.post("/search", summary="Search by several terms")
 def search_terms(searching: Searching, query: schemas.SearchRequest) -> schemas.RankedList:
-    """Words, tracks, segments of tracks and uploads together, each wanted or, with a negative
-    weight, not.
-    """
+    """Words, tracks, segments and uploads together; a negative weight means unwanted."""
     return searching.answer(query)
 
 
@@ -213,9 +209,7 @@ def explain(searching: Searching, body: schemas.ExplainRequest) -> schemas.Expla
 def audience(
     now: Now, track_id: IdInPath, k: KInQuery = 20, blend: BlendInQuery = None
 ) -> schemas.AudienceAnswer:
-    """The listeners of the log whose profile matches a track best, whether they have played it
-    or not.
-    """
+    """The listeners whose profile matches a track best, whether they have played it or not."""
     service = now.service
     service.require_track(track_id)
     return schemas.AudienceAnswer(
@@ -245,7 +239,5 @@ def path(
 
 @router.get("/map", summary="Every track on two maps", response_model=schemas.Map)
 def maps(request: Request, now: Now) -> Response:
-    """Where every track lies by semantic and by preference similarity; `ready` is false while the
-    maps are being drawn.
-    """
+    """Two plane maps, semantic and preference; `ready` is false while they are being drawn."""
     return Response(request.app.state.maps.map_of(now), media_type="application/json")

@@ -160,9 +160,7 @@ def similar(now: Now, id: str | None = None, count: str | None = None) -> Envelo
 def path(
     now: Now, startSongId: str | None = None, endSongId: str | None = None, count: str | None = None
 ) -> Envelope:
-    """Up to `count` songs (25; 50 at most) from one to another, both included; similarity is to the
-    first.
-    """
+    """Up to `count` songs (25; 50 at most), both ends included; similarity is to the first."""
 
     def find() -> list[SonicMatch]:
         start = _song(now, "startSongId", startSongId)

@@ -173,9 +173,7 @@ class Uploads:
 
     @contextmanager
     def place(self) -> Iterator[Path]:
-        """Yields a path for one upload's file, which is deleted at the end; APIError 503 while too
-        many are under way.
-        """
+        """Yields a path for a file that is deleted at the end; APIError 503 with too many."""
         with self._lock:
             if self.n_under_way >= AT_ONCE:
                 again = {"Retry-After": str(RETRY_AFTER_S)}
@@ -211,9 +209,7 @@ class Uploads:
         return upload_id
 
     def query(self, upload_id: str, spaces: Sequence[str]) -> Query:
-        """Returns the query of an upload; APIError 404 upload_expired if it is gone, or was encoded
-        by other models.
-        """
+        """Returns the query of an upload; APIError 404 if it is gone, or of other models."""
         with self._lock:
             query = self._kept.get((upload_id, tuple(spaces)))
         if query is None:
