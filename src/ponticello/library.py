@@ -411,14 +411,14 @@ class Library:
         *,
         allow_download: bool = False,
     ) -> "TrainingEstimate":
-        """Estimates time, memory and disk of a training run from a few of its steps.
+        """Estimates time, memory and disk of a training run from a few steps of each of its fits.
 
         The steps run in a temporary folder; the library is not changed. name, start: as for the
         training. ConfigError under torchrun.
         """
         from ponticello.evaluate.retrieval import retrieval_figures
-        from ponticello.evaluate.validation import score_on_validation
-        from ponticello.train.estimate import estimate_training
+        from ponticello.evaluate.validation import score_on_validation, score_spaces_on_validation
+        from ponticello.train.estimate import estimate_training, score_higher_every_time
         from ponticello.train.preference import train_preference
         from ponticello.train.semantic import train_semantic
 
@@ -434,12 +434,18 @@ class Library:
                     observers=observers,
                 )
                 return
-            scorer = score_on_validation(folder)
             train_preference(
-                folder, run, start, retrieval_figures, scorer=scorer, observers=observers
+                folder,
+                run,
+                start,
+                retrieval_figures,
+                scorer=score_on_validation(folder),
+                space_scorer=score_higher_every_time(score_spaces_on_validation(folder)),
+                observers=observers,
             )
 
-        return estimate_training(self.folder, train, start if stage == "preference" else None)
+        start_run = start if stage == "preference" else None
+        return estimate_training(self.folder, stage, train, start_run)
 
     @contextmanager
     def _training(

@@ -58,11 +58,11 @@ def test_both_stages_make_the_steps_that_were_estimated_and_leave_nothing_before
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     folder = Library.open(root, SETTINGS).folder
     before = _files(root)
-    one = estimate_training(folder, _semantic)
+    one = estimate_training(folder, "semantic", _semantic)
     assert _files(root) == before
     assert train_semantic(folder, "semantic", retrieval_figures).n_steps == one.n_steps == 9
     before = _files(root)
-    two = estimate_training(folder, _preference, "semantic")
+    two = estimate_training(folder, "preference", _preference, "semantic")
     assert _files(root) == before
     assert list(tmp_path.iterdir()) == []
     assert (
@@ -72,9 +72,10 @@ def test_both_stages_make_the_steps_that_were_estimated_and_leave_nothing_before
     )
     for found in (one, two):
         assert found.n_validations == 3
-        parts = found.seconds_before + 9 * found.seconds_per_step + 3 * found.seconds_per_validation
+        assert found.n_fits == 1
+        parts = found.other_seconds + 9 * found.seconds_per_step + 3 * found.seconds_per_validation
         assert found.seconds == pytest.approx(parts)
-        assert min(found.seconds_before, found.seconds_per_step, found.seconds_per_validation) > 0
+        assert min(found.other_seconds, found.seconds_per_step, found.seconds_per_validation) > 0
         assert found.vector_bytes == 60 * 64 * 4
         weights = (folder.run("semantic") / "model.safetensors").stat().st_size
         assert found.checkpoint_bytes > 2 * weights
@@ -85,6 +86,7 @@ def test_missing_step_before_is_said_as_training_says_it(root: Path) -> None:
     with pytest.raises(LibraryError, match="run 'elsewhere' is not a finished stage one"):
         estimate_training(
             Library.open(root).folder,
+            "preference",
             lambda folder, observers: train_preference(
                 folder, "preference", "elsewhere", retrieval_figures, observers=observers
             ),

@@ -1,7 +1,12 @@
 """A table of play counts, without any time, trains and serves stage two from the command line."""
 
 import csv
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -9,11 +14,17 @@ import pytest
 from typer.testing import CliRunner
 
 from ponticello.cli.main import app
+from ponticello.evaluate.retrieval import retrieval_figures
+from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.library import Library
 from ponticello.listening.importers.tables import UNKNOWN_TIME
 from ponticello.listening.log import read_interactions
+from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import before_test, in_test, load_splits
 from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.train.estimate import score_higher_every_time
+from ponticello.train.loop import TrainingLoop, TrainingObserver
+from ponticello.train.preference import train_preference
 from ponticello.train.runs import RUN_FILE, read_record
 
 N_TRACKS, N_LISTENERS, SIZE = 150, 120, 16
@@ -124,6 +135,67 @@ def test_stage_two_is_trained_chosen_and_served(counted: Path, printed: dict[str
     crowd = int(log[TRACK_ID][0][1:]) % 2
     recommended = library.recommend(user, k=10, blend=1)
     assert all(int(result.track_id[1:]) % 2 == crowd for result in recommended)
+
+
+class _CountSteps(TrainingObserver):
+    """Counts the steps of every fit."""
+
+    def __init__(self) -> None:
+        self.n_steps: list[int] = []
+
+    def on_start(self, loop: TrainingLoop[Any]) -> None:
+        self.n_steps.append(0)
+
+    def on_step(self, loop: TrainingLoop[Any]) -> None:
+        self.n_steps[-1] += 1
+
+
+def test_dry_run_estimates_every_fit_and_the_one_on_all_data(
+    counted: Path, printed: dict[str, str]
+) -> None:
+    assert "before it was fitted again" in printed["preference"]
+    folder = Library.open(counted).folder
+    counter = _CountSteps()
+    train_preference(
+        folder,
+        "again",
+        "semantic",
+        retrieval_figures,
+        space_scorer=score_spaces_on_validation(folder),
+        observers=[counter],
+    )
+    assert len(counter.n_steps) == 3, "contrast, contrast beside regression, and again on all data"
+    shutil.rmtree(counted / "runs" / "again")
+    estimate = json.loads(_run("train", "preference", "--dry-run", "--json", "-L", counted))
+    assert (estimate["n_fits"], estimate["n_steps"]) == (3, sum(counter.n_steps))
+    steps_s = estimate["n_steps"] * estimate["seconds_per_step"]
+    validations_s = estimate["n_validations"] * estimate["seconds_per_validation"]
+    parts = steps_s + validations_s + estimate["other_seconds"]
+    assert estimate["seconds"] == pytest.approx(parts)
+    assert estimate["other_seconds"] > 0
+    lines = _run("train", "preference", "--dry-run", "-L", counted).splitlines()
+    assert lines[0].startswith(f"at most 3 fits with {sum(counter.n_steps)} steps of ")
+    assert lines[-1] == "the library was not changed"
+
+
+def test_refit_encodes_each_track_once(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training tracks' vectors are kept for the fit on training and validation tracks."""
+    n_encoded = []
+    encode = HTCL.encode_features
+
+    def counting(self: HTCL, features: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+        n_encoded.append(len(features))
+        return encode(self, features, batch_size)
+
+    monkeypatch.setattr(HTCL, "encode_features", counting)
+    folder = Library.open(counted).folder
+    scorer = score_higher_every_time(lambda *_: np.zeros(0))
+    train_preference(folder, "once", "semantic", retrieval_figures, space_scorer=scorer)
+    splits = load_splits(folder)
+    assert splits is not None
+    roles = Counter(splits.roles.values())
+    assert n_encoded == [roles["train"], roles["validation"]]
+    shutil.rmtree(counted / "runs" / "once")
 
 
 def test_too_few_listeners_leave_no_folder_of_a_run(counted: Path, printed: dict[str, str]) -> None:

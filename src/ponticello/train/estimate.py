@@ -1,7 +1,8 @@
 """Estimates a training run: a few of its real steps are timed on a model that is thrown away.
 
 The run starts as `train` would start it, in a temporary library of links to everything but the
-runs. So the estimate always has the run's own number of steps.
+runs. So the estimate always has the run's own number of steps. A preference space is fitted several
+ways: a few steps of each fit are timed, and what is not a step is done as in the run.
 """
 
 import math
@@ -11,19 +12,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 
 from ponticello.errors import ConfigError
-from ponticello.features.frontend import open_features
+from ponticello.features.frontend import feature_extractor, open_features
+from ponticello.model.htcl import HTCL
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.distributed import launch_info
 from ponticello.train.loop import TrainingLoop, TrainingObserver
+from ponticello.train.preference_space import PreferenceScorer
 from ponticello.train.runs import COMPLETE
+from ponticello.train.stages import StageName
 
 TIMED_STEPS = 5  # after one that warms up
 MAX_CHECKPOINTS = 2  # on disk at once: the newest and the best
@@ -36,13 +42,16 @@ Train = Callable[[LibraryPaths, list[TrainingObserver]], Any]
 class TrainingEstimate:
     """The most that a run can take; early stopping may end it before. Bytes are of disk.
 
-    seconds_before: of reading and of computations before the first step. seconds: of the whole run.
+    n_fits: 1, or those of a preference space, regressions aside. n_steps, n_validations: of all
+    fits; the seconds of one are the mean. other_seconds: of what is not training: reading, and
+    for a preference space the regressions, the scoring and the saving. seconds: of the whole run.
     memory_bytes: the peak of this process, on the GPU if it trains there.
     """
 
+    n_fits: int
     n_steps: int
     n_validations: int
-    seconds_before: float
+    other_seconds: float
     seconds_per_step: float
     seconds_per_validation: float
     seconds: float
@@ -52,12 +61,13 @@ class TrainingEstimate:
 
     def lines(self) -> list[str]:
         """Returns the estimate as readable lines."""
+        fits = f"{self.n_fits} fits with " if self.n_fits > 1 else ""
         return [
-            f"at most {self.n_steps:,} steps of {self.seconds_per_step:.3g} s and "
+            f"at most {fits}{self.n_steps:,} steps of {self.seconds_per_step:.3g} s and "
             f"{self.n_validations:,} validations with checkpoints of "
-            f"{self.seconds_per_validation:.3g} s, after {self.seconds_before:.3g} s of reading",
+            f"{self.seconds_per_validation:.3g} s, and {self.other_seconds:.3g} s of other work",
             f"about {_duration(self.seconds)} on this machine, less with early stopping; stage two "
-            "then also selects its weights on validation",
+            "over log-mels then also selects its weights on validation",
             f"peak memory {self.memory_bytes / 1e9:.2f} GB; disk "
             f"{self.checkpoint_bytes / 1e6:,.1f} MB for checkpoints during training, "
             f"{self.vector_bytes / 1e6:,.1f} MB for vectors after `ponticello embed`",
@@ -65,23 +75,40 @@ class TrainingEstimate:
 
 
 def estimate_training(
-    folder: LibraryPaths, train: Train, start: str | None = None
+    folder: LibraryPaths, stage: StageName, train: Train, start: str | None = None
 ) -> TrainingEstimate:
-    """Starts a run, stops it after a few steps and one validation, and computes its total.
+    """Starts a run, stops each fit after a few steps and one validation, and computes its total.
 
     The library is not changed. start: the stage-one run that `train` reads.
     Raises ConfigError under torchrun, and the errors of the training.
-    Cost: six steps, one validation, one checkpoint in the system's temporary folder.
+    Cost: six steps, one validation and one checkpoint of each fit, in the system's temporary
+    folder; for a preference space also the work that is not a step.
     """
     if launch_info()[1] > 1:
         raise ConfigError("--dry-run measures one process; start it without torchrun")
-    timer = _Timer()
+    has_frozen_front_end = feature_extractor(folder.config) is not None
+    timer = _Timer(goes_on=stage == "preference" and has_frozen_front_end)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with _linked_library(folder, start) as library, suppress(_EnoughSteps):
         train(library, [timer])
     n_tracks = len(open_features(folder, folder.config))
     return timer.estimate(vector_bytes=4 * n_tracks * folder.config.heads.embed_dim)
+
+
+def score_higher_every_time(scorer: PreferenceScorer) -> PreferenceScorer:
+    """Returns a scorer that takes the time of `scorer` and scores each model above all before.
+
+    So the longest fit counts as the best one, and is made once more on all data where the settings
+    have it: no run makes more fits.
+    """
+    calls = count()
+
+    def score(stage_one: HTCL, stage_two: HTCL | None) -> np.ndarray:
+        scorer(stage_one, stage_two)
+        return np.full(2, float(next(calls)))  # the gain of two listeners without any spread
+
+    return score
 
 
 @contextmanager
@@ -102,56 +129,86 @@ class _EnoughSteps(Exception):
     """Ends the run once everything has been measured."""
 
 
-class _Timer(TrainingObserver):
-    """Times steps, then one validation and one checkpoint."""
+@dataclass
+class _FitTimes:
+    """The times of one fit, which has `n_steps` and `n_validations` when it is not stopped."""
 
-    def __init__(self) -> None:
+    n_steps: int
+    n_validations: int
+    started_at: float
+    step_s: list[float] = field(default_factory=list)
+    validation_s: float = 0.0
+    measured_s: float = 0.0
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median; the first step warms up."""
+        return median(self.step_s[1:] or self.step_s)
+
+
+class _Timer(TrainingObserver):
+    """Times steps, then one validation and one checkpoint, of every fit.
+
+    goes_on: whether the run goes on after the first fit.
+    """
+
+    def __init__(self, goes_on: bool) -> None:
+        self.goes_on = goes_on
         self.created_at = time.perf_counter()
-        self.started_at = self.created_at
         self.last_mark = self.created_at
-        self.step_s: list[float] = []
-        self.validation_s = 0.0
-        self.n_steps = 0
-        self.eval_steps = 1
+        self.fits: list[_FitTimes] = []
         self.checkpoint_bytes = 0
 
     def on_start(self, loop: TrainingLoop[Any]) -> None:
-        self.n_steps = loop.task.n_steps
-        self.eval_steps = loop.eval_steps
-        self.started_at = time.perf_counter()
-        self.last_mark = self.started_at
+        self.last_mark = time.perf_counter()
+        n_validations = math.ceil(loop.task.n_steps / loop.eval_steps)
+        self.fits.append(_FitTimes(loop.task.n_steps, n_validations, self.last_mark))
 
     def on_step(self, loop: TrainingLoop[Any]) -> None:
         """Times from the end of the step before, so that reading its batch counts too."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        self.step_s.append(now - self.last_mark)
+        fit = self.fits[-1]
+        fit.step_s.append(now - self.last_mark)
         self.last_mark = now
-        if len(self.step_s) <= TIMED_STEPS and loop.step < loop.task.n_steps:
+        if len(fit.step_s) <= TIMED_STEPS and loop.step < loop.task.n_steps:
             return
         loop.validate()
         loop.save_checkpoint()
-        self.validation_s = time.perf_counter() - now
-        for path in loop.checkpoints.rglob("*"):
+        end = time.perf_counter()
+        fit.validation_s = end - now
+        fit.measured_s = end - fit.started_at
+        self._measure_checkpoint(loop.checkpoints, fit.n_validations)
+        if not self.goes_on:
+            raise _EnoughSteps
+        loop.is_over = True
+
+    def _measure_checkpoint(self, checkpoints: Path, n_validations: int) -> None:
+        n_bytes = 0
+        for path in checkpoints.rglob("*"):
             if path.is_file() and path.name != COMPLETE:
-                self.checkpoint_bytes += path.stat().st_size
-        raise _EnoughSteps
+                n_bytes += path.stat().st_size
+        n_kept = min(n_validations, MAX_CHECKPOINTS)
+        self.checkpoint_bytes = max(self.checkpoint_bytes, n_kept * n_bytes)
 
     def estimate(self, vector_bytes: int) -> TrainingEstimate:
         """Returns the estimate of the whole run. vector_bytes: of all tracks."""
-        n_validations = math.ceil(self.n_steps / self.eval_steps)
-        step_s = median(self.step_s[1:] or self.step_s)
-        before_s = self.started_at - self.created_at
+        n_steps = sum(fit.n_steps for fit in self.fits)
+        n_validations = sum(fit.n_validations for fit in self.fits)
+        steps_s = sum(fit.n_steps * fit.seconds_per_step for fit in self.fits)
+        validations_s = sum(fit.n_validations * fit.validation_s for fit in self.fits)
+        other_s = time.perf_counter() - self.created_at - sum(fit.measured_s for fit in self.fits)
         return TrainingEstimate(
-            n_steps=self.n_steps,
+            n_fits=len(self.fits),
+            n_steps=n_steps,
             n_validations=n_validations,
-            seconds_before=before_s,
-            seconds_per_step=step_s,
-            seconds_per_validation=self.validation_s,
-            seconds=before_s + self.n_steps * step_s + n_validations * self.validation_s,
+            other_seconds=other_s,
+            seconds_per_step=steps_s / max(1, n_steps),
+            seconds_per_validation=validations_s / max(1, n_validations),
+            seconds=other_s + steps_s + validations_s,
             memory_bytes=_peak_memory(),
-            checkpoint_bytes=min(n_validations, MAX_CHECKPOINTS) * self.checkpoint_bytes,
+            checkpoint_bytes=self.checkpoint_bytes,
             vector_bytes=vector_bytes,
         )
 

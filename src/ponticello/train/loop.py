@@ -142,7 +142,11 @@ def run_loop(
 
 
 class TrainingLoop(Generic[Batch]):
-    """A run of a task. step: optimiser steps taken. history: the lines of log.jsonl."""
+    """A run of a task.
+
+    step: optimiser steps taken. history: the lines of log.jsonl. is_over: an observer may set it,
+    to end the run without error after its step.
+    """
 
     def __init__(
         self, task: TrainingTask[Batch], run: Path, observers: Sequence[TrainingObserver]
@@ -160,6 +164,7 @@ class TrainingLoop(Generic[Batch]):
         self.history: list[dict[str, float]] = []
         self.unlogged: dict[str, list[float]] = defaultdict(list)  # loss terms by name
         self.gradient_norm = torch.tensor(0.0)
+        self.is_over = False
         self._is_stop_requested = False
 
     def request_stop(self, *_: Any) -> None:
@@ -171,8 +176,8 @@ class TrainingLoop(Generic[Batch]):
         for observer in self.observers:
             observer.on_start(self)
         batches = self.task.batches(self.step)
-        is_over = self._is_out_of_patience()
-        while self.step < self.task.n_steps and not is_over:
+        self.is_over = self._is_out_of_patience()
+        while self.step < self.task.n_steps and not self.is_over:
             self._take_step(next(batches))
             for observer in self.observers:
                 observer.on_step(self)
@@ -182,7 +187,7 @@ class TrainingLoop(Generic[Batch]):
             is_due = self.step % self.eval_steps == 0 or self.step == self.task.n_steps
             if is_due:
                 self.validate()
-                is_over = self._is_out_of_patience()
+                self.is_over = self.is_over or self._is_out_of_patience()
             if is_due or is_stopped:
                 self.save_checkpoint()
             if is_stopped:

@@ -5,7 +5,7 @@ states is fitted in several ways on the training tracks and likes: by contrast o
 for several numbers of epochs, by regression, and by both together. The validation tracks, which
 have no likes in training, decide which is kept, and whether it is worth being served.
 
-Dimensions: n tracks, U listeners, W tags.
+Dimensions: n tracks, U listeners, W tags, d audio vector size, D text state size.
 """
 
 import shutil
@@ -60,6 +60,15 @@ FITS = "fits"  # in a run's folder while it trains: a folder for each contrastiv
 
 PreferenceScorer = Callable[[HTCL, HTCL | None], np.ndarray]
 """(stage one, stage two or None) -> each validation listener's NDCG@k at the default blend."""
+
+
+@dataclass(frozen=True)
+class EncodedTracks:
+    """Rows of the catalogue (n), sorted by id, with audio vectors (n, d) and text states (n, D)."""
+
+    tracks: pl.DataFrame
+    audio: np.ndarray
+    states: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,9 @@ def train_preference_space(
     settings = config.preference
     stage_one = HTCL.from_pretrained(start_folder)
     splits = require_splits(folder)
-    data = read_preference_data(folder, stage_one, start_folder, splits, ("train",))
+    training = encode_tracks(folder, stage_one, start_folder, splits, "train")
+    likes = read_likes(folder, splits, ("train",))
+    data = build_preference_data(config, stage_one, training, likes)
     _require_likes(data, folder)
     note_listening(folder, run, read_sha256)
     fit_folder = run / FITS
@@ -149,9 +160,10 @@ def train_preference_space(
     else:
         best, encoder, selection = _select(config, stage_one, data, scorer, fit_folder, observers)
         if settings.refit and selection.is_served:
-            data = read_preference_data(
-                folder, stage_one, start_folder, splits, ("train", "validation")
-            )
+            validation = encode_tracks(folder, stage_one, start_folder, splits, "validation")
+            likes = read_likes(folder, splits, ("train", "validation"))
+            encoded = join_tracks(training, validation)
+            data = build_preference_data(config, stage_one, encoded, likes)
             encoder = best.fit(config, data, fit_folder / "refit", observers)
     stage_one.use_settings(config)
     stage_one.use_preference_encoder(encoder)
@@ -167,43 +179,58 @@ def _with_selection(selection: EncoderSelection, model: HTCL) -> tuple[HTCL, Enc
     return model, selection
 
 
-def read_preference_data(
-    folder: LibraryPaths,
-    stage_one: HTCL,
-    start_folder: Path,
-    splits: Splits,
-    roles: tuple[str, ...],
-) -> PreferenceData:
-    """Returns the prepared tracks of these roles, and the likes that may be learned from.
-
-    Those are of the training window for the role "train" alone, and of all but the test window
-    otherwise. A track with fewer than `pairs.min_users` listeners counts as liked by nobody.
-    Raises DataError if the log is damaged.
-    """
+def encode_tracks(
+    folder: LibraryPaths, stage_one: HTCL, start_folder: Path, splits: Splits, role: str
+) -> EncodedTracks:
+    """Encodes the prepared tracks of a role by `stage_one`, which `start_folder` holds."""
     config = folder.config
     store = open_features(folder, config, front_end_weights(start_folder))
-    allowed = set(with_role(splits, *roles))
-    tracks = read_tracks(folder).filter(pl.col(TRACK_ID).is_in(list(allowed))).sort(TRACK_ID)
-    tracks = tracks.filter(pl.col(TRACK_ID).is_in(store.track_ids))
+    track_ids = [track_id for track_id in with_role(splits, role) if track_id in store]
+    tracks = read_tracks(folder).filter(pl.col(TRACK_ID).is_in(track_ids)).sort(TRACK_ID)
     track_ids = tracks[TRACK_ID].to_list()
     texts = fused_texts(tracks, config.front_end)
-    audio = stage_one.encode_features([store.read(track_id) for track_id in track_ids])
-    states = stage_one.encode_text_states([texts[track_id] for track_id in track_ids])
-    tag_names, tags = _tag_table(tracks)
+    return EncodedTracks(
+        tracks,
+        stage_one.encode_features([store.read(track_id) for track_id in track_ids]),
+        stage_one.encode_text_states([texts[track_id] for track_id in track_ids]),
+    )
+
+
+def join_tracks(left: EncodedTracks, right: EncodedTracks) -> EncodedTracks:
+    """Returns the tracks of both, which have none in common."""
+    tracks = pl.concat([left.tracks, right.tracks])
+    order = tracks[TRACK_ID].arg_sort()
+    rows = order.to_numpy()
+    return EncodedTracks(
+        tracks[order],
+        np.concatenate([left.audio, right.audio])[rows],
+        np.concatenate([left.states, right.states])[rows],
+    )
+
+
+def build_preference_data(
+    config: Config, stage_one: HTCL, encoded: EncodedTracks, events: pl.DataFrame
+) -> PreferenceData:
+    """Returns what an encoder is fitted to. events: as `read_likes` returns them.
+
+    A track with fewer than `pairs.min_users` listeners counts as liked by nobody.
+    """
+    track_ids = encoded.tracks[TRACK_ID].to_list()
+    tag_names, tags = _tag_table(encoded.tracks)
     inputs = TrackInputs(
-        torch.from_numpy(audio),
-        torch.from_numpy(states),
+        torch.from_numpy(encoded.audio),
+        torch.from_numpy(encoded.states),
         tags,
         torch.from_numpy(stage_one.encode_text_states(tag_names)),
     )
-    events = read_likes(folder, splits, roles)
     return PreferenceData(track_ids, inputs, _like_table(events, track_ids, config.pairs.min_users))
 
 
 def read_likes(folder: LibraryPaths, splits: Splits, roles: tuple[str, ...]) -> pl.DataFrame:
     """Returns the positive events that may be learned from, on any track: user_id, track_id.
 
-    roles, errors: as in `read_preference_data`.
+    Those are of the training window for the role "train" alone, and of all but the test window
+    otherwise. Raises DataError if the log is damaged.
     """
     liked = is_positive(folder.config.pairs.min_played_s)
     events = scan_interactions(folder).filter(liked).select(USER_ID, TRACK_ID, PLAYED_AT)
@@ -283,7 +310,7 @@ def _select(
     baseline = scorer(stage_one, None)
     singles = []
     if settings.epochs_tried:
-        singles.append(fit_best([Recipe(n_epochs=n) for n in settings.epochs_tried]))
+        singles.append(fit_best([Recipe(n_epochs=n) for n in sorted(settings.epochs_tried)]))
     if settings.regression_l2_tried:
         singles.append(fit_best([Recipe(l2=l2) for l2 in settings.regression_l2_tried]))
     best = singles[0]
