@@ -22,7 +22,8 @@ import numpy as np
 
 from freemusic import prepared, world
 from measured import Asked, table, trained
-from ponticello.evaluate.baselines import beside_text, unit
+from ponticello.evaluate.baselines import unit
+from ponticello.evaluate.content_baselines import beside_text
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.evaluate.vectors import BlendedTower, frame_means, mel_statistics

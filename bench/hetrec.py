@@ -34,11 +34,11 @@ from ponticello.evaluate.baselines import (
     Interactions,
     Scorer,
     choose,
-    content_to_factors,
     fit_als,
     fit_ease,
     fit_item_knn,
 )
+from ponticello.evaluate.content_baselines import content_to_factors
 from ponticello.evaluate.report.tables import display_name
 from ponticello.metrics.bootstrap import bootstrap_mean
 from ponticello.metrics.ranking import all_metrics, hit_groups, metric_columns

@@ -22,14 +22,12 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
-from torch import nn
 
 from hetrec import (
     COLD_SHARE,
@@ -40,13 +38,20 @@ from hetrec import (
     encode_texts,
     read_listening,
     split_listening,
-    text_to_factors,
 )
 from ponticello.errors import ConfigError, PonticelloError
-from ponticello.evaluate.baselines import GRIDS, Factors, Interactions, Scorer, choose, make_grid
+from ponticello.evaluate.baselines import GRIDS, Factors, Interactions, Scorer, choose
+from ponticello.evaluate.content_baselines import (
+    CONTENT_GRIDS,
+    PROFILE_AND_ALS,
+    SUMMED,
+    TrainingLikes,
+    add_standardised,
+    fit_content_model,
+)
+from ponticello.evaluate.report.tables import display_name
 from ponticello.library import Library
 from ponticello.metrics.bootstrap import bootstrap_mean
-from ponticello.search.user_profiles import fit_profiles, score_directions
 
 N_WORDS = 150
 CARRIER_SHARE = 0.3  # of a listener's training artists
@@ -54,11 +59,6 @@ VALIDATION_SHARE = 0.15  # of the warm artists, held out by the library for its 
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SERVED = "as served"  # at the default blend
 BOOTSTRAP_ROUNDS = 1000
-GRID_PROFILE = make_grid(l2=(0.03, 0.1, 0.3, 1.0), hub_correction=(0.0, 0.5, 1.0))
-GRID_FACTORS = make_grid(factors=(32.0, 128.0), l2=(0.1, 1.0, 10.0))
-GRID_MLP = make_grid(factors=(32.0, 128.0), n_epochs=(30.0, 100.0, 300.0))
-GRID_IALS = make_grid(factors=(32.0, 64.0), l2=(1.0, 10.0, 100.0))
-IALS_ALPHA, IALS_ROUNDS = 10.0, 8
 UNTIMED_SETTINGS = """
 front_end = "features"
 features = "vectors.npz"
@@ -67,94 +67,6 @@ splits.column = "split"
 splits.train_time_quantile = 0.95
 splits.validation_time_quantile = 0.99
 """
-
-
-def profile(
-    train: Interactions, vectors: np.ndarray, l2: float, hub_correction: float
-) -> np.ndarray:
-    """Returns (U, I), the profile of each listener's training artists, as `recommend` asks."""
-    profiles = fit_profiles(vectors, l2)
-    items = profiles.levels(vectors, hub_correction)[:, None] * (vectors - profiles.mean)
-    scores = np.zeros(train.shape)
-    listeners = np.flatnonzero(np.diff(train.indptr))
-    seeds = [train.indices[train.indptr[user] : train.indptr[user + 1]] for user in listeners]
-    scores[listeners] = score_directions(profiles, vectors, seeds) @ items.T
-    return scores
-
-
-def linear_to_factors(
-    train: Interactions, vectors: np.ndarray, als: dict[str, Any], factors: float, l2: float
-) -> np.ndarray:
-    """Returns (U, I), ALS of so many factors, each artist's read from its content by ridge."""
-    model = FITS["als"](train, 0, **{**als, "factors": int(factors)})
-    return text_to_factors(model, vectors, l2)(np.arange(train.shape[0]))
-
-
-def mlp_to_factors(
-    train: Interactions, vectors: np.ndarray, als: dict[str, Any], factors: float, n_epochs: float
-) -> np.ndarray:
-    """Returns (U, I), as `linear_to_factors` with an MLP of one hidden layer of 192."""
-    model = FITS["als"](train, 0, **{**als, "factors": int(factors)})
-    torch.manual_seed(0)
-    has_factors = model.items.any(axis=1)
-    inputs = torch.from_numpy(vectors[has_factors]).float()
-    targets = torch.from_numpy(model.items[has_factors]).float()
-    scale = targets.std()
-    layers = (nn.Linear(vectors.shape[1], 192), nn.BatchNorm1d(192), nn.ReLU(), nn.Dropout(0.2))
-    network = nn.Sequential(*layers, nn.Linear(192, int(factors)))
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    for _ in range(int(n_epochs)):
-        for rows in torch.split(torch.randperm(len(inputs)), 256):
-            loss = (network(inputs[rows]) - targets[rows] / scale).square().mean()
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-    network.train(False)
-    with torch.no_grad():
-        items = network(torch.from_numpy(vectors).float()).numpy() * float(scale)
-    return Factors(model.users, items)(np.arange(train.shape[0]))
-
-
-def feature_ials(train: Interactions, vectors: np.ndarray, factors: float, l2: float) -> np.ndarray:
-    """Returns (U, I), implicit ALS whose artists shrink toward a linear map of their content.
-
-    Source: Hu, Koren and Volinsky 2008, with the prior mean of Agarwal and Chen 2009 on the items.
-    """
-    generator = np.random.default_rng(0)
-    n_factors = int(factors)
-    mapped = generator.standard_normal((vectors.shape[1], n_factors)) * 0.1
-    items = vectors @ mapped
-    is_warm = np.asarray(train.sum(axis=0)).ravel() > 0
-    gram = vectors[is_warm].T @ vectors[is_warm] + np.eye(vectors.shape[1])
-    by_item = train.T.tocsr()
-    for _ in range(IALS_ROUNDS):
-        users = _solve_rows(train, items[:, :], np.zeros((train.shape[0], n_factors)), l2)
-        items[is_warm] = _solve_rows(by_item[is_warm], users, (vectors @ mapped)[is_warm], l2)
-        mapped = np.linalg.solve(gram, vectors[is_warm].T @ items[is_warm])
-    items[~is_warm] = vectors[~is_warm] @ mapped
-    scores: np.ndarray = users @ items.T
-    return scores
-
-
-def _solve_rows(
-    matrix: Interactions, others: np.ndarray, prior: np.ndarray, l2: float
-) -> np.ndarray:
-    """Returns (n, f), the least squares of each row's confidence, shrunk toward its prior."""
-    gram = others.T @ others + l2 * np.eye(others.shape[1])
-    solved = np.empty_like(prior)
-    for row in range(matrix.shape[0]):
-        liked = others[matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]]]
-        left = gram + IALS_ALPHA * liked.T @ liked
-        right = (1 + IALS_ALPHA) * liked.sum(axis=0) + l2 * prior[row]
-        solved[row] = np.linalg.solve(left, right)
-    return solved
-
-
-def standardise(scores: np.ndarray) -> np.ndarray:
-    """Returns scores (U, I) with mean 0 and deviation 1 for each listener."""
-    deviation = np.maximum(scores.std(axis=1, keepdims=True), 1e-12)
-    standardised: np.ndarray = (scores - scores.mean(axis=1, keepdims=True)) / deviation
-    return standardised
 
 
 def baseline_scores(
@@ -169,32 +81,43 @@ def baseline_scores(
     rest.eliminate_zeros()
     asked = np.diff(rest.indptr)[:, None] > 0
     task = Task((train.toarray() > 0) & pretended & asked, np.broadcast_to(pretended, train.shape))
-    methods: dict[str, tuple[Any, list[dict[str, float]]]] = {
-        "profile of the content": (partial(profile, vectors=vectors), GRID_PROFILE),
-        "content to ALS": (partial(linear_to_factors, vectors=vectors, als=als), GRID_FACTORS),
-        "MLP to ALS": (partial(mlp_to_factors, vectors=vectors, als=als), GRID_MLP),
-        "iALS shrunk toward content": (partial(feature_ials, vectors=vectors), GRID_IALS),
-    }
-    scores = {}
-    for name, (method, grid) in methods.items():
+    tuning = _training_likes(rest, ~split.cold & ~pretended, vectors, als)
+    likes = _training_likes(train, ~split.cold, vectors, als)
+    factors = {}
+    for name, grid in CONTENT_GRIDS.items():
         points = {str(point): point for point in grid}
         fits: dict[str, Any] = {}
         for label, point in points.items():
-            fits[label] = partial(_fitted, method, rest, point)
+            fits[label] = partial(_fitted, name, tuning, point)
         best = points[choose(fits, task.ndcg)]
-        scores[name] = method(train, **best)
-        print(f"  {name}: {best}", flush=True)
-    together = standardise(scores["profile of the content"][:, split.cold])
-    together = together + standardise(scores["content to ALS"][:, split.cold])
-    summed = np.zeros(train.shape)
-    summed[:, split.cold] = together
-    scores["profile + content to ALS"] = summed
-    return scores
+        factors[name] = fit_content_model(name, likes, best).factors(vectors[split.cold])
+        print(f"  {display_name(name)}: {best}", flush=True)
+    factors[PROFILE_AND_ALS] = add_standardised([factors[name] for name in SUMMED])
+    listeners = np.arange(train.shape[0])
+    by_name = {}
+    for name, model in factors.items():
+        scores = np.zeros(train.shape)
+        scores[:, split.cold] = model(listeners)
+        by_name[display_name(name)] = scores
+    return by_name
 
 
-def _fitted(method: Any, train: Interactions, point: dict[str, float]) -> Scorer:
-    scores: np.ndarray = method(train, **point)
-    return lambda rows: scores[rows]
+def _training_likes(
+    train: Interactions, is_known: np.ndarray, vectors: np.ndarray, als: dict[str, Any]
+) -> TrainingLikes:
+    """Returns the entries of the known artists; als: the settings of ALS but for the factors."""
+    matrix = train[:, is_known]
+
+    @cache
+    def fit(factors: int) -> Factors:
+        model: Factors = FITS["als"](matrix, 0, **{**als, "factors": factors})
+        return model
+
+    return TrainingLikes(matrix, vectors[is_known], vectors, fit, seed=0)
+
+
+def _fitted(name: str, likes: TrainingLikes, point: dict[str, Any]) -> Scorer:
+    return fit_content_model(name, likes, point).factors(likes.catalog)
 
 
 @dataclass(frozen=True)

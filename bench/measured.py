@@ -124,14 +124,14 @@ class Asked:
         config = self.config.model_copy(
             update={
                 "evaluate": self.config.evaluate.model_copy(
-                    update={"baselines": ("vectors_to_factors",)}
+                    update={"baselines": ("content_to_als",)}
                 )
             }
         )
         scorers = TunedBaselines(self.log, self.splits, content, config, 0).scorers(
             deduplicate_task(self.cold, {})
         )
-        return self._ranked(scorers["vectors_to_factors"])
+        return self._ranked(scorers["content_to_als"])
 
     def _ranked(self, scorer: Scorer) -> dict[str, np.ndarray]:
         metrics = rank_task(self.cold, scorer, 10).metrics

@@ -110,7 +110,7 @@ def settings_toml(text_encoder: Path) -> str:
             simulation={"n_listeners": 80},
             evaluate={
                 "bootstrap_rounds": 100,
-                "baselines": ["item_knn", "als", "vectors_to_factors"],
+                "baselines": ["item_knn", "als", "content_to_als"],
             },
         )
     )

@@ -108,8 +108,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # fmt: off
 Baseline = Literal[
-    "item_knn", "ease", "als", "sasrec", "sasrec_content", "content_knn", "vectors_to_factors",
-    "vectors_text_to_factors",
+    "item_knn", "ease", "als", "sasrec", "sasrec_content", "content_knn", "profile",
+    "content_to_als", "mlp_to_als", "feature_ials", "profile_and_als",
 ]
 # fmt: on
 

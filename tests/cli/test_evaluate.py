@@ -15,7 +15,7 @@ from ponticello.errors import DataError, LibraryError
 from ponticello.library import Library
 
 UNTUNED = {"random", "popularity", "mel_statistics", "text", "activity"}
-TUNED = {"item_knn", "als", "vectors_to_factors"}
+TUNED = {"item_knn", "als", "content_to_als"}
 NO_TUNING = ["--set", "evaluate.baselines=[]"]  # which takes most of the time
 
 

@@ -1,147 +1,182 @@
-"""What reaches tracks nobody has played: neighbours in sound against a slow plain loop, maps by
-hand.
-"""
+"""Baselines that read factors off content, in small worlds that can be worked out by hand."""
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from ponticello.errors import DataError
-from ponticello.evaluate import baselines as module
-from ponticello.evaluate.baselines import (
-    CANNOT_FROM_CONTENT,
-    GRID_CONTENT_KNN,
+from ponticello.evaluate.baselines import Factors, Interactions, fit_als
+from ponticello.evaluate.content_baselines import (
+    CONTENT_GRIDS,
+    IALS_ALPHA,
+    TrainingLikes,
+    _solve_rows,
+    add_standardised,
+    beside_text,
     content_to_factors,
-    fit_content_knn,
+    fit_content_model,
+    fit_feature_ials,
+    fit_mlp,
+    fit_profile,
 )
+from ponticello.metrics.ranking import auc, hit_groups
+from ponticello.search.user_profiles import fit_profiles, score_directions
 
-MATRIX = csr_matrix(np.array([[2.0, 0, 3], [0, 1, 0], [0, 0, 0]]))
-
-
-def directions(n: int, d: int, seed: int) -> np.ndarray:
-    """(n, d) random unit vectors."""
-    vectors = np.random.default_rng(seed).standard_normal((n, d))
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+N_KNOWN, N_NEW, N_USERS = 60, 20, 40
 
 
-def liked(n_listeners: int, n_tracks: int) -> Any:
-    """(U, I) small counts, two thirds of them 0."""
-    matrix = csr_matrix(
-        np.random.default_rng(0).poisson(0.4, (n_listeners, n_tracks)).astype(np.float64)
-    )
-    matrix.eliminate_zeros()
-    return matrix
+def two_kinds() -> tuple[np.ndarray, np.ndarray]:
+    """(80, 4) unit content of two kinds of tracks, with a little noise, and each track's kind."""
+    generator = np.random.default_rng(0)
+    kinds = np.arange(N_KNOWN + N_NEW) % 2
+    content = np.eye(4)[kinds] + 0.1 * generator.standard_normal((len(kinds), 4))
+    return content / np.linalg.norm(content, axis=1, keepdims=True), kinds
 
 
-def plain_knn(
-    matrix: np.ndarray, known: np.ndarray, candidates: np.ndarray | None, n_neighbours: int
-) -> np.ndarray:
-    """(U, m) by one loop a listener, a candidate and a neighbour."""
-    offered = known if candidates is None else candidates
-    scores = np.zeros((len(matrix), len(offered)))
-    for user, values in enumerate(matrix):
-        for i, vector in enumerate(offered):
-            others = [j for j in range(len(known)) if candidates is not None or j != i]
-            cosines = {j: float(known[j] @ vector) for j in others}
-            for j in sorted(others, key=lambda j: -cosines[j])[:n_neighbours]:
-                scores[user, i] += max(cosines[j], 0.0) * values[j]
-    return scores
+def likes_of_one_kind(kinds: np.ndarray) -> Interactions:
+    """(40, 60): listener u likes half the known tracks of kind u % 2."""
+    generator = np.random.default_rng(1)
+    is_own_kind = np.arange(N_USERS)[:, None] % 2 == kinds[None, :N_KNOWN]
+    return csr_matrix((is_own_kind & (generator.random(is_own_kind.shape) < 0.5)).astype(float))
 
 
-def test_content_knn_by_hand() -> None:
-    """Known x, y and their bisector; the new track (0.8, 0.6) has cosines 0.8, 0.6 and 1.4 / sqrt 2
-    = 0.98995.
+def training_likes() -> tuple[TrainingLikes, np.ndarray, np.ndarray]:
+    """The likes, and the content and the kind of the new tracks."""
+    content, kinds = two_kinds()
+    matrix = likes_of_one_kind(kinds)
+    als = partial(fit_als, matrix, l2=1.0, alpha=1.0, seed=0)
+    likes = TrainingLikes(matrix, content[:N_KNOWN], content, als, seed=0)
+    return likes, content[N_KNOWN:], kinds[N_KNOWN:]
 
-    Two neighbours are the bisector and x. Who has x twice and the bisector thrice gets 2 x 0.8 + 3
-    x 0.98995 = 4.56985; who has y alone gets nothing, and so does who has nothing. A track in the
-    opposite direction is near nobody.
+
+def mean_auc(factors: Factors, kinds: np.ndarray) -> float:
+    scores = factors(np.arange(N_USERS))
+    aucs = []
+    for user, row in enumerate(scores):
+        aucs.append(auc(hit_groups(row, kinds == user % 2)))
+    return float(np.mean(aucs))
+
+
+@pytest.mark.parametrize("name", CONTENT_GRIDS)
+def test_new_tracks_are_ranked_by_the_content_that_decides_listening(name: str) -> None:
+    likes, new_content, kinds = training_likes()
+    for point in (CONTENT_GRIDS[name][0], CONTENT_GRIDS[name][-1]):
+        factors = fit_content_model(name, likes, point).factors(new_content)
+        assert factors.users.shape[0] == N_USERS
+        assert mean_auc(factors, kinds) > 0.95
+
+
+def test_same_seed_gives_the_same_scores_and_leaves_torch_alone() -> None:
+    likes, new_content, _ = training_likes()
+    for name in ("mlp_to_als", "feature_ials"):
+        state = torch.get_rng_state()
+        runs = []
+        for _ in range(2):
+            model = fit_content_model(name, likes, CONTENT_GRIDS[name][0])
+            runs.append(model.factors(new_content)(np.arange(N_USERS)))
+        np.testing.assert_array_equal(runs[0], runs[1])
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_profile_is_the_one_that_recommend_asks_by() -> None:
+    likes, new_content, _ = training_likes()
+    model = fit_profile(likes.matrix, likes.content, likes.catalog, l2=0.1, hub_correction=0.5)
+    profiles = fit_profiles(likes.catalog, 0.1)
+    seeds = [np.flatnonzero(row) for row in likes.matrix.toarray()]
+    directions = score_directions(profiles, likes.content, seeds)
+    levels = profiles.levels(new_content, 0.5)
+    expected = directions @ (levels[:, None] * (new_content - profiles.mean)).T
+    np.testing.assert_allclose(model.factors(new_content)(np.arange(N_USERS)), expected)
+
+
+def test_listener_without_likes_has_no_profile() -> None:
+    matrix = csr_matrix(np.array([[1.0, 0.0], [0.0, 0.0]]))
+    content = np.array([[1.0, 0.0], [0.0, 1.0]])
+    users = fit_profile(matrix, content, content, l2=0.1, hub_correction=0.0).users
+    assert users[0].any()
+    assert not users[1].any()
+
+
+def test_feature_ials_gives_a_track_that_nobody_likes_its_prior() -> None:
+    """The prior is linear in the content, and a column without likes changes nothing."""
+    likes, new_content, _ = training_likes()
+    model = fit_feature_ials(likes.matrix, likes.content, factors=8, l2=1.0, seed=0)
+    content_map = model.items(np.eye(4))
+    np.testing.assert_allclose(model.items(new_content), new_content @ content_map)
+    no_likes = csr_matrix((N_USERS, N_NEW))
+    wider = csr_matrix(np.hstack([likes.matrix.toarray(), no_likes.toarray()]))
+    both = np.concatenate([likes.content, new_content])
+    with_unliked = fit_feature_ials(wider, both, factors=8, l2=1.0, seed=0)
+    np.testing.assert_array_equal(with_unliked.items(new_content), model.items(new_content))
+
+
+def test_track_factors_solve_their_equation_and_reach_the_prior_under_a_large_penalty() -> None:
+    """One like of user factor 2, prior 3, one other user of factor 1, l2 = 5:
+
+    (2 x 2 + 1 x 1 + 5 + alpha x 2 x 2) x = (1 + alpha) x 2 + 5 x 3.
     """
-    known = np.array([[1.0, 0], [0, 1], [0.5**0.5, 0.5**0.5]])
-    found = fit_content_knn(MATRIX, known, np.array([[0.8, 0.6], [-1, 0]]), n_neighbours=2)(
-        np.arange(3)
-    )
-    assert np.allclose(found, [[4.56985, 0.0], [0.0, 0.0], [0.0, 0.0]], atol=1e-5)
-    assert found.dtype == np.float64
+    users = np.array([[2.0], [1.0]])
+    solved = _solve_rows(csr_matrix(np.array([[1.0, 0.0]])), users, np.array([[3.0]]), l2=5.0)
+    expected = ((1 + IALS_ALPHA) * 2 + 15) / (10 + IALS_ALPHA * 4)
+    np.testing.assert_allclose(solved, [[expected]])
+    strong = _solve_rows(csr_matrix(np.array([[1.0, 0.0]])), users, np.array([[3.0]]), l2=1e9)
+    np.testing.assert_allclose(strong, [[3.0]], atol=1e-6)
 
 
-@pytest.mark.parametrize("n_neighbours", [1, 4, 17, 100])
-@pytest.mark.parametrize("is_new", [True, False])
-def test_content_knn_is_the_slow_plain_sum(n_neighbours: int, is_new: bool) -> None:
-    matrix, known = liked(6, 17), directions(17, 3, seed=1)
-    candidates = directions(9, 3, seed=2) if is_new else None
-    found = fit_content_knn(matrix, known, candidates, n_neighbours)
-    expected = plain_knn(matrix.toarray(), known, candidates, n_neighbours)
-    assert np.allclose(found(np.arange(6)), expected, atol=1e-5)
-    assert np.allclose(found(np.array([5, 2])), expected[[5, 2]], atol=1e-5)
+def test_feature_ials_refuses_a_matrix_without_likes() -> None:
+    with pytest.raises(DataError, match="feature_ials needs a liked track"):
+        fit_feature_ials(csr_matrix((2, 2)), np.eye(2), factors=2, l2=1.0, seed=0)
 
 
-def test_known_track_is_never_its_own_neighbour() -> None:
-    """Two tracks of one content: each knows the other, and itself only where it is offered as a new
-    one.
-    """
-    twins = np.array([[1.0, 0], [1, 0]])
-    among_known = fit_content_knn(
-        csr_matrix(np.array([[5.0, 0], [0, 7]])), twins, None, n_neighbours=2
-    )
-    as_new = fit_content_knn(csr_matrix(np.array([[5.0, 0], [0, 7]])), twins, twins, n_neighbours=2)
-    assert among_known(np.arange(2)).tolist() == [[0, 5], [7, 0]]
-    assert as_new(np.arange(2)).tolist() == [[5, 5], [7, 7]]
+def test_mlp_reads_a_product_of_two_numbers_that_no_linear_map_can() -> None:
+    """Factors are the product of two signs in the content: a linear map has nothing to learn."""
+    generator = np.random.default_rng(0)
+    content = generator.choice([-1.0, 1.0], (400, 2)) + 0.05 * generator.standard_normal((400, 2))
+    items = np.sign(content[:, :1] * content[:, 1:])
+    als = Factors(np.ones((1, 1)), items)
+    new_content = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    predicted = fit_mlp(als, content, n_epochs=100, seed=0).items(new_content)[:, 0]
+    np.testing.assert_allclose(predicted, [1, -1, -1, 1], atol=0.3)
+    linear = content_to_factors(items, content, new_content, 1.0)[:, 0]
+    assert np.abs(linear).max() < 0.2
 
 
-def test_of_equally_close_tracks_the_earlier_are_kept() -> None:
-    """Of three equal tracks one neighbour is kept: the first, or the second for the first."""
-    matrix, known = csr_matrix(np.array([[1.0, 10, 100]])), np.array([[1.0, 0]] * 3)
-    assert fit_content_knn(matrix, known, known[:1], 1)(np.array([0])).tolist() == [[1]]
-    assert fit_content_knn(matrix, known, known[:1], 2)(np.array([0])).tolist() == [[11]]
-    assert fit_content_knn(matrix, known, None, 1)(np.array([0])).tolist() == [[10, 1, 1]]
+def test_mlp_needs_two_tracks_with_factors() -> None:
+    als = Factors(np.ones((1, 2)), np.array([[1.0, 2.0], [0.0, 0.0]]))
+    with pytest.raises(DataError, match="1 of the 2 tracks has factors to learn from"):
+        fit_mlp(als, np.eye(2), n_epochs=1, seed=0)
 
 
-def test_content_knn_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    matrix, known = liked(6, 17), directions(17, 3, seed=1)
-    for candidates in (directions(9, 3, seed=2), None):
-        whole = fit_content_knn(matrix, known, candidates, 4)(np.arange(6))
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "BLOCK_COSINES", 4 * 17 + 3)
-            assert np.allclose(
-                fit_content_knn(matrix, known, candidates, 4)(np.arange(6)), whole, atol=1e-6
-            )
+def test_sum_of_standardised_scores_is_that_of_a_plain_loop() -> None:
+    generator = np.random.default_rng(2)
+    models = []
+    for size, scale in ((3, 1.0), (5, 100.0)):
+        users = generator.standard_normal((6, size))
+        models.append(Factors(users, scale * generator.standard_normal((9, size)) + scale))
+    models[1].users[4] = 0  # constant scores
+    summed = add_standardised(models)(np.arange(6))
+    for user in range(6):
+        expected = _standardised(models[0], user)
+        if user != 4:
+            expected = expected + _standardised(models[1], user)
+        np.testing.assert_allclose(summed[user], expected, atol=1e-9)
 
 
-def test_only_directions_count_and_a_track_without_content_is_near_nothing() -> None:
-    matrix, known = liked(6, 17), directions(17, 3, seed=1)
-    candidates = directions(9, 3, seed=2)
-    plain = fit_content_knn(matrix, known, candidates, 17)(np.arange(6))
-    assert np.allclose(
-        fit_content_knn(matrix, 3 * known, 0.1 * candidates, 17)(np.arange(6)), plain, atol=1e-5
-    )
-    candidates[4] = known[2] = 0
-    found = fit_content_knn(matrix, known, candidates, 17)
-    assert not found(np.arange(6))[:, 4].any()
-    assert found.weights[2].nnz == 0
-    assert fit_content_knn(matrix, known, candidates[:0], 17)(np.arange(6)).shape == (6, 0)
+def _standardised(model: Factors, user: int) -> np.ndarray:
+    scores = model(np.array([user]))[0]
+    return np.asarray((scores - scores.mean()) / scores.std())
 
 
-def test_content_knn_refuses_what_does_not_fit() -> None:
-    known = directions(3, 2, seed=0)
-    with pytest.raises(
-        DataError, match="a matrix of 2 listeners and 3 tracks holds no liked track"
-    ):
-        fit_content_knn(csr_matrix((2, 3)), known, None, 1)
-    torn = known.copy()
-    torn[1, 0] = np.inf
-    for old, new in ((torn, known), (known, torn)):
-        with pytest.raises(DataError, match="content holds NaN or infinity; embed it again"):
-            fit_content_knn(MATRIX, old, new, 1)
-
-
-def test_every_point_of_the_grid_fits_and_each_method_says_what_it_cannot() -> None:
-    for point in GRID_CONTENT_KNN:
-        assert np.isfinite(
-            fit_content_knn(MATRIX, directions(3, 2, seed=0), None, **point)(np.arange(3))
-        ).all()
-    assert all("a listener without events" in said for said in CANNOT_FROM_CONTENT.values())
+def test_content_beside_text_has_the_mean_of_both_cosines() -> None:
+    content: Sequence[Sequence[float]] = [[2.0, 0.0], [0.0, 3.0]]
+    joined = beside_text(np.array(content), np.array([[5.0], [1.0]]))
+    np.testing.assert_allclose(joined @ joined.T, [[1.0, 0.5], [0.5, 1.0]], atol=1e-6)
+    without_text = beside_text(np.array(content), np.zeros((2, 1)))
+    np.testing.assert_allclose(without_text @ without_text.T, 0.5 * np.eye(2), atol=1e-6)
 
 
 def test_content_to_factors_recovers_a_linear_map_and_ignores_tracks_without_factors() -> None:

@@ -15,7 +15,7 @@ from ponticello.evaluate.baselines import GRIDS
 from ponticello.evaluate.recommendation import EvaluationListening, preference_tasks
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.tasks import AUDIENCE, COLD, PAIRS, WARM, Task, deduplicate_task, rank_task
-from ponticello.evaluate.tuning import BASELINES, WITH_TEXT, TunedBaselines
+from ponticello.evaluate.tuning import BASELINES, TunedBaselines
 from ponticello.library import Library
 from ponticello.listening.log import read_interactions
 from ponticello.splits.splits import Splits, before_test, load_splits
@@ -100,8 +100,7 @@ def test_nothing_of_the_test_window_is_looked_at(trained: Library, splits: Split
     """The log without its test window gives the same choices and scores for the same task."""
     blind = before_test(splits, read_interactions(trained.folder))
     here, there = (
-        made(trained, splits, "item_knn", "als", "vectors_to_factors", log=log)
-        for log in (None, blind)
+        made(trained, splits, "item_knn", "als", "content_to_als", log=log) for log in (None, blind)
     )
     for name in (WARM, COLD):
         one, two = (
@@ -128,7 +127,7 @@ def test_collaborative_models_beat_chance_on_planted_taste(
 def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(
     trained: Library, splits: Splits
 ) -> None:
-    found = made(trained, splits, "content_knn", "vectors_to_factors")
+    found = made(trained, splits, "content_knn", "content_to_als")
     cold, people = tasks(trained, splits)[COLD], tasks(trained, splits)[AUDIENCE]
     forwards, backwards = scores(found, cold), scores(found, people)
     rows = [
@@ -136,53 +135,62 @@ def test_an_audience_gets_the_scores_of_the_cold_task_turned_round(
     ]
     kept = [column for column, track_id in enumerate(cold.candidates) if track_id in people.queries]
     columns = [people.candidates.index(listener) for listener in cold.queries]
-    for method in ("content_knn", "vectors_to_factors"):
+    for method in ("content_knn", "content_to_als"):
         turned = backwards[method][np.ix_(rows, columns)].T
         np.testing.assert_allclose(turned, forwards[method][:, kept], rtol=0, atol=1e-6)
 
 
-def test_a_regression_from_vectors_and_text_finds_what_only_the_text_tells(
-    trained: Library, splits: Splits
-) -> None:
-    """Content that is the same for all tracks, and texts that are the true vectors: ranked as by
+def test_texts_are_read_beside_the_vectors(trained: Library, splits: Splits) -> None:
+    """Vectors that are the same for all tracks, and texts that are the true vectors: ranked as by
     these alone.
     """
-    log, settings = (
-        read_interactions(trained.folder),
-        config(trained, "vectors_to_factors", WITH_TEXT),
-    )
-    vectors, cold = content(trained), tasks(trained, splits)[COLD]
+    names = ("profile", "content_to_als")
+    log = read_interactions(trained.folder)
+    settings = config(trained, *names)
+    vectors = content(trained)
+    cold = tasks(trained, splits)[COLD]
     alike = dict.fromkeys(vectors, np.ones(4, dtype=np.float32) / 2)
 
-    def auc(found: TunedBaselines) -> dict[str, float]:
-        scorers = found.scorers(deduplicate_task(cold, {}))
-        return {
-            name: float(np.nanmean(rank_task(cold, scorers[name], 10).metrics["AUC"]))
-            for name in scorers
-        }
+    def auc(baselines: TunedBaselines, name: str) -> float:
+        scorer = baselines.scorers(deduplicate_task(cold, {}))[name]
+        return float(np.nanmean(rank_task(cold, scorer, 10).metrics["AUC"]))
 
-    blind = auc(TunedBaselines(log, splits, alike, settings, 0, texts=vectors))
-    seeing = auc(TunedBaselines(log, splits, vectors, settings, 0))
-    assert blind["vectors_to_factors"] == pytest.approx(0.5)  # all tied
-    assert blind[WITH_TEXT] == pytest.approx(seeing["vectors_to_factors"], abs=0.03)
-    assert blind[WITH_TEXT] > 0.55
-    assert WITH_TEXT not in seeing
+    blind = TunedBaselines(log, splits, alike, settings, 0)
+    seeing = TunedBaselines(log, splits, vectors, settings, 0)
+    reading = TunedBaselines(log, splits, alike, settings, 0, texts=vectors)
+    for name in names:
+        assert auc(blind, name) == pytest.approx(0.5)  # all tied
+        assert auc(reading, name) == pytest.approx(auc(seeing, name), abs=0.05)
+        assert auc(reading, name) > 0.55
 
 
-def test_without_a_text_beside_the_vectors_the_regression_from_both_is_not_measured(
-    trained: Library, splits: Splits
+@pytest.mark.parametrize("refit", [True, False])
+def test_validation_tracks_are_fitted_on_where_stage_two_is(
+    trained: Library, splits: Splits, refit: bool
 ) -> None:
-    found = TunedBaselines(
-        read_interactions(trained.folder), splits, content(trained), config(trained, WITH_TEXT), 0
-    )
-    assert set(found.scorers(deduplicate_task(tasks(trained, splits)[COLD], {}))) == {
-        "random",
-        "popularity",
-    }
-    assert (
-        f"{display_name(WITH_TEXT)} is not measured on {display_name(COLD)}: no vector that is "
-        "compared holds a text." in found.notes
-    )
+    settings = config(trained, "als")
+    preference = settings.preference.model_copy(update={"refit": refit})
+    settings = settings.model_copy(update={"preference": preference})
+    log = read_interactions(trained.folder)
+    baselines = TunedBaselines(log, splits, content(trained), settings, seed=0)
+    roles = {splits.roles[track_id] for track_id in baselines.late.track_ids}
+    assert roles == ({"train", "validation"} if refit else {"train"})
+    assert {splits.roles[track_id] for track_id in baselines.early.track_ids} == {"train"}
+    liked = set(baselines.late.liked["track_id"])
+    is_validation_liked = any(splits.roles[track_id] == "validation" for track_id in liked)
+    assert is_validation_liked == refit
+    warm = tasks(trained, splits)[WARM]
+    assert scores(baselines, warm)["als"].shape == (len(warm.queries), len(warm.candidates))
+
+
+def test_the_sum_standardises_what_its_two_terms_score(trained: Library, splits: Splits) -> None:
+    baselines = made(trained, splits, "profile", "content_to_als", "profile_and_als")
+    by_method = scores(baselines, tasks(trained, splits)[COLD])
+    expected = np.zeros_like(by_method["profile"])
+    for name in ("profile", "content_to_als"):
+        centred = by_method[name] - by_method[name].mean(axis=1, keepdims=True)
+        expected += centred / centred.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(by_method["profile_and_als"], expected, atol=1e-3)
 
 
 def test_settings_name_the_methods_that_are_fitted(trained: Library, splits: Splits) -> None:
@@ -213,7 +221,7 @@ def test_missing_implicit_is_said_and_the_rest_is_measured(
     trained: Library, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "find_spec", lambda _: None)
-    found = made(trained, splits, "item_knn", "als", "vectors_to_factors")
+    found = made(trained, splits, "item_knn", "als", "content_to_als")
     assert set(found.scorers(deduplicate_task(tasks(trained, splits)[WARM], {}))) == {
         "random",
         "popularity",
@@ -238,7 +246,7 @@ def test_a_method_stands_back_from_a_catalogue_too_large_for_it(
     warm = tasks(trained, splits)[WARM]
     found = made(trained, splits, "ease")
     assert "ease" not in found.scorers(deduplicate_task(warm, {}))
-    n = len(warm.candidates)
+    n = len(found.late.track_ids)
     assert (
         f"EASE is not measured on {display_name(WARM)}: {n} tracks are too many for it; 5 are the "
         "most" in found.notes

@@ -30,8 +30,11 @@ BASELINES = [
     "ease",
     "als",
     "content_knn",
-    "vectors_to_factors",
-    "vectors_text_to_factors",
+    "profile",
+    "content_to_als",
+    "mlp_to_als",
+    "feature_ials",
+    "profile_and_als",
 ]
 
 

@@ -1,4 +1,6 @@
-"""Recommenders to compare with: item-kNN, EASE, ALS, and two that rank cold tracks by content.
+"""Recommenders to compare with: item-kNN, EASE, ALS and content-kNN.
+
+`evaluate/content_baselines.py` has those that read factors off content.
 
 Dimensions: U users, I known tracks, m candidates, b users of one block, f factors, d content size.
 """
@@ -35,12 +37,14 @@ CANNOT = {
     "als": "a track nobody has played, except by a regression of its content; "
     "a listener without events",
 }
+_NEEDS_CONTENT = "a track whose content is unknown; a listener without events"
 CANNOT_FROM_CONTENT = {
-    "content_knn": "a track whose content is unknown; a listener without events",
-    "vectors_to_factors": "a track whose content is unknown; a listener without events; "
-    "what no linear map can say",
-    "vectors_text_to_factors": "a track whose content is unknown; a listener without events; "
-    "what no linear map can say, and of a track without text more than the vectors tell",
+    "content_knn": _NEEDS_CONTENT,
+    "profile": _NEEDS_CONTENT,
+    "content_to_als": f"{_NEEDS_CONTENT}; what no linear map can say",
+    "mlp_to_als": _NEEDS_CONTENT,
+    "feature_ials": f"{_NEEDS_CONTENT}; what no linear map can say",
+    "profile_and_als": f"{_NEEDS_CONTENT}; what no linear map can say",
 }
 
 
@@ -290,40 +294,3 @@ def fit_content_knn(
     )
     weights.eliminate_zeros()
     return ItemWeights(matrix, weights.tocsr().astype(np.float64))
-
-
-def beside_text(content: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Returns (n, d + D) float32: content and text side by side, each scaled to equal length.
-
-    A regression from them reads as much as a fused vector. content: (n, d); texts: (n, D), a row
-    of zeros for a track without text.
-    """
-    joined = np.concatenate([unit(content), unit(texts)], axis=1) / np.sqrt(2.0)
-    return np.asarray(joined, dtype=np.float32)
-
-
-def content_to_factors(
-    item_factors: np.ndarray, content: np.ndarray, new_content: np.ndarray, l2: float
-) -> np.ndarray:
-    """Returns (m, f) factors of tracks without plays, by ridge regression from their content.
-
-    item_factors: (I, f) of `fit_als`; content: (I, d) and new_content: (m, d), unit length. l2 > 0;
-    the intercept is not penalised. Tracks with zero factors are left out; DataError if none is
-    left.
-
-    Source: Gantner et al. 2010, the linear map, fitted in least squares instead of to the ranking.
-    """
-    has_factors = (item_factors != 0).any(axis=1)
-    if not has_factors.any():
-        raise DataError(
-            f"none of the {len(item_factors)} tracks has factors to learn from; "
-            "fit_als needs tracks with listeners"
-        )
-    vectors = content[has_factors].astype(np.float64)
-    targets = item_factors[has_factors].astype(np.float64)
-    mean = vectors.mean(axis=0)
-    intercept = targets.mean(axis=0)
-    centred = vectors - mean
-    gram = centred.T @ centred + l2 * np.eye(centred.shape[1])  # (d, d)
-    slope = np.linalg.solve(gram, centred.T @ (targets - intercept))  # (d, f)
-    return np.asarray((new_content - mean) @ slope + intercept)

@@ -1,6 +1,5 @@
 """Preference tasks: how well each method ranks what users like, and what its lists contain."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -123,10 +122,11 @@ def measure_preference(
             notes.append(
                 f"Taste, {title}: {n_copies:,} copies of candidates; a recording counts once."
             )
-    for note in dict.fromkeys(baselines.notes):
-        measured.notes.append(
-            re.sub(r"^vectors (to|and)", f"{display_name(vectors.content)} vectors \\1", note)
-        )
+    beside = " and the texts" if vectors.fused_texts else ""
+    measured.notes.append(
+        f"The content that baselines read: the vectors of {display_name(vectors.content)}{beside}."
+    )
+    measured.notes += dict.fromkeys(baselines.notes)
 
 
 def _strata(

@@ -1,7 +1,10 @@
 """The baselines that are ranked beside the encoders, tuned on validation data.
 
-The settings of each come from a small grid, by NDCG@10 on the validation window; it is then fitted
-on all events before the test window. A note names the tasks that a baseline cannot answer.
+The settings of each come from a small grid, by NDCG@10 on the validation window; those for cold
+tracks on the validation tracks, which are in no training event either. It is then fitted on the
+events that stage two may learn from: all before the test window, of training tracks and, where
+`preference.refit` is on, of validation tracks. A note names the tasks that a baseline cannot
+answer.
 """
 
 from collections.abc import Mapping
@@ -19,14 +22,24 @@ from ponticello.evaluate.baselines import (
     CANNOT_FROM_CONTENT,
     GRID_CONTENT_KNN,
     GRIDS,
+    Factors,
     as_matrix,
-    beside_text,
     choose,
-    content_to_factors,
     fit_als,
     fit_content_knn,
     fit_ease,
     fit_item_knn,
+)
+from ponticello.evaluate.content_baselines import (
+    CONTENT_GRIDS,
+    MLP_TO_ALS,
+    ON_ALS,
+    PROFILE_AND_ALS,
+    SUMMED,
+    TrainingLikes,
+    add_standardised,
+    beside_text,
+    fit_content_model,
 )
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import RANDOM, pick
@@ -46,6 +59,7 @@ from ponticello.evaluate.tasks import (
     Task,
     next_tracks,
     rank_task,
+    role_tracks,
     score_at_random,
     score_by_factors,
     score_by_order,
@@ -54,11 +68,9 @@ from ponticello.listening.log import is_positive
 from ponticello.splits.splits import Splits, before_test, before_validation, one_window_earlier
 from ponticello.storage.schema import TRACK_ID, USER_ID
 
-WITH_TEXT = "vectors_text_to_factors"
-ON_FACTORS = ("vectors_to_factors", WITH_TEXT)  # regress the factors of ALS, as tuned for warm
+NEED_IMPLICIT = ("als", *ON_ALS, PROFILE_AND_ALS)  # their ALS has l2 and alpha as tuned for warm
 SASRECS = ("sasrec", "sasrec_content")
 NOT_KEPT = ("item_knn", "ease")  # their models of before validation are not needed after tuning
-L2_GRID = [{"l2": l2} for l2 in (0.1, 1.0, 10.0, 100.0)]
 MAX_TUNING_USERS = 2_000  # more are sampled; all candidates are ranked for them
 MAX_SEQUENCE = 1_000  # latest liked tracks of a user that SASRec learns from
 MIN_SEQUENCES = 2  # users with two liked tracks, the least that SASRec can learn from
@@ -83,10 +95,6 @@ BASELINES = {
     # Three matrices of that many rows and columns must fit in memory.
     "ease": Baseline(GRIDS["ease"], (WARM,), CANNOT["ease"], max_tracks=10_000),
     "als": Baseline(GRIDS["als"], (WARM,), CANNOT["als"]),
-    "vectors_to_factors": Baseline(
-        L2_GRID, (COLD, AUDIENCE), CANNOT_FROM_CONTENT["vectors_to_factors"]
-    ),
-    WITH_TEXT: Baseline(L2_GRID, (COLD, AUDIENCE), CANNOT_FROM_CONTENT[WITH_TEXT]),
     "sasrec": Baseline(GRID_SASREC, (WARM,), CANNOT_SASREC["sasrec"], max_tracks=LARGEST_SASREC),
     "sasrec_content": Baseline(
         GRID_SASREC,
@@ -98,14 +106,18 @@ BASELINES = {
         GRID_CONTENT_KNN, (WARM, COLD, AUDIENCE), CANNOT_FROM_CONTENT["content_knn"]
     ),
 }
+BASELINES |= {
+    name: Baseline(grid, (COLD, AUDIENCE), CANNOT_FROM_CONTENT[name])
+    for name, grid in (CONTENT_GRIDS | {PROFILE_AND_ALS: [{}]}).items()
+}
 
 
 class TunedBaselines:
     """The baselines of one library's log, each fitted when it is first needed.
 
     content: unit vectors by track id, which extend the baselines to cold tracks. texts: the unit
-    vector of the text in a fused vector, by track id; empty if no fused vectors are compared.
-    Randomness: `seed`.
+    vector of the text in a fused vector, by track id, which is read beside the content; empty if no
+    fused vectors are compared. Randomness: `seed`.
     """
 
     def __init__(
@@ -118,17 +130,19 @@ class TunedBaselines:
         texts: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         self.config = config
-        self.content = content
+        self.content = _with_texts(content, texts or {})
         self.seed = seed
-        self.texts = texts or {}
         self.notes: list[str] = []
         past = before_test(splits, interactions)
         warm, cold = next_tracks(
             past, one_window_earlier(splits), set(content), config, cold_role="validation"
         )
-        track_ids = warm.candidates
-        self.early = TrainingMatrix(before_validation(splits, interactions), track_ids, config)
-        self.late = TrainingMatrix(past, track_ids, config)
+        early_ids = warm.candidates
+        late_ids = list(early_ids)
+        if config.preference.refit:
+            late_ids += role_tracks(splits, "validation", set(content))
+        self.early = TrainingMatrix(before_validation(splits, interactions), early_ids, config)
+        self.late = TrainingMatrix(past, late_ids, config)
         self.tuning = {WARM: self._sample(warm), COLD: self._sample(cold)}
         self.models: dict[tuple[str, str, bool], Any] = {}  # name, settings, is fitted on late
         self.settings: dict[tuple[str, str], dict[str, Any]] = {}
@@ -176,14 +190,12 @@ class TunedBaselines:
         """Returns why a baseline cannot be fitted to this library; "" if it can."""
         n_tracks = len(self.late.track_ids)
         max_tracks = BASELINES[name].max_tracks
-        if name == WITH_TEXT and not self.texts:
-            return "no vector that is compared holds a text."
-        if (name == "als" or name in ON_FACTORS) and find_spec("implicit") is None:
+        if name in NEED_IMPLICIT and find_spec("implicit") is None:
             return "it needs the package implicit; run: pip install implicit"
         if max_tracks is not None and n_tracks > max_tracks:
             return f"{n_tracks:,} tracks are too many for it; {max_tracks:,} are the most"
         has_queries = bool(self.tuning[_tuning_task(task.name)].queries)
-        if name in ON_FACTORS:
+        if name in NEED_IMPLICIT:
             has_queries = has_queries and bool(self.tuning[WARM].queries)
         if not has_queries or not self.early.matrix.nnz:
             return "the validation window holds nothing to choose its settings by."
@@ -191,6 +203,8 @@ class TunedBaselines:
             n_sequences = sum(len(liked) > 1 for liked in self.early.sequences())
             if n_sequences < MIN_SEQUENCES:
                 return f"fewer than {MIN_SEQUENCES} listeners liked two tracks."
+        if name == MLP_TO_ALS and len(np.unique(self.early.matrix.indices)) < 2:
+            return "fewer than two tracks are liked."
         return ""
 
     def _tune(self, name: str, task_name: str) -> dict[str, Any]:
@@ -198,6 +212,8 @@ class TunedBaselines:
         tuning_task = _tuning_task(task_name)
         if (name, tuning_task) in self.settings:
             return self.settings[name, tuning_task]
+        if len(BASELINES[name].grid) == 1:
+            return BASELINES[name].grid[0]
         task = self.tuning[tuning_task]
         grid = {str(point): point for point in BASELINES[name].grid}
         fits = {}
@@ -232,24 +248,29 @@ class TunedBaselines:
                 matrix = training.matrix[users]
                 by_track = model.weights.tocsc()
                 return lambda rows: np.asarray((matrix @ by_track[:, rows]).toarray().T)
-        else:
+        elif task.name == WARM:
             model = self._model(name, settings, training)
         if task.name == WARM or name == "content_knn":
-            return lambda rows: model(users[rows])
-        if name in ON_FACTORS:
-            read = self._content_and_texts if name == WITH_TEXT else self._content
-            items = content_to_factors(
-                model.items, read(training.track_ids), read(track_ids), **settings
-            )
-        else:
-            items = model.items(self._content(track_ids))
+            n_candidates = len(track_ids)  # the first columns; validation tracks follow
+            return lambda rows: model(users[rows])[:, :n_candidates]
+        factors = self._cold_factors(name, settings, training, track_ids)
         if task.seeds_of_candidates:
-            return score_by_factors(items, model.users[users])
-        return score_by_factors(model.users[users], items)
+            return score_by_factors(factors.items, factors.users[users])
+        return score_by_factors(factors.users[users], factors.items)
+
+    def _cold_factors(
+        self, name: str, settings: dict[str, Any], training: "TrainingMatrix", track_ids: list[str]
+    ) -> Factors:
+        """Returns the factors of all users of `training` and of these tracks, by their content."""
+        if name == PROFILE_AND_ALS:
+            terms = []
+            for term in SUMMED:
+                terms.append(self._cold_factors(term, self._tune(term, COLD), training, track_ids))
+            return add_standardised(terms)
+        model = self._model(name, settings, training)
+        return Factors(model.users, model.items(self._content(track_ids)))
 
     def _model(self, name: str, settings: dict[str, Any], training: "TrainingMatrix") -> Any:
-        if name in ON_FACTORS:
-            return self._model("als", self._tune("als", WARM), training)
         if name in NOT_KEPT and training is self.early:
             return self._fit(name, settings, training)
         key = (name, str(settings), training is self.late)
@@ -266,18 +287,36 @@ class TunedBaselines:
             case "als":
                 return fit_als(training.matrix, **settings, seed=self.seed)
         content = None if name == "sasrec" else self._content(training.track_ids)
+        if content is not None and name in CONTENT_GRIDS:
+            catalog = self._content(sorted(self.content))
+            als = partial(self._als, training)
+            likes = TrainingLikes(training.matrix, content, catalog, als, self.seed)
+            return fit_content_model(name, likes, settings)
         n_tracks = len(training.track_ids)
         return fit_sasrec(
             training.sequences(), n_tracks, **settings, seed=self.seed, content=content
         )
 
+    def _als(self, training: "TrainingMatrix", factors: int) -> Factors:
+        """Returns ALS of so many factors, with the other settings as tuned for warm tracks."""
+        settings = self._tune("als", WARM) | {"factors": factors}
+        model: Factors = self._model("als", settings, training)
+        return model
+
     def _content(self, track_ids: list[str]) -> np.ndarray:
         return np.stack(pick(self.content, track_ids))
 
-    def _content_and_texts(self, track_ids: list[str]) -> np.ndarray:
-        no_text = np.zeros_like(next(iter(self.texts.values())))
-        texts = [self.texts.get(track_id, no_text) for track_id in track_ids]
-        return beside_text(self._content(track_ids), np.stack(texts))
+
+def _with_texts(
+    content: Mapping[str, np.ndarray], texts: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the content by track id, beside the text where there are texts."""
+    if not texts:
+        return dict(content)
+    no_text = np.zeros_like(next(iter(texts.values())))
+    text_vectors = [texts.get(track_id, no_text) for track_id in content]
+    joined = beside_text(np.stack(list(content.values())), np.stack(text_vectors))
+    return dict(zip(content, joined, strict=True))
 
 
 def _tuning_task(task_name: str) -> str:

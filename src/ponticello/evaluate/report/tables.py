@@ -37,8 +37,11 @@ METHOD_NAMES = {
     "sasrec": "SASRec",
     "sasrec_content": "SASRec on content",
     "content_knn": "content-kNN",
-    "vectors_to_factors": "vectors to factors",
-    "vectors_text_to_factors": "vectors and text to factors",
+    "profile": "profile, tuned",
+    "content_to_als": "content to ALS",
+    "mlp_to_als": "MLP to ALS",
+    "feature_ials": "feature-aware iALS",
+    "profile_and_als": "profile + content to ALS",
 }
 _NAMES = METHOD_NAMES | {
     "text_to_audio": "text to audio",
