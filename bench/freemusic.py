@@ -19,7 +19,7 @@ from ponticello.datasets.simulated import audible_traits, simulate_listeners
 from ponticello.features.musicnn_frontend import musicnn_job
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
-from ponticello.listening.log import import_interactions
+from ponticello.listening.importers.run import import_history
 from ponticello.pairs.mine import mine_library
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.tracks.catalog import audio_files, import_tracks, read_tracks
@@ -147,7 +147,7 @@ def world(
     traits = audible_traits(read_tracks(folder), FeatureStore(folder.mels))
     log = simulate_listeners(list(traits), np.stack(list(traits.values())), config.simulation)
     log.write_csv(root / "listening.csv")
-    import_interactions(folder, root / "listening.csv")
+    import_history(folder, root / "listening.csv", pseudonyms=False)
     with folder.lock():
         mine_library(folder)
     return folder

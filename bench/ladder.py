@@ -39,7 +39,7 @@ from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.evaluate.vectors import frame_means
 from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGERS_SIZE
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
-from ponticello.listening.log import import_interactions
+from ponticello.listening.importers.run import import_history
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import served_vector_name
 from ponticello.pairs.mine import MiningResult, mine_library
@@ -124,7 +124,7 @@ def library_of(root: Path, rows: list[dict[str, str]], store: LibraryPaths) -> L
 def listened(folder: LibraryPaths, log: pl.DataFrame) -> MiningResult:
     """Imports the log and mines its pairs."""
     log.write_csv(folder.root / "listening.csv")
-    import_interactions(folder, folder.root / "listening.csv")
+    import_history(folder, folder.root / "listening.csv", pseudonyms=False)
     with folder.lock():
         return mine_library(folder)
 

@@ -24,7 +24,7 @@ from ponticello.datasets.simulated import simulate_listeners
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
-from ponticello.listening.log import import_interactions
+from ponticello.listening.importers.run import import_history
 from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import audio_files, import_tracks
@@ -134,7 +134,7 @@ def untrained_root(
     (root / "ponticello.toml").write_text(settings_toml(text_encoder_folder), encoding="utf-8")
     folder = Library.open(root).folder
     import_tracks(folder, table)
-    import_interactions(folder, sounds / "log.csv")
+    import_history(folder, sounds / "log.csv", pseudonyms=False)
     with folder.lock():
         prepare_features(folder, audio_files(folder))
         mine_library(folder)

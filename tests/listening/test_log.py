@@ -1,18 +1,17 @@
 """How listening events come into the log and out of it."""
 
-import csv
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from ponticello.errors import LibraryError
-from ponticello.listening import log as module
-from ponticello.listening.log import import_interactions, is_positive, read_interactions
+from ponticello.listening.importers.run import import_history
+from ponticello.listening.log import is_positive, read_interactions
 from ponticello.storage.layout import LibraryPaths, create_library
 from ponticello.storage.schema import INTERACTIONS
-from ponticello.storage.validation import ImportResult
 from ponticello.tracks.catalog import import_tracks
 
 
@@ -31,9 +30,10 @@ def _table(
     return path
 
 
-def _skipped(folder: LibraryPaths) -> list[list[str]]:
-    with folder.skipped.open(encoding="utf-8", newline="") as file:
-        return list(csv.reader(file))[1:]
+def _import(folder: LibraryPaths, table: Path, **options: Any) -> tuple[int, int]:
+    """Returns the events that are new, and those in the log now."""
+    result = import_history(folder, table, pseudonyms=False, **options)
+    return result.n_new, result.n_total
 
 
 def test_events_are_sorted_and_complete(folder: LibraryPaths, tmp_path: Path) -> None:
@@ -44,9 +44,7 @@ def test_events_are_sorted_and_complete(folder: LibraryPaths, tmp_path: Path) ->
         "u,a,2024-01-02,skip,",
         "z,a,2024-01-01,,",
     )
-    assert import_interactions(folder, table) == ImportResult(
-        n_new=4, n_updated=0, n_skipped=0, n_total=4
-    )
+    assert _import(folder, table) == (4, 4)
     events = read_interactions(folder)
     assert set(events.columns) == set(INTERACTIONS.kinds)
     assert events.select("user_id", "track_id", "event", "played_s").rows() == [
@@ -59,7 +57,7 @@ def test_events_are_sorted_and_complete(folder: LibraryPaths, tmp_path: Path) ->
 
 def test_table_without_event_holds_plays(folder: LibraryPaths, tmp_path: Path) -> None:
     table = _table(tmp_path / "p.csv", "u,a,1700000000", header="listener,track_id,ts")
-    import_interactions(folder, table, columns={"user_id": "listener", "played_at": "ts"})
+    _import(folder, table, columns={"user_id": "listener", "played_at": "ts"})
     assert read_interactions(folder).select("user_id", "played_at", "event").rows() == [
         ("u", datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), "play")
     ]
@@ -72,50 +70,12 @@ def test_same_event_counts_once_also_over_imports(folder: LibraryPaths, tmp_path
         "u,a,2024-01-02T00:00Z,play,6",
         "u,a,2024-01-02,like,",
     )
-    assert import_interactions(folder, first) == ImportResult(2, 0, 0, 2)
-    assert import_interactions(folder, first) == ImportResult(0, 0, 0, 2)
+    assert _import(folder, first) == (2, 2)
+    assert _import(folder, first) == (0, 2)
     second = _table(tmp_path / "2.csv", "u,a,2024-01-02,play,9", "v,a,2024-01-02,play,")
-    assert import_interactions(folder, second) == ImportResult(1, 0, 0, 3)
+    assert _import(folder, second) == (1, 3)
     plays = read_interactions(folder).filter(pl.col("event") == "play")
     assert plays.select("user_id", "played_s").rows() == [("u", 5.0), ("v", None)]
-
-
-def test_unknown_tracks_are_listed_with_the_other_bad_rows(
-    folder: LibraryPaths, tmp_path: Path
-) -> None:
-    table = _table(
-        tmp_path / "p.csv",
-        "u,x,2024-01-02,,",
-        "u,a,2024-01-02,,",
-        "u,a,never,,",
-        "u,y,2024-01-02,,",
-    )
-    assert import_interactions(folder, table) == ImportResult(1, 0, 3, 1)
-    step, reason = "import-history", "track is not in the catalogue"
-    assert _skipped(folder) == [
-        [step, "p.csv", "2", "track_id", "x", reason],
-        [
-            step,
-            "p.csv",
-            "4",
-            "played_at",
-            "never",
-            "is not a date (ISO 8601 or Unix time, 1990 to 2100)",
-        ],
-        [step, "p.csv", "5", "track_id", "y", reason],
-    ]
-
-
-def test_many_unknown_tracks_end_in_one_summary_row(
-    folder: LibraryPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert module._MOST_LISTED == 10_000
-    monkeypatch.setattr(module, "_MOST_LISTED", 2)
-    table = _table(tmp_path / "p.csv", *[f"u,x{n},2024-01-02,," for n in range(5)])
-    assert import_interactions(folder, table) == ImportResult(0, 0, 5, 0)
-    rows = _skipped(folder)
-    assert [row[2] for row in rows] == ["2", "3", ""]
-    assert rows[2][3:] == ["track_id", "3 more rows", "track is not in the catalogue"]
 
 
 def test_positive_is_a_liking_event_or_a_play_that_lasted() -> None:
@@ -141,7 +101,7 @@ def test_missing_catalogue_or_history_says_what_to_do(folder: LibraryPaths, tmp_
         read_interactions(folder)
     table = _table(tmp_path / "p.csv", "u,a,2024-01-02,,")
     with folder.lock(), pytest.raises(LibraryError, match="is being written by another process"):
-        import_interactions(folder, table)
+        _import(folder, table)
     folder.tracks.unlink()
     with pytest.raises(LibraryError, match="has no tracks; run: ponticello scan MUSIC"):
-        import_interactions(folder, table)
+        _import(folder, table)

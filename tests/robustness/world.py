@@ -11,7 +11,7 @@ from ponticello.datasets.simulated import simulate_listeners
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.features.prepare import prepare_features
 from ponticello.library import Library
-from ponticello.listening.log import import_interactions
+from ponticello.listening.importers.run import import_history
 from ponticello.pairs.mine import mine_library
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import audio_files, import_tracks
@@ -76,7 +76,7 @@ def make_library(root: Path, table: Path, log: pl.DataFrame) -> Library:
     folder = Library.open(root).folder
     log.write_csv(root / "log.csv")
     import_tracks(folder, table)
-    import_interactions(folder, root / "log.csv")
+    import_history(folder, root / "log.csv", pseudonyms=False)
     with folder.lock():
         prepare_features(folder, audio_files(folder))
         mine_library(folder)

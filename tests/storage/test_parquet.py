@@ -15,7 +15,7 @@ import pytest
 from ponticello.errors import DataError, PonticelloError
 from ponticello.features.precomputed import read_vector_file
 from ponticello.listening.importers.run import import_history
-from ponticello.listening.log import import_interactions, read_interactions
+from ponticello.listening.log import read_interactions
 from ponticello.maintenance.erase_user import erase_users, stored_ids
 from ponticello.pairs.engine import EngineOptions, open_engine
 from ponticello.pairs.mine import current_splits, encode_library_log, mine_library, read_pairs
@@ -54,7 +54,7 @@ def test_library_under_a_name_that_reads_as_a_pattern_is_its_own(
         pl.DataFrame({"track_id": tracks, "artist": tracks}).write_parquet(root / "tracks.parquet")
         for _ in range(2):
             import_tracks(folder, root / "tracks.parquet")
-            import_interactions(folder, root / "plays.parquet")
+            import_history(folder, root / "plays.parquet", pseudonyms=False)
         mine_library(folder)
         folders.append(folder)
     folder = folders[0]
@@ -143,7 +143,7 @@ def test_damage_in_the_rows_of_a_log_names_the_file_whoever_reads_them(tmp_path:
         {"user_id": tracks, "track_id": tracks[::-1], "played_at": [datetime(2025, 1, 1)] * 20}
     )
     plays.write_parquet(tmp_path / "plays.parquet")
-    import_interactions(folder, tmp_path / "plays.parquet")
+    import_history(folder, tmp_path / "plays.parquet", pseudonyms=False)
     whole = folder.interactions.read_bytes()
     n_bytes = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")  # of rows
     generator, reasons = np.random.default_rng(0), []

@@ -15,7 +15,8 @@ from ponticello.evaluate.tasks import next_tracks, rank_task, score_by_profile
 from ponticello.features.prepare import prepare_features
 from ponticello.features.store import FeatureStore
 from ponticello.library import Library
-from ponticello.listening.log import import_interactions, read_interactions
+from ponticello.listening.importers.run import import_history
+from ponticello.listening.log import read_interactions
 from ponticello.metrics.bootstrap import bootstrap_mean
 from ponticello.pairs.mine import mine_library
 from ponticello.search.embed import embed_library
@@ -45,7 +46,7 @@ def build(root: Path, text_encoder: Path) -> Library:
     simulate_listeners(ids, CATALOGUE.traits, SimulationConfig(n_listeners=300)).write_csv(
         root / "log.csv"
     )
-    import_interactions(folder, root / "log.csv")
+    import_history(folder, root / "log.csv", pseudonyms=False)
     places = {
         row[TRACK_ID]: audio_path(folder, row[PATH])
         for row in read_tracks(folder).iter_rows(named=True)

@@ -124,7 +124,6 @@ def _simulate(library: "Library") -> None:
 
     from ponticello.datasets.simulated import audible_traits, simulate_listeners
     from ponticello.features.store import FeatureStore
-    from ponticello.listening.log import import_interactions
 
     folder = library.folder
     traits = audible_traits(library.tracks, FeatureStore(folder.mels))
@@ -132,7 +131,7 @@ def _simulate(library: "Library") -> None:
     log = simulate_listeners(list(traits), vectors, folder.config.simulation)
     table = folder.root / "simulated-listening.csv"
     log.write_csv(table)
-    result = import_interactions(folder, table)
+    result = library.import_history(table, pseudonyms=False)
     typer.echo(
         f"{result.n_total:,} simulated events of {log['user_id'].n_unique()} simulated listeners, "
         f"in {table}"

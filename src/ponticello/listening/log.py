@@ -3,16 +3,13 @@
 Each event is stored once, also when two exports report it in slightly different ways.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import polars as pl
 
 from ponticello.errors import DataError, LibraryError
 from ponticello.listening.importers.records import IS_KEPT, IS_TABLE
-from ponticello.storage.layout import LibraryPaths, SkippedRow
+from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import (
     EVENT,
     INTERACTIONS,
@@ -25,12 +22,8 @@ from ponticello.storage.schema import (
     USER_ID,
 )
 from ponticello.storage.tables import scan_parquet, write_parquet
-from ponticello.storage.validation import ImportResult, read_table
-from ponticello.tracks.catalog import concat_tables, fill_columns, read_stored_table, read_tracks
+from ponticello.tracks.catalog import concat_tables, fill_columns, read_stored_table
 
-_STEP = "import-history"
-_UNKNOWN = "track is not in the catalogue"
-_MOST_LISTED = 10_000  # rows of unknown tracks that skipped.csv lists one by one
 _PLAYLIST, _IS_COUNT = "playlist", "is_count"
 # Rows that are equal in all of these columns are one event.
 _EVENT_KEY = (USER_ID, TRACK_ID, PLAYED_AT, EVENT, _PLAYLIST, _IS_COUNT)
@@ -41,41 +34,6 @@ _COUNT_KEY = (USER_ID, TRACK_ID, EVENT)
 _CLOCK_TOLERANCE = timedelta(minutes=1)
 _IS_PLAY = pl.col(EVENT).is_in(("play", "complete", "skip")) & pl.col(N_TIMES).is_null()
 _IS_EXPORTED = ~pl.col(IS_TABLE)
-
-
-def import_interactions(
-    folder: LibraryPaths, path: Path, *, columns: Mapping[str, str] | None = None
-) -> ImportResult:
-    """Adds the events of a table to the library; rows that cannot be used go to skipped.csv.
-
-    columns: our column name -> the table's, as in {"played_at": "ts"}.
-    A row without `event` is a play. Rows with the same user, track, time and event (and playlist)
-    count once, also over several imports: n_new counts the events that were added, and n_updated
-    is 0. The log is sorted by time, user and track. The first 10,000 rows with an unknown track
-    are listed; one further row counts the others.
-
-    DataError: see `read_table`. LibraryError: no catalogue yet, or another process is writing.
-
-        import_interactions(folder, Path("plays.parquet"), columns={"user_id": "listener"})
-    """
-    events, lines, bad_rows = read_table(path, INTERACTIONS, columns)
-    skipped = redact_users(bad_rows)
-    events = fill_columns(events, INTERACTIONS).with_columns(pl.col(EVENT).fill_null("play"))
-    with folder.lock():
-        catalogue = read_tracks(folder).select(TRACK_ID)
-        unknown = events.with_columns(line=lines).join(catalogue, on=TRACK_ID, how="anti")
-        unknown = unknown.sort("line").select("line", TRACK_ID)
-        events = events.join(catalogue, on=TRACK_ID, how="semi", maintain_order="left")
-        n_new, n_total = merge_interactions(folder, events, path.name)
-        n_skipped = len(skipped) + unknown.height
-        for line, track_id in unknown.head(_MOST_LISTED).iter_rows():
-            skipped.append(SkippedRow(path.name, line, TRACK_ID, track_id, _UNKNOWN))
-        skipped.sort(key=lambda row: row.line or 0)
-        if unknown.height > _MOST_LISTED:
-            more = f"{unknown.height - _MOST_LISTED} more rows"
-            skipped.append(SkippedRow(path.name, None, TRACK_ID, more, _UNKNOWN))
-        folder.record_skipped(_STEP, skipped)
-    return ImportResult(n_new, 0, n_skipped, n_total)
 
 
 def add_events(folder: LibraryPaths, events: pl.DataFrame, name: str) -> tuple[int, int, int]:
@@ -179,11 +137,6 @@ def is_positive(min_played_s: float) -> pl.Expr:
     """
     is_long_enough = pl.col(PLAYED_S).is_null() | (pl.col(PLAYED_S) >= min_played_s)
     return pl.col(EVENT).is_in(POSITIVE_EVENTS) | ((pl.col(EVENT) == "play") & is_long_enough)
-
-
-def redact_users(skipped: Sequence[SkippedRow]) -> list[SkippedRow]:
-    """Removes the values that may name a person from bad rows: whole lines, and user ids."""
-    return [replace(row, value="") if row.field in ("", USER_ID) else row for row in skipped]
 
 
 def drop_minute_rounded_duplicates(events: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:

@@ -5,6 +5,7 @@ library.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -12,7 +13,6 @@ import polars as pl
 from ponticello.errors import DataError
 from ponticello.listening.importers.records import IS_TABLE, parse_isrc, parse_mbid, parse_uri
 from ponticello.listening.importers.sources import HistoryFile
-from ponticello.listening.log import redact_users
 from ponticello.storage.layout import SkippedRow
 from ponticello.storage.schema import (
     ALBUM,
@@ -94,7 +94,10 @@ def read_event_table(
         if column in rows.columns:
             rows = rows.with_columns(pl.Series(column, map(parse, rows[column]), pl.String))
     is_identified = _is_identified(rows)
-    skipped = redact_users(bad_rows)
+    skipped = []
+    for row in bad_rows:  # whole lines and user ids may name a person
+        is_personal = row.field in ("", USER_ID)
+        skipped.append(replace(row, value="") if is_personal else row)
     for line in lines.filter(~is_identified):
         reason = "is missing, and so is what could stand in for it"
         skipped.append(SkippedRow(source.name, line, TRACK_ID, "", reason))
