@@ -451,9 +451,8 @@ class Library:
     def _training(
         self, run: str, title: str, on_progress: OnProgress | None
     ) -> "Iterator[list[TrainingObserver]]":
-        """Holds the lock in the first process of a training; the others of torchrun rely on it.
-
-        Yields the observers that report progress.
+        """Holds the lock in the first process of torchrun; yields the observers that report
+        progress.
         """
         from ponticello.train.distributed import launch_info
         from ponticello.train.loop import ProgressObserver
@@ -580,7 +579,6 @@ class Library:
         return [semantic_run, preference_run]
 
     def _embedding_inputs(self, run: str) -> "tuple[FeatureStore, dict[str, str] | None]":
-        """Returns the features, and the texts fused with them, that a run's vectors come from."""
         from ponticello.features.frontend import open_features
         from ponticello.model.saving import front_end_weights, run_config
         from ponticello.tracks.text import fused_texts
@@ -592,7 +590,6 @@ class Library:
         )
 
     def _calibrate(self, run: str, vectors: "Vectors") -> "VectorSpace":
-        """Returns a run's space with the spread of its track and text cosines."""
         from ponticello.model.htcl import HTCL
         from ponticello.search.index import VectorSpace, calibrate
         from ponticello.tracks.text import track_texts

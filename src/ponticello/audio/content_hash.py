@@ -21,10 +21,7 @@ Range = tuple[int, int]
 
 
 def hashes(file: BinaryIO, kind: Kind, size: int) -> tuple[str, str]:
-    """Returns BLAKE2b hashes in hex (of the file, of its sound alone).
-
-    size: of the file. Each byte is read and hashed once.
-    """
+    """Returns BLAKE2b hashes in hex (of the file, of its sound); each byte is read once."""
     sound = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     rest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     position = 0
@@ -106,10 +103,7 @@ def _after_flac_blocks(file: BinaryIO, start: int) -> int:
 
 
 def _ogg_bodies(file: BinaryIO, start: int) -> Iterator[Range]:
-    """Yields the bodies of the pages from the first with sound.
-
-    Page headers are excluded: they count pages, and so change with the tags.
-    """
+    """Yields the bodies of the pages with sound; page headers change with the tags."""
     has_sound = False
     while len(header := _read_at(file, start, 27)) == 27 and header[:4] == b"OggS":
         segment_sizes = file.read(header[26])
@@ -122,10 +116,7 @@ def _ogg_bodies(file: BinaryIO, start: int) -> Iterator[Range]:
 
 
 def chunks(file: BinaryIO, start: int, kind: Kind, *names: bytes) -> Iterator[Range]:
-    """Yields the contents of the chunks called `names` in a RIFF (kind "wav") or FORM file.
-
-    start: where the file's own header begins.
-    """
+    """Yields the contents of chunks of a RIFF (kind "wav") or FORM file that begins at `start`."""
     start += 12
     while len(header := _read_at(file, start, 8)) == 8:
         length = int.from_bytes(header[4:], "little" if kind == "wav" else "big")

@@ -105,10 +105,7 @@ class DecodeTask:
 
 
 def decode_reply(task: DecodeTask) -> Reply:
-    """Decodes in a worker: facts["duration_s"] of the whole file, and (n,) float32.
-
-    A file above `max_duration_s` gives an empty array. AudioError as `load_audio`.
-    """
+    """Decodes in a worker: facts["duration_s"], and (n,) float32, empty above `max_duration_s`."""
     waveform = load_audio(task.path, task.sample_rate, task.max_duration_s + 1)
     duration_s = len(waveform) / task.sample_rate
     if duration_s > task.max_duration_s:
@@ -275,10 +272,7 @@ def _check_rate(path: Path, rate: int) -> int:
 def _mean_of_channels(
     read: Callable[[int], NDArray[np.float32]], n_frames: float
 ) -> NDArray[np.float32]:
-    """Returns the mean over channels of the blocks that `read` gives: (n,), n <= n_frames.
-
-    Frames are counted as they are read: the length in a header may be wrong, or malicious.
-    """
+    """Returns the mean over channels, at most `n_frames`: the length in a header may be wrong."""
     blocks = [np.empty(0, dtype=np.float32)]
     n_left = n_frames
     while n_left > 0:

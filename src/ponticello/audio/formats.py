@@ -71,10 +71,7 @@ def open_audio_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def detect_format(path: Path, file: BinaryIO) -> Kind:
-    """Returns the kind of audio in `file`, by the bytes after its ID3 tags.
-
-    `unknown` is left to the decoders. AudioError if the file is not audio, or not supported.
-    """
+    """Returns the kind of audio after ID3 tags; AudioError if it is not audio, or not supported."""
     head = file.read(_HEAD_BYTES)
     if not head:
         raise AudioError(f"{printable_path(path)}: the file is empty")

@@ -52,12 +52,7 @@ def log_mel(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.flo
 
 
 def mel_power(waveform: NDArray[np.floating], config: MelConfig) -> NDArray[np.float64]:
-    """Returns the mel spectrogram of a waveform (n,) in power: (T, F) float64, >= 0.
-
-    The frames are those of `log_mel`; the waveform is not cut.
-
-    Raises ShapeError and DataError as `log_mel`.
-    """
+    """Returns the mel spectrogram of a waveform (n,) in power: (T, F) float64; as `log_mel`."""
     check_waveform(waveform)
     window, filterbank = _window_and_filterbank(config)
     padded = np.pad(waveform.astype(np.float64), config.n_fft // 2)
@@ -82,10 +77,7 @@ def check_waveform(waveform: NDArray[np.floating]) -> None:
 
 
 def mel_of_file(path: Path | str, config: MelConfig) -> NDArray[np.float16]:
-    """Returns the log-mel spectrogram of a file: (T, F) float16, in dB, as `prepare` stores it.
-
-    Raises AudioError as `load_audio` does.
-    """
+    """Returns a file's log-mel spectrogram (T, F) float16, in dB; AudioError as `load_audio`."""
     waveform = load_audio(path, config.sample_rate, config.max_seconds)
     return log_mel(waveform, config).astype(np.float16)
 

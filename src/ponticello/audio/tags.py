@@ -91,7 +91,6 @@ def normalize_id3(file: BinaryIO, start: int = 0) -> tuple[bytes, int]:
 
 
 def _frames(file: BinaryIO, version: int, flags: int, size: int) -> Iterator[_Frame]:
-    """Yields the frames that hold text, unpacked."""
     is_unsynchronised = bool(flags & 0x80)
     if is_unsynchronised and version < 4:  # the tag as a whole, not its frames
         content = _synchronise(file.read(size))
@@ -371,10 +370,7 @@ _tinytag = _private_tinytag()
 
 @dataclass(frozen=True)
 class FileFacts:
-    """Tags and hashes of one sound file, as `content_hash.hashes`.
-
-    note: why the tags could not be read; "" if they were.
-    """
+    """Tags and hashes of one sound file. note: why the tags could not be read; "" if they were."""
 
     content_hash: str
     audio_hash: str
@@ -386,10 +382,7 @@ _FACTS = TypeAdapter(FileFacts)
 
 
 def read_facts(path: Path) -> FileFacts:
-    """Reads tags and hashes of a sound file; AudioError if it is not a supported one.
-
-    Cost: the file is read once, whole; a small one takes 2 ms on one core.
-    """
+    """Reads tags and hashes of a sound file, in 2 ms; AudioError if it is not a supported one."""
     # an unbuffered file is raw
     with open_audio_file(path) as raw, io.BufferedReader(raw) as file:  # type: ignore[type-var]
         kind = detect_format(path, file)
@@ -425,7 +418,6 @@ def _require_sound(path: Path, file: BinaryIO) -> None:
 
 
 def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
-    """Returns (the columns, why the tags could not be read)."""
     try:
         view = cast(BinaryIO, _normalized_view(file, kind))
         has_duration = kind != "aac"  # raw AAC has no header with its duration
@@ -459,10 +451,7 @@ def _normalized_view(file: BinaryIO, kind: Kind) -> "_SplicedFile":
 
 
 def _reorder_asf(file: BinaryIO) -> tuple[bytes, int]:
-    """Returns (an ASF header with the extension object at its end, its size).
-
-    The first value of a field is outside the extension, further ones are in it.
-    """
+    """Returns (an ASF header with the extension object, of further values, last, its size)."""
     file.seek(0)
     head = file.read(30)
     size = int.from_bytes(head[16:24], "little")

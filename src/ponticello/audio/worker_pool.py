@@ -126,10 +126,7 @@ class WorkerPool(Generic[Task]):
         return result
 
     def map(self, tasks: Iterable[Task]) -> Generator[Reply | TaskFailure]:
-        """Yields each task's result in the order of the tasks, then closes the pool.
-
-        Close the generator to end the workers early. Errors as `run`.
-        """
+        """Yields each task's result in order; closing the generator closes the pool."""
         pending: deque[Future[Reply | TaskFailure]] = deque()
         with ThreadPoolExecutor(self._n_workers) as threads:
             try:

@@ -62,7 +62,6 @@ def evaluate(
 
 
 def _named_files(vectors: Sequence[str]) -> dict[str, Path]:
-    """Returns `["mert=a.npz", "b.parquet"]` as {"mert": a.npz, "b": b.parquet}."""
     from ponticello.errors import ConfigError
 
     files: dict[str, Path] = {}

@@ -92,10 +92,7 @@ def read_columns(columns: Sequence[str] | None) -> dict[str, str]:
 
 
 def read_shard(shard: str | None, n_shards: int | None, engine: str) -> tuple[int, int] | None:
-    """Returns `"2/4"` as (2, 4), None for None.
-
-    ConfigError for anything but i/n with 1 <= i <= n, or beside --merge-shards or another engine.
-    """
+    """Returns `"2/4"` as (2, 4), None for None; ConfigError for others or with --merge-shards."""
     from ponticello.errors import ConfigError
 
     if (shard is not None) + (n_shards is not None) + (engine != "here") > 1:

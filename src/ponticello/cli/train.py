@@ -99,9 +99,7 @@ def _train_seeds(
     train_seed: "Callable[..., TrainedRun]",
     as_json: bool,
 ) -> None:
-    """Trains the run of each seed. The first process prints the data on stderr unless all runs are
-    done, and the results.
-    """
+    """Trains each seed; the first process prints the data before, and the results."""
     from ponticello.train.distributed import launch_info, rank
     from ponticello.train.readiness import describe_readiness
     from ponticello.train.runs import is_finished, seed_run

@@ -65,10 +65,7 @@ def read_fma(files: SetFolder) -> Content:
 
 
 def _header(path: Path, how_to_get: str) -> tuple[list[str], int]:
-    """Returns the column names, such as `track.title`, and the number of header lines.
-
-    The header takes 3 lines where the third names the index, else 2.
-    """
+    """Returns the column names, such as `track.title`, and the number of header lines, 2 or 3."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         lines = list(islice(csv.reader(file), 3))
     lines += [[], []]

@@ -99,7 +99,6 @@ def _track_columns(files: SetFolder, path: Path) -> pl.DataFrame:
 
 
 def _events(files: SetFolder, path: Path) -> pl.DataFrame:
-    """Returns the log as interactions, with each event's line."""
     user, track, timestamp = _LOGS[path.name]
     rows = files.read(path, _LOGS[path.name])
     rows.require(user, track)

@@ -91,8 +91,8 @@ def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.nd
 
 
 def _describe(mel: np.ndarray) -> np.ndarray:
-    """Returns (4,): brightness (centre of the spectrum, in bands), bass share, dynamics and attacks
-    (both dB).
+    """Returns (4,): brightness (the spectrum's centre, in bands), bass share, dynamics, attacks
+    (dB).
     """
     frames = np.asarray(mel, dtype=np.float64)  # (T, F), dB
     power = 10.0 ** ((frames - frames.max()) / 10.0)
@@ -189,7 +189,6 @@ class _Simulation:
 
 
 def _standardise(traits: np.ndarray) -> np.ndarray:
-    """Returns columns with mean 0 and standard deviation 1; constant columns become 0."""
     centred = traits - traits.mean(axis=0)
     scaled: np.ndarray = centred / np.maximum(centred.std(axis=0), 1e-9)
     return scaled

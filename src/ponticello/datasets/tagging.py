@@ -274,7 +274,6 @@ def read_magnatagatune(files: SetFolder) -> Content:
 
 
 def _marked(tags: list[str]) -> pl.Expr:
-    """Returns the list of the tags with a 1 in their column."""
     marked = [pl.when(pl.col(tag) == "1").then(pl.lit(tag)) for tag in tags]
     return pl.concat_list(marked).list.drop_nulls()
 

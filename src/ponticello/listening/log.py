@@ -101,10 +101,7 @@ def merge_interactions(
 
 
 def read_interactions(folder: LibraryPaths) -> pl.DataFrame:
-    """Returns the listening log, one row per event, with every column of `INTERACTIONS`.
-
-    LibraryError: no history was imported yet, or the file is damaged.
-    """
+    """Returns the log with every column of `INTERACTIONS`; LibraryError if there is none."""
     _require_log(folder)
     return fill_columns(read_stored_table(folder.interactions), INTERACTIONS)
 
@@ -121,29 +118,18 @@ def scan_interactions(folder: LibraryPaths) -> pl.LazyFrame:
 
 
 def events_of_users(log: pl.DataFrame, user_ids: pl.Series) -> pl.DataFrame:
-    """Returns the events of some users, in the order of `log`.
-
-    New events are compared with these alone, so that a long log costs one filter.
-    """
+    """Returns the events of some users, with which alone new events are compared."""
     return log.filter(pl.col(USER_ID).is_in(user_ids.unique().implode()))
 
 
 def is_positive(min_played_s: float) -> pl.Expr:
-    """Returns an expression that is True for events that show liking.
-
-    Those are `POSITIVE_EVENTS`, and plays of at least `min_played_s` seconds or of unknown length.
-
-        events.filter(is_positive(30.0))
-    """
+    """Returns an expression for likes: `POSITIVE_EVENTS`, and plays of long or unknown length."""
     is_long_enough = pl.col(PLAYED_S).is_null() | (pl.col(PLAYED_S) >= min_played_s)
     return pl.col(EVENT).is_in(POSITIVE_EVENTS) | ((pl.col(EVENT) == "play") & is_long_enough)
 
 
 def drop_minute_rounded_duplicates(events: pl.DataFrame, existing: pl.DataFrame) -> pl.DataFrame:
-    """Drops exported plays at a full minute where the same minute holds a play of equal length.
-
-    Exact plays are dropped where the log has such a play at the full minute.
-    """
+    """Drops the rounded one of an exported play at a full minute and one in it, of equal length."""
     minute = pl.col(PLAYED_AT).dt.truncate("1m").alias("minute")
     is_rounded = (pl.col(PLAYED_AT) == pl.col(PLAYED_AT).dt.truncate("1m")).alias("is_rounded")
     rows = events.with_row_index("row").with_columns(minute, is_rounded)
@@ -166,10 +152,7 @@ def drop_minute_rounded_duplicates(events: pl.DataFrame, existing: pl.DataFrame)
 def drop_scrobbles_covered_by_plays(
     events: pl.DataFrame, existing: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Drops exported scrobbles that lie within a play of known length.
-
-    Returns the other events, and the scrobbles of the log that a new play covers.
-    """
+    """Drops exported scrobbles within a play; returns the others, and those in the log."""
     rows = events.with_row_index("row")
     plays = rows.filter(_IS_PLAY & _IS_EXPORTED)
     logged_plays = existing.filter(_IS_PLAY)
@@ -192,10 +175,7 @@ def drop_repeated_playlist_entries(events: pl.DataFrame, existing: pl.DataFrame)
 def keep_larger_counts(
     counts: pl.DataFrame, existing: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keeps the largest count of plays per user, track and kind, if it is larger than the log's.
-
-    Returns those counts, and the counts of the log that they replace.
-    """
+    """Returns the largest counts per user, track and kind, and the log's that they replace."""
     largest = counts.sort(N_TIMES, PLAYED_AT, descending=True)
     largest = largest.unique(_COUNT_KEY, keep="first", maintain_order=True)
     logged_counts = existing.filter(pl.col(N_TIMES).is_not_null())
@@ -228,7 +208,6 @@ def _covered_scrobbles(plays: pl.DataFrame, covering: pl.DataFrame) -> pl.DataFr
 
 
 def _with_event_key(events: pl.DataFrame) -> pl.DataFrame:
-    """Adds the two columns of `_EVENT_KEY` that the log does not store."""
     playlist = pl.when(pl.col(EVENT) == "playlist").then(pl.col(SESSION_ID))
     is_count = pl.col(N_TIMES).is_not_null() if N_TIMES in events.columns else pl.lit(False)
     complete = fill_columns(events, INTERACTIONS)

@@ -29,10 +29,7 @@ def pseudonym(folder: LibraryPaths, name: str, kind: str = "user") -> str:
 
 
 def resolve_user_id(folder: LibraryPaths, name: str, user_ids: Collection[str]) -> str:
-    """Returns the id that the log has for `name`: itself or its pseudonym, else `name`.
-
-    user_ids: the ids of the log.
-    """
+    """Returns the id for `name` in the log's `user_ids`: itself or its pseudonym, else `name`."""
     if name in user_ids or not (folder.root / SALT_FILE).is_file():
         return name
     hashed = pseudonym(folder, name)
@@ -42,10 +39,7 @@ def resolve_user_id(folder: LibraryPaths, name: str, user_ids: Collection[str]) 
 def assign_user_ids(
     folder: LibraryPaths, names: Sequence[str], user_ids: Collection[str], *, pseudonyms: bool
 ) -> dict[str, str]:
-    """Returns {name: user id}; users of the log (`user_ids`) keep the id they have there.
-
-    pseudonyms: whether new users get a pseudonym; otherwise their name is their id.
-    """
+    """Returns {name: user id}; users of the log keep theirs, new ones get a pseudonym if wanted."""
     assigned = {name: name for name in names}
     new_names = [name for name in names if name not in user_ids]
     if new_names and (pseudonyms or (folder.root / SALT_FILE).is_file()):

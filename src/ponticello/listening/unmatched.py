@@ -44,10 +44,7 @@ _LISTED_FIELDS = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
 
 
 class SuggestionIndex:
-    """The catalogue by the spelling of its names.
-
-    Cost: about 5 us per artist and query, and 0.1 us per title of a similar artist.
-    """
+    """The catalogue by the spelling of its names; about 5 us per artist and query."""
 
     def __init__(self, catalog: CatalogMatcher) -> None:
         # Both hold the same lists: by artist and title, and by title and artist.
@@ -198,7 +195,6 @@ def _list_rows(
     matches: list[Match],
     suggestions: SuggestionIndex,
 ) -> Iterator[list[object]]:
-    """Yields the rows of unmatched.csv. counts: (index of a reference, its number of events)."""
     for index, n_events in counts:
         similar = list(matches[index].refused[:MAX_SUGGESTIONS])
         if len(similar) < MAX_SUGGESTIONS:
@@ -228,7 +224,6 @@ def _letters(entry: CatalogEntry) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _is_same_but_for_accents(query: CatalogEntry, entry: CatalogEntry) -> bool:
-    """Compares two tracks of the same letters and numbers."""
     assert query.title is not None
     assert entry.title is not None
     if query.title.versions != entry.title.versions or query.guests != entry.guests:

@@ -137,6 +137,5 @@ def _tone(rate: int) -> np.ndarray:
 
 
 def _pitch(waveform: np.ndarray) -> float:
-    """Returns the strongest frequency of a second at 16 kHz, in Hz."""
     spectrum = np.abs(np.fft.rfft(waveform[:16_000], 16_000))
     return float(spectrum.argmax())

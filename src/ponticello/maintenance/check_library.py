@@ -101,7 +101,6 @@ def _count_bytes(path: Path) -> int:
 
 
 def _why(note: Path) -> str:
-    """Returns the reason in a retraining note, in brackets; "" if the note is damaged."""
     try:
         return f" ({dict(json.loads(note.read_text(encoding='utf-8')))['why']})"
     except (ValueError, LookupError, TypeError, RecursionError):
@@ -109,7 +108,6 @@ def _why(note: Path) -> str:
 
 
 def _stage(run: Path) -> str:
-    """Returns the stage of a run: from its record, its start settings, or its name."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         stage = str(json.loads((run / RUN_FILE).read_text(encoding="utf-8"))["stage"])
         if stage in ("semantic", "preference"):
@@ -191,7 +189,6 @@ def _check_spaces(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Findi
 
 
 def _check_alignment(folder: LibraryPaths, index: EmbeddingIndex) -> Iterator[Finding]:
-    """Checks whether texts are closer to their own tracks than to others, in the semantic space."""
     tracks = read_tracks(folder)
     texts = dict(zip(tracks[TRACK_ID], track_texts(tracks), strict=True))
     with_text = [track_id for track_id in index.track_ids if texts.get(track_id)][:MAX_TEXTS]
@@ -346,11 +343,7 @@ def _size(n_bytes: int) -> str:
 
 
 def bytes_to_write(folder: LibraryPaths) -> int:
-    """Returns the bytes that `prepare` and `embed` would still write.
-
-    Estimated from the prepared tracks; without any, log-mels from the durations, and other features
-    as 0.
-    """
+    """Estimates the bytes that `prepare` and `embed` would still write."""
     config = folder.config
     frames = folder.frames_of(config.front_end)
     prepared_ids: list[str] = []

@@ -40,8 +40,7 @@ _LIBRARY_CHECKS: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], 
 def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]:
     """Returns the findings on this machine and, unless `root` is None, on the library there.
 
-    Changes no file and raises no error: a check that fails is a finding. Cost: seconds, and reading
-    the whole index.
+    Changes no file: a check that fails is a finding. Cost: seconds, and reading the whole index.
     """
     checks: list[tuple[str, Check]] = [
         (MACHINE, check_versions),

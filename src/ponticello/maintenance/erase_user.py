@@ -53,10 +53,7 @@ class ErasureResult:
 
 @dataclass(frozen=True)
 class _Journal:
-    """What an erasure must still know after an interruption.
-
-    had_pairs: whether pairs were mined before. log_sha256: of the log before it was rewritten.
-    """
+    """What an erasure must know after an interruption; the hash is of the log before it."""
 
     had_pairs: bool
     log_sha256: str | None
@@ -124,7 +121,6 @@ def erase_users(
 
 
 def _count_events(folder: LibraryPaths, ids: list[str], require_log: bool) -> Counter[str]:
-    """Returns the number of events of the log by user."""
     if not (folder.interactions.is_file() or require_log):
         return Counter()
     rows = scan_interactions(folder).filter(pl.col(USER_ID).is_in(ids))
@@ -153,11 +149,7 @@ def _read_journal(folder: LibraryPaths, path: Path) -> _Journal:
 
 
 def _mark_runs(folder: LibraryPaths, journal: _Journal) -> tuple[set[str], set[str]]:
-    """Marks all runs of stage two.
-
-    Returns those trained with the log of the journal, and those trained with another or unknown
-    one.
-    """
+    """Marks the runs of stage two; returns those trained with the journal's log, and the others."""
     runs: set[str] = set()
     maybe_runs: set[str] = set()
     for run in (folder.root / "runs").glob("*"):
@@ -178,7 +170,6 @@ def _is_preference_run(run: Path) -> bool:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Returns a JSON object; an empty one if there is no such file."""
     record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return record if isinstance(record, dict) else {}
 
@@ -221,7 +212,6 @@ def _remake_pairs(
 
 
 def _count_rows(path: Path, ids: list[str]) -> Counter[str]:
-    """Returns the number of rows by user of a table with a user_id; empty for other tables."""
     table = scan_parquet(path)
     if USER_ID not in table.collect_schema():
         return Counter()

@@ -30,12 +30,8 @@ def average_precision(groups: TieGroups) -> float:
 def graded_ndcg_at_k(scores: Floats, gains: Floats, k: int) -> float:
     """Returns the normalised discounted cumulative gain of the first k, with a gain per item.
 
-    scores, gains: (n,), finite; gains >= 0. Position i, from 1, has the discount 1 / log2(i + 1).
-    The gain is linear, not 2 ** gain - 1, so its unit (plays, s) cancels. nan if no item has a
-    gain.
-
-    Source: as `ranking.ndcg_at_k`; scikit-learn's `ndcg_score`, which gives 0 instead of nan where
-    no item has a gain.
+    scores, gains: (n,), finite; gains >= 0. The gain is linear, so its unit (plays, s) cancels. nan
+    if no item has a gain, where scikit-learn's `ndcg_score`, otherwise the same, gives 0.
 
     >>> graded_ndcg_at_k(np.array([0.9, 0.5]), np.array([3.0, 1.0]), k=2)
     1.0
@@ -113,9 +109,7 @@ def same_artist_share(
 def hubness(neighbours: Ints, n_items: int) -> float:
     """Returns the skewness of how often each item is a neighbour of another; 0 if equally often.
 
-    neighbours: as lists in `coverage`, row i those of item i. Far above 0, a few hubs are near
-    everything.
-
+    neighbours: as lists in `coverage`, row i those of item i.
     Source: Radovanovic, Nanopoulos and Ivanovic 2010, S of N_k; population moments, uncorrected.
 
     >>> hubness(np.array([[1], [2], [0]]), n_items=3)
@@ -139,7 +133,6 @@ def _best(scores: Floats, k: int) -> NDArray[np.int64]:
 
 
 def _mean_of_filled(values: NDArray[np.float64], filled: Bools) -> NDArray[np.float64]:
-    """Returns (U,), the mean of each row's filled positions; nan if there are none."""
     n_filled = filled.sum(axis=1)
     totals = np.where(filled, values, 0.0).sum(axis=1)
     means = np.full(len(values), np.nan)

@@ -79,8 +79,7 @@ def space_health(vectors: Floats, seed: int = 0) -> SpaceHealth:
 def alignment(left: Floats, right: Floats) -> float:
     """Returns the mean squared distance of matched rows, in [0, 4]; 0 = the same, 2 = unrelated.
 
-    left, right: (n, d) unit rows, row i of both about the same track. Pairs with NaN on either side
-    are left out; DataError if none is left.
+    left, right: (n, d) unit rows. Pairs with NaN are left out; DataError if none is left.
     Source: Wang and Isola 2020, alpha = 2.
 
     >>> alignment(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
@@ -109,9 +108,8 @@ def neighbour_overlap(before: Floats, after: Floats, k: int) -> NDArray[np.float
     """Returns (n,), the share of each track's k nearest neighbours that stay so, in [0, 1].
 
     before: (n, d), after: (n, e), unit rows of the same n tracks in two spaces. Rows with NaN in
-    either are ignored, and nan in the result. k in [1, rows kept - 1]. Equal cosines in order of
-    row.
-    Chance is k / (n - 1). Cost: 2 x n x n x d, with at most 128 MB of float32 cosines held at once.
+    either are ignored, and nan in the result. Equal cosines are in order of row. Chance is k / (n -
+    1). Cost: 2 x n x n x d, with at most 128 MB of float32 cosines held at once.
 
     >>> space = np.eye(4)[[0, 0, 1, 1]]
     >>> neighbour_overlap(space, space[[0, 2, 1, 3]], k=1).tolist()

@@ -78,10 +78,7 @@ def hit_groups(scores: Floats, relevant: Bools) -> TieGroups:
 
 
 def recall(groups: TieGroups, k: int) -> float:
-    """Returns the expected hits in the first k, divided by min(k, number of relevant items).
-
-    The denominator is what a perfect ranking would hit, so 1.0 can always be reached.
-    """
+    """Returns the expected hits in the first k, divided by min(k, number of relevant items)."""
     if not groups.n_relevant:
         return float("nan")
     n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
@@ -91,11 +88,8 @@ def recall(groups: TieGroups, k: int) -> float:
 def ndcg(groups: TieGroups, k: int) -> float:
     """Returns the normalised discounted cumulative gain of the first k; each hit counts 1.
 
-    Position i, from 1, has the discount 1 / log2(i + 1); tied items share the mean discount of
-    their positions.
-
-    Source: Järvelin and Kekäläinen 2002 with the tie average of McSherry and Najork 2008, as in
-    scikit-learn.
+    Position i, from 1, has the discount 1 / log2(i + 1); tied items share their mean discount.
+    Source: Järvelin and Kekäläinen 2002; McSherry and Najork 2008 for ties, as in scikit-learn.
     """
     if not groups.n_relevant:
         return float("nan")
@@ -139,11 +133,7 @@ def auc(groups: TieGroups) -> float:
 
 
 def hit_rate(groups: TieGroups, k: int) -> float:
-    """Returns the chance that at least one of the first k items is relevant.
-
-    The tie at the k-th position is drawn from without replacement, so its misses are
-    hypergeometric.
-    """
+    """Returns the chance that one of the first k items is relevant; misses are hypergeometric."""
     if not groups.n_relevant:
         return float("nan")
     size = int(groups.size[0])
@@ -159,9 +149,7 @@ def hit_rate(groups: TieGroups, k: int) -> float:
 def average_precision_at_k(groups: TieGroups, k: int) -> float:
     """Returns the expected precision at each hit in the first k, summed, over min(k, hits in all).
 
-    With that denominator a perfect ranking gets 1.0 for any k; other definitions divide by the
-    number of relevant items.
-
+    A perfect ranking gets 1.0 for any k; other definitions divide by the number of relevant items.
     Source: McSherry and Najork 2008, average precision with ties, cut at k.
     """
     if not groups.n_relevant:
@@ -214,9 +202,8 @@ def metric_columns(rows: list[dict[str, float]]) -> dict[str, NDArray[np.float64
 def retrieval_ranks(queries: Floats, items: Floats, target: Ints) -> Floats:
     """Returns (n,) float64, the expected rank, from 1, of each query's target by dot product.
 
-    queries: (n, d); items: (m, d). target: (n,) int in [0, m). DataError for a vector that is not
-    finite. A tied item counts half; scores are tied if they differ by no more than float64
-    rounding.
+    queries: (n, d); items: (m, d), both finite, or DataError. target: (n,) int in [0, m). A tied
+    item counts half; scores are tied if they differ by no more than float64 rounding.
     Cost: n x m x d, with at most 32 MB of scores held at once, or one row of m.
     """
     for name, vectors in (("queries", queries), ("items", items)):

@@ -90,10 +90,7 @@ def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple[ir.Table, ir.Tabl
 def _candidates(
     events: ir.Table, liked: ir.Table, members: ir.Table, config: PairsConfig
 ) -> ir.Table:
-    """Returns the candidates of all sources, with `is_within_cap`.
-
-    events, liked (`liked_tracks`), members (`playlist_members`): of the same users.
-    """
+    """Returns the candidates of all sources, with `is_within_cap`; all of the same users."""
     positives = positive_events(events, config.min_played_s)
     tables = []
     for source in config.sources:
@@ -116,10 +113,7 @@ def _candidates(
 
 
 def _mark_within_cap(candidates: ir.Table, source: str, config: PairsConfig) -> ir.Table:
-    """Adds `is_within_cap`: true for the latest `max_pairs_per_user` pairs of each user.
-
-    candidates: of one source. Ids break ties.
-    """
+    """Marks the latest `max_pairs_per_user` candidates of each user, of one source, ties by id."""
     limit = config.max_pairs_per_user
     n_liked_pairs = config.max_liked_tracks * (config.max_liked_tracks - 1) // 2
     if source == "cooccurrence" and limit >= n_liked_pairs:  # no user has more: skip the sort
@@ -153,7 +147,6 @@ def filter_by_lift(pairs: ir.Table, likes: ir.Table, n_users: int, min_lift: flo
     """Drops co-occurrence pairs with a lift of at most `min_lift`; 1 = independent tracks.
 
     Lift: n_users of the pair * n_users / (likes of the anchor * likes of the positive).
-    likes: (track_id, n), users per liked track.
     """
     joined = pairs
     for end in (ANCHOR_ID, POSITIVE_ID):

@@ -83,9 +83,8 @@ class Engine:
     def materialize_partitions(
         self, expression: ir.Table, name: str, partition: ir.Value, n_partitions: int
     ) -> None:
-        """Computes `expression` once and stores it in partitions.
-
-        partition: expression for the partition of each row, 0 to n_partitions - 1.
+        """Computes `expression` once and stores its rows in `n_partitions` by the number
+        `partition`.
         """
         if n_partitions == 1:
             self.connection.to_parquet(expression, str(self._file(name)))
@@ -137,9 +136,8 @@ class Engine:
         return int(self.fetch_row(expression.aggregate(n=expression.count()))["n"])
 
     def microseconds(self, moment: ir.Value) -> ir.Value:
-        """Returns a UTC timestamp as whole microseconds since 1970.
-
-        ibis supports only seconds on all engines, so this calls the engine's own function.
+        """Returns a UTC timestamp in whole microseconds by the engine's function; ibis has only
+        seconds.
         """
 
         def signature(_: Any) -> int:
@@ -159,8 +157,7 @@ class Engine:
 def open_engine(options: EngineOptions | None = None) -> Iterator[Engine]:
     """Opens an engine with an empty folder, which is deleted at the end.
 
-    Raises ConfigError for an unknown engine, memory or folder, PonticelloError if Spark is not
-    installed.
+    ConfigError for an unknown engine, memory or folder, PonticelloError without Spark.
     """
     options = options or EngineOptions()
     if options.memory is not None and not _MEMORY.fullmatch(options.memory):

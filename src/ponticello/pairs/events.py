@@ -56,10 +56,7 @@ _UNTIL = "until"
 
 @dataclass(frozen=True)
 class EncodedLog:
-    """An encoded log, stored by `engine`.
-
-    tracks: sorted ids; a track's number is its position. users: (user_id, user_number).
-    """
+    """An encoded log. tracks: sorted ids, by their numbers. users: (user_id, user_number)."""
 
     engine: Engine
     tracks: pl.Series
@@ -134,7 +131,6 @@ def fill_columns(events: ir.Table) -> ir.Table:
 
 
 def _check_events(engine: Engine, events: ir.Table) -> int:
-    """Returns the number of events; DataError for nulls and for weights out of range."""
     required = (USER_ID, TRACK_ID, PLAYED_AT, EVENT)
     counts = {f"no {name}": events[name].isnull().sum() for name in required}
     is_in_range = events[WEIGHT].abs() <= WEIGHT_LIMIT  # false for NaN
@@ -155,10 +151,7 @@ def _check_events(engine: Engine, events: ir.Table) -> int:
 
 
 def _millionths(weight: ir.Value) -> ir.Value:
-    """Returns a weight (null counts as 1) in whole millionths, halves rounded to even.
-
-    The engines' own casts and rounding differ.
-    """
+    """Returns a weight (null = 1) in whole millionths; the engines' own rounding differs."""
     scaled = weight.fill_null(1.0) * WEIGHT_UNIT
     below = scaled.floor().cast("int64")
     remainder = scaled - below

@@ -115,10 +115,8 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     """Writes pairs.parquet from the training window, and validation-pairs.parquet for stage two.
 
     Validation pairs come from the log before the test window and connect a training with a
-    validation track; neither table has a test track. The caller holds the library's lock.
-
-    Raises DataError if the log is empty, or if held-out data could reach training
-    (`check_no_leak`).
+    validation track. The caller holds the library's lock. DataError if the log is empty, or if
+    held-out data could reach training (`check_no_leak`).
     """
     scan_interactions(folder)  # raises if the log is missing or damaged
     splits, duplicates = current_splits(folder)
@@ -247,8 +245,7 @@ def write_pairs(folder: LibraryPaths, pairs: pl.DataFrame) -> None:
 def read_pairs(folder: LibraryPaths) -> pl.DataFrame:
     """Reads pairs.parquet, with the columns of `PAIRS_SCHEMA`.
 
-    Raises LibraryError if pairs were never mined, DataError if the file is damaged or lacks a
-    column.
+    LibraryError if pairs were never mined, DataError if the file is damaged.
     """
     if not folder.pairs.is_file():
         raise folder.lacks("pairs yet", "no_pairs", "ponticello mine-pairs")
@@ -321,10 +318,7 @@ def encode_library_log(
 
 
 def _last_events(log: EncodedLog) -> pl.DataFrame:
-    """Returns the last event of every user and of every track: (user_id, track_id, played_at).
-
-    If the log has held-out data, one of these events shows it.
-    """
+    """Returns the last event of every user and track: one is held out if any is."""
     events = log.events()
     last_at = events[AT].max()
     last_track = events[TRACK_ID].argmax(events[AT])

@@ -35,9 +35,8 @@ _LISTENING_SESSION = "listening_session"
 
 
 def positive_events(log: ir.Table, min_played_s: float) -> ir.Table:
-    """Returns likes, complete plays, saves and playlist additions, and plays of `min_played_s`.
-
-    A play of unknown length counts.
+    """Returns likes, complete plays, saves, playlist additions, and long plays or of unknown
+    length.
     """
     is_long = log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s)
     is_long_play = (log[EVENT] == "play") & is_long
@@ -98,9 +97,8 @@ def playlist_events(members: ir.Table, max_tracks: int) -> ir.Table:
 
 
 def liked_tracks(positives: ir.Table, max_tracks: int) -> ir.Table:
-    """Returns the last `max_tracks` tracks each user liked: (user_id, track_id, at, weight).
-
-    at and weight are those of the latest positive event of the track.
+    """Returns the last `max_tracks` tracks each user liked, with time and weight of the latest
+    like.
     """
     latest = _latest_events(positives, [USER_ID, TRACK_ID]).select(USER_ID, TRACK_ID, AT, WEIGHT)
     newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
@@ -132,7 +130,6 @@ def _all_pairs(tracks: ir.Table, group: list[str], source: str) -> ir.Table:
 
 
 def _pair_events(events: ir.Table, anchor: ir.Value, positive: ir.Value, source: str) -> ir.Table:
-    """Returns the pair events of a rule, without pairs of a track with itself."""
     columns = {
         ANCHOR_ID: anchor,
         POSITIVE_ID: positive,

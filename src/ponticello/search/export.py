@@ -49,7 +49,6 @@ def listener_table(
 
 
 def _vector_columns(vectors: Sequence[np.ndarray]) -> list[pl.Series]:
-    """Returns a column per space, of arrays of its size."""
     columns = []
     for number, matrix in enumerate(vectors):
         dtype = pl.Array(pl.Float32, matrix.shape[1])

@@ -41,10 +41,7 @@ ADD_BLOCK_ROWS = 65_536  # rows added at once
 
 
 class FaissIndex:
-    """Finds rows of `n_rows` vectors with the FAISS indexes of `build_clusters`, one per space.
-
-    probed: clusters searched, by blend.
-    """
+    """Finds rows with the indexes of `build_clusters`. probed: clusters searched, by blend."""
 
     def __init__(
         self, indexes: Sequence["faiss.IndexIVFPQFastScan"], n_rows: int, probed: Mapping[str, int]
@@ -116,7 +113,6 @@ def open_clusters(files: Sequence[Path], n_rows: int, probed: Mapping[str, int])
 
 
 def _trained(sampled: np.ndarray, space: slice, n_lists: int) -> "faiss.IndexIVFPQFastScan":
-    """Returns an empty index with clusters of one space and codes of complete vectors."""
     import faiss
 
     size = sampled.shape[1]
@@ -135,10 +131,7 @@ def _trained(sampled: np.ndarray, space: slice, n_lists: int) -> "faiss.IndexIVF
 
 
 def lists_for(n: int) -> int:
-    """Returns the number of clusters for `n` vectors.
-
-    `LISTS`; fewer below 64,000 vectors, and about the square root above 2 million.
-    """
+    """Returns `LISTS`; fewer below 64,000 vectors, and about the root of `n` above 2 million."""
     few = max(1, n // SAMPLE_PER_LIST)
     return min(1 << (few.bit_length() - 1), max(LISTS, 1 << round(math.log2(n) / 2)))
 
@@ -195,10 +188,7 @@ def query_at_blend(vectors: np.ndarray, n_spaces: int, blend: float) -> np.ndarr
 
 
 def blend_of(query: np.ndarray, n_spaces: int) -> float:
-    """Returns the blend of a query (D,), from the lengths of its spaces.
-
-    The inverse of `query_at_blend` for unit vectors.
-    """
+    """Returns the blend of a query (D,): the inverse of `query_at_blend` for unit vectors."""
     if n_spaces == 1:
         return 0.0
     lengths = np.linalg.norm(query.reshape(2, -1), axis=1)

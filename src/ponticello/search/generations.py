@@ -239,7 +239,6 @@ def _live(place: Path) -> str:
 
 
 def _table(generation: Path) -> str:
-    """Returns the name of a generation's table on a server; empty if there is none."""
     try:
         return str(json.loads((generation / RECORD).read_bytes())["finder"]["table"])
     except (OSError, ValueError, KeyError, TypeError):

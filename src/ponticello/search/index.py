@@ -46,9 +46,8 @@ class VectorSpace:
 
 
 def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:
-    """Returns the calibration of cosines between random rows of `queries` (q, d), `vectors` (n, d).
-
-    When both are the same array, a row is never paired with itself.
+    """Returns the calibration of cosines between random rows of (q, d) and (n, d), never of one
+    row.
     """
     generator = np.random.default_rng(seed)
     left = generator.integers(len(queries), size=CALIBRATION_PAIRS)
@@ -76,10 +75,7 @@ class Query:
 
 
 class CandidateFinder(Protocol):
-    """Finds rows that are likely to be the nearest, faster than a comparison of all rows.
-
-    probed: the clusters searched, by blend.
-    """
+    """Finds rows that are likely to be the nearest. probed: the clusters searched, by blend."""
 
     probed: dict[str, int]
 
@@ -150,10 +146,7 @@ class EmbeddingIndex:
     def profile_query(
         self, track_ids: list[str], ridge: float, hub_correction: float
     ) -> tuple[Query, list[Query]]:
-        """Returns the profile of a user with these liked tracks, and the share of each track in it.
-
-        The scores of the shares add up to the profile's. DataError as `track_query`.
-        """
+        """Returns the profile of a user with these liked tracks, and each track's share of it."""
         seeds = self.track_query(track_ids).vectors
         profiles, levels = self.profiles(ridge, hub_correction)
         shares = []
@@ -224,8 +217,7 @@ class EmbeddingIndex:
     def scores(self, query: Query, blend: float) -> np.ndarray:
         """Returns (q, n) float32: (1 - blend) * semantic + blend * preference, each calibrated.
 
-        blend: 0 = semantic .. 1 = preference. DataError outside that range, or above 0 before stage
-        two.
+        DataError for a blend outside 0 to 1, LibraryError above 0 before stage two.
         """
         scores = np.zeros((len(query.vectors[0]), len(self.track_ids)), dtype=np.float32)
         for number, (scale, mean, vectors) in enumerate(self.weighted(query, blend)):
@@ -266,8 +258,8 @@ class EmbeddingIndex:
     def weighted(
         self, query: Query, blend: float
     ) -> list[tuple[float, float | np.ndarray, np.ndarray]]:
-        """Returns (scale, mean, query vectors) of each space; scale * (cosine - mean) is its part
-        of a score. DataError outside 0 to 1, LibraryError above 0 before stage two.
+        """Returns (scale, mean, query vectors) of each space; scale * (cosine - mean) is its
+        component.
         """
         if not 0 <= blend <= 1:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")

@@ -174,7 +174,6 @@ def _open_connection(url: str) -> "psycopg.Connection[Any]":
 
 
 def _row_count(connection: "psycopg.Connection[Any]", table: str) -> int | None:
-    """Returns the number of rows of `table`; None if it does not exist."""
     if connection.execute("SELECT to_regclass(%s)", [table]).fetchone() == (None,):
         return None
     records = connection.execute(f"SELECT count(*) FROM {table}").fetchall()

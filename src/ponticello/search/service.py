@@ -123,8 +123,7 @@ class SegmentScore:
 class QueryEncoder:
     """The models behind an index, loaded when first needed, and the latest text queries.
 
-    Loading raises CheckpointError if a run is missing or was trained again since the index was
-    built.
+    CheckpointError if a run is missing or was trained again since the index was built.
     """
 
     def __init__(self, folder: LibraryPaths, index: EmbeddingIndex) -> None:
@@ -168,10 +167,7 @@ class QueryEncoder:
 
 
 def text_query(models: Sequence[HTCL], text: str) -> Query:
-    """Returns the query "music like these words".
-
-    A text encoder that the models share reads the text once.
-    """
+    """Returns the query "music like these words"; a shared text encoder reads them once."""
     states: dict[int, np.ndarray] = {}
     vectors = []
     for model in models:
@@ -185,8 +181,7 @@ def text_query(models: Sequence[HTCL], text: str) -> Query:
 def sound_query(models: Sequence[HTCL], sound: str | Path | np.ndarray) -> Query:
     """Returns the query "music like this": a file, or a mono waveform (n,).
 
-    Models with the same features extract them once, which takes nearly all of the time. Errors as
-    `HTCL.encode_audio`.
+    Models with the same features extract them once. Errors as `HTCL.encode_audio`.
     """
     features: dict[str, np.ndarray] = {}
     vectors = []
@@ -394,7 +389,6 @@ class SearchService:
         excluded_rows: set[int],
         per_artist: int | None,
     ) -> list[int]:
-        """Returns the positions of the ranked rows that may be returned."""
         recordings = self.index.recordings
         hides_copies = self.folder.config.search.deduplicate_recordings
         seen_recordings = {recordings[row] for row in excluded_rows}
@@ -413,7 +407,6 @@ class SearchService:
         return selected
 
     def _result(self, row: dict[str, Any], rank: int, scores: np.ndarray) -> Result:
-        """Returns a row of the catalogue as a result. scores: (2,) semantic and preference."""
         path = row.get(schema.PATH)
         return Result(
             rank=rank,
@@ -561,10 +554,7 @@ class SearchService:
         )
 
     def segment_query(self, track_id: str, start_s: float, end_s: float) -> Query:
-        """Returns the query "like this segment of a track".
-
-        DataError if it lies behind the prepared part of the track.
-        """
+        """Returns the query "like this segment"; DataError if it is not prepared."""
         features, frame_s = self._features(track_id)
         first = int(start_s / frame_s)
         last = int(np.ceil(end_s / frame_s))
@@ -583,7 +573,6 @@ class SearchService:
         return frame_seconds(self.folder.config) is not None
 
     def _features(self, track_id: str) -> tuple[np.ndarray, float]:
-        """Returns the features of a track, and the seconds from one frame to the next."""
         frame_s = frame_seconds(self.folder.config)
         if frame_s is None:
             raise DataError(

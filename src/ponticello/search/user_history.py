@@ -80,10 +80,7 @@ class ListeningHistory:
 
 
 def load_listening_history(folder: LibraryPaths, index: EmbeddingIndex) -> ListeningHistory:
-    """Returns the library's log by user; an empty one without a log.
-
-    LibraryError if it is damaged, DataError in its rows.
-    """
+    """Returns the log by user, empty without a log; LibraryError or DataError if it is damaged."""
     n_tracks = len(index.track_ids)
     if not folder.interactions.is_file():
         no_rows = np.zeros(0, dtype=np.int32)
@@ -109,10 +106,7 @@ def load_listening_history(folder: LibraryPaths, index: EmbeddingIndex) -> Liste
 
 @dataclass(frozen=True)
 class Listener:
-    """A listener of `audience`: `semantic` + `preference` = `score`.
-
-    already_played: whether the track is in their events.
-    """
+    """A listener of `audience`. already_played: whether the track is in their events."""
 
     rank: int
     user_id: str
@@ -125,10 +119,7 @@ class Listener:
 def build_audience(
     index: EmbeddingIndex, seeds: Sequence[np.ndarray], ridge: float, hub_correction: float
 ) -> Query:
-    """Returns the profiles of m users, a row each, as `EmbeddingIndex.profile_query` does of one.
-
-    seeds: the rows of each user's liked tracks. Cost: m x d x d; memory m x D float32.
-    """
+    """Returns the profiles of m users from the rows of their liked tracks; memory m x D float32."""
     profiles, levels = index.profiles(ridge, hub_correction)
     directions = []
     offsets = []

@@ -87,7 +87,6 @@ def _fields(snapshot: Snapshot, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Returns a cell as JSON: None for NaN and infinity, text for times."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):

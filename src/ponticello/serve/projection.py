@@ -47,9 +47,8 @@ class ProjectedSpaces:
 
 
 def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
-    """Returns both maps of an index; the same every time.
-
-    Cost: about 10 s per map, then n x ANCHORS x d.
+    """Returns both maps of an index; always the same. Cost: about 10 s per map, then n x ANCHORS x
+    d.
     """
     n = len(index.track_ids)
     anchors = np.unique(np.linspace(0, n - 1, min(n, ANCHORS)).round().astype(np.int64))

@@ -280,9 +280,8 @@ class Path(ResponseModel):
 
 
 class Map(ResponseModel):
-    """Every track of the index on two plane maps: x and y in turn, 0 to 65535. largest_shifts: the
-    rows that moved most from one map to the other, the largest shift first. While the maps are
-    being drawn, ready is false and the lists are empty.
+    """Every track on two maps: x and y in turn, 0 to 65535, and the rows that moved most first.
+    While the maps are being drawn, ready is false and the lists are empty.
     """
 
     generation: str

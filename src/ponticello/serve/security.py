@@ -200,7 +200,6 @@ def _host_of_address(address: str) -> str:
 
 
 def _is_same_origin(headers: Headers) -> bool:
-    """Returns whether a request comes from a page of this service, or from no page at all."""
     origin = headers.get("origin")
     if origin is None:
         return True

@@ -110,10 +110,7 @@ class Snapshot:
 
 
 class LibraryWatcher:
-    """The snapshot in use, and the thread that replaces it when the folder changes.
-
-    on_swap: called with each new snapshot; on_failure: with the error that kept the old one in use.
-    """
+    """The snapshot in use, and the thread that replaces it. on_swap, on_failure: handlers."""
 
     def __init__(self, root: Path, settings: Sequence[str] = ()) -> None:
         self._root = root

@@ -109,7 +109,6 @@ def _page() -> str:
 
 
 def _about(snapshot: Snapshot) -> dict[str, Any]:
-    """Returns the answer of GET /api/library, as far as a copy can do it."""
     return {
         **library_info(snapshot),
         "name": snapshot.library.folder.root.name,
@@ -125,7 +124,6 @@ def _about(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _recordings(snapshot: Snapshot) -> np.ndarray:
-    """Returns (n,) a number for the recording of each row of the index."""
     index = snapshot.service.index
     if not snapshot.library.folder.config.search.deduplicate_recordings:
         return np.arange(len(index.track_ids))
@@ -193,7 +191,6 @@ def nearest_at_any(
 
 
 def _best(scores: np.ndarray, recordings: np.ndarray) -> list[int]:
-    """Returns the `NEAREST` rows with the highest scores, one per recording."""
     n = min(NEAREST + _SPARE, len(scores))
     while True:
         first = np.argpartition(-scores, n - 1)[:n] if n < len(scores) else np.arange(len(scores))

@@ -71,8 +71,7 @@ def roles_by_group(
 def same_recordings(tracks: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl.DataFrame:
     """Returns pairs (track_id, other_id) of one recording: by sound, MusicBrainz id or ISRC.
 
-    duplicates: as from `near_duplicates`; None if no sound was compared. Of several tracks with the
-    same id, each is paired with the first.
+    duplicates: as from `near_duplicates`; None if no sound was compared.
     """
     pairs = [] if duplicates is None else list(duplicates.select(TRACK_ID, OTHER_ID).iter_rows())
     for column, read_id in ((MBID, parse_mbid), (ISRC, _complete_isrc)):
@@ -89,10 +88,8 @@ def same_recordings(tracks: pl.DataFrame, duplicates: pl.DataFrame | None) -> pl
 def roles_by_column(tracks: pl.DataFrame, column: str) -> dict[str, str]:
     """Returns the roles of an official list, read from a column of the tracks table.
 
-    Values are train or training, validation, valid or val, and test, in any case. A track with
-    another value or none has no role.
-
-    ConfigError: there is no such column, or it names no training or no test track.
+    Values are train or training, validation, valid or val, and test, in any case; a track with
+    another value has no role. ConfigError: there is no such column, or no training or test track.
     """
     if column not in tracks.columns:
         raise ConfigError(
@@ -143,7 +140,6 @@ def _merge_groups(track_ids: list[str], groups: list[str], recordings: pl.DataFr
 def _assign(
     sizes: dict[str, int], n_assigned: Counter[str], n_tracks: int, config: SplitsConfig
 ) -> dict[str, str]:
-    """Returns a role for every group (name -> tracks), beside the tracks that have a role."""
     shares = {"test": config.test_share, "validation": config.validation_share}
     ordered = sorted(
         sizes, key=lambda group: hashlib.sha256(f"{config.seed}:{group}".encode()).digest()

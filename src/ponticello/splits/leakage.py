@@ -53,7 +53,6 @@ def check_no_leak(
 def _check_roles(
     splits: Splits, tracks: pl.DataFrame, duplicates: pl.DataFrame | None
 ) -> list[str]:
-    """Returns a note on artists and recordings in two roles; DataError unless official."""
     is_official = splits.scheme.tracks == "column"
     roles = pl.DataFrame(
         list(splits.roles.items()), schema={TRACK_ID: pl.String, _ROLE: pl.String}, orient="row"

@@ -103,8 +103,7 @@ Events of users without a moment of their own do not count.
 def moment(events: pl.DataFrame | pl.LazyFrame, share: float) -> datetime | None:
     """Returns the moment with `share` of the events before it; None without events.
 
-    Fewer events are before it if several fall on that moment. events: played_at. Days are counted
-    first, so that only the events of one day are sorted.
+    events: played_at. Days are counted first, so that only the events of one day are sorted.
     """
     times = events.lazy().select(PLAYED_AT)
     by_day = times.group_by(pl.col(PLAYED_AT).dt.date().alias(_DAY)).agg(n=pl.len()).sort(_DAY)
@@ -178,14 +177,11 @@ def make_splits(
     `roles_by_column`. Events, by `config.events`: the moments of the configured quantiles,
     `last_sessions`, or shares drawn at random.
 
-    previous: tracks keep these roles. duplicates: as from `near_duplicates`; tracks of one
-        recording, by these, a MusicBrainz id or an ISRC, get one role if they have none yet. The
-        roles of a column are taken as they are.
+    previous: tracks keep these roles. duplicates: as from `near_duplicates`; unless roles come from
+    a column, tracks of one recording get one role if they have none yet.
 
     ConfigError: a share, quantile or column that cannot be used. LibraryError: `previous` was made
     another way, or the column gives a track another role than before.
-
-        splits = make_splits(read_tracks(folder), None, SplitsConfig())
     """
     column = config.column if config.tracks == "column" else ""
     events_scheme = _events_scheme(interactions, config, previous)
@@ -229,10 +225,8 @@ def _refuse_another_scheme(previous: Splits | None, scheme: Scheme) -> None:
 def _events_scheme(
     interactions: pl.DataFrame | pl.LazyFrame | None, config: SplitsConfig, previous: Splits | None
 ) -> str:
-    """Returns how events are held out; "auto" is by time unless the log has no times.
-
-    A log has no times if its quantiles do not divide it, as where all events have one moment.
-    Splits that were made before are kept.
+    """Returns how events are held out; "auto" is by time unless the log's quantiles do not divide
+    it.
     """
     if config.events != "auto":
         return config.events
@@ -330,7 +324,6 @@ def load_splits(folder: LibraryPaths) -> Splits | None:
 
 
 def _read_splits(folder: LibraryPaths) -> tuple[Splits, str | None]:
-    """Returns the splits as they are on disk, and the SHA-256 that they should have."""
     table = pa.parquet.read_table(folder.splits)
     metadata = {}
     for key, value in (table.schema.metadata or {}).items():
@@ -373,11 +366,7 @@ def splits_sha256(splits: Splits) -> str:
 
 
 def describe(splits: Splits) -> str:
-    """Returns a sentence for reports: the scheme, with counts and moments.
-
-    >>> describe(Splits({"a": "train", "b": "test"}, None, None))[:55]
-    'Held out: whole artists and events by time; 1 train, 0 '
-    """
+    """Returns a sentence for reports: the scheme, with counts and moments."""
     counts = Counter(splits.roles.values())
     tracks = (
         f"{counts['train']:,} train, {counts['validation']:,} validation "
@@ -409,8 +398,6 @@ def window(splits: Splits, events: pl.DataFrame) -> pl.Series:
     events: played_at, and user_id where users have their own moments. A user that such splits do
     not know is newer than them and gets null, so that no event is trained on that may be measured
     later. DataError if there are events, but the splits were made without a listening history.
-
-        test = interactions.filter(window(splits, interactions) == "test")
 
     Where likes are held out at random, an event on a validation or test track belongs to that
     window, and all events of one listener on one track belong to the same one.

@@ -75,10 +75,7 @@ def restore_directories(parent: Path, name: str = "*") -> None:
 
 
 def is_left_over(path: Path) -> bool:
-    """Returns whether `path` is a temporary that an ended process of `atomic_write` left.
-
-    False for temporaries of other hosts: their processes cannot be seen from here.
-    """
+    """Returns whether `path` is a temporary that an ended process of this host left."""
     match = _TEMPORARY.fullmatch(path.name)
     if match is None or match["host"] != _host():
         return False

@@ -61,8 +61,6 @@ class SkippedRow:
 
 
 class _PathInside:
-    """A path inside the library's folder, as an attribute of `LibraryPaths`."""
-
     def __init__(self, name: str) -> None:
         self._name = name
 
@@ -114,9 +112,8 @@ class LibraryPaths:
 
     @contextmanager
     def lock(self, wait_s: float = 0.0, purpose: str = "writing") -> Iterator[None]:
-        """Holds the library for writing.
-
-        Directories that a killed writer of this host had moved aside get their names back first.
+        """Holds the library for writing; first undoes what a killed writer of this host left
+        halfway.
 
         purpose: shown to other processes that are refused.
         LibraryError (library_locked) if another process holds it for longer than `wait_s`.

@@ -31,8 +31,7 @@ def read_parquet(
 ) -> pl.DataFrame:
     """Returns the rows of a Parquet file or of its bytes; only `columns`, if they are given.
 
-    DataError: it is missing, damaged or no Parquet file, or lacks a column. name: its name in the
-    error.
+    DataError: it is missing, damaged or no Parquet file, or lacks a column. name: in the error.
     """
     with _readable(name):
         with _opened(source) as file:
@@ -98,10 +97,7 @@ def _opened(source: Path | bytes) -> pq.ParquetFile:
 
 @contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Raises DataError for the errors of pyarrow and polars.
-
-    pyarrow reads first, since polars panics at some damaged files.
-    """
+    """Raises DataError for errors of pyarrow, which reads first, since polars may panic."""
     try:
         yield
     except (
@@ -231,7 +227,6 @@ def _read_plain_csv(data: bytes, delimiter: str) -> RawTable | None:
 
 
 def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
-    """Reads any CSV, with every fault by its line; about 2 us per field."""
     lines, not_utf8 = lines_of(data)
     records = _records(lines, delimiter)
     _, end, fields, problem = next(records)
@@ -265,10 +260,7 @@ def _read_csv(data: bytes, delimiter: str, name: str) -> RawTable:
 
 
 def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
-    """Yields (first line, last line, fields, problem) of every record.
-
-    A stray quote costs its own line, not the file.
-    """
+    """Yields (first line, last line, fields, problem); a stray quote costs its own line only."""
     start = width = 0
     while start < len(lines):
         base = start

@@ -59,12 +59,9 @@ def read_table(
     (Datetime, UTC); they are stripped, and null where empty. Other columns stay as they came. A
     text is split into texts at `;` and `|`. A time is ISO 8601 (UTC where it names no zone), or
     Unix seconds or milliseconds. In `tracks` the first row of an id wins. Lines count from 1, the
-    header included; a record over several lines goes by its first. In Parquet: rows from 1.
+    header included; in Parquet, rows do.
 
-    DataError: no such file, another format, an empty or unreadable file, a required column that is
-    missing.
-
-        tracks, lines, skipped = read_table(Path("tracks.csv"), TRACKS, {"track_id": "id"})
+    DataError: as `read_raw`, or a required column is missing.
     """
     raw = read_raw(path, path.name, raw_kinds(table, rename))
     return validate_table(raw, path.name, table, rename)
@@ -172,10 +169,7 @@ def _is_textual(dtype: Any) -> bool:
 
 
 def _times(values: pl.Series) -> pl.Series:
-    """Returns UTC moments from dates, ISO 8601 text, or Unix seconds or milliseconds.
-
-    Null outside 1990 to 2100.
-    """
+    """Returns UTC moments of dates, ISO 8601 or Unix times; null outside 1990 to 2100."""
     if values.dtype.is_temporal():
         times = values.cast(DTYPES["time"])
     else:

@@ -42,10 +42,7 @@ def import_tracks(
     An update sets every column that the table has (an empty cell empties it) and keeps the others.
     A row without `path` is a track without audio.
 
-    DataError: see `read_table`; audio_root is not a folder. LibraryError: another process is
-    writing.
-
-        import_tracks(folder, Path("tracks.csv"), columns={"path": "file", "genres": "genre"})
+    DataError: see `read_table`; audio_root is not a folder.
     """
     root = (audio_root or path.parent).resolve()
     if audio_root and not root.is_dir():
@@ -70,13 +67,9 @@ def import_tracks(
 def import_track_list(folder: LibraryPaths, path: Path) -> ImportResult:
     """Adds the audio files that a text file or playlist names, one per line, to the library.
 
-    Relative paths start from the list's folder and may not leave it; empty lines and lines with
-    `#` are ignored. A track's id is the slug of its path relative to that folder, with 16 hex
-    digits of the path's SHA-256; its title is made from the file's name.
-
-    DataError: the list is not a .txt, .m3u or .m3u8 file. LibraryError: another process is writing.
-
-        import_track_list(folder, Path("music/all.m3u8"))
+    Relative paths start from the list's folder and may not leave it; empty lines and lines with `#`
+    are ignored. A track's id is the slug of its path relative to that folder, with 16 hex digits of
+    the path's SHA-256. DataError: the list is not a .txt, .m3u or .m3u8 file.
     """
     if path.suffix.lower() not in LIST_SUFFIXES:
         raise DataError(
@@ -112,10 +105,7 @@ def import_track_list(folder: LibraryPaths, path: Path) -> ImportResult:
 
 
 def read_tracks(folder: LibraryPaths) -> pl.DataFrame:
-    """Returns the catalogue, one row per track, with every column of `TRACKS` (null if unknown).
-
-    LibraryError: no tracks were imported yet, or the file is damaged.
-    """
+    """Returns the catalogue with every column of `TRACKS`; LibraryError if there is none."""
     if not folder.tracks.is_file():
         raise folder.lacks("tracks", "no_tracks", "ponticello scan MUSIC")
     return fill_columns(read_stored_table(folder.tracks), TRACKS)
@@ -151,10 +141,7 @@ def fill_columns(frame: Frame, table: Table) -> Frame:
 
 
 def concat_tables(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Returns the rows and columns of both; DataError if a column's types cannot be merged.
-
-    name: the file of `new`, for the message.
-    """
+    """Returns the rows of both; DataError names the file `name` if types cannot be merged."""
     try:
         return pl.concat([old, new], how="diagonal_relaxed")
     except pl.exceptions.PolarsError:
@@ -170,11 +157,7 @@ def concat_tables(old: pl.DataFrame, new: pl.DataFrame, name: str) -> pl.DataFra
 
 
 def merge_tracks(folder: LibraryPaths, tracks: pl.DataFrame, name: str) -> tuple[int, int]:
-    """Adds rows with distinct ids to tracks.parquet and updates known ones.
-
-    The caller holds `folder.lock()`. name: what an error calls these rows. Returns (n_updated,
-    n_total).
-    """
+    """Adds and updates rows of tracks.parquet; returns (n_updated, n_total). name: in errors."""
     old = read_stored_table(folder.tracks) if folder.tracks.is_file() else tracks.clear()
     n_updated = tracks.join(old, on=TRACK_ID, how="semi").height
     replaced_columns = [column for column in tracks.columns if column != TRACK_ID]
@@ -196,7 +179,6 @@ def _import_rows(
 
 
 def _stored_path(folder: LibraryPaths, root: Path, value: str) -> str:
-    """Returns a file's path relative to the library, or absolute outside it."""
     try:
         target = (root / value).resolve()
         if not Path(value).is_absolute() and not target.is_relative_to(root):
@@ -219,7 +201,6 @@ def _id_of_listed_file(relative_path: str) -> str:
 
 
 def _title_of_file(path: str) -> str:
-    """Makes a title from a file name: `03_slow-piano.wav` becomes `slow piano`."""
     stem = Path(path).stem
     name = " ".join(stem.replace("_", " ").split())
     title = re.sub(r"^\d{1,3}(?:[.\-)]\s*|\s+(?:-\s+)?)", "", name) or name

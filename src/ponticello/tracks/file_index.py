@@ -125,9 +125,8 @@ class FileMatcher:
         return True
 
     def find_moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
-        """Returns the claimable track with this content, else with this sound.
-
-        Of several, one with the same file name is preferred.
+        """Returns the claimable track of this content or sound, of this file name if there are
+        several.
         """
         for file_hash in (facts.content_hash, _audio_key(facts.audio_hash)):
             candidates = []
@@ -191,10 +190,7 @@ def read_files(folder: LibraryPaths) -> pl.DataFrame:
 
 @dataclass
 class _ReadFile:
-    """A file that was read now.
-
-    tags: None if they cannot be read. previous: its row of files.parquet before.
-    """
+    """A file that was read now. previous: its former row; tags: None if they cannot be read."""
 
     path: str
     row: IndexedFile
@@ -285,9 +281,8 @@ class ScanTransaction:
         self._waiting = {}
 
     def publish(self) -> None:
-        """Writes the files taken since the last call.
-
-        The catalogue is written first, so that a kill in between loses no track.
+        """Writes the files taken so far, the catalogue first, so that a kill in between loses no
+        track.
         """
         if not self._batch:
             return
@@ -422,7 +417,6 @@ def _may_exist(path: Path) -> bool:
 
 
 def _last_tags(file: _ReadFile) -> dict[str, Any]:
-    """Returns the tags as last read: now, or before the file became unreadable."""
     tags = file.tags if file.tags is not None else (file.previous or {})
     return {column: tags.get(column) for column in TAG_SCHEMA}
 
@@ -447,10 +441,7 @@ def _updated_cells(
 
 
 def write_duplicates(folder: LibraryPaths, deleted_ids: Set[str]) -> int:
-    """Writes duplicates.csv, group by group; returns the number of tracks in it.
-
-    deleted_ids: tracks without a file, which are left out. Without duplicates the file is removed.
-    """
+    """Writes duplicates.csv, or removes it; returns the tracks in it. deleted_ids: left out."""
     if not folder.tracks.is_file():
         return 0
     tracks = read_tracks(folder).filter(~pl.col(TRACK_ID).is_in(list(deleted_ids)))
@@ -476,7 +467,6 @@ def write_duplicates(folder: LibraryPaths, deleted_ids: Set[str]) -> int:
 def _duplicate_groups(
     folder: LibraryPaths, tracks: pl.DataFrame
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yields (reason, track ids) of every two or more tracks that are one recording."""
     sounds = read_files(folder).select(TRACK_ID, AUDIO_HASH).drop_nulls()
     sounds = sounds.join(tracks, on=TRACK_ID, how="semi")
     for reason, identifiers in (

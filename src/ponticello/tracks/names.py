@@ -123,10 +123,7 @@ def parse_title(value: str) -> Title:
 
 @lru_cache(maxsize=100_000)
 def parse_artist(value: str) -> Artist:
-    """Splits an artist into name and guests: `The Owls feat. Ada` is `owls` with the guest `ada`.
-
-    Names joined in other ways stay whole, since they may be one band's.
-    """
+    """Splits an artist into name and guests; names joined in other ways than "feat." stay whole."""
     names = [name for name in _collapse_spaces(value).split(";") if name.strip()]
     first, guests = _split_guests(names[0] if names else "")
     for name in names[1:]:
@@ -154,9 +151,6 @@ def parse_album(value: str) -> str:
 def lead_artist(name: str | None) -> str:
     """Returns the main artist in lower case; "" if unknown or a name such as "Various Artists".
 
-    Guests ("feat. ..."), a leading "The", case and punctuation make no other artist. Names joined
-    in other ways stay whole: they may be one band's.
-
     >>> lead_artist("The Owls feat. Ada"), lead_artist("Ada & Bo"), lead_artist("Unknown Artist")
     ('owls', 'ada and bo', '')
     """
@@ -174,9 +168,8 @@ def lead_artists(tracks: pl.DataFrame) -> dict[str, str]:
 
 
 def artist_groups(tracks: pl.DataFrame) -> list[str]:
-    """Returns each track's group: `artist:` and the lead artist, else `album:...` or `track:...`.
-
-    A group of several spellings is named by the alphabetically first one, after `normalize_name`.
+    """Returns each track's group: `artist:` and the first spelling, else `album:...` or
+    `track:...`.
     """
     leads = []
     spellings: dict[str, str] = {}
@@ -230,7 +223,6 @@ def _guest_names(value: str) -> set[str]:
 
 
 def _add_versions(label: str, versions: set[str], editions: set[str]) -> bool:
-    """Returns whether a label names a version, and adds its names to the two sets."""
     if _VERSION_WORDS.isdisjoint(normalize_words(label).split()):
         return False
     for piece in re.split(r"[/,;]", label):
@@ -251,6 +243,5 @@ def _expand_words(value: str) -> str:
 
 
 def _is_word_character(character: str) -> bool:
-    """Returns whether a character is a letter, number, symbol or combining accent."""
     category = unicodedata.category(character)
     return category[0] in "LNS" or category in ("Mn", "Mc")

@@ -61,11 +61,9 @@ def scan_folder(
     """Brings the catalogue in step with the sound files under `root`.
 
     The caller holds `folder.lock()`. New files become tracks. A changed tag changes its cell; an
-    edited cell stays until its tag changes, and other columns stay as they are. A file that was
-    moved or renamed keeps its track: it is recognised by its content or, with new tags, by its
-    sound. The track of a deleted file stays. Deleted and unreadable files are listed in
-    skipped.csv, tracks that share a recording in duplicates.csv. A track that was imported with
-    the same path is taken over, and its empty cells are filled.
+    edited cell stays until its tag changes. A moved or renamed file keeps its track, by its content
+    or its sound; so does a deleted one. A track that was imported with the same path is taken over,
+    and its empty cells are filled.
 
     workers: processes that read, within `limits`; None reads trusted files in this process.
     on_progress: called with (files read, files to read).
@@ -226,7 +224,6 @@ def _suffix(path: str) -> str:
 def _read(
     paths: Sequence[Path], workers: int | None, limits: LimitsConfig
 ) -> Generator[FileFacts | TaskFailure]:
-    """Yields the facts of each file, or why there are none."""
     if workers is None or not paths:
         for path in paths:
             try:

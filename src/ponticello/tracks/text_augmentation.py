@@ -50,10 +50,7 @@ def reword_text(row: Mapping[str, Any], generator: np.random.Generator) -> str:
 def track_variants(tracks: pl.DataFrame, n: int, seed: int) -> list[list[str]]:
     """Returns n texts per row: `track_text`, then n - 1 of `reword_text`; [] without any text.
 
-    n: 1 or more. A row's texts depend on its columns, its track_id and `seed` alone. Some may be
-    equal, mostly those of tracks with few columns. Cost: about 50 us a text.
-
-        track_variants(read_tracks(folder), n=8, seed=0)
+    A row's texts depend on its columns, its track_id and `seed` alone. Cost: about 50 us a text.
     """
     assert n >= 1
     variants: list[list[str]] = []

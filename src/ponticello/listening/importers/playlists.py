@@ -188,7 +188,6 @@ def _locate(source: HistoryFile, location: str) -> TrackReference:
 
 
 def _artist_and_title(value: str) -> dict[str, str | None]:
-    """Returns both of `Artist - Title`; without the dash, a title alone."""
     artist, dash, title = value.partition(" - ")
     if not dash:
         return {"title": parse_text(value)}

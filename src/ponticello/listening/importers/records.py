@@ -242,9 +242,8 @@ class EventBuffer:
         self._frames.append(rows.select(list(EVENT_COLUMNS)))
 
     def take_events(self) -> pl.DataFrame:
-        """Returns and forgets all events.
-
-        An event that has only a ListenBrainz spelling gets the reference of the listen with it.
+        """Returns and forgets all events; one with a ListenBrainz spelling gets its listen's
+        reference.
         """
         by_msid = {}
         for index, reference in enumerate(self.references):
@@ -271,7 +270,6 @@ class EventBuffer:
 
 
 def _fill(rows: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
-    """Casts the columns of `schema`; missing ones become null."""
     columns = []
     for name, dtype in schema.items():
         column = pl.col(name) if name in rows.columns else pl.lit(None)
@@ -288,9 +286,8 @@ JsonItems = Iterator[tuple[int, dict[str, Any] | BadRecord]]
 
 
 def json_lines(stream: BinaryIO) -> JsonItems:
-    """Yields (line, object) of every non-empty line of a JSONL file, or its fault.
-
-    A `BadRecord` lacks the text, which may name accounts, addresses and countries.
+    """Yields (line, object) of a JSONL file, or its fault without the text, which may name
+    accounts.
     """
     number = 0
     while raw := stream.readline(LONGEST_ITEM):

@@ -106,15 +106,12 @@ def import_history(
 
     path: None only retries the events that are unmatched so far, as every import does.
     file_format: None detects it from each file's content. columns: for tables and Last.fm.
-    user: the user of exports of one person (`ME` if None). pseudonyms: False keeps the names of
-    new users as their ids. zone: of dates without one. on_progress: called with (bytes read, all
+    user: the user of exports of one person (`ME` if None). pseudonyms: False keeps the names of new
+    users as their ids. zone: of dates without one. on_progress: called with (bytes read, all
     bytes). Rows that cannot be read go to skipped.csv by file and line, tracks without a match to
     unmatched.csv; their events are kept.
 
     DataError: no readable history at `path`. ConfigError: options that exclude each other.
-    LibraryError: no catalogue yet, or another process is writing.
-
-        import_history(folder, Path("my_spotify_data.zip"), user="ada")
     """
     tracks = read_tracks(folder)
     reader = _HistoryReader(columns or {}, user, zone)
@@ -270,7 +267,6 @@ def _assign_users(
 def _match_all(
     references: list[TrackReference], catalog: CatalogMatcher, suggestions: SuggestionIndex | None
 ) -> list[Match]:
-    """Matches every reference. suggestions: also try the rule `fuzzy`."""
     matches = []
     for reference in references:
         result = match_track(reference, catalog)
@@ -283,7 +279,6 @@ def _match_all(
 
 
 def _add_tracks(events: pl.DataFrame, matches: list[Match]) -> pl.DataFrame:
-    """Adds the columns `track_id` (null without a match) and `rule`."""
     track_ids = pl.Series(TRACK_ID, [result.track_id for result in matches], pl.String)
     rules = pl.Series(_RULE, [result.rule for result in matches], pl.String)
     table = pl.DataFrame([track_ids, rules]).with_row_index(REFERENCE)

@@ -164,10 +164,7 @@ def _open(archive: zipfile.ZipFile, member: zipfile.ZipInfo, damage: list[str]) 
 
 
 class _Member(io.RawIOBase):
-    """A zip's member up to its first damage, which is added to `damage`.
-
-    The checksum is checked with the last piece; if it is wrong, that piece is lost.
-    """
+    """A zip's member up to its first damage, which is added to `damage`."""
 
     def __init__(self, stream: IO[bytes], size: int, damage: list[str]) -> None:
         self._stream = stream

@@ -72,8 +72,7 @@ class Decoder:
     def decode(self, task: DecodeTask) -> DecodedSound:
         """Returns the start of a file, mono, or its peaks, 0 to 1.
 
-        APIError: 422 unsupported_audio, 413 too_large for a file that lasts too long or needs too
-        much memory, 503 busy.
+        APIError: 422 unsupported_audio, 413 too_large in time or memory, 503 busy.
         """
         if not self._waiting.acquire(blocking=False):
             raise _busy()
@@ -137,10 +136,7 @@ def sound_path(snapshot: Snapshot, track_id: str) -> Path:
 
 
 def check_sound(path: Path) -> tuple[os.stat_result, str]:
-    """Returns the status of an audio file and its media type, by its bytes and not by its name.
-
-    APIError: 404 file_missing if there is no such file, 422 unsupported_audio if it is not audio.
-    """
+    """Returns the status and the media type of an audio file, by its bytes; APIError 404 or 422."""
     try:
         with open_audio_file(path) as file:
             kind = detect_format(path, file)

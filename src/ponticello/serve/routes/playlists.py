@@ -136,7 +136,6 @@ def _file(text: str, media_type: str, title: str, suffix: str) -> Response:
 
 
 def _file_of(media_type: str, json_type: str = "string") -> dict[str, Any]:
-    """Returns the options of a route that returns a file."""
     content = {media_type: {"schema": {"type": json_type}}}
     response = {"description": "The file", "content": content}
     return {"response_class": Response, "responses": {200: response}}

@@ -51,10 +51,7 @@ class SearchRoutes:
     def answer(
         self, request: schemas.SearchRequest | schemas.RecommendRequest
     ) -> schemas.RankedList:
-        """Returns the ranked list for a query of several terms, for a user, or for recent tracks.
-
-        The whole list comes from one generation.
-        """
+        """Returns the ranked list of terms, a user or recent tracks, all from one generation."""
         started = time.perf_counter()
         if isinstance(request, schemas.SearchRequest):
             query = self.resolve_terms(request)

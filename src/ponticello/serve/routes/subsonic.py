@@ -93,7 +93,6 @@ class Envelope(BaseModel):
 
 
 def _matches(snapshot: Snapshot, track_ids: Sequence[str], of: str) -> list[SonicMatch]:
-    """Returns these tracks as songs of Subsonic, with their similarity to the track `of`."""
     matches = []
     for track in tracks_of(snapshot, track_ids):
         duration_s = track["duration_s"]

@@ -144,10 +144,7 @@ class UploadedSound(BaseModel):
 
 
 class Uploads:
-    """Receives, decodes and remembers sounds. Close it to delete its folder and end its processes.
-
-    decoder: kept warm. clock: in s.
-    """
+    """Receives, decodes and remembers sounds until closed. decoder: kept warm. clock: in s."""
 
     def __init__(self, decoder: Decoder, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = ReceivingLimits()
@@ -188,9 +185,8 @@ class Uploads:
                 self.n_under_way -= 1
 
     def hear(self, path: Path, models: Sequence[HTCL], spaces: Sequence[str]) -> UploadedSound:
-        """Decodes a file and keeps its vectors under the models; APIError as `Decoder.decode`.
-
-        spaces: the ids of the models' spaces.
+        """Decodes a file and keeps its vectors under the ids of `spaces`; APIError as
+        `Decoder.decode`.
         """
         mel = models[0].settings.mel
         keep_s = mel.max_seconds + _LEAD_IN_S
@@ -248,9 +244,8 @@ _FORM: dict[str, Any] = {
 
 @router.post("/api/uploads", openapi_extra=_FORM, summary="Hear a sound that is not in the library")
 async def upload(request: Request, now: Now) -> UploadedSound:
-    """The field `file`: mp3, flac, ogg, opus, wav or aiff. It is decoded, encoded and deleted; only
-    its vectors are kept, in memory, for an hour. Use the id as `{"upload_id": id}` in the terms of
-    a question.
+    """The field `file`: mp3, flac, ogg, opus, wav or aiff. Only its vectors are kept, for an hour.
+    Use the id as `{"upload_id": id}` in the terms of a question.
     """
     uploads: Uploads = request.app.state.uploads
     # Before the file is received, which is in vain without models.
