@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ponticello.tracks.text import TEMPLATE, track_text
-from ponticello.tracks.text_augmentation import MARKS, reword_text, track_variants
+from ponticello.tracks.text import MARKS, TEMPLATE, reword_text, track_text, track_variants
 
 ROW: dict[str, Any] = {
     "title": "Tttt",

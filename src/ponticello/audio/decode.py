@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from ponticello.audio.formats import (
     ADVICE,
     Kind,
+    audio_error,
     detect_format,
     open_audio_file,
-    printable_path,
     undecodable,
 )
 from ponticello.audio.worker_pool import Reply
-from ponticello.errors import AudioError, ConfigError
+from ponticello.errors import ConfigError
 
 _BLOCK_FRAMES = 65_536  # decoded at once
 _MARGIN_S = 0.25  # decoded past the cut: longer than soxr's filter, so that the cut has no effect
@@ -77,15 +77,14 @@ def load_audio(
     path = Path(path)
     waveform, rate = _decode(path, math.inf if max_seconds is None else max_seconds + _MARGIN_S)
     if not np.abs(waveform).max(initial=0.0) <= _MAX_SAMPLE:  # also refuses NaN
-        raise AudioError(
-            f"{printable_path(path)}: holds samples that are no sound (NaN, infinite or huge); "
-            "export it again"
+        raise audio_error(
+            path, "holds samples that are no sound (NaN, infinite or huge); export it again"
         )
     waveform = resample(waveform, rate, sample_rate)
     if n_wanted < len(waveform):
         waveform = waveform[: int(n_wanted)]
     if not len(waveform):
-        raise AudioError(f"{printable_path(path)}: holds no sound")
+        raise audio_error(path, "holds no sound")
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
@@ -217,14 +216,14 @@ def _decode_with_av(
         import av
     except ImportError:
         extra = "or, to read it as it is: pip install 'ponticello[av]'"
-        raise AudioError(f"{printable_path(path)}: {name} {ADVICE}, {extra}") from None
+        raise audio_error(path, f"{name} {ADVICE}, {extra}") from None
     file.seek(0)
     blocks: list[NDArray[np.float32]] = []
     rate = 0
     try:
         with av.open(file, format=demuxer, options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
-                raise AudioError(f"{printable_path(path)}: holds no sound")
+                raise audio_error(path, "holds no sound")
             resampler = av.AudioResampler(format="fltp")  # keeps rate and channels
             n_left = math.inf
             for frame in _frames_of(container, resampler):
@@ -239,7 +238,7 @@ def _decode_with_av(
     except (av.FFmpegError, ValueError) as error:
         raise undecodable(path, str(getattr(error, "strerror", None) or error)) from None
     if not blocks:
-        raise AudioError(f"{printable_path(path)}: holds no sound")
+        raise audio_error(path, "holds no sound")
     waveform = np.concatenate(blocks)
     if math.isfinite(seconds):
         waveform = waveform[: math.ceil(seconds * rate)]
@@ -263,9 +262,7 @@ def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
 
 def _check_rate(path: Path, rate: int) -> int:
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
-        raise AudioError(
-            f"{printable_path(path)}: its header is damaged, it says {rate} Hz; replace the file"
-        )
+        raise audio_error(path, f"its header is damaged, it says {rate} Hz; replace the file")
     return rate
 
 

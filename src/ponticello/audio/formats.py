@@ -58,23 +58,23 @@ def open_audio_file(path: Path) -> Iterator[BinaryIO]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
-            raise AudioError(f"{printable_path(path)}: is {kind}, not a file")
+            raise audio_error(path, f"is {kind}, not a file")
         # O_NONBLOCK: if a pipe replaces the file now, opening it does not wait for a writer.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         with open(os.open(path, flags), "rb", buffering=0) as file:  # noqa: PTH123  # a descriptor
             yield file
     except FileNotFoundError:
-        raise AudioError(f"{printable_path(path)}: there is no such file") from None
+        raise audio_error(path, "there is no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise AudioError(f"{printable_path(path)}: cannot be read: {reason}") from None
+        raise audio_error(path, f"cannot be read: {reason}") from None
 
 
 def detect_format(path: Path, file: BinaryIO) -> Kind:
     """Returns the kind of audio after ID3 tags; AudioError if it is not audio, or not supported."""
     head = file.read(_HEAD_BYTES)
     if not head:
-        raise AudioError(f"{printable_path(path)}: the file is empty")
+        raise audio_error(path, "the file is empty")
     has_id3 = False
     start = 0
     while head[:3] == b"ID3" and len(head) >= 10:  # before mp3, FLAC and AAC, perhaps repeated
@@ -84,14 +84,12 @@ def detect_format(path: Path, file: BinaryIO) -> Kind:
         head = file.read(_HEAD_BYTES)
     for offset, magic, name in _UNSUPPORTED:
         if head[offset:].startswith(magic):
-            raise AudioError(f"{printable_path(path)}: {name} {ADVICE}")
+            raise audio_error(path, f"{name} {ADVICE}")
     for offset, magic, name in _NOT_AUDIO:
         if head[offset:].startswith(magic):
-            raise AudioError(f"{printable_path(path)}: is {name}, not audio")
+            raise audio_error(path, f"is {name}, not audio")
     if not has_id3 and not head.startswith(b"NIST_1A") and not head.translate(None, _TEXT_BYTES):
-        raise AudioError(
-            f"{printable_path(path)}: is text (a playlist, a web page or the like), not audio"
-        )
+        raise audio_error(path, "is text (a playlist, a web page or the like), not audio")
     return _kind(head, has_id3)
 
 
@@ -127,9 +125,12 @@ def printable_path(path: Path) -> str:
     return str(path) if str(path).isprintable() else repr(str(path))
 
 
+def audio_error(path: Path, reason: str) -> AudioError:
+    """Returns the error for a file that cannot be used, and why."""
+    return AudioError(f"{printable_path(path)}: {reason}")
+
+
 def undecodable(path: Path, reason: str) -> AudioError:
     """Returns the error for a file that a decoder refuses. reason: the decoder's message."""
     reason = reason.strip().rstrip(".")
-    return AudioError(
-        f"{printable_path(path)}: cannot be decoded ({reason}); replace the file or re-encode it"
-    )
+    return audio_error(path, f"cannot be decoded ({reason}); replace the file or re-encode it")

@@ -16,6 +16,7 @@ from ponticello.config import SimulationConfig
 from ponticello.errors import ShapeError
 from ponticello.features.store import FeatureStore
 from ponticello.storage import schema
+from ponticello.storage.validation import DTYPES
 
 FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 LISTENED_S = 30.0  # s, of a track that is played to the end
@@ -23,15 +24,8 @@ USER_PREFIX = "simulated-"
 N_TRAITS = 6  # at most
 TAG_SHARES = (0.08, 0.6)  # shares of the tracks that carry a tag, outside which it is ignored
 _Event = tuple[object, ...]  # values of _SCHEMA
-_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    schema.USER_ID: pl.String,
-    schema.TRACK_ID: pl.String,
-    schema.PLAYED_AT: pl.Datetime("us", "UTC"),
-    schema.EVENT: pl.String,
-    schema.PLAYED_S: pl.Float64,
-    schema.CONTEXT_TRACK_ID: pl.String,
-    schema.SESSION_ID: pl.String,
-}
+_SCHEMA = {name: DTYPES[kind] for name, kind in schema.INTERACTIONS.kinds.items()}
+del _SCHEMA[schema.WEIGHT]
 
 
 def simulate_listeners(

@@ -5,35 +5,20 @@ from functools import partial
 from pathlib import Path
 
 from ponticello.errors import PonticelloError
-from ponticello.maintenance.check_environment import (
-    MACHINE,
-    check_decoders,
-    check_extras,
-    check_text_encoder,
-    check_versions,
-)
-from ponticello.maintenance.check_library import (
-    check_frames,
-    check_index,
-    check_left_over,
-    check_log,
-    check_pairs,
-    check_room,
-    check_runs,
-    check_tracks,
-)
+from ponticello.maintenance import check_environment, check_library
+from ponticello.maintenance.check_environment import MACHINE
 from ponticello.maintenance.findings import SEVERITIES, Check, Finding, run_check
 from ponticello.storage.layout import SETTINGS_FILE, LibraryPaths, open_library
 
 _LIBRARY_CHECKS: tuple[tuple[str, Callable[[LibraryPaths], Iterator[Finding]]], ...] = (
-    ("tracks.parquet", check_tracks),
-    ("interactions.parquet", check_log),
-    ("pairs.parquet", check_pairs),
-    ("prepared frames", check_frames),
-    ("runs/", check_runs),
-    ("index/", check_index),
-    ("left over", check_left_over),
-    ("disk", check_room),
+    ("tracks.parquet", check_library.check_tracks),
+    ("interactions.parquet", check_library.check_log),
+    ("pairs.parquet", check_library.check_pairs),
+    ("prepared frames", check_library.check_frames),
+    ("runs/", check_library.check_runs),
+    ("index/", check_library.check_index),
+    ("left over", check_library.check_left_over),
+    ("disk", check_library.check_room),
 )
 
 
@@ -43,9 +28,9 @@ def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]
     Changes no file: a check that fails is a finding. Cost: seconds, and reading the whole index.
     """
     checks: list[tuple[str, Check]] = [
-        (MACHINE, check_versions),
-        (MACHINE, check_extras),
-        (MACHINE, check_decoders),
+        (MACHINE, check_environment.check_versions),
+        (MACHINE, check_environment.check_extras),
+        (MACHINE, check_environment.check_decoders),
     ]
     if root is not None:
         try:
@@ -53,7 +38,8 @@ def run_checks(root: Path | None, settings: Sequence[str] = ()) -> list[Finding]
         except (PonticelloError, OSError) as error:
             do = "mend it: docs/config.md; or ponticello init"
             return [*_run(checks), Finding("error", str(error), do, SETTINGS_FILE)]
-        checks.append((MACHINE, partial(check_text_encoder, folder.config.text.name)))
+        name = folder.config.text.name
+        checks.append((MACHINE, partial(check_environment.check_text_encoder, name)))
         for where, check in _LIBRARY_CHECKS:
             checks.append((where, partial(check, folder)))
     return _run(checks)

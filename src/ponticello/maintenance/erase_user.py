@@ -5,7 +5,6 @@ splits and pairs are made again. A journal marks the work as unfinished; the sam
 Models cannot forget: runs that may have learned from the listeners get a note in their folder.
 """
 
-import csv
 import json
 import shutil
 from collections import Counter
@@ -22,7 +21,7 @@ from ponticello.listening.log import scan_interactions
 from ponticello.listening.pseudonyms import resolve_user_id
 from ponticello.pairs.engine import EngineOptions
 from ponticello.pairs.mine import MiningResult, mine_library, refresh_splits
-from ponticello.storage.files import atomic_write, read_csv_rows
+from ponticello.storage.files import atomic_write, read_csv_rows, write_csv_rows
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import USER_ID
 from ponticello.storage.tables import has_rows, scan_parquet, wrap_read_errors
@@ -235,8 +234,7 @@ def _count_lines(path: Path, ids: list[str]) -> Counter[str]:
 def _drop_lines(path: Path, ids: list[str]) -> None:
     rows = read_csv_rows(path)
     others = [row for row in rows[1:] if _user_of_line(rows[0], row) not in ids]
-    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([rows[0], *others])
+    write_csv_rows(path, rows[0], others)  # their cells are escaped already
 
 
 def _user_of_line(header: list[str], row: list[str]) -> str:

@@ -23,6 +23,7 @@ from ponticello.splits.splits import RandomWindow, Until, window
 from ponticello.storage.schema import (
     CONTEXT_TRACK_ID,
     EVENT,
+    INTERACTIONS,
     PLAYED_AT,
     PLAYED_S,
     SESSION_ID,
@@ -31,20 +32,12 @@ from ponticello.storage.schema import (
     WEIGHT,
     WEIGHT_LIMIT,
 )
+from ponticello.storage.validation import DTYPES
 
 AT = "at"  # time of an event, in whole microseconds
 WEIGHT_UNIT = 1_000_000  # encoded weights are whole millionths
 USER_NUMBER = "user_number"
-EVENTS_SCHEMA = {
-    USER_ID: pl.String(),
-    TRACK_ID: pl.String(),
-    PLAYED_AT: pl.Datetime("us", "UTC"),
-    EVENT: pl.String(),
-    PLAYED_S: pl.Float64(),
-    WEIGHT: pl.Float64(),
-    CONTEXT_TRACK_ID: pl.String(),
-    SESSION_ID: pl.String(),
-}
+EVENTS_SCHEMA = {name: DTYPES[kind] for name, kind in INTERACTIONS.kinds.items()}
 _COLUMNS = [USER_ID, TRACK_ID, AT, EVENT, PLAYED_S, WEIGHT, CONTEXT_TRACK_ID, SESSION_ID]
 _EVENTS_PER_PARTITION = 10_000_000  # sorting them takes the engine about 1 GB
 _TABLE = "log"
@@ -169,8 +162,8 @@ def _select_window(engine: Engine, events: ir.Table, until: Until) -> ir.Table:
         return events.semi_join(engine.upload(allowed, "allowed-likes"), [USER_ID, TRACK_ID])
     if not isinstance(until, datetime):
         rows = [(user, _microseconds(moment)) for user, moment in sorted(until.items())]
-        schema = {USER_ID: pl.String, _UNTIL: pl.Int64}
-        moments = engine.upload(pl.DataFrame(rows, schema=schema, orient="row"), "user-moments")
+        columns = {USER_ID: pl.String, _UNTIL: pl.Int64}
+        moments = engine.upload(pl.DataFrame(rows, columns, orient="row"), "user-moments")
         events = events.join(moments, USER_ID)
         return events.filter(events[AT] < events[_UNTIL]).drop(_UNTIL)
     return events.filter(events[AT] < _microseconds(until))

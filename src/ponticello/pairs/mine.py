@@ -55,7 +55,7 @@ from ponticello.storage.schema import (
     USER_ID,
     WEIGHT,
 )
-from ponticello.storage.tables import has_rows, read_parquet, wrap_read_errors
+from ponticello.storage.tables import has_rows, read_parquet, wrap_read_errors, write_parquet
 from ponticello.tracks.catalog import read_tracks
 
 PAIRS_SCHEMA = {
@@ -144,12 +144,11 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     is_validation_positive = pl.col(POSITIVE_ID).is_in(validation_ids)
     validation_pairs = validation_pairs.filter(is_validation_anchor != is_validation_positive)
     write_pairs(folder, pairs)
-    with atomic_write(folder.validation_pairs) as temporary:
-        validation_pairs.write_parquet(temporary, compression="zstd")
+    write_parquet(folder.validation_pairs, validation_pairs)
     return MiningResult(len(pairs), len(validation_pairs), funnel, splits, tuple(notes))
 
 
-def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) -> pl.DataFrame:
+def mine_test_pairs(folder: LibraryPaths) -> pl.DataFrame:
     """Returns pairs of a training track (anchor) and a test track (positive), for evaluation only.
 
     They are mined from the whole log without the validation tracks, with the settings of the
@@ -163,7 +162,7 @@ def mine_test_pairs(folder: LibraryPaths, options: EngineOptions | None = None) 
     if splits is None:
         raise folder.lacks("splits yet", "no_splits", "ponticello mine-pairs")
     test_ids = with_role(splits, "test")
-    with open_engine(options) as engine:
+    with open_engine() as engine:
         log = encode_library_log(engine, folder, with_role(splits, "train", "test"), None)
         pairs, _ = mine_log(log, folder.config.pairs)
     is_test_anchor = pl.col(ANCHOR_ID).is_in(test_ids)

@@ -5,7 +5,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import overload
+from typing import get_type_hints, overload
 
 import polars as pl
 
@@ -125,21 +125,4 @@ class SearchResults(Sequence[Result]):
 
     def to_polars(self) -> pl.DataFrame:
         """Returns a table with one row per track and one column per field of `Result`."""
-        return pl.DataFrame(list(map(asdict, self)), schema=_SCHEMA)
-
-
-_SCHEMA = pl.Schema(
-    {
-        "rank": pl.Int64(),
-        "track_id": pl.String(),
-        "title": pl.String(),
-        "artist": pl.String(),
-        "score": pl.Float64(),
-        "semantic": pl.Float64(),
-        "preference": pl.Float64(),
-        "album": pl.String(),
-        "path": pl.String(),
-        "duration_s": pl.Float64(),
-        "tags": pl.List(pl.String),
-    }
-)
+        return pl.DataFrame(list(map(asdict, self)), schema=get_type_hints(Result))

@@ -503,10 +503,7 @@ class SearchService:
             for number, source in enumerate(query.sources):
                 semantic, preference = components[number][position].tolist()
                 component = Component(
-                    **vars(source),
-                    title=titles[number],
-                    semantic=semantic,
-                    preference=preference,
+                    **vars(source), title=titles[number], semantic=semantic, preference=preference
                 )
                 term_components.append(component)
             shared_tags = []

@@ -46,19 +46,19 @@ class ProjectedSpaces:
     largest_shifts: np.ndarray
 
 
-def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
+def project_spaces(index: EmbeddingIndex) -> ProjectedSpaces:
     """Returns both maps of an index; always the same. Cost: about 10 s per map, then n x ANCHORS x
     d.
     """
     n = len(index.track_ids)
     anchors = np.unique(np.linspace(0, n - 1, min(n, ANCHORS)).round().astype(np.int64))
     semantic = index.space_vectors(0)
-    semantic_plane = _plane(semantic[anchors], None, seed)
+    semantic_plane = _plane(semantic[anchors], None)
     semantic_map = _scaled(_between(semantic, anchors, semantic_plane))
     if not index.has_preference:
         return ProjectedSpaces(semantic_map, None, np.zeros(0, dtype=np.int64))
     preference = index.space_vectors(1)
-    preference_plane = _plane(preference[anchors], semantic_plane, seed)
+    preference_plane = _plane(preference[anchors], semantic_plane)
     preference_plane = _turned(preference_plane, semantic_plane)
     preference_map = _scaled(_between(preference, anchors, preference_plane))
     shifts = _shifts(semantic, preference, anchors)
@@ -66,17 +66,17 @@ def project_spaces(index: EmbeddingIndex, seed: int = 0) -> ProjectedSpaces:
     return ProjectedSpaces(semantic_map, preference_map, largest_shifts[shifts[largest_shifts] > 0])
 
 
-def _plane(vectors: np.ndarray, start: np.ndarray | None, seed: int) -> np.ndarray:
+def _plane(vectors: np.ndarray, start: np.ndarray | None) -> np.ndarray:
     """Returns (a, 2) positions of anchors. start: their first positions; None = by PCA."""
     if len(vectors) < _FEW:
         return np.stack([np.arange(len(vectors), dtype=np.float64), np.zeros(len(vectors))], axis=1)
     if start is None:
-        start = PCA(2, random_state=seed).fit_transform(vectors)
+        start = PCA(2, random_state=0).fit_transform(vectors)
     # As scikit-learn scales its own start.
     start = start / max(float(start[:, 0].std()), 1e-9) * 1e-4
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     layout = TSNE(
-        2, perplexity=perplexity, init=start.astype(np.float32), random_state=seed, metric="cosine"
+        2, perplexity=perplexity, init=start.astype(np.float32), random_state=0, metric="cosine"
     )
     plane: np.ndarray = layout.fit_transform(vectors).astype(np.float64)
     return plane

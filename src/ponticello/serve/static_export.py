@@ -175,10 +175,7 @@ def _neighbours(
 
 
 def nearest_at_any(
-    semantic: np.ndarray,
-    preference: np.ndarray | None,
-    allowed: np.ndarray,
-    recordings: np.ndarray,
+    semantic: np.ndarray, preference: np.ndarray | None, allowed: np.ndarray, recordings: np.ndarray
 ) -> list[int]:
     """Returns the `allowed` rows that are among the nearest at one of `BLENDS`, sorted."""
     nearest: set[int] = set()

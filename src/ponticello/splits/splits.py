@@ -24,6 +24,7 @@ from ponticello.splits.assign import roles_by_column, roles_by_group
 from ponticello.storage.files import atomic_write
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import PLAYED_AT, TRACK_ID, USER_ID
+from ponticello.storage.tables import write_parquet
 from ponticello.tracks.catalog import read_stored_table
 from ponticello.tracks.names import artist_groups
 
@@ -291,8 +292,7 @@ def save_splits(folder: LibraryPaths, splits: Splits) -> None:
         "sha256": splits_sha256(splits),
     }
     if splits.listeners is not None:
-        with atomic_write(_listeners_file(folder)) as temporary:
-            _user_moments(splits.listeners).write_parquet(temporary, compression="zstd")
+        write_parquet(_listeners_file(folder), _user_moments(splits.listeners))
     with atomic_write(folder.splits) as temporary:
         table = table.replace_schema_metadata(metadata)
         pa.parquet.write_table(table, temporary, compression="zstd")
@@ -484,20 +484,21 @@ def in_test(splits: Splits, events: pl.DataFrame) -> pl.DataFrame:
 
 def end_of_training(splits: Splits) -> Until:
     """Returns the end of the window of `before_validation`, for logs that are not in memory."""
-    if splits.shares is not None:
-        return RandomWindow(splits, ("train",))
-    if splits.listeners is None:
-        return splits.train_until
-    return {user_id: first for user_id, (first, _) in splits.listeners.items()}
+    return _end_of(splits, ("train",))
 
 
 def end_of_validation(splits: Splits) -> Until:
     """Returns the end of the window of `before_test`, for logs that are not in memory."""
+    return _end_of(splits, ("train", "validation"))
+
+
+def _end_of(splits: Splits, names: tuple[str, ...]) -> Until:
     if splits.shares is not None:
-        return RandomWindow(splits, ("train", "validation"))
+        return RandomWindow(splits, names)
+    last = len(names) - 1
     if splits.listeners is None:
-        return splits.validation_until
-    return {user_id: second for user_id, (_, second) in splits.listeners.items()}
+        return (splits.train_until, splits.validation_until)[last]
+    return {user_id: moments[last] for user_id, moments in splits.listeners.items()}
 
 
 def one_window_earlier(splits: Splits) -> Splits:

@@ -150,10 +150,7 @@ def escape_csv_cell(value: object) -> object:
 
 def write_csv_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a list such as skipped.csv; `escape_csv_cell` is applied to every cell."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:

@@ -5,5 +5,4 @@ scan               scans a folder of music
 file_index         which track each scanned file is
 names              parses artists, titles and albums
 text               builds the text of a track
-text_augmentation  other wordings of a track's text, for training
 """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import polars as pl
 
@@ -41,16 +41,6 @@ TAG_SCHEMA: dict[str, pl.DataType] = {
     column: pl.Int64() if column in _INTEGERS else DTYPES[kind]
     for column, kind in file_tags.KINDS.items()
 }
-SCHEMA: dict[str, pl.DataType] = {
-    PATH: pl.String(),  # as in the catalogue: relative to the library inside it, else absolute
-    "size": pl.Int64(),  # bytes
-    "mtime_ns": pl.Int64(),
-    "content_hash": pl.String(),
-    AUDIO_HASH: pl.String(),
-    TRACK_ID: pl.String(),  # null where the file never was a track
-    "reason": pl.String(),  # why the file or its tags cannot be read
-    **TAG_SCHEMA,
-}
 _DUPLICATE_COLUMNS = ("group", "reason")
 _LISTED_COLUMNS = (TRACK_ID, PATH, TITLE, ARTIST, DURATION_S)
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -67,7 +57,10 @@ class AudioFile:
 
 
 class IndexedFile(NamedTuple):
-    """A file as it was last read, without tags. track_id: None if it never was a track."""
+    """A file as it was last read, without tags. track_id: None if it never was a track.
+
+    reason: why the file or its tags cannot be read.
+    """
 
     size: int
     mtime_ns: int
@@ -75,6 +68,9 @@ class IndexedFile(NamedTuple):
     audio_hash: str | None
     track_id: str | None
     reason: str | None
+
+
+SCHEMA = pl.Schema({PATH: pl.String(), **get_type_hints(IndexedFile), **TAG_SCHEMA})
 
 
 class TrackAssignment(NamedTuple):
@@ -181,7 +177,7 @@ def read_files(folder: LibraryPaths) -> pl.DataFrame:
     if not folder.files.is_file():
         return pl.DataFrame(schema=SCHEMA)
     table = read_stored_table(folder.files)
-    if table.schema != pl.Schema(SCHEMA):
+    if table.schema != SCHEMA:
         raise LibraryError(
             f"{folder.files} is not what this version writes; delete it and scan again"
         )

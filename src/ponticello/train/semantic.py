@@ -15,8 +15,7 @@ from ponticello.splits.splits import Splits, with_role
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.text import track_texts
-from ponticello.tracks.text_augmentation import track_variants
+from ponticello.tracks.text import track_texts, track_variants
 from ponticello.train.contrastive import RetrievalReport, contrastive_task, require_rows
 from ponticello.train.dataset import StageData, open_training_frames, require_splits, track_dataset
 from ponticello.train.loop import TrainingObserver, run_loop, training_device

@@ -171,9 +171,7 @@ def _tables_with(
 
 
 def _read_rows(
-    connection: sqlite3.Connection,
-    query: str,
-    read_row: Callable[[dict[str, Any], int], Records],
+    connection: sqlite3.Connection, query: str, read_row: Callable[[dict[str, Any], int], Records]
 ) -> Records:
     """Yields the records of each row, numbered from 1; then a fault if rows are damaged."""
     number = 0

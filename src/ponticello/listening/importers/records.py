@@ -17,16 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import polars as pl
 
-from ponticello.storage.schema import (
-    CONTEXT_TRACK_ID,
-    EVENT,
-    N_TIMES,
-    PLAYED_AT,
-    PLAYED_S,
-    SESSION_ID,
-    USER_ID,
-    WEIGHT,
-)
+from ponticello.storage import schema
 from ponticello.storage.tables import check_json_object, parse_json_object
 from ponticello.storage.validation import DTYPES, FIRST_YEAR, LAST_YEAR, MILLISECONDS_FROM
 
@@ -183,15 +174,15 @@ REFERENCE = "reference"  # index of an event's reference in `EventBuffer.referen
 IS_TABLE = "is_table"  # rows of a table have exact times; those of exports may be rounded
 IS_KEPT = "is_kept"  # from an earlier import that found no track
 EVENT_COLUMNS: dict[str, pl.DataType] = {
-    USER_ID: pl.String(),
+    schema.USER_ID: pl.String(),
     REFERENCE: pl.UInt32(),
-    PLAYED_AT: DTYPES["time"],
-    EVENT: pl.String(),
-    PLAYED_S: pl.Float64(),
-    WEIGHT: pl.Float64(),
-    CONTEXT_TRACK_ID: pl.String(),
-    SESSION_ID: pl.String(),
-    N_TIMES: pl.Int64(),
+    schema.PLAYED_AT: DTYPES["time"],
+    schema.EVENT: pl.String(),
+    schema.PLAYED_S: pl.Float64(),
+    schema.WEIGHT: pl.Float64(),
+    schema.CONTEXT_TRACK_ID: pl.String(),
+    schema.SESSION_ID: pl.String(),
+    schema.N_TIMES: pl.Int64(),
     IS_TABLE: pl.Boolean(),
     IS_KEPT: pl.Boolean(),
 }
@@ -211,17 +202,17 @@ class EventBuffer:
 
     def add(self, events: Iterable[ListenEvent]) -> None:
         """Adds events of an export. The weight of a count of plays is ln(1 + count)."""
-        weight = pl.col(N_TIMES).log1p().alias(WEIGHT)
+        weight = pl.col(schema.N_TIMES).log1p().alias(schema.WEIGHT)
         iterator = iter(events)
         while batch := list(islice(iterator, _BATCH)):
             columns = {
-                USER_ID: [event.user for event in batch],
+                schema.USER_ID: [event.user for event in batch],
                 REFERENCE: [self._index(event.track) for event in batch],
-                PLAYED_AT: [event.at_us for event in batch],
-                EVENT: [event.event for event in batch],
-                PLAYED_S: [event.played_s for event in batch],
-                SESSION_ID: [event.session for event in batch],
-                N_TIMES: pl.Series([event.n_times for event in batch], dtype=pl.Int64),
+                schema.PLAYED_AT: [event.at_us for event in batch],
+                schema.EVENT: [event.event for event in batch],
+                schema.PLAYED_S: [event.played_s for event in batch],
+                schema.SESSION_ID: [event.session for event in batch],
+                schema.N_TIMES: pl.Series([event.n_times for event in batch], dtype=pl.Int64),
             }
             self._append(pl.DataFrame(columns, strict=False).with_columns(weight))
 
@@ -269,9 +260,9 @@ class EventBuffer:
         return index
 
 
-def _fill(rows: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+def _fill(rows: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> pl.DataFrame:
     columns = []
-    for name, dtype in schema.items():
+    for name, dtype in dtypes.items():
         column = pl.col(name) if name in rows.columns else pl.lit(None)
         columns.append(column.cast(dtype).alias(name))
     return rows.with_columns(columns)

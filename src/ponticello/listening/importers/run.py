@@ -155,10 +155,7 @@ class _HistoryReader:
     skipped: list[SkippedRow] = field(default_factory=list)
 
     def read(
-        self,
-        path: Path,
-        file_format: Format | None,
-        on_progress: Callable[[int, int], None] | None,
+        self, path: Path, file_format: Format | None, on_progress: Callable[[int, int], None] | None
     ) -> None:
         """Reads a file, folder or zip; DataError if it holds no file of a known format."""
         with open_sources(path) as sources:

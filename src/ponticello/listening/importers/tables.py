@@ -26,6 +26,7 @@ from ponticello.storage.schema import (
     PLAYED_AT,
     TITLE,
     TRACK_ID,
+    TRACKS,
     USER_ID,
     Kind,
     Table,
@@ -36,14 +37,8 @@ from ponticello.storage.validation import raw_kinds, validate_table
 URI = "uri"
 KINDS: dict[str, Kind] = {
     **INTERACTIONS.kinds,
-    MBID: "text",
-    ISRC: "text",
+    **{name: TRACKS.kinds[name] for name in (MBID, ISRC, PATH, ARTIST, TITLE, ALBUM, DURATION_S)},
     URI: "text",
-    PATH: "text",
-    ARTIST: "text",
-    TITLE: "text",
-    ALBUM: "text",
-    DURATION_S: "number",
 }
 # Each of these sets of columns can identify a track in place of track_id.
 _IDENTIFYING = ({MBID}, {ISRC}, {URI}, {PATH}, {ARTIST, TITLE})

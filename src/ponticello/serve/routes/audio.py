@@ -18,7 +18,13 @@ from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
 from ponticello.audio.decode import DecodeTask, decode_reply
-from ponticello.audio.formats import Kind, detect_format, open_audio_file, printable_path
+from ponticello.audio.formats import (
+    Kind,
+    audio_error,
+    detect_format,
+    open_audio_file,
+    printable_path,
+)
 from ponticello.audio.worker_pool import TaskFailure, WorkerPool
 from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError
@@ -141,7 +147,7 @@ def check_sound(path: Path) -> tuple[os.stat_result, str]:
         with open_audio_file(path) as file:
             kind = detect_format(path, file)
             if kind not in _MEDIA:
-                raise AudioError(f"{printable_path(path)}: is not audio that a browser could play")
+                raise audio_error(path, "is not audio that a browser could play")
             return os.fstat(file.fileno()), _MEDIA[kind]
     except AudioError as error:
         if not _is_file(path):
@@ -210,10 +216,7 @@ class _SoundResponse(FileResponse):
 
 @router.get("/api/tracks/{track_id:id}/waveform", summary="Draw")
 def waveform(
-    track_id: IdInPath,
-    now: Now,
-    request: Request,
-    n: Annotated[int, Query(ge=16, le=4000)] = 400,
+    track_id: IdInPath, now: Now, request: Request, n: Annotated[int, Query(ge=16, le=4000)] = 400
 ) -> Waveform:
     """The outline of the track's sound in `n` peaks."""
     path = sound_path(now, track_id)
