@@ -100,8 +100,8 @@ def test_a_stratum_is_the_ranking_without_the_relevant_ones_of_the_others() -> N
     for name, own in (("some", members), ("others", ~members)):
         plain = _rank_all(scores, relevant & own, allowed & ~(relevant & ~own))
         for metric, values in plain.items():
-            np.testing.assert_allclose(found[name][metric], values, rtol=0, atol=1e-12)
-    assert np.isnan(found["some"]["MRR"]).any()  # a listener without anything in it
+            np.testing.assert_allclose(found[name].values[metric], values, rtol=0, atol=1e-12)
+    assert np.isnan(found["some"].values["MRR"]).any()  # a listener without anything in it
 
 
 def test_some_rows_of_a_task_are_that_task_for_those_queries() -> None:
@@ -127,3 +127,53 @@ def test_scores_of_another_shape_are_refused() -> None:
         match=r"a task: scores must be \(40, 60\), queries by candidates; found \(40, 59\)",
     ):
         rank_task(task, lambda rows: scores[rows][:, 1:], 10)
+
+
+def test_what_a_group_of_candidates_adds_is_worked_out_by_hand() -> None:
+    """Ada likes a1 and b1, ranked 1 and 4; Ben likes b2, ranked 2. Discounts 1, .6309, .5, .4307.
+
+    Perfect for Ada: a1 and b1 at 1 and 2, 1.6309 in all; for Ben: 1.
+    """
+    candidates = ["a1", "a2", "b1", "b2"]
+    relevant = [np.array([0, 2]), np.array([3])]
+    nothing = [np.array([], dtype=np.int64)] * 2
+    task = Task("t", ["ada", "ben"], None, candidates, relevant, nothing, [["x"], ["x"]])
+    task = task.with_groups(
+        {"a1": "artist a", "a2": "artist a", "b1": "artist b", "b2": "artist b"}
+    )
+    scores = np.array([[4.0, 3.0, 1.0, 2.0], [4.0, 1.0, 2.0, 3.0]])
+    result = rank_task(task, lambda rows: scores[rows], 10)
+    assert result.group_names == ["artist a", "artist b"]
+    second = 1 / np.log2(3)
+    fourth = 1 / np.log2(5)
+    gains = [1 / (1 + second), fourth / (1 + second) + second]
+    ideals = [1 / (1 + second), second / (1 + second) + 1]
+    np.testing.assert_allclose(result.measured.sums["NDCG@10"], [gains, ideals])
+    np.testing.assert_allclose(result.measured.sums["MRR"], [[1.0, 0.5], [1.0, 1.0]])
+    # AUC: two of two irrelevant below a1, none below b1; two of three below b2.
+    np.testing.assert_allclose(result.measured.sums["AUC"], [[0.5, 2 / 3], [0.5, 1.5]])
+
+
+@pytest.mark.parametrize("block_scores", [150, 10**6])
+def test_groups_add_up_to_the_metrics_of_all_queries(
+    block_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, scores = _task()
+    task = task.with_groups({f"t{i}": f"group {i % 7}" for i in range(60)})
+    monkeypatch.setattr(ranking, "BLOCK_SCORES", block_scores)
+    members = np.random.default_rng(1).random(60) < 0.4
+    result = rank_task(task, lambda rows: scores[rows], 10, {"some": members})
+    assert len(result.group_names) == 7
+    for measured in (result.measured, result.by_stratum["some"]):
+        for metric, values in measured.values.items():
+            assert measured.sums[metric].shape == (2, 7)
+            n_measured = (~np.isnan(values)).sum()
+            totals = measured.sums[metric].sum(axis=1)
+            np.testing.assert_allclose(totals, [np.nansum(values), n_measured], rtol=1e-9)
+
+
+def test_a_task_without_groups_adds_nothing_up() -> None:
+    task, scores = _task()
+    result = rank_task(task, lambda rows: scores[rows], 10)
+    assert result.group_names == []
+    assert result.measured.sums == {}

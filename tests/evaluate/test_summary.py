@@ -15,6 +15,7 @@ from ponticello.evaluate.results import (
     RANDOM,
     STAGE_ONE,
     STAGE_TWO,
+    CandidateGroups,
     EvaluationInfo,
     Figure,
     Measurements,
@@ -322,3 +323,48 @@ def test_what_does_not_fit_together_is_refused_by_name() -> None:
     ):
         with pytest.raises(DataError, match=f"{COLD}, NDCG@10: seed 2 has other queries, clusters"):
             summarise(evaluations(changed), two, CONFIG)
+
+
+def _with_two_artists(n: int, names: list[str] | None = None) -> Scores:
+    """Each listener likes one track; stage two wins on those of one artist and loses elsewhere."""
+    is_first = np.arange(n) % 10 < 7
+    scores = _scores({STAGE_ONE: [0.5] * n, STAGE_TWO: is_first.astype(np.float64)})
+    n_first = float(is_first.sum())
+    sums = {
+        STAGE_ONE: np.array([[0.5 * n_first, 0.5 * (n - n_first)], [n_first, n - n_first]]),
+        STAGE_TWO: np.array([[n_first, 0.0], [n_first, n - n_first]]),
+    }
+    groups = CandidateGroups(names or ["artist a", "artist b"], sums)
+    return replace(scores, candidate_groups=groups)
+
+
+def test_a_gain_on_one_artist_alone_is_no_gain_on_others() -> None:
+    scores = _with_two_artists(200)
+    one_way = _summary(replace(scores, candidate_groups=None))
+    two_way = _summary(scores)
+    narrow = one_way.differences[0]
+    wide = two_way.differences[0]
+    assert narrow.is_better
+    assert not wide.is_better
+    assert wide.value == narrow.value == pytest.approx(0.2)
+    assert wide.low < 0 < narrow.low
+    assert wide.high > narrow.high
+    assert wide.p == 1.0 > narrow.p  # two artists: two of four sign flips reach 0.2, two exceed it
+    for before, after in zip(one_way.figures, two_way.figures, strict=True):
+        assert after.value == before.value
+    assert "Only 2 independent groups: this is little evidence." in two_way.claims[1]
+
+
+def test_seeds_must_have_the_same_groups_of_candidates() -> None:
+    seeds = [_with_two_artists(20), _with_two_artists(20, ["artist a", "artist c"])]
+    with pytest.raises(DataError, match="seed 2 has other queries, clusters"):
+        summarise([Measurements([scores]) for scores in seeds], _about(1, 2), CONFIG)
+
+
+def test_groups_of_several_seeds_are_averaged() -> None:
+    scores = _with_two_artists(200)
+    assert scores.candidate_groups is not None
+    doubled = summarise([Measurements([scores])] * 2, _about(1, 2), CONFIG)
+    single = _summary(scores)
+    assert doubled.differences[0].low == single.differences[0].low
+    assert doubled.differences[0].p == single.differences[0].p

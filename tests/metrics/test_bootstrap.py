@@ -15,6 +15,7 @@ from ponticello.metrics import bootstrap as intervals
 from ponticello.metrics.bootstrap import (
     bootstrap_mean,
     bootstrap_means,
+    bootstrap_ratios,
     holm,
     sign_flip_p,
 )
@@ -269,3 +270,56 @@ def test_holm_equals_a_plain_version_on_1000_random_cases() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(intervals).failed == 0
+
+
+def test_two_groups_of_candidates_are_drawn_both_ways_half_of_the_time() -> None:
+    """One group adds 1 of 1, the other 0 of 1: ratio 0.5, or 0 or 1 where one is drawn twice."""
+    deviations = bootstrap_ratios(
+        np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 1.0], [1.0, 1.0]]), 4_000, 0
+    )
+    assert deviations.shape == (2, 4_000)
+    values, counts = np.unique(deviations[0], return_counts=True)
+    assert values.tolist() == [-0.5, 0.0, 0.5]
+    np.testing.assert_allclose(counts / 4_000, [0.25, 0.5, 0.25], atol=0.03)
+    np.testing.assert_array_equal(deviations[1], -2 * deviations[0])  # the same rounds
+
+
+def test_one_group_of_candidates_gives_no_interval() -> None:
+    deviations = bootstrap_ratios(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0]]), 100, 0)
+    assert np.isnan(deviations).all()
+    interval = bootstrap_means(np.array([[0.0], [1.0]]), None, 100, 0, deviations)
+    assert interval[0, 0] == 0.5
+    assert np.isnan(interval[0, 1:]).all()
+
+
+def test_a_column_that_draws_only_groups_of_size_zero_stays_where_it_is() -> None:
+    """The second column has values in the first group alone; no ratio is left without it."""
+    sizes = np.array([[1.0, 1.0], [1.0, 0.0]])
+    deviations = bootstrap_ratios(np.array([[1.0, 0.0], [0.7, 0.0]]), sizes, 200, 0)
+    np.testing.assert_allclose(deviations[1], 0.0, atol=1e-12)
+
+
+def test_drawing_candidates_too_is_the_pigeonhole_bootstrap_and_wider() -> None:
+    """Artists decide the scores: against a plain loop that draws listeners and artists at once."""
+    rng = np.random.default_rng(0)
+    n_listeners = 150
+    n_artists = 25
+    is_liked = rng.random((n_listeners, n_artists)) < 0.2
+    is_liked[:, 0] |= ~is_liked.any(axis=1)
+    level = rng.uniform(0.1, 0.9, n_artists)
+    sizes = is_liked / is_liked.sum(axis=1, keepdims=True)
+    sums = sizes * np.clip(level + 0.1 * rng.normal(size=sizes.shape), 0, 1)
+    column = sums.sum(axis=1, keepdims=True)
+    rounds = 2_000
+    deviations = bootstrap_ratios(sums.sum(axis=0)[None], sizes.sum(axis=0)[None], rounds, 0)
+    two_way = bootstrap_means(column, None, rounds, 0, deviations)[0]
+    one_way = bootstrap_means(column, None, rounds, 0)[0]
+    plain = []
+    for _ in range(rounds):
+        listeners = np.bincount(rng.integers(0, n_listeners, n_listeners), minlength=n_listeners)
+        artists = np.bincount(rng.integers(0, n_artists, n_artists), minlength=n_artists)
+        plain.append((listeners @ sums @ artists) / (listeners @ sizes @ artists))
+    assert two_way[0] == one_way[0] == pytest.approx(column.mean())
+    assert two_way[2] - two_way[1] > 2 * (one_way[2] - one_way[1])
+    np.testing.assert_allclose(two_way[1:], np.percentile(plain, [2.5, 97.5]), atol=0.02)
+    assert float(np.std(plain)) == pytest.approx((two_way[2] - two_way[1]) / 3.92, rel=0.1)

@@ -222,3 +222,33 @@ def test_bad_input_is_refused_by_name(
 ) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_terms_of_ndcg_are_worked_out_by_hand() -> None:
+    """Hits at ranks 1 and 4: what they add, and what they would add at ranks 1 and 2."""
+    scores = np.array([4.0, 3.0, 2.0, 1.0])
+    relevant = np.array([True, False, False, True])
+    terms = metrics.metric_terms(hit_groups(scores, relevant), 10)["NDCG@10"]
+    np.testing.assert_allclose(terms.gains, [1.0, 1 / math.log2(5)])
+    np.testing.assert_allclose(terms.ideals, [1.0, 1 / math.log2(3)])
+
+
+@pytest.mark.parametrize("k", [1, 3, 40])
+def test_every_hit_of_a_perfect_ranking_adds_its_ideal(k: int) -> None:
+    """So drawing other hits leaves a perfect ranking at 1."""
+    scores = np.arange(9.0, 0.0, -1.0)
+    groups = hit_groups(scores, scores > 5)
+    for terms in metrics.metric_terms(groups, k).values():
+        np.testing.assert_allclose(terms.gains, terms.ideals)
+        assert terms.value == 1.0
+
+
+@given(cases)
+def test_no_hit_adds_more_than_its_ideal_and_the_rest_of_its_tie(case: list[Any]) -> None:
+    scores = np.array([score for score, _ in case])
+    relevant = np.array([is_relevant for _, is_relevant in case])
+    groups = hit_groups(scores, relevant)
+    for name, terms in metrics.metric_terms(groups, 5).items():
+        assert terms.gains.shape == terms.ideals.shape == groups.hits.shape
+        if name != "MAP@5":  # a precision may make up for what an earlier hit lost
+            assert (np.cumsum(terms.gains) <= np.cumsum(terms.ideals) + 1e-9).all()

@@ -9,11 +9,13 @@ import polars as pl
 from ponticello.config import Config
 from ponticello.datasets.simulated import USER_PREFIX
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import Measurements, ScalarMetric, Scores
+from ponticello.evaluate.results import CandidateGroups, Measurements, ScalarMetric, Scores
 from ponticello.evaluate.tasks import (
     COLD,
+    NEW_PLAYLISTS,
     PAIRS,
     WARM,
+    Measured,
     RankingResult,
     Task,
     audience,
@@ -46,7 +48,8 @@ class EvaluationListening:
     """The listening data of an evaluation.
 
     pairs: anchor_id, positive_id, for `pair_ranking`; artists: by track id, where known.
-    recordings: a recording's name by track id; empty if every track is ranked by itself.
+    recordings: a recording's name by track id; empty if every track is ranked by itself. groups: a
+    group's name by track id, as `artist_groups`; the groups are held out and drawn as a whole.
     """
 
     interactions: pl.DataFrame
@@ -54,6 +57,7 @@ class EvaluationListening:
     pairs: pl.DataFrame
     artists: Mapping[str, str]
     recordings: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_simulated(self) -> bool:
@@ -64,14 +68,21 @@ class EvaluationListening:
 def preference_tasks(
     listening: EvaluationListening, usable: set[str], config: Config
 ) -> list[Task]:
-    """Returns every preference task in the order of the report, those without queries included."""
+    """Returns every preference task in the order of the report, those without queries included.
+
+    Candidates that were held out are in groups; the training tracks are the catalogue itself.
+    """
     interactions = listening.interactions
     splits = listening.splits
     tasks = next_tracks(interactions, splits, usable, config)
     tasks.append(pair_ranking(listening.pairs, splits, usable, listening.artists))
     tasks += playlist_continuation(interactions, splits, usable)
     tasks.append(audience(interactions, splits, usable, config, listening.artists))
-    return tasks
+    grouped = []
+    for task in tasks:
+        is_held_out = task.name not in (WARM, NEW_PLAYLISTS)
+        grouped.append(task.with_groups(listening.groups) if is_held_out else task)
+    return grouped
 
 
 def measure_preference(
@@ -165,20 +176,26 @@ def _add_rankings(
         "preference", task.name, "", task.queries, task.clusters, {}, is_simulated=is_simulated
     )
     for metric in first.metrics:
-        by_method = {}
-        for method, ranking in rankings.items():
-            by_method[method] = ranking.metrics[metric]
-        of_record = metric == f"NDCG@{k}"
-        scores = replace(base, metric=metric, by_method=by_method, of_record=of_record)
-        measured.scores.append(scores)
+        results = {method: ranking.measured for method, ranking in rankings.items()}
+        scores = _scores_of(base, metric, results, first.group_names)
+        measured.scores.append(replace(scores, of_record=metric == f"NDCG@{k}"))
     for stratum in first.by_stratum:
+        results = {method: ranking.by_stratum[stratum] for method, ranking in rankings.items()}
+        stratum_base = replace(base, task=f"{task.name}:{stratum}")
         for metric in STRATUM_METRICS:
-            by_method = {}
-            for method, ranking in rankings.items():
-                by_method[method] = ranking.by_stratum[stratum][f"{metric}@{k}"]
-            name = f"{task.name}:{stratum}"
-            scores = replace(base, task=name, metric=f"{metric}@{k}", by_method=by_method)
+            scores = _scores_of(stratum_base, f"{metric}@{k}", results, first.group_names)
             measured.scores.append(scores)
+
+
+def _scores_of(
+    base: Scores, metric: str, results: Mapping[str, Measured], group_names: list[str]
+) -> Scores:
+    by_method = {method: result.values[metric] for method, result in results.items()}
+    groups = None
+    if group_names:
+        sums = {method: result.sums[metric] for method, result in results.items()}
+        groups = CandidateGroups(group_names, sums)
+    return replace(base, metric=metric, by_method=by_method, candidate_groups=groups)
 
 
 def _describe_lists(

@@ -26,6 +26,19 @@ def pick(values: Sequence[Value] | Mapping[Any, Value], keys: Iterable[Any]) -> 
 
 
 @dataclass(frozen=True)
+class CandidateGroups:
+    """What each of A groups of candidates (an artist's tracks) adds to a metric, over all queries.
+
+    names: of the groups. sums: (2, A) float64 by method. Row 0 is what the group's relevant
+    candidates add to the queries' scores, row 1 what they would add in a perfect ranking: their
+    totals are the sum of the scores and the number of queries.
+    """
+
+    names: list[str]
+    sums: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class Scores:
     """The scores of every method on each query of one task, in one metric.
 
@@ -34,7 +47,8 @@ class Scores:
     one cluster (an artist's tracks) are resampled together. None = each alone.
     by_method: (n,) float64 each; nan does not count. A method that cannot answer the task is
     absent. of_record: whether this is the task's metric for tests and claims. is_simulated:
-    whether the listeners behind the queries are simulated.
+    whether the listeners behind the queries are simulated. candidate_groups: of a ranking of
+    candidates that are a sample too, such as the tracks that were held out.
     """
 
     section: Section
@@ -47,6 +61,7 @@ class Scores:
     statistic: Literal["mean", "median"] = "mean"  # a median gets no interval
     higher_is_better: bool = True
     is_simulated: bool = False
+    candidate_groups: CandidateGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +91,8 @@ class Figure:
     """One number of the table.
 
     value, low, high: of each query's mean over seeds, with its 95 % bootstrap interval over
-    queries, nan if there is none. n: queries, or rows of a ScalarMetric. seed_sd: standard
-    deviation over seeds, nan with one seed.
+    queries, and over groups of candidates where Scores have them; nan if there is none. n: queries,
+    or rows of a ScalarMetric. seed_sd: standard deviation over seeds, nan with one seed.
     """
 
     section: Section
@@ -98,7 +113,8 @@ class Figure:
 class Difference:
     """`method` minus `against`, paired by query, as `Figure`; above 0 is better.
 
-    p: of a paired sign-flip test over clusters; p_holm: after Holm's correction over all tested
+    p: of a paired sign-flip test over clusters of queries or, if larger, of the same test over
+    groups of candidates; p_holm: after Holm's correction over all tested
     differences of the summary; both nan where not tested (only metrics of record are).
     """
 

@@ -56,7 +56,7 @@ from ponticello.splits.splits import Splits, describe, splits_sha256
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import ARTIST, MACHINE_TAGS, TITLE, TRACK_ID, USER_ID
 from ponticello.tracks.catalog import read_tracks
-from ponticello.tracks.names import lead_artists
+from ponticello.tracks.names import artist_groups, lead_artists
 from ponticello.tracks.text import TEMPLATE
 from ponticello.train.dataset import require_splits
 from ponticello.train.runs import is_finished, seed_run
@@ -343,12 +343,14 @@ def _measure_listening(
     if config.search.deduplicate_recordings:
         table = find_recordings(folder.mels, load_recordings(folder.index), config.mel.hop_s)
         recordings = dict(table.select(TRACK_ID, RECORDING).iter_rows())
+    track_ids = vectors.tracks[TRACK_ID]
     listening = EvaluationListening(
         read_interactions(folder),
         splits,
         mine_test_pairs(folder),
         lead_artists(vectors.tracks),
         recordings,
+        dict(zip(track_ids, artist_groups(vectors.tracks), strict=True)),
     )
     if listening.is_simulated:
         measured.notes.append(
@@ -356,7 +358,7 @@ def _measure_listening(
         )
     measure_preference(measured, listening, vectors, seed, on_step)
     _, cold = next_tracks(listening.interactions, splits, set(vectors.ids), config)
-    cold_recordings = deduplicate_task(cold, recordings)
+    cold_recordings = deduplicate_task(cold.with_groups(listening.groups), recordings)
     measure_tradeoff(measured, vectors, cold_recordings, listening.is_simulated, on_step)
 
 

@@ -1,9 +1,10 @@
 """Summarises the measurements of all seeds: means, intervals, differences, tests and claims.
 
-A query's scores are averaged over the seeds first. Intervals and tests are over queries, so they
-show how far the numbers carry to other queries; `seed_sd` shows how they vary with the seed.
+A query's scores are averaged over the seeds first. Intervals and tests are over queries, and in
+rankings over groups of candidates too (the held-out tracks of an artist), so they show how far the
+numbers carry to other queries and candidates; `seed_sd` shows how they vary with the seed.
 
-Dimensions: n queries, S seeds that measured a method.
+Dimensions: n queries, S seeds that measured a method, A groups of candidates.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,7 +33,7 @@ from ponticello.evaluate.results import (
     Scores,
     Summary,
 )
-from ponticello.metrics.bootstrap import bootstrap_means, holm, sign_flip_p
+from ponticello.metrics.bootstrap import bootstrap_means, bootstrap_ratios, holm, sign_flip_p
 from ponticello.metrics.ranking import Ints
 
 SIGN_FLIP_ROUNDS = 9_999  # if there are too many clusters to try every flip; smallest p: 1 / 10,000
@@ -46,19 +47,28 @@ class _Combined:
     """The scores of all seeds. by_seed: (S, n) by method; mean: (n,) over seeds, by method.
 
     scores: those of the first seed, for what does not depend on the seed. clusters: (n,) or None.
+    group_sums: (2, A) over seeds by method, as in `CandidateGroups`; None without groups.
     """
 
     scores: Scores
     by_seed: dict[str, NDArray[np.float64]]
     mean: dict[str, NDArray[np.float64]]
     clusters: Ints | None
+    group_sums: dict[str, NDArray[np.float64]] | None
 
     @property
     def n_clusters(self) -> int:
-        """The number of clusters (or queries without one) in which any method has a value."""
+        """The number of clusters (or queries without one) in which any method has a value.
+
+        If fewer groups of candidates have relevant ones, the number of those.
+        """
         numbers = np.arange(len(self.scores.queries)) if self.clusters is None else self.clusters
         has_value = ~np.isnan(np.stack(list(self.mean.values()))).all(axis=0)
-        return len(np.unique(numbers[has_value]))
+        n_clusters = len(np.unique(numbers[has_value]))
+        if self.group_sums is None:
+            return n_clusters
+        ideals = np.stack([sums[1] for sums in self.group_sums.values()])
+        return min(n_clusters, int((ideals > 0).any(axis=0).sum()))
 
 
 def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: Config) -> Summary:
@@ -67,8 +77,9 @@ def summarise(measured: Sequence[Measurements], about: EvaluationInfo, config: C
     measured: one per seed, in the order of about.seeds. Figures are in the order in which their
     Scores first appear, then the ScalarMetrics. Differences, in the sections semantic and
     preference: stage two minus stage one in every metric; in the metric of record also stage two,
-    or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p`,
-    corrected by `holm` over the whole summary. Tasks and methods that only some seeds measured are
+    or stage one if there is no stage two, minus every other method. p is that of `sign_flip_p` over
+    queries or over groups of candidates, whichever is larger, corrected by `holm` over the whole
+    summary. Tasks and methods that only some seeds measured are
     summarised over those, with a note. DataError if seeds have other queries or treat a task
     differently.
     Randomness: config.evaluate.seed, for every interval and test.
@@ -122,7 +133,7 @@ def _by_key(records_by_seed: Mapping[int, Sequence[Record]]) -> list[dict[int, R
 def _combine(by_seed: Mapping[int, Scores], seeds: Sequence[int], notes: list[str]) -> _Combined:
     first = next(iter(by_seed.values()))
     for seed, scores in by_seed.items():
-        if replace(scores, by_method={}) != replace(first, by_method={}):
+        if _frame_of(scores) != _frame_of(first):
             raise DataError(
                 f"{first.task}, {first.metric}: seed {seed} has other queries, clusters or another "
                 "statistic than the first; give all seeds the same splits"
@@ -130,6 +141,7 @@ def _combine(by_seed: Mapping[int, Scores], seeds: Sequence[int], notes: list[st
     title = display_name(first.task)
     _note_missing(f"{title}, {first.metric}", by_seed, seeds, notes)
     columns = {}
+    group_sums: dict[str, NDArray[np.float64]] = {}
     methods = dict.fromkeys(chain.from_iterable(scores.by_method for scores in by_seed.values()))
     for method in methods:
         rows = {}
@@ -139,13 +151,26 @@ def _combine(by_seed: Mapping[int, Scores], seeds: Sequence[int], notes: list[st
         if len(rows) < len(by_seed):
             _note_missing(f"{title}, {display_name(method)}", rows, seeds, notes)
         columns[method] = np.stack(list(rows.values())).astype(np.float64)
+        seed_sums = []
+        for seed in rows:
+            if groups := by_seed[seed].candidate_groups:
+                seed_sums.append(groups.sums[method])
+        if seed_sums:
+            group_sums[method] = np.mean(seed_sums, axis=0)
     mean = {}
     for method, values in columns.items():
         mean[method] = np.ma.masked_invalid(values).mean(axis=0).filled(nan)
     clusters = None
     if first.clusters is not None:
         clusters = np.unique(first.clusters, return_inverse=True)[1]
-    return _Combined(first, columns, mean, clusters)
+    return _Combined(first, columns, mean, clusters, group_sums or None)
+
+
+def _frame_of(scores: Scores) -> tuple[Scores, list[str] | None]:
+    """Returns what must be the same for all seeds: everything but the numbers."""
+    groups = scores.candidate_groups
+    names = None if groups is None else groups.names
+    return replace(scores, by_method={}, candidate_groups=None), names
 
 
 def _note_missing(
@@ -164,7 +189,7 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
     columns = list(combined.mean.values())
     for method, against in pairs:
         columns.append(sign * (combined.mean[method] - combined.mean[against]))
-    intervals = _intervals(columns, combined, config)
+    intervals = _intervals(columns, combined, _deviations(combined, pairs, sign, config), config)
     counts = (~np.isnan(np.stack(columns))).sum(axis=1).tolist()
     shared: dict[str, Any] = {
         "section": scores.section,
@@ -188,8 +213,7 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
     for row, (method, against) in enumerate(pairs, start=len(figures)):
         p = nan
         if scores.of_record:
-            seed = config.evaluate.seed
-            p = sign_flip_p(columns[row], combined.clusters, SIGN_FLIP_ROUNDS, seed)
+            p = _p_value(columns[row], combined, method, against, config.evaluate.seed)
         names = shared | intervals[row]
         difference = Difference(
             **names, method=method, against=against, n=counts[row], p=p, p_holm=nan
@@ -198,8 +222,40 @@ def _numbers(combined: _Combined, config: Config) -> tuple[list[Figure], list[Di
     return figures, differences
 
 
+def _p_value(
+    differences: NDArray[np.float64], combined: _Combined, method: str, against: str, seed: int
+) -> float:
+    """Returns the p of the sign-flip test over queries or over groups, whichever is larger."""
+    p = sign_flip_p(differences, combined.clusters, SIGN_FLIP_ROUNDS, seed)
+    if combined.group_sums is None:
+        return p
+    by_group = combined.group_sums[method][0] - combined.group_sums[against][0]
+    return max(p, sign_flip_p(by_group, None, SIGN_FLIP_ROUNDS, seed))
+
+
+def _deviations(
+    combined: _Combined, pairs: Sequence[tuple[str, str]], sign: float, config: Config
+) -> NDArray[np.float64] | None:
+    """Returns what drawing groups of candidates adds to the rounds of all columns: the methods,
+    then the pairs; None without groups.
+    """
+    if combined.group_sums is None:
+        return None
+    sums = np.stack([combined.group_sums[method] for method in combined.mean])  # (m, 2, A)
+    settings = config.evaluate
+    draws = bootstrap_ratios(sums[:, 0], sums[:, 1], settings.bootstrap_rounds, settings.seed)
+    by_method = dict(zip(combined.mean, draws, strict=True))
+    rows = list(draws)
+    for method, against in pairs:
+        rows.append(sign * (by_method[method] - by_method[against]))
+    return np.stack(rows)
+
+
 def _intervals(
-    columns: Sequence[NDArray[np.float64]], combined: _Combined, config: Config
+    columns: Sequence[NDArray[np.float64]],
+    combined: _Combined,
+    deviations: NDArray[np.float64] | None,
+    config: Config,
 ) -> list[dict[str, float]]:
     """Returns the value and the interval of each column, by field; a median has no interval."""
     if combined.scores.statistic == "median":
@@ -207,7 +263,11 @@ def _intervals(
     else:
         settings = config.evaluate
         rows = bootstrap_means(
-            np.stack(columns, axis=1), combined.clusters, settings.bootstrap_rounds, settings.seed
+            np.stack(columns, axis=1),
+            combined.clusters,
+            settings.bootstrap_rounds,
+            settings.seed,
+            deviations,
         ).tolist()
     return [dict(zip(("value", "low", "high"), row, strict=True)) for row in rows]
 

@@ -27,7 +27,13 @@ from ponticello.evaluate.baselines import popularity
 from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import top_k
-from ponticello.metrics.ranking import all_metrics, group_ties, metric_columns, restrict_to
+from ponticello.metrics.ranking import (
+    TieGroups,
+    group_ties,
+    metric_columns,
+    metric_terms,
+    restrict_to,
+)
 from ponticello.search.user_profiles import fit_profiles, score_directions
 from ponticello.splits.splits import Splits, before_test, in_test
 from ponticello.storage.schema import (
@@ -46,6 +52,7 @@ PAIRS = "pairs_cold"
 PLAYLISTS = "playlists_cold"
 NEW_PLAYLISTS = "playlists_warm"
 AUDIENCE = "audience_cold"
+LEAST_TOTAL = 1e-12  # of what a perfect ranking gains: below it a query has no metric
 BLOCK_SCORES = 2**23  # of one block: 32 MB of float32, of which a scorer may need a few
 
 # (b,) int queries of a task -> (b, n) scores; the highest is ranked first
@@ -60,7 +67,8 @@ class Task:
     of columns per query, ascending and disjoint; an excluded column is not in that query's
     ranking. seeds: the track ids that describe each query, or each candidate if
     `seeds_of_candidates`. clusters: names; queries of one cluster are not independent. None = all
-    are.
+    are. candidate_groups: the name of each candidate's group; candidates of one group are not
+    independent. None = the candidates are not a sample.
     """
 
     name: str
@@ -71,6 +79,12 @@ class Task:
     excluded: list[np.ndarray]
     seeds: list[list[str]]
     seeds_of_candidates: bool = False
+    candidate_groups: list[str] | None = None
+
+    def with_groups(self, groups: Mapping[str, str]) -> "Task":
+        """Returns the task with groups of candidates, by id; others are groups of their own."""
+        names = [groups.get(candidate, candidate) for candidate in self.candidates]
+        return replace(self, candidate_groups=names)
 
     def rows(self, rows: np.ndarray) -> "Task":
         """Returns the task with only these queries."""
@@ -290,8 +304,14 @@ def deduplicate_task(task: Task, recordings: Mapping[str, str]) -> DeduplicatedT
         excluded_recordings = np.unique(numbers[excluded_tracks])
         relevant.append(np.setdiff1d(numbers[relevant_tracks], excluded_recordings))
         excluded.append(excluded_recordings)
-    candidates = pick(task.candidates, first_tracks)
-    deduplicated = replace(task, candidates=candidates, relevant=relevant, excluded=excluded)
+    groups = None if task.candidate_groups is None else pick(task.candidate_groups, first_tracks)
+    deduplicated = replace(
+        task,
+        candidates=pick(task.candidates, first_tracks),
+        candidate_groups=groups,
+        relevant=relevant,
+        excluded=excluded,
+    )
     kept = np.flatnonzero([len(columns) > 0 for columns in relevant])
     return DeduplicatedTask(deduplicated.rows(kept), task.rows(kept), numbers)
 
@@ -360,16 +380,71 @@ def _stack(vectors: Mapping[str, np.ndarray], track_ids: list[str]) -> np.ndarra
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Metrics by name. values: (q,) of every query. sums: (2, A), as in `CandidateGroups`.
+
+    sums is empty for a task without groups of candidates.
+    """
+
+    values: dict[str, np.ndarray]
+    sums: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
 class RankingResult:
     """The metrics and lists of a ranked task.
 
-    metrics: (q,) each, by name; by_stratum: the same within each stratum of candidates. lists:
-    (q, k) columns of the first candidates, -1 = no candidate left.
+    by_stratum: the same within each stratum of candidates. group_names: of the A groups of
+    candidates, sorted. lists: (q, k) columns of the first candidates, -1 = no candidate left.
     """
 
-    metrics: dict[str, np.ndarray]
-    by_stratum: dict[str, dict[str, np.ndarray]]
+    measured: Measured
+    by_stratum: dict[str, Measured]
+    group_names: list[str]
     lists: np.ndarray
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The metrics of every query, (q,) each, by name."""
+        return self.measured.values
+
+
+class _TermSums:
+    """Collects the metrics of queries, and what each group of candidates adds to them.
+
+    group_numbers: (n,) of the candidates, or None.
+    """
+
+    def __init__(self, group_numbers: np.ndarray | None) -> None:
+        self._group_numbers = group_numbers
+        self._rows: list[dict[str, float]] = []
+        self._groups: list[np.ndarray] = []
+        self._shares: dict[str, list[np.ndarray]] = {}
+
+    def add(self, groups: TieGroups, k: int, hits: np.ndarray, hit_scores: np.ndarray) -> None:
+        """Adds a query. hits: (r,) columns of the relevant candidates, with their scores."""
+        terms = metric_terms(groups, k)
+        self._rows.append({name: metric.value for name, metric in terms.items()})
+        if self._group_numbers is None:
+            return
+        tie = np.unique(-hit_scores, return_inverse=True)[1]  # best first
+        self._groups.append(self._group_numbers[hits])
+        for name, metric in terms.items():
+            total = groups.hits * max(float(metric.ideals.sum()), LEAST_TOTAL)
+            shares = np.stack([metric.gains, metric.ideals]) / total  # of each hit of a group
+            self._shares.setdefault(name, []).append(shares[:, tie])
+
+    def measured(self) -> Measured:
+        """Returns the metrics of all queries that were added."""
+        sums = {}
+        if self._groups:
+            assert self._group_numbers is not None
+            numbers = np.concatenate(self._groups)
+            n_groups = int(self._group_numbers.max()) + 1
+            for name, shares in self._shares.items():
+                both = np.concatenate(shares, axis=1)
+                sums[name] = np.stack([np.bincount(numbers, row, n_groups) for row in both])
+        return Measured(metric_columns(self._rows), sums)
 
 
 def rank_task(
@@ -384,8 +459,13 @@ def rank_task(
     (b, n).
     Cost: one sort of n per query; memory for `BLOCK_SCORES` scores, or those of one query.
     """
-    rows: list[dict[str, float]] = []
-    stratum_rows: dict[str, list[dict[str, float]]] = {name: [] for name in strata or {}}
+    group_names: list[str] = []
+    group_numbers = None
+    if task.candidate_groups is not None:
+        names, group_numbers = np.unique(task.candidate_groups, return_inverse=True)
+        group_names = names.tolist()
+    of_all = _TermSums(group_numbers)
+    of_strata = {name: _TermSums(group_numbers) for name in strata or {}}
     lists = np.full((len(task.queries), k), -1, dtype=np.int64)
     step = max(1, BLOCK_SCORES // max(1, len(task.candidates)))
     for start in range(0, len(task.queries), step):
@@ -395,15 +475,16 @@ def rank_task(
             relevant = task.relevant[query]
             excluded = task.excluded[query]
             groups = group_ties(np.delete(scores, excluded), scores[relevant])
-            rows.append(all_metrics(groups, k))
+            of_all.add(groups, k, relevant, scores[relevant])
             for name, members in (strata or {}).items():
                 restricted = restrict_to(groups, scores[relevant], members[relevant])
-                stratum_rows[name].append(all_metrics(restricted, k))
+                hits = relevant[members[relevant]]
+                of_strata[name].add(restricted, k, hits, scores[hits])
             allowed_scores = scores.copy()
             allowed_scores[excluded] = -np.inf
             lists[query] = top_k(allowed_scores[None], k)[0]
-    by_stratum = {name: metric_columns(metrics) for name, metrics in stratum_rows.items()}
-    return RankingResult(metric_columns(rows), by_stratum, lists)
+    by_stratum = {name: sums.measured() for name, sums in of_strata.items()}
+    return RankingResult(of_all.measured(), by_stratum, group_names, lists)
 
 
 def _score_block(task: Task, scorer: Scorer, block: np.ndarray) -> np.ndarray:

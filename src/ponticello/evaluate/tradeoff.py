@@ -10,7 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ponticello.evaluate.results import STAGE_ONE, STAGE_TWO, Measurements, Scores, pick
+from ponticello.evaluate.results import (
+    STAGE_ONE,
+    STAGE_TWO,
+    CandidateGroups,
+    Measurements,
+    Scores,
+    pick,
+)
 from ponticello.evaluate.tasks import DeduplicatedTask, rank_task, score_by_profile
 from ponticello.evaluate.vectors import FUSED, EvaluationVectors
 from ponticello.metrics.ranking import retrieval_ranks
@@ -69,6 +76,7 @@ def measure_tradeoff(
     for curve, positions in curves.items():
         mrr = {}
         ndcg = {}
+        sums = {}
         for name, position in positions.items():
             tracks = position.tracks[rows]
             mrr[name] = 1 / retrieval_ranks(position.texts, tracks, np.arange(len(rows)))
@@ -76,11 +84,15 @@ def measure_tradeoff(
             for weight, matrix in position.spaces:
                 spaces.append((weight, dict(zip(vectors.ids, matrix, strict=True))))
             scorer = cold_task.scorer(score_by_profile(cold, spaces, vectors.config.search))
-            ndcg[name] = rank_task(cold_task.task, scorer, k).metrics[f"NDCG@{k}"]
+            ranking = rank_task(cold_task.task, scorer, k)
+            ndcg[name] = ranking.metrics[f"NDCG@{k}"]
+            sums[name] = ranking.measured.sums[f"NDCG@{k}"]
+            group_names = ranking.group_names
         measured.scores.append(Scores("tradeoff", curve, SEMANTIC_METRIC, queries, clusters, mrr))
         metric = f"{cold.name}:NDCG@{k}"
         scores = Scores("tradeoff", curve, metric, cold.queries, cold.clusters, ndcg)
-        measured.scores.append(replace(scores, is_simulated=is_simulated))
+        groups = CandidateGroups(group_names, sums)
+        measured.scores.append(replace(scores, is_simulated=is_simulated, candidate_groups=groups))
 
 
 def _interpolated_weights(

@@ -77,12 +77,55 @@ def hit_groups(scores: Floats, relevant: Bools) -> TieGroups:
     return group_ties(scores, scores[relevant])
 
 
+@dataclass(frozen=True)
+class MetricTerms:
+    """What each group of hits adds to a metric, and what it would add in a perfect ranking.
+
+    gains, ideals: (groups,); the metric is the sum of the one over that of the other. The
+    first group, of the best scores, would be the first hits of the perfect ranking, and so on.
+    """
+
+    gains: Floats
+    ideals: Floats
+
+    @property
+    def value(self) -> float:
+        """The metric; nan without relevant items, or where no ranking can gain anything."""
+        total = float(self.ideals.sum())
+        return float(self.gains.sum()) / total if total else float("nan")
+
+
+def metric_terms(groups: TieGroups, k: int) -> dict[str, MetricTerms]:
+    """Returns the terms of every ranking metric of one query, by name."""
+    return {
+        f"NDCG@{k}": _ndcg_terms(groups, k),
+        f"Recall@{k}": _recall_terms(groups, k),
+        f"HitRate@{k}": _first_group_terms(groups, _hit_chance(groups, k)),
+        f"MAP@{k}": _precision_terms(groups, k),
+        "MRR": _first_group_terms(groups, _reciprocal_rank(groups)),
+        "AUC": _auc_terms(groups),
+    }
+
+
+def all_metrics(groups: TieGroups, k: int) -> dict[str, float]:
+    """Returns every ranking metric of one query, by name."""
+    return {name: terms.value for name, terms in metric_terms(groups, k).items()}
+
+
 def recall(groups: TieGroups, k: int) -> float:
     """Returns the expected hits in the first k, divided by min(k, number of relevant items)."""
-    if not groups.n_relevant:
-        return float("nan")
+    return _recall_terms(groups, k).value
+
+
+def _recall_terms(groups: TieGroups, k: int) -> MetricTerms:
     n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
-    return float((groups.hits * n_in_top / groups.size).sum() / min(k, groups.n_relevant))
+    return MetricTerms(groups.hits * n_in_top / groups.size, _ideal_hits(groups, k))
+
+
+def _ideal_hits(groups: TieGroups, k: int) -> NDArray[np.float64]:
+    """Returns (groups,), how many of each group's hits a perfect ranking has in the first k."""
+    last = np.minimum(np.cumsum(groups.hits), k)
+    return np.diff(last, prepend=0).astype(np.float64)
 
 
 def ndcg(groups: TieGroups, k: int) -> float:
@@ -91,25 +134,39 @@ def ndcg(groups: TieGroups, k: int) -> float:
     Position i, from 1, has the discount 1 / log2(i + 1); tied items share their mean discount.
     Source: Järvelin and Kekäläinen 2002; McSherry and Najork 2008 for ties, as in scikit-learn.
     """
-    if not groups.n_relevant:
-        return float("nan")
+    return _ndcg_terms(groups, k).value
+
+
+def _ndcg_terms(groups: TieGroups, k: int) -> MetricTerms:
     k = min(k, groups.n_items)
     discounts = np.r_[0.0, np.cumsum(1.0 / np.log2(np.arange(k) + 2.0))]  # sums of the first 0..k
     first = np.minimum(groups.before, k)
     end = np.minimum(groups.before + groups.size, k)
     gains = groups.hits * (discounts[end] - discounts[first]) / groups.size
-    return float(gains.sum() / discounts[min(k, groups.n_relevant)])
+    ideals = np.diff(discounts[np.minimum(np.cumsum(groups.hits), k)], prepend=0.0)
+    return MetricTerms(gains, ideals)
 
 
 def reciprocal_rank(groups: TieGroups) -> float:
-    """Returns the expected 1 / rank of the first relevant item.
+    """Returns the expected 1 / rank of the first relevant item."""
+    return _first_group_terms(groups, _reciprocal_rank(groups)).value
+
+
+def _first_group_terms(groups: TieGroups, value: float) -> MetricTerms:
+    """Returns the terms of a metric that the first group of hits decides alone."""
+    is_first = (np.arange(len(groups.hits)) == 0).astype(np.float64)
+    return MetricTerms(value * is_first, is_first)
+
+
+def _reciprocal_rank(groups: TieGroups) -> float:
+    """Returns the expected 1 / rank of the first hit; 0 without one.
 
     The first hit is in the first group, at position j of its s positions and r hits with p(j):
     p(1) = r / s and p(j + 1) / p(j) = (s - r - j + 1) / (s - j), the negative hypergeometric
     distribution; a product of factors in [0, 1] cannot overflow as binomials would.
     """
     if not groups.n_relevant:
-        return float("nan")
+        return 0.0
     before = int(groups.before[0])
     size = int(groups.size[0])
     hits = int(groups.hits[0])
@@ -123,19 +180,25 @@ def auc(groups: TieGroups) -> float:
 
     A tie counts half. nan if no or every item is relevant.
     """
+    return _auc_terms(groups).value
+
+
+def _auc_terms(groups: TieGroups) -> MetricTerms:
     n_irrelevant = groups.n_items - groups.n_relevant
-    if not groups.n_relevant or not n_irrelevant:
-        return float("nan")
     n_above = groups.before - (np.cumsum(groups.hits) - groups.hits)  # irrelevant, higher scores
     n_tied = groups.size - groups.hits
     n_below = n_irrelevant - n_above - n_tied / 2
-    return float((groups.hits * n_below).sum() / (groups.n_relevant * n_irrelevant))
+    return MetricTerms(groups.hits * n_below, 1.0 * groups.hits * n_irrelevant)
 
 
 def hit_rate(groups: TieGroups, k: int) -> float:
     """Returns the chance that one of the first k items is relevant; misses are hypergeometric."""
+    return _first_group_terms(groups, _hit_chance(groups, k)).value
+
+
+def _hit_chance(groups: TieGroups, k: int) -> float:
     if not groups.n_relevant:
-        return float("nan")
+        return 0.0
     size = int(groups.size[0])
     hits = int(groups.hits[0])
     n_in_top = min(max(0, k - int(groups.before[0])), size)
@@ -152,8 +215,10 @@ def average_precision_at_k(groups: TieGroups, k: int) -> float:
     A perfect ranking gets 1.0 for any k; other definitions divide by the number of relevant items.
     Source: McSherry and Najork 2008, average precision with ties, cut at k.
     """
-    if not groups.n_relevant:
-        return float("nan")
+    return _precision_terms(groups, k).value
+
+
+def _precision_terms(groups: TieGroups, k: int) -> MetricTerms:
     n_in_top = np.clip(k - groups.before, 0, groups.size)  # positions of the first k, by group
     group = np.repeat(np.arange(len(n_in_top)), n_in_top)
     group_starts = np.repeat(np.cumsum(n_in_top) - n_in_top, n_in_top)
@@ -164,19 +229,8 @@ def average_precision_at_k(groups: TieGroups, k: int) -> float:
     tied_hits = within * (hits - 1) / np.maximum(size - 1, 1)  # expected before, in the same tie
     positions = groups.before[group] + within + 1
     precision = (hits_above + tied_hits + 1) / positions  # expected, if the item is a hit
-    return float((hits / size * precision).sum() / min(k, groups.n_relevant))
-
-
-def all_metrics(groups: TieGroups, k: int) -> dict[str, float]:
-    """Returns every ranking metric of one query, by name."""
-    return {
-        f"NDCG@{k}": ndcg(groups, k),
-        f"Recall@{k}": recall(groups, k),
-        f"HitRate@{k}": hit_rate(groups, k),
-        f"MAP@{k}": average_precision_at_k(groups, k),
-        "MRR": reciprocal_rank(groups),
-        "AUC": auc(groups),
-    }
+    gains = np.bincount(group, hits / size * precision, minlength=len(n_in_top))
+    return MetricTerms(1.0 * gains, _ideal_hits(groups, k))
 
 
 def restrict_to(groups: TieGroups, hit_scores: Floats, is_member: Bools) -> TieGroups:

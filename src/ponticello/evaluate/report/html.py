@@ -35,7 +35,8 @@ FILES = {
 }
 LEADS = {
     "semantic": "How well do the vectors describe the music?",
-    "preference": "Does the ranking contain the music that listeners like?",
+    "preference": "Does the ranking contain the music that listeners like? "
+    "Where held-out tracks are ranked, the intervals are over their artists too.",
     "integrity": "Properties of the vectors as a whole. More is not always better.",
 }
 

@@ -87,7 +87,8 @@ def _caption(section: Section, summary: Summary) -> str:
     facts = dict(background(summary.about))
     title = SECTION_NAMES[section].capitalize()
     sentences = [
-        f"{title}, metrics of record, with 95 % bootstrap intervals over queries",
+        f"{title}, metrics of record, with 95 % bootstrap intervals over queries "
+        "and over the artists of held-out tracks",
         f"{facts['Library']}: {facts['Data']}",
         f"{facts['Held out'].rstrip('.')}; splits {facts['Splits, SHA-256'][:12]}",
         facts["Seeds"],
