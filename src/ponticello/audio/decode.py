@@ -19,14 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ponticello.audio.formats import (
-    ADVICE,
-    Kind,
-    audio_error,
-    detect_format,
-    open_audio_file,
-    undecodable,
-)
+from ponticello.audio import formats
 from ponticello.audio.worker_pool import Reply
 from ponticello.errors import ConfigError
 
@@ -36,14 +29,14 @@ _MIN_RATE_HZ = 1_000
 _MAX_RATE_HZ = 768_000
 _MAX_SAMPLE = 1e6  # float files may exceed 1.0; above this, the power of a mel frame overflows
 
-_MINIAUDIO: dict[Kind, miniaudio.FileFormat] = {
+_MINIAUDIO: dict[formats.Kind, miniaudio.FileFormat] = {
     "mp3": miniaudio.FileFormat.MP3,
     "flac": miniaudio.FileFormat.FLAC,
     "vorbis": miniaudio.FileFormat.VORBIS,
 }
 # Decoded by PyAV: the name of the format, and the one FFmpeg demuxer that may open it. FFmpeg's own
 # choice could be a playlist, which it would follow.
-_PYAV: dict[Kind, tuple[str, str]] = {
+_PYAV: dict[formats.Kind, tuple[str, str]] = {
     "mp4": ("an MP4 container (m4a, aac)", "mov"),
     "asf": ("an ASF container (wma)", "asf"),
     "aac": ("raw AAC", "aac"),
@@ -77,14 +70,14 @@ def load_audio(
     path = Path(path)
     waveform, rate = _decode(path, math.inf if max_seconds is None else max_seconds + _MARGIN_S)
     if not np.abs(waveform).max(initial=0.0) <= _MAX_SAMPLE:  # also refuses NaN
-        raise audio_error(
+        raise formats.audio_error(
             path, "holds samples that are no sound (NaN, infinite or huge); export it again"
         )
     waveform = resample(waveform, rate, sample_rate)
     if n_wanted < len(waveform):
         waveform = waveform[: int(n_wanted)]
     if not len(waveform):
-        raise audio_error(path, "holds no sound")
+        raise formats.audio_error(path, "holds no sound")
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
@@ -132,8 +125,8 @@ def resample(waveform: NDArray[np.float32], rate: int, sample_rate: int) -> NDAr
 
 def _decode(path: Path, seconds: float) -> tuple[NDArray[np.float32], int]:
     """Returns the first `seconds` of a file, channels averaged, and its sample rate in Hz."""
-    with open_audio_file(path) as file:
-        kind = detect_format(path, file)
+    with formats.open_audio_file(path) as file:
+        kind = formats.detect_format(path, file)
         if kind in _PYAV:
             return _decode_with_av(path, file, kind, seconds)
         if kind in _MINIAUDIO:
@@ -204,11 +197,11 @@ def _decode_with_soundfile(
         reason = str(getattr(error, "error_string", error))
         if reason.startswith("File does not exist"):  # libsndfile's words for an mp3 without frames
             reason = "no mp3 frames"
-        raise undecodable(path, reason) from None
+        raise formats.undecodable(path, reason) from None
 
 
 def _decode_with_av(
-    path: Path, file: BinaryIO, kind: Kind, seconds: float
+    path: Path, file: BinaryIO, kind: formats.Kind, seconds: float
 ) -> tuple[NDArray[np.float32], int]:
     """As `_decode`; AudioError if PyAV is not installed or refuses."""
     name, demuxer = _PYAV[kind]
@@ -216,14 +209,14 @@ def _decode_with_av(
         import av
     except ImportError:
         extra = "or, to read it as it is: pip install 'ponticello[av]'"
-        raise audio_error(path, f"{name} {ADVICE}, {extra}") from None
+        raise formats.audio_error(path, f"{name} {formats.ADVICE}, {extra}") from None
     file.seek(0)
     blocks: list[NDArray[np.float32]] = []
     rate = 0
     try:
         with av.open(file, format=demuxer, options={"protocol_whitelist": "none"}) as container:
             if not container.streams.audio:
-                raise audio_error(path, "holds no sound")
+                raise formats.audio_error(path, "holds no sound")
             resampler = av.AudioResampler(format="fltp")  # keeps rate and channels
             n_left = math.inf
             for frame in _frames_of(container, resampler):
@@ -236,9 +229,9 @@ def _decode_with_av(
                 if n_left <= 0:
                     break
     except (av.FFmpegError, ValueError) as error:
-        raise undecodable(path, str(getattr(error, "strerror", None) or error)) from None
+        raise formats.undecodable(path, str(getattr(error, "strerror", None) or error)) from None
     if not blocks:
-        raise audio_error(path, "holds no sound")
+        raise formats.audio_error(path, "holds no sound")
     waveform = np.concatenate(blocks)
     if math.isfinite(seconds):
         waveform = waveform[: math.ceil(seconds * rate)]
@@ -262,7 +255,9 @@ def _frames_of(container: Any, resampler: Any) -> Iterator[Any]:
 
 def _check_rate(path: Path, rate: int) -> int:
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
-        raise audio_error(path, f"its header is damaged, it says {rate} Hz; replace the file")
+        raise formats.audio_error(
+            path, f"its header is damaged, it says {rate} Hz; replace the file"
+        )
     return rate
 
 

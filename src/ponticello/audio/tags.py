@@ -23,15 +23,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from ponticello.audio import formats
 from ponticello.audio.content_hash import chunks, hashes
-from ponticello.audio.formats import (
-    Kind,
-    detect_format,
-    id3v2_size,
-    open_audio_file,
-    parse_syncsafe,
-    undecodable,
-)
 from ponticello.audio.worker_pool import Reply
 from ponticello.errors import DataError
 from ponticello.storage import schema as columns
@@ -79,7 +72,7 @@ def normalize_id3(file: BinaryIO, start: int = 0) -> tuple[bytes, int]:
         return b"", 0
     version = header[3]
     flags = header[5]
-    size = id3v2_size(header)  # with the 10 bytes of the header
+    size = formats.id3v2_size(header)  # with the 10 bytes of the header
     frames: list[_Frame] = []
     try:
         for frame in _frames(file, version, flags, size - 10):
@@ -127,7 +120,7 @@ def _walk(
 ) -> Iterator[_Frame]:
     if flags & 0x40 and version > 2:  # an extended header
         field = reader.take(4)
-        size = parse_syncsafe(field) - 4 if version == 4 else int.from_bytes(field, "big")
+        size = formats.parse_syncsafe(field) - 4 if version == 4 else int.from_bytes(field, "big")
         reader.skip(size)
     n_id_bytes = 3 if version == 2 else 4
     n_header_bytes = 6 if version == 2 else 10
@@ -156,7 +149,7 @@ def _v24_size(reader: _TagReader, field: bytes) -> int:
     It is sync-safe, or plain if only the plain size leads to another frame: iTunes wrote plain
     sizes into 2.4 tags. The two differ from 128 bytes on.
     """
-    safe = parse_syncsafe(field)
+    safe = formats.parse_syncsafe(field)
     plain = int.from_bytes(field, "big")
     if safe == plain:
         return safe
@@ -323,7 +316,7 @@ _RECORDING_NAMES = (
     "musicbrainz/track id",
 )
 # tinytag chooses its reader by suffix; this one is by content, not by the file's own name.
-_FILE_NAMES: dict[Kind, str] = {
+_FILE_NAMES: dict[formats.Kind, str] = {
     "mp3": "sound.mp3",
     "aac": "sound.mp3",  # its tags are ID3
     "flac": "sound.flac",
@@ -384,8 +377,8 @@ _FACTS = TypeAdapter(FileFacts)
 def read_facts(path: Path) -> FileFacts:
     """Reads tags and hashes of a sound file, in 2 ms; AudioError if it is not a supported one."""
     # an unbuffered file is raw
-    with open_audio_file(path) as raw, io.BufferedReader(raw) as file:  # type: ignore[type-var]
-        kind = detect_format(path, file)
+    with formats.open_audio_file(path) as raw, io.BufferedReader(raw) as file:  # type: ignore[type-var]
+        kind = formats.detect_format(path, file)
         size = file.seek(0, io.SEEK_END)
         if kind == "unknown":
             _require_sound(path, file)
@@ -414,10 +407,10 @@ def _require_sound(path: Path, file: BinaryIO) -> None:
     try:
         soundfile.SoundFile(file.fileno(), closefd=False).close()
     except soundfile.SoundFileError as error:
-        raise undecodable(path, str(getattr(error, "error_string", error))) from None
+        raise formats.undecodable(path, str(getattr(error, "error_string", error))) from None
 
 
-def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
+def _tags(file: BinaryIO, kind: formats.Kind) -> tuple[dict[str, Any], str]:
     try:
         view = cast(BinaryIO, _normalized_view(file, kind))
         has_duration = kind != "aac"  # raw AAC has no header with its duration
@@ -439,7 +432,7 @@ def _tags(file: BinaryIO, kind: Kind) -> tuple[dict[str, Any], str]:
     return tags, ""
 
 
-def _normalized_view(file: BinaryIO, kind: Kind) -> "_SplicedFile":
+def _normalized_view(file: BinaryIO, kind: formats.Kind) -> "_SplicedFile":
     """Returns the file with its tags in a form that tinytag reads right."""
     if kind in ("mp3", "aac", "flac"):
         start, n_replaced = normalize_id3(file)

@@ -31,17 +31,7 @@ from ponticello.listening.importers.records import (
     parse_uri,
 )
 from ponticello.storage.schema import ALBUM, ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
-from ponticello.tracks.names import (
-    ALBUM_WORDS,
-    GENERIC_TITLES,
-    NO_ARTIST,
-    Artist,
-    Title,
-    normalize_words,
-    parse_album,
-    parse_artist,
-    parse_title,
-)
+from ponticello.tracks import names
 
 RULES = ("track_id", "mbid", "isrc", "uri", "path", "title", "edition", "fuzzy")
 MAX_SUGGESTIONS = 3  # tracks that are listed beside an entry without a match
@@ -66,8 +56,8 @@ class CatalogEntry:
     """
 
     track_id: str
-    artist: Artist | None
-    title: Title | None
+    artist: names.Artist | None
+    title: names.Title | None
     guests: frozenset[str]
     label: str
     spelling: tuple[str, str]
@@ -159,7 +149,7 @@ def _group_columns(entries: list[CatalogEntry]) -> _GroupColumns:
 
 
 def _compared_values(entry: CatalogEntry) -> tuple[Hashable, ...]:
-    title = entry.title or Title("", frozenset(), frozenset(), frozenset())
+    title = entry.title or names.Title("", frozenset(), frozenset(), frozenset())
     return (
         title.core,
         title.versions,
@@ -243,14 +233,14 @@ def parse_reference(reference: TrackReference, track_id: str = "") -> CatalogEnt
     artist = reference.artist
     title = reference.title
     album = reference.album
-    parsed_artist = parse_artist(artist) if artist else None
-    if parsed_artist is not None and parsed_artist.name in NO_ARTIST:
+    parsed_artist = names.parse_artist(artist) if artist else None
+    if parsed_artist is not None and parsed_artist.name in names.NO_ARTIST:
         parsed_artist = None
-    parsed_title = parse_title(title) if title else None
+    parsed_title = names.parse_title(title) if title else None
     guests = parsed_title.guests if parsed_title else frozenset()
     if parsed_artist is not None and parsed_artist.guests:
         guests |= parsed_artist.guests
-    album_words = normalize_words(album) if album else None
+    album_words = names.normalize_words(album) if album else None
     return CatalogEntry(
         track_id=track_id,
         artist=parsed_artist,
@@ -259,8 +249,8 @@ def parse_reference(reference: TrackReference, track_id: str = "") -> CatalogEnt
         label=", ".join(name for name in (title, artist) if name),
         spelling=(_spelling(artist), _spelling(title)),
         album_words=album_words,
-        album_name=parse_album(album) if album else None,
-        album_versions=ALBUM_WORDS.intersection((album_words or "").split()),
+        album_name=names.parse_album(album) if album else None,
+        album_versions=names.ALBUM_WORDS.intersection((album_words or "").split()),
         mbid=reference.mbid,
         duration_s=reference.duration_s,
         path=_path_components(reference.path or ""),
@@ -422,12 +412,12 @@ def _recording_conflict(query: CatalogEntry, entry: CatalogEntry) -> str:
         entry_versions = _listed(entry.album_versions)
         return f"another version by its album: {query_versions} heard, {entry_versions} here"
     if versions and query.album_words is not None and entry.album_words is not None:
-        is_performance = not ALBUM_WORDS.isdisjoint(" ".join(versions).split())
+        is_performance = not names.ALBUM_WORDS.isdisjoint(" ".join(versions).split())
         if is_performance or not has_same_duration:
             return f"{_listed(versions)} on another album"
     if has_same_duration:
         return ""
-    if GENERIC_TITLES.match(query.title.core):
+    if names.GENERIC_TITLES.match(query.title.core):
         return "a title of many pieces, and no album or duration agrees"
     if query.mbid and entry.mbid and query.mbid != entry.mbid:
         return "another MusicBrainz id, and no album or duration agrees"
@@ -465,8 +455,8 @@ def _same_spelling(query: CatalogEntry, entry: CatalogEntry) -> bool:
     return query.spelling == entry.spelling
 
 
-def _listed(names: Iterable[str]) -> str:
-    return " + ".join(sorted(names)) or "none"
+def _listed(labels: Iterable[str]) -> str:
+    return " + ".join(sorted(labels)) or "none"
 
 
 def _no_match_reason(reference: TrackReference, query: CatalogEntry, refused: list[Refusal]) -> str:

@@ -15,22 +15,13 @@ import numpy as np
 import polars as pl
 from rapidfuzz import fuzz, process
 
+from ponticello.listening import matching
 from ponticello.listening.importers.records import (
     IS_KEPT,
     IS_TABLE,
     REFERENCE,
     REFERENCE_COLUMNS,
     TrackReference,
-)
-from ponticello.listening.matching import (
-    MAX_SUGGESTIONS,
-    CandidateGroup,
-    CatalogEntry,
-    CatalogMatcher,
-    Match,
-    Refusal,
-    album_or_duration_agrees,
-    parse_reference,
 )
 from ponticello.storage.files import write_csv_rows
 from ponticello.storage.layout import LibraryPaths
@@ -46,12 +37,12 @@ _LISTED_FIELDS = tuple(name for name in REFERENCE_COLUMNS if name != "msid")
 class SuggestionIndex:
     """The catalogue by the spelling of its names; about 5 us per artist and query."""
 
-    def __init__(self, catalog: CatalogMatcher) -> None:
+    def __init__(self, catalog: matching.CatalogMatcher) -> None:
         # Both hold the same lists: by artist and title, and by title and artist.
-        self._by_artist: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(dict)
-        self._by_title: dict[str, dict[str, list[CatalogEntry]]] = defaultdict(dict)
-        self._by_letters: dict[tuple[str, str, tuple[str, ...]], CandidateGroup] = defaultdict(
-            CandidateGroup
+        self._by_artist: dict[str, dict[str, list[matching.CatalogEntry]]] = defaultdict(dict)
+        self._by_title: dict[str, dict[str, list[matching.CatalogEntry]]] = defaultdict(dict)
+        self._by_letters: dict[tuple[str, str, tuple[str, ...]], matching.CandidateGroup] = (
+            defaultdict(matching.CandidateGroup)
         )
         for entry in sorted(catalog.entries, key=lambda entry: entry.track_id):
             if entry.title is None:
@@ -59,7 +50,7 @@ class SuggestionIndex:
             artist = _folded_artist(entry)
             title = fold_accents(entry.title.core)
             first_entries = self._by_title[title].setdefault(artist, [])
-            if len(first_entries) < MAX_SUGGESTIONS:
+            if len(first_entries) < matching.MAX_SUGGESTIONS:
                 first_entries.append(entry)
             if entry.artist is not None:
                 self._by_artist[artist][title] = first_entries
@@ -67,14 +58,14 @@ class SuggestionIndex:
         self._artists = list(self._by_artist)
         self._similar_artists_cache: dict[str, list[tuple[str, float]]] = {}
 
-    def suggest(self, reference: TrackReference) -> list[Refusal]:
+    def suggest(self, reference: TrackReference) -> list[matching.Refusal]:
         """Returns up to three tracks of similar names, the best first, with what differs."""
-        query = parse_reference(reference)
+        query = matching.parse_reference(reference)
         if query.title is None:
             return []
         title = fold_accents(query.title.core)
         artist = _folded_artist(query)
-        ranked: dict[str, tuple[float, CatalogEntry, str]] = {}
+        ranked: dict[str, tuple[float, matching.CatalogEntry, str]] = {}
         for similar_artist, artist_similarity in self._similar_artists(artist):
             titles = self._by_artist[similar_artist]
             for similar_title, similarity in _most_similar(title, list(titles), MIN_SIMILARITY):
@@ -87,11 +78,11 @@ class SuggestionIndex:
             for entry in artists[other_artist]:
                 ranked.setdefault(entry.track_id, (100.0 + artist_similarity, entry, difference))
         best = sorted(ranked.values(), key=lambda row: (-row[0], row[1].track_id))
-        return [(entry, difference) for _, entry, difference in best[:MAX_SUGGESTIONS]]
+        return [(entry, difference) for _, entry, difference in best[: matching.MAX_SUGGESTIONS]]
 
-    def fuzzy_match(self, reference: TrackReference) -> CatalogEntry | None:
+    def fuzzy_match(self, reference: TrackReference) -> matching.CatalogEntry | None:
         """Returns the one track that differs only in accents and spaces, or None."""
-        query = parse_reference(reference)
+        query = matching.parse_reference(reference)
         if query.title is None or query.artist is None:
             return None
         group = self._by_letters.get(_letters(query))
@@ -165,7 +156,7 @@ def write_unmatched_list(
     folder: LibraryPaths,
     pending: pl.DataFrame,
     references: list[TrackReference],
-    matches: list[Match],
+    matches: list[matching.Match],
     suggestions: SuggestionIndex,
 ) -> None:
     """Writes unmatched.csv, a row per track without a match, the most played first.
@@ -183,7 +174,7 @@ def write_unmatched_list(
     header = ["events"]
     header += _LISTED_FIELDS
     header.append("reason")
-    for rank in range(1, MAX_SUGGESTIONS + 1):
+    for rank in range(1, matching.MAX_SUGGESTIONS + 1):
         header += [f"near_{rank}", f"near_{rank}_id", f"not_{rank}"]
     rows = _list_rows(counts_by_size.iter_rows(), references, matches, suggestions)
     write_csv_rows(folder.unmatched, header, rows)
@@ -192,12 +183,12 @@ def write_unmatched_list(
 def _list_rows(
     counts: Iterable[tuple[int, int]],
     references: list[TrackReference],
-    matches: list[Match],
+    matches: list[matching.Match],
     suggestions: SuggestionIndex,
 ) -> Iterator[list[object]]:
     for index, n_events in counts:
-        similar = list(matches[index].refused[:MAX_SUGGESTIONS])
-        if len(similar) < MAX_SUGGESTIONS:
+        similar = list(matches[index].refused[: matching.MAX_SUGGESTIONS])
+        if len(similar) < matching.MAX_SUGGESTIONS:
             refused_ids = {entry.track_id for entry, _ in similar}
             for entry, difference in suggestions.suggest(references[index]):
                 if entry.track_id not in refused_ids:
@@ -205,42 +196,42 @@ def _list_rows(
         cells: list[object] = [n_events]
         cells += [getattr(references[index], name) for name in _LISTED_FIELDS]
         cells.append(matches[index].reason)
-        similar = similar[:MAX_SUGGESTIONS]
+        similar = similar[: matching.MAX_SUGGESTIONS]
         for entry, difference in similar:
             cells += [entry.label, entry.track_id, difference]
-        cells += [""] * (3 * (MAX_SUGGESTIONS - len(similar)))
+        cells += [""] * (3 * (matching.MAX_SUGGESTIONS - len(similar)))
         yield cells
 
 
-def _folded_artist(entry: CatalogEntry) -> str:
+def _folded_artist(entry: matching.CatalogEntry) -> str:
     return fold_accents(entry.artist.name) if entry.artist else ""
 
 
-def _letters(entry: CatalogEntry) -> tuple[str, str, tuple[str, ...]]:
+def _letters(entry: matching.CatalogEntry) -> tuple[str, str, tuple[str, ...]]:
     """Returns the key of `fuzzy`: artist and title without accents and spaces, and the numbers."""
     assert entry.title is not None
     numbers = re.findall(r"\d+", entry.title.core)  # 1.5 is not 15
     return _folded_artist(entry), fold_accents(entry.title.core), tuple(numbers)
 
 
-def _is_same_but_for_accents(query: CatalogEntry, entry: CatalogEntry) -> bool:
+def _is_same_but_for_accents(query: matching.CatalogEntry, entry: matching.CatalogEntry) -> bool:
     assert query.title is not None
     assert entry.title is not None
     if query.title.versions != entry.title.versions or query.guests != entry.guests:
         return False
     has_album = query.album_words is not None and entry.album_words is not None
     has_duration = bool(query.duration_s and entry.duration_s)
-    return not (has_album or has_duration) or album_or_duration_agrees(query, entry)
+    return not (has_album or has_duration) or matching.album_or_duration_agrees(query, entry)
 
 
 def _most_similar(name: str, names: list[str], minimum: float) -> list[tuple[str, float]]:
     """Returns the three most similar names from `minimum` of 100 on; of equal ones the first."""
     if not name:
-        return [(first_name, 0.0) for first_name in names[:MAX_SUGGESTIONS]]
+        return [(first_name, 0.0) for first_name in names[: matching.MAX_SUGGESTIONS]]
     similarity = process.cdist(
         [name], names, scorer=fuzz.ratio, score_cutoff=minimum, dtype=np.float64
     )[0]
-    best = np.argsort(-similarity, kind="stable")[:MAX_SUGGESTIONS]
+    best = np.argsort(-similarity, kind="stable")[: matching.MAX_SUGGESTIONS]
     return [(names[row], float(similarity[row])) for row in best if similarity[row] >= minimum]
 
 

@@ -11,18 +11,9 @@ import ibis
 import ibis.expr.types as ir
 
 from ponticello.config import PairsConfig
+from ponticello.pairs import rules
 from ponticello.pairs.engine import Engine
 from ponticello.pairs.events import AT, EncodedLog
-from ponticello.pairs.rules import (
-    SOURCES,
-    cooccurrence_events,
-    feedback_events,
-    liked_tracks,
-    playlist_events,
-    playlist_members,
-    positive_events,
-    session_events,
-)
 from ponticello.storage.schema import (
     ANCHOR_ID,
     N_USERS,
@@ -59,13 +50,13 @@ def count_pairs(log: EncodedLog, config: PairsConfig) -> tuple[ir.Table, ir.Tabl
     names = []
     liked_files = []
     for number, events in enumerate(log.partitions()):
-        positives = positive_events(events, config.min_played_s)
+        positives = rules.positive_events(events, config.min_played_s)
         counts["events"] += engine.count_rows(events)
         counts["positive"] += engine.count_rows(positives)
-        liked = liked_tracks(positives, config.max_liked_tracks)
+        liked = rules.liked_tracks(positives, config.max_liked_tracks)
         liked = engine.materialize(liked, f"liked-{number}")
         liked_files.append(engine.work / f"liked-{number}.parquet")
-        members = playlist_members(events)
+        members = rules.playlist_members(events)
         if "playlist" in config.sources:
             members = engine.materialize(members, f"members-{number}")
             too_long = members.filter(members["n_tracks"] > config.max_playlist_tracks)
@@ -91,17 +82,17 @@ def _candidates(
     events: ir.Table, liked: ir.Table, members: ir.Table, config: PairsConfig
 ) -> ir.Table:
     """Returns the candidates of all sources, with `is_within_cap`; all of the same users."""
-    positives = positive_events(events, config.min_played_s)
+    positives = rules.positive_events(events, config.min_played_s)
     tables = []
     for source in config.sources:
         if source == "feedback":
-            pairs = feedback_events(positives)
+            pairs = rules.feedback_events(positives)
         elif source == "session":
-            pairs = session_events(events, config.min_played_s, config.session_gap_min)
+            pairs = rules.session_events(events, config.min_played_s, config.session_gap_min)
         elif source == "playlist":
-            pairs = playlist_events(members, config.max_playlist_tracks)
+            pairs = rules.playlist_events(members, config.max_playlist_tracks)
         else:
-            pairs = cooccurrence_events(liked)
+            pairs = rules.cooccurrence_events(liked)
         if source == "cooccurrence":  # one row per user and pair already
             candidates = pairs.select(_CANDIDATE)
         else:
@@ -131,7 +122,7 @@ def _confirm(
         n=candidates.count(), n_within_cap=candidates[IS_WITHIN_CAP].sum()
     )
     for row in engine.to_polars(by_source).iter_rows(named=True):
-        counts[SOURCES[row[SOURCE]]] += row["n"]
+        counts[rules.SOURCES[row[SOURCE]]] += row["n"]
         counts["within cap"] += row["n_within_cap"]
     within_cap = candidates.filter(candidates[IS_WITHIN_CAP])
     weight = within_cap[WEIGHT].sum().cast("int64")
@@ -156,7 +147,7 @@ def filter_by_lift(pairs: ir.Table, likes: ir.Table, n_users: int, min_lift: flo
         joined = joined.mutate({n_likes: joined[n_likes].fill_null(0)}).drop(f"{end}_right")
     product = joined[f"n_{ANCHOR_ID}"] * joined[f"n_{POSITIVE_ID}"]
     threshold = product if min_lift == 1 else product * min_lift  # 1: exact, in integers
-    is_other_source = joined[SOURCE] != SOURCES.index("cooccurrence")
+    is_other_source = joined[SOURCE] != rules.SOURCES.index("cooccurrence")
     is_above = joined[N_USERS] * n_users > threshold
     return joined.filter(is_other_source | is_above).select(pairs.columns)
 

@@ -13,22 +13,7 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from ponticello.errors import DataError
-from ponticello.listening.importers.records import (
-    NO_DATE,
-    BadRecord,
-    IgnoredRecord,
-    JsonItems,
-    ListenEvent,
-    Record,
-    Records,
-    TrackReference,
-    json_items,
-    json_lines,
-    parse_duration_s,
-    parse_mbid,
-    parse_text,
-    parse_time_us,
-)
+from ponticello.listening.importers import records
 from ponticello.listening.importers.sources import HistoryFile
 
 ARRAYS = ("track", "scrobbles", "recenttracks")  # keys of the list in an export that is an object
@@ -55,7 +40,7 @@ _DELIMITERS = ",;\t"
 
 def read_lastfm(
     source: HistoryFile, zone: tzinfo = UTC, columns: Mapping[str, str] | None = None
-) -> Records:
+) -> records.Records:
     """Yields plays.
 
     zone: of dates without one; Unix times need none. columns: our column -> theirs, or its number
@@ -66,7 +51,7 @@ def read_lastfm(
         if head.startswith((b"[", b"{")):
             is_object = re.match(rb'\{\s*"(?:recenttracks|username|track|scrobbles)"', head)
             is_lines = head.startswith(b"{") and not is_object
-            items = json_lines(stream) if is_lines else json_items(stream, ARRAYS)
+            items = records.json_lines(stream) if is_lines else records.json_items(stream, ARRAYS)
             yield from _read_items(items, zone)
         else:
             yield from _read_csv(stream, head.decode("utf-8", "replace"), columns, zone, source)
@@ -89,7 +74,7 @@ def _read_csv(
     columns: Mapping[str, str] | None,
     zone: tzinfo,
     source: HistoryFile,
-) -> Records:
+) -> records.Records:
     lines, delimiter = sample_lines(head)
     rows = []
     for line in lines:
@@ -172,29 +157,31 @@ def _order_by_content(rows: list[list[str]]) -> list[str]:
 
 
 def _is_date(value: str) -> bool:
-    return parse_time_us(value) is not None
+    return records.parse_time_us(value) is not None
 
 
 def _split(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter, strict=True), [])
 
 
-def _read_line(raw: bytes, line: int, order: list[str], delimiter: str, zone: tzinfo) -> Record:
+def _read_line(
+    raw: bytes, line: int, order: list[str], delimiter: str, zone: tzinfo
+) -> records.Record:
     try:
         row = _split(raw.decode("utf-8-sig" if line == 1 else "utf-8"), delimiter)
     except UnicodeDecodeError:
-        return BadRecord(line, "", "", "is not UTF-8")
+        return records.BadRecord(line, "", "", "is not UTF-8")
     except csv.Error as error:
-        return BadRecord(line, "", "", f"is not valid CSV: {error}")
+        return records.BadRecord(line, "", "", f"is not valid CSV: {error}")
     if len(row) != len(order):
-        return BadRecord(line, "", "", f"has {len(row)} fields, wanted {len(order)}")
+        return records.BadRecord(line, "", "", f"has {len(row)} fields, wanted {len(order)}")
     return _event(dict(zip(order, row, strict=True)), line, zone)
 
 
-def _read_items(items: JsonItems, zone: tzinfo) -> Records:
+def _read_items(items: records.JsonItems, zone: tzinfo) -> records.Records:
     n_tracks = 0
     for number, item in items:
-        if isinstance(item, BadRecord):
+        if isinstance(item, records.BadRecord):
             yield item
             continue
         page = item.get("track")
@@ -207,14 +194,14 @@ def _read_items(items: JsonItems, zone: tzinfo) -> Records:
             if isinstance(track, dict):
                 yield _read_object(track, n_tracks, zone)
             else:
-                yield BadRecord(n_tracks, "", "", "is not a JSON object")
+                yield records.BadRecord(n_tracks, "", "", "is not a JSON object")
 
 
-def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
+def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> records.Record:
     """Reads a track of Last.fm's API, {"artist": {"#text": ...}, ...}, or one with plain values."""
     attributes = item.get("@attr")
     if isinstance(attributes, dict) and attributes.get("nowplaying"):
-        return IgnoredRecord()
+        return records.IgnoredRecord()
     values: dict[str, Any] = {}
     for key, value in item.items():
         if isinstance(value, dict):
@@ -227,19 +214,19 @@ def _read_object(item: dict[str, Any], row: int, zone: tzinfo) -> Record:
     return _event(fields, row, zone)
 
 
-def _event(fields: Mapping[str, Any], line: int, zone: tzinfo) -> Record:
-    artist = parse_text(fields.get("artist"))
-    title = parse_text(fields.get("title"))
+def _event(fields: Mapping[str, Any], line: int, zone: tzinfo) -> records.Record:
+    artist = records.parse_text(fields.get("artist"))
+    title = records.parse_text(fields.get("title"))
     if title is None or artist is None:
-        return BadRecord(line, "title" if title is None else "artist", "", "is missing")
-    at_us = parse_time_us(fields.get("played_at"), zone)
+        return records.BadRecord(line, "title" if title is None else "artist", "", "is missing")
+    at_us = records.parse_time_us(fields.get("played_at"), zone)
     if at_us is None:
-        return BadRecord(line, "played_at", fields.get("played_at"), NO_DATE)
-    track = TrackReference(
-        mbid=parse_mbid(fields.get("mbid")),
+        return records.BadRecord(line, "played_at", fields.get("played_at"), records.NO_DATE)
+    track = records.TrackReference(
+        mbid=records.parse_mbid(fields.get("mbid")),
         artist=artist,
         title=title,
-        album=parse_text(fields.get("album")),
-        duration_s=parse_duration_s(fields.get("duration_s")),
+        album=records.parse_text(fields.get("album")),
+        duration_s=records.parse_duration_s(fields.get("duration_s")),
     )
-    return ListenEvent(track, at_us)
+    return records.ListenEvent(track, at_us)

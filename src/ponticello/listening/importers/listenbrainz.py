@@ -2,80 +2,62 @@
 
 from typing import Any
 
-from ponticello.listening.importers.records import (
-    NO_DATE,
-    NOT_NAMED,
-    BadRecord,
-    IgnoredRecord,
-    ListenEvent,
-    Record,
-    Records,
-    TrackReference,
-    json_items,
-    json_lines,
-    parse_duration_s,
-    parse_isrc,
-    parse_mbid,
-    parse_number,
-    parse_text,
-    parse_time_us,
-    parse_uri,
-)
+from ponticello.listening.importers import records
 from ponticello.listening.importers.sources import HistoryFile
 
 _SCORES: dict[float | None, str] = {1.0: "like", -1.0: "dislike"}
 
 
-def read_listenbrainz(source: HistoryFile) -> Records:
+def read_listenbrainz(source: HistoryFile) -> records.Records:
     """Yields plays, likes (feedback of 1), dislikes (-1) and collected tracks (pinned recordings).
 
     The MusicBrainz id of `mbid_mapping` has priority over the player's. Feedback of 0 is ignored.
     """
     with source.open() as stream:
         is_array = source.head().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-        for line, item in json_items(stream) if is_array else json_lines(stream):
-            yield item if isinstance(item, BadRecord) else _read_item(item, line)
+        for line, item in records.json_items(stream) if is_array else records.json_lines(stream):
+            yield item if isinstance(item, records.BadRecord) else _read_item(item, line)
 
 
-def _read_item(item: dict[str, Any], line: int) -> Record:
+def _read_item(item: dict[str, Any], line: int) -> records.Record:
     event = "play"
     time_key = "listened_at"
     if "score" in item:
-        score = parse_number(item["score"])
+        score = records.parse_number(item["score"])
         if score == 0:
-            return IgnoredRecord()
+            return records.IgnoredRecord()
         if score not in _SCORES:
-            return BadRecord(line, "score", item["score"], "is not 1, 0 or -1")
+            return records.BadRecord(line, "score", item["score"], "is not 1, 0 or -1")
         event = _SCORES[score]
         time_key = "created"
     elif "pinned_until" in item or ("created" in item and "listened_at" not in item):
         event = "collect"
         time_key = "created"
-    at_us = parse_time_us(item.get(time_key))
+    at_us = records.parse_time_us(item.get(time_key))
     if at_us is None:
-        return BadRecord(line, time_key, item.get(time_key), NO_DATE)
+        return records.BadRecord(line, time_key, item.get(time_key), records.NO_DATE)
     track = _track(item)
     if track.title is None and track.mbid is None and track.msid is None:
-        return BadRecord(line, "track_metadata", "", NOT_NAMED)
-    return ListenEvent(track, at_us, event)
+        return records.BadRecord(line, "track_metadata", "", records.NOT_NAMED)
+    return records.ListenEvent(track, at_us, event)
 
 
-def _track(item: dict[str, Any]) -> TrackReference:
+def _track(item: dict[str, Any]) -> records.TrackReference:
     metadata = _object(item, "track_metadata")
     player = _object(metadata, "additional_info")
     mapping = _object(metadata, "mbid_mapping")
-    duration_s = parse_duration_s(player.get("duration_ms"), unit_s=1e-3)
+    duration_s = records.parse_duration_s(player.get("duration_ms"), unit_s=1e-3)
     mbids = [source.get("recording_mbid") for source in (mapping, item, player)]
     msids = [source.get("recording_msid") for source in (metadata, player, item)]
-    return TrackReference(
-        mbid=parse_mbid(*mbids),
-        isrc=parse_isrc(player.get("isrc")),
-        uri=parse_uri(player.get("spotify_id") or player.get("origin_url")),
-        artist=parse_text(metadata.get("artist_name")),
-        title=parse_text(metadata.get("track_name")),
-        album=parse_text(metadata.get("release_name")),
-        duration_s=duration_s or parse_duration_s(player.get("duration")),
-        msid=next(filter(None, map(parse_text, msids)), None),
+    return records.TrackReference(
+        mbid=records.parse_mbid(*mbids),
+        isrc=records.parse_isrc(player.get("isrc")),
+        uri=records.parse_uri(player.get("spotify_id") or player.get("origin_url")),
+        artist=records.parse_text(metadata.get("artist_name")),
+        title=records.parse_text(metadata.get("track_name")),
+        album=records.parse_text(metadata.get("release_name")),
+        duration_s=duration_s or records.parse_duration_s(player.get("duration")),
+        msid=next(filter(None, map(records.parse_text, msids)), None),
     )
 
 

@@ -17,14 +17,8 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import NotModifiedResponse, StaticFiles
 from starlette.types import Message, Receive, Scope, Send
 
+from ponticello.audio import formats
 from ponticello.audio.decode import DecodeTask, decode_reply
-from ponticello.audio.formats import (
-    Kind,
-    audio_error,
-    detect_format,
-    open_audio_file,
-    printable_path,
-)
 from ponticello.audio.worker_pool import TaskFailure, WorkerPool
 from ponticello.config import LimitsConfig
 from ponticello.errors import AudioError
@@ -36,7 +30,7 @@ from ponticello.tracks.catalog import audio_path
 
 WAVEFORM_SECONDS = 3600.0  # s; a longer track is not drawn
 _MAX_WAVEFORMS = 512
-_MEDIA: dict[Kind, str] = {
+_MEDIA: dict[formats.Kind, str] = {
     "mp3": "audio/mpeg",
     "flac": "audio/flac",
     "vorbis": "audio/ogg",
@@ -89,7 +83,7 @@ class Decoder:
         finally:
             self._waiting.release()
         if isinstance(result, TaskFailure):
-            refusal = result.reason.removeprefix(f"{printable_path(task.path)}: ")
+            refusal = result.reason.removeprefix(f"{formats.printable_path(task.path)}: ")
             status, code, reason = _DECODE_FAILURES.get(
                 result.kind, (422, "unsupported_audio", refusal)
             )
@@ -144,16 +138,16 @@ def sound_path(snapshot: Snapshot, track_id: str) -> Path:
 def check_sound(path: Path) -> tuple[os.stat_result, str]:
     """Returns the status and the media type of an audio file, by its bytes; APIError 404 or 422."""
     try:
-        with open_audio_file(path) as file:
-            kind = detect_format(path, file)
+        with formats.open_audio_file(path) as file:
+            kind = formats.detect_format(path, file)
             if kind not in _MEDIA:
-                raise audio_error(path, "is not audio that a browser could play")
+                raise formats.audio_error(path, "is not audio that a browser could play")
             return os.fstat(file.fileno()), _MEDIA[kind]
     except AudioError as error:
         if not _is_file(path):
             message = "the file is not where it was; run: ponticello scan"
             raise APIError(404, "file_missing", message) from None
-        reason = str(error).removeprefix(f"{printable_path(path)}: ")
+        reason = str(error).removeprefix(f"{formats.printable_path(path)}: ")
         raise APIError(422, "unsupported_audio", f"the track's file {reason}") from None
 
 
