@@ -451,9 +451,7 @@ class Library:
     def _training(
         self, run: str, title: str, on_progress: OnProgress | None
     ) -> "Iterator[list[TrainingObserver]]":
-        """Holds the lock in the first process of torchrun; yields the observers that report
-        progress.
-        """
+        """Holds the lock in the first process of torchrun; yields the observers of progress."""
         from ponticello.train.distributed import launch_info
         from ponticello.train.loop import ProgressObserver
 

@@ -16,10 +16,11 @@ from ponticello.splits.leakage import check_no_leak
 from ponticello.splits.splits import (
     Scheme,
     Splits,
+    before_validation,
     make_splits,
     splits_sha256,
-    train_events,
     window,
+    with_role,
 )
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -220,7 +221,8 @@ def test_ten_thousand_random_logs_leak_nothing(held: str, events: str) -> None:
         rows = log.rows()
         windows = _slow_windows(rows, events == "time")
         assert window(splits, log).to_list() == windows
-        found = train_events(log, splits)
+        is_train = pl.col("track_id").is_in(with_role(splits, "train"))
+        found = before_validation(splits, log).filter(is_train)
         pairs = [row for row, when in zip(rows, windows, strict=True) if when == "train"]
         assert found.rows() == [row for row in pairs if splits.roles.get(row[1]) == "train"]
         check_no_leak(splits, tracks, None, found)

@@ -30,7 +30,6 @@ from ponticello.splits.splits import (
     one_window_earlier,
     save_splits,
     splits_sha256,
-    train_events,
     window,
     with_role,
 )
@@ -44,6 +43,12 @@ artists = st.sampled_from(
 )
 albums = st.sampled_from([None, "", "X", "x", "Ada"])
 catalogues = st.lists(st.tuples(artists, albums), max_size=40)
+
+
+def train_events(events: pl.DataFrame, splits: Splits) -> pl.DataFrame:
+    """The events of train tracks in the training window."""
+    is_train = pl.col("track_id").is_in(with_role(splits, "train"))
+    return before_validation(splits, events).filter(is_train)
 
 
 def _tracks(rows: list[Row]) -> pl.DataFrame:

@@ -85,9 +85,7 @@ def audible_traits(tracks: pl.DataFrame, store: FeatureStore) -> dict[str, np.nd
 
 
 def _describe(mel: np.ndarray) -> np.ndarray:
-    """Returns (4,): brightness (the spectrum's centre, in bands), bass share, dynamics, attacks
-    (dB).
-    """
+    """Returns (4,): brightness (in bands), bass share, dynamics and attacks (both dB)."""
     frames = np.asarray(mel, dtype=np.float64)  # (T, F), dB
     power = 10.0 ** ((frames - frames.max()) / 10.0)
     level = 10.0 * np.log10(power.sum(axis=1) + 1e-9)

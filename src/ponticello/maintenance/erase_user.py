@@ -24,7 +24,7 @@ from ponticello.pairs.mine import MiningResult, mine_library, refresh_splits
 from ponticello.storage.files import atomic_write, read_csv_rows, write_csv_rows
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import USER_ID
-from ponticello.storage.tables import has_rows, scan_parquet, wrap_read_errors
+from ponticello.storage.tables import count_rows, scan_parquet, wrap_read_errors
 from ponticello.train.runs import LISTENING_FILE, log_sha256
 
 RETRAIN_FILE = "retrain.json"  # in the folder of a run that learned from an erased listener
@@ -188,13 +188,13 @@ def _rewrite_tables(
         drop(path, ids)
     pending = folder.unmatched_history
     if pending in paths:
-        if not has_rows(pending):
+        if not count_rows(pending):
             pending.unlink()
         # The next import makes it again from the events that are left.
         removed += _remove_existing(folder.unmatched)
     if in_log:
         _drop_rows(folder.interactions, ids)
-        if not has_rows(folder.interactions):
+        if not count_rows(folder.interactions):
             folder.interactions.unlink()
     return removed
 

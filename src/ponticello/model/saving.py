@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ponticello.config import Config
 from ponticello.errors import CheckpointError
+from ponticello.storage.files import file_sha256
 
 SPACE_FILE = "space.json"
 CHECKSUMS = "sha256.json"
@@ -204,9 +205,3 @@ def check_checksums(folder: Path) -> None:
                 f"{path} is not what was saved ({CHECKSUMS}): copy it again or train again; "
                 f"if you changed it yourself, delete {CHECKSUMS}"
             )
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -83,9 +83,7 @@ class Engine:
     def materialize_partitions(
         self, expression: ir.Table, name: str, partition: ir.Value, n_partitions: int
     ) -> None:
-        """Computes `expression` once and stores its rows in `n_partitions` by the number
-        `partition`.
-        """
+        """Computes `expression` once and stores its rows by `partition`, 0 to n_partitions - 1."""
         if n_partitions == 1:
             self.connection.to_parquet(expression, str(self._file(name)))
             return
@@ -136,9 +134,7 @@ class Engine:
         return int(self.fetch_row(expression.aggregate(n=expression.count()))["n"])
 
     def microseconds(self, moment: ir.Value) -> ir.Value:
-        """Returns a UTC timestamp in whole microseconds by the engine's function; ibis has only
-        seconds.
-        """
+        """Returns a UTC timestamp in microseconds by the engine's function, which ibis lacks."""
 
         def signature(_: Any) -> int:
             raise AssertionError("a builtin function is run by the engine")

@@ -55,7 +55,7 @@ from ponticello.storage.schema import (
     USER_ID,
     WEIGHT,
 )
-from ponticello.storage.tables import has_rows, read_parquet, wrap_read_errors, write_parquet
+from ponticello.storage.tables import count_rows, read_parquet, wrap_read_errors, write_parquet
 from ponticello.tracks.catalog import read_tracks
 
 PAIRS_SCHEMA = {
@@ -121,7 +121,7 @@ def mine_library(folder: LibraryPaths, options: EngineOptions | None = None) -> 
     scan_interactions(folder)  # raises if the log is missing or damaged
     splits, duplicates = current_splits(folder)
     save_splits(folder, splits)
-    if not has_rows(folder.interactions):
+    if not count_rows(folder.interactions):
         raise DataError(
             "the log holds no event yet (see skipped.csv)",
             code="no_log",

@@ -35,7 +35,7 @@ _LISTENING_SESSION = "listening_session"
 
 
 def positive_events(log: ir.Table, min_played_s: float) -> ir.Table:
-    """Returns likes, complete plays, saves, playlist additions, and long plays or of unknown
+    """Returns likes, complete plays, saves, playlist additions, and plays of long or unknown
     length.
     """
     is_long = log[PLAYED_S].isnull() | (log[PLAYED_S] >= min_played_s)
@@ -97,9 +97,7 @@ def playlist_events(members: ir.Table, max_tracks: int) -> ir.Table:
 
 
 def liked_tracks(positives: ir.Table, max_tracks: int) -> ir.Table:
-    """Returns the last `max_tracks` tracks each user liked, with time and weight of the latest
-    like.
-    """
+    """Returns the last `max_tracks` tracks each user liked, as in their latest positive event."""
     latest = _latest_events(positives, [USER_ID, TRACK_ID]).select(USER_ID, TRACK_ID, AT, WEIGHT)
     newest_first = ibis.window(group_by=USER_ID, order_by=[latest[AT].desc(), TRACK_ID])
     ranked = latest.mutate(rank=ibis.row_number().over(newest_first))

@@ -46,9 +46,7 @@ class VectorSpace:
 
 
 def calibrate(queries: np.ndarray, vectors: np.ndarray, seed: int = 0) -> Calibration:
-    """Returns the calibration of cosines between random rows of (q, d) and (n, d), never of one
-    row.
-    """
+    """Returns the calibration of cosines between random, different rows of (q, d) and (n, d)."""
     generator = np.random.default_rng(seed)
     left = generator.integers(len(queries), size=CALIBRATION_PAIRS)
     right = generator.integers(len(vectors), size=CALIBRATION_PAIRS)
@@ -258,9 +256,7 @@ class EmbeddingIndex:
     def weighted(
         self, query: Query, blend: float
     ) -> list[tuple[float, float | np.ndarray, np.ndarray]]:
-        """Returns (scale, mean, query vectors) of each space; scale * (cosine - mean) is its
-        component.
-        """
+        """Returns (scale, mean, query vectors) of each space, scored scale * (cosine - mean)."""
         if not 0 <= blend <= 1:
             raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
         if blend > 0 and not self.has_preference:

@@ -47,9 +47,7 @@ class ProjectedSpaces:
 
 
 def project_spaces(index: EmbeddingIndex) -> ProjectedSpaces:
-    """Returns both maps of an index; always the same. Cost: about 10 s per map, then n x ANCHORS x
-    d.
-    """
+    """Returns both maps of an index. Cost: about 10 s per map, then n x ANCHORS x d."""
     n = len(index.track_ids)
     anchors = np.unique(np.linspace(0, n - 1, min(n, ANCHORS)).round().astype(np.int64))
     semantic = index.space_vectors(0)

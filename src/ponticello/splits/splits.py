@@ -226,9 +226,7 @@ def _refuse_another_scheme(previous: Splits | None, scheme: Scheme) -> None:
 def _events_scheme(
     interactions: pl.DataFrame | pl.LazyFrame | None, config: SplitsConfig, previous: Splits | None
 ) -> str:
-    """Returns how events are held out; "auto" is by time unless the log's quantiles do not divide
-    it.
-    """
+    """Returns how events are held out; "auto" is by time if the log's quantiles divide it."""
     if config.events != "auto":
         return config.events
     if previous and previous.roles and (previous.shares or previous.train_until):
@@ -518,12 +516,6 @@ def one_window_earlier(splits: Splits) -> Splits:
 def with_role(splits: Splits, *roles: str) -> list[str]:
     """Returns the ids of the tracks that have one of `roles`."""
     return [track_id for track_id, role in splits.roles.items() if role in roles]
-
-
-def train_events(interactions: pl.DataFrame, splits: Splits) -> pl.DataFrame:
-    """Returns the training events: of train tracks in the training window; errors as `window`."""
-    train_ids = with_role(splits, "train")
-    return before_validation(splits, interactions).filter(pl.col(TRACK_ID).is_in(train_ids))
 
 
 def _moments(splits: Splits) -> list[str | None]:

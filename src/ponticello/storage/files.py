@@ -118,7 +118,7 @@ def file_hash(path: Path) -> str:
     """
     size = path.stat().st_size
     if size <= BLOCK_BYTES:
-        return _sha256(path)
+        return file_sha256(path)
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         blocks = workers.map(lambda start: _block_sha256(path, start), range(0, size, BLOCK_BYTES))
         return _BLOCK_HASH + hashlib.sha256(b"".join(blocks)).hexdigest()
@@ -126,10 +126,11 @@ def file_hash(path: Path) -> str:
 
 def is_unchanged(path: Path, written: str) -> bool:
     """Returns whether a file's hash is `written`, from `file_hash` or a plain SHA-256 in hex."""
-    return written == (file_hash(path) if written.startswith(_BLOCK_HASH) else _sha256(path))
+    return written == (file_hash(path) if written.startswith(_BLOCK_HASH) else file_sha256(path))
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -57,11 +57,6 @@ def count_rows(path: Path) -> int:
         return n_rows
 
 
-def has_rows(path: Path) -> bool:
-    """Returns whether a Parquet file has rows; DataError as `scan_parquet`."""
-    return count_rows(path) > 0
-
-
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     """Replaces a table of the library in one step."""
     with atomic_write(path) as temporary:

@@ -121,9 +121,7 @@ class FileMatcher:
         return True
 
     def find_moved(self, path: str, facts: FileFacts) -> TrackAssignment | None:
-        """Returns the claimable track of this content or sound, of this file name if there are
-        several.
-        """
+        """Returns the claimable track of this content or sound, best of the same file name."""
         for file_hash in (facts.content_hash, _audio_key(facts.audio_hash)):
             candidates = []
             for old_path in self._paths_by_hash.get(file_hash, ()):
@@ -277,9 +275,7 @@ class ScanTransaction:
         self._waiting = {}
 
     def publish(self) -> None:
-        """Writes the files taken so far, the catalogue first, so that a kill in between loses no
-        track.
-        """
+        """Writes the files taken so far; the catalogue first, so that a kill loses no track."""
         if not self._batch:
             return
         moved_from = {file.moved_from for file in self._batch if file.moved_from}

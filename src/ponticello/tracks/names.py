@@ -168,9 +168,7 @@ def lead_artists(tracks: pl.DataFrame) -> dict[str, str]:
 
 
 def artist_groups(tracks: pl.DataFrame) -> list[str]:
-    """Returns each track's group: `artist:` and the first spelling, else `album:...` or
-    `track:...`.
-    """
+    """Returns each track's group: `artist:` and its first spelling, else `album:` or `track:`."""
     leads = []
     spellings: dict[str, str] = {}
     for name in _column(tracks, ARTIST):

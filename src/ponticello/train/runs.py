@@ -19,13 +19,12 @@ from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import (
     MODEL_SECTIONS,
-    file_sha256,
     report_write_errors,
     require_finite,
     saved_config,
 )
 from ponticello.model.starter import N_TRACKS, SHA256, build_starter, starter_settings
-from ponticello.storage.files import atomic_write, fsync_paths
+from ponticello.storage.files import atomic_write, file_sha256, fsync_paths
 from ponticello.storage.layout import LibraryPaths
 from ponticello.train.distributed import launch_info, main_process_first
 from ponticello.train.selection import EncoderSelection, SelectionResult

@@ -233,9 +233,7 @@ class EventBuffer:
         self._frames.append(rows.select(list(EVENT_COLUMNS)))
 
     def take_events(self) -> pl.DataFrame:
-        """Returns and forgets all events; one with a ListenBrainz spelling gets its listen's
-        reference.
-        """
+        """Returns and forgets all events; those with a ListenBrainz spelling alone are resolved."""
         by_msid = {}
         for index, reference in enumerate(self.references):
             if reference.msid and reference.title:
@@ -277,9 +275,7 @@ JsonItems = Iterator[tuple[int, dict[str, Any] | BadRecord]]
 
 
 def json_lines(stream: BinaryIO) -> JsonItems:
-    """Yields (line, object) of a JSONL file, or its fault without the text, which may name
-    accounts.
-    """
+    """Yields (line, object) of a JSONL file, or its fault without the text, which names people."""
     number = 0
     while raw := stream.readline(LONGEST_ITEM):
         number += 1

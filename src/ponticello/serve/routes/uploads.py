@@ -185,9 +185,7 @@ class Uploads:
                 self.n_under_way -= 1
 
     def hear(self, path: Path, models: Sequence[HTCL], spaces: Sequence[str]) -> UploadedSound:
-        """Decodes a file and keeps its vectors under the ids of `spaces`; APIError as
-        `Decoder.decode`.
-        """
+        """Decodes a file and keeps its vectors under `spaces`; APIError as `Decoder.decode`."""
         mel = models[0].settings.mel
         keep_s = mel.max_seconds + _LEAD_IN_S
         task = DecodeTask(path, mel.sample_rate, self.seconds, keep_s=keep_s)
