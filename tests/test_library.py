@@ -304,7 +304,7 @@ def test_index_before_stage_two_answers_by_meaning_alone(trained_copy: Library) 
     found = library.search("low dark", k=60)
     assert _ids(found) == wanted
     assert {result.preference for result in found} == {0.0}
-    with pytest.raises(LibraryError, match="use blend 0, or train stage two and embed"):
+    with pytest.raises(LibraryError, match="blend must be 0: there is one space and no blend"):
         library.search("low dark", blend=0.5)
 
 

@@ -55,7 +55,7 @@ class EmbedResult:
 
     n_tracks: tracks in the index; n_new: vectors computed now. generation: folder of the index.
     semantic_run: the run behind blend 0, which may be "starter". preference_run: the run behind
-    blend 1; None without one.
+    blend 1; None without one. one_space: why there is none, as one sentence; else "".
     """
 
     n_tracks: int
@@ -63,6 +63,7 @@ class EmbedResult:
     generation: Path
     semantic_run: str
     preference_run: str | None
+    one_space: str
 
 
 @dataclass(frozen=True)
@@ -477,7 +478,8 @@ class Library:
 
         semantic_run: None = run "semantic"; while that is not finished, and the library's front end
         is MusiCNN, the starter model of the package. preference_run: None = run "preference" if it
-        is finished. with_preference: False leaves it out; the index then has blend 0 only.
+        was better than stage one on validation. with_preference: False leaves it out. The index
+        then has blend 0 only, as it has where both spaces would be equal.
         n_shards: merges what n jobs of `embed_shard` did; LibraryError, before any work, if one is
         missing. engine: "here" or "ray"; the vectors are the same.
         """
@@ -494,6 +496,7 @@ class Library:
         from ponticello.features.fingerprint import find_recordings
         from ponticello.search.embed import embed_library, embed_on_ray, require_shards
         from ponticello.search.generations import load_recordings, write_index
+        from ponticello.train.runs import why_one_space
 
         self._forget_loaded()  # the catalogue may have changed
         inputs = {run: self._embedding_inputs(run) for run in runs}
@@ -515,14 +518,17 @@ class Library:
         recordings = find_recordings(
             self.folder.mels, load_recordings(self.folder.index), config.mel.hop_s
         )
-        preference = all_vectors[1] if len(runs) == 2 else None
+        preference = None
+        if len(runs) == 2 and not _are_equal(all_vectors, spaces):
+            preference = all_vectors[1]
+        spaces = spaces if preference is not None else spaces[:1]
         generation = write_index(
             self.folder.index, all_vectors[0], preference, spaces, recordings, config.search.backend
         )
-        preference_run = runs[1] if len(runs) == 2 else None
-        return EmbedResult(
-            len(all_vectors[0].track_ids), n_new, generation, runs[0], preference_run
-        )
+        preference_run = None if preference is None else runs[1]
+        one_space = why_one_space(self.folder.run("preference")) if preference is None else ""
+        n_tracks = len(all_vectors[0].track_ids)
+        return EmbedResult(n_tracks, n_new, generation, runs[0], preference_run, one_space)
 
     def embed_shard(
         self,
@@ -782,16 +788,16 @@ class Library:
     def export_onnx(self, folder: Path | str, run: str | None = None) -> OnnxExport:
         """Writes both towers of a run to a new `folder` as ONNX, compared with PyTorch before.
 
-        run: None = "preference" if it is finished, else "semantic". ConfigError without the extra
+        run: None = "preference" if it is served, else "semantic". ConfigError without the extra
         `onnx` or if `folder` is not empty; CheckpointError if the outputs differ by over 1e-4.
         """
         from ponticello.model.htcl import HTCL
         from ponticello.model.onnx import export_onnx
         from ponticello.model.saving import space_id
-        from ponticello.train.runs import is_finished
+        from ponticello.train.runs import is_served
 
         if run is None:
-            run = "preference" if is_finished(self.folder.run("preference")) else "semantic"
+            run = "preference" if is_served(self.folder.run("preference")) else "semantic"
         run_folder = self.folder.run(run)
         space = space_id(run_folder)
         result = export_onnx(HTCL.from_pretrained(run_folder), Path(folder), space)
@@ -837,6 +843,14 @@ class Library:
 
         with self._writing("forgetting a listener"):
             return erase_users(self.folder, [user], options)
+
+
+def _are_equal(vectors: "Sequence[Vectors]", spaces: "Sequence[VectorSpace]") -> bool:
+    """Returns whether two spaces have the same tracks' vectors and the same cosines with texts."""
+    import numpy as np
+
+    has_same_texts = spaces[0].text == spaces[1].text
+    return has_same_texts and np.array_equal(vectors[0].matrix, vectors[1].matrix)
 
 
 def _n_rows(table: Path) -> int:

@@ -1,11 +1,17 @@
 """Shared output of commands: results, JSON, bars; no title can rewrite a terminal."""
 
 import json
+import re
 import unicodedata
+from contextlib import redirect_stdout
 from dataclasses import asdict
+from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ponticello.cli.output import (
     print_json,
@@ -32,6 +38,33 @@ def test_results_are_rank_score_and_its_parts_title_artist_and_id(
         "      score =    sem +   pref   title, artist [track id]",
         "  1    1.23 =   1.00 +   0.23   Blue Hour, Ada [t1]",
         "  2   -0.50 =   0.25 +  -0.75   (untitled) [t2]",
+    ]
+
+
+@given(
+    st.floats(-9, 9, allow_nan=False).filter(lambda value: value != 0),
+    st.floats(-9, 9, allow_nan=False),
+)
+def test_printed_components_add_up_to_the_printed_score(preference: float, semantic: float) -> None:
+    """To the last digit, where each of them rounded by itself can be off by 0.01."""
+    score = semantic + preference
+    row = Result(1, "t1", "Blue Hour", "Ada", score, semantic, preference)
+    with redirect_stdout(StringIO()) as printed:
+        print_results([row], as_json=False)
+    shown = re.findall(r"-?\d+\.\d\d(?= )", printed.getvalue())
+    shown_score, shown_semantic, shown_preference = map(Decimal, shown)
+    assert shown_score == shown_semantic + shown_preference
+    assert float(shown_score) == pytest.approx(score, abs=0.005001)
+    assert float(shown_semantic) == pytest.approx(semantic, abs=0.005001)
+    assert float(shown_preference) == pytest.approx(preference, abs=0.010001)
+    assert "-0.00" not in printed.getvalue()
+
+
+def test_without_preference_the_score_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results([Result(1, "t1", "Blue Hour", "Ada", 1.0, 1.0, 0.0)], as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "      score   title, artist [track id]",
+        "  1    1.00   Blue Hour, Ada [t1]",
     ]
 
 

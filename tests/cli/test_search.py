@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def test_embedding_computes_what_is_missing_with_a_bar_on_stderr(trained_copy: L
         "index": generation,
         "semantic": "semantic",
         "preference": True,
+        "one_space": "",
     }
     assert json.loads(result.stdout) == wanted
     assert "embedding" in result.stderr
@@ -83,12 +85,15 @@ def test_embedding_before_stage_two_says_that_taste_is_missing(trained_copy: Lib
     folder = trained_copy.folder
     shutil.rmtree(folder.run("preference"))
     printed = out("embed", "-L", folder.root)
-    assert printed.startswith(
-        "60 tracks embedded (semantic only; `train preference` adds preference), 0 vectors new; in "
+    assert printed.startswith("60 tracks embedded (semantic only), 0 vectors new; in ")
+    reason = (
+        "there is one space and no blend: stage two is not trained; run: ponticello train "
+        "preference, then ponticello embed"
     )
-    assert "pref" in out("search", "low", "-L", folder.root)
+    assert printed.splitlines()[1] == reason
+    assert "pref" not in out("search", "low", "-L", folder.root)
     message = error(LibraryError, "search", "low", "-L", folder.root, "--blend", "0.5")
-    assert message.endswith("use blend 0, or train stage two and embed")
+    assert message == f"blend must be 0: {reason}"
 
 
 @pytest.mark.parametrize("option", ["--semantic", "--preference"])
@@ -164,11 +169,11 @@ def test_table_has_the_same_rows_and_each_score_is_the_sum_of_its_parts(
         assert match, row
         rank, score, semantic, preference, *names = match.groups()
         assert (int(rank), *names) == (result.rank, result.title, result.artist, result.track_id)
-        parts = [result.score, result.semantic, result.preference]
-        assert [float(score), float(semantic), float(preference)] == pytest.approx(
-            parts, abs=0.0051
+        assert [float(score), float(semantic)] == pytest.approx(
+            [result.score, result.semantic], abs=0.0051
         )
-        assert float(score) == pytest.approx(float(semantic) + float(preference), abs=0.0151)
+        assert float(preference) == pytest.approx(result.preference, abs=0.0101)
+        assert Decimal(score) == Decimal(semantic) + Decimal(preference)
 
 
 def test_filters_and_artists_hold(trained: Library) -> None:

@@ -99,16 +99,14 @@ def test_an_index_of_one_space_answers_blend_0_only() -> None:
     assert np.allclose(
         index.scores(query, 0.0)[0], (semantic.matrix @ semantic.matrix[2] - 0.2) / 0.5, atol=1e-5
     )
-    with pytest.raises(
-        LibraryError, match="no preference space yet: use blend 0, or train stage two and embed"
-    ):
+    with pytest.raises(LibraryError, match="the index has one space: use blend 0"):
         index.scores(query, 0.1)
 
 
 @pytest.mark.parametrize("blend", [-0.01, 1.01, float("nan")])
 def test_blend_outside_0_to_1_is_refused(blend: float) -> None:
     with pytest.raises(
-        DataError, match=rf"blend {blend} must lie between 0 \(meaning\) and 1 \(taste\)"
+        DataError, match=rf"blend {blend} must lie between 0 \(semantic\) and 1 \(preference\)"
     ):
         _index().scores(_query(1, "text"), blend)
 

@@ -80,7 +80,7 @@ def test_an_audience_by_taste_needs_taste(trained_copy: Library) -> None:
     trained_copy.embed("semantic", with_preference=False)
     track = trained_copy.index.track_ids[0]
     assert trained_copy.audience(track, k=1, blend=0.0)
-    with pytest.raises(LibraryError, match="no preference space yet"):
+    with pytest.raises(LibraryError, match="blend must be 0: there is one space and no blend"):
         trained_copy.audience(track, k=1, blend=0.5)
     with pytest.raises(DataError, match="between 0"):
         trained_copy.audience(track, k=1, blend=1.5)

@@ -4,9 +4,11 @@ by link.
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Download, Page, Route, expect
 
@@ -287,12 +289,24 @@ def test_why_adds_up_on_the_screen(page: Page, address: str) -> None:
     parts, total = [row[-2:] for row in rows[1:-1]], rows[-1]
     assert [row[0] for row in rows[1:-1]] == ["“slow”", "- “bright”"]
     for side in (0, 1):
-        assert sum(float(part[side]) for part in parts) == pytest.approx(
-            float(total[side + 1]), abs=0.016
-        )  # rounded
+        assert sum(Decimal(part[side]) for part in parts) == Decimal(total[side + 1])
     shown = page.locator("#list .song .sum").nth(4).inner_text().replace("−", "-")
-    score = float(shown.partition("=")[0])
-    assert score == pytest.approx(float(total[1]) + float(total[2]), abs=0.016)
+    score = Decimal(shown.partition("=")[0].strip())
+    assert score == Decimal(total[1]) + Decimal(total[2])
+
+
+def test_parts_of_any_total_add_up_as_printed(page: Page, address: str) -> None:
+    """Each stays within a hundredth of its value."""
+    open_explorer(page, address)
+    generator = np.random.default_rng(0)
+    for n in (1, 2, 3, 7, 20):
+        parts = generator.normal(0, 1.5, n).tolist()
+        shown = page.evaluate(
+            "async ([parts, total]) => (await import('./static/bars.js')).hundredths(parts, total)",
+            [parts, sum(parts)],
+        )
+        assert sum(shown) == round(100 * sum(parts))
+        assert np.abs(np.array(shown) - 100 * np.array(parts)).max() < 1
 
 
 def test_walking_through_the_list_asks_why_only_where_it_stops(page: Page, address: str) -> None:

@@ -92,9 +92,19 @@ def test_a_gain_that_few_listeners_disagree_about_leaves_stage_one(ends: tuple[H
     alpha, selection = chosen(ends, along(SPLIT, SPLIT))
     assert (alpha, selection.alpha, selection.vector) == (0.0, 0.0, "audio")
     assert selection.sentence() == (
-        "kept: stage one, audio vectors; no gain in preference within max_semantic_drop exceeds "
-        "one "
-        "standard error over 5 validation listeners (stage one 0.500, best 0.600)"
+        "not served: no gain in preference within max_semantic_drop exceeds one standard error "
+        "over 5 validation listeners (stage one 0.500, best 0.600)"
+    )
+    assert not selection.is_served
+
+
+def test_fused_vectors_of_stage_one_alone_are_served(ends: tuple[HTCL, HTCL]) -> None:
+    """They differ from the audio vectors of the semantic space."""
+    gains = along([-gain for gain in STEADY], [-gain for gain in STEADY])
+    alpha, selection = chosen(ends, {**gains, 0.0: {"audio": [0.0] * 5, "fused": STEADY}})
+    assert (alpha, selection.alpha, selection.vector, selection.is_served) == (0, 0, "fused", True)
+    assert selection.sentence().startswith(
+        "kept: stage one, fused vectors; preference of 5 validation listeners 0.500 -> 0.600"
     )
 
 
@@ -127,9 +137,7 @@ def test_a_loss_of_taste_leaves_stage_one(ends: tuple[HTCL, HTCL]) -> None:
 def test_without_a_listener_to_ask_stage_one_stays(ends: tuple[HTCL, HTCL]) -> None:
     alpha, selection = chosen(ends, {})
     assert (alpha, selection.alpha, selection.n_users) == (0.0, 0.0, 0)
-    assert selection.sentence() == (
-        "kept: stage one, audio vectors; the validation window has no listener to score"
-    )
+    assert selection.sentence() == "not served: the validation window has no listener to score"
 
 
 def test_the_selection_is_recorded_as_json(ends: tuple[HTCL, HTCL]) -> None:

@@ -72,7 +72,9 @@ def demo(
     _train(opened)
     typer.echo("\n== 5/6 vectors, and their quality on tracks and days that training never saw")
     with output.progress("tracks") as report:
-        opened.embed("semantic", "preference", on_progress=report)
+        embedded = opened.embed(on_progress=report)
+    if embedded.one_space:
+        typer.echo(embedded.one_space)
     evaluation = opened.evaluate(labels=LABELS, command="ponticello demo", on_progress=print_step)
     typer.echo(evaluation_text(evaluation))
     typer.echo("\n== 6/6 five searches")

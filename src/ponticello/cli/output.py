@@ -77,14 +77,26 @@ def print_scores(
     no_rows: str,
     as_json: bool,
 ) -> None:
-    """Prints a ranked list: rank, score, its two components, and a name under the label."""
-    lines = [f"{'':>3}  {'score':>6} = {'sem':>6} + {'pref':>6}   {label}"]
+    """Prints a ranked list: rank, score, and a name under the label.
+
+    The two components of the scores are shown unless preference adds nothing to any of them.
+    """
+    has_preference = any(row.preference for row in rows)
+    components = f" = {'sem':>6} + {'pref':>6}" if has_preference else ""
+    lines = [f"{'':>3}  {'score':>6}{components}   {label}"]
     for row, name in zip(rows, names, strict=True):
-        lines.append(
-            f"{row.rank:>3}  {row.score:>6.2f} = {row.semantic:>6.2f} + {row.preference:>6.2f}   "
-            f"{strip_control_chars(name)}"
-        )
+        if has_preference:
+            components = _format_components(row.score, row.semantic)
+        score = round(row.score, 2) + 0.0
+        lines.append(f"{row.rank:>3}  {score:>6.2f}{components}   {strip_control_chars(name)}")
     print_outcome(as_json, [asdict(row) for row in rows], lines if rows else [no_rows])
+
+
+def _format_components(score: float, semantic: float) -> str:
+    """Returns ` = 1.25 + -0.31`, which adds up to the rounded score: preference is what is left."""
+    shown_semantic = round(semantic, 2) + 0.0  # no -0.00
+    shown_preference = round(round(score, 2) - shown_semantic, 2) + 0.0
+    return f" = {shown_semantic:>6.2f} + {shown_preference:>6.2f}"
 
 
 def print_results(results: "Sequence[Result]", as_json: bool) -> None:

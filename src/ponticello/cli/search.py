@@ -64,7 +64,7 @@ def embed(
         Option(help="The stage-one run; else 'semantic', or the starter before it is trained."),
     ] = None,
     preference: Annotated[
-        str | None, Option(help="The stage-two run; else 'preference' if it is finished.")
+        str | None, Option(help="The stage-two run; else 'preference' if it is served.")
     ] = None,
     shard: options.Shard = None,
     merge_shards: options.MergeShards = None,
@@ -103,24 +103,22 @@ def _print_embedding(result: "EmbedResult", as_json: bool) -> None:
     from ponticello.train.runs import STARTER
 
     has_preference = result.preference_run is not None
+    spaces = "semantic and preference" if has_preference else "semantic only"
     if result.semantic_run == STARTER:
         spaces = "semantic, by the starter model; `train semantic` fits it to this library"
-    elif has_preference:
-        spaces = "semantic and preference"
-    else:
-        spaces = "semantic only; `train preference` adds preference"
     record = {
         "n_tracks": result.n_tracks,
         "n_new": result.n_new,
         "index": result.generation.name,
         "semantic": result.semantic_run,
         "preference": has_preference,
+        "one_space": result.one_space,
     }
     line = (
         f"{result.n_tracks:,} tracks embedded ({spaces}), {result.n_new:,} vectors new; "
         f"in {result.generation}"
     )
-    output.print_outcome(as_json, record, [line])
+    output.print_outcome(as_json, record, list(filter(None, [line, result.one_space])))
 
 
 def query_command(method: str, argument: Any) -> Callable[..., None]:

@@ -126,6 +126,8 @@ def _train_seeds(
 
 
 def _run_lines(run: "TrainedRun") -> list[str]:
+    from ponticello.train.runs import is_served, why_one_space
+
     rows = "tracks" if run.stage == "semantic" else "pairs"
     left_out = f" ({run.n_left_out:,} left out: no audio or no text)" if run.n_left_out else ""
     names = [name for name in run.best if "recall" in name or name == "mrr"]
@@ -138,6 +140,8 @@ def _run_lines(run: "TrainedRun") -> list[str]:
         lines = [f"stage {run.stage}: fitted to {run.n_rows:,} likes; in {run.folder}"]
     if run.selection:
         lines.append(run.selection["sentence"])
+    if not is_served(run.folder):
+        lines.append(why_one_space(run.folder))
     return lines
 
 

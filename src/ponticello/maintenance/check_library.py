@@ -33,7 +33,14 @@ from ponticello.storage.schema import ANCHOR_ID, DURATION_S, PATH, POSITIVE_ID, 
 from ponticello.storage.tables import wrap_read_errors
 from ponticello.tracks.catalog import audio_path, read_stored_table, read_tracks
 from ponticello.tracks.text import track_texts
-from ponticello.train.runs import RUN_FILE, STARTER, finished_run, is_finished, read_started
+from ponticello.train.runs import (
+    RUN_FILE,
+    STARTER,
+    finished_run,
+    is_finished,
+    read_started,
+    why_one_space,
+)
 
 _MIN_REPORTED_BYTES = 100 * 2**20  # folders that take less room are not reported
 MAX_ROWS = 5_000  # vectors that are examined, evenly spaced
@@ -130,6 +137,8 @@ def check_index(folder: LibraryPaths) -> Iterator[Finding]:
     index = open_index(folder.index, folder.config.search.backend)
     spaces = "semantic and preference" if index.has_preference else "semantic only"
     yield Finding("ok", f"{len(index.track_ids):,} tracks, {spaces}, every file as it was written")
+    if not index.has_preference:
+        yield Finding("note", why_one_space(folder.run("preference")))
     yield from run_check("index/", partial(_check_tracks, folder, index))
     yield from run_check("index/", partial(_check_models, folder, index))
     yield from run_check("spaces", partial(_check_spaces, folder, index))

@@ -258,13 +258,9 @@ class EmbeddingIndex:
     ) -> list[tuple[float, float | np.ndarray, np.ndarray]]:
         """Returns (scale, mean, query vectors) of each space, scored scale * (cosine - mean)."""
         if not 0 <= blend <= 1:
-            raise DataError(f"blend {blend} must lie between 0 (meaning) and 1 (taste)")
+            raise DataError(f"blend {blend} must lie between 0 (semantic) and 1 (preference)")
         if blend > 0 and not self.has_preference:
-            raise LibraryError(
-                "the index holds no preference space yet: use blend 0, or train stage two and "
-                "embed",
-                code="no_preference",
-            )
+            raise LibraryError("the index has one space: use blend 0", code="no_preference")
         weights = (1 - blend, blend) if self.has_preference else (1.0,)
         spaces = []
         for weight, (mean, std, vectors) in zip(weights, self._calibrated(query), strict=True):

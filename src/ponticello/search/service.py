@@ -20,7 +20,13 @@ from cachetools import LRUCache, cachedmethod
 
 from ponticello.checks import require_list
 from ponticello.config import Config
-from ponticello.errors import EMPTY_TEXT, CheckpointError, DataError, PonticelloError
+from ponticello.errors import (
+    EMPTY_TEXT,
+    CheckpointError,
+    DataError,
+    LibraryError,
+    PonticelloError,
+)
 from ponticello.features.frontend import features_key, open_features
 from ponticello.features.musicnn import MEL, PATCH_FRAMES
 from ponticello.features.store import FeatureStore
@@ -38,6 +44,7 @@ from ponticello.search.user_history import (
 from ponticello.storage import schema
 from ponticello.storage.layout import LibraryPaths
 from ponticello.tracks.names import lead_artist
+from ponticello.train.runs import why_one_space
 
 MAX_CACHED_TEXTS = 4_096  # text queries: 4 MB
 MAX_CACHED_FILTERS = 16  # sets of filters: pages and blends repeat the same ones
@@ -423,10 +430,22 @@ class SearchService:
         )
 
     def resolve_blend(self, blend: float | None) -> float:
-        """Returns `blend`, or the library's setting for None; 0 before stage two."""
-        if blend is not None:
-            return blend
-        return self.folder.config.search.blend if self.index.has_preference else 0.0
+        """Returns `blend`, or the library's setting for None; 0 without a preference space.
+
+        LibraryError for one above 0 without a preference space.
+        """
+        if self.index.has_preference:
+            return self.folder.config.search.blend if blend is None else blend
+        if blend is not None and 0 < blend <= 1:
+            raise LibraryError(f"blend must be 0: {self.one_space}", code="no_preference")
+        return blend or 0.0
+
+    @property
+    def one_space(self) -> str:
+        """Why the index has no preference space, as one sentence; "" if it has one."""
+        if self.index.has_preference:
+            return ""
+        return why_one_space(self.folder.run("preference"))
 
     @cachedmethod(lambda self: self._filtered, lock=lambda self: self._filter_lock)
     def _filter(self, where: tuple[str, ...]) -> pl.DataFrame:

@@ -25,6 +25,7 @@ from ponticello.serve.schemas import Error
 from ponticello.serve.security import SecurityMiddleware, SecurityPolicy, security_policy_for
 from ponticello.serve.snapshot import LibraryWatcher, Snapshot
 
+logger = logging.getLogger(__name__)
 EXPLORER = Path(__file__).parent / "explorer"
 _DESCRIPTION = (
     "Search a music library by words, tracks and sounds; recommend; and say why. "
@@ -53,6 +54,9 @@ def run_service(
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of malformed bodies
     torch.set_num_threads(1)  # concurrent queries: more threads would wait for each other
     app = create_app(root, security_policy_for(host, token, allowed_hosts), settings)
+    snapshot = app.state.live.now()
+    if snapshot.index is not None and snapshot.service.one_space:
+        logger.warning(snapshot.service.one_space)
     config = uvicorn.Config(
         app,
         host=host.strip("[]"),

@@ -311,7 +311,10 @@ class Limits(ResponseModel):
 
 
 class About(ResponseModel):
-    """The library in numbers, the columns for filters, and its problems."""
+    """The library in numbers, the columns for filters, and its problems.
+
+    one_space: why there is no preference space; empty if there is one.
+    """
 
     name: str
     version: str
@@ -321,6 +324,7 @@ class About(ResponseModel):
     n_events: int
     listeners_are_simulated: bool
     has_preference: bool
+    one_space: str
     blend: float
     generation: str | None
     min_users: int

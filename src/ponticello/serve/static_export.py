@@ -111,6 +111,7 @@ def _page() -> str:
 def _about(snapshot: Snapshot) -> dict[str, Any]:
     return {
         **library_info(snapshot),
+        "one_space": snapshot.service.one_space,
         "name": snapshot.library.folder.root.name,
         "version": version("ponticello"),
         "columns": [],

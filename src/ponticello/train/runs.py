@@ -277,7 +277,11 @@ def publish_run(
         if launch_info()[0] == 0:
             if select is not None:
                 model, selection = select(model)
-                record["selection"] = asdict(selection) | {"sentence": selection.sentence()}
+                record["selection"] = {
+                    **asdict(selection),
+                    "is_served": selection.is_served,
+                    "sentence": selection.sentence(),
+                }
             model.save_pretrained(run / "finished")
             finalize_run(run / "finished", run)
             write_record(run / RUN_FILE, record)
@@ -306,6 +310,22 @@ def is_served(run: Path) -> bool:
         return False
     selection = read_record(run / RUN_FILE).get("selection") or {}
     return bool(selection.get("is_served", True))
+
+
+def why_one_space(run: Path) -> str:
+    """Returns one sentence, without a full stop, on why an index has no preference space.
+
+    run: the stage two that would give it one.
+    """
+    reason = "stage two is not trained; run: ponticello train preference, then ponticello embed"
+    if is_finished(run):
+        try:
+            reason = "stage two is not served, as validation shows no gain over stage one"
+            if is_served(run):
+                reason = "stage two is trained, but not in the index; run: ponticello embed"
+        except CheckpointError:
+            reason = "the record of stage two is damaged; run: ponticello doctor"
+    return f"there is one space and no blend: {reason}"
 
 
 def finished_run(

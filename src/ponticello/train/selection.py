@@ -59,23 +59,28 @@ class SelectionResult:
     max_semantic_drop: float
     n_users: int
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the vectors are others than those of stage one."""
+        return (self.alpha, self.vector) != (0, "audio")
+
     def sentence(self) -> str:
         """Returns the choice and its validation metrics as one sentence."""
         if not self.n_users:
-            return "kept: stage one, audio vectors; the validation window has no listener to score"
+            return "not served: the validation window has no listener to score"
         baseline = self._candidate(0, "audio")
         users = f"{self.n_users:,} validation listener{'s' if self.n_users > 1 else ''}"
-        if self.alpha == 0:
+        if not self.is_served:
             best = max(candidate.preference for candidate in self.candidates)
             return (
-                f"kept: stage one, {self.vector} vectors; no gain in preference within "
-                f"max_semantic_drop exceeds one standard error over {users} "
-                f"(stage one {baseline.preference:.3f}, best {best:.3f})"
+                "not served: no gain in preference within max_semantic_drop exceeds one standard "
+                f"error over {users} (stage one {baseline.preference:.3f}, best {best:.3f})"
             )
         kept = self._candidate(self.alpha, self.vector)
+        weights = f"{self.alpha:.0%} of the way to stage two" if self.alpha else "stage one"
         sentence = (
-            f"kept: {self.alpha:.0%} of the way to stage two, {self.vector} vectors; preference of "
-            f"{users} {baseline.preference:.3f} -> {kept.preference:.3f}"
+            f"kept: {weights}, {self.vector} vectors; preference of {users} "
+            f"{baseline.preference:.3f} -> {kept.preference:.3f}"
         )
         drops = {name: baseline.semantic[name] - value for name, value in kept.semantic.items()}
         if not drops:

@@ -1,6 +1,7 @@
 // The two-part bar: the semantic and the preference component of a score, to either side of zero.
 
 import { el } from "./dom.js";
+import { about } from "./notices.js";
 
 /** The range of some scores' components below and above zero, never both 0. */
 export function reachOf(results) {
@@ -13,11 +14,26 @@ export function reachOf(results) {
   return { low, high };
 }
 
-const signed = (value) => value.toFixed(2).replace("-", "−");
+/** A number of hundredths as text. */
+export const signed = (hundredths) => (hundredths / 100).toFixed(2).replace("-", "−");
 
-/** "2.31 = 1.50 + 0.81", as the parts say it. */
-export const sum = ({ score, semantic, preference }) =>
-  `${signed(score)} = ${signed(semantic)} ${preference < 0 ? "−" : "+"} ${Math.abs(preference).toFixed(2)}`;
+/** The parts of a total in hundredths. They add up to the rounded total: those that rounding changed most are moved by one. */
+export function hundredths(parts, total) {
+  const rounded = parts.map((part) => Math.round(part * 100));
+  const off = Math.round(total * 100) - rounded.reduce((sum, part) => sum + part, 0);
+  const lost = (at) => (parts[at] * 100 - rounded[at]) * Math.sign(off);
+  const order = [...parts.keys()].sort((a, b) => lost(b) - lost(a));
+  for (const at of order.slice(0, Math.abs(off))) rounded[at] += Math.sign(off);
+  return rounded;
+}
+
+/** "2.31 = 1.50 + 0.81"; with one space the score alone. */
+export function sum({ score, semantic, preference }) {
+  const total = signed(Math.round(score * 100));
+  if (!about.has_preference) return total;
+  const [first, second] = hundredths([semantic, preference], score);
+  return `${total} = ${signed(first)} ${second < 0 ? "−" : "+"} ${signed(Math.abs(second))}`;
+}
 
 /** An empty bar for `fillBar`. */
 export function newBar() {

@@ -9,7 +9,7 @@ const without = (kind) => change({ terms: state.terms.filter((term) => term.kind
 
 const REASONS = {
   not_ready: ["This library cannot be asked yet", "It has no index. In a terminal: ponticello embed -L LIBRARY"],
-  no_preference: ["There is no taste to ask for yet", "Move the slider to Meaning, or train the second stage."],
+  no_preference: ["This library has one space", ""],
   model_missing: [
     "The model is missing",
     "Words and files cannot be understood without it; songs still find similar songs.",
@@ -30,7 +30,6 @@ function problemParts({ code, message }) {
   if (code === "upload_expired") actions.push(button("Take it out of the question", () => without("upload")));
   if (code.startsWith("model_") && state.terms.some((term) => term.kind === "text"))
     actions.push(button("Take the words out", () => without("text")));
-  if (code === "no_preference") actions.push(button("Ask for meaning", () => change({ blend: 0 })));
   if (code !== "needs_service" && code !== "unauthorized") actions.push(button("Try again", () => ask()));
   return [title, [message, advice].filter(Boolean), actions];
 }

@@ -2,7 +2,7 @@
 
 import { termName } from "./actions.js";
 import { questionNow } from "./answer.js";
-import { sum } from "./bars.js";
+import { hundredths, signed, sum } from "./bars.js";
 import { clock, countOf, el, nameOf } from "./dom.js";
 import { about } from "./notices.js";
 import { playFrom } from "./player.js";
@@ -12,45 +12,65 @@ import { state } from "./state.js";
 const MOST_SEEDS = 6; // lines of the table
 const SETTLE_MS = 250; // moving through the list by keys does not ask for every song
 
-const number = (value) => value.toFixed(2).replace("-", "−");
-
 /** The source of a score component: a term of the question, or a song a listener played. */
 function seedName(part) {
   const term = part.term === null ? undefined : state.terms[part.term];
   return term ? termName(term) : (part.text ?? nameOf(part));
 }
 
-const row = (name, semantic, preference) =>
-  el(
-    "tr",
-    {},
-    el("th", { scope: "row", text: name }),
-    el("td", { text: number(semantic) }),
-    el("td", { text: number(preference) }),
-  );
+/** A row of the table; values: hundredths, one per space. */
+const row = (name, values) =>
+  el("tr", {}, el("th", { scope: "row", text: name }), ...values.map((value) => el("td", { text: signed(value) })));
 
-/** One line per source, largest first; the rest are summed in one line, so that the table adds up. */
-function seedRows(parts) {
+/** One line per source, largest first; the rest are summed in one line. */
+function seedLines(parts) {
   const weight = (part) => Math.abs(part.semantic + part.preference);
   const sorted = parts.length > MOST_SEEDS ? [...parts].sort((a, b) => weight(b) - weight(a)) : parts;
-  const rows = sorted
+  const lines = sorted
     .slice(0, MOST_SEEDS)
-    .map((part) => row(`${part.weight < 0 ? "− " : ""}${seedName(part)}`, part.semantic, part.preference));
+    .map((part) => ({ ...part, name: `${part.weight < 0 ? "− " : ""}${seedName(part)}` }));
   const rest = sorted.slice(MOST_SEEDS);
   const total = (space) => rest.reduce((sum, part) => sum + part[space], 0);
-  if (rest.length) rows.push(row(countOf(rest.length, "more song"), total("semantic"), total("preference")));
-  return rows;
+  if (rest.length)
+    lines.push({
+      name: countOf(rest.length, "more song"),
+      semantic: total("semantic"),
+      preference: total("preference"),
+    });
+  return lines;
 }
 
+/** The table adds up as printed, down and across. */
 function partsTable(result) {
-  const heads = ["Because of", "Meaning", "Taste"].map((text) => el("th", { scope: "col", text }));
-  const foot = row(`Score ${sum(result)}`, result.semantic, result.preference);
+  const lines = seedLines(result.why.components);
+  const columns = about.has_preference ? ["semantic", "preference"] : ["semantic"];
+  const totals = hundredths(
+    columns.map((space) => result[space]),
+    result.score,
+  );
+  const values = columns.map((space, at) =>
+    hundredths(
+      lines.map((line) => line[space]),
+      totals[at] / 100,
+    ),
+  );
+  const heads = about.has_preference ? ["Because of", "Meaning", "Taste"] : ["Because of", "Score"];
+  const foot = about.has_preference ? `Score ${sum(result)}` : "Score";
   return el(
     "table",
     { class: "parts" },
-    el("thead", {}, el("tr", {}, ...heads)),
-    el("tbody", {}, ...seedRows(result.why.components)),
-    el("tfoot", {}, foot),
+    el("thead", {}, el("tr", {}, ...heads.map((text) => el("th", { scope: "col", text })))),
+    el(
+      "tbody",
+      {},
+      ...lines.map(({ name }, at) =>
+        row(
+          name,
+          values.map((column) => column[at]),
+        ),
+      ),
+    ),
+    el("tfoot", {}, row(foot, totals)),
   );
 }
 

@@ -37,9 +37,9 @@ function renderBlend() {
   const percent = Math.round(blend * 100);
   byId("blend-value").textContent = `${100 - percent} : ${percent}`;
   slider.setAttribute("aria-valuetext", `${100 - percent} percent meaning, ${percent} percent taste`);
-  slider.disabled = !about.has_preference;
-  byId("blend-note").hidden = about.has_preference;
-  byId("blend-note").textContent = "No taste yet: train the second stage (ponticello train preference), then embed.";
+  document.body.classList.toggle("one-space", !about.has_preference);
+  byId("blend-note").hidden = !about.one_space;
+  byId("blend-note").textContent = `${about.one_space.charAt(0).toUpperCase()}${about.one_space.slice(1)}.`;
 }
 
 function renderFilters() {
@@ -105,6 +105,7 @@ export function startFilters() {
     return undefined;
   });
   watch((changed) => {
+    if (state.blend !== null && !about.has_preference) change({ blend: null }, false); // of a link
     if (changed.has("blend")) renderBlend();
     if (changed.has("where") || changed.has("per_artist")) renderFilters();
   });

@@ -2,11 +2,12 @@
 
 import { askAlso, askSimilar, recall, remember, select, show } from "./actions.js";
 import { answer, ask, onAnswer } from "./answer.js";
-import { fillBar, newBar, reachOf, sum } from "./bars.js";
+import { fillBar, hundredths, newBar, reachOf, signed, sum } from "./bars.js";
 import { button, byId, byLine, clock, countOf, el, icon, isStill, nameOf } from "./dom.js";
 import { showEmptyState } from "./empty-state.js";
 import { nowPlaying, onPlayer, toggle } from "./player.js";
 import { isListed, onPlaylist, toggleListed } from "./playlist.js";
+import { about } from "./notices.js";
 import { source } from "./source.js";
 import { change, state, watch } from "./state.js";
 import { showExplanation } from "./explanation.js";
@@ -74,11 +75,9 @@ function fill(row, result, reach) {
   if (result.score !== undefined) {
     fillBar(row.bar, result, reach);
     row.sum.textContent = sum(result);
-    const { semantic, preference } = result;
-    row.sum.setAttribute(
-      "aria-label",
-      `score ${sum(result)}: meaning ${semantic.toFixed(2)}, taste ${preference.toFixed(2)}`,
-    );
+    const [meaning, taste] = hundredths([result.semantic, result.preference], result.score);
+    const parts = about.has_preference ? `: meaning ${signed(meaning)}, taste ${signed(taste)}` : "";
+    row.sum.setAttribute("aria-label", `score ${sum(result)}${parts}`);
     row.sum.setAttribute("role", "img");
   }
   row.play.disabled = source.isFolder || !result.has_audio;

@@ -20,6 +20,10 @@ export const maps = {
   showsMovers: true,
   hasKeys: false,
 };
+
+/** "the meaning map", or "the map" where there is one. */
+export const mapName = (pane) => (maps.panes.length > 1 ? `the ${pane.label} map` : "the map");
+
 /** The track of a row, with the title and artist that the map holds. */
 export function trackOf(row) {
   return { ...recall(maps.ids[row]), title: maps.titles[row], artist: maps.artists[row] };

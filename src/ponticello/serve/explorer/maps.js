@@ -120,6 +120,9 @@ async function load() {
   maps.rows = new Map(map.track_ids.map((id, row) => [id, row]));
   maps.panes = clouds.map(([name, flat]) => new Pane(new Cloud(flat), name));
   byId("movers").hidden = maps.panes.length < 2;
+  const spaces = maps.panes.length < 2 ? "A map of the songs" : "Two maps of the songs: meaning and taste";
+  const keys = "Arrow keys move, plus and minus zoom, M changes the map, Enter chooses the song at the cross, 0 shows everything.";
+  byId("overlay").setAttribute("aria-label", `${spaces}. ${keys}`);
   byId("maps-empty").hidden = true;
   byId("maps").hidden = false;
   layOut();

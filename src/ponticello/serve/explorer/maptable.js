@@ -1,7 +1,7 @@
 // The maps as a table of the songs in view, for screen readers and for reading.
 
 import { byId, countOf, el, nameOf } from "./dom.js";
-import { maps, trackOf } from "./map-state.js";
+import { mapName, maps, trackOf } from "./map-state.js";
 
 const MOST = 40;
 let choose = () => {};
@@ -16,11 +16,7 @@ function region(cloud, row) {
   return across === down ? "middle" : `${down} ${across}`;
 }
 
-function movedBy(row) {
-  if (maps.panes.length < 2) return null;
-  const [first, other] = maps.panes.map((pane) => pane.cloud);
-  return Math.hypot(first.xs[row] - other.xs[row], first.ys[row] - other.ys[row]);
-}
+const movedBy = (first, other, row) => Math.hypot(first.xs[row] - other.xs[row], first.ys[row] - other.ys[row]);
 
 /** The rows to show: the selected first, the list's, then the nearest to the middle of the active map. */
 function rowsToShow() {
@@ -40,13 +36,9 @@ function rowsToShow() {
 function line(row) {
   const track = trackOf(row);
   const [first, other] = maps.panes;
-  const cells = [
-    track.artist ?? "",
-    String(maps.ranks.get(row) ?? ""),
-    region(first.cloud, row),
-    other ? region(other.cloud, row) : "",
-    other ? `${Math.round(movedBy(row) * 100)} %` : "",
-  ].map((text) => el("td", { text }));
+  const texts = [track.artist ?? "", String(maps.ranks.get(row) ?? ""), region(first.cloud, row)];
+  if (other) texts.push(region(other.cloud, row), `${Math.round(movedBy(first.cloud, other.cloud, row) * 100)} %`);
+  const cells = texts.map((text) => el("td", { text }));
   const name = el("button", {
     type: "button",
     class: "choose",
@@ -68,7 +60,7 @@ export function fillTable() {
   const { n, rows, pane } = rowsToShow();
   const focused = document.activeElement?.closest?.("#maptable-body tr")?.dataset.row;
   byId("maptable-caption").textContent =
-    `${countOf(n, "song")} in view on the ${pane.label} map; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
+    `${countOf(n, "song")} in view on ${mapName(pane)}; ${rows.length < n ? `the ${rows.length} that matter most here` : "all of them"}`;
   const body = byId("maptable-body");
   body.replaceChildren(...rows.map((row) => line(row)));
   if (focused) body.querySelector(`tr[data-row="${focused}"] button`)?.focus();

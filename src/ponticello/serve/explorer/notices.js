@@ -13,6 +13,7 @@ export const about = {
   can_search_text: true,
   can_hear: true,
   has_preference: true,
+  one_space: "",
 };
 
 const RETRY_S = 4;
@@ -54,7 +55,7 @@ export async function meetLibrary() {
   if (source.isFolder)
     notice(
       "folder",
-      "A copy without its service: similar songs, maps, slider, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.",
+      "A copy without its service: similar songs, maps, list and export work; words, sound, audience, path and rediscovery need “ponticello serve”.",
     );
 }
 

@@ -54,7 +54,8 @@ function frames(pen, ink) {
     pen.globalAlpha = 1;
     pen.font = `600 ${FONT}`;
     pen.fillStyle = ink[pane.name];
-    halo(pen, ink, pane.name === "preference" ? "Taste" : "Meaning", pane.left + 14, pane.top + 24);
+    const title = pane.name === "preference" ? "Taste" : "Meaning";
+    if (about.has_preference) halo(pen, ink, title, pane.left + 14, pane.top + 24);
     if (isActive) cross(pen, pane, ink);
   });
 }

@@ -115,7 +115,7 @@ function renderListeners({ listeners, n_total, simulated }) {
         })
       : "";
   byId("rediscover-body").replaceChildren(
-    el("p", { text: "Whose ears? The list then holds what they never played but is close to their taste." }),
+    el("p", { text: "Whose ears? The list then holds what they never played but is close to what they like." }),
     simulatedNote(simulated) ?? "",
     el("div", { class: "row" }, el("label", { for: "listener-find", text: "Listener" }), find),
     more,

@@ -1,7 +1,7 @@
 // Mouse, touch and keyboard input on the maps: move, zoom, hover, select, draw a lasso.
 
 import { byId } from "./dom.js";
-import { describe, maps, pick } from "./map-state.js";
+import { describe, mapName, maps, pick } from "./map-state.js";
 import { take } from "./selection.js";
 
 const REACH_PX = 14; // largest distance of the pointer to a song
@@ -117,7 +117,7 @@ function key(event) {
   const near = now.nearest(now.left + now.width / 2, now.top + now.height / 2, KEY_REACH_PX);
   describe(
     near,
-    near < 0 ? `On the ${now.label} map nothing is near the cross.` : `On the ${now.label} map, nearest the cross: `,
+    near < 0 ? `On ${mapName(now)} nothing is near the cross.` : `On ${mapName(now)}, nearest the cross: `,
   );
   redraw();
 }

@@ -62,7 +62,7 @@ function renderChips() {
       el(
         "li",
         { class: "chip towards" },
-        el("span", { text: `never played by ${state.listener}, close to their taste` }),
+        el("span", { text: `never played by ${state.listener}, close to what they like` }),
         remove,
       ),
     );

@@ -50,6 +50,7 @@ def library(request: Request, now: Now) -> schemas.About:
         name=now.library.folder.root.name,
         version=version("ponticello"),
         **library_info(now),
+        one_space="" if now.index is None else now.service.one_space,
         problems=problems,
         can_search_text=can_search_text,
         can_hear=can_search_text and now.service.supports_segments,
