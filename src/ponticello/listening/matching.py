@@ -23,13 +23,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ponticello.listening.importers.records import (
-    TrackReference,
-    parse_isrc,
-    parse_mbid,
-    parse_number,
-    parse_uri,
-)
+from ponticello.listening.importers import records
 from ponticello.storage.schema import ALBUM, ARTIST, DURATION_S, ISRC, MBID, PATH, TITLE, TRACK_ID
 from ponticello.tracks import names
 
@@ -201,12 +195,12 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
     """Indexes the tracks, in about 30 us each. root: the folder that relative paths start from."""
     catalog = CatalogMatcher()
     for row in tracks.iter_rows(named=True):
-        reference = TrackReference(
+        reference = records.TrackReference(
             artist=row[ARTIST],
             title=row[TITLE],
             album=row[ALBUM],
-            mbid=parse_mbid(row[MBID]),
-            duration_s=parse_number(row[DURATION_S]),
+            mbid=records.parse_mbid(row[MBID]),
+            duration_s=records.parse_number(row[DURATION_S]),
             path=(root / row[PATH]).as_posix() if row[PATH] else None,
         )
         entry = parse_reference(reference, row[TRACK_ID])
@@ -214,9 +208,9 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
         catalog.by_id[entry.track_id] = entry
         if entry.mbid:
             catalog.by_mbid[entry.mbid].entries.append(entry)
-        if isrc := parse_isrc(row[ISRC]):
+        if isrc := records.parse_isrc(row[ISRC]):
             catalog.by_isrc[isrc].entries.append(entry)
-        for uri in {parse_uri(row.get(column)) for column in _URI_COLUMNS}:
+        for uri in {records.parse_uri(row.get(column)) for column in _URI_COLUMNS}:
             if uri is not None:
                 catalog.by_uri[uri].entries.append(entry)
         if entry.path:
@@ -228,7 +222,7 @@ def build_catalog(tracks: pl.DataFrame, root: PurePosixPath) -> CatalogMatcher:
     return catalog
 
 
-def parse_reference(reference: TrackReference, track_id: str = "") -> CatalogEntry:
+def parse_reference(reference: records.TrackReference, track_id: str = "") -> CatalogEntry:
     """Parses an entry of a history, or a track of the catalogue, for comparison."""
     artist = reference.artist
     title = reference.title
@@ -271,7 +265,7 @@ def _path_components(value: str) -> tuple[str, ...]:
     return tuple(component for component in components if component not in ("", ".", ".."))
 
 
-def match_track(reference: TrackReference, catalog: CatalogMatcher) -> Match:
+def match_track(reference: records.TrackReference, catalog: CatalogMatcher) -> Match:
     """Returns the track that an entry of a history is, with the rule; or why none matched."""
     if reference.track_id in catalog.by_id:
         return Match(reference.track_id, "track_id")
@@ -459,7 +453,9 @@ def _listed(labels: Iterable[str]) -> str:
     return " + ".join(sorted(labels)) or "none"
 
 
-def _no_match_reason(reference: TrackReference, query: CatalogEntry, refused: list[Refusal]) -> str:
+def _no_match_reason(
+    reference: records.TrackReference, query: CatalogEntry, refused: list[Refusal]
+) -> str:
     if any(text.startswith(_TIED) for _, text in refused):
         return "several tracks fit alike"
     if refused:

@@ -5,13 +5,7 @@ import json
 import re
 from typing import Any, Literal, get_args
 
-from ponticello.listening.importers import lastfm
-from ponticello.listening.importers.music_servers import (
-    BEETS_TABLES,
-    MAGIC,
-    NAVIDROME_TABLES,
-    tables_of,
-)
+from ponticello.listening.importers import lastfm, music_servers
 from ponticello.listening.importers.records import parse_time_us
 from ponticello.listening.importers.sources import HistoryFile
 from ponticello.storage.schema import INTERACTIONS, PLAYED_AT, TRACK_ID, USER_ID
@@ -30,7 +24,7 @@ _UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 def detect_format(source: HistoryFile) -> Format | None:
     """Returns the format of a file, or None if it holds no listening."""
     head = source.head()
-    if head.startswith(MAGIC):
+    if head.startswith(music_servers.MAGIC):
         return _detect_database(source)
     if head.startswith(b"PAR1"):
         return "table"
@@ -50,10 +44,10 @@ def detect_format(source: HistoryFile) -> Format | None:
 
 
 def _detect_database(source: HistoryFile) -> Format | None:
-    tables = tables_of(source).keys()
-    if tables >= NAVIDROME_TABLES:
+    tables = music_servers.tables_of(source).keys()
+    if tables >= music_servers.NAVIDROME_TABLES:
         return "navidrome"
-    return "beets" if tables >= BEETS_TABLES else None
+    return "beets" if tables >= music_servers.BEETS_TABLES else None
 
 
 def _detect_json(text: str, source: HistoryFile) -> Format | None:

@@ -9,19 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ponticello.errors import DataError
-from ponticello.listening.importers.records import (
-    NO_DATE,
-    BadRecord,
-    ListenEvent,
-    Records,
-    TrackReference,
-    parse_duration_s,
-    parse_isrc,
-    parse_mbid,
-    parse_number,
-    parse_text,
-    parse_time_us,
-)
+from ponticello.listening.importers import records
 from ponticello.listening.importers.sources import HistoryFile
 
 MAGIC = b"SQLite format 3\x00"
@@ -94,7 +82,7 @@ def tables_of(source: HistoryFile) -> dict[str, set[str]]:
     return tables
 
 
-def read_navidrome(source: HistoryFile) -> Records:
+def read_navidrome(source: HistoryFile) -> records.Records:
     """Yields a play per scrobble; without scrobbles of a track, its play count as one event.
 
     A count has the date of the last play. A star, or a rating of four or five, is a like; a rating
@@ -138,7 +126,7 @@ def read_navidrome(source: HistoryFile) -> Records:
         yield from _read_rows(connection, annotations, _read_annotation)
 
 
-def read_beets(source: HistoryFile) -> Records:
+def read_beets(source: HistoryFile) -> records.Records:
     """Yields one event for all plays of an item and one for all skips, with their counts.
 
     Of several counts of plays the largest is used, since each plugin may count the same plays. The
@@ -171,8 +159,10 @@ def _tables_with(
 
 
 def _read_rows(
-    connection: sqlite3.Connection, query: str, read_row: Callable[[dict[str, Any], int], Records]
-) -> Records:
+    connection: sqlite3.Connection,
+    query: str,
+    read_row: Callable[[dict[str, Any], int], records.Records],
+) -> records.Records:
     """Yields the records of each row, numbered from 1; then a fault if rows are damaged."""
     number = 0
     try:
@@ -180,7 +170,9 @@ def _read_rows(
             number += 1
             yield from read_row(dict(row), number)
     except sqlite3.DatabaseError as error:
-        yield BadRecord(number + 1, "", "", f"the database is damaged from here on: {error}")
+        yield records.BadRecord(
+            number + 1, "", "", f"the database is damaged from here on: {error}"
+        )
 
 
 def _open_in_memory(source: HistoryFile) -> sqlite3.Connection:
@@ -196,35 +188,39 @@ def _open_in_memory(source: HistoryFile) -> sqlite3.Connection:
     return connection
 
 
-def _read_scrobble(row: dict[str, Any], line: int) -> Records:
+def _read_scrobble(row: dict[str, Any], line: int) -> records.Records:
     track = _navidrome_track(row)
-    at_us = parse_time_us(row["at"])
+    at_us = records.parse_time_us(row["at"])
     if track is None:
-        yield BadRecord(line, "media_file_id", "", _UNKNOWN_FILE)
+        yield records.BadRecord(line, "media_file_id", "", _UNKNOWN_FILE)
     elif at_us is None:
-        yield BadRecord(line, "submission_time", row["at"], NO_DATE)
+        yield records.BadRecord(line, "submission_time", row["at"], records.NO_DATE)
     else:
-        yield ListenEvent(track, at_us, user=parse_text(row["user"]))
+        yield records.ListenEvent(track, at_us, user=records.parse_text(row["user"]))
 
 
-def _read_annotation(row: dict[str, Any], line: int) -> Records:
+def _read_annotation(row: dict[str, Any], line: int) -> records.Records:
     track = _navidrome_track(row)
-    n_plays = int(parse_number(row["play_count"]) or 0)
-    rating = parse_number(row["rating"]) or 0
+    n_plays = int(records.parse_number(row["play_count"]) or 0)
+    rating = records.parse_number(row["rating"]) or 0
     if track is None:
         if n_plays or row["starred"] or rating:
-            yield BadRecord(line, "item_id", "", _UNKNOWN_FILE)
+            yield records.BadRecord(line, "item_id", "", _UNKNOWN_FILE)
         return
     if n_plays > 0 and not row["is_scrobbled"]:
-        at_us = parse_time_us(row["play_date"])
+        at_us = records.parse_time_us(row["play_date"])
         if at_us is None:
-            yield BadRecord(line, "play_date", row["play_date"], NO_DATE)
+            yield records.BadRecord(line, "play_date", row["play_date"], records.NO_DATE)
         else:
-            yield ListenEvent(track, at_us, user=parse_text(row["user"]), n_times=n_plays)
+            yield records.ListenEvent(
+                track, at_us, user=records.parse_text(row["user"]), n_times=n_plays
+            )
     yield from _read_feedback(row, line, track, rating)
 
 
-def _read_feedback(row: dict[str, Any], line: int, track: TrackReference, rating: float) -> Records:
+def _read_feedback(
+    row: dict[str, Any], line: int, track: records.TrackReference, rating: float
+) -> records.Records:
     event = "like"
     time_key = "rated_at"
     if row["starred"]:
@@ -234,35 +230,35 @@ def _read_feedback(row: dict[str, Any], line: int, track: TrackReference, rating
     elif rating < MIN_LIKED_STARS:
         return
     for key in (time_key, "starred_at", "play_date"):
-        at_us = parse_time_us(row.get(key))
+        at_us = records.parse_time_us(row.get(key))
         if at_us:
-            yield ListenEvent(track, at_us, event, user=parse_text(row["user"]))
+            yield records.ListenEvent(track, at_us, event, user=records.parse_text(row["user"]))
             return
-    yield BadRecord(line, time_key, "", NO_DATE)
+    yield records.BadRecord(line, time_key, "", records.NO_DATE)
 
 
-def _navidrome_track(row: dict[str, Any]) -> TrackReference | None:
-    path = parse_text(row["path"])
-    title = parse_text(row["title"])
+def _navidrome_track(row: dict[str, Any]) -> records.TrackReference | None:
+    path = records.parse_text(row["path"])
+    title = records.parse_text(row["title"])
     if path is None and title is None:
         return None
-    return TrackReference(
-        mbid=parse_mbid(row.get("mbz_recording_id"), row.get("mbz_track_id")),
+    return records.TrackReference(
+        mbid=records.parse_mbid(row.get("mbz_recording_id"), row.get("mbz_track_id")),
         path=path,
-        artist=parse_text(row.get("artist")),
+        artist=records.parse_text(row.get("artist")),
         title=title,
-        album=parse_text(row.get("album")),
-        duration_s=parse_duration_s(row.get("duration")),
+        album=records.parse_text(row.get("album")),
+        duration_s=records.parse_duration_s(row.get("duration")),
     )
 
 
-def _read_beets_item(item: dict[str, Any], _line: int) -> Records:
+def _read_beets_item(item: dict[str, Any], _line: int) -> records.Records:
     row = item["id"]
     counts = dict.fromkeys(_COUNTS, 0)
     for key in _COUNTS:
-        count = 0.0 if item[key] is None else parse_number(item[key])
+        count = 0.0 if item[key] is None else records.parse_number(item[key])
         if count is None or count < 0:
-            yield BadRecord(row, key, item[key], "is not a count")
+            yield records.BadRecord(row, key, item[key], "is not a count")
         else:
             counts[key] = int(count)
     n_plays = max(counts[key] for key in _PLAY_COUNTS)
@@ -270,31 +266,33 @@ def _read_beets_item(item: dict[str, Any], _line: int) -> Records:
     if not n_plays and not n_skips:
         return
     last_played = item["last_played"]
-    at_us = parse_time_us(last_played) or parse_time_us(item.get("added"))
+    at_us = records.parse_time_us(last_played) or records.parse_time_us(item.get("added"))
     track = _beets_track(item)
     if at_us is None:
-        yield BadRecord(row, "last_played", last_played, "is no date, and neither is `added`")
+        yield records.BadRecord(
+            row, "last_played", last_played, "is no date, and neither is `added`"
+        )
     elif track.path is None and track.title is None:
-        yield BadRecord(row, "title", "", "is missing, and so is the path")
+        yield records.BadRecord(row, "title", "", "is missing, and so is the path")
     else:
         if n_plays:
-            yield ListenEvent(track, at_us, "play", n_times=n_plays)
+            yield records.ListenEvent(track, at_us, "play", n_times=n_plays)
         if n_skips:
-            yield ListenEvent(track, at_us, "skip", n_times=n_skips)
+            yield records.ListenEvent(track, at_us, "skip", n_times=n_skips)
 
 
-def _beets_track(item: dict[str, Any]) -> TrackReference:
+def _beets_track(item: dict[str, Any]) -> records.TrackReference:
     path = item.get("path")
     if isinstance(path, bytes):
         path = os.fsdecode(path).encode("utf-8", "replace").decode()
     else:
-        path = parse_text(path)
-    return TrackReference(
-        mbid=parse_mbid(item.get("mb_trackid")),
-        isrc=parse_isrc(item.get("isrc")),
+        path = records.parse_text(path)
+    return records.TrackReference(
+        mbid=records.parse_mbid(item.get("mb_trackid")),
+        isrc=records.parse_isrc(item.get("isrc")),
         path=path,
-        artist=parse_text(item["artist"]),
-        title=parse_text(item["title"]),
-        album=parse_text(item["album"]),
-        duration_s=parse_duration_s(item.get("length")),
+        artist=records.parse_text(item["artist"]),
+        title=records.parse_text(item["title"]),
+        album=records.parse_text(item["album"]),
+        duration_s=records.parse_duration_s(item.get("length")),
     )

@@ -16,19 +16,7 @@ from xml.parsers.expat import ErrorString
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import ParseError, iterparse
 
-from ponticello.listening.importers.records import (
-    NOT_NAMED,
-    BadRecord,
-    ListenEvent,
-    Records,
-    TrackReference,
-    json_items,
-    parse_duration_s,
-    parse_mbid,
-    parse_text,
-    parse_time_us,
-    parse_uri,
-)
+from ponticello.listening.importers import records
 from ponticello.listening.importers.sources import HistoryFile
 
 MOST_BYTES = 64 << 20  # of a playlist that is lines of text or XML
@@ -41,23 +29,23 @@ _FILE_ADDRESS = re.compile(r"file:(?://[^/\\]*)?", re.IGNORECASE)
 _BOMS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-def read_m3u(source: HistoryFile) -> Records:
+def read_m3u(source: HistoryFile) -> records.Records:
     """Yields the files and addresses, one per line, with the values of the `#EXT` lines above."""
     fields: dict[str, Any] = {}
     for number, line in enumerate(_lines(source), 1):
         if match := _EXTINF.match(line):
-            fields["duration_s"] = parse_duration_s(match[1])
+            fields["duration_s"] = records.parse_duration_s(match[1])
             fields |= _artist_and_title(match[2])
         elif line.upper().startswith("#EXTALB:"):
-            fields["album"] = parse_text(line[8:])
+            fields["album"] = records.parse_text(line[8:])
         elif line.upper().startswith("#EXTART:"):
-            fields["artist"] = parse_text(line[8:])
+            fields["artist"] = records.parse_text(line[8:])
         elif line and not line.startswith("#"):
             yield _entry(source, _locate(source, line)._replace(**fields), number)
             fields = {}
 
 
-def read_pls(source: HistoryFile) -> Records:
+def read_pls(source: HistoryFile) -> records.Records:
     """Yields the tracks of `File1=`, `Title1=` and `Length1=`, in any order of lines."""
     entries: dict[int, dict[str, str]] = {}
     first_lines: dict[int, int] = {}
@@ -67,34 +55,38 @@ def read_pls(source: HistoryFile) -> Records:
             entries.setdefault(entry_number, {})[match[1].lower()] = match[3].strip()
             first_lines.setdefault(entry_number, number)
         elif line and not _PLS_OTHER.match(line):
-            yield BadRecord(number, "", line, "is no entry of a PLS playlist")
+            yield records.BadRecord(number, "", line, "is no entry of a PLS playlist")
     for entry_number, entry in sorted(entries.items()):
         title = entry.get("title", "")
         if not entry.get("file"):
-            yield BadRecord(first_lines[entry_number], f"File{entry_number}", title, "is missing")
+            yield records.BadRecord(
+                first_lines[entry_number], f"File{entry_number}", title, "is missing"
+            )
             continue
         track = _locate(source, entry["file"])._replace(
-            duration_s=parse_duration_s(entry.get("length")), **_artist_and_title(title)
+            duration_s=records.parse_duration_s(entry.get("length")), **_artist_and_title(title)
         )
         yield _entry(source, track, first_lines[entry_number])
 
 
-def read_jspf(source: HistoryFile) -> Records:
+def read_jspf(source: HistoryFile) -> records.Records:
     """Yields the tracks; an identifier at musicbrainz.org is the id of the recording."""
     match = re.search(rb'"date"\s*:\s*"([^"]+)"', source.head().partition(b'"track"')[0])
-    date_us = parse_time_us(match[1].decode("utf-8", "replace")) if match else None
+    date_us = records.parse_time_us(match[1].decode("utf-8", "replace")) if match else None
     with source.open() as stream:
-        for row, item in json_items(stream, ("track",)):
-            if isinstance(item, BadRecord):
+        for row, item in records.json_items(stream, ("track",)):
+            if isinstance(item, records.BadRecord):
                 yield item
             else:
                 yield _entry(source, _spiff_track(source, item), row, _added_us(item) or date_us)
 
 
-def read_xspf(source: HistoryFile) -> Records:
+def read_xspf(source: HistoryFile) -> records.Records:
     """Yields the tracks, numbered from 1; a file that breaks off ends with a fault."""
     if source.size > MOST_BYTES:
-        yield BadRecord(None, "", "", f"is larger than {MOST_BYTES >> 20} MiB, and is not read")
+        yield records.BadRecord(
+            None, "", "", f"is larger than {MOST_BYTES >> 20} MiB, and is not read"
+        )
         return
     root: Element | None = None
     row = 0
@@ -107,14 +99,14 @@ def read_xspf(source: HistoryFile) -> Records:
                     continue
                 row += 1
                 track = _spiff_track(source, _xspf_fields(element))
-                yield _entry(source, track, row, parse_time_us(root.findtext("{*}date")))
+                yield _entry(source, track, row, records.parse_time_us(root.findtext("{*}date")))
                 element.clear()
         except ParseError as error:
             reason = f"is not valid XML from here on: {ErrorString(error.code)}"
-            yield BadRecord(error.position[0], "", "", reason)
+            yield records.BadRecord(error.position[0], "", "", reason)
         except DefusedXmlException:
             reason = "declares an XML entity, which is refused; save the playlist without it"
-            yield BadRecord(None, "", "", reason)
+            yield records.BadRecord(None, "", "", reason)
 
 
 def _xspf_fields(track: Element) -> dict[str, Any]:
@@ -133,22 +125,22 @@ def _local_name(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
 
-def _spiff_track(source: HistoryFile, fields: dict[str, Any]) -> TrackReference:
+def _spiff_track(source: HistoryFile, fields: dict[str, Any]) -> records.TrackReference:
     """Returns a track of XSPF or JSPF, which share their fields; `duration` is in milliseconds."""
-    location = next(filter(parse_text, _values(fields, "location")), None)
-    track = _locate(source, location) if location else TrackReference()
+    location = next(filter(records.parse_text, _values(fields, "location")), None)
+    track = _locate(source, location) if location else records.TrackReference()
     identifiers = [value for value in _values(fields, "identifier") if isinstance(value, str)]
     addresses = [value for value in identifiers if "musicbrainz.org" not in value]
     uri = track.uri
     if not uri and addresses:
-        uri = parse_uri(addresses[0])
+        uri = records.parse_uri(addresses[0])
     return track._replace(
-        mbid=parse_mbid(*identifiers),
+        mbid=records.parse_mbid(*identifiers),
         uri=uri,
-        artist=parse_text(fields.get("creator")),
-        title=parse_text(fields.get("title")),
-        album=parse_text(fields.get("album")),
-        duration_s=parse_duration_s(fields.get("duration"), 1e-3),
+        artist=records.parse_text(fields.get("creator")),
+        title=records.parse_text(fields.get("title")),
+        album=records.parse_text(fields.get("album")),
+        duration_s=records.parse_duration_s(fields.get("duration"), 1e-3),
     )
 
 
@@ -161,37 +153,39 @@ def _added_us(item: dict[str, Any]) -> int | None:
     extensions = item.get("extension")
     if isinstance(extensions, dict):
         for fields in extensions.values():
-            if isinstance(fields, dict) and (at_us := parse_time_us(fields.get("added_at"))):
+            if isinstance(fields, dict) and (
+                at_us := records.parse_time_us(fields.get("added_at"))
+            ):
                 return at_us
     return None
 
 
 def _entry(
-    source: HistoryFile, track: TrackReference, line: int, at_us: int | None = None
-) -> ListenEvent | BadRecord:
+    source: HistoryFile, track: records.TrackReference, line: int, at_us: int | None = None
+) -> records.ListenEvent | records.BadRecord:
     if not (track.path or track.uri or track.mbid or track.title):
-        return BadRecord(line, "", "", NOT_NAMED)
-    return ListenEvent(track, at_us or source.modified_us, "playlist", session=source.name)
+        return records.BadRecord(line, "", "", records.NOT_NAMED)
+    return records.ListenEvent(track, at_us or source.modified_us, "playlist", session=source.name)
 
 
-def _locate(source: HistoryFile, location: str) -> TrackReference:
+def _locate(source: HistoryFile, location: str) -> records.TrackReference:
     """Returns a path or an address. A relative path starts from the playlist's folder, if any."""
     scheme = re.match(r"([a-z][a-z0-9+.-]+):", location, re.IGNORECASE)
     if scheme and scheme[1].lower() != "file":
-        return TrackReference(uri=parse_uri(location))
+        return records.TrackReference(uri=records.parse_uri(location))
     path = unquote(_FILE_ADDRESS.sub("", location)) if scheme else location
     is_absolute = path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
     if not is_absolute and source.path is not None:
         folder = source.path.resolve().parent.as_posix()
         path = posixpath.normpath(posixpath.join(folder, path.replace("\\", "/")))
-    return TrackReference(path=path)
+    return records.TrackReference(path=path)
 
 
 def _artist_and_title(value: str) -> dict[str, str | None]:
     artist, dash, title = value.partition(" - ")
     if not dash:
-        return {"title": parse_text(value)}
-    return {"artist": parse_text(artist), "title": parse_text(title)}
+        return {"title": records.parse_text(value)}
+    return {"artist": records.parse_text(artist), "title": records.parse_text(title)}
 
 
 def _lines(source: HistoryFile) -> list[str]:
