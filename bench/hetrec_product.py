@@ -20,7 +20,6 @@ import csv
 import json
 import sys
 import tempfile
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -50,11 +49,11 @@ from ponticello.evaluate.content_baselines import (
     fit_content_model,
 )
 from ponticello.evaluate.report.tables import display_name
+from ponticello.evaluate.results import pick
+from ponticello.evaluate.words import WordTask, make_word_task
 from ponticello.library import Library
 from ponticello.metrics.bootstrap import bootstrap_mean
 
-N_WORDS = 150
-CARRIER_SHARE = 0.3  # of a listener's training artists
 VALIDATION_SHARE = 0.15  # of the warm artists, held out by the library for its own choices
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SERVED = "as served"  # at the default blend
@@ -184,37 +183,25 @@ def recommended_scores(product: Product, split: Split, blend: float | None) -> n
     return scores
 
 
-class WordTask:
-    """The tags as queries for cold artists, and what is relevant to them."""
+def word_task(listening: Listening, split: Split) -> WordTask:
+    """Returns the tags as queries for cold artists, and what is relevant to them."""
+    tags = [set(text.split(", ")) if text else set[str]() for text in listening.texts]
+    warm = np.flatnonzero(~split.cold)
+    cold = np.flatnonzero(split.cold)
+    likes = split.train[:, warm]
+    return make_word_task(pick(tags, warm), pick(tags, cold), likes, listening.matrix[:, cold])
 
-    def __init__(self, listening: Listening, split: Split) -> None:
-        tags = [text.split(", ") if text else [] for text in listening.texts]
-        counts = Counter(tag for artist_tags in tags for tag in artist_tags)
-        self.words = [word for word, _ in counts.most_common(N_WORDS)]
-        carries = np.array([[word in artist_tags for word in self.words] for artist_tags in tags])
-        liked = (split.train > 0).astype(np.float64)
-        n_liked = np.maximum(np.asarray(liked.sum(axis=1)), 1)
-        is_carrier = (liked @ carries) / n_liked >= CARRIER_SHARE  # (U, W)
-        listened = (listening.matrix > 0).astype(np.float64).toarray()[:, split.cold]
-        self.relevance = is_carrier.T.astype(np.float64) @ listened  # (W, cold)
-        self.carries = carries[split.cold].T  # (W, cold)
 
-    def measure(self, product: Product, split: Split, blend: float) -> dict[str, np.ndarray]:
-        """Returns each word's NDCG@10, and its precision@10 by tag, nan below five artists."""
-        cold_ids = np.array(product.track_ids)[split.cold].tolist()
-        column_of = {track_id: column for column, track_id in enumerate(cold_ids)}
-        discounts = 1 / np.log2(np.arange(10) + 2)
-        ndcg = np.full(len(self.words), np.nan)
-        precision = np.full(len(self.words), np.nan)
-        for row, word in enumerate(self.words):
-            results = product.library.search(word, k=10, blend=blend, where=["split=test"])
-            columns = [column_of[result.track_id] for result in results]
-            ideal = np.sort(self.relevance[row])[::-1][:10] @ discounts
-            if ideal > 0:
-                ndcg[row] = self.relevance[row, columns] @ discounts / ideal
-            if self.carries[row].sum() >= 5:
-                precision[row] = self.carries[row, columns].mean()
-        return {"NDCG@10": ndcg, "precision@10": precision}
+def word_scores(product: Product, split: Split, words: list[str], blend: float) -> np.ndarray:
+    """Returns (W, cold), 10 to 1 for the artists that `Library.search` finds, and 0 for others."""
+    cold_ids = np.array(product.track_ids)[split.cold].tolist()
+    column_of = {track_id: column for column, track_id in enumerate(cold_ids)}
+    scores = np.zeros((len(words), len(cold_ids)))
+    for row, word in enumerate(words):
+        results = product.library.search(word, k=10, blend=blend, where=["split=test"])
+        for result in results:
+            scores[row, column_of[result.track_id]] = 11 - result.rank
+    return scores
 
 
 def run_seed(
@@ -231,8 +218,11 @@ def run_seed(
         names = {"semantic alone": 0.0, SERVED: None, "preference alone": 1.0}
         for name, blend in names.items():
             cold[name] = split.cold_test.measure(recommended_scores(product, split, blend))
-        task = WordTask(listening, split)
-        words = {f"blend {blend:g}": task.measure(product, split, blend) for blend in BLENDS}
+        task = word_task(listening, split)
+        words = {}
+        for blend in BLENDS:
+            scores = word_scores(product, split, task.words, blend)
+            words[f"blend {blend:g}"] = task.measure(scores, 10)
     for name, metrics in cold.items():
         ndcg, auc = (np.nanmean(metrics[metric]) for metric in ("NDCG@10", "AUC"))
         print(f"  {name}: {ndcg:.4f} {auc:.4f}", flush=True)
@@ -283,7 +273,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\nCold artists, mean of {given.seeds} splits; in brackets: {SERVED} minus the method\n")
     print(table(runs, "cold", SERVED, ["NDCG@10", "AUC"]))
     print("\nWords; in brackets: blend 0.5 minus the blend\n")
-    print(table(runs, "words", "blend 0.5", ["NDCG@10", "precision@10"]))
+    print(table(runs, "words", "blend 0.5", ["NDCG@10", "precision@10 by tag"]))
     if given.json:
         figures = []
         for run in runs:

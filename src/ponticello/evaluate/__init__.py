@@ -4,6 +4,7 @@ run                evaluates a library
 vectors            the vectors that are compared
 tasks              ranking tasks and scorers
 recommendation     preference tasks
+words              words that rank tracks by preference
 retrieval          text-to-music and music-to-music retrieval
 labels             probes and zero-shot labels
 tradeoff           semantic against preference quality along the interpolation

@@ -39,6 +39,7 @@ from ponticello.evaluate.summary import summarise
 from ponticello.evaluate.tasks import deduplicate_task, next_tracks
 from ponticello.evaluate.tradeoff import measure_tradeoff
 from ponticello.evaluate.vectors import FUSED, MUSICNN, TEXT, EvaluationVectors, load_vectors
+from ponticello.evaluate.words import measure_words
 from ponticello.features.fingerprint import RECORDING, find_recordings
 from ponticello.listening.log import read_interactions
 from ponticello.metrics.embedding_space import (
@@ -357,6 +358,7 @@ def _measure_listening(
             "SIMULATED LISTENERS: the taste figures show that planted taste is found, nothing else."
         )
     measure_preference(measured, listening, vectors, seed, on_step)
+    measure_words(measured, listening, vectors, on_step)
     _, cold = next_tracks(listening.interactions, splits, set(vectors.ids), config)
     cold_recordings = deduplicate_task(cold.with_groups(listening.groups), recordings)
     measure_tradeoff(measured, vectors, cold_recordings, listening.is_simulated, on_step)

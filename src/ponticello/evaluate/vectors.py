@@ -20,7 +20,7 @@ from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.model.htcl import HTCL
 from ponticello.model.saving import run_config, served_vector_name
 from ponticello.search.embed import embed_library
-from ponticello.search.index import calibrate
+from ponticello.search.index import EmbeddingIndex, VectorSpace, calibrate
 from ponticello.splits.splits import Splits
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import TRACK_ID
@@ -149,9 +149,30 @@ class EvaluationVectors:
         if method != SERVED:
             return [(1.0, self.by_id(method))]
         blend = self.config.search.blend
-        fused = STAGE_TWO + FUSED
-        preference = fused if fused in self.vectors else STAGE_TWO
-        return [(1 - blend, self.by_id(STAGE_ONE)), (blend, self.by_id(preference))]
+        semantic = self.by_id(self.served_method(STAGE_ONE))
+        return [(1 - blend, semantic), (blend, self.by_id(self.served_method(STAGE_TWO)))]
+
+    def served_method(self, stage: str) -> str:
+        """Returns the method of the vectors that a stage serves, fused ones if it has them."""
+        return stage + FUSED if stage + FUSED in self.vectors else stage
+
+    @property
+    def stages(self) -> list[HTCL]:
+        """The models of stage one and of stage two, those of them that are compared."""
+        return [self.models[stage] for stage in (STAGE_ONE, STAGE_TWO) if stage in self.models]
+
+    def index(self) -> EmbeddingIndex:
+        """Returns the index of the tracks over the vectors that the stages serve."""
+        matrices = []
+        spaces = []
+        texts = [text for text in self.texts if text][:CALIBRATION_TEXTS] or ["music"]
+        for stage in (STAGE_ONE, STAGE_TWO):
+            if stage in self.models:
+                matrix = self.vectors[self.served_method(stage)]
+                text = calibrate(self.models[stage].encode_text(texts), matrix)
+                matrices.append(matrix)
+                spaces.append(VectorSpace(stage, "", calibrate(matrix, matrix), text))
+        return EmbeddingIndex(self.ids, np.concatenate(matrices, axis=1), spaces)
 
 
 def load_vectors(

@@ -52,6 +52,7 @@ _NAMES = METHOD_NAMES | {
     "playlists_cold": "playlists, cold",
     "playlists_warm": "playlists, warm",
     "audience_cold": "audience, cold",
+    "words_preference": "words, preference",
     "space": "the space",
     "neighbours_kept": "neighbours kept from stage one",
     "weights": "weights",
