@@ -51,12 +51,7 @@ _FROZEN_FRONT_END: dict[str, Any] = {
         "eval_steps": 40,
         "early_stopping_patience": 6,
     },
-    "preference": {
-        "batch_size": 256,
-        "heads_lr": 1e-3,
-        "eval_steps": 30,
-        "refit": True,
-    },
+    "preference": {"batch_size": 256, "heads_lr": 1e-3, "eval_steps": 30, "refit": True},
 }
 PRESETS: dict[str, dict[str, Any]] = {
     # The paper and its released code: no schedule, decay or clipping. Early stopping and the choice
@@ -65,11 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mel": {"released_padding": True},
         "text": {"pooling": "pooler"},
         "semantic": _AS_RELEASED,
-        "preference": {
-            **_AS_RELEASED,
-            "reset_heads": True,
-            "distillation_weight": 0.0,
-        },
+        "preference": {**_AS_RELEASED, "reset_heads": True, "distillation_weight": 0.0},
         "pairs": {"sources": ("feedback", "session", "playlist")},
     },
     # The paper's sizes with masks, a schedule, larger batches and finer log-mels, for a GPU: a
