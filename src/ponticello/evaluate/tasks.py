@@ -28,6 +28,7 @@ from ponticello.evaluate.results import pick
 from ponticello.listening.log import is_positive
 from ponticello.metrics.beyond_accuracy import top_k
 from ponticello.metrics.ranking import (
+    MetricTerms,
     TieGroups,
     group_ties,
     metric_columns,
@@ -418,33 +419,50 @@ class _TermSums:
     def __init__(self, group_numbers: np.ndarray | None) -> None:
         self._group_numbers = group_numbers
         self._rows: list[dict[str, float]] = []
-        self._groups: list[np.ndarray] = []
-        self._shares: dict[str, list[np.ndarray]] = {}
+        self._candidates: list[np.ndarray] = []  # the group numbers of a query's hits
+        self._ties: list[np.ndarray] = []  # which group of ties each of them is in
+        self._sizes: list[np.ndarray] = []  # the number of hits of each group of ties
+        self._terms: dict[str, list[MetricTerms]] = {}
 
     def add(self, groups: TieGroups, k: int, hits: np.ndarray, hit_scores: np.ndarray) -> None:
         """Adds a query. hits: (r,) columns of the relevant candidates, with their scores."""
         terms = metric_terms(groups, k)
         self._rows.append({name: metric.value for name, metric in terms.items()})
-        if self._group_numbers is None:
+        if self._group_numbers is None or not len(hits):
             return
-        tie = np.unique(-hit_scores, return_inverse=True)[1]  # best first
-        self._groups.append(self._group_numbers[hits])
+        self._candidates.append(self._group_numbers[hits])
+        self._ties.append(np.unique(-hit_scores, return_inverse=True)[1])  # best first
+        self._sizes.append(groups.hits)
         for name, metric in terms.items():
-            total = groups.hits * max(float(metric.ideals.sum()), LEAST_TOTAL)
-            shares = np.stack([metric.gains, metric.ideals]) / total  # of each hit of a group
-            self._shares.setdefault(name, []).append(shares[:, tie])
+            self._terms.setdefault(name, []).append(metric)
 
     def measured(self) -> Measured:
         """Returns the metrics of all queries that were added."""
+        values = metric_columns(self._rows)
         sums = {}
-        if self._groups:
-            assert self._group_numbers is not None
-            numbers = np.concatenate(self._groups)
+        if self._group_numbers is not None:
             n_groups = int(self._group_numbers.max()) + 1
-            for name, shares in self._shares.items():
-                both = np.concatenate(shares, axis=1)
-                sums[name] = np.stack([np.bincount(numbers, row, n_groups) for row in both])
-        return Measured(metric_columns(self._rows), sums)
+            for name in values:
+                sums[name] = self._sum_terms(self._terms.get(name, []), n_groups)
+        return Measured(values, sums)
+
+    def _sum_terms(self, terms: list[MetricTerms], n_groups: int) -> np.ndarray:
+        """Returns (2, A), a metric's gains and ideals by group, each query's over its total."""
+        if not terms:
+            return np.zeros((2, n_groups))
+        n_ties = np.array(list(map(len, self._sizes)))  # of each query
+        starts = np.cumsum(n_ties) - n_ties
+        gains = np.concatenate([metric.gains for metric in terms])
+        ideals = np.concatenate([metric.ideals for metric in terms])
+        totals = np.maximum(np.add.reduceat(ideals, starts), LEAST_TOTAL)
+        sizes = np.concatenate(self._sizes) * np.repeat(totals, n_ties)
+        first_ties = np.repeat(starts, list(map(len, self._ties)))
+        tie_of_hit = np.concatenate(self._ties) + first_ties
+        candidates = np.concatenate(self._candidates)
+        by_group = []
+        for shares in (gains / sizes, ideals / sizes):
+            by_group.append(np.bincount(candidates, shares[tie_of_hit], n_groups))
+        return np.stack(by_group)
 
 
 def rank_task(

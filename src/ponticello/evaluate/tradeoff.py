@@ -19,7 +19,7 @@ from ponticello.evaluate.results import (
     pick,
 )
 from ponticello.evaluate.tasks import DeduplicatedTask, rank_task, score_by_profile
-from ponticello.evaluate.vectors import FUSED, EvaluationVectors
+from ponticello.evaluate.vectors import EvaluationVectors
 from ponticello.metrics.ranking import retrieval_ranks
 from ponticello.model.htcl import HTCL
 from ponticello.model.interpolate import interpolate_weights
@@ -134,10 +134,10 @@ def _blended_vectors(
     encoded = [vectors.models[method].encode_text(texts) for method in (STAGE_ONE, STAGE_TWO)]
     spreads = [calibrate(text, matrix).std for text, matrix in zip(encoded, matrices, strict=True)]
     tracks = np.concatenate(matrices, axis=1)  # by sound alone: fused ones hold the texts
-    preference = vectors.vectors.get(STAGE_TWO + FUSED, matrices[1])
+    served = [vectors.vectors[vectors.served_method(stage)] for stage in (STAGE_ONE, STAGE_TWO)]
     positions = {}
     for blend in POSITIONS:
         scaled = ((1 - blend) / spreads[0] * encoded[0], blend / spreads[1] * encoded[1])
-        spaces = [(1 - blend, matrices[0]), (blend, preference)]
+        spaces = [(1 - blend, served[0]), (blend, served[1])]
         positions[f"{blend:.2f}"] = _Position(np.concatenate(scaled, axis=1), tracks, spaces)
     return positions
