@@ -89,8 +89,27 @@ def test_nothing_is_wider_than_a_narrow_screen(browser: Browser, address: str) -
         open_explorer(page, address, "ask=1~text~slow")
         for view in VIEWS:
             page.locator(f"#tabs [data-tab={view}]").click()
+            if view == "maps":
+                page.locator("#maptable summary").click()
+                expect(page.locator("#maptable tbody tr").first).to_be_visible()
             width = page.evaluate("() => document.documentElement.scrollWidth")
             assert width <= 320, view
+
+
+@pytest.mark.parametrize("width", [390, 820, 1440])
+def test_hearts_stand_at_the_right_end_of_every_row(
+    browser: Browser, address: str, width: int
+) -> None:
+    """Also of the rows of all songs, which have no score."""
+    with page_of(browser, viewport={"width": width, "height": 900}) as (page, _):
+        for state in ("", "ask=1~text~slow"):
+            page.goto("about:blank")
+            open_explorer(page, address, state)
+            row = page.locator("#list .song").first.bounding_box()
+            heart = page.locator("#list .song .like").first.bounding_box()
+            assert row is not None
+            assert heart is not None
+            assert row["x"] + row["width"] - heart["x"] - heart["width"] < 12
 
 
 def test_less_motion_means_none(browser: Browser, address: str) -> None:

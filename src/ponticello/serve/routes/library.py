@@ -95,7 +95,7 @@ def _notices(now: Snapshot) -> list[schemas.Error]:
     missing = [path for path in sample if not audio_path(now.library.folder, path).is_file()]
     if missing:
         notices["files_moved"] = (
-            f"{len(missing)} of {len(sample)} audio files looked for are not where they were; "
+            f"{len(missing)} of the {len(sample)} audio files checked are not where they were; "
             "scan again"
         )
     return [schemas.Error(code=code, message=message) for code, message in notices.items()]
