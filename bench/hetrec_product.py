@@ -10,6 +10,9 @@ as content; the cold artists are in its catalogue and in no event. Two tasks:
     words   one of the 150 most given tags -> cold artists, by `Library.search`; an artist is as
             relevant as it has listeners of whose training artists 30 % carry the tag
 
+Baselines and the words task are those of `ponticello evaluate`. Intervals draw listeners, or words,
+each with all of its splits, and the cold artists.
+
 The set is for non-commercial use and no part of this repository. Prints Markdown.
 
 Dimensions: U listeners, I artists, W tags, d content size, f factors.
@@ -50,14 +53,17 @@ from ponticello.evaluate.content_baselines import (
 )
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import pick
+from ponticello.evaluate.tasks import Task as RankingTask
+from ponticello.evaluate.tasks import rank_task
 from ponticello.evaluate.words import WordTask, make_word_task
 from ponticello.library import Library
-from ponticello.metrics.bootstrap import bootstrap_mean
+from ponticello.metrics.bootstrap import bootstrap_means, bootstrap_ratios
 
 VALIDATION_SHARE = 0.15  # of the warm artists, held out by the library for its own choices
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SERVED = "as served"  # at the default blend
 BOOTSTRAP_ROUNDS = 1000
+LAST = -1e9  # the score of an artist that is not recommended
 UNTIMED_SETTINGS = """
 front_end = "features"
 features = "vectors.npz"
@@ -173,7 +179,7 @@ def train_product(
 def recommended_scores(product: Product, split: Split, blend: float | None) -> np.ndarray:
     """Returns (U, I), the scores of all cold artists in each listener's recommendations."""
     column_of = {track_id: column for column, track_id in enumerate(product.track_ids)}
-    scores = np.full(split.train.shape, -np.inf)
+    scores = np.full(split.train.shape, LAST)
     for row in np.flatnonzero(np.diff(split.train.indptr)):
         results = product.library.recommend(
             product.user_ids[row], k=int(split.cold.sum()), blend=blend, where=["split=test"]
@@ -204,51 +210,100 @@ def word_scores(product: Product, split: Split, words: list[str], blend: float) 
     return scores
 
 
+@dataclass(frozen=True)
+class Results:
+    """What one split measured of one task. queries: listeners or words.
+
+    metrics: (q,) by method and metric; sums: (2, I) by the same, as in `CandidateGroups`, with each
+    artist as a group; empty for words.
+    """
+
+    queries: list[str]
+    metrics: dict[str, dict[str, np.ndarray]]
+    sums: dict[str, dict[str, np.ndarray]]
+
+
+def rank_cold(split: Split, scores_by_method: dict[str, np.ndarray]) -> Results:
+    """Returns the ranking of the cold artists for all listeners who are asked about, by (U, I)."""
+    cold = np.flatnonzero(split.cold)
+    relevant = split.cold_test.relevant[:, cold]
+    asked = np.flatnonzero(relevant.any(axis=1))
+    queries = list(map(str, asked))
+    hits = [np.flatnonzero(relevant[user]) for user in asked]
+    nothing = [np.zeros(0, dtype=np.int64) for _ in asked]
+    no_seeds: list[list[str]] = [[] for _ in asked]
+    task = RankingTask("cold", queries, None, list(map(str, cold)), hits, nothing, no_seeds)
+    metrics = {}
+    sums: dict[str, dict[str, np.ndarray]] = {}
+    for name, scores in scores_by_method.items():
+        asked_scores = scores[np.ix_(asked, cold)]
+        result = rank_task(task.with_groups({}), asked_scores.__getitem__, 10)
+        metrics[name] = result.metrics
+        artists = list(map(int, result.group_names))
+        sums[name] = {}
+        for metric, by_group in result.measured.sums.items():
+            sums[name][metric] = np.zeros((2, len(split.cold)))
+            sums[name][metric][:, artists] = by_group
+        ndcg, auc = (result.metrics[metric].mean() for metric in ("NDCG@10", "AUC"))
+        print(f"  {name}: {ndcg:.4f} {auc:.4f}", flush=True)
+    return Results(queries, metrics, sums)
+
+
 def run_seed(
     listening: Listening, vectors: np.ndarray, seed: int, als: dict[str, Any], settings: list[str]
-) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Returns {"cold" or "words": {method: {metric: a value per query}}} of one split."""
+) -> dict[str, Results]:
+    """Returns {"cold" or "words": results} of one split."""
     split = split_listening(listening.matrix, seed)
     print(f"seed {seed}", flush=True)
-    cold = {}
-    for name, scores in baseline_scores(split, vectors, als).items():
-        cold[name] = split.cold_test.measure(scores)
+    scores = baseline_scores(split, vectors, als)
     with tempfile.TemporaryDirectory(prefix="ponticello-hetrec-") as folder:
         product = train_product(Path(folder) / "library", listening, split, vectors, seed, settings)
         names = {"semantic alone": 0.0, SERVED: None, "preference alone": 1.0}
         for name, blend in names.items():
-            cold[name] = split.cold_test.measure(recommended_scores(product, split, blend))
+            scores[name] = recommended_scores(product, split, blend)
         task = word_task(listening, split)
         words = {}
         for blend in BLENDS:
-            scores = word_scores(product, split, task.words, blend)
-            words[f"blend {blend:g}"] = task.measure(scores, 10)
-    for name, metrics in cold.items():
-        ndcg, auc = (np.nanmean(metrics[metric]) for metric in ("NDCG@10", "AUC"))
-        print(f"  {name}: {ndcg:.4f} {auc:.4f}", flush=True)
-    return {"cold": cold, "words": words}
+            by_word = word_scores(product, split, task.words, blend)
+            words[f"blend {blend:g}"] = task.measure(by_word, 10)
+    return {"cold": rank_cold(split, scores), "words": Results(task.words, words, {})}
 
 
-def table(runs: list[dict[str, Any]], part: str, reference: str, metrics: list[str]) -> str:
-    """Returns a Markdown table: means over seeds, and the paired interval of reference - method."""
+def table(runs: list[Results], reference: str, metrics: list[str]) -> str:
+    """Returns a Markdown table: means over seeds, and the paired interval of reference - method.
+
+    The intervals draw queries, each with its values under all seeds, and cold artists.
+    """
+    queries = np.unique(np.concatenate([run.queries for run in runs]), return_inverse=True)[1]
     lines = [f"| method | {' | '.join(metrics)} |", "|---" * (len(metrics) + 1) + "|"]
-    for name in runs[0][part]:
+    for name in runs[0].metrics:
         cells = []
         for metric in metrics:
-            values = np.concatenate([run[part][name][metric] for run in runs])
-            gaps = np.concatenate([run[part][reference][metric] for run in runs]) - values
-            means = [float(np.nanmean(run[part][name][metric])) for run in runs]
+            means = [float(np.nanmean(run.metrics[name][metric])) for run in runs]
             cell = f"{np.mean(means):.3f}"
             if name != reference:
-                queries = np.tile(np.arange(len(values) // len(runs)), len(runs))
-                is_measured = ~np.isnan(gaps)
-                _, low, high = bootstrap_mean(
-                    gaps[is_measured], queries[is_measured], BOOTSTRAP_ROUNDS, 0
-                )
-                cell += f" [{low:+.3f}, {high:+.3f}]"
+                gaps = [run.metrics[reference][metric] - run.metrics[name][metric] for run in runs]
+                column = np.concatenate(gaps)[:, None]
+                deviations = gap_deviations(runs, reference, name, metric)
+                interval = bootstrap_means(column, queries, BOOTSTRAP_ROUNDS, 0, deviations)[0]
+                cell += f" [{interval[1]:+.3f}, {interval[2]:+.3f}]"
             cells.append(cell)
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def gap_deviations(
+    runs: list[Results], reference: str, name: str, metric: str
+) -> np.ndarray | None:
+    """Returns (1, rounds), what drawing artists adds to reference - method; None for words."""
+    if not runs[0].sums:
+        return None
+    both = []
+    for method in (reference, name):
+        both.append(np.sum([run.sums[method][metric] for run in runs], axis=0))
+    sums = np.stack(both)  # (2 methods, 2, I)
+    of_reference, of_method = bootstrap_ratios(sums[:, 0], sums[:, 1], BOOTSTRAP_ROUNDS, 0)
+    return np.asarray(of_reference - of_method)[None]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -271,15 +326,15 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in range(given.seeds):
         runs.append(run_seed(listening, vectors, seed, als, given.set))
     print(f"\nCold artists, mean of {given.seeds} splits; in brackets: {SERVED} minus the method\n")
-    print(table(runs, "cold", SERVED, ["NDCG@10", "AUC"]))
+    print(table([run["cold"] for run in runs], SERVED, ["NDCG@10", "AUC"]))
     print("\nWords; in brackets: blend 0.5 minus the blend\n")
-    print(table(runs, "words", "blend 0.5", ["NDCG@10", "precision@10 by tag"]))
+    print(table([run["words"] for run in runs], "blend 0.5", ["NDCG@10", "precision@10 by tag"]))
     if given.json:
         figures = []
         for run in runs:
             means = {}
-            for part, methods in run.items():
-                for method, metrics in methods.items():
+            for part, results in run.items():
+                for method, metrics in results.metrics.items():
                     for metric, values in metrics.items():
                         means[f"{part}, {method}, {metric}"] = float(np.nanmean(values))
             figures.append(means)
