@@ -13,9 +13,12 @@ from typer.testing import CliRunner, Result
 
 from ponticello.cli.main import app
 from ponticello.errors import LibraryError
+from ponticello.evaluate.results import SERVED, STAGE_ONE, STAGE_TWO
+from ponticello.evaluate.vectors import load_vectors
 from ponticello.library import Library
 from ponticello.serve import app as service
 from ponticello.serve.static_export import export_explorer
+from ponticello.train.dataset import require_splits
 from ponticello.train.runs import RUN_FILE, read_record, why_one_space, write_record
 from tests.serve.browser import Seen, chromium, open_explorer, page_of
 from tests.serve.served import client_of, make_app, running
@@ -120,6 +123,17 @@ def test_http_refuses_a_blend_and_describes_the_library(root: Path) -> None:
         wanted = {"code": "no_preference", "message": f"blend must be 0: {SENTENCE}"}
         assert refused.json() == wanted
         assert client.get("/api/search", params={"text": "low"}).json()["blend"] == 0
+
+
+def test_evaluation_has_no_row_as_served(root: Path) -> None:
+    folder = Library.open(root).folder
+    notes: list[str] = []
+    runs = {STAGE_ONE: "semantic", STAGE_TWO: "preference"}
+    vectors = load_vectors(folder, runs, {}, require_splits(folder), notes, lambda _: None)
+    assert notes[-1] == f"No row as served: {SENTENCE}."
+    assert {STAGE_ONE, STAGE_TWO} <= vectors.vectors.keys()
+    assert SERVED not in vectors.vectors
+    assert SERVED not in vectors.towers
 
 
 def test_reasons_follow_the_run(root: Path, tmp_path: Path) -> None:

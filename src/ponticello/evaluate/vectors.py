@@ -27,6 +27,7 @@ from ponticello.storage.schema import TRACK_ID
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.names import lead_artists
 from ponticello.tracks.text import fused_texts, track_texts
+from ponticello.train.runs import is_served, why_one_space
 
 MEL = "mel_statistics"
 MUSICNN = "musicnn"
@@ -80,9 +81,9 @@ class EvaluationVectors:
     Row i of everything belongs to `ids[i]`; ids are sorted.
     roles: "new" for a track that is not in the splits. artists: by track id. vectors: (n, d) unit
     vectors by method; those of `TEXT` are 0 for a track without text. models: by method of a run.
-    served: of the method `SERVED`, if both stages are compared. store: the features that the models
-    read. fused_texts: (D,) by track id, the texts that fused vectors hold; empty if no fused
-    vectors are compared.
+    served: of the method `SERVED`, if both stages are compared and stage two is served. store: the
+    features that the models read. fused_texts: (D,) by track id, the texts that fused vectors hold;
+    empty if no fused vectors are compared.
     """
 
     config: Config
@@ -214,7 +215,11 @@ def load_vectors(
         if run_texts:
             encoded = _encode_texts(encoder, pick(run_texts, ids))
             fused = dict(zip(ids, encoded, strict=True))
-    served = _blended_tower(models, matrices, texts, folder.config.search.blend)
+    served = None
+    if STAGE_TWO in models and not is_served(folder.run(runs[STAGE_TWO])):
+        notes.append(f"No row as served: {why_one_space(folder.run(runs[STAGE_TWO]))}.")
+    else:
+        served = _blended_tower(models, matrices, texts, folder.config.search.blend)
     if served is not None:
         matrices[SERVED] = served.tracks
     return EvaluationVectors(

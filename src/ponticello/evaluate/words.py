@@ -192,7 +192,9 @@ def _search_scores(
     query = Query(tuple(model.encode_text(words) for model in vectors.stages), "text")
     blends = {STAGE_ONE: 0.0}
     if index.has_preference:
-        blends |= {STAGE_TWO: 1.0, SERVED: vectors.config.search.blend}
+        blends[STAGE_TWO] = 1.0
+    if vectors.served is not None:
+        blends[SERVED] = vectors.config.search.blend
     scores = {}
     for method, blend in blends.items():
         of_tracks = index.scores(query, blend)
