@@ -7,7 +7,8 @@ READY = $(VENV)/.ready
 
 .PHONY: install demo test test-long browser check break bench release-check sbom audit \
 	lint-docker lower-bounds coverage mutation format clean bench-ablate bench-explorer bench-fuzz \
-	bench-gpu bench-gradcache bench-ingest bench-ladder bench-loader bench-matching bench-pairs \
+	bench-gpu bench-gradcache bench-hetrec bench-ingest bench-ladder bench-loader bench-matching \
+	bench-pairs bench-words \
 	bench-scan bench-search bench-serve bench-step
 
 install: $(READY)
@@ -87,6 +88,16 @@ bench-ladder: $(READY)
 # WORK keeps the prepared sounds and every seed's library.
 bench-ablate: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/ablate.py $(FOLDER) --seeds 5 --work $(WORK)
+
+# How well words find music by its sound; WORK keeps the prepared sounds.
+bench-words: $(READY)
+	mkdir -p $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/words.py $(FOLDER) --work $(WORK) --json $(RESULTS)/words.json
+
+# The product on real listeners, beside every baseline; FOLDER=PATH/TO/hetrec2011-lastfm-2k.
+bench-hetrec: $(READY)
+	mkdir -p $(RESULTS)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/hetrec_product.py $(FOLDER) --json $(RESULTS)/hetrec.json
 
 bench-matching: $(READY)
 	PYTHONPATH=. $(BIN)/python bench/matching.py

@@ -27,7 +27,6 @@ from ponticello.evaluate.content_baselines import beside_text
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.evaluate.vectors import BlendedTower, frame_means, mel_statistics
-from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.store import FeatureStore
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
@@ -94,7 +93,7 @@ def run_seed(
     first = HTCL.from_pretrained(folder.run("semantic"))
     vectors = {
         "mel statistics": mel_statistics(store, ids, training),
-        "MusiCNN": frame_means(frames, ids, training, TAGGERS_SIZE),
+        "MusiCNN": frame_means(frames, ids, training),
         TEXT: unit(states),
     }
     for method, found in vectors.items():

@@ -37,7 +37,7 @@ from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.retrieval import retrieval_figures
 from ponticello.evaluate.validation import score_spaces_on_validation
 from ponticello.evaluate.vectors import frame_means
-from ponticello.features.musicnn_frontend import BLOCKS, FRAME_SIZE, TAGGERS_SIZE
+from ponticello.features.musicnn_frontend import BLOCKS
 from ponticello.features.store import FeatureStore, read_manifest, write_manifest
 from ponticello.listening.importers.run import import_history
 from ponticello.model.htcl import HTCL
@@ -230,10 +230,8 @@ def beginnings(folder: LibraryPaths, asked: Asked) -> dict[str, np.ndarray]:
     ]
     share = np.concatenate([np.full(size, weight / np.sqrt(size)) for size, weight in BLOCKS])
     return {
-        "the front end without axes": unit(
-            frame_means(store, asked.ids, training, FRAME_SIZE) * share
-        ),
-        "the taggers alone": frame_means(store, asked.ids, training, TAGGERS_SIZE),
+        "the front end without axes": unit(frame_means(store, asked.ids, training) * share),
+        "the taggers alone": frame_means(store, asked.ids, training),
     }
 
 

@@ -79,7 +79,7 @@ def test_only_the_paper_preset_keeps_what_the_release_gets_wrong(preset: str) ->
 def test_defaults_are_the_recipe_shared_by_presets() -> None:
     config = Config()
     assert config.search.blend == 0.5
-    assert (config.search.n_seed_tracks, config.search.profile_l2) == (20, 0.1)
+    assert (config.search.n_seed_tracks, config.search.profile_l2) == (100, 0.03)
     assert config.preference.audio_lr == 1e-5
     assert config.semantic.audio_lr == 1e-4
 

@@ -105,7 +105,7 @@ def test_recommendations_are_tracks_the_listener_never_met(trained: Library) -> 
 def test_recommendations_are_the_regression_of_the_latest_seeds(
     trained: Library, user: str, hub_correction: float
 ) -> None:
-    """By meaning alone: which line over all tracks is high at the listener's twenty latest liked
+    """By meaning alone: which line over all tracks is high at the listener's hundred latest liked
     ones.
 
     A track's score is divided by that power of its spread over the listeners of every single track.
@@ -120,10 +120,10 @@ def test_recommendations_are_the_regression_of_the_latest_seeds(
             newest.append(track_id)
     met = set(log.filter(pl.col(USER_ID) == user)[TRACK_ID])
     vectors = trained.index.vectors[:, :64].astype(np.float64)
-    seeds = vectors[[trained.index.rows[track_id] for track_id in newest[:20]]]
+    seeds = vectors[[trained.index.rows[track_id] for track_id in newest[:100]]]
     centred = vectors - vectors.mean(axis=0)
     covariance = centred.T @ centred / len(vectors)
-    ridge = 0.1 * np.trace(covariance) * np.eye(64)
+    ridge = 0.03 * np.trace(covariance) * np.eye(64)
     line = np.linalg.solve(covariance + ridge, seeds.mean(axis=0) - vectors.mean(axis=0))
     alone = np.linalg.solve(covariance + ridge, centred.T)  # (64, 60)
     spread = np.sqrt((((centred @ alone) / (centred @ alone).std(axis=0)) ** 2).mean(axis=1))

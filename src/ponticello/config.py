@@ -40,7 +40,7 @@ _AS_RELEASED = {
 _FROZEN_FRONT_END: dict[str, Any] = {
     "heads": {
         "hidden_sizes": (256,),
-        "embed_dim": 128,
+        "embed_dim": 256,
         "fusion_hidden_sizes": (128,),
         "dropout": 0.2,
     },
@@ -265,6 +265,10 @@ class SemanticConfig(StageConfig):
     init_from_pretrained: bool = True
     # wordings of each text; docs/benchmarks.md, "What each part is worth"
     text_variants: int = Field(1, ge=1)
+    # over a frozen front end: weight of the questions (train/questions.py), and how many words of
+    # the text encoder are among them; docs/benchmarks.md, "Words"
+    questions_loss_weight: Weight = 1.0
+    question_words: int = Field(2000, ge=0)
 
 
 class PreferenceConfig(StageConfig):
@@ -361,11 +365,11 @@ class SearchConfig(ConfigSection):
     # 0 = semantic, 1 = preference
     blend: float = Field(0.5, ge=0, le=1)
     # latest liked tracks that make a user's profile
-    n_seed_tracks: int = Field(20, ge=1)
+    n_seed_tracks: int = Field(100, ge=1)
     # share of the vectors' variance; docs/benchmarks.md, "How a listener asks"
-    profile_l2: float = Field(0.1, gt=0)
+    profile_l2: float = Field(0.03, gt=0)
     # hubness reduction, 0 = none; docs/benchmarks.md, "How questions are asked", as the next
-    hub_correction: float = Field(0.0, ge=0, le=1)
+    hub_correction: float = Field(1.0, ge=0, le=1)
     # a list holds each recording once
     deduplicate_recordings: bool = True
 

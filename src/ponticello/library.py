@@ -766,7 +766,7 @@ class Library:
         """Returns the index as a table, a row per track: vectors and the ids of their spaces."""
         from ponticello.search.export import track_vector_table
 
-        return track_vector_table(self.index)
+        return track_vector_table(self.index, self.folder.config.search)
 
     def listener_vectors(self) -> "pl.DataFrame":
         """Returns the listeners' profiles as a table, a row per user.

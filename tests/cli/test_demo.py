@@ -25,9 +25,9 @@ name = "{text_encoder}"
 [semantic]
 epochs = 2
 [preference]
-epochs = 0.5
+gain_confidence = 0.5
 [simulation]
-n_listeners = 60
+n_listeners = 200
 [evaluate]
 bootstrap_rounds = 100
 """
@@ -104,9 +104,9 @@ def test_demo_goes_through_its_six_steps(done: tuple[Path, Result], data: Path) 
     log = read_interactions(open_library(root))
     n = log.height
     listeners = log[USER_ID].n_unique()
-    assert listeners == 60
+    assert listeners == 200
     assert (
-        f"{n:,} simulated events of 60 simulated listeners, in {root / 'simulated-listening.csv'}"
+        f"{n:,} simulated events of 200 simulated listeners, in {root / 'simulated-listening.csv'}"
         in parts["2/6"]
     )
     assert re.search(
@@ -178,7 +178,7 @@ def test_paths_the_demo_names_are_there(done: tuple[Path, Result]) -> None:
         "model": str(root / "runs" / "preference"),
     }
     assert all(Path(path).exists() for path in named.values())
-    assert HTCL.from_pretrained(named["model"]).encode_text(["slow"]).shape == (1, 128)
+    assert HTCL.from_pretrained(named["model"]).encode_text(["slow"]).shape == (1, 256)
     assert f"\ntry:    ponticello search 'slow and sad' -L {root} --blend 0.3\n" in result.stdout
 
 

@@ -42,7 +42,14 @@ def test_json_names_files_rows_and_columns(trained: Library, tmp_path: Path) -> 
         "vectors": {
             "file": str(tmp_path / "t.parquet"),
             "n_rows": len(trained.index.track_ids),
-            "columns": ["track_id", "semantic", "preference", "space_id"],
+            "columns": [
+                "track_id",
+                "semantic",
+                "preference",
+                "semantic_level",
+                "preference_level",
+                "space_id",
+            ],
         }
     }
 

@@ -68,7 +68,7 @@ def test_frame_means_by_hand(store: FeatureStore) -> None:
     -1), c (1, 1).
     """
     half = 2**-0.5
-    found = frame_means(store, ["c", "a"], ["a", "c"], 2)
+    found = frame_means(store, ["c", "a"], ["a", "c"])
     assert np.allclose(found, [[half, half], [-half, -half]], atol=1e-6)
     assert found.dtype == np.float32
 

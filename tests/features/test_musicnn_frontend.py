@@ -10,15 +10,16 @@ import pytest
 import soundfile
 
 from ponticello.audio.decode import load_audio
-from ponticello.features.musicnn import N_TAGS, musicnn_forward, split_patches
+from ponticello.features.musicnn import N_TAGS, musicnn_forward, split_patches, tag_names
 from ponticello.features.musicnn_frontend import (
     FRAME_SIZE,
     TAGGER_SIZE,
-    TAGGERS_SIZE,
     extract_raw,
     musicnn_features,
     normalize_loudness,
     rank_tags,
+    tagger_scores,
+    tagger_tags,
     trim_leading_silence,
     waveform_features,
 )
@@ -34,14 +35,27 @@ def test_frames_hold_what_both_taggers_hear() -> None:
     sound = trim_leading_silence(load_audio(MUSIC, RATE, 12.0))[: 7 * RATE]
     np.testing.assert_array_equal(frames, extract_raw(normalize_loudness(sound)))
     heard = musicnn_forward(split_patches(normalize_loudness(sound)), "mtt")
-    np.testing.assert_allclose(
-        frames[:, TAGGER_SIZE : TAGGER_SIZE + 753], heard.mean_pool.numpy(), rtol=1e-3, atol=1e-3
-    )
-    taggram = frames[:, TAGGERS_SIZE - N_TAGS : TAGGERS_SIZE]
+    penultimate = frames[:, TAGGER_SIZE : FRAME_SIZE - N_TAGS]
+    np.testing.assert_allclose(penultimate, heard.penultimate.numpy(), rtol=1e-3, atol=1e-3)
+    taggram = frames[:, FRAME_SIZE - N_TAGS :]
     np.testing.assert_allclose(taggram, heard.taggram.numpy(), rtol=1e-3, atol=1e-4)
-    means = frames[:, TAGGERS_SIZE : TAGGERS_SIZE + 96].astype(np.float64)
-    np.testing.assert_allclose(means.mean(axis=1), 0, atol=1e-3)
     assert "electronic" in rank_tags(frames)
+
+
+def test_a_tag_that_both_taggers_have_gets_the_mean_of_their_standard_scores() -> None:
+    """Two tracks: `jazz` of one tagger scores 1 and -1; of `rock` one scores 1 and -1, the other
+    the same for both tracks.
+    """
+    means = np.full((2, FRAME_SIZE), 0.5)
+    first_taggram = TAGGER_SIZE - N_TAGS
+    for tag in ("jazz", "rock"):
+        means[:, first_taggram + tag_names("msd").index(tag)] = (0.9, 0.1)
+    scores = tagger_scores(means)
+    tags = tagger_tags()
+    assert scores.shape == (2, len(tags))
+    assert scores[:, tags.index("jazz")].tolist() == pytest.approx([1, -1])
+    assert scores[:, tags.index("rock")].tolist() == pytest.approx([0.5, -0.5])
+    assert not np.delete(scores, [tags.index("jazz"), tags.index("rock")], axis=1).any()
 
 
 def test_another_level_and_a_silence_before_the_music_are_not_heard() -> None:

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from ponticello.model import starter
 from ponticello.model.htcl import HTCL
 from ponticello.model.starter import (
     PREFIXES,
+    VOCABULARY,
     build_starter,
     load_starter_weights,
     starter_fits,
@@ -43,10 +45,10 @@ def test_starter_is_small_finite_and_made_from_the_frames_that_are_prepared_toda
     """The key changes whenever other frames are prepared: `bench/starter.py` has to make the model
     anew then.
     """
-    assert features_key(TINY) == "musicnn 3 30"
+    assert features_key(TINY) == "musicnn 4 30"
     weights = starter_weights()
     assert starter.FILE.stat().st_size < 1_000_000
-    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim)
+    assert weights["audio_head.axes"].shape == (FRAME_SIZE, TINY.heads.embed_dim // 2)
     assert all(
         torch.isfinite(weight).all() and weight.dtype == torch.float32
         for weight in weights.values()
@@ -110,7 +112,8 @@ def test_starter_changes_its_own_part_of_a_model_and_is_the_same_each_time() -> 
     changed = {
         name for name, weight in model.state_dict().items() if not torch.equal(weight, before[name])
     }
-    assert changed == set(starter_weights())
+    tags = {name for name in starter_weights() if name.startswith(VOCABULARY)}
+    assert changed == set(starter_weights()) - tags  # a model without a vocabulary has none
     first, second = build_starter(TINY), build_starter(TINY)
     assert not first.training
     assert all(
@@ -124,11 +127,13 @@ def test_starter_changes_its_own_part_of_a_model_and_is_the_same_each_time() -> 
 
 @needs_minilm
 def test_starter_puts_words_of_one_kind_together() -> None:
-    """Each text's nearest is the one of its own kind, though they share no word."""
+    """Each text's nearest in sound is the one of its own kind, though they share no word."""
     vectors = build_starter(TINY).encode_text(
         ["heavy metal", "thrash guitars and screaming", "calm ambient", "music to fall asleep to"]
     )
+    vectors = vectors[:, : TINY.heads.embed_dim // 2]
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = vectors @ vectors.T
     assert cosines[0, 1] > 0.4
     assert cosines[2, 3] > 0.4
-    assert cosines[:2, 2:].max() < 0.3
+    assert cosines[:2, 2:].max() < 0.35

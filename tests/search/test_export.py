@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ponticello.config import SearchConfig
 from ponticello.library import Library
 from ponticello.search.export import track_vector_table
 from ponticello.search.index import EmbeddingIndex
@@ -14,7 +15,8 @@ from ponticello.storage.schema import TRACK_ID, USER_ID
 
 def test_tracks_are_those_of_the_index_with_their_vectors(trained: Library) -> None:
     table = trained.track_vectors()
-    assert table.columns == [TRACK_ID, "semantic", "preference", "space_id"]
+    levels = ["semantic_level", "preference_level"]
+    assert table.columns == [TRACK_ID, "semantic", "preference", *levels, "space_id"]
     assert table[TRACK_ID].to_list() == trained.index.track_ids
     assert np.array_equal(table["semantic"].to_numpy(), trained.index.space_vectors(0))
     assert np.array_equal(table["preference"].to_numpy(), trained.index.space_vectors(1))
@@ -28,7 +30,8 @@ def test_before_stage_two_there_is_no_preference_column(trained: Library) -> Non
     index = EmbeddingIndex(
         trained.index.track_ids, trained.index.space_vectors(0), trained.index.spaces[:1]
     )
-    assert track_vector_table(index).columns == [TRACK_ID, "semantic", "space_id"]
+    columns = track_vector_table(index, SearchConfig()).columns
+    assert columns == [TRACK_ID, "semantic", "semantic_level", "space_id"]
 
 
 @pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
@@ -38,8 +41,11 @@ def test_a_join_of_both_tables_gives_the_parts_that_recommend_ranks_by(
     tracks, listeners = trained.track_vectors(), trained.listener_vectors()
     for listener in listeners.head(5).iter_rows(named=True):
         parts = {
-            side: tracks[side].to_numpy() @ np.array(listener[side], dtype=np.float32)
-            - listener[f"{side}_offset"]
+            side: tracks[f"{side}_level"].to_numpy()
+            * (
+                tracks[side].to_numpy() @ np.array(listener[side], dtype=np.float32)
+                - listener[f"{side}_offset"]
+            )
             for side in ("semantic", "preference")
         }
         rows = trained.index.rows

@@ -20,7 +20,8 @@ from ponticello.library import Library
 from ponticello.model.adapter import MIN_DEVIATION
 from ponticello.model.htcl import HTCL
 from ponticello.splits.splits import load_splits
-from ponticello.tracks.catalog import audio_files
+from ponticello.tracks.catalog import audio_files, read_tracks
+from ponticello.tracks.text import fused_texts
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
 
@@ -69,10 +70,12 @@ def test_stage_one_keeps_what_the_front_end_hears(heard: Library) -> None:
     assert splits is not None
     training = [track_id for track_id in heard.index.track_ids if splits.roles[track_id] == "train"]
     store = FeatureStore(heard.folder.frames)
-    own = heard.index.vectors[[heard.index.rows[track_id] for track_id in training], :64]
+    model = HTCL.from_pretrained(heard.folder.run("semantic"))
+    own = model.encode_sound_block([store.read(track_id) for track_id in training])
     means = np.stack([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
     shares = np.concatenate([np.full(size, weight / size**0.5) for size, weight in BLOCKS])
-    wanted = (means - means.mean(axis=0)) / np.maximum(means.std(axis=0), MIN_DEVIATION) * shares
+    deviation = np.maximum(means.std(axis=0), MIN_DEVIATION)
+    wanted = (means - means.mean(axis=0)) / deviation * shares
     left, sizes, _ = np.linalg.svd(wanted, full_matrices=False)
     assert len(training) == 39
     np.testing.assert_allclose(_cosines(own), _cosines(left[:, :19] * sizes[:19]), atol=1e-4)
@@ -121,14 +124,25 @@ def test_words_are_ranked_by_preference_at_blend_one(heard: Library) -> None:
     assert semantic != preference
 
 
-def test_the_fused_vector_of_stage_one_is_its_audio_vector(heard: Library) -> None:
-    model, store = (
-        HTCL.from_pretrained(heard.folder.run("semantic")),
-        FeatureStore(heard.folder.frames),
-    )
+def test_a_semantic_vector_holds_the_sound_and_the_text_or_what_the_sound_predicts(
+    heard: Library,
+) -> None:
+    model = HTCL.from_pretrained(heard.folder.run("semantic"))
+    store = FeatureStore(heard.folder.frames)
     frames = [store.read(track_id) for track_id in store.track_ids]
-    fused = model.encode_fused(frames, model.encode_text_states(["low dark slow"] * len(frames)))
-    np.testing.assert_allclose(fused, model.encode_features(frames), atol=1e-6)
+    states = model.encode_text_states(["low dark slow"] * len(frames))
+    states[0] = 0
+    sound = model.encode_features(frames)
+    fused = model.encode_fused(frames, states)
+    np.testing.assert_allclose(fused[0], sound[0], atol=1e-6)
+    np.testing.assert_allclose(fused[:, :32], sound[:, :32], atol=1e-6)
+    assert np.abs(fused[1:, 32:] - fused[1, 32:]).max() < 1e-6  # the same text
+    assert np.abs(fused[1:, 32:] - sound[1:, 32:]).max(axis=1).min() > 0.01
+    served = dict(zip(heard.index.track_ids, heard.index.vectors[:, :64], strict=True))
+    texts = fused_texts(read_tracks(heard.folder), "musicnn")
+    states = model.encode_text_states([texts[track_id] for track_id in store.track_ids])
+    fused = model.encode_fused(frames, states)
+    np.testing.assert_allclose([served[track] for track in store.track_ids], fused, atol=1e-5)
 
 
 def test_a_file_gets_the_vector_of_its_track_without_text(heard: Library) -> None:

@@ -27,7 +27,8 @@ from ponticello.model.saving import CHECKSUMS, front_end_weights
 from ponticello.pairs.mine import mine_library
 from ponticello.splits.splits import load_splits
 from ponticello.storage.schema import PATH, TRACK_ID
-from ponticello.tracks.catalog import audio_files
+from ponticello.tracks.catalog import audio_files, read_tracks
+from ponticello.tracks.text import fused_texts
 from ponticello.train.loop import TrainingLoop, TrainingObserver
 from ponticello.train.preference import train_preference
 from ponticello.train.semantic import train_semantic
@@ -106,7 +107,9 @@ def test_stage_one_is_the_given_vectors_and_stage_two_departs(given: Library) ->
     vectors = np.stack([store.read(track_id)[0] for track_id in ids]).astype(np.float64)
     training = vectors[[splits.roles[track_id] == "train" for track_id in ids]]
     wanted = (vectors - training.mean(axis=0)) / training.std(axis=0)
-    np.testing.assert_allclose(_cosines(given.index.vectors[:, :64]), _cosines(wanted), atol=1e-4)
+    model = HTCL.from_pretrained(given.folder.run("semantic"))
+    sound = model.encode_sound_block([store.read(track_id) for track_id in ids])
+    np.testing.assert_allclose(_cosines(sound), _cosines(wanted), atol=1e-4)
     assert given.index.vectors.shape == (60, 128)
 
 
@@ -118,10 +121,11 @@ def test_its_checkpoint_loads_alone_with_the_size_of_a_frame(
     assert (record["frame_size"], record["settings"]["features"]) == (SIZE, "given.npz")
     model = HTCL.from_pretrained(tmp_path / "elsewhere")
     track_id = given.index.track_ids[0]
-    found = model.encode_features([FeatureStore(given.folder.frames / "features").read(track_id)])[
-        0
-    ]
-    np.testing.assert_allclose(found, given.index.vectors[0, :64], atol=1e-5)
+    features = FeatureStore(given.folder.frames / "features").read(track_id)
+    texts = fused_texts(read_tracks(given.folder), "features")
+    states = model.encode_text_states([texts[track_id]])
+    vectors = model.encode_fused([features], states)
+    np.testing.assert_allclose(vectors[0], given.index.vectors[0, :64], atol=1e-5)
 
 
 def test_a_sound_cannot_be_encoded_and_that_is_said(given: Library, tmp_path: Path) -> None:
@@ -264,7 +268,7 @@ def test_tagging_leaves_the_encoders_frames_alone(encoded_root: Path, tmp_path: 
     )  # so that few have to be heard
     _run("tag", "--workers", "1", "-L", folder.root)
     assert open_features(folder, folder.config).frame_size == 32
-    assert FeatureStore(folder.frames).frame_size == 2198
+    assert FeatureStore(folder.frames).frame_size == 500
 
 
 def test_a_missing_encoder_is_said_before_anything_is_decoded(

@@ -144,9 +144,14 @@ def _trained(root: Path, name: str, settings: Sequence[str]) -> HTCL:
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*")
 def test_stage_one_starts_from_the_starter(worded_root: Path) -> None:
-    """At learning rates of zero it ends where it starts."""
+    """At learning rates of zero it ends where it starts; but what the sound predicts of the text,
+    and the directions of tags, are the library's own.
+    """
     state = _trained(worded_root, "still", STANDS_STILL).state_dict()
-    assert all(torch.equal(state[name], weight) for name, weight in starter_weights().items())
+    kept = ("audio_encoder.", "audio_head.", "text_head.", "semantic_space.text_axes")
+    for name, weight in starter_weights().items():
+        if name.startswith(kept):
+            assert torch.equal(state[name], weight), name
 
 
 def test_stage_one_reads_its_own_tracks_where_it_is_told_not_to_start_from_the_starter(

@@ -15,7 +15,6 @@ from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
     RANDOM,
     SIGNIFICANT,
-    STAGE_ONE,
     Difference,
     EvaluationInfo,
     Figure,
@@ -60,7 +59,7 @@ def derive_claims(
             sentences.append(_stages_compared(change, by_key, about) + few[change.task])
             if change.section == "semantic":
                 sentences.append(_semantic_kept(change, about) + few[change.task])
-        rivals = [change for change in changes if change.against != STAGE_ONE]
+        rivals = [change for change in changes if not change.is_of_stages]
         if rivals:
             sentence = _rivals_compared(rivals, by_key, about)
             sentences.append(sentence + _few(rivals, n_clusters or {}))

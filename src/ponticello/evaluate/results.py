@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 STAGE_ONE, STAGE_TWO = "stage_one", "stage_two"
+FUSED = "_fused"  # ends the name of a method with vectors that hold the text too
 SERVED = "served"  # both spaces at the default blend, as queries are answered
 RANDOM = "random"
 SIGNIFICANT = 0.05  # Holm's p below which a difference may be claimed
@@ -134,7 +135,7 @@ class Difference:
     @property
     def is_of_stages(self) -> bool:
         """Whether what is served, or stage two by itself, is compared with stage one."""
-        return self.method in (SERVED, STAGE_TWO) and self.against == STAGE_ONE
+        return self.method in (SERVED, STAGE_TWO) and self.against in (STAGE_ONE, STAGE_ONE + FUSED)
 
     @property
     def is_better(self) -> bool:

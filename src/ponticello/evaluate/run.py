@@ -24,6 +24,7 @@ from ponticello.evaluate.recommendation import EvaluationListening, measure_pref
 from ponticello.evaluate.report.tables import METHOD_NAMES, display_name
 from ponticello.evaluate.report.write import write_report
 from ponticello.evaluate.results import (
+    FUSED,
     STAGE_ONE,
     STAGE_TWO,
     Evaluation,
@@ -38,7 +39,7 @@ from ponticello.evaluate.retrieval import music_to_music_scores, retrieval_score
 from ponticello.evaluate.summary import summarise
 from ponticello.evaluate.tasks import deduplicate_task, next_tracks
 from ponticello.evaluate.tradeoff import measure_tradeoff
-from ponticello.evaluate.vectors import FUSED, MUSICNN, TEXT, EvaluationVectors, load_vectors
+from ponticello.evaluate.vectors import MUSICNN, TEXT, EvaluationVectors, load_vectors
 from ponticello.evaluate.words import measure_words
 from ponticello.features.fingerprint import RECORDING, find_recordings
 from ponticello.listening.log import read_interactions

@@ -21,6 +21,7 @@ from ponticello.errors import DataError
 from ponticello.evaluate.claims import derive_claims
 from ponticello.evaluate.report.tables import display_name
 from ponticello.evaluate.results import (
+    FUSED,
     SERVED,
     SIGNIFICANT,
     STAGE_ONE,
@@ -273,21 +274,25 @@ def _intervals(
 
 
 def _compared_pairs(scores: Scores, methods: list[str]) -> list[tuple[str, str]]:
-    """Returns (method, against), stage one first; medians, without intervals, are not compared."""
+    """Returns (method, against), stage one first; medians, without intervals, are not compared.
+
+    Stage one is the one with the text in its vectors where there is one.
+    """
     if scores.section not in COMPARED or scores.statistic == "median":
         return []
+    stage_one = STAGE_ONE + FUSED if STAGE_ONE + FUSED in methods else STAGE_ONE
     if SERVED in methods:
         stage = SERVED
     elif STAGE_TWO in methods:
         stage = STAGE_TWO
     elif STAGE_ONE in methods:
-        stage = STAGE_ONE
+        stage = stage_one
     else:
         return []
-    pairs = []
-    for method in sorted(methods, key=lambda method: method != STAGE_ONE):
-        if method != stage and (scores.of_record or method == STAGE_ONE):
-            pairs.append((stage, method))
+    rivals = [method for method in methods if method not in (stage, STAGE_ONE, STAGE_ONE + FUSED)]
+    pairs = [(stage, stage_one)] if stage_one in methods and stage != stage_one else []
+    if scores.of_record:
+        pairs += [(stage, method) for method in rivals]
     return pairs
 
 

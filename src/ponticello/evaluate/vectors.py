@@ -12,9 +12,8 @@ from ponticello.config import Config
 from ponticello.errors import CheckpointError, DataError, LibraryError
 from ponticello.evaluate.baselines import unit
 from ponticello.evaluate.report.tables import display_name
-from ponticello.evaluate.results import SERVED, STAGE_ONE, STAGE_TWO, pick
+from ponticello.evaluate.results import FUSED, SERVED, STAGE_ONE, STAGE_TWO, pick
 from ponticello.features.frontend import open_features
-from ponticello.features.musicnn_frontend import TAGGERS_SIZE
 from ponticello.features.precomputed import read_vector_file
 from ponticello.features.store import MANIFEST, FeatureStore
 from ponticello.model.htcl import HTCL
@@ -33,7 +32,6 @@ MEL = "mel_statistics"
 MUSICNN = "musicnn"
 FRONT_END = "front_end"
 TEXT = "text"
-FUSED = "_fused"  # ends the name of a method with vectors that hold the text too
 MIN_LENGTH = 1e-12  # a shorter vector has no direction
 CALIBRATION_TEXTS = 512  # texts of tracks: the spread of a space's cosines with texts
 
@@ -113,7 +111,7 @@ class EvaluationVectors:
         if STAGE_ONE in self.vectors:
             return STAGE_ONE
         for method in self.vectors:
-            if method not in (TEXT, MUSICNN, MEL, STAGE_TWO, STAGE_TWO + FUSED, SERVED):
+            if not method.endswith(FUSED) and method not in (TEXT, MUSICNN, MEL, STAGE_TWO, SERVED):
                 return method
         return MUSICNN if MUSICNN in self.vectors else MEL
 
@@ -277,8 +275,7 @@ def _untrained_vectors(
         if method == MEL:
             matrix = mel_statistics(store, ids, training)
         else:
-            size = TAGGERS_SIZE if method == MUSICNN else store.frame_size
-            matrix = frame_means(store, ids, training, size)
+            matrix = frame_means(store, ids, training)
         by_method[method] = dict(zip(ids, matrix, strict=True))
     return by_method
 
@@ -298,16 +295,12 @@ def mel_statistics(
     )
 
 
-def frame_means(
-    store: FeatureStore, track_ids: list[str], reference_ids: list[str], size: int
-) -> np.ndarray:
-    """Returns (n, size) float32 unit vectors: each track's mean of the first numbers of its frames.
+def frame_means(store: FeatureStore, track_ids: list[str], reference_ids: list[str]) -> np.ndarray:
+    """Returns (n, F) float32 unit vectors: each track's mean frame.
 
     Each number is standardised over `reference_ids`.
     """
-    return _standardised(
-        store, track_ids, reference_ids, lambda frames: frames[:, :size].mean(axis=0)
-    )
+    return _standardised(store, track_ids, reference_ids, lambda frames: frames.mean(axis=0))
 
 
 def _standardised(
@@ -448,5 +441,14 @@ def _encode_texts(model: HTCL, texts: list[str]) -> np.ndarray:
 
 
 def _report_position(method: str) -> int:
-    positions = {TEXT: 0, MEL: 1, STAGE_ONE: 3, STAGE_TWO: 4, STAGE_TWO + FUSED: 5, SERVED: 6}
-    return positions.get(method, 2)
+    order = (
+        TEXT,
+        MEL,
+        MUSICNN,
+        STAGE_ONE,
+        STAGE_ONE + FUSED,
+        STAGE_TWO,
+        STAGE_TWO + FUSED,
+        SERVED,
+    )
+    return order.index(MUSICNN if method not in order else method)

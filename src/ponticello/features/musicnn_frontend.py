@@ -1,8 +1,8 @@
 """MusiCNN as a frozen front end, and machine tags from its features.
 
-One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers in three blocks: pooled
-features, embedding and tags of each tagger, and the spectrum of the patch.
-Dimensions: n samples, P patches of a track.
+One frame is 3 s of sound (a MusiCNN patch), as `FRAME_SIZE` numbers: the penultimate layer and the
+tags of each tagger.
+Dimensions: n samples, P patches of a track, N tracks, U tags.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,6 @@ from ponticello.features.extraction import ExtractionJob
 from ponticello.features.musicnn import (
     MEL,
     N_PENULTIMATE,
-    N_POOLED,
     N_TAGS,
     Tagger,
     musicnn_forward,
@@ -31,14 +30,12 @@ from ponticello.storage.schema import MACHINE_TAGS, TRACK_ID
 from ponticello.tracks.catalog import audio_files, merge_tracks
 
 TAGGERS: tuple[Tagger, ...] = ("msd", "mtt")
-TAGGER_SIZE = N_POOLED + N_PENULTIMATE + N_TAGS  # mean_pool, penultimate, taggram
-TAGGERS_SIZE = len(TAGGERS) * TAGGER_SIZE  # the first numbers of a frame
-SPECTRUM_SIZE = 2 * MEL.n_mels  # mean relative to the patch, and standard deviation, per mel band
-# Sizes of the blocks, and their weights in a track's vector. Half the weight for the spectrum is as
-# good or better (docs/benchmarks.md, "Where the departure begins"), but the starter model was
-# trained with this one.
-BLOCKS = ((TAGGER_SIZE, 1.0), (TAGGER_SIZE, 1.0), (SPECTRUM_SIZE, 0.7))
-FRAME_SIZE = sum(size for size, _ in BLOCKS)  # 2,198 numbers, 4 KB
+TAGGER_SIZE = N_PENULTIMATE + N_TAGS
+FRAME_SIZE = len(TAGGERS) * TAGGER_SIZE  # 500 numbers, 1 KB
+# Sizes of the blocks, and their weights in a track's vector. The pooled features and the spectrum
+# are left out: with them real listeners were further away (docs/benchmarks.md, "The front end").
+BLOCKS = ((N_PENULTIMATE, 1.0), (N_TAGS, 0.0), (N_PENULTIMATE, 0.7), (N_TAGS, 0.0))
+MIN_PROBABILITY = 1e-4  # of a tag, so that its log odds are finite
 # MusiCNN's output depends on loudness, and silence before the music shifts its patches, so both are
 # normalised first (docs/benchmarks.md, "How steady vectors are").
 LEVEL_DB = -20.0  # RMS relative to full scale; mastered music has -20 to -10
@@ -46,7 +43,7 @@ SILENCE_DB = -60.0  # relative to the peak
 LEAD_IN_S = 5.0  # decoded beyond the wanted seconds, to replace leading silence of this length
 MIN_TAG_SCORE: dict[Tagger, float] = {"msd": 0.1, "mtt": 0.2}  # `mtt` scores about twice as high
 MAX_TAGS = 12  # per track
-_RECIPE = 3  # part of the key; raise it when `musicnn_features` returns other numbers
+_RECIPE = 4  # part of the key; raise it when `musicnn_features` returns other numbers
 
 
 @dataclass(frozen=True)
@@ -87,11 +84,10 @@ def musicnn_job(folder: LibraryPaths) -> ExtractionJob:
 
 
 def musicnn_features(path: Path, seconds: float) -> Features:
-    """Returns (P, 2198) float16, one row per whole 3 s of the first `seconds` of a file.
+    """Returns (P, 500) float16, one row per whole 3 s of the first `seconds` of a file.
 
-    Per tagger: mean_pool (753), penultimate (200), taggram (50). Then, per mel band, the mean
-    minus the mean of all bands, and the standard deviation (96 each, log10 units). Leading silence
-    is left out, and the loudness is normalised. A sound shorter than 3 s is repeated to fill one
+    Per tagger: penultimate (200), taggram (50). Leading silence is left out, and the loudness is
+    normalised. A sound shorter than 3 s is repeated to fill one
     patch. Errors as `load_audio`. Cost: 1/30 of the sound's length on one core.
     """
     return waveform_features(load_audio(path, MEL.sample_rate, seconds + LEAD_IN_S), seconds)
@@ -112,9 +108,7 @@ def extract_raw(waveform: np.ndarray) -> Features:
     blocks = []
     for tagger in TAGGERS:
         output = musicnn_forward(patches, tagger)
-        blocks += [output.mean_pool, output.penultimate, output.taggram]
-    spectrum = patches.mean(dim=1)  # (P, 96)
-    blocks += [spectrum - spectrum.mean(dim=1, keepdim=True), patches.std(dim=1)]
+        blocks += [output.penultimate, output.taggram]
     features: Features = torch.cat(blocks, dim=1).numpy().astype(np.float16)
     return features
 
@@ -148,6 +142,28 @@ def tag_tracks(folder: LibraryPaths) -> dict[str, list[str]]:
     columns = {TRACK_ID: list(tags), MACHINE_TAGS: list(tags.values())}
     merge_tracks(folder, pl.DataFrame(columns, schema), "machine tags")
     return tags
+
+
+def tagger_tags() -> list[str]:
+    """Returns the U tags that the taggers have, each once."""
+    return list(dict.fromkeys(tag for tagger in TAGGERS for tag in tag_names(tagger)))
+
+
+def tagger_scores(means: np.ndarray) -> np.ndarray:
+    """Returns (N, U) float64, the log odds of each of `tagger_tags` in standard scores over tracks.
+
+    means: (N, FRAME_SIZE), each track's mean frame. A tag that both taggers have gets the mean.
+    """
+    by_tag: dict[str, list[np.ndarray]] = {tag: [] for tag in tagger_tags()}
+    for number, tagger in enumerate(TAGGERS):
+        end = (number + 1) * TAGGER_SIZE
+        share = np.clip(means[:, end - N_TAGS : end], MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+        log_odds = np.log(share / (1 - share))
+        deviation = np.maximum(log_odds.std(axis=0), MIN_PROBABILITY)
+        scores = (log_odds - log_odds.mean(axis=0)) / deviation
+        for column, tag in enumerate(tag_names(tagger)):
+            by_tag[tag].append(scores[:, column])
+    return np.stack([np.mean(scores, axis=0) for scores in by_tag.values()], axis=1)
 
 
 def rank_tags(features: Features) -> dict[str, float]:

@@ -18,6 +18,8 @@ from ponticello.errors import DataError, ShapeError
 
 MIN_DEVIATION = 1e-4  # of a feature over the tracks; one that hardly varies is not amplified
 
+LEFT_OUT = 1e9  # the deviation that makes a feature count for nothing
+
 
 class FeaturePooling(nn.Module):
     """Standardises the mean features of tracks. `fit_feature_projection` sets the buffers."""
@@ -71,7 +73,8 @@ def fit_feature_projection(
 
     tracks: (N, F), each track's mean features; N >= 2, or DataError.
     blocks: (size, weight) of features that belong together, sizes adding up to F. Each feature is
-        scaled by its block's weight over the root of its size: large blocks do not dominate.
+        scaled by its block's weight over the root of its size: large blocks do not dominate. A
+        block of weight 0 is left out.
 
     The axes are the first principal ones, at most N // 2, scaled so that a track has length 1 on
     average; the rest are zeros. More would describe the training tracks themselves: with 74 axes
@@ -82,7 +85,8 @@ def fit_feature_projection(
     scales = [np.full(size, weight / np.sqrt(size)) for size, weight in blocks]
     mean = tracks.mean(axis=0, dtype=np.float64)
     deviation = tracks.std(axis=0, dtype=np.float64)
-    deviation = np.maximum(deviation, MIN_DEVIATION) / np.concatenate(scales)
+    deviation = np.maximum(deviation, MIN_DEVIATION)
+    deviation = deviation / np.maximum(np.concatenate(scales), 1 / LEFT_OUT)
     standardised = (tracks - mean) / deviation
     _, _, components = np.linalg.svd(standardised, full_matrices=False)
     components = components[: min(head.axes.shape[1], len(tracks) // 2)]

@@ -39,6 +39,7 @@ from ponticello.model.saving import (
     require_finite,
     saved_config,
 )
+from ponticello.model.semantic_space import SemanticSpace
 from ponticello.model.text_encoder import (
     build_text_encoder,
     load_text_encoder,
@@ -70,6 +71,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     model has none.
     front_end_weights: the weights its features were made with (`FeatureStore.weights`), "" where
         the settings identify them.
+    vocabulary: the tags that questions are compared with, over a frozen front end.
     """
 
     model_type = "htcl"
@@ -82,6 +84,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         frame_size: int | None = None,
         front_end_weights: str = "",
         preference_kind: EncoderKind | None = None,
+        vocabulary: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.settings = settings or Config().model_dump(mode="json")
@@ -92,6 +95,7 @@ class HTCLConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         self.frame_size = frame_size
         self.front_end_weights = front_end_weights
         self.preference_kind = preference_kind
+        self.vocabulary = list(vocabulary)
         super().__init__(**options)
 
     @property
@@ -140,9 +144,14 @@ class HTCL(PreTrainedModel):
         self.text_encoder = build_text_encoder(config.text_config)
         text_size = self.text_encoder.config.hidden_size
         if self.uses_frozen_features:
+            joint_dim = heads.embed_dim // 2
             self.audio_encoder = FeaturePooling(config.frame_size)
-            self.audio_head = SemanticProjection(config.frame_size, heads.embed_dim)
+            self.audio_head = SemanticProjection(config.frame_size, joint_dim)
+            self.semantic_space = SemanticSpace(
+                joint_dim, heads.embed_dim - joint_dim, text_size, len(config.vocabulary)
+            )
         else:
+            joint_dim = heads.embed_dim
             audio = self.settings.audio
             self.audio_encoder = AudioEncoder(audio, self.settings.mel.n_mels)
             self._check_crop_frames()
@@ -152,13 +161,13 @@ class HTCL(PreTrainedModel):
             self.fusion_head = _mlp(
                 2 * heads.embed_dim, heads.fusion_hidden_sizes, heads.embed_dim, heads.dropout
             )
-        self.text_head = _mlp(text_size, heads.hidden_sizes, heads.embed_dim, heads.dropout)
+        self.text_head = _mlp(text_size, heads.hidden_sizes, joint_dim, heads.dropout)
         # Of a stage two over a frozen front end: its vectors are the model's.
         self.preference_encoder: PreferenceEncoder | None = None
         if config.preference_kind is not None:
             self.preference_encoder = PreferenceEncoder(
                 config.preference_kind,
-                heads.embed_dim,
+                joint_dim,
                 text_size,
                 heads.preference_hidden_size,
                 heads.embed_dim,
@@ -192,10 +201,11 @@ class HTCL(PreTrainedModel):
         allow_download: bool = False,
         frame_size: int | None = None,
         front_end_weights: str = "",
+        vocabulary: Sequence[str] = (),
     ) -> "HTCL":
         """Returns a model with a pretrained text encoder and other weights drawn at random.
 
-        frame_size, front_end_weights: of the features it will read, as in `HTCLConfig`.
+        frame_size, front_end_weights, vocabulary: as in `HTCLConfig`.
         """
         encoder, tokenizer = load_text_encoder(
             config.text.name, allow_download, config.text.max_tokens
@@ -203,8 +213,10 @@ class HTCL(PreTrainedModel):
         model_config = HTCLConfig(
             config.model_dump(mode="json"),
             encoder.config.to_dict(),
+            vector="audio" if config.front_end == "logmel" else "fused",
             frame_size=frame_size,
             front_end_weights=front_end_weights,
+            vocabulary=vocabulary,
         )
         model = cls(model_config)
         model.text_encoder.load_state_dict(encoder.state_dict())
@@ -310,8 +322,8 @@ class HTCL(PreTrainedModel):
         """Returns audio vectors (B, d), not normalised.
 
         features: (B, T, F), as `pad_features` or `pad_frames` returns them; padding_mask: (B, T),
-        True = padding. A track longer than `crop_frames` is the mean of its crops' vectors
-        (`all_crops`).
+        True = padding. Over a frozen front end: the sound block of the semantic space. A track
+        longer than `crop_frames` is the mean of its crops' vectors (`all_crops`).
         """
         if not self.crop_frames or features.shape[1] <= self.crop_frames:
             return self.project_crops(features, padding_mask)
@@ -322,35 +334,40 @@ class HTCL(PreTrainedModel):
 
     def project_crops(self, features: Tensor, padding_mask: Tensor) -> Tensor:
         """Returns audio vectors (B, d) of inputs of at most `crop_frames`, not normalised."""
-        vectors = self.project_semantic(features, padding_mask)
-        if self.preference_encoder is not None:
-            return self.preference_encoder.encode(vectors, None)
-        return vectors
-
-    def project_semantic(self, features: Tensor, padding_mask: Tensor) -> Tensor:
-        """Returns the audio tower's vectors (B, d) as stage one has them."""
         tokens, token_mask = self.audio_encoder(features, padding_mask)
         vectors: Tensor = self.audio_head(masked_mean(tokens, token_mask))
         return vectors
 
     def project_text(self, text_states: Tensor) -> Tensor:
-        """Returns text vectors (B, d), not normalised, of `text_states` (B, D)."""
-        if self.preference_encoder is not None:
-            return self.preference_encoder.encode(None, text_states)
+        """Returns the text head's vectors (B, d), not normalised, of `text_states` (B, D)."""
         vectors: Tensor = self.text_head(text_states)
         return vectors
 
-    def project_fused(self, features: Tensor, padding_mask: Tensor, text_states: Tensor) -> Tensor:
-        """Returns vectors of audio and text together (B, d), not normalised.
+    def embed_tracks(
+        self, features: Tensor, padding_mask: Tensor, text_states: Tensor | None = None
+    ) -> Tensor:
+        """Returns the vectors of tracks as they are served, (B, d), not normalised.
 
-        text_states: (B, D); a track with a row of zeros gets its audio vector. Over a frozen front
-        end a semantic vector holds the audio alone.
+        features, padding_mask: as of `project_audio`. text_states: (B, D); a track with a row of
+        zeros has no text, as all tracks without it.
         """
-        if self.preference_encoder is not None:
-            semantic = self.project_semantic(features, padding_mask)
-            return self.preference_encoder.encode(semantic, text_states)
         audio = self.project_audio(features, padding_mask)
+        if self.preference_encoder is not None:
+            return self.preference_encoder.encode(audio, text_states)
+        if self.uses_frozen_features:
+            return self.semantic_space.track_vectors(audio, text_states)
+        if text_states is None:
+            return audio
         return self.fuse(audio, text_states, text_states.any(dim=1))
+
+    def embed_texts(self, text_states: Tensor) -> Tensor:
+        """Returns the vectors of texts as they are served, (B, d), of `text_states` (B, D)."""
+        if self.preference_encoder is not None:
+            return self.preference_encoder.encode(None, text_states)
+        head = self.project_text(text_states)
+        if self.uses_frozen_features:
+            return self.semantic_space.question_vectors(head, text_states)
+        return head
 
     def fuse(self, audio: Tensor, text_states: Tensor, has_text: Tensor) -> Tensor:
         """Returns the fusion head's vectors (B, d), not normalised; of log-mels only.
@@ -435,8 +452,23 @@ class HTCL(PreTrainedModel):
         with eval_mode(self):
             for rows in _batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
-                vectors[rows] = _unit_rows(self.project_audio(padded, mask))
+                vectors[rows] = _unit_rows(self.embed_tracks(padded, mask))
         return vectors
+
+    @torch.no_grad()
+    def encode_sound_block(
+        self, features: Sequence[np.ndarray], batch_size: int = 32
+    ) -> np.ndarray:
+        """Returns the sound's unit vectors (n, a) that stage two reads, over a frozen front end.
+
+        features: as in `encode_features`.
+        """
+        blocks = []
+        with eval_mode(self):
+            for start in range(0, len(features), batch_size):
+                padded, mask = self._pad(list(features[start : start + batch_size]))
+                blocks.append(_unit_rows(self.project_audio(padded, mask)))
+        return np.concatenate(blocks) if blocks else np.zeros((0, self.semantic_space.audio_dim))
 
     @torch.no_grad()
     def encode_fused(
@@ -452,7 +484,7 @@ class HTCL(PreTrainedModel):
             for rows in _batches_by_length(features, batch_size):
                 padded, mask = self._pad([features[row] for row in rows])
                 states = torch.from_numpy(text_states[rows]).to(self.device)
-                vectors[rows] = _unit_rows(self.project_fused(padded, mask, states))
+                vectors[rows] = _unit_rows(self.embed_tracks(padded, mask, states))
         return vectors
 
     def _pad(self, features: list[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -480,7 +512,7 @@ class HTCL(PreTrainedModel):
             for start in range(0, len(text_states), batch_size):
                 rows = slice(start, start + batch_size)
                 states = torch.from_numpy(text_states[rows]).to(self.device)
-                vectors[rows] = _unit_rows(self.project_text(states))
+                vectors[rows] = _unit_rows(self.embed_texts(states))
         return vectors
 
     @torch.no_grad()

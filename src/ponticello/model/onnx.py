@@ -61,8 +61,9 @@ class _AudioTower(nn.Module):
         self.is_cropped = model.crop_frames > 0
 
     def forward(self, frames: Tensor, padding_mask: Tensor) -> Tensor:
-        vectors = self.model.project_crops(frames, padding_mask)
-        return vectors if self.is_cropped else F.normalize(vectors, dim=-1)
+        if self.is_cropped:
+            return self.model.project_crops(frames, padding_mask)
+        return F.normalize(self.model.embed_tracks(frames, padding_mask), dim=-1)
 
 
 class _TextTower(nn.Module):
@@ -72,7 +73,7 @@ class _TextTower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         states = self.model.text_states(input_ids, attention_mask)
-        return F.normalize(self.model.project_text(states), dim=-1)
+        return F.normalize(self.model.embed_texts(states), dim=-1)
 
 
 def export_onnx(model: HTCL, folder: Path, space_id: str) -> OnnxExport:

@@ -1,8 +1,9 @@
 """The starter model in the package: words among MusiCNN's features, before any training.
 
 `bench/starter.py` makes it; `weights/starter.md` lists its sources and figures. The file holds what
-stage one of `small` and `tiny` learns: the standardisation of features, their axes, the text head
-and its scale. The taggers are in the package too; the text encoder, MiniLM, is installed apart.
+stage one of `small` and `tiny` learns: the standardisation of features, their axes, the directions
+of the taggers' tags, the text head and its scale. The taggers are in the package too; the text
+encoder, MiniLM, is installed apart.
 """
 
 import hashlib
@@ -15,13 +16,21 @@ from torch import Tensor
 
 from ponticello.config import Config, TextEncoderConfig
 from ponticello.errors import CheckpointError
+from ponticello.features.musicnn_frontend import tagger_tags
 from ponticello.model.htcl import HTCL
 
 FILE = Path(__file__).parent / "weights" / "starter.safetensors"
-SHA256 = "f56c6d47a10fb2dc92ff581697f7a32e22f85995c5c35d3002e8fa4290873aff"
+SHA256 = "cf462887b589c547681d9059c0adb07184b9d461593155471462bfd95fa72d68"
 N_TRACKS = 565  # that it was trained on
 # Prefixes of the weights it holds.
-PREFIXES = ("audio_encoder.", "audio_head.axes", "text_head.", "logit_scales.audio_text")
+PREFIXES = (
+    "audio_encoder.",
+    "audio_head.axes",
+    "text_head.",
+    "logit_scales.audio_text",
+    "semantic_space.",
+)
+VOCABULARY = "semantic_space.tag_"  # a model with other tags keeps its own
 _TRAINED_WITH = Config.from_preset("small")
 
 
@@ -51,10 +60,19 @@ def starter_fits(config: Config) -> bool:
 
 
 def load_starter_weights(model: HTCL) -> None:
-    """Copies the starter's weights into a model of its layout; the other weights stay."""
-    result = model.load_state_dict(starter_weights(), strict=False)
+    """Copies the starter's weights into a model of its layout; the other weights stay.
+
+    The directions of the tags are copied only if the model has the starter's vocabulary.
+    """
+    weights = dict(starter_weights())
+    if model.config.vocabulary != tagger_tags():
+        weights = {key: weight for key, weight in weights.items() if not key.startswith(VOCABULARY)}
+    result = model.load_state_dict(weights, strict=False)
     assert not result.unexpected_keys
-    assert not any(name.startswith(PREFIXES) for name in result.missing_keys)
+    assert not any(
+        name.startswith(PREFIXES) and not name.startswith(VOCABULARY)
+        for name in result.missing_keys
+    )
 
 
 def starter_settings(config: Config) -> Config:
@@ -71,7 +89,7 @@ def build_starter(config: Config) -> HTCL:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = HTCL.from_settings(starter_settings(config))
+        model = HTCL.from_settings(starter_settings(config), vocabulary=tagger_tags())
     load_starter_weights(model)
     model.train(False)
     return model

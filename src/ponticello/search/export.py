@@ -19,11 +19,19 @@ SPACE_ID = "space_id"
 N_LIKED = "n_liked"
 
 
-def track_vector_table(index: EmbeddingIndex) -> pl.DataFrame:
-    """Returns `track_id` and the unit vectors (d,) `semantic` and `preference` of each track."""
+def track_vector_table(index: EmbeddingIndex, config: SearchConfig) -> pl.DataFrame:
+    """Returns a row per track: `track_id`, the unit vectors (d,) `semantic` and `preference`, and
+    `semantic_level` and `preference_level`, by which `search.hub_correction` multiplies the scores
+    of a listener's profile.
+    """
     vectors = list(map(index.space_vectors, range(len(index.spaces))))
     columns = [pl.Series(TRACK_ID, index.track_ids, dtype=pl.String)]
-    return pl.DataFrame(columns + _vector_columns(vectors)).with_columns(_space_id(index))
+    columns += _vector_columns(vectors)
+    _, levels = index.profiles(config.profile_l2, config.hub_correction)
+    for number, name in enumerate(SPACE_NAMES[: len(vectors)]):
+        values = levels[number] if levels else np.ones(len(index.track_ids), dtype=np.float32)
+        columns.append(pl.Series(f"{name}_level", values))
+    return pl.DataFrame(columns).with_columns(_space_id(index))
 
 
 def listener_table(
@@ -32,8 +40,8 @@ def listener_table(
     """Returns a row per user with a liked track in the index, by id; `MAX_LISTENERS` at most.
 
     `semantic`, `preference` (d,) and `semantic_offset`, `preference_offset`: a track with the
-    vector v has the components `profile @ v - offset` of the score that `recommend` ranks by, each
-    before its share of the blend, and before `search.hub_correction`. `n_liked`: how many tracks of
+    vector v has the components `level * (profile @ v - offset)` of the score that `recommend`
+    ranks by, each before its share of the blend. `n_liked`: how many tracks of
     the index they like; the profile is of the latest.
     """
     numbers, audience = load_audience(index, history, config)

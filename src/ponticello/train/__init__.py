@@ -5,6 +5,7 @@ preference          stage two over log-mels, from the mined pairs to a saved mod
 preference_space    stage two over a frozen front end, from likes to a saved model
 preference_encoder  the two ways to fit its encoder: contrast and regression
 listener_sets       batches of listeners' likes, and their loss
+questions           questions that stage one learns beside the tracks' texts
 contrastive         the task of stages over log-mels: batches of matched rows, loss, validation
 loop                what all share: the training loop, validation, checkpoints, resuming
 schedule            the optimiser, learning rates, number of steps, patience

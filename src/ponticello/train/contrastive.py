@@ -32,6 +32,7 @@ from ponticello.train.dataset import (
 from ponticello.train.distributed import launch_info
 from ponticello.train.gradcache import VECTOR_NAMES, cached_backward
 from ponticello.train.loop import TrainingTask
+from ponticello.train.questions import HeldOutQuestions, TrainingQuestions
 from ponticello.train.schedule import count_steps
 from ponticello.train.stages import Stage, StageName
 
@@ -40,6 +41,7 @@ logger = logging.getLogger(__name__)
 VALIDATION_ROWS = 2048  # at most; the validation loss contrasts all of them at once
 # Not the loss: with few tracks it rises with confidence while the ranking still improves.
 BEST_BY = "mrr"
+BEST_BY_QUESTIONS = "questions_auc"
 ROW_NAMES = {
     "semantic": "tracks with audio and text",
     "preference": "pairs with audio and text on both sides",
@@ -70,10 +72,13 @@ def contrastive_task(
     data: StageData,
     retrieval: RetrievalReport,
     teacher: Tensor | None = None,
+    questions: TrainingQuestions | None = None,
+    held_out: HeldOutQuestions | None = None,
 ) -> TrainingTask[LazyBatch]:
     """Returns the task of training `model`, whose idle weights it freezes.
 
-    teacher: as in `Collator`.
+    teacher: as in `Collator`. questions: what stage one learns beside the texts. held_out: the
+    questions by which the best checkpoint is chosen; None = by the retrieval of texts.
     """
     settings = stage.settings
     stage.freeze_idle(model)
@@ -92,7 +97,9 @@ def contrastive_task(
     )
     batch_size = _batch_size(stage, data.training)
     unseen = frozenset(with_role(data.splits, "validation"))
-    matched = _MatchedRows(stage, model, data, retrieval, collator, batch_size, unseen)
+    matched = _MatchedRows(
+        stage, model, data, retrieval, collator, batch_size, unseen, questions, held_out
+    )
     return TrainingTask(
         stage.name,
         model,
@@ -101,7 +108,7 @@ def contrastive_task(
         matched.batches,
         matched.loss_terms,
         matched.validate,
-        BEST_BY,
+        BEST_BY if held_out is None else BEST_BY_QUESTIONS,
     )
 
 
@@ -126,6 +133,8 @@ class _MatchedRows:
     collator: Collator
     batch_size: int
     unseen: frozenset[str]
+    questions: TrainingQuestions | None = None
+    held_out: HeldOutQuestions | None = None
 
     def batches(self, start: int) -> Iterator[LazyBatch]:
         """Yields this process's batches; their draws depend on the seed and the step alone."""
@@ -152,9 +161,14 @@ class _MatchedRows:
 
         chunk_size = self.stage.settings.chunk_size
         if not chunk_size:
-            return loss(encode(torch.arange(len(batch))))
-        no_sync = getattr(model, "no_sync", nullcontext)  # DDP's
-        return cached_backward(encode, batch.chunks(chunk_size), loss, no_sync)
+            terms = loss(encode(torch.arange(len(batch))))
+        else:
+            no_sync = getattr(model, "no_sync", nullcontext)  # DDP's
+            terms = cached_backward(encode, batch.chunks(chunk_size), loss, no_sync)
+        if self.questions is not None:
+            weight = self.model.settings.semantic.questions_loss_weight
+            terms["questions"] = weight * self.questions.loss(self.model, batch.seed)
+        return terms
 
     def _encode(self, model: nn.Module, inputs: dict[str, Tensor]) -> Embeddings:
         """Returns float32 vectors; with `bf16` the towers compute them in bfloat16."""
@@ -175,6 +189,9 @@ class _MatchedRows:
             return metrics  # the loop refuses it
         retrieval = self._retrieval(rows, text_numbers)
         reciprocal_ranks = [value for name, value in retrieval.items() if name.endswith("_mrr")]
+        if self.held_out is not None:
+            with eval_mode(self.model):
+                metrics[BEST_BY_QUESTIONS] = self.held_out.measure(self.model)
         return metrics | retrieval | {BEST_BY: float(np.mean(reciprocal_ranks))}
 
     def _validation_columns(self) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -25,7 +26,7 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.text_encoder import Tokenizer, tokenize
 from ponticello.splits.splits import Splits, load_splits
 from ponticello.storage.layout import LibraryPaths
-from ponticello.storage.schema import ANCHOR_ID, POSITIVE_ID
+from ponticello.storage.schema import ANCHOR_ID, GENRES, MACHINE_TAGS, POSITIVE_ID, TAGS
 from ponticello.train.distributed import launch_info
 
 Frames = FeatureStore | PooledFeatures
@@ -200,6 +201,7 @@ class LazyBatch:
         for name in names:
             self.texts[name] = batch[name][torch.arange(n_rows), wordings]
         self.crop_positions = torch.from_numpy(rng.random(n_rows, dtype=np.float32))
+        self.seed = int(rng.integers(2**31))  # of what else the step draws
         self.loss_inputs: dict[str, Tensor] = {}
         for name in LOSS_INPUTS:
             if name in batch:
@@ -278,6 +280,28 @@ def open_training_frames(folder: LibraryPaths, weights: str = "") -> Frames:
     """
     frames = open_features(folder, folder.config, weights)
     return frames if folder.config.front_end == "logmel" else PooledFeatures(frames)
+
+
+def tag_table(tracks: pl.DataFrame, min_tracks: int = 1) -> tuple[list[str], csr_matrix]:
+    """Returns the W genres and tags of at least `min_tracks` tracks, and (n, W) bool: the tracks'.
+
+    Tags written by people and by machines count alike.
+    """
+    columns = [column for column in (GENRES, TAGS, MACHINE_TAGS) if column in tracks.columns]
+    parts = []
+    for column in columns:
+        part = tracks.with_row_index("track").select(
+            "track", tag=pl.col(column).cast(pl.List(pl.String))
+        )
+        parts.append(part.explode("tag").drop_nulls())
+    schema = {"track": pl.UInt32(), "tag": pl.String()}
+    tags = (pl.concat(parts) if parts else pl.DataFrame(schema=schema)).unique()
+    tags = tags.filter(pl.len().over("tag") >= min_tracks).sort("track", "tag")
+    names = tags["tag"].unique().sort().to_list()
+    numbers = np.searchsorted(np.array(names, dtype=str), tags["tag"].to_numpy().astype(str))
+    shape = (tracks.height, len(names))
+    values = np.ones(tags.height, dtype=bool)
+    return names, csr_matrix((values, (tags["track"].to_numpy(), numbers)), shape)
 
 
 def compute_text_states(model: HTCL, dataset: TrackTuples) -> Tensor:

@@ -30,17 +30,14 @@ from ponticello.model.saving import front_end_weights
 from ponticello.splits.splits import Splits, before_test, before_validation, with_role
 from ponticello.storage.layout import LibraryPaths
 from ponticello.storage.schema import (
-    GENRES,
-    MACHINE_TAGS,
     PLAYED_AT,
-    TAGS,
     TRACK_ID,
     USER_ID,
 )
 from ponticello.storage.tables import wrap_read_errors
 from ponticello.tracks.catalog import read_tracks
 from ponticello.tracks.text import fused_texts
-from ponticello.train.dataset import require_splits
+from ponticello.train.dataset import require_splits, tag_table
 from ponticello.train.distributed import launch_info
 from ponticello.train.listener_sets import TrackInputs
 from ponticello.train.loop import TrainingObserver
@@ -191,7 +188,7 @@ def encode_tracks(
     texts = fused_texts(tracks, config.front_end)
     return EncodedTracks(
         tracks,
-        stage_one.encode_features([store.read(track_id) for track_id in track_ids]),
+        stage_one.encode_sound_block([store.read(track_id) for track_id in track_ids]),
         stage_one.encode_text_states([texts[track_id] for track_id in track_ids]),
     )
 
@@ -216,7 +213,7 @@ def build_preference_data(
     A track with fewer than `pairs.min_users` listeners counts as liked by nobody.
     """
     track_ids = encoded.tracks[TRACK_ID].to_list()
-    tag_names, tags = _tag_table(encoded.tracks)
+    tag_names, tags = tag_table(encoded.tracks, MIN_TAG_TRACKS)
     inputs = TrackInputs(
         torch.from_numpy(encoded.audio),
         torch.from_numpy(encoded.states),
@@ -250,25 +247,6 @@ def _like_table(events: pl.DataFrame, track_ids: list[str], min_users: int) -> c
     shape = (int(listeners.max(initial=-1)) + 1, len(track_ids))
     values = np.ones(likes.height, dtype=bool)
     return csr_matrix((values, (listeners, likes["track"].to_numpy())), shape)
-
-
-def _tag_table(tracks: pl.DataFrame) -> tuple[list[str], csr_matrix]:
-    """Returns the tags of at least `MIN_TAG_TRACKS` tracks, and (n, W) bool: the tracks' tags."""
-    columns = [column for column in (GENRES, TAGS, MACHINE_TAGS) if column in tracks.columns]
-    parts = []
-    for column in columns:
-        part = tracks.with_row_index("track").select(
-            "track", tag=pl.col(column).cast(pl.List(pl.String))
-        )
-        parts.append(part.explode("tag").drop_nulls())
-    schema = {"track": pl.UInt32(), "tag": pl.String()}
-    tags = (pl.concat(parts) if parts else pl.DataFrame(schema=schema)).unique()
-    tags = tags.filter(pl.len().over("tag") >= MIN_TAG_TRACKS).sort("track", "tag")
-    names = tags["tag"].unique().sort().to_list()
-    numbers = np.searchsorted(np.array(names, dtype=str), tags["tag"].to_numpy().astype(str))
-    shape = (tracks.height, len(names))
-    values = np.ones(tags.height, dtype=bool)
-    return names, csr_matrix((values, (tags["track"].to_numpy(), numbers)), shape)
 
 
 def _require_likes(data: PreferenceData, folder: LibraryPaths) -> None:
