@@ -52,7 +52,7 @@ def train_starter(frames: Sequence[np.ndarray], seed: int = SEED) -> dict[str, T
     model = HTCL.from_settings(Config.from_preset("small"), False, FRAME_SIZE, "", tags)
     means = np.array([frame.mean(axis=0, dtype=np.float64) for frame in frames])
     fit_feature_projection(model.audio_encoder, model.audio_head, means, BLOCKS)
-    audio = model.encode_sound_block([mean[None] for mean in means])
+    audio = model.encode_audio_block([mean[None] for mean in means])
     machine_tags = [list(rank_tags(frame)) for frame in frames]
     texts = [track_text({MACHINE_TAGS: names}) for names in machine_tags]
     states = model.encode_text_states(texts)

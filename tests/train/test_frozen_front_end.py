@@ -71,7 +71,7 @@ def test_stage_one_keeps_what_the_front_end_hears(heard: Library) -> None:
     training = [track_id for track_id in heard.index.track_ids if splits.roles[track_id] == "train"]
     store = FeatureStore(heard.folder.frames)
     model = HTCL.from_pretrained(heard.folder.run("semantic"))
-    own = model.encode_sound_block([store.read(track_id) for track_id in training])
+    own = model.encode_audio_block([store.read(track_id) for track_id in training])
     means = np.stack([store.read(track_id).mean(axis=0, dtype=np.float64) for track_id in training])
     shares = np.concatenate([np.full(size, weight / size**0.5) for size, weight in BLOCKS])
     deviation = np.maximum(means.std(axis=0), MIN_DEVIATION)

@@ -182,13 +182,13 @@ def test_dry_run_estimates_every_fit_and_the_one_on_all_data(
 def test_refit_encodes_each_track_once(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The training tracks' vectors are kept for the fit on training and validation tracks."""
     n_encoded = []
-    encode = HTCL.encode_sound_block
+    encode = HTCL.encode_audio_block
 
     def counting(self: HTCL, features: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
         n_encoded.append(len(features))
         return encode(self, features, batch_size)
 
-    monkeypatch.setattr(HTCL, "encode_sound_block", counting)
+    monkeypatch.setattr(HTCL, "encode_audio_block", counting)
     folder = Library.open(counted).folder
     scorer = score_higher_every_time(lambda *_: np.zeros(0))
     train_preference(folder, "once", "semantic", retrieval_figures, space_scorer=scorer)

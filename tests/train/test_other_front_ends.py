@@ -108,7 +108,7 @@ def test_stage_one_is_the_given_vectors_and_stage_two_departs(given: Library) ->
     training = vectors[[splits.roles[track_id] == "train" for track_id in ids]]
     wanted = (vectors - training.mean(axis=0)) / training.std(axis=0)
     model = HTCL.from_pretrained(given.folder.run("semantic"))
-    sound = model.encode_sound_block([store.read(track_id) for track_id in ids])
+    sound = model.encode_audio_block([store.read(track_id) for track_id in ids])
     np.testing.assert_allclose(_cosines(sound), _cosines(wanted), atol=1e-4)
     assert given.index.vectors.shape == (60, 128)
 

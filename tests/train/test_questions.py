@@ -10,7 +10,6 @@ from ponticello.model.htcl import HTCL
 from ponticello.model.semantic_space import Vocabulary, fit_semantic_space
 from ponticello.train.questions import (
     NO_TAG,
-    PAIR_WORDINGS,
     TAG_WORDINGS,
     TrainingQuestions,
     build_questions,
@@ -119,4 +118,3 @@ def test_without_a_vocabulary_there_are_no_questions(text_encoder_folder: Path) 
     model.config.vocabulary = []
     states = np.zeros((len(audio), 4), dtype=np.float32)
     assert build_questions(model, audio, states, given, N_WORDS, seed=1) is None
-    assert PAIR_WORDINGS[0].format("slow", "dark") == "slow dark"

@@ -62,6 +62,18 @@ class SemanticProjection(nn.Module):
         return F.normalize(vectors @ self.axes, dim=-1)
 
 
+def principal_axes(centred: np.ndarray, n: int) -> np.ndarray:
+    """Returns the first n principal axes (n, F), or fewer, of centred rows (N, F).
+
+    The largest number of each axis is positive, so that they are the same on every machine.
+    """
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:n]
+    largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+    signed: np.ndarray = axes * np.sign(largest)[:, None]
+    return signed
+
+
 @torch.no_grad()
 def fit_feature_projection(
     encoder: FeaturePooling,
@@ -88,10 +100,7 @@ def fit_feature_projection(
     deviation = np.maximum(deviation, MIN_DEVIATION)
     deviation = deviation / np.maximum(np.concatenate(scales), 1 / LEFT_OUT)
     standardised = (tracks - mean) / deviation
-    _, _, components = np.linalg.svd(standardised, full_matrices=False)
-    components = components[: min(head.axes.shape[1], len(tracks) // 2)]
-    largest = components[np.arange(len(components)), np.abs(components).argmax(axis=1)]
-    components = components * np.sign(largest)[:, None]  # the same sign on every machine
+    components = principal_axes(standardised, min(head.axes.shape[1], len(tracks) // 2))
     length = np.sqrt(((standardised @ components.T) ** 2).sum(axis=1).mean())
     axes = np.zeros(tuple(head.axes.shape))
     axes[:, : len(components)] = components.T / max(float(length), 1e-12)

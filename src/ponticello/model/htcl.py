@@ -322,7 +322,7 @@ class HTCL(PreTrainedModel):
         """Returns audio vectors (B, d), not normalised.
 
         features: (B, T, F), as `pad_features` or `pad_frames` returns them; padding_mask: (B, T),
-        True = padding. Over a frozen front end: the sound block of the semantic space. A track
+        True = padding. Over a frozen front end: the audio block of the semantic space. A track
         longer than `crop_frames` is the mean of its crops' vectors (`all_crops`).
         """
         if not self.crop_frames or features.shape[1] <= self.crop_frames:
@@ -456,7 +456,7 @@ class HTCL(PreTrainedModel):
         return vectors
 
     @torch.no_grad()
-    def encode_sound_block(
+    def encode_audio_block(
         self, features: Sequence[np.ndarray], batch_size: int = 32
     ) -> np.ndarray:
         """Returns the sound's unit vectors (n, a) that stage two reads, over a frozen front end.

@@ -6,7 +6,7 @@ block, the mean of two directions: that of a text head, or of the text itself, a
 which the question means, by attention over a vocabulary of tags. Each direction counts in standard
 deviations of its scores over the training tracks.
 
-Dimensions: B rows, n tracks, a size of the sound block, t size of the text block, D text state
+Dimensions: B rows, n tracks, a size of the audio block, t size of the text block, D text state
 size, V tags of the vocabulary, d = a + t.
 """
 
@@ -17,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ponticello.model.adapter import principal_axes
 
 ATTENTION_TEMPERATURE = 0.05  # of cosines between a question and the tags
 MIN_SPREAD = 1e-6  # below it a direction tells no track from another
@@ -56,7 +58,7 @@ class SemanticSpace(nn.Module):
         self.register_buffer("tag_text", torch.zeros(n_tags, text_dim))
 
     def track_vectors(self, audio: Tensor, text_states: Tensor | None) -> Tensor:
-        """Returns (B, d), not normalised, of the sound block (B, a) and text states (B, D).
+        """Returns (B, d), not normalised, of the audio block (B, a) and text states (B, D).
 
         A row of zeros has no text, as all rows without `text_states`.
         """
@@ -88,7 +90,7 @@ class SemanticSpace(nn.Module):
         return F.normalize(centred @ self.text_axes, dim=-1)
 
     def predict_text(self, audio: Tensor) -> Tensor:
-        """Returns the text blocks (B, t) that sound blocks (B, a) predict."""
+        """Returns the text blocks (B, t) that audio blocks (B, a) predict."""
         return F.normalize(audio @ self.prediction_weight + self.prediction_bias, dim=-1)
 
 
@@ -161,10 +163,8 @@ def fit_text_axes(space: SemanticSpace, states: Tensor) -> None:
     if len(units) < 2:
         return
     mean = units.mean(axis=0)
-    _, _, components = np.linalg.svd(units - mean, full_matrices=False)
-    components = components[: min(space.text_axes.shape[1], max(1, len(units) // 2))]
-    largest = components[np.arange(len(components)), np.abs(components).argmax(axis=1)]
-    components = components * np.sign(largest)[:, None]  # the same sign on every machine
+    n_axes = min(space.text_axes.shape[1], max(1, len(units) // 2))
+    components = principal_axes(units - mean, n_axes)
     axes = np.zeros(tuple(space.text_axes.shape))
     axes[:, : len(components)] = components.T
     _copy(space.text_mean, mean)

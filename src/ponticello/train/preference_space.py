@@ -188,7 +188,7 @@ def encode_tracks(
     texts = fused_texts(tracks, config.front_end)
     return EncodedTracks(
         tracks,
-        stage_one.encode_sound_block([store.read(track_id) for track_id in track_ids]),
+        stage_one.encode_audio_block([store.read(track_id) for track_id in track_ids]),
         stage_one.encode_text_states([texts[track_id] for track_id in track_ids]),
     )
 

@@ -6,7 +6,7 @@ and words beside a tag. Two teachers, of which none is trained, say which tracks
 the tags' directions in the sound, and the likeness of a question to the tracks' own texts.
 
 Dimensions: q questions, n tracks, B questions of a step, D text state size, V tags, a size of the
-sound block.
+audio block.
 """
 
 from collections.abc import Sequence
@@ -180,7 +180,11 @@ def _pair_questions(
     tags = []
     for row in generator.permutation(len(given)):
         numbers = np.flatnonzero(given[row])
-        for _ in range(PAIRS_PER_TRACK if len(numbers) > 1 and len(texts) < MAX_PAIRS else 0):
+        if len(numbers) < 2:
+            continue
+        if len(texts) >= MAX_PAIRS:
+            break
+        for _ in range(PAIRS_PER_TRACK):
             pair = generator.choice(numbers, size=2, replace=False)
             wording = PAIR_WORDINGS[generator.integers(len(PAIR_WORDINGS))]
             first, second = pair.tolist()
@@ -203,7 +207,7 @@ class HeldOutQuestions:
 
     @torch.no_grad()
     def measure(self, model: HTCL) -> float:
-        """Returns the mean AUC, by the sound block of the questions' vectors as they are served."""
+        """Returns the mean AUC, by the audio block of the questions' vectors as they are served."""
         questions = model.embed_texts(self.states.to(model.device))[:, : self.audio.shape[1]]
         scores = (questions.cpu() @ self.audio.T).numpy().astype(np.float64)
         areas = []

@@ -170,7 +170,7 @@ def build_over_front_end(
     else:
         blocks = front_end.blocks(frames.frame_size)
         fit_feature_projection(model.audio_encoder, model.audio_head, training.means, blocks)
-    audio = model.encode_sound_block([mean[None] for mean in training.means])
+    audio = model.encode_audio_block([mean[None] for mean in training.means])
     texts = fused_texts(training.table, config.front_end)
     text_states = model.encode_text_states([texts[track] for track in training.table[TRACK_ID]])
     tag_states = model.encode_text_states([TAG_WORDING.format(name) for name in names])
@@ -185,7 +185,7 @@ def build_over_front_end(
         model, audio, text_states, given, settings.question_words, settings.seed
     )
     validation = _tracks_of(tracks, tags, frames, splits, "validation")
-    audio = model.encode_sound_block([mean[None] for mean in validation.means])
+    audio = model.encode_audio_block([mean[None] for mean in validation.means])
     held_out = hold_out_questions(model, audio, validation.tags[:, frequent].toarray())
     return model, questions, held_out
 
